@@ -1,0 +1,599 @@
+"""Whole cycles a second on mosquitto: hwsync beside the bare message floor, in one run.
+
+The law: both sides get the same messages from the same reader, over the same broker and the same
+``hwsync.transport``, in turns, so that a slow moment of the machine slows both. One process, this
+one, is all boards and their operator. The answers come from a process that
+
+- floor: sends at once what hwsync would send, of the same size: no decision, no database;
+- hwsync: is ``hwsync.coordinator.service.serve``, durable, with its log in a file.
+
+    python benchmarks/cycle.py --boards 1,100,1000 --seconds 3 --rounds 3
+
+A cycle: request with an id, status 1 and envelope, collected, status 2 (the grant), response,
+status 3, analysis, status 0. Every board begins its next cycle at once. Latency is from the request
+to status 3; with many boards it is mostly the wait for one's turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import queue
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
+
+from hwsync import logs
+from hwsync.coordinator.service import serve
+from hwsync.protocol import limits, wire
+from hwsync.protocol.errors import HwsyncError, NoBroker, NoCoordinator
+from hwsync.protocol.record import (
+    Account,
+    Command,
+    Outcome,
+    Ran,
+    Record,
+    Request,
+    State,
+    Verb,
+    encode_envelope,
+    encode_status,
+)
+from hwsync.protocol.topics import INBOUND, Kind, Topics
+from hwsync.transport import BrokerUrl, Delivery, Signal, Subscribed, Subscription, Transport
+
+LOOPBACK: Final = "127.0.0.1"
+SIDES: Final = {"floor": "fl", "hwsync": "hw"}  # the root of each: of one length
+PATIENCE_S: Final = 30.0  # for anything that should come: a start, an answer, the last cycle
+PINGS: Final = 200  # round trips in each round
+PERCENTILE: Final = 0.95
+LOG_LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING}
+
+PROGRAM: Final = "print(6*7)"
+JOURNAL: Final = "journal1"
+ANALYSIS: Final = "right"
+ACCOUNT: Final = Account(
+    Outcome.OK, Ran.YES, "exit code 0", "42\n", exit_code=0, duration=0.0123, started=1.7e9 + 0.123
+)
+NO_ID: Final = "0000-00000000"  # every id has this length, so the floor's answers are templates
+
+
+# --- the two sides, each a process of its own ---------------------------------------------------
+
+
+class Floor:
+    """Answers each message with what hwsync would send; knows nothing but how often."""
+
+    def __init__(self, url: BrokerUrl, root: str) -> None:
+        self._topics = Topics(root)
+        self._cycles: dict[str, int] = {}
+        self._statuses = [
+            [_status(state, pairs) for pairs in range(limits.SETTLED_PAIRS + 1)] for state in State
+        ]
+        self._envelope = encode_envelope(_record(State.REQUESTED, limits.SETTLED_PAIRS))
+        self.transport = Transport(
+            url,
+            "hwsync-floor-side",
+            on_signal=self._on_signal,
+            subscriptions=[
+                Subscription(self._topics.of("+", kind), no_local=kind is Kind.COMMAND)
+                for kind in INBOUND
+            ],
+            prefer_v5=True,
+        )
+
+    def _on_signal(self, signal: Signal) -> None:
+        if isinstance(signal, Subscribed):
+            logging.getLogger("floor").info("ready")
+        elif isinstance(signal, Delivery):
+            self._answer(signal)
+            self.transport.acknowledge(signal)
+
+    def _answer(self, delivery: Delivery) -> None:
+        user, kind = self._topics.split(delivery.topic)
+        payload = delivery.payload
+        start = payload.index(b'"id":"') + 6
+        id = payload[start : start + len(NO_ID)]
+        if kind is Kind.REQUEST:
+            self._status(user, State.REQUESTED, id)
+            envelope = self._envelope.replace(NO_ID.encode(), id)
+            self.transport.publish(self._topics.of(user, Kind.COMMAND), envelope)
+        elif kind is Kind.COLLECTED:
+            self._status(user, State.COLLECTED, id)
+        elif kind is Kind.RESPONSE:
+            self._cycles[user] = min(self._cycles.get(user, 0) + 1, limits.SETTLED_PAIRS)
+            self._status(user, State.RETURNED, id)
+        elif kind is Kind.ANALYSIS:
+            self._status(user, State.REST, id)
+
+    def _status(self, user: str, state: State, id: bytes) -> None:
+        status = self._statuses[state][self._cycles.get(user, 0)].replace(NO_ID.encode(), id)
+        self.transport.publish(self._topics.of(user, Kind.STATUS), status, retain=True)
+
+
+def _status(state: State, pairs: int) -> bytes:
+    return encode_status(_record(state, pairs))
+
+
+def _record(state: State, pairs: int) -> Record:
+    """A record as hwsync has it in that state, with so many settled results."""
+    now = time.time()
+    command = Command(
+        _user(0),
+        NO_ID,
+        Request(PROGRAM, NO_ID, analysis="manual"),
+        number=1,
+        issued=now,
+        journal=JOURNAL if state is not State.REQUESTED else None,
+        boot=1 if state is not State.REQUESTED else None,
+        account=ACCOUNT if state in (State.RETURNED, State.REST) else None,
+        analysis=ANALYSIS if state is State.REST else None,
+    )
+    verbs = (Verb.ANALYSIS, Verb.REQUEST, Verb.RETRIEVAL, Verb.RESPONSE)
+    return Record(
+        command.user,
+        state,
+        seq=10,
+        verb=verbs[state],
+        time=now,
+        deadline=None if state is State.REST else now + 300,
+        settled=((NO_ID, JOURNAL),) * pairs,
+        count=1,
+        current=command,
+    )
+
+
+class FromReadyOn(logging.Filter):
+    """Sets the logger's level once it said that it is ready: this process waits for that line."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self._level = level
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Lets everything pass."""
+        if record.getMessage() == "ready":
+            logger = logging.getLogger(record.name)
+            logger.removeFilter(self)
+            logger.setLevel(self._level)
+        return True
+
+
+def answer(side: str, url: BrokerUrl, directory: Path, level: int) -> None:
+    """Be one of the two sides until SIGTERM."""
+    logs.setup(side)
+    if side == "hwsync":
+        logging.getLogger("hwsync.coordinator").addFilter(FromReadyOn(level))
+        serve(
+            url=url,
+            root=SIDES[side],
+            db=directory / "hwsync.db",
+            analysis="manual",
+            settle=limits.DEFAULT_SETTLE_S,
+            analysis_within=limits.DEFAULT_ANALYSIS_WITHIN_S,
+            clean_session=False,
+        )
+        return
+    end = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: end.set())
+    floor = Floor(url, SIDES[side])
+    floor.transport.start()
+    end.wait()
+    floor.transport.stop()
+
+
+# --- all boards and their operator --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One round of one side; times in seconds."""
+
+    cycles_per_s: float
+    median: float
+    p95: float
+    status_bytes: float  # of one status, on average
+
+
+@dataclass(slots=True)
+class Board:
+    """Where one board's cycle stands. ``awaits``: the state whose status moves it on."""
+
+    user: str
+    number: int = 0
+    id: bytes = b""
+    awaits: int = 0
+    envelope: bool = False  # whether it still waits for its program
+    asked: float = 0.0  # when; from state 3 on: the latency
+
+
+class Lab:
+    """Boards and operator of one root, on one connection; they answer in its network thread."""
+
+    def __init__(self, url: BrokerUrl, side: str) -> None:
+        self.side = side
+        self._topics = Topics(SIDES[side])
+        self._events: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._boards: dict[str, Board] = {}
+        self._until = 0.0  # no cycle begins after
+        self._latencies: list[float] = []  # of the cycles that ended
+        self._statuses = self._bytes = 0
+        self._transport = Transport(
+            url,
+            f"lab-{side}",
+            on_signal=self._on_signal,
+            subscriptions=[
+                Subscription(self._topics.of("+", kind))
+                for kind in (Kind.STATUS, Kind.COMMAND, Kind.ERROR)
+            ],
+        )
+
+    def __enter__(self) -> Lab:
+        self._transport.start()
+        self._expect("subscribed")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._transport.stop(0.0)
+
+    def round(self, boards: int, seconds: float) -> Measured:
+        """Every board has cycles for so many seconds, and ends the last; 0: one cycle each.
+
+        From the first request to the last end: boards that go in step end a thousand cycles at
+        once, and a window with an end of its own would have them or miss them.
+        """
+        for index in range(boards):
+            self._boards.setdefault(_user(index), Board(_user(index)))
+        self._latencies, self._statuses, self._bytes = [], 0, 0
+        begin = time.perf_counter()
+        self._until = begin + seconds
+        for index in range(boards):
+            self._ask(self._boards[_user(index)])
+        self._expect("idle", boards)
+        took = time.perf_counter() - begin
+        latencies = sorted(self._latencies)
+        return Measured(
+            len(latencies) / took,
+            statistics.median(latencies),
+            latencies[int(len(latencies) * PERCENTILE)],
+            self._bytes / self._statuses,
+        )
+
+    def _expect(self, event: str, times: int = 1) -> None:
+        """Wait until that came so often. Raises ``NoCoordinator`` when nothing moves any more."""
+        while times:
+            try:
+                came = self._events.get(timeout=PATIENCE_S)
+            except queue.Empty:
+                raise NoCoordinator(
+                    f"{self.side} stands still: no {event!r} within {PATIENCE_S:g} s"
+                ) from None
+            if came == event:
+                times -= 1
+            elif came not in ("subscribed", "idle"):
+                raise HwsyncError(f"{self.side} refused a message: {came}")
+
+    def _on_signal(self, signal: Signal) -> None:
+        if isinstance(signal, Subscribed):
+            self._events.put("subscribed")
+        elif isinstance(signal, Delivery):
+            self._transport.acknowledge(signal)
+            if not signal.retain:
+                self._hear(signal)
+
+    def _hear(self, delivery: Delivery) -> None:
+        user, kind = self._topics.split(delivery.topic)
+        if kind is Kind.ERROR:
+            self._events.put(delivery.payload.decode())
+            return
+        board, payload = self._boards[user], delivery.payload
+        if not payload.startswith(b'{"id":"' + board.id if kind is Kind.STATUS else b'{"v":1,'):
+            return
+        if kind is Kind.COMMAND:
+            if board.envelope and board.id in payload:
+                board.envelope = False
+                self._tell(user, Kind.COLLECTED, wire.encode_collected(_text(board), JOURNAL, 1))
+            return
+        self._statuses += 1
+        self._bytes += len(payload)
+        state = payload[payload.index(b'"state":') + 8] - ord("0")
+        if state != board.awaits:
+            return  # status 1, or a copy
+        if state == State.COLLECTED:
+            board.awaits = State.RETURNED
+            result = wire.encode_result(_text(board), JOURNAL, 1, ACCOUNT)
+            self._tell(user, Kind.RESPONSE, result)
+        elif state == State.RETURNED:
+            board.awaits = State.REST
+            board.asked = time.perf_counter() - board.asked
+            self._tell(user, Kind.ANALYSIS, wire.encode_analysis(ANALYSIS, _text(board)))
+        else:
+            self._cycle_ended(board)
+
+    def _cycle_ended(self, board: Board) -> None:
+        self._latencies.append(board.asked)
+        board.awaits = -1
+        if time.perf_counter() < self._until:
+            self._ask(board)
+        else:
+            self._events.put("idle")
+
+    def _ask(self, board: Board) -> None:
+        board.number += 1
+        text = f"{board.user[1:]}-{board.number:08d}"
+        board.id, board.awaits, board.envelope = text.encode(), State.COLLECTED, True
+        board.asked = time.perf_counter()
+        self._tell(board.user, Kind.REQUEST, wire.encode_request(PROGRAM, id=text))
+
+    def _tell(self, user: str, kind: Kind, payload: bytes) -> None:
+        self._transport.publish(self._topics.of(user, kind), payload)
+
+
+def _user(index: int) -> str:
+    return f"b{index:04d}"
+
+
+def _text(board: Board) -> str:
+    return board.id.decode()
+
+
+# --- a plain round trip -------------------------------------------------------------------------
+
+
+def round_trips(port: int, count: int) -> list[float]:
+    """Seconds from a QoS 1 publish to its own delivery, one after the other; paho with nodelay."""
+    came: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+    def on_message(_: Client, __: object, ___: MQTTMessage) -> None:
+        came.put(time.perf_counter())
+
+    def no_delay(_: Client, __: object, sock: Any) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    client = Client(CallbackAPIVersion.VERSION2)
+    client.on_socket_open = no_delay
+    client.on_message = on_message
+    client.on_subscribe = lambda *_: came.put(0.0)
+    client.connect(LOOPBACK, port)
+    client.loop_start()
+    client.subscribe("ping", 1)
+    try:
+        came.get(timeout=PATIENCE_S)
+        times = []
+        for _ in range(count):
+            begin = time.perf_counter()
+            client.publish("ping", b"x", 1)
+            times.append(came.get(timeout=PATIENCE_S) - begin)
+        return times
+    except queue.Empty:
+        raise NoBroker("mosquitto sends nothing back") from None
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+# --- processes ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def running(command: list[str], log: Path, ready: Callable[[], bool], name: str) -> Iterator[None]:
+    """A process that is ready, and ended after; in a session of its own, away from Ctrl-C."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            deadline = time.monotonic() + PATIENCE_S
+            while not ready():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    last = log.read_text(errors="replace").strip()[-500:]
+                    raise NoBroker(f"{name} does not start: {last or 'it said nothing'}")
+                time.sleep(0.01)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def mosquitto(program: str, directory: Path) -> Iterator[int]:
+    """A mosquitto of our own, set like hwsync's broker.conf, with long queues; gives its port."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+    lines = [
+        f"listener {port} {LOOPBACK}",
+        "allow_anonymous true",
+        "set_tcp_nodelay true",
+        "max_inflight_messages 100",
+        "max_queued_messages 1000000",
+        "persistence true",
+        f"persistence_location {directory}/",
+        "autosave_interval 1",
+    ]
+    if os.geteuid() == 0:
+        lines.append("user root")  # else it becomes a user that may not write here
+    configuration = directory / "broker.conf"
+    configuration.write_text("\n".join([*lines, ""]))
+
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((LOOPBACK, port)) == 0
+
+    command = [program, "-c", str(configuration)]
+    with running(command, directory / "mosquitto.log", listens, "mosquitto"):
+        yield port
+
+
+def machine(program: str) -> dict[str, Any]:
+    """What the figures depend on."""
+    version = subprocess.run([program, "-h"], capture_output=True, text=True, check=False).stdout
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "mosquitto": version.split("\n")[0].removeprefix("mosquitto version ").strip(),
+        "machine": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+# --- the run ------------------------------------------------------------------------------------
+
+
+def summary(boards: int, rounds: dict[str, list[Measured]]) -> dict[str, Any]:
+    """Medians of all rounds; the ratio is the median of the rounds' own."""
+    row: dict[str, Any] = {"boards": boards}
+    for side, measured in rounds.items():
+        row[side] = {
+            "cycles_per_s": round(statistics.median(m.cycles_per_s for m in measured), 1),
+            "median_ms": round(1000 * statistics.median(m.median for m in measured), 2),
+            "p95_ms": round(1000 * statistics.median(m.p95 for m in measured), 2),
+            "status_bytes": round(statistics.median(m.status_bytes for m in measured)),
+        }
+    pairs = zip(rounds["hwsync"], rounds["floor"], strict=True)
+    ratios = [hwsync.cycles_per_s / floor.cycles_per_s for hwsync, floor in pairs]
+    return row | {
+        "ratio": round(statistics.median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+    }
+
+
+def measure(options: argparse.Namespace, program: str) -> Iterator[dict[str, Any]]:
+    """The facts first, then the round trip, then a row for each number of boards."""
+    yield {"machine": machine(program)}
+    with ExitStack() as stack:
+        temporary = tempfile.TemporaryDirectory(prefix="hwsync-benchmark-")
+        directory = Path(stack.enter_context(temporary))
+        port = stack.enter_context(mosquitto(program, directory))
+        url = BrokerUrl("mqtt", LOOPBACK, port)
+        for side in SIDES:
+            log = directory / f"{side}.log"
+            command = [sys.executable, __file__, "--answer", side, "--log", options.log]
+            command += ["--url", str(url), "--directory", str(directory)]
+            stack.enter_context(running(command, log, partial(_ready, log), side))
+        labs = [stack.enter_context(Lab(url, side)) for side in SIDES]
+        trips = [statistics.median(round_trips(port, PINGS)) for _ in range(options.rounds)]
+        yield {"round_trip_ms": round(1000 * statistics.median(trips), 3)}
+        for boards in options.boards:
+            rounds: dict[str, list[Measured]] = {side: [] for side in SIDES}
+            for lab in labs:
+                lab.round(boards, 0.0)  # so that every user is known to both
+            for number in range(options.rounds):
+                for lab in labs if number % 2 == 0 else reversed(labs):
+                    rounds[lab.side].append(lab.round(boards, options.seconds))
+                    rate = rounds[lab.side][-1].cycles_per_s
+                    note = f"{boards} boards, round {number + 1}, {lab.side}: {rate:.0f} cycles/s"
+                    print(note, file=sys.stderr, flush=True)
+            yield summary(boards, rounds)
+
+
+def _ready(log: Path) -> bool:
+    return "ready" in log.read_text(errors="replace")
+
+
+def show(row: dict[str, Any]) -> Iterator[str]:
+    """A row for people."""
+    if "machine" in row:
+        yield (
+            "{machine}, {cores} cores, Python {python}, mosquitto {mosquitto}".format(
+                **row["machine"]
+            )
+        )
+    elif "round_trip_ms" in row:
+        yield f"QoS 1 round trip of a plain client with TCP_NODELAY: {row['round_trip_ms']:.2f} ms"
+        yield ""
+        yield "boards  side     cycles/s  request to status 3: median     p95   status bytes"
+    else:
+        for side in SIDES:
+            value = row[side]
+            yield (
+                f"{row['boards']:6}  {side:7}  {value['cycles_per_s']:8.0f}  "
+                f"{value['median_ms']:24.2f} ms {value['p95_ms']:6.1f} ms  "
+                f"{value['status_bytes']:7}"
+            )
+        each = ", ".join(f"{ratio:.0%}" for ratio in row["ratios"])
+        yield f"        hwsync has {row['ratio']:.0%} of the floor (rounds: {each})"
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = [int(part) for part in text.split(",")]
+    if not all(1 <= number <= 9_999 for number in numbers):
+        raise ValueError(text)
+    return numbers
+
+
+def _positive(kind: type[float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < 1e6:
+            raise ValueError(text)
+        return value
+
+    parse.__name__ = "positive number"  # what argparse says was expected
+    return parse
+
+
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; the last three are how the script starts its sides."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--boards", type=_numbers, default=[1, 100, 1000], metavar="N,N")
+    parser.add_argument("--seconds", type=_positive(float), default=3.0, help="of each round")
+    parser.add_argument("--rounds", type=_positive(int), default=3)
+    parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument(
+        "--log", choices=LOG_LEVELS, default="info", help="hwsync's log; info: its own"
+    )
+    parser.add_argument("--answer", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--url", type=BrokerUrl.parse, help=argparse.SUPPRESS)
+    parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it; 0, 1 on an error that it names, 130 on Ctrl-C or SIGTERM."""
+    chosen = options(arguments)
+    if chosen.answer:
+        answer(chosen.answer, chosen.url, chosen.directory, LOG_LEVELS[chosen.log])
+        return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    program = shutil.which("mosquitto", path=path)
+    if program is None:
+        print("mosquitto is missing (apt-get install mosquitto)", file=sys.stderr)
+        return 1
+    try:
+        for row in measure(chosen, program):
+            for line in [json.dumps(row)] if chosen.json else show(row):
+                print(line, flush=True)
+    except HwsyncError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The broker: broker.conf read, and served with amqtt where mosquitto is not to be had."""

@@ -1,0 +1,144 @@
+"""Who may come in, and what they may read and write: mosquitto's password and ACL files.
+
+The law is mosquitto's: without an ACL file everything is allowed; with one, what no line grants is
+denied, and a ``deny`` beats every grant. A subscription is always accepted, delivery is filtered.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from hwsync.protocol.errors import BadConfig
+
+Access = Literal["read", "write"]
+_KINDS: Final[dict[str, frozenset[str]]] = {
+    "read": frozenset({"read"}),
+    "write": frozenset({"write"}),
+    "readwrite": frozenset({"read", "write"}),
+    "deny": frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of an ACL file; ``user`` None: for those without a name, ``pattern``: for all."""
+
+    filter: str
+    grants: frozenset[str]
+    user: str | None = None
+    pattern: bool = False
+    deny: bool = False
+
+
+class Passwords:
+    """A file made by ``mosquitto_passwd``. Raises ``BadConfig``."""
+
+    def __init__(self, path: Path) -> None:
+        self._hashes: dict[str, str] = {}
+        for number, line in enumerate(_lines(path), 1):
+            name, colon, hashed = line.partition(":")
+            if not line.strip() or line.startswith("#"):
+                continue
+            if not colon or hashed[:3] not in ("$6$", "$7$"):
+                raise BadConfig(
+                    f"{path}, line {number}: no password of mosquitto_passwd",
+                    f"mosquitto_passwd {path} NAME makes one",
+                )
+            self._hashes[name] = hashed
+
+    def accept(self, name: str, password: str) -> bool:
+        """Whether this is the user's password."""
+        hashed = self._hashes.get(name)
+        try:
+            return hashed is not None and _matches(hashed, password.encode())
+        except (ValueError, binascii.Error):
+            return False
+
+
+def _matches(hashed: str, password: bytes) -> bool:
+    parts = hashed.split("$")
+    if parts[1] == "7":
+        salt, wanted = base64.b64decode(parts[3]), base64.b64decode(parts[4])
+        made = hashlib.pbkdf2_hmac("sha512", password, salt, int(parts[2]), len(wanted))
+    else:
+        salt, wanted = base64.b64decode(parts[2]), base64.b64decode(parts[3])
+        made = hashlib.sha512(password + salt).digest()
+    return hmac.compare_digest(made, wanted)
+
+
+class Acl:
+    """A mosquitto ACL file. Raises ``BadConfig``."""
+
+    def __init__(self, path: Path) -> None:
+        self._rules: list[Rule] = []
+        user: str | None = None
+        for number, line in enumerate(_lines(path), 1):
+            words = line.split()
+            if not words or line.startswith("#"):
+                continue
+            if words[0] == "user" and len(words) > 1:
+                user = line.split(maxsplit=1)[1].strip()
+            elif words[0] in ("topic", "pattern") and len(words) > 1:
+                self._rules.append(_rule(line, words[0] == "pattern", user))
+            else:
+                raise BadConfig(f"{path}, line {number}: {line.strip()!r}", "topic, user, pattern")
+
+    def allows(self, access: Access, topic: str, user: str | None, client: str) -> bool:
+        """Whether this client may read (be delivered) or write (publish) this topic."""
+        granted = False
+        for rule in self._rules:
+            if not rule.pattern and rule.user != user:
+                continue
+            wanted = _filled(rule, user, client)
+            if wanted is None or not matches(wanted, topic):
+                continue
+            if rule.deny:
+                return False
+            granted |= access in rule.grants
+        return granted
+
+
+def _rule(line: str, pattern: bool, user: str | None) -> Rule:
+    rest = line.split(maxsplit=1)[1].strip()
+    kind, _, tail = rest.partition(" ")
+    if kind not in _KINDS or not tail.strip():
+        kind, tail = "readwrite", rest
+    return Rule(tail.strip(), _KINDS[kind], user, pattern, kind == "deny")
+
+
+def _filled(rule: Rule, user: str | None, client: str) -> str | None:
+    """The rule's filter for this client; None where a name would make a wildcard of it."""
+    wanted = rule.filter
+    if rule.pattern:
+        for mark, name in (("%u", user), ("%c", client)):
+            if mark in wanted:
+                if not name or any(c in name for c in "+#/"):
+                    return None
+                wanted = wanted.replace(mark, name)
+    return wanted
+
+
+def matches(wanted: str, topic: str) -> bool:
+    """Whether a topic is covered by a filter (MQTT 3.1.1, section 4.7)."""
+    levels, given = wanted.split("/"), topic.split("/")
+    if topic.startswith("$") and wanted[:1] in ("+", "#"):
+        return False
+    for number, level in enumerate(levels):
+        if level == "#":
+            return True
+        if number >= len(given) or level not in ("+", given[number]):
+            return False
+    return len(levels) == len(given)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"cannot read {path}: {error}") from None

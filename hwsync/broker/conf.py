@@ -1,0 +1,135 @@
+"""Reads a mosquitto configuration, as far as the embedded broker can honour it.
+
+The law: a directive is honoured, or it is harmless to pass over (named in ``HARMLESS`` with the
+reason), or it is an error that names its line. Nothing is passed over in silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Final
+
+from hwsync.protocol.errors import BadConfig
+
+DEFAULT_NAME: Final = "broker.conf"
+HARMLESS: Final = {
+    "set_tcp_nodelay": "asyncio sets it by itself",
+    "persistence": "amqtt keeps nothing; docs/decisions.md says what that means",
+    "persistence_location": "as persistence",
+    "persistence_file": "as persistence",
+    "autosave_interval": "as persistence",
+    "autosave_on_changes": "as persistence",
+    "max_queued_messages": "amqtt's queues have no limit",
+    "max_queued_bytes": "amqtt's queues have no limit",
+    "max_inflight_messages": "amqtt has no window",
+    "max_keepalive": "amqtt takes any",
+    "user": "the embedded broker stays who it is",
+    "pid_file": "systemd knows the process",
+    "log_dest": "the embedded broker logs to stderr",
+    "log_type": "as log_dest",
+    "log_timestamp": "as log_dest",
+    "log_timestamp_format": "as log_dest",
+    "connection_messages": "as log_dest",
+    "sys_interval": "the embedded broker has no $SYS topics",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where the broker listens."""
+
+    port: int
+    address: str = "0.0.0.0"
+    websockets: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConfig:
+    """What the embedded broker honours. ``source`` is the file, for messages."""
+
+    source: str
+    listeners: tuple[Listener, ...] = ()
+    allow_anonymous: bool = False  # mosquitto's default
+    message_size_limit: int = 0  # bytes of payload; 0: no limit
+    password_file: Path | None = None
+    acl_file: Path | None = None
+    passed_over: tuple[str, ...] = field(default=())
+
+
+def load(path: Path | None) -> BrokerConfig:
+    """Read a file; None: ./broker.conf, else the copy in the package. Raises ``BadConfig``."""
+    if path is None and Path(DEFAULT_NAME).exists():
+        path = Path(DEFAULT_NAME)
+    if path is not None:
+        return _read(path)
+    with as_file(files("hwsync.broker").joinpath(DEFAULT_NAME)) as packaged:
+        return _read(packaged)
+
+
+def _read(path: Path) -> BrokerConfig:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"cannot read {path}: {error}", "name another file") from None
+    config = BrokerConfig(str(path))
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if words and not line.startswith("#"):
+            config = _directive(config, words[0], line.strip()[len(words[0]) :].strip(), number)
+    if not config.listeners:
+        raise BadConfig(f"{path} has no listener", "add a line such as: listener 1883 127.0.0.1")
+    return config
+
+
+def _directive(config: BrokerConfig, name: str, value: str, number: int) -> BrokerConfig:
+    where = f"{config.source}, line {number}"
+    if name in HARMLESS:
+        return replace(config, passed_over=(*config.passed_over, name))
+    if name == "listener":
+        return replace(config, listeners=(*config.listeners, _listener(value, where)))
+    if name == "protocol":
+        return _protocol(config, value, where)
+    if name == "allow_anonymous":
+        if value not in ("true", "false"):
+            raise BadConfig(f"{where}: allow_anonymous {value}", "it is true or false")
+        return replace(config, allow_anonymous=value == "true")
+    if name in ("message_size_limit", "max_packet_size"):
+        return replace(config, message_size_limit=_number(name, value, where))
+    if name in ("password_file", "acl_file"):
+        # As mosquitto: relative to the folder it was started in.
+        if not Path(value).is_file():
+            raise BadConfig(f"{where}: {name} {value}: there is no such file", "name another")
+        if name == "password_file":
+            return replace(config, password_file=Path(value))
+        return replace(config, acl_file=Path(value))
+    raise BadConfig(
+        f"{where}: the embedded broker has no {name}", "use mosquitto, or remove the line"
+    )
+
+
+def _listener(value: str, where: str) -> Listener:
+    words = value.split()
+    if not 1 <= len(words) <= 2:
+        raise BadConfig(f"{where}: listener {value}", "listener PORT [ADDRESS]")
+    port = _number("listener", words[0], where)
+    if port > 65_535:
+        raise BadConfig(f"{where}: there is no port {port}", "1 to 65535")
+    return Listener(port, words[1]) if len(words) == 2 else Listener(port)
+
+
+def _protocol(config: BrokerConfig, value: str, where: str) -> BrokerConfig:
+    if not config.listeners or value not in ("mqtt", "websockets"):
+        raise BadConfig(
+            f"{where}: protocol {value}", "mqtt or websockets, below the listener that it is for"
+        )
+    *others, last = config.listeners
+    last = replace(last, websockets=value == "websockets")
+    return replace(config, listeners=(*others, last))
+
+
+def _number(name: str, value: str, where: str) -> int:
+    if not value.isascii() or not value.isdigit():
+        raise BadConfig(f"{where}: {name} {value} is no number", "a whole number from 0")
+    return int(value)

@@ -1,0 +1,5 @@
+"""``python -m hwsync.cli`` is ``hwsync``."""
+
+from hwsync.cli import main
+
+main()

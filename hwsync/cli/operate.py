@@ -1,0 +1,167 @@
+"""``hwsync status``, ``analyse``, ``cancel``, ``reset``: the record, seen and moved by a person."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Final
+
+import click
+
+from hwsync.cli.common import Settings, common
+from hwsync.client import QUIET_S, Json, Operator, raise_refused
+from hwsync.logs import escape
+from hwsync.protocol import limits
+from hwsync.protocol.errors import NotFound
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.record import State
+from hwsync.protocol.topics import Kind
+from hwsync.protocol.wire import encode_analysis, encode_id
+
+LISTEN_S: Final = 2.0  # at most, for the retained statuses of everybody
+SHOWN: Final = ("id", "command", "hw_command", "hw_response", "stderr", "outcome", "ran", "reason",
+                "exit_code", "duration", "server_analysis", "journal", "boot")  # fmt: skip
+
+
+@click.command()
+@common
+@click.argument("user", required=False)
+@click.option("--watch", is_flag=True, help="Print every change until Ctrl-C.")
+@click.pass_obj
+def status(settings: Settings, user: str | None, watch: bool) -> None:
+    """The record of USER, or of everybody."""
+    with Operator(settings.url, settings.topics, user or "+") as operator:
+        if user is not None:
+            record = operator.query()
+            if record["seq"] == 0:
+                raise NotFound(
+                    f"nothing is recorded of {user}",
+                    "is the name right? hwsync status lists the users",
+                )
+            click.echo(dumps(record) if settings.as_json else _whole(record))
+        else:
+            _table(operator, settings)
+        while watch:
+            for name, kind, fields in operator.hear(1.0):
+                if kind is Kind.STATUS and fields:
+                    click.echo(dumps(fields) if settings.as_json else _line(name, fields, None))
+
+
+def _table(operator: Operator, settings: Settings) -> None:
+    records: dict[str, Json] = {}
+    beats: dict[str, Json] = {}
+    limit = time.monotonic() + LISTEN_S
+    heard = True
+    while heard and time.monotonic() < limit:
+        heard = False
+        for name, kind, fields in operator.hear(QUIET_S):
+            heard = True
+            if fields and kind in (Kind.STATUS, Kind.HEARTBEAT):
+                (records if kind is Kind.STATUS else beats)[name] = fields
+    for name in sorted(records.keys() | beats.keys()):
+        record, beat = records.get(name, {}), beats.get(name)
+        shown = {**record, "user": name, "online": _online(beat)}
+        click.echo(dumps(shown) if settings.as_json else _line(name, record, beat))
+    if not records and not beats:
+        click.echo("nobody has been seen yet", err=True)
+
+
+def _online(beat: Json | None) -> bool:
+    """Online until its will, or three missed heartbeats, say otherwise."""
+    at = (beat or {}).get("time")
+    fresh = isinstance(at, (int, float)) and time.time() - at < limits.OFFLINE_AFTER_S
+    return bool(beat and beat.get("online") and fresh)
+
+
+def _line(name: str, record: Json, beat: Json | None) -> str:
+    state = State(record.get("state", 0))
+    online = "" if beat is None else (" online" if _online(beat) else " offline")
+    end = record.get("outcome") or ""
+    return escape(
+        f"{name:20} {state} {state.name.lower():10}{online:9} {record.get('id', ''):28} {end}"
+    )
+
+
+def _whole(record: Json) -> str:
+    state = State(record["state"])
+    lines = [f"{record['user']}: {state} {state.name.lower()}"]
+    for name in SHOWN:
+        value: Any = record[name]
+        if value not in (None, ""):
+            text = value.rstrip("\n") if isinstance(value, str) else str(value)
+            lines.append(
+                f"  {name:16} " + "\n                   ".join(map(escape, text.split("\n")))
+            )
+    return "\n".join(lines)
+
+
+@click.command()
+@common
+@click.argument("user")
+@click.argument("text")
+@click.option("--id", metavar="ID", help="The command; without it the current one.")
+@click.pass_obj
+def analyse(settings: Settings, user: str, text: str, id: str | None) -> None:
+    """Give TEXT (- reads it from standard input) as the analysis of USER's result."""
+    words = sys.stdin.read() if text == "-" else text
+    with Operator(settings.url, settings.topics, user) as operator:
+        id = id or _current(operator, user)
+        _ask(settings, operator, Kind.ANALYSIS, encode_analysis(words, id), id)
+
+
+@click.command()
+@common
+@click.argument("user")
+@click.argument("id", required=False)
+@click.option("--id", "named", metavar="ID", help="The same as ID.")
+@click.pass_obj
+def cancel(settings: Settings, user: str, id: str | None, named: str | None) -> None:
+    """Cancel USER's command ID, or the current one."""
+    with Operator(settings.url, settings.topics, user) as operator:
+        id = id or named or _current(operator, user)
+        _ask(settings, operator, Kind.CANCEL, encode_id(id), id)
+
+
+@click.command()
+@common
+@click.argument("user")
+@click.option("--id", metavar="ID", help="Only if this is the current command.")
+@click.pass_obj
+def reset(settings: Settings, user: str, id: str | None) -> None:
+    """Bring USER's record to rest, whatever runs."""
+    with Operator(settings.url, settings.topics, user) as operator:
+        id = id or _current(operator, user)
+        _ask(settings, operator, Kind.RESET, encode_id(id), id)
+
+
+def _current(operator: Operator, user: str) -> str:
+    """The id of the present command: named, a repetition is safe."""
+    record = operator.query()
+    if not record["id"]:
+        raise NotFound(f"{user} has no command", f"hwsync run {user} FILE gives it one")
+    return str(record["id"])
+
+
+def _ask(settings: Settings, operator: Operator, kind: Kind, payload: bytes, id: str) -> None:
+    """Ask until it is answered; print the record, or raise what refused it."""
+    before = operator.query()
+
+    def answer(heard: Kind, fields: Json) -> bool:
+        if fields.get("id") != id:
+            return False
+        return heard in (Kind.ERROR, Kind.RESULT) or (
+            heard is Kind.STATUS and fields["seq"] >= before["seq"]
+        )
+
+    heard, fields = operator.ask(kind, payload, answer)
+    if heard is not Kind.ERROR:
+        for _, later, more in operator.hear(QUIET_S):
+            if more.get("id") == id and later is Kind.ERROR:
+                heard, fields = later, more
+            elif more.get("id") == id and later in (Kind.STATUS, Kind.RESULT):
+                fields = more
+    fields = raise_refused(heard, fields)
+    click.echo(dumps(fields) if settings.as_json else _line(operator.user, fields, None))
+
+
+COMMANDS = (status, analyse, cancel, reset)

@@ -1,0 +1,65 @@
+"""``hwsync history`` and ``hwsync show``: they read the database, on the coordinator's machine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hwsync.cli.common import Settings, common, default_database
+from hwsync.coordinator.store import Reader
+from hwsync.logs import escape
+from hwsync.protocol.jsons import dumps
+
+DATABASE = click.option(
+    "--db", type=click.Path(path_type=Path, dir_okay=False), help="The database."
+)
+
+
+@click.command()
+@common
+@DATABASE
+@click.argument("user")
+@click.pass_obj
+def history(settings: Settings, db: Path | None, user: str) -> None:
+    """Every change of USER's record, and every refused message."""
+    with Reader(db or default_database()) as reader:
+        for row in reader.history(user):
+            click.echo(dumps(row) if settings.as_json else _line(row))
+
+
+@click.command()
+@common
+@DATABASE
+@click.argument("user")
+@click.argument("id")
+@click.pass_obj
+def show(settings: Settings, db: Path | None, user: str, id: str) -> None:
+    """Everything of USER's command ID."""
+    with Reader(db or default_database()) as reader:
+        shown = reader.show(user, id)
+    if settings.as_json:
+        click.echo(dumps(shown))
+        return
+    rows = shown.pop("history")
+    for name, value in shown.items():
+        click.echo(f"{name:16} {escape(value) if isinstance(value, str) else dumps(value)}")
+    for row in rows:
+        click.echo(_line(row))
+
+
+def _line(row: dict[str, Any]) -> str:
+    if "kept" in row:
+        return f"{row['refused']} messages were refused in all; the first {row['kept']} are shown"
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["time"]))
+    payload = escape(row["payload"][:60])
+    if "error" in row:
+        return f"{stamp}  refused {row['error']}: {escape(row['message'])}  [{payload}]"
+    late = f" late: {escape(row['note'])}" if row["late"] else ""
+    move = f"{row['before']} → {row['state']}"
+    return f"{stamp}  {move}  {row['command']:24} {row['id']}{late}  [{payload}]"
+
+
+COMMANDS = (history, show)

@@ -1,0 +1,70 @@
+"""``hwsync coordinator`` and ``hwsync broker``: the two processes of a lab's own machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hwsync import logs
+from hwsync.cli.common import Settings, common, default_database
+from hwsync.protocol import limits
+from hwsync.protocol.analysis import ANALYSERS, MANUAL
+
+
+@click.command()
+@common
+@click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="The database.")
+@click.option(
+    "--analysis",
+    type=click.Choice(ANALYSERS),
+    default=MANUAL,
+    show_default=True,
+    help="The analyser of a request that names none.",
+)
+@click.option(
+    "--settle",
+    type=click.FloatRange(0.0, 3600.0),
+    default=limits.DEFAULT_SETTLE_S,
+    show_default=True,
+    help="Seconds after a connect in which no deadline fires.",
+)
+@click.option(
+    "--analysis-within",
+    type=click.FloatRange(0.0),
+    show_default=True,
+    default=limits.DEFAULT_ANALYSIS_WITHIN_S,
+    help="Seconds that state 3 waits for its analysis; 0: for ever.",
+)
+@click.option("--clean-session", is_flag=True, help="Keep no session at the broker (for amqtt).")
+@click.pass_obj
+def coordinator(settings: Settings, db: Path | None, analysis: str, settle: float,
+                analysis_within: float, clean_session: bool) -> None:  # fmt: skip
+    """Run the coordinator until SIGTERM or Ctrl-C."""
+    from hwsync.coordinator.service import serve
+
+    logs.setup("coordinator")
+    serve(
+        url=settings.url,
+        root=settings.topics.root,
+        db=db or default_database(),
+        analysis=analysis,
+        settle=settle,
+        analysis_within=analysis_within,
+        clean_session=clean_session,
+    )
+
+
+@click.command()
+@common
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+def broker(file: Path | None) -> None:
+    """Serve FILE (./broker.conf, else the packaged one) with the embedded broker."""
+    from hwsync.broker.conf import load
+    from hwsync.broker.embedded import serve
+
+    logs.setup("broker")
+    serve(load(file))
+
+
+COMMANDS = (coordinator, broker)

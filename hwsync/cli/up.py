@@ -1,0 +1,276 @@
+"""``hwsync up``: everything on this machine, for the first minutes and for one-machine labs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+from typing import IO, Final
+from urllib.parse import quote
+
+import click
+
+from hwsync.cli.common import Settings, common, default_database
+from hwsync.client import Operator
+from hwsync.protocol.analysis import ANALYSERS, MANUAL
+from hwsync.protocol.errors import HwsyncError, NoBroker
+from hwsync.protocol.limits import is_user
+from hwsync.transport import (
+    BrokerUrl,
+    Connected,
+    Delivery,
+    Disconnected,
+    Signal,
+    Subscribed,
+    Subscription,
+    Transport,
+)
+
+START_S: Final = 15.0  # for a broker to accept connections
+STOP_S: Final = 10.0  # for a part to end by itself, before it is killed
+SLOW_S: Final = 0.02  # a QoS 1 round trip above this means delayed packets
+LOCAL: Final = ("127.0.0.1", "localhost", "::1")
+
+
+@click.command()
+@common
+@click.option("--user", help="The name of this machine's device (default: the host's).")
+@click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="The database.")
+@click.option("--analysis", type=click.Choice(ANALYSERS), default=MANUAL, show_default=True)
+@click.option("--allow-root", is_flag=True, help="As root: run programs as root.")
+@click.option("--lan", is_flag=True, help="Let other machines in; says what that means.")
+@click.pass_obj
+def up(settings: Settings, user: str | None, db: Path | None, analysis: str, allow_root: bool,
+       lan: bool) -> None:  # fmt: skip
+    """Start broker, coordinator and a device on this machine; Ctrl-C ends them all."""
+    user = user or socket.gethostname().split(".")[0]
+    if not is_user(user):
+        raise HwsyncError(f"{user!r} is no user's name", "name this device with --user")
+    ended: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.put(None))
+    parts: list[_Part] = []
+    try:
+        url, topics, database = settings.url, settings.topics, db or default_database()
+        version, protocol = _broker(url, lan, database.parent, parts, ended)
+        say(f"broker: {version} at {url}")
+        _lacks(url, version)
+        here = [sys.executable, "-m"]
+        where = {"HWSYNC_BROKER": _with_login(url), "HWSYNC_ROOT": topics.root}
+        command = [*here, "hwsync.cli", "coordinator", "--db", str(database)]
+        command += ["--analysis", analysis, *(["--clean-session"] if protocol == 4 else [])]
+        parts.append(_Part("coordinator", command, ended, where))
+        if os.geteuid() == 0 and not allow_root:
+            say("no device here: as root its programs would run as root (--allow-root allows it)")
+        else:
+            command = [*here, "hwsync.device.service", "--user", user]
+            command += ["--allow-root"] if allow_root else []
+            command += ["--state-dir", str(database.parent / f"device-{user}")]
+            parts.append(_Part("device", command, ended, where))
+        if lan:
+            _tell_lan(url)
+        # Before its first subscription the coordinator hears nothing: it is ready when it answers.
+        with Operator(url, topics, user) as operator:
+            operator.query()
+        say(f"ready; try:  hwsync run {user} -c 'print(6*7)'   (Ctrl-C here ends everything)")
+        name = ended.get()
+        if name is not None:
+            raise HwsyncError(f"the {name} ended by itself, see above", "everything else is ended")
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        for part in reversed(parts):
+            part.stop()
+
+
+def say(text: str) -> None:
+    """One line of ``up`` itself."""
+    click.echo(f"up           {text}", err=True)
+
+
+class _Part:
+    """A process whose lines are shown under its name."""
+
+    def __init__(self, name: str, command: list[str], ended: queue.SimpleQueue[str | None],
+                 variables: dict[str, str]) -> None:  # fmt: skip
+        self.name = name
+        self._ended = ended
+        # A session of its own: Ctrl-C reaches this process alone, which ends the others in order.
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | variables,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        threading.Thread(target=self._show, args=(self._process.stdout,), daemon=True).start()
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def _show(self, stream: IO[bytes]) -> None:
+        with suppress(OSError, ValueError):
+            for line in stream:
+                click.echo(f"{self.name:12} {line.decode(errors='replace').rstrip()}", err=True)
+        self._process.wait()
+        self._ended.put(self.name)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _with_login(url: BrokerUrl) -> str:
+    """The address for a child's environment, which others cannot read."""
+    if url.username is None:
+        return str(url)
+    login = quote(url.username, safe="") + (
+        "" if url.password is None else ":" + quote(url.password, safe="")
+    )
+    return str(url).replace("://", f"://{login}@", 1)
+
+
+def _broker(url: BrokerUrl, lan: bool, state: Path, parts: list[_Part],
+            ended: queue.SimpleQueue[str | None]) -> tuple[str, int]:  # fmt: skip
+    """(what the broker calls itself, MQTT version): the reachable one, else one of ours."""
+    found = _look(url)
+    if found is not None:
+        if lan:
+            say(
+                "this broker was there already: whether it lets other machines in is its own affair"
+            )
+        return found
+    if url.host not in LOCAL or url.scheme != "mqtt":
+        raise NoBroker(f"no broker answers at {url}", "start it there, or leave --broker out")
+    state.mkdir(parents=True, exist_ok=True)
+    address = "0.0.0.0" if lan else "127.0.0.1"
+    mosquitto = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    conf = _configuration(state, url.port, address, mosquitto is not None)
+    command = [sys.executable, "-m", "hwsync.cli", "broker", str(conf)]
+    if mosquitto is not None:
+        command = [mosquitto, "-c", str(conf)]
+    else:
+        say("mosquitto is not installed: the embedded broker (amqtt) serves, which forgets more")
+    part = _Part("broker", command, ended, {})
+    parts.append(part)
+    limit = time.monotonic() + START_S
+    while time.monotonic() < limit and part.running:
+        if (found := _look(url)) is not None:
+            return found
+        time.sleep(0.1)
+    raise NoBroker(f"the broker did not start at {url}, see above", "is the port taken?")
+
+
+def _configuration(state: Path, port: int, address: str, mosquitto: bool) -> Path:
+    """The packaged broker.conf with this port, and for mosquitto a folder that it may write."""
+    lines = files("hwsync.broker").joinpath("broker.conf").read_text(encoding="utf-8").splitlines()
+    ours = ("listener ", "persistence_location ", "user ")
+    kept = [line for line in lines if not line.startswith(ours)]
+    made = [f"listener {port} {address}"]
+    if mosquitto:
+        folder = state / "mosquitto"
+        folder.mkdir(exist_ok=True)
+        made = [f"persistence_location {folder}/", *made]
+        made += ["user root"] if os.geteuid() == 0 else []
+    # What stands after a listener is that listener's: global lines first.
+    conf = state / "up-broker.conf"
+    own = [line for line in kept if line.startswith("allow_anonymous")]
+    rest = [line for line in kept if not line.startswith("allow_anonymous")]
+    conf.write_text("\n".join([*rest, *made, *(own or ["allow_anonymous true"])]) + "\n")
+    return conf
+
+
+def _look(url: BrokerUrl) -> tuple[str, int] | None:
+    """What answers there; None where nothing does. Raises ``NoBroker`` for a refused login."""
+    inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+    transport = Transport(
+        url, f"hwsync-up-{os.getpid()}", on_signal=inbox.put,
+        subscriptions=[Subscription("$SYS/broker/version", 0)], prefer_v5=True,
+    )  # fmt: skip
+    with _Quiet():
+        transport.start()
+        protocol, limit = 0, time.monotonic() + START_S
+        try:
+            while (left := limit - time.monotonic()) > 0:
+                heard = inbox.get(timeout=left)
+                if isinstance(heard, Connected):
+                    protocol = heard.protocol
+                elif isinstance(heard, Subscribed):
+                    limit = min(limit, time.monotonic() + 1.0)
+                elif isinstance(heard, Delivery):
+                    return heard.payload.decode(errors="replace"), protocol
+                elif isinstance(heard, Disconnected):
+                    if "refused the connection" in heard.reason:
+                        raise NoBroker(f"{url}: {heard.reason}", "see --credentials")
+                    return None
+        except queue.Empty:
+            pass
+        finally:
+            transport.stop(0.0)
+    if not protocol:
+        return None
+    return "amqtt" if protocol == 4 else "a broker that does not say its name", protocol
+
+
+class _Quiet:
+    """Looking for a broker is no news."""
+
+    def __enter__(self) -> None:
+        self._logger = logging.getLogger("hwsync.transport")
+        self._logger.disabled = True
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.disabled = False
+
+
+def _lacks(url: BrokerUrl, version: str) -> None:
+    """Say what this broker does not give."""
+    if "amqtt" in version:
+        say("amqtt forgets retained messages and sessions when it restarts, and speaks 3.1.1 only")
+    inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+    topic = f"hwsync-up/{os.getpid()}"
+    transport = Transport(
+        url, f"hwsync-up-ping-{os.getpid()}", on_signal=inbox.put,
+        subscriptions=[Subscription(topic)],
+    )  # fmt: skip
+    with _Quiet(), suppress(queue.Empty):
+        transport.start()
+        times: list[float] = []
+        sent = 0.0
+        while len(times) < 4:
+            heard = inbox.get(timeout=3.0)
+            if isinstance(heard, Delivery):
+                transport.acknowledge(heard)
+                times.append(time.monotonic() - sent)
+            if isinstance(heard, (Delivery, Subscribed)):
+                sent = time.monotonic()
+                transport.publish(topic, b"x")
+        if sorted(times)[1] > SLOW_S:
+            say(f"a round trip takes {sorted(times)[1] * 1000:.0f} ms: no set_tcp_nodelay")
+    transport.stop(0.0)
+
+
+def _tell_lan(url: BrokerUrl) -> None:
+    host = socket.gethostname()
+    say("RISK: whoever reaches this machine's network can run programs on every board, and here")
+    say(f"on each board:  hwsync-device --broker mqtt://{host}:{url.port}")
+
+
+COMMANDS = (up,)

@@ -1,0 +1,1 @@
+"""The coordinator: inbox, decide, one transaction, publish, acknowledge."""

@@ -1,0 +1,59 @@
+"""The schema's versions: an empty file becomes the newest, an older one is migrated.
+
+A newer one is refused. The version is SQLite's ``user_version``. A migration runs in one
+transaction, after a backup beside the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from sqlite3 import Connection, connect
+from typing import Final
+
+from peewee import SqliteDatabase
+
+from hwsync.coordinator.models import TABLES
+from hwsync.protocol.errors import DatabaseError
+
+APPLICATION_ID: Final = 0x68777379  # "hwsy": says whose file it is
+
+
+def _first(database: SqliteDatabase) -> None:
+    database.create_tables(TABLES)
+
+
+MIGRATIONS: Final[tuple[Callable[[SqliteDatabase], None], ...]] = (_first,)
+"""Number n brings a database from version n to n + 1."""
+
+SCHEMA: Final = len(MIGRATIONS)
+
+
+def migrate(database: SqliteDatabase, path: Path) -> None:
+    """Bring the database to ``SCHEMA``. Raises ``DatabaseError`` for a newer or a foreign one."""
+    connection: Connection = database.connection()  # type: ignore[no-untyped-call]
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and owner != APPLICATION_ID:
+        raise DatabaseError(f"{path} is another program's database", "name another file with --db")
+    if version > SCHEMA:
+        raise DatabaseError(
+            f"{path} was written by a newer hwsync (schema {version}, this one knows {SCHEMA})",
+            "use that hwsync, or name another file with --db",
+        )
+    if version == SCHEMA:
+        return
+    if tables:
+        _back_up(connection, path.with_name(f"{path.name}.schema-{version}"))
+    with database.atomic("IMMEDIATE"):
+        for step in MIGRATIONS[version:]:
+            step(database)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _back_up(connection: Connection, target: Path) -> None:
+    with connect(target) as copy:
+        connection.backup(copy)
+    copy.close()

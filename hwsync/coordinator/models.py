@@ -1,0 +1,154 @@
+"""The tables, as peewee models: what the database keeps and what each column means.
+
+``hw_status`` has the original system's columns (user, state, command, hw_command, hw_response,
+server_analysis, time) and what the record needs beside them. Nothing else in hwsync names a column.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from peewee import (
+    AutoField,
+    BlobField,
+    BooleanField,
+    CharField,
+    CompositeKey,
+    FloatField,
+    IntegerField,
+    Model,
+    TextField,
+)
+
+
+class HwStatus(Model):
+    """The present record, one row a user."""
+
+    user = CharField(primary_key=True)
+    state = IntegerField()
+    command = TextField()  # the last accepted verb
+    hw_command = TextField()
+    hw_response = TextField()
+    server_analysis = TextField()
+    time = FloatField()  # Unix seconds of the last change
+    id = TextField()  # the current command's
+    epoch = IntegerField()
+    seq = IntegerField()
+    deadline = FloatField(null=True)  # Unix seconds, an estimate
+    remaining = FloatField(null=True)  # seconds that were left at the last change
+    cancelling = BooleanField()
+    settled = TextField()  # JSON list of [id, journal]
+    count = IntegerField()
+
+    class Meta:
+        table_name = "hw_status"
+
+
+class CommandRow(Model):
+    """One command, from its request to its end."""
+
+    user = CharField()
+    id = CharField()
+    number = IntegerField()
+    issued = FloatField()  # Unix seconds
+    named = BooleanField()  # the sender chose the id
+    program = TextField()
+    stdin = TextField()
+    args = TextField()  # JSON list of texts
+    timeout = FloatField()
+    expires = FloatField()
+    grace = FloatField()
+    meta = TextField()  # JSON
+    digest = TextField()  # SHA-256 of program, stdin and args
+    analyser = TextField()
+    journal = TextField(null=True)  # the grant
+    boot = IntegerField(null=True)
+    outcome = TextField(null=True)  # null while it is open
+    ran = TextField(null=True)
+    reason = TextField()
+    response = TextField()
+    stderr = TextField()
+    exit_code = IntegerField(null=True)
+    duration = FloatField(null=True)
+    started = FloatField(null=True)
+    start_error = FloatField(null=True)
+    clock_bound = FloatField(null=True)
+    truncated = BooleanField()
+    sha256_stdout = TextField()
+    sha256_stderr = TextField()
+    answered_by = TextField(null=True)
+    heard = TextField()  # JSON list of journals
+    accepted = TextField()  # JSON list of verbs
+    late_collected = TextField(null=True)  # JSON [journal, boot]
+    analysis = TextField(null=True)
+    late = BooleanField()
+    orphan = BooleanField()
+
+    class Meta:
+        table_name = "commands"
+        primary_key = CompositeKey("user", "id")
+
+
+class Transition(Model):
+    """The append-only log: every change of a record, with the message that caused it."""
+
+    row = AutoField()
+    user = CharField(index=True)
+    epoch = IntegerField()
+    seq = IntegerField()
+    time = FloatField()
+    command = TextField()  # the verb
+    before = IntegerField()
+    state = IntegerField()
+    id = TextField()
+    late = BooleanField()
+    note = TextField()
+    topic = TextField()  # empty: the coordinator itself (a deadline, an analyser)
+    payload = BlobField()
+
+    class Meta:
+        table_name = "transitions"
+
+
+class RefusedMessage(Model):
+    """A message that was refused; the payload's first part only. Invalid users share ``""``."""
+
+    row = AutoField()
+    user = CharField(index=True)
+    time = FloatField()
+    error = TextField()
+    message = TextField()
+    hint = TextField()
+    topic = TextField()
+    id = TextField(null=True)
+    journal = TextField(null=True)
+    state = IntegerField(null=True)
+    payload = BlobField()
+
+    class Meta:
+        table_name = "refused"
+
+
+class RefusedCount(Model):
+    """How many were refused in all, a user: beyond the cap no rows are kept."""
+
+    user = CharField(primary_key=True)
+    total = IntegerField()
+
+    class Meta:
+        table_name = "refused_counts"
+
+
+class Packet(Model):
+    """The last message without an id that each packet identifier carried, and its answer."""
+
+    mid = IntegerField(primary_key=True)
+    topic = TextField()
+    digest = BlobField()
+    error = BlobField(null=True)  # the error that answered it
+
+    class Meta:
+        table_name = "packets"
+
+
+TABLES: Final = (HwStatus, CommandRow, Transition, RefusedMessage, RefusedCount, Packet)

@@ -1,0 +1,156 @@
+"""Records and commands as rows, and back. The order of the values is that of the columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.record import Account, Command, Outcome, Ran, Record, Request, State, Verb
+
+Row = Mapping[str, Any]
+_NOBODY = Command("", "", Request(""))
+_OPEN = Account(Outcome.OK, Ran.YES)
+
+
+def _list(values: Sequence[object]) -> str:
+    """A list as JSON; most are empty, and every encoding sets up an encoder first."""
+    return dumps(values) if values else "[]"
+
+
+def record_values(record: Record, ticks: float) -> tuple[object, ...]:
+    """The values of ``HwStatus``; the deadline is kept as the seconds that are left."""
+    command = record.current or _NOBODY
+    account = command.account or _OPEN
+    return (
+        record.user,
+        int(record.state),
+        record.verb or "",
+        command.request.program,
+        account.response,
+        command.analysis or "",
+        record.time,
+        command.id,
+        record.epoch,
+        record.seq,
+        record.deadline,
+        None if record.due_at is None else record.due_at - ticks,
+        record.cancelling,
+        _list(record.settled),
+        record.count,
+    )
+
+
+def record_from(row: Row, current: Command | None, ticks: float) -> Record:
+    """The record of a row of ``HwStatus``."""
+    remaining = row["remaining"]
+    return Record(
+        row["user"],
+        State(row["state"]),
+        row["epoch"],
+        row["seq"],
+        Verb(row["command"]) if row["command"] else None,
+        row["time"],
+        row["deadline"],
+        None if remaining is None else ticks + remaining,
+        bool(row["cancelling"]),
+        tuple((id, journal) for id, journal in json.loads(row["settled"])),
+        row["count"],
+        current,
+    )
+
+
+def command_values(command: Command) -> tuple[object, ...]:
+    """The values of ``CommandRow``."""
+    request, account = command.request, command.account or _OPEN
+    ended = command.account is not None
+    return (
+        command.user,
+        command.id,
+        command.number,
+        command.issued,
+        request.id is not None,
+        request.program,
+        request.stdin,
+        _list(request.args),
+        request.timeout,
+        request.expires,
+        request.grace,
+        request.meta,
+        command.digest,
+        command.analyser,
+        command.journal,
+        command.boot,
+        account.outcome if ended else None,
+        account.ran if ended else None,
+        account.reason,
+        account.response,
+        account.stderr,
+        account.exit_code,
+        account.duration,
+        account.started,
+        account.start_error,
+        account.clock_bound,
+        account.truncated,
+        account.sha256_stdout,
+        account.sha256_stderr,
+        command.answered_by,
+        _list(command.heard),
+        _list(sorted(command.accepted)),
+        command.late_collected and dumps(command.late_collected),
+        command.analysis,
+        command.late,
+        command.orphan,
+    )
+
+
+def command_from(row: Row) -> Command:
+    """The command of a row of ``CommandRow``."""
+    account = None
+    if row["outcome"] is not None:
+        account = Account(
+            Outcome(row["outcome"]),
+            Ran(row["ran"]),
+            row["reason"],
+            row["response"],
+            row["stderr"],
+            row["exit_code"],
+            row["duration"],
+            row["started"],
+            row["start_error"],
+            row["clock_bound"],
+            bool(row["truncated"]),
+            row["sha256_stdout"],
+            row["sha256_stderr"],
+        )
+    request = Request(
+        row["program"],
+        row["id"] if row["named"] else None,
+        row["timeout"],
+        row["expires"],
+        row["grace"],
+        row["stdin"],
+        tuple(json.loads(row["args"])),
+        row["analyser"],
+        row["meta"],
+    )
+    late_collected = json.loads(row["late_collected"] or "null")
+    return Command(
+        row["user"],
+        row["id"],
+        request,
+        row["digest"],
+        row["number"],
+        row["issued"],
+        row["journal"],
+        row["boot"],
+        account,
+        row["answered_by"],
+        tuple(json.loads(row["heard"])),
+        frozenset(Verb(verb) for verb in json.loads(row["accepted"])),
+        late_collected and (late_collected[0], late_collected[1]),
+        row["analysis"],
+        bool(row["late"]),
+        bool(row["orphan"]),
+    )

@@ -1,0 +1,109 @@
+"""The process ``hwsync coordinator``: the loop, its inbox, its signals."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from hwsync.coordinator.loop import Coordinator
+from hwsync.coordinator.store import Store
+from hwsync.protocol.machine import Rules
+from hwsync.protocol.topics import INBOUND, Kind, Topics
+from hwsync.transport import BrokerUrl, Signal, Subscribed, Subscription, Transport
+
+log = logging.getLogger("hwsync.coordinator")
+
+CLIENT_ID: Final = "hwsync-coordinator"
+BATCH: Final = 500  # messages in one transaction: more gain nothing and delay the first answer
+STOP_S: Final = 5.0  # for what is still under way when it is stopped
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    wall = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+
+def serve(
+    *,
+    url: BrokerUrl,
+    root: str,
+    db: Path,
+    analysis: str,
+    settle: float,
+    analysis_within: float,
+    clean_session: bool,
+) -> None:
+    """Run the coordinator until SIGTERM or SIGINT. Times are seconds.
+
+    Raises ``DatabaseError`` when the database is in use or cannot be used.
+    """
+    topics = Topics(root)
+    inbox: queue.SimpleQueue[Signal | None] = queue.SimpleQueue()
+    store = Store(db)
+    subscriptions = [
+        Subscription(topics.of("+", kind), no_local=kind is Kind.COMMAND) for kind in INBOUND
+    ]
+    transport = Transport(
+        url,
+        CLIENT_ID,
+        on_signal=inbox.put,
+        subscriptions=subscriptions,
+        clean_session=clean_session,
+        prefer_v5=True,
+        takeover_hint="stop the other coordinator: one broker and root has one",
+    )
+    try:
+        rules = Rules(root, analysis, analysis_within)
+        coordinator = Coordinator(store, transport, SystemClock(), rules, settle=settle)
+        log.info("database %s, %d users", db, len(coordinator.records))
+        if not analysis_within:
+            log.info("an analysis is waited for without limit (--analysis-within 0)")
+        with _stopping(inbox):
+            transport.start()
+            _run(coordinator, inbox)
+        log.info("stopping")
+        transport.stop(STOP_S)
+    finally:
+        store.close()
+
+
+def _run(coordinator: Coordinator, inbox: queue.SimpleQueue[Signal | None]) -> None:
+    while True:
+        signals = _drain(inbox, coordinator.wait())
+        stop = None in signals
+        received = [item for item in signals if item is not None]
+        coordinator.step(received)
+        if any(isinstance(item, Subscribed) for item in received):
+            log.info("ready")
+        if stop:
+            return
+
+
+def _drain(inbox: queue.SimpleQueue[Signal | None], timeout: float | None) -> list[Signal | None]:
+    """All that waits, up to ``BATCH``; at least one, unless the time is over."""
+    items: list[Signal | None] = []
+    with suppress(queue.Empty):
+        items.append(inbox.get(timeout=timeout))
+        while len(items) < BATCH:
+            items.append(inbox.get_nowait())
+    return items
+
+
+@contextmanager
+def _stopping(inbox: queue.SimpleQueue[Signal | None]) -> Iterator[None]:
+    """SIGTERM and SIGINT put the end into the inbox."""
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: inbox.put(None)) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,324 @@
+"""The database: SQLite in WAL mode, synchronous FULL, one writer, any number of readers.
+
+The law: what a batch of messages changed is saved in one transaction or not at all. The statements
+are compiled once from the models: building them anew costs more than SQLite's own work
+(docs/decisions.md). A lock file beside the database keeps a second coordinator out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self, TextIO
+
+from peewee import Model, PeeweeException, SqliteDatabase
+
+from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA, migrate
+from hwsync.coordinator.models import (
+    TABLES,
+    CommandRow,
+    HwStatus,
+    Packet,
+    RefusedCount,
+    RefusedMessage,
+    Transition,
+)
+from hwsync.coordinator.rows import command_from, command_values, record_from, record_values
+from hwsync.protocol import limits
+from hwsync.protocol.effects import Entry
+from hwsync.protocol.errors import DatabaseError, NotFound, Refused
+from hwsync.protocol.events import Message
+from hwsync.protocol.jsons import loads
+from hwsync.protocol.record import Command, Record, State, encode_result
+
+PRAGMAS: Final = {
+    "journal_mode": "wal",
+    "synchronous": "full",  # a power cut loses nothing that was acknowledged
+    "busy_timeout": 5_000,  # milliseconds; a reader's checkpoint may hold the file for a moment
+}
+
+FAILURES: Final = (sqlite3.Error, PeeweeException, OSError)
+"""What a write may raise: nothing of the batch is stored then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """What the last message without an id under a packet identifier was, and its error."""
+
+    topic: str
+    digest: bytes
+    error: bytes | None
+
+
+@dataclass(slots=True)
+class Batch:
+    """Everything that one transaction saves."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+    commands: dict[tuple[str, str], Command] = field(default_factory=dict)
+    log: list[tuple[Record, Entry, Message | None]] = field(default_factory=list)
+    refused: list[tuple[str, float, Refused, Message, State | None]] = field(default_factory=list)
+    packets: dict[int, Handled | None] = field(default_factory=dict)
+    forget_packets: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.records or self.commands or self.refused or self.packets or self.forget_packets
+        )
+
+
+def _insert(model: type[Model], *, replacing: bool, without: tuple[str, ...] = ()) -> str:
+    names = [name for name in model._meta.sorted_field_names if name not in without]
+    query = model.insert(dict.fromkeys(names, 0))
+    sql, _ = (query.on_conflict_replace() if replacing else query).sql()
+    return str(sql)
+
+
+class Store:
+    """The coordinator's database, opened for writing. Used by one thread.
+
+    Raises ``DatabaseError`` when it cannot be used: another coordinator has it, it is a newer or
+    another program's, or not to be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = _lock(path)
+        self._database = SqliteDatabase(str(path), pragmas=PRAGMAS)
+        try:
+            with self._database.bind_ctx(TABLES):
+                migrate(self._database, path)
+                self._save_record = _insert(HwStatus, replacing=True)
+                self._save_command = _insert(CommandRow, replacing=True)
+                self._append = _insert(Transition, replacing=False, without=("row",))
+                self._refuse = _insert(RefusedMessage, replacing=False, without=("row",))
+                self._save_packet = _insert(Packet, replacing=True)
+            self._connection: sqlite3.Connection = self._database.connection()  # type: ignore[no-untyped-call]
+            self._refused_counts: dict[str, int] = dict(
+                self._connection.execute(f'SELECT user, total FROM "{_name(RefusedCount)}"')
+            )
+        except DatabaseError:
+            self.close()
+            raise
+        except FAILURES as error:
+            self.close()
+            raise DatabaseError(
+                f"cannot use the database {path}: {error}",
+                "name another file with --db, or restore a backup",
+            ) from None
+
+    def close(self) -> None:
+        """Close the database and let go of the lock."""
+        self._database.close()
+        self._lock.close()
+
+    def load(self, ticks: float) -> dict[str, Record]:
+        """All records, by user; their deadlines count on from ``ticks``."""
+        records: dict[str, Record] = {}
+        for row in _rows(self._connection, f'SELECT * FROM "{_name(HwStatus)}"'):
+            current = self.command(row["user"], row["id"]) if row["id"] else None
+            records[row["user"]] = record_from(row, current, ticks)
+        return records
+
+    def command(self, user: str, id: str) -> Command | None:
+        """One command, None where there is none."""
+        return _command(self._connection, user, id)
+
+    def packets(self) -> dict[int, Handled]:
+        """What each packet identifier carried last."""
+        rows = _rows(self._connection, f'SELECT * FROM "{_name(Packet)}"')
+        return {row["mid"]: Handled(row["topic"], row["digest"], row["error"]) for row in rows}
+
+    def save(self, batch: Batch, ticks: float) -> None:
+        """Save all of a batch in one transaction. Raises one of ``FAILURES`` and saves nothing."""
+        execute = self._connection.execute
+        counts = dict(self._refused_counts)
+        execute("BEGIN IMMEDIATE")
+        try:
+            for command in batch.commands.values():
+                execute(self._save_command, command_values(command))
+            for record in batch.records.values():
+                execute(self._save_record, record_values(record, ticks))
+            for record, entry, message in batch.log:
+                execute(self._append, _transition_values(record, entry, message))
+            for user, time, refusal, message, state in batch.refused:
+                counts[user] = counts.get(user, 0) + 1
+                if counts[user] <= limits.REFUSED_ROWS:
+                    execute(self._refuse, _refused_values(user, time, refusal, message, state))
+            for user in {row[0] for row in batch.refused}:
+                execute(
+                    f'INSERT OR REPLACE INTO "{_name(RefusedCount)}" (user, total) VALUES (?, ?)',
+                    (user, counts[user]),
+                )
+            if batch.forget_packets:
+                execute(f'DELETE FROM "{_name(Packet)}"')
+            for mid, handled in batch.packets.items():
+                if handled is None:
+                    execute(f'DELETE FROM "{_name(Packet)}" WHERE mid = ?', (mid,))
+                else:
+                    execute(self._save_packet, (mid, handled.topic, handled.digest, handled.error))
+            execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
+            raise
+        self._refused_counts = counts
+
+
+class Reader:
+    """The database read by another process, at any time. Raises ``DatabaseError``, ``NotFound``."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise DatabaseError(
+                f"there is no database {path}",
+                "history and show read it on the coordinator's machine; name it with --db",
+            )
+        # Without a -wal file nobody writes; then a reader that may not make one reads as it is.
+        mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
+        try:
+            self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
+            (owner,) = self._connection.execute("PRAGMA application_id").fetchone()
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        except sqlite3.Error as error:
+            raise DatabaseError(
+                f"cannot read the database {path}: {error}", "is this its owner or group?"
+            ) from None
+        if owner != APPLICATION_ID or version != SCHEMA:
+            self.close()
+            raise DatabaseError(
+                f"{path} is no database of this hwsync (schema {version}, expected {SCHEMA})",
+                "start the coordinator once to bring an older one up to date",
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def history(self, user: str) -> Iterator[dict[str, Any]]:
+        """Transitions and refused messages of a user, in order of time. Raises ``NotFound``."""
+        rows = [*self._read(Transition, user), *self._read(RefusedMessage, user)]
+        if not rows:
+            raise NotFound(f"nothing is recorded of {user}", "hwsync status lists the users")
+        rows.sort(key=lambda row: row["time"])
+        yield from rows
+        total = self._connection.execute(
+            f'SELECT total FROM "{_name(RefusedCount)}" WHERE user = ?', (user,)
+        ).fetchone()
+        if total and total[0] > limits.REFUSED_ROWS:
+            yield {"user": user, "refused": total[0], "kept": limits.REFUSED_ROWS}
+
+    def show(self, user: str, id: str) -> dict[str, Any]:
+        """Everything of one command, with its rows of the log. Raises ``NotFound``."""
+        command = _command(self._connection, user, id)
+        if command is None:
+            raise NotFound(f"{user} has no command {id}", f"hwsync history {user} lists them")
+        row = _one(
+            self._connection, f'SELECT state, id FROM "{_name(HwStatus)}" WHERE user = ?', user
+        )
+        state = State(row["state"]) if row and row["id"] == id else State.REST
+        shown: dict[str, Any] = loads(encode_result(command, state).decode())
+        shown["history"] = [
+            entry for entry in self._read(Transition, user) if entry["id"] == id
+        ] + [entry for entry in self._read(RefusedMessage, user) if entry["id"] == id]
+        return shown
+
+    def _read(self, model: type[Model], user: str) -> Iterator[dict[str, Any]]:
+        sql = f'SELECT * FROM "{_name(model)}" WHERE user = ? ORDER BY row'
+        for row in _rows(self._connection, sql, user):
+            payload = row.pop("payload")
+            yield {**row, "payload": bytes(payload).decode(errors="replace")}
+
+
+def _name(model: type[Model]) -> str:
+    return str(model._meta.table_name)
+
+
+def _rows(connection: sqlite3.Connection, sql: str, *values: object) -> Iterator[dict[str, Any]]:
+    cursor = connection.execute(sql, values)
+    names = [column[0] for column in cursor.description]
+    for row in cursor.fetchall():
+        yield dict(zip(names, row, strict=True))
+
+
+def _one(connection: sqlite3.Connection, sql: str, *values: object) -> Mapping[str, Any] | None:
+    return next(_rows(connection, sql, *values), None)
+
+
+_SELECT_COMMAND: Final = f'SELECT * FROM "{_name(CommandRow)}" WHERE user = ? AND id = ?'
+
+
+def _command(connection: sqlite3.Connection, user: str, id: str) -> Command | None:
+    row = _one(connection, _SELECT_COMMAND, user, id)
+    return None if row is None else command_from(row)
+
+
+def _transition_values(record: Record, entry: Entry, message: Message | None) -> tuple[object, ...]:
+    return (
+        record.user,
+        record.epoch,
+        record.seq,
+        record.time,
+        entry.verb,
+        int(entry.before),
+        int(entry.after),
+        entry.id,
+        entry.late,
+        entry.note,
+        message.topic if message else "",
+        message.payload if message else b"",
+    )
+
+
+def _refused_values(
+    user: str, time: float, refusal: Refused, message: Message, state: State | None
+) -> tuple[object, ...]:
+    return (
+        user,
+        time,
+        refusal.code,
+        refusal.message,
+        refusal.hint,
+        message.topic,
+        refusal.id,
+        refusal.journal,
+        None if state is None else int(state),
+        message.payload[: limits.REFUSED_PAYLOAD],
+    )
+
+
+def _lock(path: Path) -> TextIO:
+    """The lock file beside the database, held until it is closed."""
+    target = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = target.open("a+")
+    except OSError as error:
+        raise DatabaseError(
+            f"cannot write beside the database {path}: {error.strerror}",
+            "name a file in a folder that this user may write with --db",
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise DatabaseError(
+            f"another coordinator (process {holder}) already uses the database {path}",
+            "stop it first, or name another file with --db",
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock

@@ -1,0 +1,371 @@
+"""What a device decides (docs/protocol.md, section 5).
+
+The law: only the grant starts a program, ``started`` is in the journal before it is handed over,
+and a result is repeated until it is settled. One thread calls this; the network, the clocks, the
+dice and the runner are handed in.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from hwsync import __version__
+from hwsync.device.journal import Entry, Journal, Stage
+from hwsync.protocol import limits
+from hwsync.protocol.errors import JournalError
+from hwsync.protocol.record import Account, Outcome, Ran
+from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.wire import (
+    Envelope,
+    Status,
+    encode_collected,
+    encode_heartbeat,
+    encode_output,
+    encode_result,
+    read_envelope,
+    read_status,
+)
+from hwsync.runner import Group, Job, RunEnd
+
+log = logging.getLogger("hwsync.device")
+
+
+class Outside(Protocol):
+    """Everything that the agent cannot do itself. Times are seconds."""
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+        """False when not connected."""
+
+    def start_run(self, job: Job, id: str) -> None:
+        """Returns at once; ``run_started`` and then ``run_ended`` or ``run_failed`` follow."""
+
+    def stop_run(self) -> None:
+        """End the run under way."""
+
+    def end_leftovers(self, group: Group) -> int:
+        """End what an earlier life left running; how many processes."""
+
+    def wall(self) -> float: ...
+
+    def monotonic(self) -> float: ...
+
+    def random(self) -> float:
+        """From 0 to 1."""
+
+
+class _Backoff:
+    """1 s, doubling to 30 s, each shortened by up to a quarter so that boards disperse."""
+
+    def __init__(self, outside: Outside) -> None:
+        self._outside = outside
+        self.at: float | None = None
+        self._delay = limits.REPEAT_FIRST_S
+
+    def begin(self) -> None:
+        self._delay = limits.REPEAT_FIRST_S
+        self.again()
+
+    def again(self) -> None:
+        jitter = 1 - self._outside.random() / 4
+        self.at = self._outside.monotonic() + self._delay * jitter
+        self._delay = min(self._delay * 2, limits.REPEAT_MAX_S)
+
+    def end(self) -> None:
+        self.at = None
+
+    def is_due(self) -> bool:
+        return self.at is not None and self.at <= self._outside.monotonic()
+
+
+class Agent:
+    """One user's device. Its construction ends leftovers and settles what a crash left open."""
+
+    def __init__(
+        self,
+        user: str,
+        topics: Topics,
+        journal: Journal,
+        outside: Outside,
+        *,
+        max_timeout: float | None = None,
+    ) -> None:
+        self._user = user
+        self._topics = topics
+        self._journal = journal
+        self._outside = outside
+        self._max_timeout = max_timeout
+        self._seen = (0, 0)
+        self._waiting: Entry | None = None  # collected, no grant yet
+        self._running: Entry | None = None  # granted
+        self._cancelling = False
+        self._stopping = False
+        self._unsaved: tuple[str, Account] | None = None  # a result that the disk did not take
+        self._collect = _Backoff(outside)
+        self._results = _Backoff(outside)
+        self._heartbeat_at = outside.monotonic()
+        self._recover()
+
+    @property
+    def busy(self) -> str | None:
+        """The id that waits or runs."""
+        entry = self._running or self._waiting
+        return entry.id if entry else None
+
+    @property
+    def running(self) -> bool:
+        """Whether a granted run is not yet journalled to its end."""
+        return self._running is not None
+
+    def _recover(self) -> None:
+        entries = self._journal.open_entries()
+        for entry in entries:
+            if entry.stage is Stage.STARTED:
+                ended = self._outside.end_leftovers(entry.group) if entry.group else 0
+                log.warning(
+                    "interrupted; %d processes left of it ended", ended, extra={"id": entry.id}
+                )
+                account = Account(Outcome.INTERRUPTED, Ran.MAYBE, "the device stopped mid-run")
+                self._journal.finished(entry.id, account, self._outside.wall())
+            else:
+                self._waiting = entry
+        self._journal.prune(self._outside.wall())
+
+    # -- the network ---------------------------------------------------------------------------
+
+    def connected(self) -> None:
+        """Subscribed anew: everything that is due is said again."""
+        self._heartbeat()
+        if self._waiting:
+            self._send_collected()
+            self._collect.begin()
+        self._send_results()
+        self._results.begin()
+
+    def received(self, topic: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
+        """A message; it is acknowledged once what must outlive us is on disk."""
+        _, kind = self._topics.split(topic)
+        try:
+            if kind is Kind.COMMAND:
+                envelope = read_envelope(payload)
+                if envelope is not None and envelope.user == self._user:
+                    self._heard_envelope(envelope)
+            elif kind is Kind.STATUS:
+                status = read_status(payload)
+                if status is not None:
+                    self._heard_status(status)
+        except JournalError as error:
+            log.error("%s; the message is not acknowledged and comes again", error)
+            return
+        acknowledge()
+
+    def _heard_envelope(self, envelope: Envelope) -> None:
+        known = self._journal.get(envelope.id)
+        order = (envelope.epoch, envelope.seq)
+        if self._running and self._running.id == envelope.id:
+            return
+        if known and known.stage is Stage.RECEIVED:
+            if order > known.order:
+                self._receive(envelope)
+            elif self._waiting and self._waiting.id == envelope.id:
+                self._send_collected()
+            return
+        reopened = known is not None and known.closing is not None and order > known.closing
+        if known and not (known.stage is Stage.CLOSED and reopened):
+            if known.account:
+                self._send_result(known)
+            return
+        if self.busy is None:
+            self._receive(envelope)
+
+    def _receive(self, envelope: Envelope) -> None:
+        self._journal.received(envelope, self._outside.wall())
+        self._waiting = self._journal.get(envelope.id)
+        self._send_collected()
+        self._collect.begin()
+        self._heartbeat()
+
+    def _heard_status(self, status: Status) -> None:
+        if status.order < self._seen:
+            return
+        if status.order[0] > self._seen[0]:
+            self._results.begin()
+            self._send_results()
+        self._seen = status.order
+        for id, journal in status.settled:
+            if journal == self._journal.name and self._unsaved_id != id:
+                entry = self._journal.get(id)
+                if entry and entry.account and not entry.settled:
+                    self._journal.settle(id, self._outside.wall())
+        if self._running:
+            self._heard_while_running(self._running, status)
+        elif self._waiting and status.order >= self._waiting.order:
+            self._heard_while_waiting(self._waiting, status)
+
+    @property
+    def _unsaved_id(self) -> str:
+        return self._unsaved[0] if self._unsaved else ""
+
+    def _is_mine(self, entry: Entry, status: Status) -> bool:
+        return (status.id, status.state, status.journal) == (entry.id, 2, self._journal.name)
+
+    def _heard_while_running(self, entry: Entry, status: Status) -> None:
+        granted = self._is_mine(entry, status) and status.boot == self._journal.boot
+        if (status.cancelling or not granted) and not self._cancelling:
+            log.info("stopped: cancelled or no longer granted", extra={"id": entry.id})
+            self._cancelling = True
+            self._outside.stop_run()
+
+    def _heard_while_waiting(self, entry: Entry, status: Status) -> None:
+        if status.id == entry.id and status.state == 1:
+            return
+        if not self._is_mine(entry, status):
+            reason = "not granted to this device; it did not start"
+            self._close(entry, Account(Outcome.REJECTED, Ran.NO, reason), status.order)
+        elif status.boot != self._journal.boot:
+            return
+        elif status.cancelling:
+            account = Account(Outcome.CANCELLED, Ran.NO, "cancelled before it began")
+            self._close(entry, account, status.order)
+        else:
+            self._collect.end()
+            self._waiting, self._running, self._cancelling = None, entry, False
+            envelope = entry.envelope
+            timeout = min(envelope.timeout, self._max_timeout or envelope.timeout)
+            job = Job(envelope.program, envelope.stdin, envelope.args, timeout)
+            self._outside.start_run(job, entry.id)
+
+    def _close(self, entry: Entry, account: Account, order: tuple[int, int]) -> None:
+        self._journal.closed(entry.id, account, order, self._outside.wall())
+        self._waiting = self._running = None
+        self._collect.end()
+        self._answer(entry.id)
+
+    # -- the run -------------------------------------------------------------------------------
+
+    def run_started(self, group: Group) -> None:
+        """The session exists, the program is not handed over. Raises ``JournalError``."""
+        if self._running:
+            self._journal.started(self._running.id, group, self._outside.wall())
+            if self._cancelling or self._stopping:
+                self._outside.stop_run()
+
+    def output(self, n: int, stream: str, text: str) -> None:
+        """One live piece."""
+        if self._running:
+            payload = encode_output(self._running.id, n, stream, text)
+            self._outside.publish(self._topics.of(self._user, Kind.OUTPUT), payload, qos=0)
+
+    def run_ended(self, end: RunEnd) -> None:
+        """The run is over."""
+        outcome, reason = Outcome(end.outcome), end.reason
+        ran = Ran.YES if end.began else Ran.NO
+        if outcome is Outcome.CANCELLED and self._stopping and end.began and not self._cancelling:
+            outcome, ran, reason = Outcome.INTERRUPTED, Ran.MAYBE, "the device was stopped"
+        self._finish(
+            Account(
+                outcome,
+                ran,
+                reason,
+                end.response,
+                end.stderr,
+                end.exit_code,
+                end.duration,
+                end.started,
+                truncated=end.truncated,
+                sha256_stdout=end.sha256_stdout,
+                sha256_stderr=end.sha256_stderr,
+            )
+        )
+
+    def run_failed(self, reason: str) -> None:
+        """The program could not be started: it surely did not run."""
+        self._finish(Account(Outcome.REJECTED, Ran.NO, reason[: limits.MAX_REASON]))
+
+    def _finish(self, account: Account) -> None:
+        if self._running:
+            self._unsaved = (self._running.id, account)
+            self._save()
+
+    def _save(self) -> None:
+        if self._unsaved is None:
+            return
+        id, account = self._unsaved
+        try:
+            self._journal.finished(id, account, self._outside.wall())
+        except JournalError as error:
+            log.error("%s; the result is kept in memory and written again", error)
+            return
+        self._unsaved = self._running = None
+        self._answer(id)
+
+    # -- saying it -----------------------------------------------------------------------------
+
+    def _answer(self, id: str) -> None:
+        entry = self._journal.get(id)
+        if entry:
+            self._send_result(entry)
+        self._results.begin()
+        self._heartbeat()
+
+    def _send_collected(self) -> None:
+        if self._waiting:
+            payload = encode_collected(self._waiting.id, self._journal.name, self._journal.boot)
+            self._outside.publish(self._topics.of(self._user, Kind.COLLECTED), payload)
+
+    def _send_result(self, entry: Entry) -> None:
+        if entry.account:
+            name, boot = self._journal.name, self._journal.boot
+            payload = encode_result(entry.id, name, boot, entry.account)
+            self._outside.publish(self._topics.of(self._user, Kind.RESPONSE), payload)
+
+    def _send_results(self) -> bool:
+        entries = self._journal.unsettled()
+        for entry in entries:
+            self._send_result(entry)
+        return bool(entries)
+
+    def _heartbeat(self, online: bool = True) -> None:
+        payload = encode_heartbeat(
+            online=online,
+            journal=self._journal.name,
+            boot=self._journal.boot,
+            seen=self._seen,
+            version=__version__,
+            busy=self.busy,
+            time=self._outside.wall(),
+        )
+        topic = self._topics.of(self._user, Kind.HEARTBEAT)
+        self._outside.publish(topic, payload, retain=True)
+        self._heartbeat_at = self._outside.monotonic() + limits.HEARTBEAT_S
+
+    def tick(self) -> float:
+        """Do what is due; seconds until the next."""
+        now = self._outside.monotonic()
+        if self._heartbeat_at <= now:
+            self._heartbeat()
+            self._journal.prune(self._outside.wall())
+        if self._collect.is_due():
+            self._send_collected()
+            self._collect.again()
+        if self._results.is_due():
+            self._save()
+            if self._send_results() or self._unsaved:
+                self._results.again()
+            else:
+                self._results.end()
+        if self._unsaved and self._results.at is None:
+            self._results.begin()
+        times = (self._heartbeat_at, self._collect.at, self._results.at)
+        return max(0.0, min(at for at in times if at is not None) - now)
+
+    def stopping(self) -> None:
+        """A clean stop begins: end the run; ``run_ended`` still comes."""
+        self._stopping = True
+        if self._running:
+            self._outside.stop_run()
+
+    def stopped(self) -> None:
+        """The last word."""
+        self._heartbeat(online=False)

@@ -1,0 +1,195 @@
+"""The process ``hwsync-device``: options, inbox, one loop; a run has a thread of its own."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import queue
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hwsync import __version__, logs
+from hwsync.device.agent import Agent
+from hwsync.device.journal import Journal
+from hwsync.protocol import limits
+from hwsync.protocol.errors import HwsyncError, UsageError
+from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.wire import encode_heartbeat
+from hwsync.runner import ColdRunner, Group, Job, StopSwitch, end_group
+from hwsync.transport import BrokerUrl, Delivery, Subscribed, Subscription, Transport, Will
+
+log = logging.getLogger("hwsync.device")
+
+
+class _Outside:
+    wall = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+    random = staticmethod(random.random)
+    end_leftovers = staticmethod(end_group)
+
+    def __init__(self, directory: Path) -> None:
+        self.inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self.transport: Transport | None = None
+        self.agent: Agent | None = None
+        self._runner = ColdRunner(directory=directory)
+        self._stop = StopSwitch()
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+        link = self.transport
+        return link is not None and link.publish(topic, payload, qos=qos, retain=retain)
+
+    def start_run(self, job: Job, id: str) -> None:
+        self._stop = StopSwitch()
+        threading.Thread(target=self._run, args=(job, self._stop), daemon=True).start()
+
+    def stop_run(self) -> None:
+        self._stop.set()
+
+    def _run(self, job: Job, stop: StopSwitch) -> None:
+        agent = self.agent
+        assert agent is not None
+
+        def started(group: Group) -> None:
+            done = threading.Event()
+            errors: list[HwsyncError] = []
+
+            def act() -> None:
+                try:
+                    agent.run_started(group)
+                except HwsyncError as error:
+                    errors.append(error)
+                except Exception as error:
+                    log.exception("cannot write the journal")
+                    errors.append(HwsyncError(f"the journal cannot be written: {error}"))
+                done.set()
+
+            self.inbox.put(act)
+            done.wait()
+            if errors:
+                raise errors[0]
+
+        def output(n: int, stream: str, text: str) -> None:
+            self.inbox.put(lambda: agent.output(n, stream, text))
+
+        try:
+            end = self._runner.run(job, on_started=started, on_output=output, stop=stop)
+        except HwsyncError as error:
+            reason = str(error)
+            self.inbox.put(lambda: agent.run_failed(reason))
+            return
+        except Exception as error:
+            # A thread that died would leave the board busy for ever.
+            log.exception("cannot run a program; this is a bug")
+            failure = f"the device failed to run it: {error}"
+            self.inbox.put(lambda: agent.run_failed(failure))
+            return
+        self.inbox.put(lambda: agent.run_ended(end))
+
+
+def _serve(options: argparse.Namespace) -> None:
+    user = options.user
+    if not limits.is_user(user):
+        raise UsageError(f"{user!r} is no user's name", "choose one with --user")
+    if os.geteuid() == 0 and not options.allow_root:
+        raise UsageError("started as root: programs could do anything", "or give --allow-root")
+    low, high = limits.TIMEOUT_S
+    if options.max_timeout is not None and not low <= options.max_timeout <= high:
+        raise UsageError(f"--max-timeout must be {low:g} to {high:g} seconds")
+    if options.broker and BrokerUrl.parse(options.broker).password is not None:
+        raise UsageError("a password in --broker is seen by all", "use HWSYNC_BROKER")
+    default = os.environ.get("HWSYNC_BROKER", "mqtt://127.0.0.1:1883")
+    url = BrokerUrl.parse(options.broker or default)
+    if options.credentials:
+        try:
+            lines = options.credentials.read_text(encoding="utf-8").splitlines()
+            url = url.with_credentials(lines[0], lines[1])
+        except (OSError, ValueError, IndexError):
+            raise UsageError(f"{options.credentials} lacks two lines: user, password") from None
+    home = Path.home() / ".local/state/hwsync" / f"device-{user}"
+    state = options.state_dir or Path(os.environ.get("STATE_DIRECTORY") or home)
+    topics = Topics(options.root)
+    journal = Journal(state)
+    outside = _Outside(options.directory or state / "work")
+    (options.directory or state / "work").mkdir(parents=True, exist_ok=True)
+    agent = Agent(user, topics, journal, outside, max_timeout=options.max_timeout)
+    will = encode_heartbeat(online=False, journal=journal.name, boot=journal.boot)
+    outside.agent = agent
+    outside.transport = transport = Transport(
+        url,
+        f"hwsync-device-{user}",
+        on_signal=outside.inbox.put,
+        subscriptions=[Subscription(topics.of(user, k)) for k in (Kind.COMMAND, Kind.STATUS)],
+        will=Will(topics.of(user, Kind.HEARTBEAT), will),
+        clean_session=False,
+        takeover_hint="set another hostname or --user",
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: outside.inbox.put(None))
+    transport.start()
+    _loop(agent, outside.inbox, transport)
+    agent.stopped()
+    transport.stop()
+    journal.close()
+
+
+def _loop(agent: Agent, inbox: queue.SimpleQueue[object], transport: Transport) -> None:
+    end: float | None = None  # seconds, monotonic: a stop waits for the run, but not for ever
+    while end is None or (agent.running and time.monotonic() < end):
+        try:
+            item = inbox.get(timeout=min(agent.tick(), 60.0 if end is None else 0.2))
+        except queue.Empty:
+            continue
+        if item is None:
+            end = time.monotonic() + 10.0
+            agent.stopping()
+        elif isinstance(item, Subscribed):
+            agent.connected()
+        elif isinstance(item, Delivery):
+            agent.received(item.topic, item.payload, _ack(transport, item))
+        elif callable(item):
+            item()
+
+
+def _ack(transport: Transport, delivery: Delivery) -> Callable[[], None]:
+    return lambda: transport.acknowledge(delivery)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``hwsync-device``; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="hwsync-device", description="Run the programs that hwsync sends to this board."
+    )
+    add = parser.add_argument
+    add("--user", default=socket.gethostname(), help="this board's name (default: the host's)")
+    add("--broker", metavar="URL", help="or HWSYNC_BROKER; default mqtt://127.0.0.1:1883")
+    add("--root", default=os.environ.get("HWSYNC_ROOT", "hw"), help="of the topics; or HWSYNC_ROOT")
+    state = "for the journal; default $STATE_DIRECTORY, else ~/.local/state/hwsync/device-USER"
+    add("--state-dir", type=Path, metavar="DIR", help=state)
+    add("--credentials", type=Path, metavar="FILE", help="two lines: user, password")
+    add("--directory", type=Path, metavar="DIR", help="where programs run; default STATE-DIR/work")
+    add("--max-timeout", type=float, metavar="SECONDS", help="no program runs longer on this board")
+    add("--allow-root", action="store_true", help="run programs as root, if started as root")
+    parser.add_argument("--version", action="version", version=__version__)
+    options = parser.parse_args(argv)
+    logs.setup("device")
+    try:
+        _serve(options)
+    except HwsyncError as error:
+        print(f"hwsync-device: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        log.exception("hwsync-device failed; this is a bug")
+        print(f"hwsync-device: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""What is to be done, in the imperative: the machine's output. Somebody else does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwsync.protocol.errors import Refused
+from hwsync.protocol.record import Command, Record, State, Verb
+
+
+@dataclass(frozen=True, slots=True)
+class PublishStatus:
+    """Publish the record as it is after this change; retained, unless nothing is kept of it."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class PublishEnvelope:
+    """Send the device its program."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class PublishResult:
+    """Answer on ``result/<id>`` with the whole of a command."""
+
+    command: Command
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class PublishError:
+    """Tell operators why a message was refused, and in which state."""
+
+    refusal: Refused
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Analyse:
+    """Run the command's analyser."""
+
+    command: Command
+
+
+Effect = PublishStatus | PublishEnvelope | PublishResult | PublishError | Analyse
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the append-only log."""
+
+    verb: Verb
+    before: State
+    after: State
+    id: str
+    late: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The record as it becomes, and what goes with it."""
+
+    record: Record
+    entry: Entry | None = None  # set exactly when something changed
+    command: Command | None = None  # a changed command that is not the record's own
+    effects: tuple[Effect, ...] = ()
+    refused: Refused | None = None

@@ -1,0 +1,121 @@
+"""Every error that hwsync raises on purpose: the tree, the codes on the wire, the exit codes.
+
+    HwsyncError             base; never raised itself
+    ├── Refused             a message that the protocol refuses (code, message, hint)    exit 1
+    ├── NotFound            nothing under that name in the record                        exit 1
+    ├── DatabaseError       the database cannot be used (in use, newer, damaged)         exit 1
+    ├── JournalError        the device's journal cannot be used (in use, damaged)        exit 1
+    ├── CannotRun           programs cannot be started on this machine as configured     exit 125
+    ├── TooLarge            a message above hwsync's own limit, stopped before sending   exit 1
+    ├── UsageError          what the person typed cannot be meant                        exit 2
+    │   ├── BadUrl          a broker address
+    │   └── BadConfig       a line of a configuration file
+    └── Unreachable         nobody answers                                               exit 125
+        ├── NoBroker
+        └── NoCoordinator
+
+An error says what was wrong, where, and (``hint``) what to do. Only ``cli`` and the ``service``
+modules print them; nobody shows a traceback to a person.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Code(StrEnum):
+    """Why a message was refused (docs/protocol.md, section 3, topic ``error``)."""
+
+    BUSY = "busy"  # a request while another is in states 1 to 3
+    WRONG_STATE = "wrong_state"  # any other hole of the table
+    NOT_CURRENT = "not_current"  # an id this user never had, or another device's command
+    ID_REUSED = "id_reused"  # a known id with another program, stdin or args
+    BAD_PAYLOAD = "bad_payload"  # not UTF-8, not the JSON it should be, a value out of range
+    TOO_LARGE = "too_large"  # above a named limit
+    UNKNOWN_FIELD = "unknown_field"  # a key that the protocol does not know
+    BAD_USER = "bad_user"  # the topic's user is no valid name
+    RETAINED = "retained"  # retained without an id: it would be replayed at every reconnect
+    NOT_ALLOWED = "not_allowed"  # also: not in this version
+
+
+class HwsyncError(Exception):
+    """``message`` says what was wrong and where, ``hint`` what to do (may be empty)."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class Refused(HwsyncError):
+    """A message that the protocol refuses; ``id`` and ``journal``: the message's, if readable."""
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        hint: str = "",
+        *,
+        id: str | None = None,
+        journal: str | None = None,
+    ) -> None:
+        super().__init__(message, hint)
+        self.code = code
+        self.id = id
+        self.journal = journal
+
+
+class NotFound(HwsyncError):
+    """Nothing under that name in the record."""
+
+
+class DatabaseError(HwsyncError):
+    """The coordinator's database cannot be used."""
+
+
+class JournalError(HwsyncError):
+    """The device's journal cannot be used."""
+
+
+class CannotRun(HwsyncError):
+    """A program could not be started here (interpreter, directory, arguments); nothing has run."""
+
+    exit_code = 125
+
+
+class TooLarge(HwsyncError):
+    """A message above hwsync's own limit: a broker would drop it silently or cut the connection."""
+
+
+class UsageError(HwsyncError):
+    """What the person typed cannot be meant."""
+
+    exit_code = 2
+
+
+class BadUrl(UsageError):
+    """A broker address that is none."""
+
+
+class BadConfig(UsageError):
+    """A line of a configuration file; the message names file and line."""
+
+
+class Unreachable(HwsyncError):
+    """Nobody answers."""
+
+    exit_code = 125
+
+
+class NoBroker(Unreachable):
+    """No broker at that address."""
+
+
+class NoCoordinator(Unreachable):
+    """A broker, but no coordinator answers there."""

@@ -1,0 +1,126 @@
+"""What happened, in the past tense: the machine's input (docs/protocol.md, section 2).
+
+An event carries the id that it names, or None where a person named none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hwsync.protocol.record import Account, Request, Verb
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One MQTT message, as received."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    dup: bool = False
+    mid: int = 0  # packet identifier; 0 for QoS 0
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """Somebody asked for a program to run."""
+
+    request: Request
+    verb: ClassVar[Verb] = Verb.REQUEST
+
+    @property
+    def id(self) -> str | None:
+        """The sender's id."""
+        return self.request.id
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """A device has it and has not started it; by hand neither id, journal nor boot."""
+
+    id: str | None = None
+    journal: str | None = None
+    boot: int | None = None
+    verb: ClassVar[Verb] = Verb.RETRIEVAL
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A result came; by hand without id, journal and boot."""
+
+    account: Account
+    id: str | None = None
+    journal: str | None = None
+    boot: int | None = None
+    verb: ClassVar[Verb] = Verb.RESPONSE
+
+
+@dataclass(frozen=True, slots=True)
+class Analysed:
+    """The analysis came, from an analyst or from a coordinator's analyser."""
+
+    text: str
+    id: str | None = None
+    verb: ClassVar[Verb] = Verb.ANALYSIS
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """Somebody wants the command stopped."""
+
+    id: str | None = None
+    verb: ClassVar[Verb] = Verb.CANCEL
+
+
+@dataclass(frozen=True, slots=True)
+class ResetAsked:
+    """Somebody wants the record at rest, whatever runs."""
+
+    id: str | None = None
+    verb: ClassVar[Verb] = Verb.RESET
+
+
+@dataclass(frozen=True, slots=True)
+class Queried:
+    """Somebody asked what the record says."""
+
+    id: str | None = None
+    verb: ClassVar[Verb] = Verb.QUERY
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """The coordinator's clock says that the present state ends."""
+
+    id: str
+    verb: ClassVar[Verb] = Verb.EXPIRE
+
+
+Event = (
+    Requested
+    | Collected
+    | Returned
+    | Analysed
+    | CancelAsked
+    | ResetAsked
+    | Queried
+    | DeadlinePassed
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatHeard:
+    """A device said that it is there, or its will that it is not. It moves no record."""
+
+    online: bool
+    journal: str
+    boot: int
+    seen: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Nothing to decide: an envelope that came back, or a cleared retained message. Counted."""
+
+    why: str

@@ -1,0 +1,60 @@
+"""JSON as the protocol reads and writes it: finite numbers, no half characters, compact.
+
+The standard library's reader accepts NaN, turns 1e999 into infinity, fails on deep nesting with
+RecursionError and keeps lone surrogates that no UTF-8 can carry. Here all are ``ValueError``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Final
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:20]} is not finite")
+    return value
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is not a finite number")
+
+
+_DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def loads(text: str) -> Any:
+    """The value of one JSON text. Raises ``ValueError`` with one line for people."""
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def dumps(value: object) -> str:
+    """Compact JSON. Raises ``ValueError`` for what has no JSON or is nested too deeply."""
+    try:
+        return _ENCODER.encode(value)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def size(text: str) -> int:
+    """UTF-8 bytes of a text. Raises ``ValueError`` on half a surrogate pair."""
+    if text.isascii():
+        return len(text)
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError("it contains half a surrogate pair, which is no character") from None
+
+
+def cut(text: str, limit: int) -> str:
+    """The longest start of a text that has at most ``limit`` UTF-8 bytes."""
+    data = text.encode()
+    return text if len(data) <= limit else data[:limit].decode(errors="ignore")

@@ -1,0 +1,267 @@
+"""Events that name an id and are no plain transition: copies, late ones, orphans, foreign results.
+
+The law: none of them moves the state. A result is always settled, so that no device repeats it for
+ever; ``ran`` is corrected to yes by any device, and to no only by the journal that held the grant
+(docs/protocol.md, section 2, "Events that name an id").
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hwsync.protocol import limits
+from hwsync.protocol.effects import Decision, Effect, Entry, PublishError, PublishStatus
+from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.events import (
+    Analysed,
+    CancelAsked,
+    Collected,
+    ResetAsked,
+    Returned,
+)
+from hwsync.protocol.record import (
+    Command,
+    Moment,
+    Ran,
+    Record,
+    Request,
+    State,
+    Verb,
+)
+
+BY_HAND = ""  # who answered, where a person did
+
+Named = Collected | Returned | Analysed | CancelAsked | ResetAsked
+
+
+def is_duplicate(event: Named, known: Command) -> bool:
+    """Whether the same event was accepted for this command before."""
+    if isinstance(event, Collected):
+        if event.journal is not None and event.journal == known.journal:
+            # An earlier boot is a copy that was under way while the grant moved on.
+            return event.boot is not None and known.boot is not None and event.boot <= known.boot
+        return (event.journal, event.boot) == known.late_collected
+    if isinstance(event, Returned):
+        return event.journal in known.heard
+    if isinstance(event, Analysed):
+        return known.analysis == event.text
+    return event.verb in known.accepted
+
+
+def again(
+    record: Record, event: Named, known: Command, moment: Moment, answers: tuple[Effect, ...]
+) -> Decision:
+    """A copy: no change and no error, but a result that fell out of ``settled`` is put back."""
+    if isinstance(event, Returned) and (known.id, event.journal) not in record.settled:
+        return _kept(record, event, None, moment, "settled again")
+    return Decision(record, effects=answers)
+
+
+def unknown(record: Record, event: Named, moment: Moment) -> Decision:
+    """An id that this user never had: a result is kept as an orphan, anything else refused."""
+    assert event.id is not None
+    if not isinstance(event, Returned):
+        raise never_had(record, event.id)
+    orphan = Command(
+        record.user,
+        event.id,
+        Request(""),
+        issued=moment.wall,
+        account=event.account,
+        answered_by=event.journal,
+        heard=(event.journal or "",),
+        late=True,
+        orphan=True,
+    )
+    return _kept(record, event, orphan, moment, "orphan: no such command is known")
+
+
+def never_had(record: Record, id: str) -> Refused:
+    """The refusal of an id that nobody knows."""
+    return Refused(
+        Code.NOT_CURRENT,
+        f"{record.user} never had a command with the id {id}",
+        f"the current one is {record.id}" if record.id else f"{record.user} never had any",
+    )
+
+
+def stored(
+    record: Record, event: Named, known: Command, moment: Moment, answers: tuple[Effect, ...]
+) -> Decision:
+    """An event for an earlier command: stored with it and marked late."""
+    if isinstance(event, Returned):
+        return _late_result(record, event, known, moment)
+    if isinstance(event, Analysed):
+        return _late_analysis(record, event, known, moment, answers)
+    if isinstance(event, Collected):
+        assert event.journal is not None
+        assert event.boot is not None
+        mark = (event.journal, event.boot)
+        changed = replace(known, late_collected=mark, late=True)
+        note = f"collected by {mark[0]}, boot {mark[1]}, after its end"
+        return _kept(record, event, changed, moment, note, answers)
+    # A cancel or reset of what has already ended: its end is the answer.
+    return Decision(record, effects=answers)
+
+
+def own_hole(
+    record: Record, event: Named, known: Command, moment: Moment, refusal: Refused
+) -> Decision:
+    """A hole of the table for the record's own command, by an event that names it."""
+    if isinstance(event, Returned):
+        if known.account is None:
+            # Nobody holds a grant in state 1, so nothing can have run: not heard, only settled.
+            return _refused_result(record, event, None, moment, refusal)
+        return _late_result(record, event, known, moment)
+    if isinstance(event, Analysed) and record.state is State.REST:
+        return _late_analysis(record, event, known, moment, (PublishStatus(record),))
+    if isinstance(event, Collected) and known.journal not in (None, event.journal):
+        raise Refused(
+            Code.NOT_CURRENT,
+            f"two devices answer for {record.user}: {known.id} was collected by {known.journal}",
+            "give one of them another name",
+        )
+    raise refusal
+
+
+def foreign(record: Record, event: Returned, command: Command, moment: Moment) -> Decision:
+    """A response in state 2 from elsewhere than the grant's journal."""
+    if event.journal is None:
+        raise Refused(
+            Code.WRONG_STATE,
+            f"{command.id} runs on the device with the journal {command.journal}: "
+            "it answers, not a person",
+            "wait for it, or cancel or reset",
+        )
+    return _refused_result(record, event, command, moment, _not_granted(command))
+
+
+def with_account(record: Record, command: Command, event: Returned) -> Record:
+    """The record with a device's (or a person's) account of its own command."""
+    current = replace(
+        command,
+        account=event.account,
+        answered_by=event.journal or BY_HAND,
+        heard=_heard(command, event.journal),
+    )
+    return replace(record, current=current, settled=_settled(record, event))
+
+
+def settle_refused(
+    record: Record, id: str, journal: str, moment: Moment, refusal: Refused
+) -> Decision:
+    """A result that could not be read, of which id and journal could: settled with its error."""
+    after = replace(record, settled=_pair(record, id, journal))
+    entry = Entry(Verb.RESPONSE, record.state, record.state, id, True, f"refused: {refusal.code}")
+    return _changed(record, after, None, moment, entry, refusal)
+
+
+def _late_result(record: Record, event: Returned, known: Command, moment: Moment) -> Decision:
+    """The first result of a command that ended without one, or somebody's second."""
+    account, held = known.account, event.journal == known.journal
+    said = event.account.ran
+    again_yes = said is Ran.YES and account is not None and account.ran is not Ran.YES
+    if account is None or (known.answered_by is not None and not again_yes):
+        return _refused_result(record, event, known, moment, _not_granted(known))
+    heard = replace(known, heard=_heard(known, event.journal), late=True)
+    if said is Ran.NO and account.ran is Ran.NO:
+        # The record's own outcome (expired, cancelled) says more than the device's refusal.
+        return _kept(record, event, heard, moment, "agrees: it did not run")
+    if said is Ran.YES or held or (said is Ran.MAYBE and account.ran is Ran.NO):
+        changed = replace(heard, account=event.account, answered_by=event.journal)
+        note = f"corrected from {account.outcome}, ran {account.ran}"
+        return _kept(record, event, changed, moment, note)
+    return _refused_result(record, event, known, moment, _not_granted(known))
+
+
+def _not_granted(command: Command) -> Refused:
+    return Refused(
+        Code.NOT_CURRENT,
+        f"two devices answer for {command.user}: {command.id} was granted to "
+        + (f"the journal {command.journal}" if command.journal else "no device"),
+        "give one of them another name",
+    )
+
+
+def _late_analysis(
+    record: Record, event: Analysed, known: Command, moment: Moment, answers: tuple[Effect, ...]
+) -> Decision:
+    if known.analysis is not None:
+        raise Refused(
+            Code.WRONG_STATE,
+            f"{known.id} has its analysis already",
+            "the first one stays; see hwsync show",
+        )
+    changed = replace(known, analysis=event.text, late=True)
+    return _kept(record, event, changed, moment, "analysed after its end", answers)
+
+
+def _refused_result(
+    record: Record, event: Returned, known: Command | None, moment: Moment, refusal: Refused
+) -> Decision:
+    assert event.id is not None
+    assert event.journal is not None
+    refusal = Refused(
+        refusal.code, refusal.message, refusal.hint, id=event.id, journal=event.journal
+    )
+    changed = known and replace(known, heard=_heard(known, event.journal))
+    after, other = _put(record, changed)
+    after = replace(after, settled=_pair(record, event.id, event.journal))
+    note = f"refused: {refusal.code}, from {event.journal}: {event.account.outcome}"
+    entry = Entry(event.verb, record.state, record.state, event.id, True, note)
+    return _changed(record, after, other, moment, entry, refusal)
+
+
+def _kept(
+    record: Record,
+    event: Named,
+    changed: Command | None,
+    moment: Moment,
+    note: str,
+    answers: tuple[Effect, ...] = (),
+) -> Decision:
+    after, other = _put(record, changed)
+    if isinstance(event, Returned):
+        after = replace(after, settled=_settled(record, event))
+    entry = Entry(event.verb, record.state, record.state, event.id or "", True, note)
+    return _changed(record, after, other, moment, entry, None, answers[1:])
+
+
+def _changed(
+    record: Record,
+    after: Record,
+    other: Command | None,
+    moment: Moment,
+    entry: Entry,
+    refusal: Refused | None,
+    more: tuple[Effect, ...] = (),
+) -> Decision:
+    after = replace(after, seq=record.seq + 1, time=moment.wall)
+    effects: tuple[Effect, ...] = (PublishStatus(after), *more)
+    if refusal is not None:
+        effects = (PublishError(refusal, record.state), *effects)
+    return Decision(after, entry, other, effects, refusal)
+
+
+def _put(record: Record, changed: Command | None) -> tuple[Record, Command | None]:
+    """The changed command in the record where it is its own, else beside it."""
+    if changed is not None and changed.id == record.id:
+        return replace(record, current=changed), None
+    return record, changed
+
+
+def _heard(command: Command, journal: str | None) -> tuple[str, ...]:
+    if journal is None or journal in command.heard:
+        return command.heard
+    return (*command.heard, journal)[-limits.HEARD_JOURNALS :]
+
+
+def _settled(record: Record, event: Returned) -> tuple[tuple[str, str], ...]:
+    if event.id is None or event.journal is None:
+        return record.settled
+    return _pair(record, event.id, event.journal)
+
+
+def _pair(record: Record, id: str, journal: str) -> tuple[tuple[str, str], ...]:
+    rest = [pair for pair in record.settled if pair != (id, journal)]
+    return (*rest, (id, journal))[-limits.SETTLED_PAIRS :]

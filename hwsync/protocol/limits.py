@@ -1,0 +1,56 @@
+"""Every limit and default of the protocol, by name (docs/protocol.md, sections 1, 2 and 4).
+
+Sizes are UTF-8 bytes, times are seconds. A value outside its limit is refused by name, never cut,
+except where a device's result would be lost by it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+KIB: Final = 1024
+
+MAX_MESSAGE: Final = 4096 * KIB  # any message, escapes included; broker.conf allows it
+MAX_PROGRAM: Final = 256 * KIB
+MAX_EXTRAS: Final = 64 * KIB  # stdin + args + meta together
+MAX_ANALYSIS: Final = 64 * KIB
+MAX_RESPONSE: Final = 256 * KIB  # standard output, and a plain response
+MAX_STDERR: Final = 64 * KIB
+MAX_REASON: Final = 500  # characters: one line for people
+MAX_STATUS: Final = 1024 * KIB  # of JSON; longer texts are cut in the status only
+
+TIMEOUT_S: Final = (0.1, 86_400.0)
+EXPIRES_S: Final = (1.0, 2_592_000.0)  # or 0: no limit
+GRACE_S: Final = (1.0, 3_600.0)
+
+DEFAULT_TIMEOUT_S: Final = 10.0
+DEFAULT_EXPIRES_S: Final = 300.0
+DEFAULT_GRACE_S: Final = 30.0
+DEFAULT_ANALYSIS_WITHIN_S: Final = 3_600.0
+DEFAULT_SETTLE_S: Final = 30.0
+
+SETTLED_PAIRS: Final = 4  # how many [id, journal] a status carries
+HEARD_JOURNALS: Final = 16  # journals remembered for each command; more than answer for one id
+
+HEARTBEAT_S: Final = 30.0
+OFFLINE_AFTER_S: Final = 3 * HEARTBEAT_S  # whatever the will said
+
+REPEAT_FIRST_S: Final = 1.0  # every repetition: doubling from here,
+REPEAT_MAX_S: Final = 30.0  # to here, with jitter
+
+REFUSED_ROWS: Final = 1_000  # a user; then a counter
+REFUSED_PAYLOAD: Final = KIB
+
+USER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+
+def is_user(text: object) -> bool:
+    """Whether this is a valid user's name."""
+    return isinstance(text, str) and USER.fullmatch(text) is not None
+
+
+def is_id(text: object) -> bool:
+    """Whether this is a valid id of a command, or name of a journal."""
+    return isinstance(text, str) and ID.fullmatch(text) is not None

@@ -1,0 +1,340 @@
+"""The table, and what follows from it (docs/protocol.md, section 2).
+
+The law: ``TABLE`` is the only way a record's state moves. A pair of verb and state that is not in
+it is a hole, and a hole is a refusal. ``decide`` takes a record, an event and a moment, and returns
+what the record becomes, the row for the log and what to publish; it performs nothing. ``due`` says
+of a record alone what everybody should have been told, so that after a crash nothing needs
+remembering.
+
+Around the table stand the rules for events that name an id: copies change nothing, an event of an
+earlier command is stored with that command, and a result is settled whatever becomes of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from hwsync.protocol import late, limits
+from hwsync.protocol.analysis import MANUAL
+from hwsync.protocol.effects import (
+    Analyse,
+    Decision,
+    Effect,
+    Entry,
+    PublishEnvelope,
+    PublishError,
+    PublishResult,
+    PublishStatus,
+)
+from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.events import (
+    Analysed,
+    Collected,
+    DeadlinePassed,
+    Event,
+    Queried,
+    Requested,
+    Returned,
+)
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.record import (
+    Account,
+    Command,
+    Moment,
+    Outcome,
+    Ran,
+    Record,
+    Request,
+    State,
+    Verb,
+)
+from hwsync.protocol.topics import DEFAULT_ROOT
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the coordinator was started with."""
+
+    root: str = DEFAULT_ROOT
+    analysis: str = MANUAL  # the analyser of a request that names none
+    analysis_within: float = limits.DEFAULT_ANALYSIS_WITHIN_S  # seconds in state 3; 0: for ever
+
+
+Step = Callable[[Record, Command, Event, Moment, Rules], Record]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One cell of the table: the state it leads to, what it does, and one line for the reader."""
+
+    to: State
+    step: Step
+    note: str
+
+
+def digest_of(request: Request) -> str:
+    """What must be equal in a repeat of an id: program, stdin and args. SHA-256, hexadecimal."""
+    text = dumps([request.program, request.stdin, request.args])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def decide(
+    record: Record, event: Event, moment: Moment, known: Command | None, rules: Rules
+) -> Decision:
+    """What follows from an event.
+
+    ``known`` is this user's command with the event's id, None where there is none (or where the
+    event names no id). Never raises ``Refused``: a refusal is part of the decision.
+    """
+    try:
+        return _decide(record, event, moment, known, rules)
+    except Refused as refusal:
+        return refuse(record, replace_ids(refusal, event), known)
+
+
+def due(record: Record) -> tuple[Effect, ...]:
+    """What everybody should have been told of this record: published again on every connect."""
+    effects: list[Effect] = [PublishStatus(record)]
+    command = record.current
+    if record.state is State.REQUESTED:
+        effects.append(PublishEnvelope(record))
+    if record.state is State.RETURNED and command and command.analyser != MANUAL:
+        effects.append(Analyse(command))
+    return tuple(effects)
+
+
+def refuse(record: Record, refusal: Refused, known: Command | None = None) -> Decision:
+    """The decision that a refusal makes; who named an id hears the status again as well."""
+    effects: list[Effect] = [PublishError(refusal, record.state)]
+    if refusal.id is not None:
+        effects.append(PublishStatus(record))
+        if known is not None and known.id != record.id:
+            effects.append(PublishResult(known, State.REST))
+    return Decision(record, None, None, tuple(effects), refusal)
+
+
+def replace_ids(refusal: Refused, event: Event) -> Refused:
+    """The refusal with the event's id and journal on it."""
+    journal = event.journal if isinstance(event, (Collected, Returned)) else None
+    return Refused(refusal.code, refusal.message, refusal.hint, id=event.id, journal=journal)
+
+
+def _decide(
+    record: Record, event: Event, moment: Moment, known: Command | None, rules: Rules
+) -> Decision:
+    own = known is not None and known.id == record.id
+    if isinstance(event, Queried):
+        if event.id is not None and known is None:
+            raise late.never_had(record, event.id)
+        return Decision(record, effects=answers(record, known, query=True))
+    if isinstance(event, DeadlinePassed) and not (
+        event.id == record.id and record.due_at is not None and record.due_at <= moment.ticks
+    ):
+        return Decision(record)
+    if isinstance(event, Requested):
+        if known is not None:
+            _same_request(event.request, known)
+            return Decision(record, effects=answers(record, known))
+    elif event.id is not None and not isinstance(event, DeadlinePassed):
+        if known is None:
+            return late.unknown(record, event, moment)
+        told = answers(record, None if isinstance(event, Collected | Returned) else known)
+        if late.is_duplicate(event, known):
+            return late.again(record, event, known, moment, told)
+        if not own:
+            return late.stored(record, event, known, moment, told)
+    move = TABLE.get((event.verb, record.state))
+    if move is None:
+        if own and known is not None and not isinstance(event, (Requested, DeadlinePassed)):
+            return late.own_hole(record, event, known, moment, hole(record, event, rules))
+        raise hole(record, event, rules)
+    command = record.current or Command(record.user, "", Request(""))
+    if isinstance(event, Returned) and event.journal != command.journal:
+        return late.foreign(record, event, command, moment)
+    return _moved(record, move.step(record, command, event, moment, rules), event, moment, move)
+
+
+def _moved(before: Record, after: Record, event: Event, moment: Moment, move: Move) -> Decision:
+    """The record after a transition: its number grows, its deadline is told in wall time."""
+    command = after.current
+    if command is not None and event.verb in (Verb.CANCEL, Verb.RESET):
+        command = replace(command, accepted=command.accepted | {event.verb})
+    after = replace(
+        after,
+        state=move.to,
+        seq=before.seq + 1,
+        verb=event.verb,
+        time=moment.wall,
+        deadline=None if after.due_at is None else moment.wall + after.due_at - moment.ticks,
+        cancelling=after.cancelling and move.to is State.COLLECTED,
+        current=command,
+    )
+    entry = Entry(event.verb, before.state, after.state, after.id)
+    changed = before.state is not after.state
+    return Decision(after, entry, None, due(after) if changed else (PublishStatus(after),))
+
+
+def answers(record: Record, known: Command | None, *, query: bool = False) -> tuple[Effect, ...]:
+    """The status again; for another command than the record's own, or a query, its end too."""
+    effects: list[Effect] = [PublishStatus(record)]
+    if known is not None and (query or known.id != record.id):
+        state = record.state if known.id == record.id else State.REST
+        effects.append(PublishResult(known, state))
+    return tuple(effects)
+
+
+def _same_request(request: Request, known: Command) -> None:
+    if not known.orphan and digest_of(request) != known.digest:
+        raise Refused(
+            Code.ID_REUSED,
+            f"the id {known.id} belongs to another program, stdin or args of {known.user}",
+            "take a new id for a new command",
+        )
+
+
+def hole(record: Record, event: Event, rules: Rules) -> Refused:
+    """Why the table refuses this event now, and what would be accepted."""
+    user, state, topic = record.user, record.state, f"{rules.root}/{record.user}"
+    publish = f"mosquitto_pub -q 1 -t {topic}"
+    hint = {
+        State.REST: f"{user} is at rest: it waits for a request ({publish}/request -m PROGRAM)",
+        State.REQUESTED: f"it waits to be collected; to take it back: {publish}/cancel -n",
+        State.COLLECTED: f"it waits for the device's response; to stop it: {publish}/cancel -n",
+        State.RETURNED: f"it waits for its analysis: {publish}/analysis -m TEXT",
+    }[state]
+    at = f"{user} is in state {int(state)} ({state.name.lower()})"
+    if event.verb is Verb.REQUEST:
+        return Refused(Code.BUSY, f"{at} with the command {record.id}", hint)
+    return Refused(Code.WRONG_STATE, f"{event.verb} is not accepted now: {at}", hint)
+
+
+def _request(record: Record, _: Command, event: Event, moment: Moment, rules: Rules) -> Record:
+    assert isinstance(event, Requested)
+    request = event.request
+    number = record.count + 1
+    command = Command(
+        record.user,
+        request.id or f"{number}-{moment.nonce}",
+        replace(request, analysis=request.analysis or rules.analysis),
+        digest=digest_of(request),
+        number=number,
+        issued=moment.wall,
+    )
+    due_at = moment.ticks + request.expires if request.expires else None
+    return replace(record, count=number, current=command, due_at=due_at)
+
+
+def _collect(record: Record, command: Command, event: Event, moment: Moment, _: Rules) -> Record:
+    assert isinstance(event, Collected)
+    return replace(
+        record,
+        current=replace(command, journal=event.journal, boot=event.boot),
+        # What was settled of it before the grant was a refusal: its result is still to come.
+        settled=tuple(pair for pair in record.settled if pair[0] != command.id),
+        due_at=moment.ticks + command.request.timeout + command.request.grace,
+    )
+
+
+def _move_grant(record: Record, command: Command, event: Event, _: Moment, __: Rules) -> Record:
+    assert isinstance(event, Collected)
+    later = (
+        event.journal is not None
+        and event.journal == command.journal
+        and event.boot is not None
+        and command.boot is not None
+        and event.boot > command.boot
+    )
+    if not later:
+        holder = f"the journal {command.journal}" if command.journal else "a person, by hand"
+        raise Refused(
+            Code.NOT_CURRENT,
+            f"two devices answer for {record.user}: {command.id} was collected by {holder}",
+            "give one of them another name, or reset",
+        )
+    return replace(record, current=replace(command, boot=event.boot))
+
+
+def _return(record: Record, command: Command, event: Event, moment: Moment, rules: Rules) -> Record:
+    assert isinstance(event, Returned)
+    return late.with_account(replace(record, due_at=_analysis_due(moment, rules)), command, event)
+
+
+def _analysis_due(moment: Moment, rules: Rules) -> float | None:
+    return moment.ticks + rules.analysis_within if rules.analysis_within else None
+
+
+def _analyse(record: Record, command: Command, event: Event, _: Moment, __: Rules) -> Record:
+    assert isinstance(event, Analysed)
+    return replace(record, current=replace(command, analysis=event.text), due_at=None)
+
+
+def _ended(record: Record, command: Command, outcome: Outcome, ran: Ran, reason: str) -> Record:
+    account = Account(outcome, ran, reason)
+    return replace(record, current=replace(command, account=account), due_at=None)
+
+
+def _cancel_waiting(record: Record, command: Command, _: Event, __: Moment, ___: Rules) -> Record:
+    reason = "cancelled before it was collected"
+    return _ended(record, command, Outcome.CANCELLED, Ran.NO, reason)
+
+
+def _cancel_running(
+    record: Record, command: Command, _: Event, moment: Moment, __: Rules
+) -> Record:
+    latest = moment.ticks + command.request.grace
+    due_at = latest if record.due_at is None else min(record.due_at, latest)
+    return replace(record, cancelling=True, due_at=due_at)
+
+
+def _expire_waiting(record: Record, command: Command, _: Event, __: Moment, ___: Rules) -> Record:
+    reason = f"not collected within {command.request.expires:g} s"
+    return _ended(record, command, Outcome.EXPIRED, Ran.NO, reason)
+
+
+def _expire_running(
+    record: Record, command: Command, _: Event, moment: Moment, rules: Rules
+) -> Record:
+    request = command.request
+    within = f"no answer within {request.timeout + request.grace:g} s of its collection"
+    if record.cancelling:
+        within = f"no answer within {request.grace:g} s of its cancel"
+    after = _ended(record, command, Outcome.LOST, Ran.MAYBE, within)
+    return replace(after, due_at=_analysis_due(moment, rules))
+
+
+def _rest(record: Record, _: Command, __: Event, ___: Moment, ____: Rules) -> Record:
+    return replace(record, due_at=None)
+
+
+def _reset_running(record: Record, command: Command, _: Event, __: Moment, ___: Rules) -> Record:
+    reason = "reset after it was collected"
+    return _ended(record, command, Outcome.LOST, Ran.MAYBE, reason)
+
+
+def _reset_waiting(record: Record, command: Command, _: Event, __: Moment, ___: Rules) -> Record:
+    reason = "reset before it was collected"
+    return _ended(record, command, Outcome.CANCELLED, Ran.NO, reason)
+
+
+_R, _Q, _C, _T = State.REST, State.REQUESTED, State.COLLECTED, State.RETURNED
+
+TABLE: Final[Mapping[tuple[Verb, State], Move]] = {
+    (Verb.REQUEST, _R): Move(_Q, _request, ""),
+    (Verb.RETRIEVAL, _Q): Move(_C, _collect, "the grant"),
+    (Verb.RETRIEVAL, _C): Move(_C, _move_grant, "a later boot of the same journal"),
+    (Verb.RESPONSE, _C): Move(_T, _return, "from the grant's journal, or by hand"),
+    (Verb.ANALYSIS, _T): Move(_R, _analyse, ""),
+    (Verb.CANCEL, _Q): Move(_R, _cancel_waiting, "cancelled, ran no"),
+    (Verb.CANCEL, _C): Move(_C, _cancel_running, "cancelling; at most the grace is left"),
+    (Verb.EXPIRE, _Q): Move(_R, _expire_waiting, "expired, ran no"),
+    (Verb.EXPIRE, _C): Move(_T, _expire_running, "lost, ran maybe"),
+    (Verb.EXPIRE, _T): Move(_R, _rest, "no analysis"),
+    (Verb.RESET, _R): Move(_R, _rest, ""),
+    (Verb.RESET, _Q): Move(_R, _reset_waiting, "cancelled, ran no"),
+    (Verb.RESET, _C): Move(_R, _reset_running, "lost, ran maybe"),
+    (Verb.RESET, _T): Move(_R, _rest, ""),
+}
+"""Every move there is; a query moves nothing and is accepted in every state."""

@@ -1,0 +1,459 @@
+"""Payloads into events: what the coordinator hears (docs/protocol.md, sections 3 to 5).
+
+The law: the checks run in one order (user, retained, size, UTF-8, JSON and fields, id), the first
+that fails names the error, and the error carries the message's id and journal where they can be
+read. What a device says of a finished run is never refused for its size: it is cut and marked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from hwsync.protocol import limits
+from hwsync.protocol.analysis import ANALYSERS
+from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.events import (
+    Analysed,
+    CancelAsked,
+    Collected,
+    Event,
+    HeartbeatHeard,
+    Ignored,
+    Message,
+    Queried,
+    Requested,
+    ResetAsked,
+    Returned,
+)
+from hwsync.protocol.jsons import cut, dumps, loads, size
+from hwsync.protocol.record import RAN_BY_OUTCOME, Account, Outcome, Ran, Request
+from hwsync.protocol.topics import Kind, Topics
+
+LATER: Final = "this version of hwsync does not have it"
+_ID_FORM: Final = "1 to 64 of the characters A-Z a-z 0-9 . _ : -"
+_DEVICE_OUTCOMES: Final = frozenset(Outcome) - {Outcome.EXPIRED, Outcome.LOST}
+_REQUEST_KEYS: Final = frozenset(
+    [
+        "program",
+        "id",
+        "timeout",
+        "expires",
+        "grace",
+        "queue",
+        "stdin",
+        "args",
+        "analysis",
+        "start",
+        "meta",
+    ]
+)
+
+
+def read(message: Message, topics: Topics) -> Event | HeartbeatHeard | Ignored:
+    """The event that a message means. Raises ``Refused``."""
+    user, kind = topics.split(message.topic)
+    reader = _READERS.get(kind) if kind else None
+    if reader is None:
+        return Ignored("not a topic that the coordinator reads")
+    if user.startswith("@"):
+        raise Refused(Code.NOT_ALLOWED, f"{user} is a group: {LATER}", "name one user")
+    if not limits.is_user(user):
+        raise Refused(
+            Code.BAD_USER,
+            f"{user[:80]!r} is no user's name",
+            "1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit",
+        )
+    if not message.retain:
+        return reader(message.payload)
+    if not message.payload:
+        return Ignored("an empty retained message clears one")
+    refusal = Refused(
+        Code.RETAINED,
+        f"a retained message without an id on {message.topic}",
+        f"it would be performed again at every reconnect: clear it with mosquitto_pub -r -n "
+        f"-q 1 -t {message.topic} (on a broker without MQTT 5 clearing performs a reset, cancel "
+        f"or collected once more), and publish without -r",
+    )
+    try:
+        event = reader(message.payload)
+    except Refused as error:
+        if error.id is None:
+            raise refusal from None
+        raise
+    if isinstance(event, (HeartbeatHeard, Ignored)) or event.id is not None:
+        return event
+    raise refusal
+
+
+def _text(payload: bytes) -> str:
+    if len(payload) > limits.MAX_MESSAGE:
+        raise Refused(
+            Code.TOO_LARGE,
+            f"a message of {len(payload)} bytes",
+            f"at most {limits.MAX_MESSAGE} bytes",
+        )
+    try:
+        return payload.decode()
+    except UnicodeDecodeError as error:
+        raise Refused(
+            Code.BAD_PAYLOAD,
+            f"the payload is not UTF-8: byte {error.start} is 0x{payload[error.start]:02x}",
+            "send UTF-8 text",
+        ) from None
+
+
+def _bounded(text: str, limit: int, what: str) -> str:
+    """The text itself. Raises ``Refused`` when it is too large or not to be written as UTF-8."""
+    try:
+        length = size(text)
+    except ValueError as error:
+        raise Refused(Code.BAD_PAYLOAD, f"{what} cannot be stored: {error}") from None
+    if length > limit:
+        raise Refused(
+            Code.TOO_LARGE, f"{what} has {length} bytes", f"at most {limit} bytes of UTF-8"
+        )
+    return text
+
+
+class _Fields:
+    """One JSON object of a message, read key by key; every refusal carries its id and journal."""
+
+    def __init__(self, obj: Mapping[str, Any], what: str) -> None:
+        self.obj = obj
+        self.what = what
+        ident, journal = obj.get("id"), obj.get("journal")
+        self._id = ident if limits.is_id(ident) else None
+        self._journal = journal if limits.is_id(journal) else None
+
+    def refuse(self, code: Code, message: str, hint: str = "") -> Refused:
+        return Refused(code, f"{self.what}: {message}", hint, id=self._id, journal=self._journal)
+
+    def named(self, error: Refused) -> Refused:
+        return self.refuse(error.code, error.message, error.hint)
+
+    def only(self, keys: frozenset[str]) -> None:
+        unknown = sorted(key for key in self.obj if key not in keys)
+        if unknown:
+            names = ", ".join(repr(key[:40]) for key in unknown[:5])
+            raise self.refuse(
+                Code.UNKNOWN_FIELD,
+                f"unknown key {names}",
+                "the keys are " + ", ".join(sorted(keys)),
+            )
+
+    def ident(self, key: str) -> str:
+        if key not in self.obj:
+            raise self.refuse(Code.BAD_PAYLOAD, f"the key {key!r} is missing", _ID_FORM)
+        value = self.obj[key]
+        if not limits.is_id(value):
+            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} is no valid id", _ID_FORM)
+        return str(value)
+
+    def text(self, key: str, default: str = "", limit: int = limits.MAX_MESSAGE) -> str:
+        value = self.obj.get(key, default)
+        if not isinstance(value, str):
+            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} must be text")
+        try:
+            return _bounded(value, limit, repr(key))
+        except Refused as error:
+            raise self.named(error) from None
+
+    def number(
+        self, key: str, default: float, allowed: tuple[float, float], *, zero: bool = False
+    ) -> float:
+        value = self.obj.get(key, default)
+        low, high = allowed
+        if not _is_number(value) or not (low <= value <= high or (zero and value == 0)):
+            also = "0 or " if zero else ""
+            raise self.refuse(
+                Code.BAD_PAYLOAD, f"{key!r} must be {also}{low:g} to {high:g} seconds"
+            )
+        return float(value)
+
+    def optional(self, key: str) -> float | None:
+        value = self.obj.get(key)
+        if value is None:
+            return None
+        if not _is_number(value):
+            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} must be a number or null")
+        try:
+            return float(value)
+        except OverflowError:
+            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} is out of range") from None
+
+    def integer(self, key: str, limit: int) -> int | None:
+        value = self.obj.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > limit:
+            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} must be a whole number up to {limit}")
+        return value
+
+    def boolean(self, key: str) -> bool:
+        value = self.obj.get(key, False)
+        if not isinstance(value, bool):
+            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} must be true or false")
+        return value
+
+
+def _is_number(value: object) -> bool:
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and (isinstance(value, int) or math.isfinite(value))
+    )
+
+
+_MAX_INT: Final = 2**53  # what every JSON reader keeps exactly
+
+
+def _request(payload: bytes) -> Requested | Ignored:
+    if not payload:
+        return Ignored("an empty message clears a retained one")
+    text = _text(payload)
+    obj: Any = None
+    if text.lstrip()[:1] == "{":
+        try:
+            obj = loads(text)
+        except ValueError as error:
+            if '"program"' in text:
+                raise Refused(
+                    Code.BAD_PAYLOAD,
+                    f"the request looks like JSON but is none: {error}",
+                    "mend the JSON; a program in plain text must not begin with { and contain "
+                    '"program"',
+                ) from None
+    if isinstance(obj, dict) and "program" in obj:
+        return Requested(_structured(_Fields(obj, "the request")))
+    return Requested(Request(_bounded(text, limits.MAX_PROGRAM, "the program")))
+
+
+def _structured(fields: _Fields) -> Request:
+    fields.only(_REQUEST_KEYS)
+    ident = fields.ident("id") if fields.obj.get("id") is not None else None
+    if fields.boolean("queue"):
+        raise fields.refuse(Code.NOT_ALLOWED, f"'queue': {LATER}", "send it again when at rest")
+    if fields.obj.get("start") is not None:
+        raise fields.refuse(Code.NOT_ALLOWED, f"'start': {LATER}", "leave the key out")
+    program = fields.text("program", limit=limits.MAX_PROGRAM)
+    args = fields.obj.get("args", [])
+    if not isinstance(args, list) or not all(isinstance(arg, str) for arg in args):
+        raise fields.refuse(Code.BAD_PAYLOAD, "'args' must be a list of texts")
+    stdin = fields.text("stdin")
+    try:
+        meta = dumps(fields.obj.get("meta", {}))
+        extras = size(stdin) + sum(size(arg) for arg in args) + size(meta)
+    except ValueError as error:
+        raise fields.refuse(Code.BAD_PAYLOAD, f"'args' or 'meta': {error}") from None
+    if any("\0" in arg for arg in args):
+        raise fields.refuse(Code.BAD_PAYLOAD, "'args' contains a NUL, which no program can get")
+    if extras > limits.MAX_EXTRAS:
+        raise fields.refuse(
+            Code.TOO_LARGE,
+            f"stdin, args and meta have {extras} bytes together",
+            f"at most {limits.MAX_EXTRAS} bytes",
+        )
+    analysis = fields.obj.get("analysis")
+    if analysis is not None and (not isinstance(analysis, str) or analysis not in ANALYSERS):
+        raise fields.refuse(
+            Code.BAD_PAYLOAD,
+            f"no analyser is called {str(analysis)[:40]!r}",
+            "there are " + ", ".join(ANALYSERS),
+        )
+    return Request(
+        program,
+        ident,
+        fields.number("timeout", limits.DEFAULT_TIMEOUT_S, limits.TIMEOUT_S),
+        fields.number("expires", limits.DEFAULT_EXPIRES_S, limits.EXPIRES_S, zero=True),
+        fields.number("grace", limits.DEFAULT_GRACE_S, limits.GRACE_S),
+        stdin,
+        tuple(args),
+        analysis,
+        meta,
+    )
+
+
+def _command(payload: bytes) -> Requested | Ignored:
+    if payload[:1] == b"{":
+        try:
+            obj = loads(payload.decode())
+        except ValueError:
+            obj = None
+        if isinstance(obj, dict) and "v" in obj:
+            return Ignored("an envelope is for the device")
+    return _request(payload)
+
+
+def _object(payload: bytes, what: str, example: str) -> _Fields:
+    try:
+        obj = loads(_text(payload))
+    except ValueError as error:
+        raise Refused(Code.BAD_PAYLOAD, f"{what} is no JSON: {error}", example) from None
+    if not isinstance(obj, dict):
+        raise Refused(Code.BAD_PAYLOAD, f"{what} must be a JSON object", example)
+    return _Fields(obj, what)
+
+
+def _collected(payload: bytes) -> Collected:
+    if not payload:
+        return Collected()
+    fields = _object(
+        payload, "collected", 'by hand send it empty; a device sends {"id", "journal", "boot"}'
+    )
+    return Collected(fields.ident("id"), fields.ident("journal"), _boot(fields))
+
+
+def _boot(fields: _Fields) -> int:
+    boot = fields.integer("boot", _MAX_INT)
+    if boot is None or boot < 0:
+        raise fields.refuse(Code.BAD_PAYLOAD, "'boot' must be a whole number from 0")
+    return boot
+
+
+def _response(payload: bytes) -> Returned:
+    text = _text(payload)
+    obj: Any = None
+    if text.lstrip()[:1] == "{":
+        try:
+            obj = loads(text)
+        except ValueError as error:
+            raise Refused(
+                Code.BAD_PAYLOAD,
+                f"the response looks like JSON but is none: {error}",
+                "mend the JSON; plain text must not begin with {",
+            ) from None
+    if isinstance(obj, dict) and "outcome" in obj:
+        return _result(_Fields(obj, "the result"))
+    answer = _bounded(text, limits.MAX_RESPONSE, "the response")
+    return Returned(Account(Outcome.OK, Ran.YES, response=answer))
+
+
+def _result(fields: _Fields) -> Returned:
+    """A device's result. Keys of later versions are passed over: a result is never lost by one."""
+    ident, journal, boot = fields.ident("id"), fields.ident("journal"), _boot(fields)
+    outcome = fields.obj["outcome"]
+    if not isinstance(outcome, str) or outcome not in _DEVICE_OUTCOMES:
+        raise fields.refuse(
+            Code.BAD_PAYLOAD,
+            "'outcome' is none that a device can give",
+            "one of " + ", ".join(sorted(_DEVICE_OUTCOMES)),
+        )
+    implied = RAN_BY_OUTCOME.get(Outcome(outcome))
+    ran = fields.obj.get("ran", implied)
+    if not isinstance(ran, str) or ran not in frozenset(Ran) or (implied and ran != implied):
+        must = implied or "yes, no or maybe"
+        raise fields.refuse(Code.BAD_PAYLOAD, f"'ran' must be {must} with {outcome!r}")
+    response, stderr = fields.text("response"), fields.text("stderr")
+    sha256 = fields.obj.get("sha256")
+    hashes = sha256 if isinstance(sha256, dict) else {}
+    account = Account(
+        Outcome(outcome),
+        Ran(ran),
+        " ".join(fields.text("reason").split())[: limits.MAX_REASON],
+        cut(response, limits.MAX_RESPONSE),
+        cut(stderr, limits.MAX_STDERR),
+        fields.integer("exit_code", 2**32),
+        fields.optional("duration"),
+        fields.optional("started"),
+        fields.optional("start_error"),
+        fields.optional("clock_bound"),
+        fields.boolean("truncated")
+        or size(response) > limits.MAX_RESPONSE
+        or size(stderr) > limits.MAX_STDERR,
+        _hash(hashes.get("stdout")),
+        _hash(hashes.get("stderr")),
+    )
+    return Returned(account, ident, journal, boot)
+
+
+def _hash(value: object) -> str:
+    """A SHA-256 in hexadecimal; anything else is no hash."""
+    if isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef"):
+        return value
+    return ""
+
+
+def _analysis(payload: bytes) -> Analysed | Ignored:
+    if not payload:
+        return Ignored("an empty message clears a retained one")
+    text = _text(payload)
+    obj: Any = None
+    if text.lstrip()[:1] == "{":
+        try:
+            obj = loads(text)
+        except ValueError:
+            obj = None
+    if not isinstance(obj, dict) or "analysis" not in obj:
+        return Analysed(_bounded(text, limits.MAX_ANALYSIS, "the analysis"))
+    fields = _Fields(obj, "the analysis")
+    fields.only(frozenset(("analysis", "id")))
+    ident = fields.ident("id") if obj.get("id") is not None else None
+    value = obj["analysis"]
+    try:
+        stored = value if isinstance(value, str) else dumps(value)
+        return Analysed(_bounded(stored, limits.MAX_ANALYSIS, "the analysis"), ident)
+    except ValueError as error:
+        raise fields.refuse(Code.BAD_PAYLOAD, str(error)) from None
+    except Refused as error:
+        raise fields.named(error) from None
+
+
+def _cancel(payload: bytes) -> CancelAsked:
+    return CancelAsked(_only_id(payload, "the cancel"))
+
+
+def _reset(payload: bytes) -> ResetAsked:
+    if not payload:
+        return ResetAsked()
+    fields = _object(payload, "the reset", 'send it empty, or {"id": "…"}')
+    fields.only(frozenset(("id", "queue")))
+    if fields.boolean("queue"):
+        raise fields.refuse(Code.NOT_ALLOWED, f"'queue': {LATER}", "leave the key out")
+    return ResetAsked(fields.ident("id"))
+
+
+def _query(payload: bytes) -> Queried:
+    return Queried(_only_id(payload, "the query"))
+
+
+def _only_id(payload: bytes, what: str) -> str | None:
+    if not payload:
+        return None
+    fields = _object(payload, what, 'send it empty, or {"id": "…"}')
+    fields.only(frozenset(("id",)))
+    return fields.ident("id")
+
+
+def _heartbeat(payload: bytes) -> HeartbeatHeard | Ignored:
+    if not payload:
+        return Ignored("a cleared heartbeat")
+    fields = _object(payload, "the heartbeat", 'a device sends {"online", "journal", "boot", …}')
+    journal, boot = fields.ident("journal"), _boot(fields)
+    if not isinstance(fields.obj.get("online"), bool):
+        raise fields.refuse(Code.BAD_PAYLOAD, "'online' must be true or false")
+    seen = fields.obj.get("seen")
+    if seen is not None:
+        if not isinstance(seen, list) or len(seen) != 2 or not all(map(_is_count, seen)):
+            raise fields.refuse(Code.BAD_PAYLOAD, "'seen' must be [epoch, seq]")
+        seen = (seen[0], seen[1])
+    return HeartbeatHeard(fields.obj["online"], journal, boot, seen)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_INT
+
+
+_Reader = Callable[[bytes], Event | HeartbeatHeard | Ignored]
+_READERS: Final[Mapping[Kind, _Reader]] = {
+    Kind.REQUEST: _request,
+    Kind.COMMAND: _command,
+    Kind.COLLECTED: _collected,
+    Kind.RESPONSE: _response,
+    Kind.ANALYSIS: _analysis,
+    Kind.CANCEL: _cancel,
+    Kind.RESET: _reset,
+    Kind.QUERY: _query,
+    Kind.HEARTBEAT: _heartbeat,
+}

@@ -1,0 +1,289 @@
+"""What is known of one user and of one command: frozen values, and how they look on the wire.
+
+The law: a change is a replacement. ``Record`` is the level that everybody reconciles with; its
+``current`` is the command that the record is about, and stays readable at rest
+(docs/protocol.md, section 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any, Final
+
+from hwsync.protocol import limits
+from hwsync.protocol.jsons import cut, dumps
+
+Json = dict[str, Any]
+
+
+class State(IntEnum):
+    """Where a user's record stands."""
+
+    REST = 0  # nothing asked; the last cycle's fields stay readable
+    REQUESTED = 1  # a program waits to be collected
+    COLLECTED = 2  # one device has it and was granted the run
+    RETURNED = 3  # the result is stored and waits for analysis
+
+
+class Verb(StrEnum):
+    """What moved the record last; the first six are the original system's."""
+
+    QUERY = "status_query"
+    REQUEST = "hw_command_request"
+    RETRIEVAL = "hw_command_retrieval"
+    RESPONSE = "hw_response_provide"
+    ANALYSIS = "server_analysis_provide"
+    RESET = "reset"
+    CANCEL = "cancel"
+    EXPIRE = "expire"  # any deadline
+
+
+class Outcome(StrEnum):
+    """How a run ended."""
+
+    OK = "ok"  # exit 0
+    ERROR = "error"  # another exit code
+    TIMEOUT = "timeout"  # its time limit
+    KILLED = "killed"  # another limit, or a signal
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"  # the device died while it ran
+    REJECTED = "rejected"  # the device refused it
+    EXPIRED = "expired"  # never collected
+    LOST = "lost"  # collected, no answer in time
+
+
+class Ran(StrEnum):
+    """Whether the program ran, as far as anybody can know."""
+
+    YES = "yes"
+    NO = "no"
+    MAYBE = "maybe"
+
+
+RAN_BY_OUTCOME: Final = {
+    Outcome.OK: Ran.YES,
+    Outcome.ERROR: Ran.YES,
+    Outcome.TIMEOUT: Ran.YES,
+    Outcome.KILLED: Ran.YES,
+    Outcome.INTERRUPTED: Ran.MAYBE,
+    Outcome.REJECTED: Ran.NO,
+    Outcome.EXPIRED: Ran.NO,
+    Outcome.LOST: Ran.MAYBE,
+}
+"""What follows from the outcome; of a cancelled run only the device knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A program and how to run it (docs/protocol.md, section 4)."""
+
+    program: str
+    id: str | None = None  # the sender's; without one the coordinator makes one
+    timeout: float = limits.DEFAULT_TIMEOUT_S  # seconds of run time
+    expires: float = limits.DEFAULT_EXPIRES_S  # seconds until it must be collected; 0: no limit
+    grace: float = limits.DEFAULT_GRACE_S  # seconds past the timeout, then it is lost
+    stdin: str = ""
+    args: tuple[str, ...] = ()
+    analysis: str | None = None  # an analyser's name; None: the coordinator's default
+    meta: str = "{}"  # compact JSON, kept with the command
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """How a command ended: the device's account, or the coordinator's where no device gave one."""
+
+    outcome: Outcome
+    ran: Ran
+    reason: str = ""  # one line for people
+    response: str = ""  # standard output
+    stderr: str = ""
+    exit_code: int | None = None
+    duration: float | None = None  # seconds
+    started: float | None = None  # the device's corrected wall clock
+    start_error: float | None = None  # seconds late, of a synchronized start
+    clock_bound: float | None = None  # seconds the correction may be off
+    truncated: bool = False
+    sha256_stdout: str = ""  # of the whole, where the text was cut
+    sha256_stderr: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of a user, from its request to its end, and what was heard of it since."""
+
+    user: str
+    id: str
+    request: Request
+    digest: str = ""  # of program, stdin and args; empty for an orphan: its text is not known
+    number: int = 0  # the user's how-many-eth command
+    issued: float = 0.0  # coordinator's wall clock
+    journal: str | None = None  # the grant: the device that collected it; None by hand
+    boot: int | None = None
+    account: Account | None = None  # None while it is open
+    answered_by: str | None = None  # the journal whose result is the account
+    heard: tuple[str, ...] = ()  # journals whose result is stored or was refused for good
+    accepted: frozenset[Verb] = frozenset()  # what it was told already: a copy is a duplicate
+    late_collected: tuple[str, int] | None = None  # the last device that collected it too late
+    analysis: str | None = None  # None while nobody gave one
+    late: bool = False  # something of it was stored after its end
+    orphan: bool = False  # only its result is known (the database was restored)
+
+    @property
+    def analyser(self) -> str:
+        """Who analyses it: ``manual``, or an analyser that the coordinator runs."""
+        return self.request.analysis or "manual"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The level: one for each user."""
+
+    user: str
+    state: State = State.REST
+    epoch: int = 0
+    seq: int = 0  # of the last change; 0: never changed, so nothing is kept of this user
+    verb: Verb | None = None
+    time: float = 0.0  # coordinator's wall clock at the last change
+    deadline: float | None = None  # the same clock, an estimate
+    due_at: float | None = None  # the deadline in ticks (``Moment.ticks``); the one that counts
+    cancelling: bool = False
+    settled: tuple[tuple[str, str], ...] = ()  # the last [id, journal] whose result is stored
+    count: int = 0  # commands so far
+    current: Command | None = None
+
+    @property
+    def id(self) -> str:
+        """The current command's id, empty before the first cycle."""
+        return self.current.id if self.current else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What the outside world says now: the core has no clock and no dice of its own."""
+
+    wall: float  # Unix seconds, for people
+    ticks: float  # seconds on the monotonic clock while connected: deadlines count on it
+    nonce: str = field(default="", repr=False)  # at least 64 random bits, for an id
+
+
+_NO_REQUEST: Final = Request("")
+_NO_COMMAND: Final = Command("", "", _NO_REQUEST)
+_OPEN: Final = Account(Outcome.OK, Ran.YES)
+
+
+def status_json(record: Record) -> Json:
+    """All fields of the status, in their order (docs/protocol.md, section 1)."""
+    command = record.current or _NO_COMMAND
+    account = command.account or _OPEN
+    ended = command.account is not None
+    return {
+        "id": command.id,
+        "state": int(record.state),
+        "epoch": record.epoch,
+        "seq": record.seq,
+        "journal": command.journal,
+        "boot": command.boot,
+        "start_at": None,
+        "cancelling": record.cancelling,
+        "settled": record.settled,
+        "user": record.user,
+        "login": True,
+        "command": record.verb or "",
+        "time": record.time,
+        "deadline": record.deadline,
+        "hw_command": command.request.program,
+        "hw_response": account.response,
+        "server_analysis": command.analysis or "",
+        "outcome": account.outcome if ended else None,
+        "ran": account.ran if ended else None,
+        "reason": account.reason,
+        "exit_code": account.exit_code,
+        "stderr": account.stderr,
+        "duration": account.duration,
+        "started": account.started,
+        "start_error": account.start_error,
+        "clock_bound": account.clock_bound,
+        "truncated": account.truncated,
+        "queued": 0,
+    }
+
+
+_TEXTS: Final = ("hw_command", "hw_response", "stderr", "server_analysis")
+
+
+def encode_status(record: Record) -> bytes:
+    """The status as it is published: at most ``limits.MAX_STATUS`` bytes, texts cut to fit."""
+    status = status_json(record)
+    payload = dumps(status).encode()
+    share = limits.MAX_STATUS // len(_TEXTS)
+    while len(payload) > limits.MAX_STATUS:
+        # An escape takes up to six bytes for one character: halve until it fits.
+        status.update({key: cut(status[key], share) for key in _TEXTS})
+        status["truncated"] = True
+        payload = dumps(status).encode()
+        share //= 2
+    return payload
+
+
+def encode_result(command: Command, state: State) -> bytes:
+    """The whole of one command, uncut, as it is answered on ``result/<id>``.
+
+    The names are the status's; ``state`` is 0 for a command that is not the record's own.
+    """
+    account = command.account or _OPEN
+    ended = command.account is not None
+    return dumps(
+        {
+            "id": command.id,
+            "state": int(state),
+            "user": command.user,
+            "number": command.number,
+            "journal": command.journal,
+            "boot": command.boot,
+            "issued": command.issued,
+            "timeout": command.request.timeout,
+            "stdin": command.request.stdin,
+            "args": command.request.args,
+            "meta": command.request.meta,
+            "analyser": command.analyser,
+            "hw_command": command.request.program,
+            "hw_response": account.response,
+            "server_analysis": command.analysis or "",
+            "outcome": account.outcome if ended else None,
+            "ran": account.ran if ended else None,
+            "reason": account.reason,
+            "exit_code": account.exit_code,
+            "stderr": account.stderr,
+            "duration": account.duration,
+            "started": account.started,
+            "start_error": account.start_error,
+            "clock_bound": account.clock_bound,
+            "truncated": account.truncated,
+            "sha256": {"stdout": account.sha256_stdout, "stderr": account.sha256_stderr},
+            "late": command.late,
+            "orphan": command.orphan,
+        }
+    ).encode()
+
+
+def encode_envelope(record: Record) -> bytes:
+    """What the device is sent while the record is in state 1 (docs/protocol.md, section 5)."""
+    command = record.current or _NO_COMMAND
+    request = command.request
+    return dumps(
+        {
+            "v": 1,
+            "id": command.id,
+            "user": record.user,
+            "epoch": record.epoch,
+            "seq": record.seq,
+            "program": request.program,
+            "timeout": request.timeout,
+            "stdin": request.stdin,
+            "args": request.args,
+            "issued": command.issued,
+            "expires_at": record.deadline,
+            "start": None,
+        }
+    ).encode()

@@ -1,0 +1,88 @@
+"""The transition table as people read it: Markdown and a Mermaid diagram, made from ``TABLE``.
+
+The law: docs/protocol.md, section 2, never says another thing than ``machine.TABLE``. Between two
+markers of a kind stands what this module writes; scripts/protocol-table puts it there, and a test
+compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from hwsync.protocol.machine import TABLE, Move
+from hwsync.protocol.record import State, Verb
+from hwsync.protocol.topics import Kind
+
+Table = Mapping[tuple[Verb, State], Move]
+
+HEARD_ON: Final[Mapping[Verb, Kind]] = {
+    Verb.QUERY: Kind.QUERY,
+    Verb.REQUEST: Kind.REQUEST,
+    Verb.RETRIEVAL: Kind.COLLECTED,
+    Verb.RESPONSE: Kind.RESPONSE,
+    Verb.ANALYSIS: Kind.ANALYSIS,
+    Verb.RESET: Kind.RESET,
+    Verb.CANCEL: Kind.CANCEL,
+}
+"""The topic that brings a verb; one that is not here is the coordinator's own."""
+
+HOLE: Final = "-"
+
+
+def _title(state: State) -> str:
+    return f"{int(state)} {state.name.lower()}"
+
+
+def _cell(move: Move | None) -> str:
+    if move is None:
+        return HOLE
+    return f"{int(move.to)}: {move.note}" if move.note else str(int(move.to))
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def markdown_table(table: Table = TABLE) -> str:
+    """One row for each verb, one column for each state; a hole is ``-``."""
+    lines = [
+        _row(["verb", "topic", *(_title(state) for state in State)]),
+        "|---" * (2 + len(State)) + "|",
+    ]
+    for verb in Verb:
+        kind = HEARD_ON.get(verb)
+        start = [f"`{verb}`", f"`{kind}`" if kind else "the coordinator's clock"]
+        if verb is Verb.QUERY:
+            cells = ["no change"] * len(State)
+        else:
+            cells = [_cell(table.get((verb, state))) for state in State]
+        lines.append(_row(start + cells))
+    return "\n".join(lines)
+
+
+def mermaid(table: Table = TABLE) -> str:
+    """The same as a state diagram, in a fenced block; one arrow for each cell."""
+    lines = ["```mermaid", "stateDiagram-v2", "    direction LR"]
+    lines += [f'    state "{_title(state)}" as s{int(state)}' for state in State]
+    lines.append(f"    [*] --> s{int(State.REST)}")
+    for state in State:
+        for verb in Verb:
+            move = table.get((verb, state))
+            if move is not None:
+                # A semicolon would end the statement.
+                note = f" ({move.note.replace(';', ',')})" if move.note else ""
+                lines.append(f"    s{int(state)} --> s{int(move.to)} : {verb}{note}")
+    return "\n".join([*lines, "```"])
+
+
+def rewrite(text: str, table: Table = TABLE) -> str:
+    """The document with both blocks made anew. Raises ``ValueError`` where a marker is missing."""
+    for name, block in (("table", markdown_table(table)), ("diagram", mermaid(table))):
+        begin, end = f"<!-- {name}: begin -->\n", f"\n<!-- {name}: end -->"
+        before, found_begin, rest = text.partition(begin)
+        _, found_end, after = rest.partition(end)
+        if not found_begin or not found_end:
+            raise ValueError(f"the marker {(end if found_begin else begin).strip()} is missing")
+        text = f"{before}{begin}{block}{end}{after}"
+    return text

@@ -1,0 +1,84 @@
+"""The topics: ``<root>/<user>/<kind>`` (docs/protocol.md, section 3).
+
+Nothing else in hwsync joins or splits a topic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from hwsync.protocol.errors import UsageError
+
+DEFAULT_ROOT: Final = "hw"
+
+
+class Kind(StrEnum):
+    """The last level of a topic, and who writes there."""
+
+    REQUEST = "request"  # operator to coordinator
+    COMMAND = "command"  # coordinator to device; a person's plain text is adopted
+    COLLECTED = "collected"  # device to coordinator
+    OUTPUT = "output"  # device to watchers, QoS 0
+    RESPONSE = "response"  # device to coordinator
+    ANALYSIS = "analysis"  # analyst to coordinator
+    CANCEL = "cancel"  # operator to coordinator
+    RESET = "reset"  # operator to coordinator
+    QUERY = "query"  # operator to coordinator
+    STATUS = "status"  # coordinator to everybody, retained
+    ERROR = "error"  # coordinator to operators
+    RESULT = "result"  # coordinator to who asked; one more level: the id
+    HEARTBEAT = "heartbeat"  # device to everybody, retained
+
+
+INBOUND: Final = (
+    Kind.REQUEST,
+    Kind.COMMAND,
+    Kind.COLLECTED,
+    Kind.RESPONSE,
+    Kind.ANALYSIS,
+    Kind.CANCEL,
+    Kind.RESET,
+    Kind.QUERY,
+    Kind.HEARTBEAT,
+)
+"""What the coordinator subscribes to."""
+
+_KINDS: Final = {str(kind): kind for kind in Kind}
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics below one root. The root may have several levels, but no wildcard."""
+
+    root: str = DEFAULT_ROOT
+
+    def __post_init__(self) -> None:
+        if (
+            not self.root
+            or any(c in self.root for c in "+#\0$")
+            or self.root.strip("/") != self.root
+        ):
+            raise UsageError(
+                f"{self.root!r} cannot be the root of the topics",
+                "take a word such as hw, or words joined by /, without + # $",
+            )
+
+    def of(self, user: str, kind: Kind) -> str:
+        """The topic of that kind for a user; ``+`` as user makes the filter for all of them."""
+        return f"{self.root}/{user}/{kind}"
+
+    def result(self, user: str, id: str) -> str:
+        """Where the end of one command is answered."""
+        return f"{self.root}/{user}/{Kind.RESULT}/{id}"
+
+    def split(self, topic: str) -> tuple[str, Kind | None]:
+        """(user as received, kind); the kind is None where the topic is none of ours."""
+        prefix = self.root + "/"
+        if not topic.startswith(prefix):
+            return "", None
+        user, slash, rest = topic[len(prefix) :].partition("/")
+        if rest.startswith("result/"):
+            return user, Kind.RESULT
+        return user, _KINDS.get(rest) if slash else None

@@ -1,0 +1,176 @@
+"""What devices and operators read and write: the other side of ``messages``.
+
+The coordinator wrote an envelope or a status by the protocol, so a reader here takes what it needs
+and passes over the rest; what cannot be read is None, and the caller says so (docs/protocol.md,
+sections 1 and 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hwsync.protocol import limits
+from hwsync.protocol.jsons import dumps, loads
+from hwsync.protocol.record import Account
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A program for the device."""
+
+    id: str
+    user: str
+    epoch: int
+    seq: int
+    program: str
+    timeout: float
+    stdin: str
+    args: tuple[str, ...]
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A retained status: what a device and an operator's client act on; ``fields`` has it all."""
+
+    id: str
+    state: int
+    epoch: int
+    seq: int
+    journal: str | None
+    boot: int | None
+    start_at: float | None
+    cancelling: bool
+    settled: tuple[tuple[str, str], ...]
+    fields: Mapping[str, Any]
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """(epoch, seq): whatever is older than what was already seen is stale."""
+        return (self.epoch, self.seq)
+
+
+def read_object(payload: bytes) -> dict[str, Any] | None:
+    """The JSON object of a payload, or None where it is none."""
+    try:
+        obj = loads(payload.decode())
+    except ValueError:
+        return None
+    return obj if isinstance(obj, dict) else None
+
+
+def read_envelope(payload: bytes) -> Envelope | None:
+    """The envelope, or None: a person's plain program, or one that this version cannot run."""
+    obj = read_object(payload)
+    if obj is None or obj.get("v") != 1:
+        return None
+    try:
+        envelope = Envelope(
+            obj["id"],
+            obj["user"],
+            obj["epoch"],
+            obj["seq"],
+            obj["program"],
+            float(obj["timeout"]),
+            obj["stdin"],
+            tuple(obj["args"]),
+            obj.get("expires_at"),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    sound = (
+        limits.is_id(envelope.id)
+        and limits.is_user(envelope.user)
+        and _counts(envelope.epoch, envelope.seq)
+        and _texts(envelope.program, envelope.stdin, *envelope.args)
+        and limits.TIMEOUT_S[0] <= envelope.timeout <= limits.TIMEOUT_S[1]
+        and obj.get("start") is None
+    )
+    return envelope if sound else None
+
+
+def read_status(payload: bytes) -> Status | None:
+    """The status, or None where it is none (a cleared one is empty)."""
+    obj = read_object(payload)
+    if obj is None:
+        return None
+    try:
+        status = Status(
+            obj["id"],
+            obj["state"],
+            obj["epoch"],
+            obj["seq"],
+            obj["journal"],
+            obj["boot"],
+            obj["start_at"],
+            bool(obj["cancelling"]),
+            tuple((pair[0], pair[1]) for pair in obj["settled"]),
+            obj,
+        )
+    except (KeyError, TypeError, IndexError):
+        return None
+    sound = _texts(status.id) and _counts(status.state, status.epoch, status.seq)
+    return status if sound else None
+
+
+def _texts(*values: object) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _counts(*values: object) -> bool:
+    return all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values)
+
+
+def encode_request(program: str, **keys: object) -> bytes:
+    """A structured request; the keys are those of docs/protocol.md, section 4."""
+    return dumps({"program": program, **keys}).encode()
+
+
+def encode_collected(id: str, journal: str, boot: int) -> bytes:
+    """ "I have it, it has not started"."""
+    return dumps({"id": id, "journal": journal, "boot": boot}).encode()
+
+
+def encode_result(id: str, journal: str, boot: int, account: Account) -> bytes:
+    """The device's account of a run."""
+    return dumps(
+        {
+            "id": id,
+            "journal": journal,
+            "boot": boot,
+            "outcome": account.outcome,
+            "ran": account.ran,
+            "reason": account.reason,
+            "response": account.response,
+            "stderr": account.stderr,
+            "exit_code": account.exit_code,
+            "duration": account.duration,
+            "started": account.started,
+            "start_error": account.start_error,
+            "clock_bound": account.clock_bound,
+            "truncated": account.truncated,
+            "sha256": {"stdout": account.sha256_stdout, "stderr": account.sha256_stderr},
+        }
+    ).encode()
+
+
+def encode_heartbeat(*, online: bool, journal: str, boot: int, **more: object) -> bytes:
+    """The retained heartbeat, or (``online`` false) the will."""
+    return dumps({"online": online, "journal": journal, "boot": boot, **more}).encode()
+
+
+def encode_output(id: str, n: int, stream: str, text: str) -> bytes:
+    """One numbered piece of live output."""
+    return dumps({"id": id, "n": n, "stream": stream, "text": text}).encode()
+
+
+def encode_id(id: str | None) -> bytes:
+    """A cancel, reset or query: empty, or naming its command."""
+    return b"" if id is None else dumps({"id": id}).encode()
+
+
+def encode_analysis(text: str, id: str | None) -> bytes:
+    """An analysis in text for that command, or for the current one."""
+    return dumps({"analysis": text, **({} if id is None else {"id": id})}).encode()

@@ -1,0 +1,70 @@
+"""What goes into a run, what comes out of it, and the switch that ends it early."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One program to run (docs/protocol.md, sections 4 and 5)."""
+
+    program: str  # Python source; a coding line in it is honoured
+    stdin: str  # the whole standard input, as UTF-8; "" is end of file at once
+    args: tuple[str, ...]  # sys.argv[1:]
+    timeout: float  # seconds, counted from the handing over of the program
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended."""
+
+    outcome: str  # "ok", "error", "timeout", "killed" or "cancelled"
+    reason: str  # one line for people; empty for "ok"
+    response: str  # standard output, at most limits.MAX_RESPONSE bytes of UTF-8
+    stderr: str  # at most limits.MAX_STDERR bytes of UTF-8
+    exit_code: int | None  # 128 + signal when a signal ended it; None when hwsync or nobody knows
+    duration: float  # seconds from the handing over to the end, on the monotonic clock
+    started: float  # Unix seconds of the handing over; of the cancelling where that came first
+    truncated: bool  # whether response or stderr is only the start
+    sha256_stdout: str  # hexadecimal, over every byte that was written
+    sha256_stderr: str
+    began: bool = True  # False: cancelled before the handing over, so surely nothing ran
+
+
+class StopSwitch:
+    """Ends a run from any thread, from a signal handler, and also before the run has begun.
+
+    It stays set: one switch belongs to one run.
+    """
+
+    def __init__(self) -> None:
+        # Reentrant: a signal handler may set the switch in the middle of the same thread's set().
+        self._lock = threading.RLock()
+        self._is_set = False
+        self._wake: Callable[[], object] | None = None
+
+    @property
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        """End the run; does not wait for its end."""
+        with self._lock:
+            self._is_set = True
+            if self._wake is not None:
+                self._wake()
+
+    def attach(self, wake: Callable[[], object]) -> None:
+        """For the runner: call ``wake`` (short, harmless when repeated) at, or after, ``set``."""
+        with self._lock:
+            self._wake = wake
+            if self._is_set:
+                wake()
+
+    def detach(self) -> None:
+        """For the runner: afterwards ``wake`` is never called again."""
+        with self._lock:
+            self._wake = None

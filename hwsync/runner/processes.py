@@ -1,0 +1,151 @@
+"""Which processes a session still has, from /proc, and the end of all of them.
+
+A session is known by its number and its leader's start time: numbers are used again, the pair is
+not before the next boot. Everything that stayed in the session is ended, whatever process groups
+it made. Not in reach: a process that called ``setsid`` itself (it left the session), and one of
+another user; holding those takes isolation (cgroups). What could not be ended is logged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hwsync.protocol.errors import CannotRun
+
+KILL_LIMIT_S: Final = 5.0  # a process that survives SIGKILL for longer hangs in the kernel
+FIRST_PAUSE_S: Final = 0.001  # between two looks; doubles
+LONGEST_PAUSE_S: Final = 0.05
+PROC: Final = Path("/proc")
+
+log = logging.getLogger("hwsync.runner")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The session in which a program runs: what a later life needs to end its leftovers."""
+
+    session: int  # session id == first process group == pid of the program
+    start_time: int  # of the program, in clock ticks since boot (/proc/PID/stat, field 22)
+    boot_id: str  # the kernel's, new at each boot
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What /proc/PID/stat says of one process."""
+
+    pid: int
+    state: str
+    group: int
+    session: int
+    threads: int
+    start_time: int  # clock ticks since boot
+
+    @property
+    def alive(self) -> bool:
+        """False for a zombie. A dead main thread with others still running is no zombie."""
+        return self.state not in "ZX" or self.threads > 1
+
+
+def require_linux() -> None:
+    """Raises ``CannotRun`` where there is no /proc to read sessions from."""
+    if not sys.platform.startswith("linux") or not (PROC / "self" / "stat").exists():
+        raise CannotRun(
+            "programs run on Linux with /proc mounted only: without it a program's processes "
+            "cannot be ended with it",
+            "run hwsync-device on a Linux board",
+        )
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot. Raises ``CannotRun`` where there is none."""
+    require_linux()
+    try:
+        return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise CannotRun(f"the kernel's boot id cannot be read: {error}") from error
+
+
+def read_process(pid: int) -> Process | None:
+    """One process, or None where it is gone (or hidden from this user)."""
+    try:
+        with open(f"{PROC}/{pid}/stat", "rb", buffering=0) as file:
+            line = file.read()
+    except OSError:
+        return None
+    # The command's name is in parentheses and may itself hold blanks and parentheses.
+    fields = line[line.rfind(b")") + 2 :].split()
+    if len(fields) < 20:
+        return None
+    return Process(
+        pid=pid,
+        state=fields[0].decode("ascii"),
+        group=int(fields[2]),
+        session=int(fields[3]),
+        threads=int(fields[17]),
+        start_time=int(fields[19]),
+    )
+
+
+def members(session: int, start_time: int) -> list[Process]:
+    """Who lives in that session and began no earlier than its leader; none if it is another's."""
+    found = []
+    for name in os.listdir(PROC):
+        process = read_process(int(name)) if name.isdecimal() else None
+        if process is None:
+            continue
+        if process.pid == session and process.start_time != start_time:
+            return []  # the number was used again: a stranger leads a session of that number
+        if process.session == session and process.start_time >= start_time and process.alive:
+            found.append(process)
+    return found
+
+
+def end_session(session: int, start_time: int, limit: float = KILL_LIMIT_S) -> int:
+    """SIGKILL to everything in the session until nothing of it lives; returns how many there were.
+
+    A process group is killed as a whole, so that none of it slips away by forking; a program that
+    makes new groups meanwhile is met by the next look. Waits at most ``limit`` seconds, then logs
+    what would not end.
+    """
+    deadline = time.monotonic() + limit
+    pause = FIRST_PAUSE_S
+    ended: set[tuple[int, int]] = set()
+    empty_looks = 0
+    while True:
+        alive = members(session, start_time)
+        if not alive:
+            empty_looks += 1
+            # One look at /proc is no snapshot: where there was somebody, a second one must agree.
+            if not ended or empty_looks == 2:
+                return len(ended)
+            continue
+        empty_looks = 0
+        if time.monotonic() >= deadline:
+            pids = ", ".join(str(process.pid) for process in alive)
+            log.error("session %d: still alive after SIGKILL and %g s: %s", session, limit, pids)
+            return len(ended)
+        for group in {process.group for process in alive}:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+        ended.update((process.pid, process.start_time) for process in alive)
+        time.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE_S)
+
+
+def end_group(group: Group) -> int:
+    """End what an earlier life of the daemon left running (docs/protocol.md, section 5, point 6).
+
+    Does nothing when the machine was booted since, or when the session's number belongs to somebody
+    else by now. Returns how many processes were ended. Raises ``CannotRun`` on anything but Linux.
+    """
+    if boot_id() != group.boot_id:
+        return 0
+    return end_session(group.session, group.start_time)

@@ -1,0 +1,1 @@
+"""hwsync's tests. Not installed; ``tests.support`` is what they share."""

@@ -1,0 +1,116 @@
+"""The fixtures that every test may use; their parts, and plain functions, are in ``tests.support``.
+
+    start            start(command, name=…, variables=…, cwd=…, stdin=…) -> Process
+    mosquitto        a MosquittoBroker, running
+    amqtt_broker     an AmqttBroker, running (``hwsync broker``)
+    broker           both, one after the other: the test runs twice
+    start_mosquitto, start_amqtt
+                     the same for a test that needs further configuration lines or several brokers
+    watch            watch(broker, topic_filter="hw/#") -> Watcher, closed after the test
+    environment_of   environment_of(**variables) -> dict, for a test that calls subprocess itself
+
+What a test started is ended after it, the last first; pytest shows its output on failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+from tests.support.brokers import AmqttBroker, Broker, MosquittoBroker
+from tests.support.mqtt import Watcher
+from tests.support.processes import Process, environment
+
+# No deadline for one example: the machine's load is not what a property is about.
+hypothesis.settings.register_profile("hwsync", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("hwsync")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts commands (the arguments of ``Process``; ``directory``, ``name`` are optional)."""
+    started: list[Process] = []
+
+    def start_one(command: list[str | Path], *, name: str = "", **options: Any) -> Process:
+        label = name or Path(command[0]).name
+        # A second life of the same name must not overwrite what the first one said.
+        again = sum(other.name.split("#")[0] == label for other in started)
+        options.setdefault("directory", tmp_path)
+        process = Process(command, name=f"{label}#{again + 1}" if again else label, **options)
+        started.append(process)
+        return process
+
+    yield start_one
+    for process in reversed(started):
+        process.stop()
+        print(process.account())
+
+
+@pytest.fixture
+def start_mosquitto(tmp_path: Path) -> Iterator[Callable[..., MosquittoBroker]]:
+    """Starts mosquitto with configuration lines of its own (``extra``); again: another broker."""
+    yield from _starter(MosquittoBroker, tmp_path)
+
+
+@pytest.fixture
+def start_amqtt(tmp_path: Path) -> Iterator[Callable[..., AmqttBroker]]:
+    """Starts ``hwsync broker`` with further configuration lines (``extra``)."""
+    yield from _starter(AmqttBroker, tmp_path)
+
+
+def _starter(kind: type[Any], directory: Path) -> Iterator[Callable[..., Any]]:
+    started: list[Broker] = []
+
+    def start_one(**options: Any) -> Broker:
+        broker: Broker = kind(directory / f"{kind.name}-{len(started) + 1}", **options)
+        started.append(broker)
+        broker.start()
+        return broker
+
+    yield start_one
+    for broker in reversed(started):
+        broker.stop()
+        print(broker.account())
+
+
+@pytest.fixture
+def mosquitto(start_mosquitto: Callable[..., MosquittoBroker]) -> MosquittoBroker:
+    return start_mosquitto()
+
+
+@pytest.fixture
+def amqtt_broker(start_amqtt: Callable[..., AmqttBroker]) -> AmqttBroker:
+    return start_amqtt()
+
+
+@pytest.fixture(params=["mosquitto", "amqtt"])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Both brokers. ``remembers`` and ``speaks_v5`` tell them apart where it matters."""
+    started: Broker = request.getfixturevalue(
+        {"mosquitto": "mosquitto", "amqtt": "amqtt_broker"}[request.param]
+    )
+    return started
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[..., Watcher]]:
+    """Starts watchers (the arguments of ``Watcher``)."""
+    with ExitStack() as stack:
+
+        def watch_one(broker: Broker, topic_filter: str = "hw/#", **options: Any) -> Watcher:
+            watcher = Watcher(broker, topic_filter, **options)
+            stack.callback(watcher.close)
+            return watcher
+
+        yield watch_one
+
+
+@pytest.fixture
+def environment_of(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """The environment of a test's process (``tests.support.processes.environment``)."""
+    return lambda **variables: environment(tmp_path, variables)

@@ -1,0 +1,88 @@
+"""The benchmark runs, has the shape that its reader expects, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.processes import CHECKOUT, environment
+from tests.support.programs import require_program
+
+SCRIPT = CHECKOUT / "benchmarks" / "cycle.py"
+SECONDS = 60  # for a short run on a busy machine
+SIDE = {"cycles_per_s", "median_ms", "p95_ms", "status_bytes"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, str]:
+    require_program("mosquitto", "mosquitto")
+    return environment(tmp_path, {"TMPDIR": str(tmp_path)})
+
+
+def test_the_floor_and_hwsync_stand_side_by_side(settings: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "--boards", "1,5", "--seconds", "0.5", "--rounds", "1"]
+    ended = subprocess.run(
+        [*command, "--json"], capture_output=True, text=True, timeout=SECONDS, env=settings
+    )
+    assert ended.returncode == 0, ended.stderr
+    facts, trip, *rows = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert facts["machine"].keys() == {"machine", "cores", "python", "mosquitto"}
+    assert facts["machine"]["mosquitto"][0].isdigit()
+    assert trip["round_trip_ms"] > 0
+    assert [row["boards"] for row in rows] == [1, 5]
+    for row in rows:
+        _is_whole(row)
+    assert "5 boards, round 1, hwsync" in ended.stderr, "progress goes to stderr"
+    assert not list(tmp_path.glob("hwsync-benchmark-*")), "its folder is gone"
+
+
+def _is_whole(row: dict[str, Any]) -> None:
+    for side in ("floor", "hwsync"):
+        assert row[side].keys() == SIDE
+        assert all(value > 0 for value in row[side].values())
+        assert row[side]["median_ms"] <= row[side]["p95_ms"]
+    sizes = row["floor"]["status_bytes"] / row["hwsync"]["status_bytes"]
+    assert sizes == pytest.approx(1, rel=0.05), "the floor's statuses are as long as hwsync's"
+    assert len(row["ratios"]) == 1
+    assert row["ratio"] == row["ratios"][0] > 0
+
+
+def test_ctrl_c_ends_it_with_everything_it_started(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, str(SCRIPT), "--boards", "1", "--seconds", "60"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline(), process.stdout.readline()]  # now all of it runs
+        begun = _processes_of(tmp_path)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=SECONDS)
+    assert "cores" in lines[0]
+    assert len(begun) == 3, "mosquitto and both sides"
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "stopped"
+    assert not _processes_of(tmp_path)
+    assert not list(tmp_path.glob("hwsync-benchmark-*"))
+
+
+def _processes_of(directory: Path) -> set[int]:
+    """Processes whose command line names the folder."""
+    found = set()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = Path(entry.path, "cmdline").read_bytes()
+            except OSError:
+                continue  # it has ended meanwhile
+            if os.fsencode(directory) in line:
+                found.add(int(entry.name))
+    return found

@@ -1,0 +1,48 @@
+"""The parts of a lab as a person starts them: a broker, a coordinator, devices, the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.brokers import Broker
+from tests.support.mqtt import publish
+from tests.support.processes import Process
+
+HWSYNC = [sys.executable, "-m", "hwsync.cli"]
+DEVICE = [sys.executable, "-m", "hwsync.device.service"]
+AS_ROOT = ["--allow-root"] if os.geteuid() == 0 else []
+
+
+class Lab:
+    """A broker, a coordinator, and a device where asked for."""
+
+    def __init__(self, broker: Broker, start: Callable[..., Process], folder: Path) -> None:
+        self.broker, self.start, self.folder = broker, start, folder
+        self.url = f"mqtt://127.0.0.1:{broker.port}"
+        self.db = folder / "hwsync.db"
+
+    def coordinator(self, *options: str) -> Process:
+        clean = [] if self.broker.remembers else ["--clean-session"]
+        process = self.start(
+            [*HWSYNC, "coordinator", "--broker", self.url, "--db", str(self.db), *clean, *options],
+            name="coordinator",
+        )
+        process.wait_for_log(r"\bready\b")
+        return process
+
+    def device(self, user: str = "pi1", folder: str = "device") -> Process:
+        return self.start(
+            [*DEVICE, "--user", user, "--broker", self.url, "--state-dir",
+             str(self.folder / folder), *AS_ROOT],
+            name=folder,
+        )  # fmt: skip
+
+    def pub(self, kind: str, payload: str | bytes = "", *, retain: bool = False,
+            user: str = "pi1") -> None:  # fmt: skip
+        publish(self.broker, f"hw/{user}/{kind}", payload, retain=retain)
+
+    def cli(self, *arguments: str) -> Process:
+        return self.start([*HWSYNC, *arguments], variables={"HWSYNC_BROKER": self.url}, name="cli")

@@ -1,0 +1,290 @@
+"""What README says is run by a test, and every relative link in the documents leads somewhere.
+
+A command of README stands in a fenced block tagged ``console`` (lines with ``$ `` are commands, the
+rest is what they print) or ``sh`` (every line is a command). Each one has an entry in ``RUN_BY``
+below, which names the test that runs it, or in ``RUN_HERE``, which this file runs itself. A command
+without an entry fails; so does an entry without its command or its test.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+README = CHECKOUT / "README.md"
+DOCUMENTS = (
+    *(CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((CHECKOUT / "docs").rglob("*.md")),
+)
+
+# A command, exactly as README has it (continued lines joined by one space) -> who runs it:
+# "tests/…/test_x.py::test_y", or a script of the checkout that contains the command literally.
+README_TESTS = "tests/acceptance/test_readme.py"
+BY_HAND = f"{README_TESTS}::test_each_part_by_itself"
+RUN_BY: dict[str, str] = {
+    "scripts/test": ".ci/run",
+    "scripts/broker": "tests/integration/test_broker_script.py",
+    "scripts/demo": f"{README_TESTS}::test_the_demo_shows_the_whole_cycle",
+    "hwsync up --user pi1": f"{README_TESTS}::test_up_uses_the_broker_that_is_there",
+    "mosquitto_sub -v -t 'hw/pi1/#'": BY_HAND,
+    "mosquitto_pub -q 1 -t hw/pi1/command -m 'print(6*7)'": BY_HAND,
+    "hwsync status pi1": BY_HAND,
+    "mosquitto_pub -q 1 -t hw/pi1/analysis -m right": BY_HAND,
+    "hwsync run pi1 -c 'print(6*7)'": BY_HAND,
+    "hwsync history pi1": BY_HAND,
+    "hwsync coordinator": BY_HAND,
+    "hwsync-device --user pi1": BY_HAND,
+}
+
+# A command that needs no broker and ends by itself -> its exit code. Run in the checkout.
+RUN_HERE: dict[str, int] = {}
+
+COMMAND_TAGS = frozenset({"console", "sh"})
+# Blocks that hold no commands. Another tag, or none, is refused: a command could hide there.
+OTHER_TAGS = frozenset({"text", "python", "json", "ini", "conf", "mermaid", "toml", "yaml"})
+SECONDS = 60  # for one command of RUN_HERE
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block: its tag, the line of its opening fence, and its lines."""
+
+    tag: str
+    line: int
+    lines: tuple[str, ...]
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """The fenced blocks of a Markdown text, also those inside a list."""
+    fence, tag, opened, held = "", "", 0, list[str]()
+    for number, line in enumerate(text.splitlines(), 1):
+        bare = line.strip()
+        if not fence:
+            if match := re.match(r"(`{3,}|~{3,})\s*(\S*)", bare):
+                fence, tag, opened, held = match[1], match[2], number, []
+        elif bare.startswith(fence) and not bare.strip(fence[0]):
+            yield Block(tag, opened, tuple(held))
+            fence = ""
+        else:
+            held.append(line)
+    if fence:
+        raise ValueError(f"line {opened}: the block is never closed")
+
+
+def commands(text: str) -> Iterator[tuple[int, str]]:
+    """Line number and command, for every command in a text's blocks."""
+    for block in blocks(text):
+        if block.tag in OTHER_TAGS:
+            continue
+        if block.tag not in COMMAND_TAGS:
+            raise ValueError(
+                f"line {block.line}: the tag {block.tag!r} is none of "
+                f"{', '.join(sorted(COMMAND_TAGS | OTHER_TAGS))}"
+            )
+        pending: list[str] = []
+        first = 0
+        for number, line in enumerate(block.lines, block.line + 1):
+            bare = line.strip()
+            if not pending:
+                first = number
+                if block.tag == "console":
+                    if not bare.startswith("$ "):
+                        continue
+                    bare = bare.removeprefix("$ ")
+                elif not bare or bare.startswith("#"):
+                    continue
+            elif block.tag == "console":
+                bare = bare.removeprefix("> ")
+            pending.append(bare.removesuffix("\\").strip())
+            if not bare.endswith("\\"):
+                yield first, without_comment(" ".join(pending))
+                pending = []
+        if pending:
+            raise ValueError(f"line {first}: the command goes on after the block's end")
+
+
+def without_comment(command: str) -> str:
+    """The command without a comment at its end (a ``#`` after a space and outside quotes)."""
+    quote = ""
+    for position, character in enumerate(command):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character == "#" and command[:position].endswith(" "):
+            return command[:position].rstrip()
+    return command
+
+
+def runner_is_missing(command: str, runner: str) -> str:
+    """What is wrong with an entry of RUN_BY; empty when it is right."""
+    path_text, _, test = runner.partition("::")
+    path = CHECKOUT / path_text
+    if not path.is_file():
+        return f"{path_text} does not exist"
+    source = path.read_text(encoding="utf-8")
+    if not test:
+        return "" if command in source else f"{path_text} does not contain {command!r}"
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == test:
+            skipped = any("mark.skip" in ast.unparse(mark) for mark in node.decorator_list)
+            return f"{runner} is skipped" if skipped else ""
+    return f"{path_text} has no {test}"
+
+
+def slugs(text: str) -> set[str]:
+    """The anchors that a Markdown text's headings get on GitHub and its like."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#{1,6}\s+(.+?)\s*#*$", without_blocks(text), re.MULTILINE):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        slug = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+        number, unique = 0, slug
+        while unique in found:
+            number += 1
+            unique = f"{slug}-{number}"
+        found.add(unique)
+    return found
+
+
+def without_blocks(text: str) -> str:
+    """The text without its fenced blocks, in which nothing is a link or a heading."""
+    hidden: set[int] = set()
+    for block in blocks(text):
+        hidden.update(range(block.line, block.line + len(block.lines) + 2))
+    kept = [line for number, line in enumerate(text.splitlines(), 1) if number not in hidden]
+    return "\n".join(kept)
+
+
+def broken_links(document: Path) -> list[str]:
+    """Every relative link of a document that leads nowhere."""
+    raw = document.read_text(encoding="utf-8")
+    # Nor is anything in a code span a link.
+    text = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "code", without_blocks(raw))
+    targets = re.findall(r"\]\(\s*<?([^)\s>]+)", text)
+    targets += re.findall(r"^\s*\[[^\]]+\]:\s*<?(\S+?)>?\s*$", text, re.MULTILINE)
+    targets += re.findall(r"(?:href|src)=\"([^\"]+)\"", text)
+    broken = []
+    for target in targets:
+        if re.match(r"[a-z][a-z0-9+.-]*:", target):
+            continue  # another place: no test asks the network
+        path_text, _, anchor = target.partition("#")
+        path = (document.parent / path_text).resolve() if path_text else document
+        if not path.exists():
+            broken.append(f"{document.name}: {target}: there is no {path_text}")
+        elif anchor and path.suffix == ".md" and anchor not in slugs(path.read_text("utf-8")):
+            broken.append(f"{document.name}: {target}: there is no heading for #{anchor}")
+    return broken
+
+
+def test_every_command_of_the_readme_is_run() -> None:
+    known = RUN_BY.keys() | RUN_HERE.keys()
+    found = list(commands(README.read_text(encoding="utf-8")))
+    unknown = [f"README.md:{line}: {command}" for line, command in found if command not in known]
+    assert not unknown, "in no table of tests/test_docs.py:\n" + "\n".join(unknown)
+    assert found, "README has no command at all"
+
+
+def test_every_entry_is_in_the_readme() -> None:
+    found = {command for _, command in commands(README.read_text(encoding="utf-8"))}
+    assert not (RUN_BY.keys() | RUN_HERE.keys()) - found, "no longer in README"
+    assert not RUN_BY.keys() & RUN_HERE.keys(), "in both tables"
+
+
+def test_who_runs_a_command_exists() -> None:
+    wrong = [
+        f"{command}: {reason}"
+        for command, runner in RUN_BY.items()
+        if (reason := runner_is_missing(command, runner))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_commands_that_need_nothing_end_as_the_table_says(
+    environment_of: Callable[..., dict[str, str]],
+) -> None:
+    for command, exit_code in RUN_HERE.items():
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=CHECKOUT,
+            env=environment_of(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert done.returncode == exit_code, f"{command}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_relative_links_lead_somewhere(document: Path) -> None:
+    assert broken_links(document) == []
+
+
+def test_commands_are_found_in_both_kinds_of_block() -> None:
+    text = (
+        "```console\n$ scripts/demo\n0 rest\n$ mosquitto_pub -q 1 \\\n>   -t 'hw/pi1/#'\n```\n"
+        "- in a list:\n  ```sh\n  # a remark\n  hwsync run pi1 \\\n    x.py  # another\n  ```\n"
+        "````text\n```sh\nno command\n```\n````\n"
+    )
+    assert list(commands(text)) == [
+        (2, "scripts/demo"),
+        (4, "mosquitto_pub -q 1 -t 'hw/pi1/#'"),
+        (10, "hwsync run pi1 x.py"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("```\nhwsync up\n```\n", "the tag '' is none of"),
+        ("```bash\nhwsync up\n```\n", "the tag 'bash' is none of"),
+        ("```sh\nhwsync up\n", "line 1: the block is never closed"),
+        ("```sh\nhwsync \\\n```\n", "line 2: the command goes on"),
+    ],
+)
+def test_a_block_that_could_hide_a_command_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        list(commands(text))
+
+
+@pytest.mark.parametrize(
+    ("runner", "said"),
+    [
+        ("tests/no_such.py::test_x", "does not exist"),
+        ("tests/test_docs.py::test_no_such", "has no test_no_such"),
+        ("tests/test_docs.py::skipped_for_the_test_above", "has no skipped"),
+        ("scripts/check", "does not contain"),
+    ],
+)
+def test_an_entry_that_names_nobody_is_found(runner: str, said: str) -> None:
+    assert said in runner_is_missing("hwsync up --no-such-option", runner)
+
+
+def test_an_entry_that_names_somebody_is_accepted() -> None:
+    here = "tests/test_docs.py::test_an_entry_that_names_somebody_is_accepted"
+    assert runner_is_missing("scripts/test", here) == ""
+    assert runner_is_missing("scripts/test", ".ci/run") == ""
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    other = tmp_path / "other.md"
+    other.write_text(
+        "# The `table`, and 2. more\n\n## Same\n\n## Same\n\n```text\n# Not one\n```\n"
+    )
+    page = tmp_path / "page.md"
+    page.write_text(
+        "[a](other.md) [b](other.md#the-table-and-2-more) [c](other.md#same-1) [d](#here)\n"
+        "[e](https://example.org/nowhere) `[f](no-code.md)` [g](gone.md) [h](other.md#not-one)\n"
+        "[i][r] ![j](gone.png)\n\n[r]: gone-too.md\n\n# Here\n\n```text\n[k](no-block.md)\n```\n"
+    )
+    assert [line.split(": ")[1] for line in broken_links(page)] == [
+        *("gone.md", "other.md#not-one", "gone.png", "gone-too.md")
+    ]

@@ -1,0 +1,254 @@
+"""Imports run downhill, and one file owns each outside thing.
+
+    protocol <- transport, runner <- coordinator, device, client <- cli
+
+The law is in the tables below; the rest walks the syntax tree of every module of hwsync. A module
+that is in no table fails: it needs a place. Imports inside functions, under ``TYPE_CHECKING`` and
+through ``import_module("…")`` count like any other.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PACKAGE = CHECKOUT / "hwsync"
+
+# What each layer may import of hwsync, besides itself and the package's own name (its version).
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    "protocol": frozenset(),
+    "transport": frozenset({"protocol"}),
+    "runner": frozenset({"protocol"}),
+    "broker": frozenset({"protocol"}),
+    "logs": frozenset(),
+    "coordinator": frozenset({"protocol", "transport", "runner", "logs"}),
+    "device": frozenset({"protocol", "transport", "runner", "logs"}),
+    "client": frozenset({"protocol", "transport", "runner"}),
+    "cli": frozenset(
+        {"protocol", "transport", "runner", "broker", "coordinator", "device", "client", "logs"}
+    ),
+    "testing": frozenset(
+        {"protocol", "transport", "runner", "broker", "coordinator", "device", "client"}
+    ),
+    "micropython": frozenset(),
+    "__main__": frozenset({"cli"}),
+    "": frozenset(),  # hwsync/__init__.py
+}
+
+# Who may import a thing from outside: modules, or packages with everything in them.
+OWNERS: dict[str, tuple[str, ...]] = {
+    "paho": ("hwsync.transport",),
+    "amqtt": ("hwsync.broker",),
+    "peewee": ("hwsync.coordinator",),
+    "playhouse": ("hwsync.coordinator",),
+    "sqlite3": ("hwsync.coordinator", "hwsync.device.journal"),
+    "click": ("hwsync.cli",),
+    "subprocess": ("hwsync.runner", "hwsync.cli.up"),
+    "multiprocessing": ("hwsync.runner",),
+    "pty": ("hwsync.runner",),
+}
+
+# Calls that start a process, whatever module they come from; the same owners as subprocess.
+STARTS_A_PROCESS = frozenset(
+    {
+        *("fork", "forkpty", "posix_spawn", "posix_spawnp", "popen", "system"),
+        *("execl", "execle", "execlp", "execlpe", "execv", "execve", "execvp", "execvpe"),
+        *("spawnl", "spawnle", "spawnlp", "spawnlpe", "spawnv", "spawnve", "spawnvp", "spawnvpe"),
+        *("create_subprocess_exec", "create_subprocess_shell"),
+    }
+)
+MODULES_THAT_START = frozenset({"os", "posix", "asyncio"})
+
+# The protocol is pure: clock and randomness are arguments, and it performs nothing.
+IMPURE = frozenset(
+    {
+        *("time", "datetime", "random", "secrets", "uuid"),
+        *("os", "posix", "socket", "select", "selectors", "signal", "tempfile", "shutil"),
+        *("threading", "asyncio", "concurrent", "queue", "logging"),
+    }
+)
+
+
+def modules() -> dict[str, Path]:
+    """Every module of hwsync by its dotted name."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = list(path.relative_to(CHECKOUT).with_suffix("").parts)
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything that is imported (``from a import b`` gives ``a.b``)."""
+    package = module if is_package else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield node.lineno, name.name
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                parts = parts[: len(parts) - node.level + 1]
+                base = ".".join([*parts, base] if base else parts)
+            for name in node.names:
+                yield node.lineno, f"{base}.{name.name}"
+        elif isinstance(node, ast.Call) and node.args:
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            called = node.func.id if isinstance(node.func, ast.Name) else called
+            if called in ("import_module", "__import__"):
+                first = node.args[0]
+                if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                    yield node.lineno, first.value
+                else:
+                    yield node.lineno, "a name that is computed"
+
+
+def starts(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and name of everything in a module that starts a process without ``subprocess``."""
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in STARTS_A_PROCESS
+            and isinstance(node.value, ast.Name)
+            and node.value.id in MODULES_THAT_START
+        ):
+            yield node.lineno, f"{node.value.id}.{node.attr}"
+        elif isinstance(node, ast.ImportFrom) and node.module in MODULES_THAT_START:
+            for name in node.names:
+                if name.name in STARTS_A_PROCESS:
+                    yield node.lineno, f"{node.module}.{name.name}"
+
+
+def within(module: str, owners: tuple[str, ...]) -> bool:
+    return any(module == owner or module.startswith(f"{owner}.") for owner in owners)
+
+
+def layer_of(dotted: str, known: frozenset[str]) -> str:
+    """The layer of a name inside hwsync; empty for the package's own names, as its version."""
+    parts = dotted.split(".")
+    if len(parts) == 1:
+        return ""
+    return parts[1] if parts[1] in known or parts[1] in MAY_IMPORT else ""
+
+
+def violations(module: str, source: str, *, is_package: bool = False) -> list[str]:
+    """One line for each import or call of ``module`` that the tables forbid."""
+    tree = ast.parse(source)
+    known = frozenset(name.split(".")[1] for name in modules() if "." in name)
+    layer = layer_of(module, known)
+    if layer not in MAY_IMPORT:
+        return [f"{module}: the layer {layer!r} is in no table; give it a place in MAY_IMPORT"]
+    found = []
+    for line, name in imports(tree, module, is_package=is_package):
+        where = f"{module}:{line} imports {name}"
+        top = name.split(".")[0]
+        if top == "a name that is computed":
+            found.append(f"{where}: nobody can see which layer that is")
+        if top == "hwsync":
+            target = layer_of(name, known)
+            if target not in ("", layer) and target not in MAY_IMPORT[layer]:
+                found.append(f"{where}: {layer or 'hwsync'} may not import {target}")
+        if top in OWNERS and not within(module, OWNERS[top]):
+            found.append(f"{where}: only {' and '.join(OWNERS[top])} may")
+        if layer == "protocol" and top in IMPURE:
+            found.append(f"{where}: the protocol is pure")
+    found += [
+        f"{module}:{line} uses {name}: only {' and '.join(OWNERS['subprocess'])} may"
+        for line, name in starts(tree)
+        if not within(module, OWNERS["subprocess"])
+    ]
+    return found
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_run_downhill(module: str) -> None:
+    path = modules()[module]
+    found = violations(
+        module, path.read_text(encoding="utf-8"), is_package=path.name == "__init__.py"
+    )
+    assert not found, "\n".join(found)
+
+
+def test_a_device_loads_neither_the_database_layer_nor_the_command_line() -> None:
+    """Tiny boards have only paho: what is really loaded counts, not only what the files name."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import hwsync.device.service, sys; print(*sys.modules)"],
+        cwd=CHECKOUT,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "paho.mqtt.client" in loaded
+    unwanted = {"peewee", "playhouse", "click", "amqtt", "hwsync.coordinator", "hwsync.cli"}
+    assert not loaded & unwanted
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "said"),
+    [
+        ("hwsync.protocol.record", "import time", "pure"),
+        ("hwsync.protocol.record", "from datetime import datetime", "pure"),
+        ("hwsync.protocol.record", "def f():\n    import os.path", "pure"),
+        ("hwsync.protocol.record", "from ..transport import Transport", "may not import transport"),
+        ("hwsync.protocol.record", "from .. import transport", "may not import transport"),
+        ("hwsync.transport", "from hwsync import coordinator", "may not import coordinator"),
+        ("hwsync.transport", "import peewee", "only hwsync.coordinator"),
+        ("hwsync.runner.cold", "import hwsync.transport", "may not import transport"),
+        ("hwsync.broker.embedded", "import hwsync.transport", "may not import transport"),
+        ("hwsync.coordinator.loop", "import hwsync.device.agent", "may not import device"),
+        ("hwsync.coordinator.loop", "import paho.mqtt.client as mqtt", "only hwsync.transport"),
+        ("hwsync.coordinator.loop", "import subprocess", "only hwsync.runner"),
+        ("hwsync.device.agent", "from hwsync.coordinator import x", "may not import coordinator"),
+        ("hwsync.device.agent", "import sqlite3", "hwsync.device.journal"),
+        ("hwsync.device.agent", "import os\nos.fork()", "uses os.fork"),
+        ("hwsync.device.agent", "from os import execv", "uses os.execv"),
+        ("hwsync.device.service", "import click", "only hwsync.cli"),
+        ("hwsync.client", "from hwsync.cli import main", "may not import cli"),
+        ("hwsync.client", "import importlib\nimportlib.import_module('amqtt')", "hwsync.broker"),
+        ("hwsync.client", "import importlib\nimportlib.import_module(name)", "nobody can see"),
+        ("hwsync.cli.broker", "from amqtt.broker import Broker", "only hwsync.broker"),
+        ("hwsync.cli.run", "import subprocess", "only hwsync.runner"),
+        ("hwsync.cli.run", "from hwsync.testing import clock", "may not import testing"),
+    ],
+)
+def test_an_import_uphill_is_found(module: str, source: str, said: str) -> None:
+    found = violations(module, source)
+    assert len(found) == 1
+    assert said in found[0]
+
+
+def test_a_module_without_a_place_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(MAY_IMPORT, "protocol")
+    assert "in no table" in violations("hwsync.protocol", "", is_package=True)[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("hwsync.protocol.machine", "from .record import Record\nfrom hwsync import __version__"),
+        ("hwsync.device.journal", "import sqlite3\nfrom hwsync.runner import Job"),
+        ("hwsync.coordinator.store", "import peewee, sqlite3"),
+        ("hwsync.runner.cold", "import os, subprocess\nos.fork()"),
+        ("hwsync.cli.up", "import subprocess, click\nfrom ..broker import conf"),
+        ("hwsync.transport", "import paho.mqtt.client, time, os\nos.getpid()"),
+    ],
+)
+def test_what_is_allowed_is_not_complained_of(module: str, source: str) -> None:
+    assert violations(module, source) == []
+
+
+def test_everything_was_walked() -> None:
+    """A walk over nothing would pass."""
+    assert {"hwsync", "hwsync.protocol", "hwsync.protocol.errors"} <= modules().keys()

@@ -1,0 +1,409 @@
+"""The table, cell by cell, and the rules for events that name an id."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hwsync.protocol.effects import (
+    Analyse,
+    Decision,
+    PublishEnvelope,
+    PublishError,
+    PublishResult,
+    PublishStatus,
+)
+from hwsync.protocol.errors import Code
+from hwsync.protocol.events import (
+    Analysed,
+    CancelAsked,
+    Collected,
+    DeadlinePassed,
+    Event,
+    Queried,
+    Requested,
+    ResetAsked,
+    Returned,
+)
+from hwsync.protocol.machine import TABLE, Rules, decide, due
+from hwsync.protocol.record import (
+    Account,
+    Command,
+    Moment,
+    Outcome,
+    Ran,
+    Record,
+    Request,
+    State,
+    Verb,
+)
+
+RULES = Rules()
+OK = Account(Outcome.OK, Ran.YES, response="42\n", exit_code=0)
+REJECTED = Account(Outcome.REJECTED, Ran.NO, "another device holds the grant")
+NOW = Moment(1_000.0, 50.0, "0123456789abcdef")
+
+
+def at(ticks: float) -> Moment:
+    return Moment(1_000.0 + ticks, ticks, "0123456789abcdef")
+
+
+def step(
+    record: Record,
+    event: Event,
+    moment: Moment = NOW,
+    known: Command | None = None,
+    rules: Rules = RULES,
+) -> Decision:
+    """Decide; a named event finds the record's own command as the store would."""
+    if known is None and record.current is not None and event.id == record.id:
+        known = record.current
+    return decide(record, event, moment, known, rules)
+
+
+def record_in(state: State, **keys: object) -> Record:
+    """A record of pi1 with the command c1 in that state, collected by the journal j1, boot 3."""
+    record = step(Record("pi1"), Requested(Request("print(6*7)", "c1", **keys))).record  # type: ignore[arg-type]
+    if state is State.REQUESTED:
+        return record
+    record = step(record, Collected("c1", "j1", 3)).record
+    if state is State.COLLECTED:
+        return record
+    record = step(record, Returned(OK, "c1", "j1", 3)).record
+    if state is State.RETURNED:
+        return record
+    return step(record, Analysed("right")).record
+
+
+EVENTS: dict[Verb, Event] = {
+    Verb.REQUEST: Requested(Request("print(1)", "c2")),
+    Verb.RETRIEVAL: Collected("c1", "j1", 4),
+    Verb.RESPONSE: Returned(OK, "c1", "j1", 3),
+    Verb.ANALYSIS: Analysed("fine"),
+    Verb.CANCEL: CancelAsked(),
+    Verb.RESET: ResetAsked(),
+    Verb.EXPIRE: DeadlinePassed("c1"),
+}
+LATE = at(1e9)
+
+
+@pytest.mark.parametrize(("verb", "state"), sorted(TABLE))
+def test_each_cell_leads_where_the_table_says(verb: Verb, state: State) -> None:
+    before = record_in(state)
+    after = step(before, EVENTS[verb], LATE if verb is Verb.EXPIRE else NOW)
+    assert after.refused is None
+    assert after.record.state is TABLE[verb, state].to
+    assert after.record.seq == before.seq + 1
+    assert after.record.verb is verb
+    assert after.entry is not None
+    assert (after.entry.before, after.entry.after) == (state, after.record.state)
+    assert after.effects[0] == PublishStatus(after.record)
+
+
+PERSONS: dict[Verb, Event] = {
+    Verb.REQUEST: Requested(Request("print(1)")),
+    Verb.RETRIEVAL: Collected(),
+    Verb.RESPONSE: Returned(OK),
+    Verb.ANALYSIS: Analysed("fine"),
+    Verb.CANCEL: CancelAsked(),
+}
+HOLES = [(verb, state) for verb in PERSONS for state in State if (verb, state) not in TABLE]
+
+
+@pytest.mark.parametrize(("verb", "state"), HOLES)
+def test_each_hole_refuses_a_person_and_changes_nothing(verb: Verb, state: State) -> None:
+    before = record_in(state)
+    after = step(before, PERSONS[verb])
+    assert after.record is before
+    assert after.entry is None
+    assert after.refused is not None
+    assert after.refused.code is (Code.BUSY if verb is Verb.REQUEST else Code.WRONG_STATE)
+    assert "pi1 is in state" in after.refused.message
+    assert "hw/pi1" in after.refused.hint
+    assert [type(effect) for effect in after.effects] == [PublishError]
+
+
+def test_the_hint_in_state_3_gives_the_line_to_type() -> None:
+    refused = step(record_in(State.RETURNED), Requested(Request("1"))).refused
+    assert refused is not None
+    assert "mosquitto_pub -q 1 -t hw/pi1/analysis -m TEXT" in refused.hint
+
+
+def test_a_query_changes_nothing_and_is_answered() -> None:
+    for state in State:
+        before = record_in(state)
+        named = step(before, Queried("c1"))
+        assert named.record is before
+        assert named.effects[0] == PublishStatus(before)
+        assert isinstance(named.effects[1], PublishResult)
+        assert step(before, Queried()).effects == (PublishStatus(before),)
+        assert step(before, Queried("nope")).refused is not None
+
+
+def test_a_request_without_id_gets_a_number_and_random_bits() -> None:
+    record = step(Record("pi1"), Requested(Request("1"))).record
+    assert record.id == "1-0123456789abcdef"
+
+
+def test_entering_state_1_publishes_the_status_and_then_the_envelope() -> None:
+    decision = step(Record("pi1"), Requested(Request("1", "c1")))
+    assert decision.effects == (PublishStatus(decision.record), PublishEnvelope(decision.record))
+    assert due(decision.record) == decision.effects
+
+
+def test_a_repeated_request_makes_one_command() -> None:
+    for state in State:
+        before = record_in(state)
+        again = step(before, Requested(Request("print(6*7)", "c1", timeout=99.0)))
+        assert again.record is before
+        assert again.refused is None
+        assert again.effects == (PublishStatus(before),)
+
+
+@pytest.mark.parametrize(
+    "other", [Request("2", "c1"), Request("print(6*7)", "c1", stdin="x"),
+              Request("print(6*7)", "c1", args=("x",))]
+)  # fmt: skip
+def test_a_known_id_with_another_text_is_reused(other: Request) -> None:
+    for state in State:
+        refused = step(record_in(state), Requested(other)).refused
+        assert refused is not None
+        assert refused.code is Code.ID_REUSED
+
+
+def test_the_grant_moves_to_a_later_boot_only() -> None:
+    record = record_in(State.COLLECTED)
+    moved = step(record, Collected("c1", "j1", 4), at(60.0)).record
+    assert moved.current is not None
+    assert moved.current.boot == 4
+    assert moved.due_at == record.due_at
+    for other in (Collected("c1", "j2", 9), Collected()):
+        refused = step(record, other).refused
+        assert refused is not None
+        assert refused.code is Code.NOT_CURRENT
+        assert "two devices answer for pi1" in refused.message
+    for boot in (2, 3):
+        copy = step(record, Collected("c1", "j1", boot))
+        assert (copy.record, copy.refused) == (record, None)
+
+
+def test_a_result_from_elsewhere_is_refused_and_settled() -> None:
+    record = record_in(State.COLLECTED)
+    decision = step(record, Returned(REJECTED, "c1", "j2", 1))
+    assert decision.refused is not None
+    assert decision.refused.code is Code.NOT_CURRENT
+    assert decision.record.state is State.COLLECTED
+    assert ("c1", "j2") in decision.record.settled
+    assert decision.record.due_at == record.due_at
+    again = step(decision.record, Returned(REJECTED, "c1", "j2", 1))
+    assert again.refused is None
+    assert again.record is decision.record
+
+
+def test_a_person_answers_only_what_a_person_collected() -> None:
+    assert step(record_in(State.COLLECTED), Returned(OK)).refused is not None
+    by_hand = step(record_in(State.REQUESTED), Collected()).record
+    answered = step(by_hand, Returned(OK)).record
+    assert answered.state is State.RETURNED
+    late = step(answered, Returned(OK, "c1", "j9", 1))
+    assert late.refused is not None
+    assert ("c1", "j9") in late.record.settled
+
+
+def test_a_result_before_anybody_collected_is_refused_and_settled() -> None:
+    decision = step(record_in(State.REQUESTED), Returned(REJECTED, "c1", "j1", 1))
+    assert decision.refused is not None
+    assert decision.record.state is State.REQUESTED
+    assert ("c1", "j1") in decision.record.settled
+    granted = step(decision.record, Collected("c1", "j1", 2)).record
+    assert granted.settled == (), "the device would forget a result that is still to come"
+    assert step(granted, Returned(OK, "c1", "j1", 2)).record.state is State.RETURNED
+
+
+def test_the_deadline_counts_from_each_state() -> None:
+    waiting = record_in(State.REQUESTED, expires=7.0)
+    assert waiting.due_at == NOW.ticks + 7.0
+    assert record_in(State.REQUESTED, expires=0.0).due_at is None
+    assert record_in(State.COLLECTED, timeout=3.0, grace=4.0).due_at == NOW.ticks + 7.0
+    assert record_in(State.RETURNED).due_at == NOW.ticks + 3_600.0
+    forever = Rules(analysis_within=0.0)
+    done = step(record_in(State.COLLECTED), Returned(OK, "c1", "j1", 3), rules=forever)
+    assert done.record.due_at is None
+
+
+def test_a_deadline_that_has_not_come_changes_nothing() -> None:
+    record = record_in(State.REQUESTED)
+    assert step(record, DeadlinePassed("c1"), at(51.0)).record is record
+    assert step(record, DeadlinePassed("other"), LATE).record is record
+
+
+def test_a_set_deadline_is_always_accepted() -> None:
+    for state in (State.REQUESTED, State.COLLECTED, State.RETURNED):
+        record = record_in(state)
+        assert record.due_at is not None
+        assert step(record, DeadlinePassed("c1"), at(record.due_at)).record.state is not state
+
+
+def test_expired_did_not_run_and_lost_may_have() -> None:
+    expired = step(record_in(State.REQUESTED), DeadlinePassed("c1"), LATE).record
+    lost = step(record_in(State.COLLECTED), DeadlinePassed("c1"), LATE).record
+    assert account(expired).ran is Ran.NO
+    assert account(lost).ran is Ran.MAYBE
+    assert lost.state is State.RETURNED
+
+
+def account(record: Record) -> Account:
+    assert record.current is not None
+    assert record.current.account is not None
+    return record.current.account
+
+
+def test_a_cancel_lowers_the_deadline_and_the_answer_ends_it() -> None:
+    record = record_in(State.COLLECTED, timeout=1_000.0, grace=5.0)
+    cancelling = step(record, CancelAsked("c1"), at(60.0)).record
+    assert cancelling.cancelling
+    assert cancelling.due_at == 65.0
+    copy = step(cancelling, CancelAsked("c1"), at(64.0))
+    assert (copy.record, copy.refused) == (cancelling, None)
+    stopped = Account(Outcome.CANCELLED, Ran.YES)
+    ended = step(cancelling, Returned(stopped, "c1", "j1", 3)).record
+    assert ended.state is State.RETURNED
+    assert not ended.cancelling
+    assert step(ended, CancelAsked("c1")).refused is None
+
+
+def lost() -> Record:
+    return step(record_in(State.COLLECTED), DeadlinePassed("c1"), LATE).record
+
+
+def test_a_late_result_of_the_grant_corrects_a_lost_command() -> None:
+    for said in (OK, REJECTED, Account(Outcome.INTERRUPTED, Ran.MAYBE)):
+        decision = step(lost(), Returned(said, "c1", "j1", 3))
+        assert decision.refused is None
+        assert decision.record.state is State.RETURNED
+        assert account(decision.record) == said
+        assert ("c1", "j1") in decision.record.settled
+        assert decision.entry is not None
+        assert decision.entry.late
+
+
+def test_another_journal_corrects_to_yes_but_never_to_no() -> None:
+    yes = step(lost(), Returned(OK, "c1", "j2", 1))
+    assert account(yes.record).ran is Ran.YES
+    no = step(lost(), Returned(REJECTED, "c1", "j2", 1))
+    assert account(no.record).ran is Ran.MAYBE
+    assert no.refused is not None
+    assert ("c1", "j2") in no.record.settled
+
+
+def test_a_device_that_did_run_it_corrects_an_interrupted_one_to_yes() -> None:
+    maybe = Account(Outcome.INTERRUPTED, Ran.MAYBE)
+    record = step(record_in(State.COLLECTED), Returned(maybe, "c1", "j1", 3)).record
+    assert account(step(record, Returned(OK, "c1", "j2", 1)).record) == OK
+    refused = step(record, Returned(REJECTED, "c1", "j2", 1))
+    assert account(refused.record) == maybe
+
+
+def test_a_rejection_of_an_expired_command_agrees() -> None:
+    expired = step(record_in(State.REQUESTED), DeadlinePassed("c1"), LATE).record
+    decision = step(expired, Returned(REJECTED, "c1", "j1", 1))
+    assert decision.refused is None
+    assert account(decision.record).outcome is Outcome.EXPIRED
+    assert ("c1", "j1") in decision.record.settled
+
+
+def test_a_reset_in_state_2_is_corrected_by_the_device() -> None:
+    reset = step(record_in(State.COLLECTED), ResetAsked()).record
+    assert account(reset).outcome is Outcome.LOST
+    stopped = Account(Outcome.CANCELLED, Ran.YES, response="half")
+    after = step(reset, Returned(stopped, "c1", "j1", 3)).record
+    assert after.state is State.REST
+    assert account(after) == stopped
+
+
+def test_events_of_an_earlier_command_are_stored_with_it() -> None:
+    first = lost().current
+    assert first is not None
+    record = step(lost(), ResetAsked()).record
+    record = step(record, Requested(Request("2", "c2"))).record
+    late = step(record, Returned(OK, "c1", "j1", 3), known=first)
+    assert late.record.state is State.REQUESTED
+    assert late.record.seq == record.seq + 1
+    assert late.record.current is record.current
+    assert late.command is not None
+    assert late.command.account == OK
+    assert late.command.late
+    collected = step(record, Collected("c1", "j7", 1), known=first)
+    assert collected.command is not None
+    again = step(collected.record, Collected("c1", "j7", 1), known=collected.command)
+    assert again.entry is None
+    analysed = step(record, Analysed("good", "c1"), known=first)
+    assert analysed.command is not None
+    assert analysed.command.analysis == "good"
+    assert any(isinstance(effect, PublishResult) for effect in analysed.effects)
+    cancelled = step(record, CancelAsked("c1"), known=first)
+    assert cancelled.record is record
+    assert cancelled.refused is None
+    assert isinstance(cancelled.effects[1], PublishResult)
+
+
+def test_an_orphan_is_kept_settled_and_known() -> None:
+    decision = step(Record("pi1"), Returned(OK, "old", "j1", 1))
+    assert decision.refused is None
+    assert decision.command is not None
+    assert decision.command.orphan
+    assert decision.record.settled == (("old", "j1"),)
+    known = decision.command
+    repeat = step(decision.record, Requested(Request("any", "old")), known=known)
+    assert repeat.record is decision.record
+    assert isinstance(repeat.effects[1], PublishResult)
+    for event in (Collected("old2", "j1", 1), Analysed("x", "old2"), CancelAsked("old2")):
+        refused = step(decision.record, event).refused
+        assert refused is not None
+        assert refused.code is Code.NOT_CURRENT
+
+
+def test_settled_keeps_the_last_four_and_puts_a_forgotten_one_back() -> None:
+    record, commands = Record("pi1"), {}
+    for number in range(6):
+        decision = step(record, Returned(OK, f"o{number}", "j1", 1))
+        record = decision.record
+        commands[f"o{number}"] = decision.command
+    assert [pair[0] for pair in record.settled] == ["o2", "o3", "o4", "o5"]
+    back = step(record, Returned(OK, "o0", "j1", 1), known=commands["o0"])
+    assert back.record.settled[-1] == ("o0", "j1")
+    assert back.refused is None
+
+
+def test_analysis_by_name_is_due_in_state_3_only() -> None:
+    record = record_in(State.COLLECTED, analysis="outcome")
+    decision = step(record, Returned(OK, "c1", "j1", 3))
+    assert decision.record.current is not None
+    assert decision.effects[1] == Analyse(decision.record.current)
+    rested = step(decision.record, Analysed("ok: exit 0", "c1")).record
+    assert due(rested) == (PublishStatus(rested),)
+
+
+def test_a_late_analysis_is_stored_once() -> None:
+    unread = step(record_in(State.RETURNED), DeadlinePassed("c1"), LATE).record
+    late = step(unread, Analysed("right", "c1"))
+    assert late.record.state is State.REST
+    assert late.record.current is not None
+    assert late.record.current.analysis == "right"
+    assert step(late.record, Analysed("right", "c1")).refused is None
+    assert step(late.record, Analysed("wrong", "c1")).refused is not None
+    assert step(unread, Analysed("right")).refused is not None
+
+
+def test_a_named_refusal_publishes_the_status_again() -> None:
+    record = record_in(State.COLLECTED)
+    decision = step(record, Requested(Request("2", "c9")))
+    assert [type(effect) for effect in decision.effects] == [PublishError, PublishStatus]
+
+
+def test_the_machine_never_moves_a_record_in_place() -> None:
+    record = record_in(State.COLLECTED)
+    copy = replace(record)
+    step(record, Returned(OK, "c1", "j1", 3))
+    assert record == copy

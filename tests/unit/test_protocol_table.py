@@ -1,0 +1,122 @@
+"""docs/protocol.md says what the code says: the table, the fields, the limits, the errors."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hwsync.protocol import limits
+from hwsync.protocol.errors import Code
+from hwsync.protocol.machine import TABLE, Move
+from hwsync.protocol.messages import _REQUEST_KEYS
+from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Record, State, Verb, status_json
+from hwsync.protocol.table import HOLE, markdown_table, mermaid, rewrite
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
+NO_LIMITS = frozenset({"KIB", "USER", "ID"})  # a unit, and two patterns
+
+
+def text() -> str:
+    return DOCUMENT.read_text(encoding="utf-8")
+
+
+def rows(document: str, heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, without its head."""
+    lines = document.split(f"\n{heading}\n", 1)[1].splitlines()
+    found: list[list[str]] = []
+    for line in lines:
+        if line.startswith("|"):
+            found.append([cell.strip() for cell in line.strip("|").split(" | ")])
+        elif found:
+            break
+    return found[2:]
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def named_in(document: str, heading: str) -> list[str]:
+    return [name for row in rows(document, heading) for name in names(row[0])]
+
+
+def limits_in(document: str) -> dict[str, float | tuple[float, ...]]:
+    """Name -> the number, or the numbers, that the table of limits gives it."""
+    found: dict[str, float | tuple[float, ...]] = {}
+    for row in rows(document, "### Limits"):
+        values = tuple(
+            float(number.replace(",", "")) for number in re.findall(r"\d[\d,]*(?:\.\d+)?", row[1])
+        )
+        found[names(row[2])[0]] = values if len(values) > 1 else values[0]
+    return found
+
+
+def limits_of_the_code() -> dict[str, float | tuple[float, ...]]:
+    return {
+        name: value
+        for name, value in vars(limits).items()
+        if name.isupper() and name not in NO_LIMITS
+    }
+
+
+def test_table_and_diagram_are_the_codes() -> None:
+    assert rewrite(text()) == text(), "run scripts/protocol-table"
+
+
+CELLS = [(verb, state) for verb in Verb if verb is not Verb.QUERY for state in State]
+
+
+@pytest.mark.parametrize(("verb", "state"), CELLS)
+def test_a_changed_cell_is_found(verb: Verb, state: State) -> None:
+    changed = dict(TABLE)
+    if (verb, state) in TABLE:
+        del changed[verb, state]
+    else:
+        changed[verb, state] = Move(State.REST, TABLE[Verb.RESET, State.REST].step, "")
+    assert rewrite(text(), changed) != text()
+    assert markdown_table(changed) not in text()
+    assert mermaid(changed) not in text()
+
+
+def test_a_cell_changed_in_the_document_is_found() -> None:
+    edited = text().replace("| 0: expired, ran no |", f"| {HOLE} |")
+    assert edited != text()
+    assert rewrite(edited) == text()
+
+
+@pytest.mark.parametrize("marker", ["table: begin", "table: end", "diagram: begin", "diagram: end"])
+def test_a_missing_marker_is_named(marker: str) -> None:
+    with pytest.raises(ValueError, match=marker):
+        rewrite(text().replace(f"<!-- {marker} -->", ""))
+
+
+def test_fields_are_named_in_the_order_in_which_they_are_published() -> None:
+    assert named_in(text(), "### Fields") == list(status_json(Record("pi1")))
+
+
+def test_limits_are_the_codes() -> None:
+    assert limits_in(text()) == limits_of_the_code()
+
+
+def test_a_changed_limit_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_PROGRAM", limits.MAX_PROGRAM + 1)
+    assert limits_in(text()) != limits_of_the_code()
+
+
+def test_error_codes_are_the_codes() -> None:
+    assert named_in(text(), "### Error codes") == [str(code) for code in Code]
+
+
+def test_outcomes_are_the_codes() -> None:
+    found = {row[0].strip("`"): row[2] for row in rows(text(), "### Outcomes")}
+    assert list(found) == [str(outcome) for outcome in Outcome]
+    for outcome in Outcome:
+        assert found[outcome] == RAN_BY_OUTCOME.get(outcome, "the device says")
+
+
+def test_keys_of_a_request_are_the_codes() -> None:
+    found = named_in(text(), "### Keys of a request")
+    assert len(found) == len(set(found))
+    assert set(found) == _REQUEST_KEYS
