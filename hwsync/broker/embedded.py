@@ -17,12 +17,12 @@ import signal
 from dataclasses import dataclass
 from typing import Any, Final
 
-from amqtt.broker import Broker  # type: ignore[import-untyped]
 from amqtt.contexts import Action  # type: ignore[import-untyped]
 from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin  # type: ignore[import-untyped]
 
 from hwsync.broker.access import Acl, Passwords
 from hwsync.broker.conf import BrokerConfig
+from hwsync.broker.mended import MendedBroker
 from hwsync.protocol.errors import HwsyncError
 
 log = logging.getLogger("hwsync.broker")
@@ -96,8 +96,6 @@ def serve(config: BrokerConfig) -> None:
         Passwords(config.password_file) if config.password_file else None,
         Acl(config.acl_file) if config.acl_file else None,
     )
-    if config.message_size_limit:
-        log.info("amqtt has no size limit: message_size_limit is kept by hwsync's own parts only")
     asyncio.run(_serve(config))
 
 
@@ -119,7 +117,7 @@ async def _serve(config: BrokerConfig) -> None:
         f"{__name__}.{Login.__name__}": {"door": config.source},
         f"{__name__}.{Topics.__name__}": {"door": config.source},
     }
-    broker = Broker({"listeners": listeners, "plugins": plugins})
+    broker = MendedBroker({"listeners": listeners, "plugins": plugins}, config.message_size_limit)
     try:
         await broker.start()
     except Exception as error:

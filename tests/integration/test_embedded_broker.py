@@ -1,0 +1,194 @@
+"""``hwsync broker``: what hwsync mends of amqtt, and the doors of its configuration file."""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hwsync.transport import (
+    BrokerUrl,
+    Connected,
+    Delivery,
+    Disconnected,
+    Signal,
+    Subscribed,
+    Subscription,
+    Transport,
+)
+from tests.support.brokers import AmqttBroker
+from tests.support.mqtt import Watcher, publish
+from tests.support.ports import free_port
+from tests.support.processes import Process
+from tests.support.programs import require_program
+from tests.support.waiting import PATIENCE, wait_until
+
+CLIENTS = 4  # at the same time
+ROUNDS = 25  # connections of each
+
+
+def visit(broker: AmqttBroker, name: str, topic: str) -> list[Signal]:
+    """Everything that one short connection with one subscription is told, up to its SUBACK."""
+    inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+    transport = Transport(
+        BrokerUrl.parse(broker.url), name, on_signal=inbox.put, subscriptions=[Subscription(topic)]
+    )
+    transport.start()
+    told = []
+    while not told or not isinstance(told[-1], Subscribed):
+        told.append(inbox.get(timeout=PATIENCE))
+    transport.stop(0.0)
+    return told
+
+
+def test_clients_that_come_and_go_cost_nobody_a_connection_or_a_message(
+    amqtt_broker: AmqttBroker, watch: Callable[..., Watcher]
+) -> None:
+    for number in range(5):
+        publish(amqtt_broker, f"hw/pi{number}/status", "{}", retain=True)
+    ended: list[Signal] = []
+
+    def work(client: int) -> None:
+        for number in range(ROUNDS):
+            # Every other one shares the watcher's filter.
+            topic = f"hw/{client}-{number}/+" if number % 2 else "hw/all/output"
+            told = visit(amqtt_broker, f"c-{client}-{number}", topic)
+            ended.extend(signal for signal in told if isinstance(signal, Disconnected))
+
+    inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+    sender = Transport(
+        BrokerUrl.parse(amqtt_broker.url), "sender", on_signal=inbox.put, subscriptions=[]
+    )
+    sender.start()
+    while not isinstance(inbox.get(timeout=PATIENCE), Subscribed):
+        pass
+    early = visit(amqtt_broker, "early", "hw/all/output")  # before the watcher in amqtt's list
+    assert isinstance(early[-1], Subscribed)
+    watcher = watch(amqtt_broker, "hw/all/output")
+    threads = [threading.Thread(target=work, args=(client,)) for client in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    sent = 0
+    while any(thread.is_alive() for thread in threads):
+        assert sender.publish("hw/all/output", str(sent).encode())
+        assert sender.flush(PATIENCE)
+        sent += 1
+    assert sender.publish("hw/all/output", b"last")
+    assert sender.flush(PATIENCE)
+    assert inbox.empty()
+    sender.stop()
+    watcher.wait_for(lambda message: message.text == "last", what=f"the last message of {sent}")
+    assert [message.text for message in watcher.messages()] == [*map(str, range(sent)), "last"]
+    assert ended == []
+
+
+def test_nobody_is_sent_what_is_retained_for_others(
+    amqtt_broker: AmqttBroker, watch: Callable[..., Watcher]
+) -> None:
+    publish(amqtt_broker, "hw/pi1/status", "one", retain=True)
+    publish(amqtt_broker, "hw/pi2/status", "two", retain=True)
+    watch(amqtt_broker, "hw/pi1/status")
+    mine = watch(amqtt_broker, "hw/pi2/status")
+    mine.wait_for(lambda message: message.text == "two", what="its own retained message")
+    publish(amqtt_broker, "hw/pi2/status", "last")
+    mine.wait_for(lambda message: message.text == "last", what="the last message")
+    assert [message.text for message in mine.messages()] == ["two", "last"]
+
+
+def test_a_message_above_the_limit_ends_its_connection_and_no_other(
+    start_amqtt: Callable[..., AmqttBroker], watch: Callable[..., Watcher]
+) -> None:
+    broker = start_amqtt(extra=["message_size_limit 1000"])
+    watcher = watch(broker)
+    inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+    sender = Transport(BrokerUrl.parse(broker.url), "sender", on_signal=inbox.put, subscriptions=[])
+    sender.start()
+    assert isinstance(inbox.get(timeout=PATIENCE), Connected)
+    assert isinstance(inbox.get(timeout=PATIENCE), Subscribed)
+    sender.publish("hw/pi1/request", b"x" * 1_001)
+    assert isinstance(inbox.get(timeout=PATIENCE), Disconnected)
+    sender.stop(0.0)
+    publish(broker, "hw/pi1/request", "y" * 1_000)
+    watcher.wait_for(lambda message: True, what="the message within the limit")
+    assert [message.text[:1] for message in watcher.messages()] == ["y"]
+    assert "is above message_size_limit 1000" in broker.log
+
+
+def test_passwords_and_access_rules_are_kept(
+    start_amqtt: Callable[..., AmqttBroker], watch: Callable[..., Watcher], tmp_path: Path
+) -> None:
+    passwords, rules = tmp_path / "passwords", tmp_path / "rules"
+    program = require_program("mosquitto_passwd", "mosquitto")
+    for flags, name in ((["-c"], "pi1"), ([], "pi2"), ([], "teacher")):
+        subprocess.run([program, *flags, "-b", passwords, name, f"of-{name}"], check=True)
+    rules.write_text(
+        "user teacher\ntopic readwrite hw/#\n"
+        "pattern read hw/%u/command\npattern write hw/%u/response\n"
+    )
+    broker = start_amqtt(
+        extra=["allow_anonymous false", f"password_file {passwords}", f"acl_file {rules}"]
+    )
+    for wrong in ([], ["-u", "pi1", "-P", "guess"], ["-u", "nobody", "-P", "of-pi1"]):
+        with pytest.raises(AssertionError, match="ended with"):
+            publish(broker, "hw/pi1/response", "x", options=wrong)
+    teacher = watch(broker, username="teacher", password="of-teacher")
+    pi1 = watch(broker, username="pi1", password="of-pi1")
+    login = ["-u", "pi1", "-P", "of-pi1"]
+    publish(broker, "hw/pi2/response", "forged", options=login)
+    publish(broker, "hw/pi1/response", "mine", options=login)
+    publish(broker, "hw/pi2/command", "not for pi1", options=["-u", "teacher", "-P", "of-teacher"])
+    publish(broker, "hw/pi1/command", "run", options=["-u", "teacher", "-P", "of-teacher"])
+    pi1.wait_for(lambda message: message.text == "run", what="the command")
+    teacher.wait_for(lambda message: message.text == "run", what="the command")
+    assert [message.text for message in pi1.messages()] == ["run"]
+    assert [message.text for message in teacher.messages()] == ["mine", "not for pi1", "run"]
+
+
+def test_websockets_carry_the_same(
+    start_amqtt: Callable[..., AmqttBroker], watch: Callable[..., Watcher]
+) -> None:
+    port = free_port()
+    broker = start_amqtt(extra=[f"listener {port} 127.0.0.1", "protocol websockets"])
+    watcher = watch(broker)
+    inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+    web = Transport(
+        BrokerUrl.parse(f"ws://127.0.0.1:{port}/"), "web", on_signal=inbox.put,
+        subscriptions=[Subscription("hw/pi1/status")],
+    )  # fmt: skip
+    web.start()
+    while not isinstance(inbox.get(timeout=PATIENCE), Subscribed):
+        pass
+    web.publish("hw/pi1/query", b"over the web")
+    watcher.wait_for(lambda message: message.text == "over the web", what="from the websocket")
+    publish(broker, "hw/pi1/status", "to the web")
+    heard = inbox.get(timeout=PATIENCE)
+    assert isinstance(heard, Delivery)
+    assert heard.payload == b"to the web"
+    web.stop()
+
+
+def test_a_taken_port_is_named(
+    amqtt_broker: AmqttBroker, start: Callable[..., Process], tmp_path: Path
+) -> None:
+    conf = tmp_path / "second.conf"
+    conf.write_text(f"listener {amqtt_broker.port} 127.0.0.1\nallow_anonymous true\n")
+    second = start(["hwsync", "broker", str(conf)])
+    assert second.wait() == 1
+    assert f"port {amqtt_broker.port} is taken" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_it_ends_at_once_though_clients_are_connected(
+    amqtt_broker: AmqttBroker, watch: Callable[..., Watcher]
+) -> None:
+    watcher = watch(amqtt_broker)
+    began = time.monotonic()
+    amqtt_broker.process.terminate()
+    assert amqtt_broker.process.wait() == 0
+    assert time.monotonic() - began < PATIENCE
+    wait_until(lambda: not watcher.ready, what="the connection's end")
