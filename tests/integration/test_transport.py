@@ -1,0 +1,225 @@
+"""The one place with paho, on real brokers: what its owners rely on."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from hwsync.protocol.errors import HwsyncError, TooLarge
+from hwsync.protocol.limits import MAX_MESSAGE
+from hwsync.transport import (
+    BrokerUrl,
+    Connected,
+    Delivery,
+    Disconnected,
+    Signal,
+    Subscribed,
+    Subscription,
+    Transport,
+)
+from tests.support.brokers import Broker, MosquittoBroker
+from tests.support.mqtt import Watcher, publish
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
+
+RECONNECT_S = 30.0  # the longest pause before a new attempt
+
+
+class Client:
+    """A transport and everything that it signalled."""
+
+    def __init__(self, url: str, name: str, topics: list[str], **options: Any) -> None:
+        self.inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+        options = {"on_signal": self.inbox.put, **options}
+        self.transport = Transport(
+            BrokerUrl.parse(url), name, subscriptions=[Subscription(t) for t in topics], **options
+        )
+        self.transport.start()
+
+    def next(self, kind: type[Any], timeout: float = RECONNECT_S) -> Any:
+        """The next signal of that kind; others are passed over."""
+        while True:
+            signal = self.inbox.get(timeout=timeout)
+            if isinstance(signal, kind):
+                return signal
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., Client]]:
+    """Starts clients; stops them after the test."""
+    with ExitStack() as stack:
+
+        def connect_one(url: str, name: str, *topics: str, **options: Any) -> Client:
+            client = Client(url, name, list(topics), **options)
+            stack.callback(client.transport.stop, 0.0)
+            return client
+
+        yield connect_one
+
+
+def test_packets_go_out_at_once(mosquitto: MosquittoBroker, connect: Callable[..., Client]) -> None:
+    client = connect(mosquitto.url, "c")
+    client.next(Subscribed)
+    link = client.transport._link
+    assert link is not None
+    sock = link.client.socket()
+    assert sock is not None
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_what_was_not_acknowledged_comes_again_and_the_rest_does_not(
+    mosquitto: MosquittoBroker, connect: Callable[..., Client], version: int
+) -> None:
+    options = {"clean_session": False, "prefer_v5": version == 5}
+    first = connect(mosquitto.url, "keeper", "hw/pi1/request", **options)
+    assert first.next(Connected) == Connected(False, version)
+    first.next(Subscribed)
+    for text in ("one", "two", "three"):
+        publish(mosquitto, "hw/pi1/request", text)
+    heard = [first.next(Delivery) for _ in range(3)]
+    assert [delivery.dup for delivery in heard] == [False] * 3
+    first.transport.acknowledge(heard[0])
+    first.transport.stop()
+    publish(mosquitto, "hw/pi1/request", "while away")
+    second = connect(mosquitto.url, "keeper", "hw/pi1/request", **options)
+    assert second.next(Connected) == Connected(True, version)
+    again = [second.next(Delivery) for _ in range(3)]
+    assert [delivery.payload for delivery in again] == [b"two", b"three", b"while away"]
+    assert [delivery.dup for delivery in again] == [True, True, False]
+    # An acknowledgement of another connection's delivery does nothing.
+    second.transport.acknowledge(heard[1])
+
+
+def test_it_comes_back_subscribed_after_kill_9_of_the_broker(
+    broker: Broker, connect: Callable[..., Client]
+) -> None:
+    client = connect(broker.url, "c", "hw/pi1/status", prefer_v5=True)
+    assert client.next(Connected).protocol == (5 if broker.speaks_v5 else 4)
+    client.next(Subscribed)
+    broker.kill()
+    assert client.next(Disconnected).was_connected
+    assert not client.transport.publish("hw/pi1/query", b"stale")
+    assert not client.transport.connected
+    broker.restart()
+    client.next(Subscribed)
+    publish(broker, "hw/pi1/status", "back")
+    assert client.next(Delivery).payload == b"back"
+
+
+def test_what_was_published_while_away_is_never_sent_later(
+    mosquitto: MosquittoBroker, connect: Callable[..., Client], watch: Callable[..., Watcher]
+) -> None:
+    client = connect(mosquitto.url, "c")
+    client.next(Subscribed)
+    mosquitto.kill()
+    client.next(Disconnected)
+    client.transport.publish("hw/pi1/status", b"old")
+    mosquitto.restart()
+    watcher = watch(mosquitto)
+    client.next(Subscribed)
+    assert client.transport.publish("hw/pi1/status", b"new")
+    watcher.wait_for(lambda message: message.text == "new", what="the new status")
+    assert [message.text for message in watcher.messages()] == ["new"]
+
+
+def test_two_clients_of_one_id_are_named_loudly(
+    mosquitto: MosquittoBroker,
+    connect: Callable[..., Client],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    for _ in range(2):
+        connect(mosquitto.url, "hwsync-device-pi1", takeover_hint="set another hostname or --user")
+    wait_until(lambda: "ANOTHER CLIENT USES THE ID 'hwsync-device-pi1'" in caplog.text, RECONNECT_S)
+    assert "set another hostname or --user" in caplog.text
+
+
+def test_no_failure_of_the_owner_ends_the_connection(
+    mosquitto: MosquittoBroker, connect: Callable[..., Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+
+    def fail(signal: Signal) -> None:
+        heard.put(signal)
+        raise RuntimeError("the owner failed")
+
+    client = connect(mosquitto.url, "c", "hw/pi1/status", on_signal=fail)
+    while not isinstance(heard.get(timeout=RECONNECT_S), Subscribed):
+        pass
+    for text in ("one", "two"):
+        publish(mosquitto, "hw/pi1/status", text)
+        signal = heard.get(timeout=RECONNECT_S)
+        assert isinstance(signal, Delivery)
+        assert signal.payload == text.encode()
+    assert client.transport.connected
+    assert "the owner failed" in caplog.text
+
+
+def test_what_no_broker_would_take_is_stopped_here(
+    mosquitto: MosquittoBroker, connect: Callable[..., Client], watch: Callable[..., Watcher]
+) -> None:
+    watcher = watch(mosquitto)
+    client = connect(mosquitto.url, "c")
+    client.next(Subscribed)
+    with pytest.raises(TooLarge):
+        client.transport.publish("hw/pi1/response", b"x" * (MAX_MESSAGE + 1))
+    with pytest.raises(TooLarge):
+        client.transport.publish("hw/" + "x" * 2_000, b"")
+    for topic in ("hw/+/request", "hw/#", ""):
+        with pytest.raises(HwsyncError, match="cannot publish"):
+            client.transport.publish(topic, b"")
+    assert client.transport.publish("hw/pi1/response", b"x" * MAX_MESSAGE)
+    assert client.transport.flush(RECONNECT_S)
+    message = watcher.wait_for(lambda message: True, what="the largest message")
+    assert len(message.payload) == MAX_MESSAGE
+
+
+def test_the_search_for_mqtt_5_ends_no_session(
+    broker: Broker, connect: Callable[..., Client]
+) -> None:
+    options = {"clean_session": False, "prefer_v5": True}
+    for present in (False, broker.remembers):
+        client = connect(broker.url, "keeper", "hw/pi1/request", **options)
+        connected = client.next(Connected)
+        assert connected.protocol == (5 if broker.speaks_v5 else 4)
+        if broker.remembers:
+            assert connected.session_present == present
+        client.next(Subscribed)
+        client.transport.stop()
+
+
+def test_an_attempt_that_fails_says_why(connect: Callable[..., Client]) -> None:
+    nobody = free_port()
+    client = connect(f"mqtt://127.0.0.1:{nobody}", "c")
+    failed = client.next(Disconnected)
+    assert failed == Disconnected("Connection refused", False)
+
+
+def test_a_refused_login_says_so(
+    start_mosquitto: Callable[..., MosquittoBroker], connect: Callable[..., Client]
+) -> None:
+    broker = start_mosquitto(extra=["allow_anonymous false"])
+    for options in ({}, {"prefer_v5": True}):
+        failed = connect(broker.url, "c", **options).next(Disconnected)
+        assert "refused the connection (not authori" in failed.reason
+        assert not failed.was_connected
+
+
+def test_websockets_of_mosquitto(
+    start_mosquitto: Callable[..., MosquittoBroker], connect: Callable[..., Client]
+) -> None:
+    port = free_port()
+    broker = start_mosquitto(
+        extra=[f"listener {port} 127.0.0.1", "protocol websockets", "allow_anonymous true"]
+    )
+    client = connect(f"ws://127.0.0.1:{port}", "web", "hw/pi1/status", prefer_v5=True)
+    client.next(Subscribed)
+    publish(broker, "hw/pi1/status", "to the web")
+    assert client.next(Delivery).payload == b"to the web"
