@@ -13,7 +13,7 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from hwsync.coordinator.deadlines import Agenda, ConnectedClock, backoff
@@ -164,7 +164,9 @@ class Coordinator:
             elif isinstance(signal, Connected):
                 # A new session's packet identifiers say nothing about the last one's.
                 self._forget_packets |= not signal.session_present
-                self._waiting = []  # unacknowledged: they come again on this connection
+                # Unacknowledged, they come again; but where the session is gone, only we have them.
+                kept = [] if signal.session_present else self._waiting
+                self._waiting = [replace(delivery, mid=0) for delivery in kept]
             elif isinstance(signal, Subscribed):
                 self._ticking.connect(self._clock.monotonic())
                 subscribed = True

@@ -32,8 +32,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.effects import Entry
 from hwsync.protocol.errors import DatabaseError, NotFound, Refused
 from hwsync.protocol.events import Message
-from hwsync.protocol.jsons import loads
-from hwsync.protocol.record import Command, Record, State, encode_result
+from hwsync.protocol.record import Command, Record, State, result_json
 
 PRAGMAS: Final = {
     "journal_mode": "wal",
@@ -227,7 +226,7 @@ class Reader:
             self._connection, f'SELECT state, id FROM "{_name(HwStatus)}" WHERE user = ?', user
         )
         state = State(row["state"]) if row and row["id"] == id else State.REST
-        shown: dict[str, Any] = loads(encode_result(command, state).decode())
+        shown = result_json(command, state)
         shown["history"] = [
             entry for entry in self._read(Transition, user) if entry["id"] == id
         ] + [entry for entry in self._read(RefusedMessage, user) if entry["id"] == id]

@@ -212,59 +212,66 @@ def status_json(record: Record) -> Json:
 _TEXTS: Final = ("hw_command", "hw_response", "stderr", "server_analysis")
 
 
-def encode_status(record: Record) -> bytes:
-    """The status as it is published: at most ``limits.MAX_STATUS`` bytes, texts cut to fit."""
-    status = status_json(record)
-    payload = dumps(status).encode()
-    share = limits.MAX_STATUS // len(_TEXTS)
-    while len(payload) > limits.MAX_STATUS:
+def _fit(fields: Json, limit: int) -> bytes:
+    """The fields as JSON of at most ``limit`` bytes, the long texts cut to that end."""
+    payload = dumps(fields).encode()
+    share = limit // len(_TEXTS)
+    while len(payload) > limit:
         # An escape takes up to six bytes for one character: halve until it fits.
-        status.update({key: cut(status[key], share) for key in _TEXTS})
-        status["truncated"] = True
-        payload = dumps(status).encode()
+        fields.update({key: cut(fields[key], share) for key in _TEXTS})
+        fields["truncated"] = True
+        payload = dumps(fields).encode()
         share //= 2
     return payload
 
 
-def encode_result(command: Command, state: State) -> bytes:
-    """The whole of one command, uncut, as it is answered on ``result/<id>``.
+def encode_status(record: Record) -> bytes:
+    """The status as it is published: at most ``limits.MAX_STATUS`` bytes, texts cut to fit."""
+    return _fit(status_json(record), limits.MAX_STATUS)
 
-    The names are the status's; ``state`` is 0 for a command that is not the record's own.
+
+def result_json(command: Command, state: State) -> Json:
+    """The whole of one command, uncut; the names are the status's.
+
+    ``state`` is 0 for a command that is not the record's own.
     """
     account = command.account or _OPEN
     ended = command.account is not None
-    return dumps(
-        {
-            "id": command.id,
-            "state": int(state),
-            "user": command.user,
-            "number": command.number,
-            "journal": command.journal,
-            "boot": command.boot,
-            "issued": command.issued,
-            "timeout": command.request.timeout,
-            "stdin": command.request.stdin,
-            "args": command.request.args,
-            "meta": command.request.meta,
-            "analyser": command.analyser,
-            "hw_command": command.request.program,
-            "hw_response": account.response,
-            "server_analysis": command.analysis or "",
-            "outcome": account.outcome if ended else None,
-            "ran": account.ran if ended else None,
-            "reason": account.reason,
-            "exit_code": account.exit_code,
-            "stderr": account.stderr,
-            "duration": account.duration,
-            "started": account.started,
-            "start_error": account.start_error,
-            "clock_bound": account.clock_bound,
-            "truncated": account.truncated,
-            "sha256": {"stdout": account.sha256_stdout, "stderr": account.sha256_stderr},
-            "late": command.late,
-            "orphan": command.orphan,
-        }
-    ).encode()
+    return {
+        "id": command.id,
+        "state": int(state),
+        "user": command.user,
+        "number": command.number,
+        "journal": command.journal,
+        "boot": command.boot,
+        "issued": command.issued,
+        "timeout": command.request.timeout,
+        "stdin": command.request.stdin,
+        "args": command.request.args,
+        "meta": command.request.meta,
+        "analyser": command.analyser,
+        "hw_command": command.request.program,
+        "hw_response": account.response,
+        "server_analysis": command.analysis or "",
+        "outcome": account.outcome if ended else None,
+        "ran": account.ran if ended else None,
+        "reason": account.reason,
+        "exit_code": account.exit_code,
+        "stderr": account.stderr,
+        "duration": account.duration,
+        "started": account.started,
+        "start_error": account.start_error,
+        "clock_bound": account.clock_bound,
+        "truncated": account.truncated,
+        "sha256": {"stdout": account.sha256_stdout, "stderr": account.sha256_stderr},
+        "late": command.late,
+        "orphan": command.orphan,
+    }
+
+
+def encode_result(command: Command, state: State) -> bytes:
+    """What is answered on ``result/<id>``; cut where escapes make it larger than a message."""
+    return _fit(result_json(command, state), limits.MAX_MESSAGE)
 
 
 def encode_envelope(record: Record) -> bytes:
