@@ -42,6 +42,7 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
 from hwsync import logs
+from hwsync.address import BrokerUrl
 from hwsync.coordinator.service import serve
 from hwsync.protocol import limits, wire
 from hwsync.protocol.errors import HwsyncError, NoBroker, NoCoordinator
@@ -58,7 +59,7 @@ from hwsync.protocol.record import (
     encode_status,
 )
 from hwsync.protocol.topics import INBOUND, Kind, Topics
-from hwsync.transport import BrokerUrl, Delivery, Signal, Subscribed, Subscription, Transport
+from hwsync.transport import Delivery, Signal, Subscribed, Subscription, Transport
 
 LOOPBACK: Final = "127.0.0.1"
 SIDES: Final = {"floor": "fl", "hwsync": "hw"}  # the root of each: of one length

@@ -25,9 +25,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -35,7 +34,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from hwsync.protocol.errors import BadUrl, HwsyncError, TooLarge
+from hwsync.address import BrokerUrl
+from hwsync.protocol.errors import HwsyncError, TooLarge
 from hwsync.protocol.limits import MAX_MESSAGE
 
 log = logging.getLogger("hwsync.transport")
@@ -52,60 +52,10 @@ STABLE_S: Final = 10.0  # a connection that lived so long resets the backoff
 SHORT_S: Final = 5.0  # a connection that ends sooner may have been taken over
 TAKEOVERS: Final = 3  # so many short ones within a minute are no accident
 MINUTE_S: Final = 60.0
-PORTS: Final = {"mqtt": 1883, "ws": 8080}
 
 _UNSUPPORTED_VERSION: Final = 132
 _TAKEN_OVER: Final = 142
 _FIRST_FAILURE: Final = 128  # reason codes from here on say no
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerUrl:
-    """``mqtt://host[:port]`` or ``ws://host[:port][/path]``; prints without its password."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str = ""
-    username: str | None = None
-    password: str | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> BrokerUrl:
-        """Raises ``BadUrl`` that says what is wrong and what a good one looks like."""
-        hint = "such as mqtt://192.168.1.10:1883 or ws://host:8080/mqtt"
-        try:
-            parts = urlsplit(text)
-            port = parts.port
-        except ValueError as error:
-            raise BadUrl(f"the broker's address is no URL: {error}", hint) from None
-        if parts.scheme in ("mqtts", "wss"):
-            raise BadUrl(f"{parts.scheme}:// is not in this version", hint)
-        if parts.scheme not in PORTS or not parts.hostname:
-            shown = text.rpartition("@")[2][:80]
-            raise BadUrl(f"{shown!r} is no broker's address", hint)
-        if parts.query or parts.fragment or (parts.scheme == "mqtt" and parts.path.strip("/")):
-            raise BadUrl("the broker's address has a part too many", hint)
-        if port == 0:
-            raise BadUrl("port 0 is no broker's port", hint)
-        return cls(
-            parts.scheme,
-            parts.hostname,
-            port or PORTS[parts.scheme],
-            (parts.path if parts.path != "/" else "") or "/mqtt" if parts.scheme == "ws" else "",
-            unquote(parts.username) if parts.username else None,
-            unquote(parts.password) if parts.password is not None else None,
-        )
-
-    def with_credentials(self, username: str, password: str | None) -> BrokerUrl:
-        """The same address with another login."""
-        return replace(self, username=username, password=password)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}{self.path}"
-
-    __repr__ = __str__
 
 
 @dataclass(frozen=True, slots=True)
@@ -526,7 +476,9 @@ class Transport:
     def _watch(self, link: _Link) -> None:
         """Stay until the link ends, one way or the other."""
         while not link.ended.wait(1.0):
-            if not link.alive():
+            if self._stopping.is_set():
+                link.client.disconnect()  # stopped while it was connecting
+            elif not link.alive():
                 link.reason = "the network thread died"
                 log.error("%s; connecting anew", link.reason)
                 break

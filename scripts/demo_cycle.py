@@ -18,7 +18,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from hwsync.transport import BrokerUrl, Delivery, Signal, Subscribed, Subscription, Transport
+from hwsync.address import BrokerUrl
+from hwsync.transport import Delivery, Signal, Subscribed, Subscription, Transport
 
 USER: Final = "demo"
 PROGRAM: Final = "import platform\nprint(6 * 7, 'by Python', platform.python_version())\n"

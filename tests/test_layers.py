@@ -24,18 +24,23 @@ PACKAGE = CHECKOUT / "hwsync"
 # What each layer may import of hwsync, besides itself and the package's own name (its version).
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "protocol": frozenset(),
-    "transport": frozenset({"protocol"}),
+    "address": frozenset({"protocol"}),
+    "paths": frozenset({"protocol"}),
+    "transport": frozenset({"protocol", "address"}),
     "runner": frozenset({"protocol"}),
     "broker": frozenset({"protocol"}),
     "logs": frozenset(),
-    "coordinator": frozenset({"protocol", "transport", "runner", "logs"}),
-    "device": frozenset({"protocol", "transport", "runner", "logs"}),
-    "client": frozenset({"protocol", "transport", "runner"}),
+    "coordinator": frozenset({"protocol", "address", "transport", "runner", "logs"}),
+    "device": frozenset({"protocol", "address", "paths", "transport", "runner", "logs"}),
+    "client": frozenset({"protocol", "address", "transport", "runner"}),
     "cli": frozenset(
-        {"protocol", "transport", "runner", "broker", "coordinator", "device", "client", "logs"}
+        {
+            *("protocol", "address", "paths", "transport", "runner", "broker"),
+            *("coordinator", "device", "client", "logs"),
+        }
     ),
     "testing": frozenset(
-        {"protocol", "transport", "runner", "broker", "coordinator", "device", "client"}
+        {"protocol", "address", "transport", "runner", "broker", "coordinator", "device", "client"}
     ),
     "micropython": frozenset(),
     "__main__": frozenset({"cli"}),

@@ -141,4 +141,5 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadConfig(f"cannot read {path}: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise BadConfig(f"cannot read {path}: {why}") from None

@@ -72,7 +72,8 @@ def _read(path: Path) -> BrokerConfig:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadConfig(f"cannot read {path}: {error}", "name another file") from None
+        why = getattr(error, "strerror", None) or error
+        raise BadConfig(f"cannot read {path}: {why}", "name another file") from None
     config = BrokerConfig(str(path))
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()

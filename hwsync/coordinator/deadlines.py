@@ -1,7 +1,6 @@
 """When what is due: deadlines on a clock that runs only while connected, and repetitions.
 
-Both are heaps of moments that may be out of date; the record says whether one still holds, so
-nothing is ever removed but at its time.
+A moment stays on its agenda until what follows from it is saved and another is set.
 """
 
 from __future__ import annotations
@@ -9,8 +8,11 @@ from __future__ import annotations
 import heapq
 import random
 from dataclasses import dataclass, field
+from typing import Final
 
 from hwsync.protocol import limits
+
+SPARE: Final = 64  # entries out of date that an agenda keeps before it sorts them out
 
 
 @dataclass(slots=True)
@@ -48,24 +50,40 @@ class ConnectedClock:
 
 @dataclass(slots=True)
 class Agenda:
-    """Users by the moment at which something is to be done for them."""
+    """At most one moment for each user."""
 
-    _heap: list[tuple[float, str]] = field(default_factory=list)
+    _moments: dict[str, float] = field(default_factory=dict)
+    _heap: list[tuple[float, str]] = field(default_factory=list)  # some out of date
 
-    def add(self, moment: float, user: str) -> None:
-        """Look at this user at that moment."""
-        heapq.heappush(self._heap, (moment, user))
+    def set(self, user: str, moment: float | None) -> None:
+        """Look at this user at that moment, and at no other; None: at none."""
+        if moment is None:
+            self._moments.pop(user, None)
+        elif self._moments.get(user) != moment:
+            self._moments[user] = moment
+            heapq.heappush(self._heap, (moment, user))
+        if len(self._heap) > 2 * len(self._moments) + SPARE:
+            self._heap = [(at, name) for name, at in self._moments.items()]
+            heapq.heapify(self._heap)
 
     def nearest(self) -> float | None:
         """The earliest moment."""
+        while self._heap and self._moments.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def passed(self, moment: float) -> list[str]:
-        """The users whose moment has come; they are taken off."""
-        users: list[str] = []
-        while self._heap and self._heap[0][0] <= moment:
-            users.append(heapq.heappop(self._heap)[1])
-        return users
+        """The users whose moment has come, the earliest first; they stay until they are set anew.
+
+        So what could not be saved is not forgotten.
+        """
+        users: dict[str, float] = {}
+        while (nearest := self.nearest()) is not None and nearest <= moment:
+            at, user = heapq.heappop(self._heap)
+            users[user] = at
+        for user, at in users.items():
+            heapq.heappush(self._heap, (at, user))
+        return list(users)
 
 
 def backoff(attempt: int, dice: random.Random) -> float:

@@ -11,16 +11,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from hwsync.address import BrokerUrl
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.store import Store
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.topics import INBOUND, Kind, Topics
-from hwsync.transport import BrokerUrl, Signal, Subscribed, Subscription, Transport
+from hwsync.transport import Signal, Subscribed, Subscription, Transport
 
 log = logging.getLogger("hwsync.coordinator")
 
 CLIENT_ID: Final = "hwsync-coordinator"
 BATCH: Final = 500  # messages in one transaction: more gain nothing and delay the first answer
+LONGEST_WAIT_S: Final = 3_600.0  # any number that a queue accepts
 STOP_S: Final = 5.0  # for what is still under way when it is stopped
 
 
@@ -53,7 +55,7 @@ def serve(
     ]
     transport = Transport(
         url,
-        CLIENT_ID,
+        topics.client_id(CLIENT_ID),
         on_signal=inbox.put,
         subscriptions=subscriptions,
         clean_session=clean_session,
@@ -91,7 +93,7 @@ def _drain(inbox: queue.SimpleQueue[Signal | None], timeout: float | None) -> li
     """All that waits, up to ``BATCH``; at least one, unless the time is over."""
     items: list[Signal | None] = []
     with suppress(queue.Empty):
-        items.append(inbox.get(timeout=timeout))
+        items.append(inbox.get(timeout=None if timeout is None else min(timeout, LONGEST_WAIT_S)))
         while len(items) < BATCH:
             items.append(inbox.get_nowait())
     return items

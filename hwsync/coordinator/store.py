@@ -85,6 +85,7 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
+        path = path.resolve()  # the lock and SQLite's own files stand beside the real one
         self.path = path
         self._lock = _lock(path)
         self._database = SqliteDatabase(str(path), pragmas=PRAGMAS)
@@ -172,6 +173,7 @@ class Reader:
     """The database read by another process, at any time. Raises ``DatabaseError``, ``NotFound``."""
 
     def __init__(self, path: Path) -> None:
+        path = path.resolve()
         if not path.exists():
             raise DatabaseError(
                 f"there is no database {path}",
@@ -180,13 +182,12 @@ class Reader:
         # Without a -wal file nobody writes; then a reader that may not make one reads as it is.
         mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
         try:
-            self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
+            self._connection = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True)
             (owner,) = self._connection.execute("PRAGMA application_id").fetchone()
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         except sqlite3.Error as error:
-            raise DatabaseError(
-                f"cannot read the database {path}: {error}", "is this its owner or group?"
-            ) from None
+            raise _unreadable(path, error) from None
+        self._path = path
         if owner != APPLICATION_ID or version != SCHEMA:
             self.close()
             raise DatabaseError(
@@ -206,30 +207,35 @@ class Reader:
 
     def history(self, user: str) -> Iterator[dict[str, Any]]:
         """Transitions and refused messages of a user, in order of time. Raises ``NotFound``."""
-        rows = [*self._read(Transition, user), *self._read(RefusedMessage, user)]
+        try:
+            rows = [*self._read(Transition, user), *self._read(RefusedMessage, user)]
+            total = self._connection.execute(
+                f'SELECT total FROM "{_name(RefusedCount)}" WHERE user = ?', (user,)
+            ).fetchone()
+        except sqlite3.Error as error:
+            raise _unreadable(self._path, error) from None
         if not rows:
             raise NotFound(f"nothing is recorded of {user}", "hwsync status lists the users")
         rows.sort(key=lambda row: row["time"])
         yield from rows
-        total = self._connection.execute(
-            f'SELECT total FROM "{_name(RefusedCount)}" WHERE user = ?', (user,)
-        ).fetchone()
         if total and total[0] > limits.REFUSED_ROWS:
             yield {"user": user, "refused": total[0], "kept": limits.REFUSED_ROWS}
 
     def show(self, user: str, id: str) -> dict[str, Any]:
         """Everything of one command, with its rows of the log. Raises ``NotFound``."""
-        command = _command(self._connection, user, id)
+        try:
+            command = _command(self._connection, user, id)
+            row = _one(
+                self._connection, f'SELECT state, id FROM "{_name(HwStatus)}" WHERE user = ?', user
+            )
+            rows = [*self._read(Transition, user), *self._read(RefusedMessage, user)]
+        except sqlite3.Error as error:
+            raise _unreadable(self._path, error) from None
         if command is None:
             raise NotFound(f"{user} has no command {id}", f"hwsync history {user} lists them")
-        row = _one(
-            self._connection, f'SELECT state, id FROM "{_name(HwStatus)}" WHERE user = ?', user
-        )
         state = State(row["state"]) if row and row["id"] == id else State.REST
         shown = result_json(command, state)
-        shown["history"] = [
-            entry for entry in self._read(Transition, user) if entry["id"] == id
-        ] + [entry for entry in self._read(RefusedMessage, user) if entry["id"] == id]
+        shown["history"] = [entry for entry in rows if entry["id"] == id]
         return shown
 
     def _read(self, model: type[Model], user: str) -> Iterator[dict[str, Any]]:
@@ -237,6 +243,13 @@ class Reader:
         for row in _rows(self._connection, sql, user):
             payload = row.pop("payload")
             yield {**row, "payload": bytes(payload).decode(errors="replace")}
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> DatabaseError:
+    return DatabaseError(
+        f"cannot read the database {path}: {error}",
+        "is it damaged, or not readable for this account?",
+    )
 
 
 def _name(model: type[Model]) -> str:

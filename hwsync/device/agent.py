@@ -15,7 +15,7 @@ from hwsync import __version__
 from hwsync.device.journal import Entry, Journal, Stage
 from hwsync.protocol import limits
 from hwsync.protocol.errors import JournalError
-from hwsync.protocol.record import Account, Outcome, Ran
+from hwsync.protocol.record import RAN_BY_OUTCOME, Account, Outcome, Ran
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import (
     Envelope,
@@ -130,7 +130,7 @@ class Agent:
                 self._journal.finished(entry.id, account, self._outside.wall())
             else:
                 self._waiting = entry
-        self._journal.prune(self._outside.wall())
+        self._prune()
 
     # -- the network ---------------------------------------------------------------------------
 
@@ -144,7 +144,11 @@ class Agent:
         self._results.begin()
 
     def received(self, topic: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
-        """A message; it is acknowledged once what must outlive us is on disk."""
+        """A message; it is acknowledged once what must outlive us is on disk.
+
+        What could not be kept is acknowledged too: an envelope is sent again while its command
+        waits, a status at each change; unacknowledged ones would fill the broker's window.
+        """
         _, kind = self._topics.split(topic)
         try:
             if kind is Kind.COMMAND:
@@ -156,8 +160,9 @@ class Agent:
                 if status is not None:
                     self._heard_status(status)
         except JournalError as error:
-            log.error("%s; the message is not acknowledged and comes again", error)
-            return
+            log.error("%s; what this message said is not kept, it comes again", error)
+        except Exception:
+            log.exception("hwsync failed on a message on %s; this is a bug", topic)
         acknowledge()
 
     def _heard_envelope(self, envelope: Envelope) -> None:
@@ -197,11 +202,17 @@ class Agent:
             if journal == self._journal.name and self._unsaved_id != id:
                 entry = self._journal.get(id)
                 if entry and entry.account and not entry.settled:
-                    self._journal.settle(id, self._outside.wall())
+                    self._settle(id)
         if self._running:
             self._heard_while_running(self._running, status)
         elif self._waiting and status.order >= self._waiting.order:
             self._heard_while_waiting(self._waiting, status)
+
+    def _settle(self, id: str) -> None:
+        try:
+            self._journal.settle(id, self._outside.wall())
+        except JournalError as error:
+            log.error("%s; the result is sent again until that can be written", error)
 
     @property
     def _unsaved_id(self) -> str:
@@ -260,7 +271,7 @@ class Agent:
     def run_ended(self, end: RunEnd) -> None:
         """The run is over."""
         outcome, reason = Outcome(end.outcome), end.reason
-        ran = Ran.YES if end.began else Ran.NO
+        ran = RAN_BY_OUTCOME.get(outcome) or (Ran.YES if end.began else Ran.NO)
         if outcome is Outcome.CANCELLED and self._stopping and end.began and not self._cancelling:
             outcome, ran, reason = Outcome.INTERRUPTED, Ran.MAYBE, "the device was stopped"
         self._finish(
@@ -303,11 +314,11 @@ class Agent:
     # -- saying it -----------------------------------------------------------------------------
 
     def _answer(self, id: str) -> None:
+        self._results.begin()
+        self._heartbeat()
         entry = self._journal.get(id)
         if entry:
             self._send_result(entry)
-        self._results.begin()
-        self._heartbeat()
 
     def _send_collected(self) -> None:
         if self._waiting:
@@ -341,11 +352,11 @@ class Agent:
         self._heartbeat_at = self._outside.monotonic() + limits.HEARTBEAT_S
 
     def tick(self) -> float:
-        """Do what is due; seconds until the next."""
+        """Do what is due; seconds until the next. Raises ``JournalError``."""
         now = self._outside.monotonic()
         if self._heartbeat_at <= now:
             self._heartbeat()
-            self._journal.prune(self._outside.wall())
+            self._prune()
         if self._collect.is_due():
             self._send_collected()
             self._collect.again()
@@ -359,6 +370,12 @@ class Agent:
             self._results.begin()
         times = (self._heartbeat_at, self._collect.at, self._results.at)
         return max(0.0, min(at for at in times if at is not None) - now)
+
+    def _prune(self) -> None:
+        try:
+            self._journal.prune(self._outside.wall())
+        except JournalError as error:
+            log.error("%s; old entries stay", error)
 
     def stopping(self) -> None:
         """A clean stop begins: end the run; ``run_ended`` still comes."""

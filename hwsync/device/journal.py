@@ -79,7 +79,7 @@ def machine_id() -> str:
 
 
 class Journal:
-    """The journal in ``folder``. Raises ``JournalError`` when in use or damaged."""
+    """The journal in ``folder``. Every method raises ``JournalError``: in use, full, damaged."""
 
     def __init__(self, folder: Path, *, machine: str | None = None) -> None:
         machine = machine_id() if machine is None else machine
@@ -203,12 +203,15 @@ class Journal:
             raise JournalError(f"the journal cannot be written: {error}") from None
 
     def _entries(self, where: str, *values: object) -> list[Entry]:
-        rows = self._db.execute(
-            "select id, state, envelope, closing_epoch, closing_seq, run_group, account, settled "
-            f"from entries where {where} order by rowid",
-            values,
-        ).fetchall()
-        return [_entry(row) for row in rows]
+        try:
+            rows = self._db.execute(
+                "select id, state, envelope, closing_epoch, closing_seq, run_group, account, "
+                f"settled from entries where {where} order by rowid",
+                values,
+            ).fetchall()
+            return [_entry(row) for row in rows]
+        except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
+            raise JournalError(f"the journal cannot be read: {error}") from None
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:

@@ -14,18 +14,26 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from hwsync import __version__, logs
+from hwsync.address import broker_address
 from hwsync.device.agent import Agent
 from hwsync.device.journal import Journal
+from hwsync.paths import state_directory
 from hwsync.protocol import limits
-from hwsync.protocol.errors import HwsyncError, UsageError
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.errors import HwsyncError, JournalError, UsageError
+from hwsync.protocol.topics import DEFAULT_ROOT, Kind, Topics
 from hwsync.protocol.wire import encode_heartbeat
 from hwsync.runner import ColdRunner, Group, Job, StopSwitch, end_group
-from hwsync.transport import BrokerUrl, Delivery, Subscribed, Subscription, Transport, Will
+from hwsync.transport import Delivery, Subscribed, Subscription, Transport, Will
 
 log = logging.getLogger("hwsync.device")
+
+STOP_S: Final = 10.0  # for a program to end when the daemon is stopped; it is killed at once
+STOP_LOOK_S: Final = 0.2  # meanwhile, between two looks whether it has
+LONGEST_WAIT_S: Final = 60.0
+JOURNAL_AGAIN_S: Final = 1.0  # after a journal that could not be read
 
 
 class _Outside:
@@ -96,34 +104,36 @@ class _Outside:
 def _serve(options: argparse.Namespace) -> None:
     user = options.user
     if not limits.is_user(user):
-        raise UsageError(f"{user!r} is no user's name", "choose one with --user")
+        raise UsageError(
+            f"{user!r} is no user's name ({limits.USER_FORM})", "choose one with --user"
+        )
     if os.geteuid() == 0 and not options.allow_root:
-        raise UsageError("started as root: programs could do anything", "or give --allow-root")
+        raise UsageError(
+            "started as root: every program sent here would run as root",
+            "start it as an ordinary user, or allow it with --allow-root",
+        )
     low, high = limits.TIMEOUT_S
     if options.max_timeout is not None and not low <= options.max_timeout <= high:
         raise UsageError(f"--max-timeout must be {low:g} to {high:g} seconds")
-    if options.broker and BrokerUrl.parse(options.broker).password is not None:
-        raise UsageError("a password in --broker is seen by all", "use HWSYNC_BROKER")
-    default = os.environ.get("HWSYNC_BROKER", "mqtt://127.0.0.1:1883")
-    url = BrokerUrl.parse(options.broker or default)
-    if options.credentials:
-        try:
-            lines = options.credentials.read_text(encoding="utf-8").splitlines()
-            url = url.with_credentials(lines[0], lines[1])
-        except (OSError, ValueError, IndexError):
-            raise UsageError(f"{options.credentials} lacks two lines: user, password") from None
-    home = Path.home() / ".local/state/hwsync" / f"device-{user}"
-    state = options.state_dir or Path(os.environ.get("STATE_DIRECTORY") or home)
-    topics = Topics(options.root)
+    url = broker_address(options.broker, options.credentials)
+    state = options.state_dir or state_directory("--state-dir", f"device-{user}")
+    topics = Topics(options.root or os.environ.get("HWSYNC_ROOT") or DEFAULT_ROOT)
+    directory = options.directory or state / "work"
     journal = Journal(state)
-    outside = _Outside(options.directory or state / "work")
-    (options.directory or state / "work").mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"programs cannot run in {directory}: {error.strerror}",
+            "name a folder with --directory",
+        ) from None
+    outside = _Outside(directory)
     agent = Agent(user, topics, journal, outside, max_timeout=options.max_timeout)
     will = encode_heartbeat(online=False, journal=journal.name, boot=journal.boot)
     outside.agent = agent
     outside.transport = transport = Transport(
         url,
-        f"hwsync-device-{user}",
+        topics.client_id(f"hwsync-device-{user}"),
         on_signal=outside.inbox.put,
         subscriptions=[Subscription(topics.of(user, k)) for k in (Kind.COMMAND, Kind.STATUS)],
         will=Will(topics.of(user, Kind.HEARTBEAT), will),
@@ -143,18 +153,31 @@ def _loop(agent: Agent, inbox: queue.SimpleQueue[object], transport: Transport) 
     end: float | None = None  # seconds, monotonic: a stop waits for the run, but not for ever
     while end is None or (agent.running and time.monotonic() < end):
         try:
-            item = inbox.get(timeout=min(agent.tick(), 60.0 if end is None else 0.2))
+            item = inbox.get(timeout=_wait(agent, LONGEST_WAIT_S if end is None else STOP_LOOK_S))
         except queue.Empty:
             continue
         if item is None:
-            end = time.monotonic() + 10.0
+            end = end or time.monotonic() + STOP_S  # a second signal gives no more time
             agent.stopping()
-        elif isinstance(item, Subscribed):
-            agent.connected()
-        elif isinstance(item, Delivery):
-            agent.received(item.topic, item.payload, _ack(transport, item))
-        elif callable(item):
-            item()
+            continue
+        try:
+            if isinstance(item, Subscribed):
+                agent.connected()
+            elif isinstance(item, Delivery):
+                agent.received(item.topic, item.payload, _ack(transport, item))
+            elif callable(item):
+                item()
+        except JournalError as error:
+            log.error("%s", error)
+
+
+def _wait(agent: Agent, longest: float) -> float:
+    """Do what is due; seconds until there is more to do."""
+    try:
+        return min(agent.tick(), longest)
+    except JournalError as error:
+        log.error("%s; trying again", error)
+        return min(JOURNAL_AGAIN_S, longest)
 
 
 def _ack(transport: Transport, delivery: Delivery) -> Callable[[], None]:
@@ -169,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--user", default=socket.gethostname(), help="this board's name (default: the host's)")
     add("--broker", metavar="URL", help="or HWSYNC_BROKER; default mqtt://127.0.0.1:1883")
-    add("--root", default=os.environ.get("HWSYNC_ROOT", "hw"), help="of the topics; or HWSYNC_ROOT")
+    add("--root", help="of the topics, default hw; or HWSYNC_ROOT")
     state = "for the journal; default $STATE_DIRECTORY, else ~/.local/state/hwsync/device-USER"
     add("--state-dir", type=Path, metavar="DIR", help=state)
     add("--credentials", type=Path, metavar="FILE", help="two lines: user, password")

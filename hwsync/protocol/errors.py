@@ -20,8 +20,9 @@ modules print them; nobody shows a traceback to a person.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class Code(StrEnum):
@@ -54,7 +55,10 @@ class HwsyncError(Exception):
 
 
 class Refused(HwsyncError):
-    """A message that the protocol refuses; ``id`` and ``journal``: the message's, if readable."""
+    """A message that the protocol refuses; ``id`` and ``journal``: the message's, if readable.
+
+    ``heard``: the whole error as the coordinator published it, where an operator heard it.
+    """
 
     def __init__(
         self,
@@ -64,11 +68,13 @@ class Refused(HwsyncError):
         *,
         id: str | None = None,
         journal: str | None = None,
+        heard: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message, hint)
         self.code = code
         self.id = id
         self.journal = journal
+        self.heard = heard
 
 
 class NotFound(HwsyncError):

@@ -10,6 +10,8 @@ import json
 import math
 from typing import Any, Final
 
+MAX_INT: Final = 2**53
+
 
 def _finite(text: str) -> float:
     value = float(text)
@@ -42,6 +44,11 @@ def dumps(value: object) -> str:
         return _ENCODER.encode(value)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def is_count(value: object) -> bool:
+    """Whether this is a whole number from 0 that JSON and SQLite keep exactly everywhere."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_INT
 
 
 def size(text: str) -> int:

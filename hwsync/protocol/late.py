@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hwsync.protocol import limits
+from hwsync.protocol.analysis import OUTCOME, outcome_line
 from hwsync.protocol.effects import Decision, Effect, Entry, PublishError, PublishStatus
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (
@@ -169,6 +170,9 @@ def _late_result(record: Record, event: Returned, known: Command, moment: Moment
         return _kept(record, event, heard, moment, "agrees: it did not run")
     if said is Ran.YES or held or (said is Ran.MAYBE and account.ran is Ran.NO):
         changed = replace(heard, account=event.account, answered_by=event.journal)
+        if known.analyser == OUTCOME and known.analysis == outcome_line(account):
+            # The coordinator's own line about the assumed end: it must not contradict the record.
+            changed = replace(changed, analysis=outcome_line(event.account))
         note = f"corrected from {account.outcome}, ran {account.ran}"
         return _kept(record, event, changed, moment, note)
     return _refused_result(record, event, known, moment, _not_granted(known))

@@ -23,6 +23,8 @@ MAX_STATUS: Final = 1024 * KIB  # of JSON; longer texts are cut in the status on
 TIMEOUT_S: Final = (0.1, 86_400.0)
 EXPIRES_S: Final = (1.0, 2_592_000.0)  # or 0: no limit
 GRACE_S: Final = (1.0, 3_600.0)
+SETTLE_S: Final = (0.0, 3_600.0)
+ANALYSIS_WITHIN_S: Final = (0.1, 2_592_000.0)  # or 0: no limit
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_EXPIRES_S: Final = 300.0
@@ -44,6 +46,8 @@ REFUSED_PAYLOAD: Final = KIB
 
 USER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+USER_FORM: Final = "1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit"
+ID_FORM: Final = "1 to 64 of A-Z a-z 0-9 . _ : -"
 
 
 def is_user(text: object) -> bool:

@@ -27,12 +27,11 @@ from hwsync.protocol.events import (
     ResetAsked,
     Returned,
 )
-from hwsync.protocol.jsons import cut, dumps, loads, size
+from hwsync.protocol.jsons import MAX_INT, cut, dumps, is_count, loads, size
 from hwsync.protocol.record import RAN_BY_OUTCOME, Account, Outcome, Ran, Request
 from hwsync.protocol.topics import Kind, Topics
 
 LATER: Final = "this version of hwsync does not have it"
-_ID_FORM: Final = "1 to 64 of the characters A-Z a-z 0-9 . _ : -"
 _DEVICE_OUTCOMES: Final = frozenset(Outcome) - {Outcome.EXPIRED, Outcome.LOST}
 _REQUEST_KEYS: Final = frozenset(
     [
@@ -63,9 +62,9 @@ def read(message: Message, topics: Topics) -> Event | HeartbeatHeard | Ignored:
         raise Refused(
             Code.BAD_USER,
             f"{user[:80]!r} is no user's name",
-            "1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit",
+            limits.USER_FORM,
         )
-    if not message.retain:
+    if not message.retain or kind is Kind.HEARTBEAT:
         return reader(message.payload)
     if not message.payload:
         return Ignored("an empty retained message clears one")
@@ -82,7 +81,7 @@ def read(message: Message, topics: Topics) -> Event | HeartbeatHeard | Ignored:
         if error.id is None:
             raise refusal from None
         raise
-    if isinstance(event, (HeartbeatHeard, Ignored)) or event.id is not None:
+    if isinstance(event, HeartbeatHeard | Ignored) or event.id is not None:
         return event
     raise refusal
 
@@ -145,10 +144,10 @@ class _Fields:
 
     def ident(self, key: str) -> str:
         if key not in self.obj:
-            raise self.refuse(Code.BAD_PAYLOAD, f"the key {key!r} is missing", _ID_FORM)
+            raise self.refuse(Code.BAD_PAYLOAD, f"the key {key!r} is missing", limits.ID_FORM)
         value = self.obj[key]
         if not limits.is_id(value):
-            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} is no valid id", _ID_FORM)
+            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} is no valid id", limits.ID_FORM)
         return str(value)
 
     def text(self, key: str, default: str = "", limit: int = limits.MAX_MESSAGE) -> str:
@@ -204,9 +203,6 @@ def _is_number(value: object) -> bool:
         and not isinstance(value, bool)
         and (isinstance(value, int) or math.isfinite(value))
     )
-
-
-_MAX_INT: Final = 2**53  # what every JSON reader keeps exactly
 
 
 def _request(payload: bytes) -> Requested | Ignored:
@@ -306,7 +302,7 @@ def _collected(payload: bytes) -> Collected:
 
 
 def _boot(fields: _Fields) -> int:
-    boot = fields.integer("boot", _MAX_INT)
+    boot = fields.integer("boot", MAX_INT)
     if boot is None or boot < 0:
         raise fields.refuse(Code.BAD_PAYLOAD, "'boot' must be a whole number from 0")
     return boot
@@ -435,14 +431,10 @@ def _heartbeat(payload: bytes) -> HeartbeatHeard | Ignored:
         raise fields.refuse(Code.BAD_PAYLOAD, "'online' must be true or false")
     seen = fields.obj.get("seen")
     if seen is not None:
-        if not isinstance(seen, list) or len(seen) != 2 or not all(map(_is_count, seen)):
+        if not isinstance(seen, list) or len(seen) != 2 or not all(map(is_count, seen)):
             raise fields.refuse(Code.BAD_PAYLOAD, "'seen' must be [epoch, seq]")
         seen = (seen[0], seen[1])
     return HeartbeatHeard(fields.obj["online"], journal, boot, seen)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_INT
 
 
 _Reader = Callable[[bytes], Event | HeartbeatHeard | Ignored]

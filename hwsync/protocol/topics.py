@@ -65,6 +65,13 @@ class Topics:
                 "take a word such as hw, or words joined by /, without + # $",
             )
 
+    def client_id(self, name: str) -> str:
+        """The fixed MQTT client id of ``hwsync-coordinator`` or ``hwsync-device-<user>``.
+
+        Below another root than the usual one it names the root: several labs share one broker.
+        """
+        return name if self.root == DEFAULT_ROOT else f"{name}@{self.root}"
+
     def of(self, user: str, kind: Kind) -> str:
         """The topic of that kind for a user; ``+`` as user makes the filter for all of them."""
         return f"{self.root}/{user}/{kind}"

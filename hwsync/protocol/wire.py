@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwsync.protocol import limits
-from hwsync.protocol.jsons import dumps, loads
+from hwsync.protocol.jsons import dumps, is_count, loads, size
 from hwsync.protocol.record import Account
 
 
@@ -86,6 +86,8 @@ def read_envelope(payload: bytes) -> Envelope | None:
         and _counts(envelope.epoch, envelope.seq)
         and _texts(envelope.program, envelope.stdin, *envelope.args)
         and limits.TIMEOUT_S[0] <= envelope.timeout <= limits.TIMEOUT_S[1]
+        and isinstance(envelope.expires_at, float | int | None)
+        and isinstance(obj["args"], list)
         and obj.get("start") is None
     )
     return envelope if sound else None
@@ -111,16 +113,24 @@ def read_status(payload: bytes) -> Status | None:
         )
     except (KeyError, TypeError, IndexError):
         return None
-    sound = _texts(status.id) and _counts(status.state, status.epoch, status.seq)
+    sound = (
+        _texts(status.id, *(text for pair in status.settled for text in pair))
+        and (status.journal is None or limits.is_id(status.journal))
+        and _counts(status.state, status.epoch, status.seq, *([status.boot] if status.boot else []))
+    )
     return status if sound else None
 
 
 def _texts(*values: object) -> bool:
-    return all(isinstance(value, str) for value in values)
+    """Texts that UTF-8 can carry: half a surrogate pair, which JSON can spell, is none."""
+    try:
+        return all(isinstance(value, str) and size(value) >= 0 for value in values)
+    except ValueError:
+        return False
 
 
 def _counts(*values: object) -> bool:
-    return all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values)
+    return all(is_count(value) for value in values)
 
 
 def encode_request(program: str, **keys: object) -> bytes:

@@ -90,7 +90,8 @@ class ColdRunner:
         of here, and nothing has run then. It is not called when ``stop`` is set before.
         ``on_output(n, "stdout" or "stderr", text)`` gets live pieces, n counting from 0; it is
         called in this thread and must not block: the time limit would wait for it. Raises
-        ``CannotRun`` when the program could not be started; nothing has run then.
+        ``CannotRun`` when the program could not be started; nothing has run then. Once the program
+        is handed over nothing is raised: what fails then makes the outcome ``interrupted``.
         """
         boot = boot_id()
         source = _encoded(job.program, "the program")
@@ -108,7 +109,12 @@ class ColdRunner:
                 on_started(group)
             if group is None or stop.is_set:
                 return run.account("cancelled", "cancelled before it began", None)
-            return run.perform(source, job.timeout)
+            try:
+                return run.perform(source, job.timeout)
+            except Exception as error:
+                # It may have begun, and may have ended in any way: to say more would be a guess.
+                log.exception("lost sight of a program that had been handed over")
+                return run.lost(f"the device lost sight of it: {error}")
 
 
 class _Run:
@@ -217,11 +223,11 @@ class _Run:
 
     def perform(self, source: bytes, timeout: float) -> RunEnd:
         """Hand the program over and serve it to its end, or ``timeout`` seconds."""
-        # The pipe stays open to the end of the session: its closing releases the keeper.
-        self._send(self._program_pipe, struct.pack(">Q", len(source)) + source, lambda: None)
         self._began = True
         self._started = time.time()
         self._started_monotonic = time.monotonic()
+        # The pipe stays open to the end of the session: its closing releases the keeper.
+        self._send(self._program_pipe, struct.pack(">Q", len(source)) + source, lambda: None)
         ended = self._serve(
             lambda: self._end is not None or self._keeper_left, self._started_monotonic + timeout
         )
@@ -240,9 +246,19 @@ class _Run:
             return self.account("error", f"exit code {status}", status)
         return self.account("ok", "", status)
 
+    def lost(self, reason: str) -> RunEnd:
+        """What is to be said where the runner itself failed: what was read until then."""
+        self._duration = time.monotonic() - self._started_monotonic
+        with contextlib.suppress(Exception):
+            self._drain()
+        return self._end_of("interrupted", reason, None)
+
     def account(self, outcome: str, reason: str, exit_code: int | None) -> RunEnd:
         """What is to be said of the run, with everything that is in its pipes now."""
         self._drain()
+        return self._end_of(outcome, reason, exit_code)
+
+    def _end_of(self, outcome: str, reason: str, exit_code: int | None) -> RunEnd:
         stdout, stderr = self._captures["stdout"], self._captures["stderr"]
         self._pieces.add("stdout", stdout.finish())
         self._pieces.add("stderr", stderr.finish())
@@ -266,6 +282,9 @@ class _Run:
         self._stop.detach()
         try:
             self._end_session()
+        except Exception:
+            log.exception("cannot look for what is left of a program")
+        try:
             if self._process is not None:
                 self._release_keeper(self._process)
         finally:

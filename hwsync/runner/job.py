@@ -21,7 +21,7 @@ class Job:
 class RunEnd:
     """How a run ended."""
 
-    outcome: str  # "ok", "error", "timeout", "killed" or "cancelled"
+    outcome: str  # "ok", "error", "timeout", "killed", "cancelled" or "interrupted" (nobody knows)
     reason: str  # one line for people; empty for "ok"
     response: str  # standard output, at most limits.MAX_RESPONSE bytes of UTF-8
     stderr: str  # at most limits.MAX_STDERR bytes of UTF-8

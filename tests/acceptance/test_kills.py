@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
+from hwsync.address import BrokerUrl
 from hwsync.protocol.wire import encode_id, encode_request, read_object
-from hwsync.transport import BrokerUrl, Delivery, Signal, Subscription, Transport
+from hwsync.transport import Delivery, Signal, Subscription, Transport
 from tests.support.brokers import Broker
 from tests.support.processes import Process
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hwsync.address import BrokerUrl
 from hwsync.protocol.topics import Kind
-from hwsync.transport import BrokerUrl, Subscribed, Transport
+from hwsync.transport import Subscribed, Transport
 from tests.support.brokers import Broker
 from tests.support.lab import Lab
 from tests.support.mqtt import Watcher

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from hwsync.address import BrokerUrl
 from hwsync.transport import (
-    BrokerUrl,
     Connected,
     Delivery,
     Disconnected,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import itertools
@@ -20,7 +21,7 @@ import pytest
 
 from hwsync.protocol.errors import CannotRun
 from hwsync.protocol.limits import MAX_RESPONSE, MAX_STDERR
-from hwsync.runner import ColdRunner, Group, Job, RunEnd, StopSwitch, end_group
+from hwsync.runner import ColdRunner, Group, Job, RunEnd, StopSwitch, cold, end_group
 from hwsync.runner.processes import end_session, members, read_process
 from tests.support.waiting import wait_until
 
@@ -297,6 +298,7 @@ def test_a_program_that_did_not_come_whole_never_runs(sent: int, tmp_path: Path)
 def test_the_leftovers_of_a_daemon_that_died_are_ended(tmp_path: Path) -> None:
     program = "import time, subprocess\nsubprocess.Popen(['sleep', '600'])\ntime.sleep(600)"
     daemon = f"""
+import errno
 import gc
 import os
 from hwsync.runner import ColdRunner, Job, StopSwitch
@@ -319,6 +321,27 @@ ColdRunner().run(Job({program!r}, "", (), 600.0), on_started=show,
     assert end_group(group) == 2
     assert members(group.session, group.start_time) == []
     assert end_group(group) == 0
+
+
+@pytest.mark.parametrize("where", ["end_session", "read"])
+def test_a_failure_after_the_handing_over_is_interrupted_never_not_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    witness = tmp_path / "witness"
+
+    def fail(*_: object) -> int:
+        monkeypatch.undo()
+        raise OSError(errno.ENFILE, "Too many open files in system")
+
+    if where == "end_session":
+        monkeypatch.setattr(cold, "end_session", fail)
+    else:
+        monkeypatch.setattr(cold._Run, "_read", lambda *_: fail())
+    end = run(f"open({str(witness)!r}, 'w').close(); print(1, flush=True)")
+    assert (end.outcome, end.began, end.exit_code) == ("interrupted", True, None)
+    assert "Too many open files" in end.reason
+    if where == "end_session":
+        assert witness.exists()
 
 
 @pytest.mark.parametrize(

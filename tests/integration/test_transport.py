@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from hwsync.address import BrokerUrl
 from hwsync.protocol.errors import HwsyncError, TooLarge
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.transport import (
-    BrokerUrl,
     Connected,
     Delivery,
     Disconnected,

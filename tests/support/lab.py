@@ -23,6 +23,7 @@ class Lab:
         self.broker, self.start, self.folder = broker, start, folder
         self.url = f"mqtt://127.0.0.1:{broker.port}"
         self.db = folder / "hwsync.db"
+        self.processes: dict[str, Process] = {}  # the last of each name
 
     def coordinator(self, *options: str) -> Process:
         clean = [] if self.broker.remembers else ["--clean-session"]
@@ -31,14 +32,17 @@ class Lab:
             name="coordinator",
         )
         process.wait_for_log(r"\bready\b")
+        self.processes["coordinator"] = process
         return process
 
     def device(self, user: str = "pi1", folder: str = "device") -> Process:
-        return self.start(
+        process = self.start(
             [*DEVICE, "--user", user, "--broker", self.url, "--state-dir",
              str(self.folder / folder), *AS_ROOT],
             name=folder,
         )  # fmt: skip
+        self.processes[folder] = process
+        return process
 
     def pub(self, kind: str, payload: str | bytes = "", *, retain: bool = False,
             user: str = "pi1") -> None:  # fmt: skip

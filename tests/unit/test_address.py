@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from hwsync.address import BrokerUrl
 from hwsync.protocol.errors import BadUrl
-from hwsync.transport import BrokerUrl
 
 
 @pytest.mark.parametrize(

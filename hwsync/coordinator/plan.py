@@ -1,0 +1,225 @@
+"""One batch of messages, decided: what will be saved, and what is done once it is.
+
+The law: nothing here is saved, published or acknowledged; a plan that is thrown away has changed
+nothing. One message that makes hwsync fail is recorded as refused, and the others are decided.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from hwsync.coordinator.store import FAILURES, Batch, Handled, Store
+from hwsync.protocol import limits
+from hwsync.protocol.analysis import outcome_line
+from hwsync.protocol.effects import Decision, Effect, PublishError, PublishStatus
+from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.events import (
+    Analysed,
+    DeadlinePassed,
+    Event,
+    HeartbeatHeard,
+    Ignored,
+    Message,
+)
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.late import settle_refused
+from hwsync.protocol.machine import Rules, decide, refuse
+from hwsync.protocol.messages import read
+from hwsync.protocol.record import Command, Moment, Record
+from hwsync.protocol.topics import Kind, Topics
+
+log = logging.getLogger("hwsync.coordinator")
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a plan starts from: everything that is saved, and the rules."""
+
+    records: Mapping[str, Record]
+    packets: Mapping[int, Handled]
+    store: Store
+    rules: Rules
+    topics: Topics
+    nonce: Callable[[], str]
+
+
+@dataclass(slots=True)
+class Plan:
+    """One batch while it is decided. ``effects``: by user, in order; bytes are an error's."""
+
+    saved: Saved
+    moment: Moment
+    batch: Batch = field(default_factory=Batch)
+    effects: list[tuple[str, Effect | bytes]] = field(default_factory=list)
+    heartbeats: list[tuple[str, HeartbeatHeard]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def hear(self, message: Message) -> None:
+        """Decide what a message means. Raises ``FAILURES`` where the database cannot be read."""
+        user, _ = self.saved.topics.split(message.topic)
+        try:
+            event = read(message, self.saved.topics)
+        except Refused as refusal:
+            if not self._repeated(user, message, refusal.id):
+                self._unreadable(user, refusal, message)
+            return
+        except Exception:
+            self._poison(user, message)
+            return
+        if isinstance(event, Ignored | HeartbeatHeard):
+            self.counts["ignored"] += isinstance(event, Ignored)
+            if isinstance(event, HeartbeatHeard):
+                self.heartbeats.append((user, event))
+            self._remember(message, True, None)
+        elif not self._repeated(user, message, event.id):
+            self._decide(user, event, message)
+
+    def deadline(self, user: str) -> None:
+        """Decide what follows from the passing of a deadline."""
+        record = self.record(user)
+        if record.current is not None:
+            self._decide(user, DeadlinePassed(record.id), None)
+
+    def analyse(self, user: str, id: str) -> None:
+        """Analyse the outcome of the record's own command, unless somebody did."""
+        command = self.record(user).current
+        if command and command.id == id and command.account and command.analysis is None:
+            self._decide(user, Analysed(outcome_line(command.account), id), None)
+
+    def record(self, user: str) -> Record:
+        """The user's record as this plan leaves it."""
+        return self.batch.records.get(user) or self.saved.records.get(user) or Record(user)
+
+    def _decide(self, user: str, event: Event, message: Message | None) -> None:
+        record = self.record(user)
+        try:
+            known = self._known(record, event.id)
+            nonce = "" if event.id else self.saved.nonce()
+            moment = replace(self.moment, nonce=nonce)
+            decision = decide(record, event, moment, known, self.saved.rules)
+        except FAILURES:
+            raise
+        except Exception:
+            if message is None:
+                raise
+            self._poison(user, message)
+            return
+        self._take(decision, message, event.id)
+        if decision.refused is None:
+            kind = "accepted" if decision.entry and not decision.entry.late else "answered"
+            self.counts["late" if decision.entry and decision.entry.late else kind] += 1
+
+    def _unreadable(self, user: str, refusal: Refused, message: Message) -> None:
+        record = self.record(user)
+        _, kind = self.saved.topics.split(message.topic)
+        valid = limits.is_user(user)
+        if kind is Kind.RESPONSE and valid and refusal.id and refusal.journal:
+            self._take(
+                settle_refused(record, refusal.id, refusal.journal, self.moment, refusal),
+                message,
+                refusal.id,
+            )
+            return
+        known = self._known(record, refusal.id) if valid else None
+        decision = refuse(record, refusal, known)
+        if not valid:
+            decision = Decision(record, effects=decision.effects[:1], refused=refusal)
+        self._take(decision, message, refusal.id)
+
+    def _poison(self, user: str, message: Message) -> None:
+        log.exception("hwsync failed on a message on %s", message.topic, extra={"user": user})
+        refusal = Refused(
+            Code.BAD_PAYLOAD,
+            "hwsync failed on this message; this is a bug of hwsync and stands in its log",
+            "please report it with the payload",
+        )
+        record = self.record(user)
+        error = PublishError(refusal, record.state)
+        self._take(Decision(record, effects=(error,), refused=refusal), message, None)
+
+    def _take(self, decision: Decision, message: Message | None, id: str | None) -> None:
+        """Put one decision into the plan; ``id`` is the one that the message named."""
+        record, refusal = decision.record, decision.refused
+        user = record.user
+        if decision.entry is not None:
+            self.batch.records[user] = record
+            self.batch.log.append((record, decision.entry, message))
+            if record.current is not None:
+                self.batch.commands[user, record.id] = record.current
+        if decision.command is not None:
+            self.batch.commands[user, decision.command.id] = decision.command
+        error: bytes | None = None
+        for effect in decision.effects:
+            if isinstance(effect, PublishError):
+                error = _error_json(effect, message)
+                self.effects.append((user, error))
+            else:
+                self.effects.append((user, effect))
+        if refusal is not None and message is not None:
+            self._refused(record, refusal, message)
+        if message is not None:
+            self._remember(message, id is not None, error)
+
+    def _refused(self, record: Record, refusal: Refused, message: Message) -> None:
+        valid = limits.is_user(record.user)
+        state = record.state if valid else None
+        owner = record.user if valid else ""
+        self.batch.refused.append((owner, self.moment.wall, refusal, message, state))
+        self.counts[f"refused_{refusal.code}"] += 1
+
+    def _remember(self, message: Message, named: bool, error: bytes | None) -> None:
+        """Keep what a message without an id was: the broker may send it again.
+
+        Any other message that takes over the packet identifier ends that.
+        """
+        if not message.mid:
+            return
+        if not named:
+            digest = hashlib.sha256(message.payload).digest()
+            self.batch.packets[message.mid] = Handled(message.topic, digest, error)
+        elif message.mid in self.saved.packets or message.mid in self.batch.packets:
+            self.batch.packets[message.mid] = None
+
+    def _repeated(self, user: str, message: Message, id: str | None) -> bool:
+        """Whether the broker sent a handled message without an id again; it is answered again."""
+        if not message.dup or id is not None:
+            return False
+        handled = self.batch.packets.get(message.mid)
+        if handled is None and not self.batch.forget_packets:
+            handled = self.saved.packets.get(message.mid)
+        digest = hashlib.sha256(message.payload).digest()
+        if handled is None or (handled.topic, handled.digest) != (message.topic, digest):
+            return False
+        self.counts["duplicates"] += 1
+        if handled.error is not None:
+            self.effects.append((user, handled.error))
+        if limits.is_user(user):
+            self.effects.append((user, PublishStatus(self.record(user))))
+        return True
+
+    def _known(self, record: Record, id: str | None) -> Command | None:
+        if id is None:
+            return None
+        if record.current is not None and record.current.id == id:
+            return record.current
+        changed = self.batch.commands.get((record.user, id))
+        return changed or self.saved.store.command(record.user, id)
+
+
+def _error_json(effect: PublishError, message: Message | None) -> bytes:
+    refusal = effect.refusal
+    return dumps(
+        {
+            "error": refusal.code,
+            "message": refusal.message,
+            "hint": refusal.hint,
+            "topic": message.topic if message else "",
+            "id": refusal.id,
+            "journal": refusal.journal,
+            "state": int(effect.state),
+        }
+    ).encode()
