@@ -9,16 +9,25 @@ from __future__ import annotations
 import queue
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
+from hwsync.address import BrokerUrl
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, NoBroker, NoCoordinator, Refused
+from hwsync.protocol.record import (
+    Command,
+    Record,
+    Request,
+    State,
+    result_json,
+    status_json,
+)
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import encode_id, read_object
 from hwsync.transport import (
-    BrokerUrl,
     Delivery,
     Disconnected,
     Signal,
@@ -33,6 +42,16 @@ QUIET_S: Final = 0.3  # retained messages come at once: after such a pause there
 
 Json = dict[str, Any]
 
+_CODES: Final = {str(code): code for code in Code}
+_KEYS: Final[defaultdict[Kind, frozenset[str]]] = defaultdict(
+    frozenset,
+    {
+        Kind.STATUS: frozenset(status_json(Record(""))),
+        Kind.RESULT: frozenset(result_json(Command("", "", Request("")), State.REST)),
+        Kind.ERROR: frozenset({"error", "message", "hint", "topic", "id", "journal"}),
+    },
+)
+
 
 def fresh_id() -> str:
     """An id for a command of the command line."""
@@ -45,6 +64,7 @@ class Operator:
     def __init__(self, url: BrokerUrl, topics: Topics, user: str, *, live: bool = False) -> None:
         self.url, self.topics, self.user = url, topics, user
         self._inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+        self._early: list[Signal] = []  # heard before the subscription was confirmed
         kinds = [Kind.STATUS, Kind.ERROR, Kind.HEARTBEAT, *([Kind.OUTPUT] if live else [])]
         filters = [
             Subscription(topics.of(user, kind), int(kind is not Kind.OUTPUT)) for kind in kinds
@@ -67,9 +87,12 @@ class Operator:
                 break
             if isinstance(signal, Subscribed):
                 return self
+            if isinstance(signal, Delivery):
+                self._early.append(signal)
             if isinstance(signal, Disconnected):
                 reason = signal.reason
-                break
+                if not signal.was_connected:
+                    break  # one that let us in and dropped us is tried again
         self._transport.stop(0.0)
         raise NoBroker(
             f"no broker answers at {self.url}: {reason}", "start one, or name it with --broker"
@@ -85,18 +108,26 @@ class Operator:
         self._transport.publish(self.topics.of(self.user, kind), payload)
 
     def hear(self, seconds: float) -> Iterator[tuple[str, Kind, Json]]:
-        """(user, kind, JSON) of what comes within that time; empty objects for cleared ones."""
+        """(user, kind, JSON) of what comes within that time; empty objects for cleared ones.
+
+        What lacks a key of the protocol is no coordinator's, and is passed over.
+        """
         limit = time.monotonic() + seconds
         while True:
             try:
-                signal = self._inbox.get(timeout=max(limit - time.monotonic(), 0.0))
+                signal = (
+                    self._early.pop(0)
+                    if self._early
+                    else self._inbox.get(timeout=max(limit - time.monotonic(), 0.0))
+                )
             except queue.Empty:
                 return
             if isinstance(signal, Delivery):
                 self._transport.acknowledge(signal)
                 user, kind = self.topics.split(signal.topic)
-                if kind is not None:
-                    yield user, kind, read_object(signal.payload) or {}
+                fields = read_object(signal.payload) or {}
+                if kind is not None and (not signal.payload or _KEYS[kind] <= fields.keys()):
+                    yield user, kind, fields
 
     def ask(
         self,
@@ -104,15 +135,23 @@ class Operator:
         payload: bytes,
         answer: Callable[[Kind, Json], bool],
         *,
+        then_query: str | None = None,
         waiting: Callable[[], None] = lambda: None,
     ) -> tuple[Kind, Json]:
-        """Repeat a message until something is its answer. Raises ``NoCoordinator``."""
+        """Repeat a message until something is its answer. Raises ``NoCoordinator``.
+
+        An error that refuses another message is never offered to ``answer``. ``then_query``: an id
+        that is queried after each try; the coordinator answers in order, so its ``result`` stands
+        behind whatever the message brought.
+        """
         limit = time.monotonic() + ANSWER_S
         pause = limits.REPEAT_FIRST_S
         while time.monotonic() < limit:
             self.publish(kind, payload)
+            if then_query is not None:
+                self.publish(Kind.QUERY, encode_id(then_query))
             for _, heard, fields in self.hear(min(pause, limit - time.monotonic())):
-                if answer(heard, fields):
+                if not self.is_foreign(kind, heard, fields) and answer(heard, fields):
                     return heard, fields
             waiting()
             pause = min(2 * pause, limits.REPEAT_MAX_S)
@@ -121,25 +160,70 @@ class Operator:
             "start one: hwsync coordinator",
         )
 
-    def query(self, id: str | None = None) -> Json:
-        """The record, or with an id the whole of that command. Raises ``Refused``."""
-        wanted = Kind.STATUS if id is None else Kind.RESULT
-        kind, fields = self.ask(
-            Kind.QUERY,
-            encode_id(id),
-            lambda kind, fields: (
-                (kind is wanted and (id is None or fields.get("id") == id))
-                or (kind is Kind.ERROR and id is not None and fields.get("id") == id)
-            ),
-        )
-        return raise_refused(kind, fields)
+    def is_foreign(self, kind: Kind, heard: Kind, fields: Json) -> bool:
+        """Whether this is an error, but of a message on another topic than ``kind``'s."""
+        return heard is Kind.ERROR and fields.get("topic") != self.topics.of(self.user, kind)
+
+    def tell(
+        self,
+        kind: Kind,
+        payload: bytes,
+        id: str,
+        *,
+        heard: Callable[[Kind, Json], None] = lambda _, __: None,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> Json:
+        """Send a message that names an id until it is answered; raises ``Refused``.
+
+        The status, where the id is the record's own; else that command's result. ``heard`` sees
+        everything that comes meanwhile.
+        """
+        status: Json = {}
+
+        def answer(kind: Kind, fields: Json) -> bool:
+            heard(kind, fields)
+            if fields.get("id") != id:
+                return False
+            if kind is Kind.STATUS:
+                status.update(fields)
+            return kind in (Kind.RESULT, Kind.ERROR)
+
+        answered, fields = self.ask(kind, payload, answer, then_query=id, waiting=waiting)
+        fields = raise_refused(answered, fields)
+        return status or fields
+
+    def query(self, id: str) -> Json:
+        """The whole of that command, as on ``result/<id>``. Raises ``Refused``."""
+
+        def answer(kind: Kind, fields: Json) -> bool:
+            return kind in (Kind.RESULT, Kind.ERROR) and fields.get("id") == id
+
+        return raise_refused(*self.ask(Kind.QUERY, encode_id(id), answer))
+
+    def record(self, waiting: Callable[[], None] = lambda: None) -> Json:
+        """The user's status, from a coordinator that answers now.
+
+        A retained status may be all that is left of one that has gone: its id is queried too.
+        """
+        _, first = self.ask(Kind.QUERY, b"", lambda kind, _: kind is Kind.STATUS, waiting=waiting)
+        if not first["id"]:
+            return first
+        latest = [first]
+
+        def answer(kind: Kind, fields: Json) -> bool:
+            if kind is Kind.STATUS:
+                latest.append(fields)
+            return kind in (Kind.RESULT, Kind.ERROR) and fields.get("id") == first["id"]
+
+        self.ask(Kind.QUERY, encode_id(first["id"]), answer, waiting=waiting)
+        return latest[-1]
 
 
 def raise_refused(kind: Kind, fields: Json) -> Json:
     """The fields. Raises ``Refused`` where they are an error's."""
     if kind is Kind.ERROR:
         raise Refused(
-            Code(fields["error"]), fields["message"], fields["hint"],
-            id=fields["id"], journal=fields["journal"],
+            _CODES.get(fields["error"], Code.NOT_ALLOWED), fields["message"], fields["hint"],
+            id=fields["id"], journal=fields["journal"], heard=fields,
         )  # fmt: skip
     return fields

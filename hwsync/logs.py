@@ -49,7 +49,7 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def setup(component: str, verbose: bool = False) -> None:
+def setup(component: str, verbose: bool = False, level: int = logging.INFO) -> None:
     """Send the log of this process to stderr; ``verbose`` adds DEBUG and tracebacks."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter(component, tracebacks=verbose))
@@ -57,5 +57,5 @@ def setup(component: str, verbose: bool = False) -> None:
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    root.setLevel(logging.DEBUG if verbose else level)
     logging.raiseExceptions = False  # a closed stderr must not end a daemon with a traceback

@@ -11,15 +11,58 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
+from hwsync.address import BrokerUrl, broker_address
+from hwsync.paths import state_directory
 from hwsync.protocol.errors import HwsyncError, Refused, UsageError
 from hwsync.protocol.jsons import dumps
+from hwsync.protocol.limits import ID_FORM, USER_FORM, is_id, is_user
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
-from hwsync.transport import BrokerUrl
 
-DEFAULT_BROKER: Final = "mqtt://127.0.0.1:1883"
 _NAMES: Final = ("broker", "root", "as_json", "credentials")
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def user_name(text: str) -> str:
+    """For an argument: a user's name, refused here, before anybody waits for its answer."""
+    if not is_user(text):
+        raise click.BadParameter(f"{text!r} is no user's name: {USER_FORM}")
+    return text
+
+
+def seconds(limit: tuple[float, float], *, zero: bool = False) -> Callable[[str], float]:
+    """For an option: seconds within a limit of the protocol, or 0 where ``zero``."""
+    low, high = limit
+
+    def convert(text: str | float) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is no number of seconds") from None
+        if not (low <= value <= high or (zero and value == 0)):
+            also = "0 or " if zero else ""
+            raise click.BadParameter(f"{text} is not {also}{low:g} to {high:g} seconds")
+        return value
+
+    return convert
+
+
+def read_text(name: str) -> str:
+    """A file's text, ``-``: standard input's. Raises ``UsageError``."""
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return data.decode()
+    except OSError as error:
+        raise UsageError(f"cannot read {name}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name} is not UTF-8 (byte {error.start})") from None
+
+
+def command_id(text: str) -> str:
+    """For an argument: a command's id."""
+    if not is_id(text):
+        raise click.BadParameter(f"{text!r} is no id: {ID_FORM}")
+    return text
 
 
 @dataclass(slots=True)
@@ -38,29 +81,12 @@ class Settings:
     @property
     def url(self) -> BrokerUrl:
         """The broker. Raises ``BadUrl``, ``UsageError``."""
-        url = BrokerUrl.parse(self.broker or os.environ.get("HWSYNC_BROKER") or DEFAULT_BROKER)
-        if self.broker and url.password is not None:
-            raise UsageError(
-                "a password in --broker is seen by everybody on this machine",
-                "set HWSYNC_BROKER, or name a file with --credentials",
-            )
-        if self.credentials is None:
-            return url
-        try:
-            lines = self.credentials.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read {self.credentials}: {error}") from None
-        if len(lines) < 2 or not lines[0].strip():
-            raise UsageError(
-                f"{self.credentials} is no credentials file", "two lines: user, password"
-            )
-        return url.with_credentials(lines[0].strip(), lines[1].strip())
+        return broker_address(self.broker, self.credentials)
 
 
 def default_database() -> Path:
     """``$STATE_DIRECTORY/hwsync.db``, else below the home directory."""
-    state = os.environ.get("STATE_DIRECTORY")
-    return Path(state if state else Path.home() / ".local/state/hwsync") / "hwsync.db"
+    return state_directory("--db") / "hwsync.db"
 
 
 def common(command: F) -> F:
@@ -88,19 +114,14 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Any
     return value
 
 
-def fail(error: HwsyncError, settings: Settings) -> NoReturn:
-    """Say what was wrong and what to do, and end with the error's exit code."""
+def fail(error: HwsyncError, settings: Settings, code: int | None = None) -> NoReturn:
+    """Say what was wrong and what to do, and end with ``code``, else the error's exit code."""
     if settings.as_json:
-        refused = isinstance(error, Refused)
-        code = error.code if isinstance(error, Refused) else type(error).__name__
-        id = error.id if isinstance(error, Refused) else None
-        click.echo(
-            dumps({"error": code, "message": error.message, "hint": error.hint, "id": id})
-            if refused
-            else dumps({"error": code, "message": error.message, "hint": error.hint})
-        )
+        said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+        heard = error.heard if isinstance(error, Refused) else None
+        click.echo(dumps(heard or said))
     else:
         click.echo(f"hwsync: {error.message}", err=True)
         if error.hint:
             click.echo(f"  {error.hint}", err=True)
-    sys.exit(error.exit_code)
+    sys.exit(error.exit_code if code is None else code)

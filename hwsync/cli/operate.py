@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 import click
 
-from hwsync.cli.common import Settings, common
-from hwsync.client import QUIET_S, Json, Operator, raise_refused
+from hwsync.cli.common import Settings, command_id, common, read_text, user_name
+from hwsync.client import QUIET_S, Json, Operator
 from hwsync.logs import escape
 from hwsync.protocol import limits
-from hwsync.protocol.errors import NotFound
+from hwsync.protocol.errors import NotFound, UsageError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
@@ -25,14 +25,14 @@ SHOWN: Final = ("id", "command", "hw_command", "hw_response", "stderr", "outcome
 
 @click.command()
 @common
-@click.argument("user", required=False)
+@click.argument("user", type=user_name, required=False)
 @click.option("--watch", is_flag=True, help="Print every change until Ctrl-C.")
 @click.pass_obj
 def status(settings: Settings, user: str | None, watch: bool) -> None:
     """The record of USER, or of everybody."""
     with Operator(settings.url, settings.topics, user or "+") as operator:
         if user is not None:
-            record = operator.query()
+            record = operator.record()
             if record["seq"] == 0:
                 raise NotFound(
                     f"nothing is recorded of {user}",
@@ -41,10 +41,11 @@ def status(settings: Settings, user: str | None, watch: bool) -> None:
             click.echo(dumps(record) if settings.as_json else _whole(record))
         else:
             _table(operator, settings)
-        while watch:
-            for name, kind, fields in operator.hear(1.0):
-                if kind is Kind.STATUS and fields:
-                    click.echo(dumps(fields) if settings.as_json else _line(name, fields, None))
+        with suppress(KeyboardInterrupt):
+            while watch:
+                for name, kind, fields in operator.hear(1.0):
+                    if kind is Kind.STATUS and fields:
+                        click.echo(dumps(fields) if settings.as_json else _line(name, fields, None))
 
 
 def _table(operator: Operator, settings: Settings) -> None:
@@ -97,70 +98,58 @@ def _whole(record: Json) -> str:
 
 @click.command()
 @common
-@click.argument("user")
+@click.argument("user", type=user_name)
 @click.argument("text")
-@click.option("--id", metavar="ID", help="The command; without it the current one.")
+@click.option(
+    "--id", type=command_id, metavar="ID", help="The command; without it the current one."
+)
 @click.pass_obj
 def analyse(settings: Settings, user: str, text: str, id: str | None) -> None:
     """Give TEXT (- reads it from standard input) as the analysis of USER's result."""
-    words = sys.stdin.read() if text == "-" else text
+    words = read_text("-") if text == "-" else text
     with Operator(settings.url, settings.topics, user) as operator:
         id = id or _current(operator, user)
-        _ask(settings, operator, Kind.ANALYSIS, encode_analysis(words, id), id)
+        _tell(settings, operator, Kind.ANALYSIS, encode_analysis(words, id), id)
 
 
 @click.command()
 @common
-@click.argument("user")
-@click.argument("id", required=False)
-@click.option("--id", "named", metavar="ID", help="The same as ID.")
+@click.argument("user", type=user_name)
+@click.argument("id", type=command_id, required=False)
+@click.option("--id", "named", type=command_id, metavar="ID", help="The same as ID.")
 @click.pass_obj
 def cancel(settings: Settings, user: str, id: str | None, named: str | None) -> None:
     """Cancel USER's command ID, or the current one."""
+    if id and named and id != named:
+        raise UsageError(f"two ids: {id} and {named}", "name one")
     with Operator(settings.url, settings.topics, user) as operator:
         id = id or named or _current(operator, user)
-        _ask(settings, operator, Kind.CANCEL, encode_id(id), id)
+        _tell(settings, operator, Kind.CANCEL, encode_id(id), id)
 
 
 @click.command()
 @common
-@click.argument("user")
-@click.option("--id", metavar="ID", help="Only if this is the current command.")
+@click.argument("user", type=user_name)
+@click.option("--id", type=command_id, metavar="ID", help="Only if this is the current command.")
 @click.pass_obj
 def reset(settings: Settings, user: str, id: str | None) -> None:
     """Bring USER's record to rest, whatever runs."""
     with Operator(settings.url, settings.topics, user) as operator:
         id = id or _current(operator, user)
-        _ask(settings, operator, Kind.RESET, encode_id(id), id)
+        _tell(settings, operator, Kind.RESET, encode_id(id), id)
 
 
 def _current(operator: Operator, user: str) -> str:
     """The id of the present command: named, a repetition is safe."""
-    record = operator.query()
+    record = operator.record()
     if not record["id"]:
         raise NotFound(f"{user} has no command", f"hwsync run {user} FILE gives it one")
     return str(record["id"])
 
 
-def _ask(settings: Settings, operator: Operator, kind: Kind, payload: bytes, id: str) -> None:
-    """Ask until it is answered; print the record, or raise what refused it."""
-    before = operator.query()
-
-    def answer(heard: Kind, fields: Json) -> bool:
-        if fields.get("id") != id:
-            return False
-        return heard in (Kind.ERROR, Kind.RESULT) or (
-            heard is Kind.STATUS and fields["seq"] >= before["seq"]
-        )
-
-    heard, fields = operator.ask(kind, payload, answer)
-    if heard is not Kind.ERROR:
-        for _, later, more in operator.hear(QUIET_S):
-            if more.get("id") == id and later is Kind.ERROR:
-                heard, fields = later, more
-            elif more.get("id") == id and later in (Kind.STATUS, Kind.RESULT):
-                fields = more
-    fields = raise_refused(heard, fields)
+def _tell(settings: Settings, operator: Operator, kind: Kind, payload: bytes, id: str) -> None:
+    """Send it until it is answered; print the record, or raise what refused it."""
+    fields = operator.tell(kind, payload, id)
     click.echo(dumps(fields) if settings.as_json else _line(operator.user, fields, None))
 
 

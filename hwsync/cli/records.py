@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hwsync.cli.common import Settings, common, default_database
+from hwsync.cli.common import Settings, command_id, common, default_database, user_name
 from hwsync.coordinator.store import Reader
 from hwsync.logs import escape
 from hwsync.protocol.jsons import dumps
@@ -21,7 +21,7 @@ DATABASE = click.option(
 @click.command()
 @common
 @DATABASE
-@click.argument("user")
+@click.argument("user", type=user_name)
 @click.pass_obj
 def history(settings: Settings, db: Path | None, user: str) -> None:
     """Every change of USER's record, and every refused message."""
@@ -33,8 +33,8 @@ def history(settings: Settings, db: Path | None, user: str) -> None:
 @click.command()
 @common
 @DATABASE
-@click.argument("user")
-@click.argument("id")
+@click.argument("user", type=user_name)
+@click.argument("id", type=command_id)
 @click.pass_obj
 def show(settings: Settings, db: Path | None, user: str, id: str) -> None:
     """Everything of USER's command ID."""

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from hwsync.cli.common import F, Settings, common
-from hwsync.client import Json, Operator, fresh_id, raise_refused
+from hwsync.cli.common import F, Settings, command_id, common, fail, read_text, seconds, user_name
+from hwsync.client import ANSWER_S, Json, Operator, fresh_id, raise_refused
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import MANUAL, OUTCOME
-from hwsync.protocol.errors import UsageError
-from hwsync.protocol.jsons import dumps, loads
+from hwsync.protocol.errors import Code, NoCoordinator, Refused, TooLarge, UsageError
+from hwsync.protocol.jsons import dumps, loads, size
+from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire import encode_analysis, encode_id, encode_request
 
 LOOK_AGAIN_S: Final = 5.0  # a query while nothing is heard: a status may have been lost
+TICK_S: Final = 0.5  # between two looks at the clock
 NOT_RUN: Final = 125
 CODES: Final = {"ok": 0, "timeout": 124, "cancelled": 130}
 
@@ -35,18 +37,20 @@ def exit_code(end: Json) -> int:
 
 
 class Streams:
-    """Live pieces as they come, the final text whole: nothing twice, nothing left out."""
+    """Live pieces of one command as they come, the final text whole: nothing twice or left out."""
 
-    def __init__(self, write: Callable[[str, str], None]) -> None:
+    def __init__(self, id: str, write: Callable[[str, str], None]) -> None:
+        self._id = id
         self._write = write
         self._next = 0
         self._printed = {"stdout": "", "stderr": ""}
 
-    def piece(self, fields: Json) -> None:
-        """Print a piece, if none before it was missed."""
+    def hear(self, kind: Kind, fields: Json) -> None:
+        """Print a piece, if this is one and none before it was missed."""
         stream, text = fields.get("stream"), fields.get("text")
         if (
-            fields.get("n") != self._next
+            kind is not Kind.OUTPUT
+            or (fields.get("id"), fields.get("n")) != (self._id, self._next)
             or stream not in self._printed
             or not isinstance(text, str)
         ):
@@ -73,18 +77,19 @@ def _write(stream: str, text: str) -> None:
 
 def program_options(command: F) -> F:
     """The arguments of ``run`` and ``send``."""
-    seconds = click.FloatRange
     options = [
-        click.argument("user"),
+        click.argument("user", type=user_name),
         click.argument("file", required=False),
         click.argument("args", nargs=-1),
         click.option("-c", "code", metavar="CODE", help="The program itself."),
-        click.option("--id", metavar="ID", help="The command's id; the same id runs once."),
-        click.option("--timeout", type=seconds(*limits.TIMEOUT_S), help="Seconds of run time."),
-        click.option("--expires", type=seconds(0.0, limits.EXPIRES_S[1]),
-                     help="Seconds until it must be collected; 0: no limit."),
-        click.option("--grace", type=seconds(*limits.GRACE_S),
-                     help="Seconds past the timeout until it is lost."),
+        click.option("--id", type=command_id, metavar="ID",
+                     help="The command's id; the same id runs once."),
+        click.option("--timeout", type=seconds(limits.TIMEOUT_S), metavar="SECONDS",
+                     help="Run time.  [default: 10]"),
+        click.option("--expires", type=seconds(limits.EXPIRES_S, zero=True), metavar="SECONDS",
+                     help="Until it must be collected; 0: no limit.  [default: 300]"),
+        click.option("--grace", type=seconds(limits.GRACE_S), metavar="SECONDS",
+                     help="Past the timeout, until it is lost.  [default: 30]"),
         click.option("--stdin", "stdin", metavar="FILE", help="Standard input; - is this one's."),
         click.option("--arg", "more", multiple=True, help="An argument of the program."),
         click.option("--meta", metavar="JSON", help="Kept with the command."),
@@ -103,30 +108,25 @@ def _request(analysis: str, **given: Any) -> tuple[str, bytes]:
         raise UsageError("no program", "name a FILE, - for standard input, or -c CODE")
     if file == "-" and given["stdin"] == "-":
         raise UsageError("standard input cannot be the program and its input", "name a file")
+    program = read_text(file) if code is None else code
+    try:
+        size(program + "".join([*args, *given["more"]]))
+    except ValueError:
+        raise UsageError("the program or its arguments are not UTF-8") from None
     keys: Json = {"id": given["id"] or fresh_id(), "analysis": analysis}
     keys |= {k: given[k] for k in ("timeout", "expires", "grace") if given[k] is not None}
     keys["args"] = [*args, *given["more"]]
     if given["stdin"] is not None:
-        keys["stdin"] = _text(given["stdin"])
+        keys["stdin"] = read_text(given["stdin"])
     if given["meta"] is not None:
         try:
             keys["meta"] = loads(given["meta"])
         except ValueError as error:
             raise UsageError(f"--meta is no JSON: {error}") from None
-    return keys["id"], encode_request(_text(file) if code is None else code, **keys)
+    return keys["id"], encode_request(program, **keys)
 
 
-def _text(name: str) -> str:
-    try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        return data.decode()
-    except OSError as error:
-        raise UsageError(f"cannot read {name}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name} is not UTF-8 (byte {error.start})") from None
-
-
-@click.command(context_settings={"ignore_unknown_options": False})
+@click.command()
 @common
 @program_options
 @click.pass_obj
@@ -134,7 +134,7 @@ def send(settings: Settings, /, user: str, **given: Any) -> None:
     """Ask for a program to run on USER; print its id as soon as it is acknowledged."""
     id, request = _request(OUTCOME, **given)
     with Operator(settings.url, settings.topics, user) as operator:
-        fields = _acknowledged(operator, id, request, lambda: None)
+        fields = operator.tell(Kind.REQUEST, request, id)
     click.echo(dumps(fields) if settings.as_json else id)
 
 
@@ -155,27 +155,13 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     """
     by_hand = no_analysis or analysis is not None
     id, request = _request(MANUAL if by_hand else OUTCOME, **given)
-    streams = Streams((lambda *_: None) if settings.as_json else _write)
-    waiting = _Waiting(user)
-    with Operator(settings.url, settings.topics, user, live=True) as operator:
-        try:
-            _acknowledged(operator, id, request, waiting.tick, streams)
-            end = _follow(operator, id, waiting, streams)
-        except KeyboardInterrupt:
-            click.echo(f"\nhwsync: cancelling {id}; Ctrl-C again leaves", err=True)
-            operator.publish(Kind.CANCEL, encode_id(id))
-            end = _follow(operator, id, waiting, streams, cancel=True)
-        waiting.clear()
-        if analysis is not None and end["state"] == 3:
-            operator.ask(
-                Kind.ANALYSIS,
-                encode_analysis(analysis, id),
-                lambda _, fields: fields.get("id") == id and fields.get("server_analysis") != "",
-            )
-            end = operator.query(id)
-        if end["truncated"] or not end["hw_response"]:
-            end = operator.query(id)
-    streams.finish(end)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character
+    try:
+        end = _run(settings, user, id, request, analysis, by_hand)
+    except (Refused, TooLarge) as error:
+        fail(error, settings, NOT_RUN)
     if settings.as_json:
         click.echo(dumps(end))
     elif end["outcome"] not in ("ok", "error"):
@@ -185,62 +171,98 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     sys.exit(exit_code(end))
 
 
+def _run(settings: Settings, user: str, id: str, request: bytes, analysis: str | None,
+         by_hand: bool) -> Json:  # fmt: skip
+    """Ask, show the output, analyse where that was asked for; the command's end."""
+    waiting = _Waiting(user)
+
+    def write(stream: str, text: str) -> None:
+        waiting.end()
+        if not settings.as_json:
+            _write(stream, text)
+
+    streams = Streams(id, write)
+    with Operator(settings.url, settings.topics, user, live=True) as operator:
+        # With an analyser it has ended at rest: then the next command is not refused as busy.
+        last = State.RETURNED if by_hand else State.REST
+        try:
+            operator.tell(Kind.REQUEST, request, id, heard=streams.hear, waiting=waiting.tick)
+            end = _follow(operator, id, waiting, streams, last)
+        except KeyboardInterrupt:
+            click.echo(f"\nhwsync: cancelling {id}; Ctrl-C again leaves", err=True)
+            end = _follow(operator, id, waiting, streams, last, ask=Kind.CANCEL)
+        waiting.end()
+        if analysis is not None and end["state"] == State.RETURNED:
+            end = _analysed(operator, id, analysis)
+        if end["truncated"]:
+            # A status is cut sooner than a result.
+            whole = operator.query(id)
+            end |= {name: whole[name] for name in end.keys() & whole.keys()}
+    streams.finish(end)
+    return end
+
+
 class _Waiting:
-    """One line that says for how long it waits; on a terminal only."""
+    """One line that says for how long it waits, until there is output; on a terminal only."""
 
     def __init__(self, user: str) -> None:
         self._user, self._began, self._shown = user, time.monotonic(), False
+        self._wanted = sys.stderr.isatty()
 
     def tick(self) -> None:
-        if sys.stderr.isatty():
+        if self._wanted:
             seconds = time.monotonic() - self._began
             sys.stderr.write(f"\rwaiting for {self._user} … {seconds:.0f} s ")
             sys.stderr.flush()
             self._shown = True
 
-    def clear(self) -> None:
+    def end(self) -> None:
+        self._wanted = False
         if self._shown:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
             self._shown = False
 
 
-def _acknowledged(
-    operator: Operator, id: str, request: bytes, waiting: Callable[[], None],
-    streams: Streams | None = None,
-) -> Json:  # fmt: skip
-    """Repeat the request until a status, a result or an error names its id."""
-
-    def answer(kind: Kind, fields: Json) -> bool:
-        if kind is Kind.OUTPUT and streams is not None and fields.get("id") == id:
-            streams.piece(fields)
-        return kind in (Kind.STATUS, Kind.RESULT, Kind.ERROR) and fields.get("id") == id
-
-    kind, fields = operator.ask(Kind.REQUEST, request, answer, waiting=waiting)
-    if kind is not Kind.ERROR and fields["outcome"] is not None and streams is not None:
-        operator.publish(Kind.QUERY, encode_id(id))
-    return raise_refused(kind, fields)
-
-
 def _follow(
-    operator: Operator, id: str, waiting: _Waiting, streams: Streams, *, cancel: bool = False
-) -> Json:
-    """Until the command has ended; its end."""
-    asked = time.monotonic()
-    operator.publish(Kind.QUERY, encode_id(id))
+    operator: Operator, id: str, waiting: _Waiting, streams: Streams, last: State,
+    *, ask: Kind = Kind.QUERY,
+) -> Json:  # fmt: skip
+    """Until the command has ended and its record is at rest, or in ``last``; its end.
+
+    Raises ``NoCoordinator`` after ``ANSWER_S`` seconds without an answer.
+    """
+    asked, heard = -LOOK_AGAIN_S, time.monotonic()
     while True:
-        for _, kind, fields in operator.hear(0.5):
-            if fields.get("id") != id:
+        now = time.monotonic()
+        if now - heard > ANSWER_S:
+            raise NoCoordinator(
+                f"the coordinator has not answered for {ANSWER_S:g} s; the command {id} goes on",
+                f"on the coordinator's machine hwsync show {operator.user} {id} tells its end",
+            )
+        if now - asked > LOOK_AGAIN_S:
+            asked = now
+            operator.publish(ask, encode_id(id))
+        for _, kind, fields in operator.hear(TICK_S):
+            if fields.get("id") != id or operator.is_foreign(ask, kind, fields):
                 continue
-            if kind is Kind.OUTPUT:
-                waiting.clear()
-                streams.piece(fields)
-            elif kind in (Kind.STATUS, Kind.RESULT) and fields["outcome"] is not None:
-                return fields
+            streams.hear(kind, fields)
+            if kind is Kind.ERROR and fields["error"] == Code.NOT_CURRENT:
+                raise_refused(kind, fields)  # it is not, or no longer, known there
+            elif kind in (Kind.STATUS, Kind.RESULT):
+                heard = time.monotonic()
+                if fields["outcome"] is not None and fields["state"] in (State.REST, last):
+                    return fields
         waiting.tick()
-        if time.monotonic() - asked > LOOK_AGAIN_S:
-            asked = time.monotonic()
-            operator.publish(Kind.CANCEL if cancel else Kind.QUERY, encode_id(id))
+
+
+def _analysed(operator: Operator, id: str, analysis: str) -> Json:
+    """Publish the analysis; the command's end then. One that came first stays, and it is said."""
+    try:
+        return operator.tell(Kind.ANALYSIS, encode_analysis(analysis, id), id)
+    except Refused as refusal:
+        click.echo(f"hwsync: the analysis was refused: {refusal.message}", err=True)
+        return operator.query(id)
 
 
 COMMANDS = (run, send)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from hwsync import logs
-from hwsync.cli.common import Settings, common, default_database
+from hwsync.cli.common import Settings, common, default_database, seconds
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
 
@@ -24,17 +24,19 @@ from hwsync.protocol.analysis import ANALYSERS, MANUAL
 )
 @click.option(
     "--settle",
-    type=click.FloatRange(0.0, 3600.0),
+    metavar="SECONDS",
+    type=seconds(limits.SETTLE_S),
     default=limits.DEFAULT_SETTLE_S,
     show_default=True,
-    help="Seconds after a connect in which no deadline fires.",
+    help="After a connect no deadline fires for so long.",
 )
 @click.option(
     "--analysis-within",
-    type=click.FloatRange(0.0),
+    type=seconds(limits.ANALYSIS_WITHIN_S, zero=True),
+    metavar="SECONDS",
     show_default=True,
     default=limits.DEFAULT_ANALYSIS_WITHIN_S,
-    help="Seconds that state 3 waits for its analysis; 0: for ever.",
+    help="State 3 waits so long for its analysis; 0: for ever.",
 )
 @click.option("--clean-session", is_flag=True, help="Keep no session at the broker (for amqtt).")
 @click.pass_obj

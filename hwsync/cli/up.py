@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import shutil
@@ -16,17 +15,16 @@ from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import IO, Final
-from urllib.parse import quote
 
 import click
 
+from hwsync.address import BrokerUrl
 from hwsync.cli.common import Settings, common, default_database
 from hwsync.client import Operator
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
 from hwsync.protocol.errors import HwsyncError, NoBroker
 from hwsync.protocol.limits import is_user
 from hwsync.transport import (
-    BrokerUrl,
     Connected,
     Delivery,
     Disconnected,
@@ -53,12 +51,12 @@ LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 def up(settings: Settings, user: str | None, db: Path | None, analysis: str, allow_root: bool,
        lan: bool) -> None:  # fmt: skip
     """Start broker, coordinator and a device on this machine; Ctrl-C ends them all."""
-    user = user or socket.gethostname().split(".")[0]
+    user = user or socket.gethostname()
     if not is_user(user):
         raise HwsyncError(f"{user!r} is no user's name", "name this device with --user")
-    ended: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.put(None))
+    ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     parts: list[_Part] = []
     try:
         url, topics, database = settings.url, settings.topics, db or default_database()
@@ -66,7 +64,7 @@ def up(settings: Settings, user: str | None, db: Path | None, analysis: str, all
         say(f"broker: {version} at {url}")
         _lacks(url, version)
         here = [sys.executable, "-m"]
-        where = {"HWSYNC_BROKER": _with_login(url), "HWSYNC_ROOT": topics.root}
+        where = {"HWSYNC_BROKER": url.with_login, "HWSYNC_ROOT": topics.root}
         command = [*here, "hwsync.cli", "coordinator", "--db", str(database)]
         command += ["--analysis", analysis, *(["--clean-session"] if protocol == 4 else [])]
         parts.append(_Part("coordinator", command, ended, where))
@@ -81,16 +79,26 @@ def up(settings: Settings, user: str | None, db: Path | None, analysis: str, all
             _tell_lan(url)
         # Before its first subscription the coordinator hears nothing: it is ready when it answers.
         with Operator(url, topics, user) as operator:
-            operator.query()
+            operator.record(lambda: _all_live(parts))
         say(f"ready; try:  hwsync run {user} -c 'print(6*7)'   (Ctrl-C here ends everything)")
-        name = ended.get()
-        if name is not None:
-            raise HwsyncError(f"the {name} ended by itself, see above", "everything else is ended")
+        ended.get()
+        _all_live(parts)
+    except KeyboardInterrupt:
+        say("ending")
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         for part in reversed(parts):
             part.stop()
+
+
+def _all_live(parts: list[_Part]) -> None:
+    """Raises ``HwsyncError`` that names a part which has ended."""
+    for part in parts:
+        if not part.running:
+            raise HwsyncError(
+                f"the {part.name} ended by itself, see above", "everything else is ended"
+            )
 
 
 def say(text: str) -> None:
@@ -101,13 +109,16 @@ def say(text: str) -> None:
 class _Part:
     """A process whose lines are shown under its name."""
 
-    def __init__(self, name: str, command: list[str], ended: queue.SimpleQueue[str | None],
+    def __init__(self, name: str, command: list[str], ended: queue.SimpleQueue[str],
                  variables: dict[str, str]) -> None:  # fmt: skip
         self.name = name
         self._ended = ended
         # A session of its own: Ctrl-C reaches this process alone, which ends the others in order.
+        # Where this process is killed outright, the kernel ends them.
+        setpriv = shutil.which("setpriv")
+        guard = [setpriv, "--pdeathsig", "TERM"] if setpriv else []
         self._process = subprocess.Popen(
-            command,
+            [*guard, *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -137,18 +148,8 @@ class _Part:
             self._process.wait()
 
 
-def _with_login(url: BrokerUrl) -> str:
-    """The address for a child's environment, which others cannot read."""
-    if url.username is None:
-        return str(url)
-    login = quote(url.username, safe="") + (
-        "" if url.password is None else ":" + quote(url.password, safe="")
-    )
-    return str(url).replace("://", f"://{login}@", 1)
-
-
 def _broker(url: BrokerUrl, lan: bool, state: Path, parts: list[_Part],
-            ended: queue.SimpleQueue[str | None]) -> tuple[str, int]:  # fmt: skip
+            ended: queue.SimpleQueue[str]) -> tuple[str, int]:  # fmt: skip
     """(what the broker calls itself, MQTT version): the reachable one, else one of ours."""
     found = _look(url)
     if found is not None:
@@ -204,40 +205,29 @@ def _look(url: BrokerUrl) -> tuple[str, int] | None:
         url, f"hwsync-up-{os.getpid()}", on_signal=inbox.put,
         subscriptions=[Subscription("$SYS/broker/version", 0)], prefer_v5=True,
     )  # fmt: skip
-    with _Quiet():
-        transport.start()
-        protocol, limit = 0, time.monotonic() + START_S
-        try:
-            while (left := limit - time.monotonic()) > 0:
-                heard = inbox.get(timeout=left)
-                if isinstance(heard, Connected):
-                    protocol = heard.protocol
-                elif isinstance(heard, Subscribed):
-                    limit = min(limit, time.monotonic() + 1.0)
-                elif isinstance(heard, Delivery):
-                    return heard.payload.decode(errors="replace"), protocol
-                elif isinstance(heard, Disconnected):
-                    if "refused the connection" in heard.reason:
-                        raise NoBroker(f"{url}: {heard.reason}", "see --credentials")
+    transport.start()
+    protocol, limit = 0, time.monotonic() + START_S
+    try:
+        while (left := limit - time.monotonic()) > 0:
+            heard = inbox.get(timeout=left)
+            if isinstance(heard, Connected):
+                protocol = heard.protocol
+            elif isinstance(heard, Subscribed):
+                limit = min(limit, time.monotonic() + 1.0)
+            elif isinstance(heard, Delivery):
+                return heard.payload.decode(errors="replace"), protocol
+            elif isinstance(heard, Disconnected):
+                if "refused the connection" in heard.reason:
+                    raise NoBroker(f"{url}: {heard.reason}", "see --credentials")
+                if not heard.was_connected:
                     return None
-        except queue.Empty:
-            pass
-        finally:
-            transport.stop(0.0)
+    except queue.Empty:
+        pass
+    finally:
+        transport.stop(0.0)
     if not protocol:
         return None
     return "amqtt" if protocol == 4 else "a broker that does not say its name", protocol
-
-
-class _Quiet:
-    """Looking for a broker is no news."""
-
-    def __enter__(self) -> None:
-        self._logger = logging.getLogger("hwsync.transport")
-        self._logger.disabled = True
-
-    def __exit__(self, *_: object) -> None:
-        self._logger.disabled = False
 
 
 def _lacks(url: BrokerUrl, version: str) -> None:
@@ -250,7 +240,7 @@ def _lacks(url: BrokerUrl, version: str) -> None:
         url, f"hwsync-up-ping-{os.getpid()}", on_signal=inbox.put,
         subscriptions=[Subscription(topic)],
     )  # fmt: skip
-    with _Quiet(), suppress(queue.Empty):
+    with suppress(queue.Empty):
         transport.start()
         times: list[float] = []
         sent = 0.0

@@ -1,0 +1,335 @@
+"""The commands as a person or a script uses them: exit codes, streams, JSON, errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.brokers import MosquittoBroker
+from tests.support.lab import HWSYNC, Lab
+from tests.support.mqtt import Watcher
+from tests.support.ports import free_port
+from tests.support.processes import Process
+from tests.support.waiting import wait_until
+
+TIME_S = 40.0  # for a command that waits for a coordinator that is not there
+
+
+@pytest.fixture
+def bare(mosquitto: MosquittoBroker, start: Callable[..., Process], tmp_path: Path) -> Lab:
+    """A broker and a coordinator, no device."""
+    lab = Lab(mosquitto, start, tmp_path)
+    lab.coordinator("--settle", "0")
+    return lab
+
+
+@pytest.fixture
+def lab(bare: Lab, watch: Callable[..., Watcher]) -> Lab:
+    """With a device that is there."""
+    bare.device()
+    watch(bare.broker, "hw/pi1/heartbeat").wait_for(lambda message: True, what="the device")
+    return bare
+
+
+def ended(process: Process, code: int, timeout: float = 20.0) -> Process:
+    assert process.wait(timeout) == code, process.account()
+    assert "Traceback" not in process.stdout + process.stderr
+    assert "this is a bug" not in process.stderr
+    return process
+
+
+def one(process: Process) -> dict[str, Any]:
+    """The one JSON object that it printed."""
+    fields: dict[str, Any] = json.loads(process.stdout)
+    return fields
+
+
+# run
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "exit_code"),
+    [
+        ("print(1)", [], 0),
+        ("import sys; sys.exit(3)", [], 3),
+        ("raise SystemExit('no')", [], 1),
+        ("import time\nwhile True: time.sleep(9)", ["--timeout", "0.3"], 124),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", [], 143),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", [], 137),
+    ],
+)
+def test_run_ends_with_the_programs_exit_code(
+    lab: Lab, code: str, options: list[str], exit_code: int
+) -> None:
+    ended(lab.cli("run", "pi1", "-c", code, *options), exit_code)
+
+
+def test_run_takes_files_arguments_and_input(lab: Lab, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import sys\nprint(sys.argv[1:], sys.stdin.read(), 'é')\n")
+    given = tmp_path / "input"
+    given.write_text("from a file")
+    run = lab.cli("run", "pi1", str(program), "a", "b c", "--stdin", str(given))
+    assert ended(run, 0).stdout == "['a', 'b c'] from a file é\n"
+    piped = [*HWSYNC, "run", "pi1", "-", "--arg", "x"]
+    run = lab.start(piped, stdin=b"import sys; print(sys.argv)", name="piped",
+                    variables={"HWSYNC_BROKER": lab.url})  # fmt: skip
+    assert ended(run, 0).stdout == "['-', 'x']\n"
+    run = lab.start([*HWSYNC, "run", "pi1", "-c", "print(input())", "--stdin", "-"], stdin=b"typed",
+                    name="typed", variables={"HWSYNC_BROKER": lab.url})  # fmt: skip
+    assert ended(run, 0).stdout == "typed\n"
+
+
+def test_run_shows_output_while_the_program_runs_and_all_of_it_at_the_end(
+    lab: Lab, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    code = (
+        "import os, sys, time\nprint('first', flush=True)\n"
+        f"while not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+        "print('x' * 100_000)\nprint('last', file=sys.stderr)"
+    )
+    run = lab.cli("run", "pi1", "-c", code)
+    wait_until(lambda: run.stdout == "first\n", what="the first line while it runs")
+    assert run.running
+    go.touch()
+    ended(run, 0)
+    assert run.stdout == "first\n" + "x" * 100_000 + "\n"
+    assert run.stderr == "last\n"
+
+
+def test_the_next_run_is_never_busy(lab: Lab) -> None:
+    for number in range(5):
+        run = lab.cli("run", "pi1", "-c", f"print({number})")
+        assert ended(run, 0).stdout == f"{number}\n"
+
+
+def test_an_id_runs_once_and_another_program_under_it_is_refused(lab: Lab, tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    code = f"open({str(witness)!r}, 'a').write('ran\\n'); print('once')"
+    for _ in range(2):
+        assert ended(lab.cli("run", "pi1", "--id", "c1", "-c", code), 0).stdout == "once\n"
+    assert witness.read_text() == "ran\n"
+    for command, exit_code in (("run", 125), ("send", 1)):
+        refused = ended(lab.cli(command, "pi1", "--id", "c1", "-c", "print(2)"), exit_code)
+        assert "belongs to another program" in refused.stderr
+        assert refused.stdout == ""
+
+
+def test_run_analyses_by_hand_where_asked(lab: Lab) -> None:
+    run = lab.cli("--json", "run", "pi1", "-c", "print(1)", "--analysis", "well done")
+    assert (one(ended(run, 0))["state"], one(run)["server_analysis"]) == (0, "well done")
+    run = lab.cli("run", "pi1", "-c", "print(2)", "--no-analysis", "--json")
+    assert (one(ended(run, 0))["state"], one(run)["hw_response"]) == (3, "2\n")
+    busy = ended(lab.cli("run", "pi1", "-c", "print(3)"), 125)
+    assert "mosquitto_pub -q 1 -t hw/pi1/analysis" in busy.stderr
+    ended(lab.cli("analyse", "pi1", "at last"), 0)
+    long = ended(lab.cli("run", "pi1", "-c", "print(3)", "--analysis", "x" * 70_000), 0)
+    assert "the analysis was refused" in long.stderr
+
+
+def test_ctrl_c_cancels_the_run(lab: Lab) -> None:
+    run = lab.cli("run", "pi1", "-c", "print('on', flush=True)\nimport time\ntime.sleep(60)")
+    wait_until(lambda: run.stdout == "on\n", what="the program's first line")
+    run.interrupt()
+    ended(run, 130)
+    assert "cancelling" in run.stderr
+    assert "cancelled: cancelled while it ran (ran: yes)" in run.stderr
+
+
+def test_what_cannot_run_ends_with_125(bare: Lab) -> None:
+    expired = ended(bare.cli("run", "pi1", "-c", "1", "--expires", "1"), 125)
+    assert "expired: not collected within 1 s (ran: no)" in expired.stderr
+    bare.pub("request", "print(1)")
+    busy = ended(bare.cli("--json", "run", "pi1", "-c", "1"), 125)
+    assert one(busy)["error"] == "busy"
+    assert set(one(busy)) == {"error", "message", "hint", "topic", "id", "journal", "state"}
+
+
+@pytest.mark.slow
+def test_without_a_coordinator_it_is_said_within_half_a_minute(
+    lab: Lab, watch: Callable[..., Watcher]
+) -> None:
+    watcher = watch(lab.broker, "hw/pi1/status")
+    run = lab.cli("run", "pi1", "--id", "c1", "-c", "import time; time.sleep(120)", "--timeout",
+                  "120")  # fmt: skip
+    watcher.wait_for_state("pi1", 2)
+    lab.processes["coordinator"].kill()
+    waiting = [
+        lab.cli("run", "pi1", "-c", "1"),
+        lab.cli("send", "pi1", "-c", "1"),
+        lab.cli("cancel", "pi1", "c1"),
+        lab.cli("status", "pi1"),  # which is retained, and all that is left of the coordinator
+    ]
+    for process in waiting:
+        assert "no coordinator answers" in ended(process, 125, TIME_S).stderr
+    assert "the command c1 goes on" in ended(run, 125, TIME_S).stderr
+
+
+def test_without_a_broker_it_is_said_at_once(start: Callable[..., Process]) -> None:
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    for arguments in (["run", "pi1", "-c", "1"], ["send", "pi1", "-c", "1"], ["status"]):
+        process = ended(start([*HWSYNC, *arguments, "--broker", url]), 125)
+        assert process.stderr == (
+            f"hwsync: no broker answers at {url}: Connection refused\n"
+            "  start one, or name it with --broker\n"
+        )
+    said = one(ended(start([*HWSYNC, "--json", "status", "--broker", url]), 125))
+    assert said["error"] == "NoBroker"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "pi1"], "no program"),
+        (["run", "pi1", "/no/such/file"], "cannot read /no/such/file: No such file"),
+        (["run", "pi 1", "-c", "1"], "'pi 1' is no user's name"),
+        (["run", "+", "-c", "1"], "'+' is no user's name"),
+        (["run", "@all", "-c", "1"], "'@all' is no user's name"),
+        (["run", "pi1", "-c", "1", "--id", "a b"], "'a b' is no id"),
+        (["run", "pi1", "-c", "1", "--timeout", "nan"], "nan is not 0.1 to 86400 seconds"),
+        (["run", "pi1", "-c", "1", "--timeout", "0"], "0 is not 0.1 to 86400 seconds"),
+        (["run", "pi1", "-c", "1", "--expires", "0.5"], "0.5 is not 0 or 1 to"),
+        (["run", "pi1", "-c", "1", "--grace", "x"], "'x' is no number of seconds"),
+        (["run", "pi1", "-c", "1", "--meta", "{"], "--meta is no JSON"),
+        (["run", "pi1", "-", "--stdin", "-"], "cannot be the program and its input"),
+        (["run", "pi1", "-c", os.fsdecode(b"\xff")], "not UTF-8"),
+        (["status", "#"], "'#' is no user's name"),
+        (["cancel", "pi1", "a", "--id", "b"], "two ids: a and b"),
+        (["coordinator", "--analysis-within", "inf"], "inf is not 0 or 0.1 to"),
+        (["coordinator", "--settle", "nan"], "nan is not 0 to 3600 seconds"),
+        (["coordinator", "--analysis", "magic"], "'magic' is not one of"),
+        (["status", "--broker", "http://x"], "is no broker's address"),
+        (["status", "--broker", "mqtt://a:secret@x"], "a password in --broker is seen"),
+        (["status", "--root", "a/#"], "cannot be the root"),
+        (["status", "--credentials", "/no/such"], "cannot read /no/such: No such file"),
+        (["broker", "/no/such.conf"], "cannot read /no/such.conf: No such file"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+    ],
+)
+def test_what_cannot_be_meant_is_wrong_usage(
+    start: Callable[..., Process], arguments: list[Any], said: str
+) -> None:
+    process = ended(start([*HWSYNC, *arguments], name="cli"), 2)
+    assert said in process.stderr
+    assert "secret" not in process.stderr
+
+
+# The other commands
+
+
+def test_send_prints_the_id_and_the_record_goes_its_way(
+    lab: Lab, watch: Callable[..., Watcher]
+) -> None:
+    sent = ended(lab.cli("send", "pi1", "-c", "print(6*7)"), 0)
+    watcher = watch(lab.broker, "hw/pi1/status")
+    end = watcher.wait_for_state("pi1", 0, id=sent.stdout.strip())
+    assert end["hw_response"] == "42\n"
+    assert end["server_analysis"].startswith("ok: exit 0 in ")
+    status = one(ended(lab.cli("send", "pi1", "-c", "print(1)", "--json"), 0))
+    assert {"id", "state", "seq", "hw_command"} <= set(status)
+
+
+def test_cancel_analyse_and_reset_say_what_became_of_it(bare: Lab) -> None:
+    at_rest = ended(bare.cli("cancel", "pi1"), 1)
+    assert "pi1 has no command" in at_rest.stderr
+    ended(bare.cli("send", "pi1", "--id", "c1", "-c", "1"), 0)
+    cancelled = one(ended(bare.cli("cancel", "pi1", "--json"), 0))
+    assert (cancelled["state"], cancelled["outcome"], cancelled["ran"]) == (0, "cancelled", "no")
+    for arguments in (["cancel", "pi1"], ["cancel", "pi1", "c1"], ["cancel", "pi1", "--id", "c1"]):
+        ended(bare.cli(*arguments), 0)  # a copy
+    for arguments in (["analyse", "pi1", "x"], ["analyze", "pi1", "x", "--id", "c1"]):
+        ended(bare.cli(*arguments), 0)  # late, and then a copy
+    refused = ended(bare.cli("--json", "analyse", "pi1", "other"), 1)
+    assert one(refused)["error"] == "wrong_state"
+    unknown = ended(bare.cli("cancel", "pi1", "never"), 1)
+    assert "pi1 never had a command with the id never" in unknown.stderr
+    ended(bare.cli("send", "pi1", "--id", "c2", "-c", "1"), 0)
+    assert one(ended(bare.cli("reset", "pi1", "--json"), 0))["state"] == 0
+    earlier = one(ended(bare.cli("cancel", "pi1", "c1", "--json"), 0))
+    assert (earlier["id"], earlier["outcome"]) == ("c1", "cancelled")
+
+
+def test_analyse_reads_standard_input(bare: Lab) -> None:
+    for kind, payload in (("request", "1"), ("collected", ""), ("response", "42")):
+        bare.pub(kind, payload)
+    command = [*HWSYNC, "analyse", "pi1", "-", "--json"]
+    options = {"variables": {"HWSYNC_BROKER": bare.url}, "name": "cli"}
+    assert "not UTF-8" in ended(bare.start(command, stdin=b"\xff", **options), 2).stdout
+    done = one(ended(bare.start(command, stdin="très\nbien".encode(), **options), 0))
+    assert done["server_analysis"] == "très\nbien"
+
+
+def test_status_shows_one_or_everybody_and_watches(lab: Lab) -> None:
+    ended(lab.cli("run", "pi1", "-c", "print('\\x1b[31mred')"), 0)
+    whole = ended(lab.cli("status", "pi1"), 0).stdout
+    assert "pi1: 0 rest" in whole
+    assert "\\x1b[31mred" in whole
+    assert "\x1b" not in whole
+    assert one(ended(lab.cli("status", "pi1", "--json"), 0))["outcome"] == "ok"
+    row = one(ended(lab.cli("status", "--json"), 0))
+    assert (row["user"], row["online"], row["state"]) == ("pi1", True, 0)
+    assert "online" in ended(lab.cli("status"), 0).stdout
+    nobody = ended(lab.cli("status", "pi9"), 1)
+    assert "nothing is recorded of pi9" in nobody.stderr
+    watching = lab.cli("status", "pi1", "--watch")
+    wait_until(lambda: "pi1: 0 rest" in watching.stdout, what="the record")
+    ended(lab.cli("run", "pi1", "--id", "seen", "-c", "1"), 0)
+    wait_until(lambda: watching.stdout.count("seen") >= 4, what="every change")
+    watching.interrupt()
+    ended(watching, 0)
+
+
+def test_history_and_show_read_the_database_also_without_a_coordinator(lab: Lab) -> None:
+    ended(lab.cli("run", "pi1", "--id", "c1", "-c", "print(1)", "--meta", '{"who":"me"}'), 0)
+    lab.pub("cancel")
+    refused = lambda: lab.cli("history", "pi1", "--db", str(lab.db), "--json")  # noqa: E731
+    wait_until(lambda: "wrong_state" in ended(refused(), 0).stdout, what="the refused cancel")
+    lab.processes["coordinator"].terminate()
+    assert lab.processes["coordinator"].wait() == 0
+    rows = [json.loads(line) for line in ended(refused(), 0).stdout.splitlines()]
+    assert [row["state"] for row in rows if "command" in row] == [1, 2, 3, 0]
+    shown = one(ended(lab.cli("show", "pi1", "c1", "--db", str(lab.db), "--json"), 0))
+    assert (shown["hw_response"], shown["meta"]) == ("1\n", '{"who":"me"}')
+    assert len(shown["history"]) == 4
+    text = ended(lab.cli("show", "pi1", "c1", "--db", str(lab.db)), 0).stdout
+    assert "hw_command_request" in text
+    ended(lab.cli("show", "pi1", "c9", "--db", str(lab.db)), 1)
+    ended(lab.cli("history", "pi9", "--db", str(lab.db)), 1)
+    ended(lab.cli("history", "pi1", "--db", "/no/such.db"), 1)
+
+
+def test_options_stand_before_or_after_the_command(lab: Lab) -> None:
+    for arguments in (
+        ["--broker", lab.url, "--json", "status", "pi9"],
+        ["status", "pi9", "--broker", lab.url, "--json"],
+        ["--root", "hw", "status", "--json", "--broker", lab.url, "pi9"],
+    ):
+        assert one(ended(lab.start([*HWSYNC, *arguments], name="cli"), 1))["error"] == "NotFound"
+
+
+def test_another_root_is_another_lab_on_the_same_broker(bare: Lab) -> None:
+    other = ["--root", "lab/b", "--broker", bare.url]
+    second = bare.start(
+        [*HWSYNC, "coordinator", *other, "--db", str(bare.folder / "b.db")], name="other"
+    )
+    second.wait_for_log(r"\bready\b")
+    ended(bare.cli("send", "pi1", "--id", "here", "-c", "1"), 0)
+    ended(bare.start([*HWSYNC, "send", "pi1", "--id", "there", "-c", "1", *other], name="cli"), 0)
+    assert one(ended(bare.cli("status", "pi1", "--json"), 0))["id"] == "here"
+    there = bare.start([*HWSYNC, "status", "pi1", "--json", *other], name="cli")
+    assert one(ended(there, 0))["id"] == "there"
+    assert "ANOTHER CLIENT" not in second.stderr + bare.processes["coordinator"].stderr
+
+
+def test_a_clean_stop_is_quick_and_says_so(lab: Lab) -> None:
+    for name in ("device", "coordinator"):
+        process = lab.processes[name]
+        process.send_signal(signal.SIGTERM if name == "device" else signal.SIGINT)
+        ended(process, 0)
