@@ -156,6 +156,7 @@ class Coordinator:
             self._publisher.acknowledge(delivery)
         self._waiting = []
         self._send_again(now)
+        _report(plan)
 
     def _heard_of_connection(self, signals: Sequence[Signal]) -> bool:
         """Whether a connection was subscribed; deliveries go to those that wait."""
@@ -192,7 +193,7 @@ class Coordinator:
         return plan
 
     def _take_over(self, plan: Plan, now: float) -> None:
-        """What was saved is what is known here, and is told to the log."""
+        """What was saved is what is known here."""
         self._to_analyse = []
         self.counts += plan.counts
         if plan.batch.forget_packets:
@@ -206,23 +207,6 @@ class Coordinator:
         self.records |= plan.batch.records
         for record in plan.batch.records.values():
             self._schedule(record, now)
-        for record, entry, _ in plan.batch.log:
-            log.info(
-                "%s: %s to %s%s",
-                entry.verb,
-                int(entry.before),
-                int(entry.after),
-                f" (late; {entry.note})" if entry.late else "",
-                extra={"user": record.user, "id": entry.id},
-            )
-        for owner, _, refusal, message, _ in plan.batch.refused:
-            log.warning(
-                "refused (%s) on %s: %s",
-                refusal.code,
-                message.topic[:120],
-                refusal.message,
-                extra={"user": owner, "id": refusal.id},
-            )
 
     def _perform(self, plan: Plan) -> None:
         for user, effect in plan.effects:
@@ -273,3 +257,24 @@ class Coordinator:
             if self._resends.sent(record, now):
                 self._carry_out(user, PublishEnvelope(record))
                 self.counts["resent"] += 1
+
+
+def _report(plan: Plan) -> None:
+    """What was saved, for the log; last, since nobody waits for it."""
+    for record, entry, _ in plan.batch.log:
+        log.info(
+            "%s: %s to %s%s",
+            entry.verb,
+            int(entry.before),
+            int(entry.after),
+            f" (late; {entry.note})" if entry.late else "",
+            extra={"user": record.user, "id": entry.id},
+        )
+    for owner, _, refusal, message, _ in plan.batch.refused:
+        log.warning(
+            "refused (%s) on %s: %s",
+            refusal.code,
+            message.topic[:120],
+            refusal.message,
+            extra={"user": owner, "id": refusal.id},
+        )
