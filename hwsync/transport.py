@@ -137,6 +137,9 @@ class _Link:
         self._owner = owner
         self._idle = threading.Condition()
         self._under_way = 0
+        # paho writes to sockets that another thread may close at that moment: one at a time.
+        self._gate = threading.Lock()
+        self._released = False
         url = owner.url
         self.client = Client(
             CallbackAPIVersion.VERSION2,
@@ -191,15 +194,23 @@ class _Link:
 
     def close(self) -> None:
         """End the connection: politely where it stands, and the thread with it."""
-        self.closing = True
-        self.client.disconnect()
+        self.leave()
         self.release()
         self.ended.set()
+
+    def leave(self) -> None:
+        """Tell the broker that we go, so that it publishes no will."""
+        self.closing = True
+        with self._gate:
+            if not self._released:
+                self.client.disconnect()
 
     def release(self) -> None:
         """Wait for paho's thread and close its sockets: else only the garbage collector would."""
         self.client.loop_stop()
-        self.client._reset_sockets()
+        with self._gate:
+            self._released = True
+            self.client._reset_sockets()
 
     def alive(self) -> bool:
         """Whether paho's thread runs: a dead one leaves ``is_connected`` true for ever."""
@@ -207,13 +218,21 @@ class _Link:
         return thread is not None and thread.is_alive()
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> bool:
-        with self._idle:
-            self._under_way += 1
-        info = self.client.publish(topic, payload, qos, retain)
+        with self._gate:
+            if self._released:
+                return False
+            with self._idle:
+                self._under_way += 1
+            info = self.client.publish(topic, payload, qos, retain)
         if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
             return True
         self._done()
         return False
+
+    def acknowledge(self, mid: int, qos: int) -> None:
+        with self._gate:
+            if not self._released:
+                self.client.ack(mid, qos)
 
     def flush(self, timeout: float) -> bool:
         with self._idle:
@@ -361,8 +380,7 @@ class Transport:
         self._stopping.set()
         link = self._link
         if link is not None:
-            link.closing = True
-            link.client.disconnect()
+            link.leave()
             link.ended.wait(1.0)
             link.ended.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
@@ -392,7 +410,7 @@ class Transport:
         """Tell the broker that it need not send this again; nothing for an earlier connection."""
         link = self._link
         if link is not None and link.number == delivery.connection and delivery.qos:
-            link.client.ack(delivery.mid, delivery.qos)
+            link.acknowledge(delivery.mid, delivery.qos)
 
     def flush(self, timeout: float) -> bool:
         """True when the broker acknowledged every QoS 1 publish of this connection in time."""
@@ -477,7 +495,7 @@ class Transport:
         """Stay until the link ends, one way or the other."""
         while not link.ended.wait(1.0):
             if self._stopping.is_set():
-                link.client.disconnect()  # stopped while it was connecting
+                link.leave()  # stopped while it was connecting
             elif not link.alive():
                 link.reason = "the network thread died"
                 log.error("%s; connecting anew", link.reason)

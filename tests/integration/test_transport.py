@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -223,3 +224,38 @@ def test_websockets_of_mosquitto(
     client.next(Subscribed)
     publish(broker, "hw/pi1/status", "to the web")
     assert client.next(Delivery).payload == b"to the web"
+
+
+@pytest.mark.parametrize("act", ["publish", "acknowledge", "stop"])
+def test_a_connection_may_end_while_something_is_sent(
+    mosquitto: MosquittoBroker, connect: Callable[..., Client], act: str
+) -> None:
+    client = connect(mosquitto.url, "c", "hw/pi1/status")
+    client.next(Subscribed)
+    publish(mosquitto, "hw/pi1/status", "x")
+    delivery = client.next(Delivery)
+    link = client.transport._link
+    assert link is not None
+    writer = link.client._sockpairW
+    assert writer is not None
+    released = threading.Thread(target=link.release)
+
+    class Slow:
+        """paho's wake-up of its thread, just when the connection is released elsewhere."""
+
+        def send(self, data: bytes) -> int:
+            if not released.is_alive():
+                released.start()
+                released.join(1.5)  # longer than paho's thread takes to end
+            return writer.send(data)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(writer, name)
+
+    link.client._sockpairW = Slow()  # type: ignore[assignment]
+    {
+        "publish": lambda: client.transport.publish("hw/pi1/query", b"x"),
+        "acknowledge": lambda: client.transport.acknowledge(delivery),
+        "stop": client.transport.stop,
+    }[act]()
+    released.join()
