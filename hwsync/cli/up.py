@@ -188,7 +188,9 @@ def _configuration(state: Path, port: int, address: str, mosquitto: bool) -> Pat
     if mosquitto:
         folder = state / "mosquitto"
         folder.mkdir(exist_ok=True)
-        made = [f"persistence_location {folder}/", *made]
+        # Only what is wrong: who connects would bury what the other parts say.
+        quiet = ["log_type error", "log_type warning"]
+        made = [f"persistence_location {folder}/", *quiet, *made]
         made += ["user root"] if os.geteuid() == 0 else []
     # What stands after a listener is that listener's: global lines first.
     conf = state / "up-broker.conf"
