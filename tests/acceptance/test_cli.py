@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.brokers import MosquittoBroker
+from tests.support.brokers import Broker
 from tests.support.lab import HWSYNC, Lab
 from tests.support.mqtt import Watcher
 from tests.support.ports import free_port
@@ -22,9 +22,9 @@ TIME_S = 40.0  # for a command that waits for a coordinator that is not there
 
 
 @pytest.fixture
-def bare(mosquitto: MosquittoBroker, start: Callable[..., Process], tmp_path: Path) -> Lab:
+def bare(broker: Broker, start: Callable[..., Process], tmp_path: Path) -> Lab:
     """A broker and a coordinator, no device."""
-    lab = Lab(mosquitto, start, tmp_path)
+    lab = Lab(broker, start, tmp_path)
     lab.coordinator("--settle", "0")
     return lab
 
@@ -153,6 +153,7 @@ def test_what_cannot_run_ends_with_125(bare: Lab) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("broker", ["mosquitto"], indirect=True)
 def test_without_a_coordinator_it_is_said_within_half_a_minute(
     lab: Lab, watch: Callable[..., Watcher]
 ) -> None:
