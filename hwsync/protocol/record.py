@@ -172,11 +172,30 @@ _NO_COMMAND: Final = Command("", "", _NO_REQUEST)
 _OPEN: Final = Account(Outcome.OK, Ran.YES)
 
 
+def _told(command: Command) -> Json:
+    """The program and how it ended: what status and result have in common, in their order."""
+    account = command.account or _OPEN
+    ended = command.account is not None
+    return {
+        "hw_command": command.request.program,
+        "hw_response": account.response,
+        "server_analysis": command.analysis or "",
+        "outcome": account.outcome if ended else None,
+        "ran": account.ran if ended else None,
+        "reason": account.reason,
+        "exit_code": account.exit_code,
+        "stderr": account.stderr,
+        "duration": account.duration,
+        "started": account.started,
+        "start_error": account.start_error,
+        "clock_bound": account.clock_bound,
+        "truncated": account.truncated,
+    }
+
+
 def status_json(record: Record) -> Json:
     """All fields of the status, in their order (docs/protocol.md, section 1)."""
     command = record.current or _NO_COMMAND
-    account = command.account or _OPEN
-    ended = command.account is not None
     return {
         "id": command.id,
         "state": int(record.state),
@@ -192,19 +211,7 @@ def status_json(record: Record) -> Json:
         "command": record.verb or "",
         "time": record.time,
         "deadline": record.deadline,
-        "hw_command": command.request.program,
-        "hw_response": account.response,
-        "server_analysis": command.analysis or "",
-        "outcome": account.outcome if ended else None,
-        "ran": account.ran if ended else None,
-        "reason": account.reason,
-        "exit_code": account.exit_code,
-        "stderr": account.stderr,
-        "duration": account.duration,
-        "started": account.started,
-        "start_error": account.start_error,
-        "clock_bound": account.clock_bound,
-        "truncated": account.truncated,
+        **_told(command),
         "queued": 0,
     }
 
@@ -236,7 +243,6 @@ def result_json(command: Command, state: State) -> Json:
     ``state`` is 0 for a command that is not the record's own.
     """
     account = command.account or _OPEN
-    ended = command.account is not None
     return {
         "id": command.id,
         "state": int(state),
@@ -250,19 +256,7 @@ def result_json(command: Command, state: State) -> Json:
         "args": command.request.args,
         "meta": command.request.meta,
         "analyser": command.analyser,
-        "hw_command": command.request.program,
-        "hw_response": account.response,
-        "server_analysis": command.analysis or "",
-        "outcome": account.outcome if ended else None,
-        "ran": account.ran if ended else None,
-        "reason": account.reason,
-        "exit_code": account.exit_code,
-        "stderr": account.stderr,
-        "duration": account.duration,
-        "started": account.started,
-        "start_error": account.start_error,
-        "clock_bound": account.clock_bound,
-        "truncated": account.truncated,
+        **_told(command),
         "sha256": {"stdout": account.sha256_stdout, "stderr": account.sha256_stderr},
         "late": command.late,
         "orphan": command.orphan,
