@@ -1,0 +1,254 @@
+"""The one place with paho: a connection that mends itself, an inbox, acknowledgement by hand.
+
+The law: every connection is a fresh paho client. What a client queued before a disconnect dies with
+it, so that no old status can overwrite a newer retained one; whoever publishes does so again when
+``Subscribed`` comes. Nothing is acknowledged to the broker before ``acknowledge`` is called.
+
+    inbox = queue.SimpleQueue()
+    transport = Transport(url, "hwsync-device-pi1", on_signal=inbox.put, subscriptions=[...])
+    transport.start()
+    while signal := inbox.get(): ...
+    transport.stop()
+
+Signals come from the network thread, in order. paho itself never sets TCP_NODELAY (a round trip
+then takes 40 ms), never adds jitter, and lets its thread die with the first exception of a
+callback: all three are mended here (docs/decisions.md).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from hwsync.address import BrokerUrl
+from hwsync.protocol.errors import HwsyncError, TooLarge
+from hwsync.protocol.limits import MAX_MESSAGE
+from hwsync.transport.link import CONNECT_S, Failed, Link, WrongVersion
+from hwsync.transport.signals import (
+    Connected,
+    Delivery,
+    Disconnected,
+    Signal,
+    Subscribed,
+    Subscription,
+    Will,
+)
+
+__all__ = [
+    "Connected", "Delivery", "Disconnected", "Signal", "Subscribed", "Subscription", "Transport",
+    "Will",
+]  # fmt: skip
+
+log = logging.getLogger("hwsync.transport")
+
+MAX_TOPIC: Final = 1_024  # bytes; far above root/user/kind/id, far below MQTT's own limit
+PROBE_S: Final = 3.0  # for the answer to MQTT 5: some brokers give none
+BACKOFF_FIRST_S: Final = 0.2
+BACKOFF_MAX_S: Final = 30.0
+STABLE_S: Final = 10.0  # a connection that lived so long resets the backoff
+SHORT_S: Final = 5.0  # a connection that ends sooner may have been taken over
+TAKEOVERS: Final = 3  # so many short ones within a minute are no accident
+MINUTE_S: Final = 60.0
+
+
+class Transport:
+    """A connection to the broker that comes back by itself until ``stop``."""
+
+    def __init__(
+        self,
+        url: BrokerUrl,
+        client_id: str,
+        *,
+        on_signal: Callable[[Signal], None],
+        subscriptions: Sequence[Subscription],
+        will: Will | None = None,
+        clean_session: bool = True,
+        prefer_v5: bool = False,
+        takeover_hint: str = "",
+    ) -> None:
+        self.url = url
+        self.client_id = client_id
+        self.subscriptions = tuple(subscriptions)
+        self.clean_session = clean_session
+        self._on_signal = on_signal
+        self._will = will
+        self._prefer_v5 = prefer_v5
+        self._takeover_hint = takeover_hint
+        self._link: Link | None = None
+        self._numbers = 0
+        self._stopping = threading.Event()
+        self._short: deque[float] = deque(maxlen=TAKEOVERS)
+        self._alarmed_at: float | None = None
+        self._dice = random.Random()
+        self._thread = threading.Thread(target=self._run, name="hwsync-transport", daemon=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether a publish would be sent now."""
+        link = self._link
+        return link is not None and not link.ended.is_set()
+
+    def start(self) -> None:
+        """Begin to connect, in a thread of its own; returns at once."""
+        self._thread.start()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Wait at most ``timeout`` seconds for what is under way, then leave without a will."""
+        if self._link is not None and not self._stopping.is_set():
+            self.flush(timeout)
+        self._stopping.set()
+        link = self._link
+        if link is not None:
+            link.leave()
+            link.ended.wait(1.0)
+            link.ended.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(CONNECT_S + PROBE_S)
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+        """Send; False when not connected: then it is dropped, publish it at the next connect.
+
+        Raises ``TooLarge`` above ``MAX_MESSAGE`` bytes or for a topic that no broker would take.
+        """
+        if len(payload) > MAX_MESSAGE:
+            raise TooLarge(
+                f"a message of {len(payload)} bytes on {topic[:80]}", f"at most {MAX_MESSAGE}"
+            )
+        if len(topic.encode(errors="replace")) > MAX_TOPIC:
+            raise TooLarge(f"a topic of {len(topic)} characters", f"at most {MAX_TOPIC} bytes")
+        link = self._link
+        if link is None or link.ended.is_set():
+            return False
+        try:
+            return link.publish(topic, payload, qos, retain)
+        except (ValueError, UnicodeError) as error:
+            link._done()
+            raise HwsyncError(f"cannot publish on {topic[:80]!r}: {error}") from None
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Tell the broker that it need not send this again; nothing for an earlier connection."""
+        link = self._link
+        if link is not None and link.number == delivery.connection and delivery.qos:
+            link.acknowledge(delivery.mid, delivery.qos)
+
+    def flush(self, timeout: float) -> bool:
+        """True when the broker acknowledged every QoS 1 publish of this connection in time."""
+        link = self._link
+        return link is not None and link.flush(timeout) and not link.ended.is_set()
+
+    def _run(self) -> None:
+        pause = BACKOFF_FIRST_S
+        while not self._stopping.is_set():
+            try:
+                link = self._connect()
+            except Failed as failure:
+                log.warning("no connection to %s: %s", self.url, failure)
+                self._tell(Disconnected(str(failure), False))
+            except Exception:
+                log.exception("hwsync failed to connect to %s; this is a bug", self.url)
+                self._tell(Disconnected("an error inside hwsync", False))
+            else:
+                self._watch(link)
+                if time.monotonic() - (link.connected_at or 0.0) > STABLE_S:
+                    pause = BACKOFF_FIRST_S
+            if self._stopping.wait(pause * (0.5 + self._dice.random() / 2)):
+                return
+            pause = min(2 * pause, BACKOFF_MAX_S)
+
+    def _connect(self) -> Link:
+        """A link that the broker accepted, in the best version that it speaks."""
+        if self._prefer_v5:
+            try:
+                if self.clean_session:
+                    return self._attempt(5)
+                self._probe()
+            except WrongVersion as failure:
+                log.debug("MQTT 3.1.1 with %s: %s", self.url, failure)
+            else:
+                return self._attempt(5)
+        return self._attempt(4)
+
+    def _attempt(self, protocol: int) -> Link:
+        self._numbers += 1
+        link = Link(self, self._numbers, self.client_id, protocol)
+        if self._will is not None:
+            will = self._will
+            link.client.will_set(will.topic, will.payload, 1, will.retain)
+        keep = protocol == 5 and not self.clean_session
+        patience = PROBE_S if protocol == 5 and self.clean_session else CONNECT_S
+        link.open(clean=self.clean_session, keep=keep, probe=False, patience=patience)
+        return link
+
+    def _probe(self) -> None:
+        """Ask for MQTT 5 under another name and without properties.
+
+        amqtt never answers a connect with properties; and a connect under our own name that
+        asks for no session would end the one that the broker keeps.
+        """
+        link = Link(self, 0, f"hwsync-probe-{secrets.token_hex(6)}", 5)
+        link.open(clean=True, keep=False, probe=True, patience=PROBE_S)
+        link.close()
+
+    def opened(self, link: Link, session_present: bool) -> None:
+        """For the link: it stands."""
+        self._link = link
+        log.info(
+            "connected to %s as %s, MQTT %s",
+            self.url,
+            self.client_id,
+            "5" if link.protocol == 5 else "3.1.1",
+        )
+        self._tell(Connected(session_present, link.protocol))
+        link.subscribe(self.subscriptions)
+
+    def emit(self, link: Link, signal: Signal) -> None:
+        """For the link: something came on it; what an earlier one still brings is dropped."""
+        if link is self._link:
+            self._tell(signal)
+
+    def _tell(self, signal: Signal) -> None:
+        try:
+            self._on_signal(signal)
+        except Exception:
+            log.exception("hwsync failed on a signal of its transport; this is a bug")
+
+    def _watch(self, link: Link) -> None:
+        """Stay until the link ends, one way or the other."""
+        while not link.ended.wait(1.0):
+            if self._stopping.is_set():
+                link.leave()  # stopped while it was connecting
+            elif not link.alive():
+                link.reason = "the network thread died"
+                log.error("%s; connecting anew", link.reason)
+                break
+        link.closing = True
+        self._link = None
+        link.release()
+        if self._stopping.is_set():
+            log.info("disconnected from %s", self.url)
+        else:
+            log.warning("lost the connection to %s: %s", self.url, link.reason)
+            self._suspect(link)
+        self._tell(Disconnected(link.reason, True))
+
+    def _suspect(self, link: Link) -> None:
+        """Say it loudly when another client seems to use our id."""
+        now = time.monotonic()
+        if now - (link.connected_at or now) < SHORT_S:
+            self._short.append(now)
+        often = len(self._short) == TAKEOVERS and now - self._short[0] < MINUTE_S
+        quiet = self._alarmed_at is not None and now - self._alarmed_at < MINUTE_S
+        if (link.taken_over or often) and not quiet:
+            self._alarmed_at = now
+            log.warning(
+                "ANOTHER CLIENT USES THE ID %r on %s: each connect ends the other's connection; %s",
+                self.client_id,
+                self.url,
+                self._takeover_hint or "stop one of the two",
+            )

@@ -1,0 +1,267 @@
+"""One connection: one paho client from its connect to its end. Nothing else imports paho.
+
+The law: no exception leaves a callback, since it would end paho's thread in silence; nothing is
+acknowledged by itself; what is sent while the connection ends is dropped, never queued.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from hwsync.address import BrokerUrl
+from hwsync.transport.signals import Delivery, Signal, Subscribed, Subscription
+
+log = logging.getLogger("hwsync.transport")
+
+WINDOW: Final = 20  # QoS 1 publishes under way; a large window makes paho slow
+KEEPALIVE_S: Final = 20
+CONNECT_S: Final = 5.0  # for one attempt: TCP, then the broker's answer
+SESSION_S: Final = 7 * 86_400  # how long a broker keeps a persistent session (MQTT 5 asks)
+
+_UNSUPPORTED_VERSION: Final = 132
+_TAKEN_OVER: Final = 142
+_FIRST_FAILURE: Final = 128  # reason codes from here on say no
+
+
+class Failed(Exception):
+    """An attempt ended without a connection; the message is for people."""
+
+
+class WrongVersion(Failed):
+    """The broker does not speak this version of MQTT."""
+
+
+class Owner(Protocol):
+    """What a link needs of the transport that it belongs to; called in paho's thread."""
+
+    url: BrokerUrl
+    clean_session: bool
+    subscriptions: tuple[Subscription, ...]
+
+    def opened(self, link: Link, session_present: bool) -> None:
+        """The broker accepted us."""
+
+    def emit(self, link: Link, signal: Signal) -> None:
+        """Something came."""
+
+
+class Link:
+    """One connection: one paho client from its connect to its end."""
+
+    def __init__(self, owner: Owner, number: int, client_id: str, protocol: int) -> None:
+        self.number = number
+        self.protocol = protocol
+        self.answered = threading.Event()
+        self.ended = threading.Event()
+        self.refused: int | None = None
+        self.reason = "the broker closed the connection"
+        self.taken_over = False
+        self.closing = False
+        self.connected_at: float | None = None
+        self._owner = owner
+        self._idle = threading.Condition()
+        self._under_way = 0
+        # paho writes to sockets that another thread may close at that moment: one at a time.
+        self._gate = threading.Lock()
+        self._released = False
+        url = owner.url
+        self.client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id,
+            protocol=MQTTv5 if protocol == 5 else MQTTv311,
+            transport="websockets" if url.scheme == "ws" else "tcp",
+            reconnect_on_failure=False,
+            manual_ack=True,
+            **({} if protocol == 5 else {"clean_session": owner.clean_session}),
+        )
+        self.client.connect_timeout = CONNECT_S
+        self.client.max_inflight_messages_set(WINDOW)
+        if url.scheme == "ws":
+            self.client.ws_set_options(url.path)
+        if url.username is not None:
+            self.client.username_pw_set(url.username, url.password)
+        self.client.on_socket_open = _no_delay
+        self.client.on_connect = self._guard(self._on_connect)
+        self.client.on_disconnect = self._guard(self._on_disconnect)
+        self.client.on_subscribe = self._guard(self._on_subscribe)
+        self.client.on_message = self._guard(self._on_message)
+        self.client.on_publish = self._guard(self._on_publish)
+
+    def open(self, *, clean: bool, keep: bool, probe: bool, patience: float) -> None:
+        """Connect and wait for the broker's answer. Raises ``Failed``."""
+        properties = None
+        if keep:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = SESSION_S
+        v5: dict[str, Any] = {"clean_start": clean, "properties": properties}
+        if probe:
+            self.client.on_connect = self._guard(self._on_probe)
+        url = self._owner.url
+        try:
+            self.client.connect(
+                url.host, url.port, KEEPALIVE_S, **(v5 if self.protocol == 5 else {})
+            )
+        except OSError as error:
+            raise Failed(error.strerror or str(error) or "no connection") from None
+        except ValueError as error:
+            raise Failed(str(error)) from None
+        self.client.loop_start()
+        self.answered.wait(patience)
+        if self.refused is not None:
+            text = self.reason
+            self.close()
+            raise WrongVersion(text) if self.refused == _UNSUPPORTED_VERSION else Failed(text)
+        if self.connected_at is None:
+            self.close()
+            silent = f"the broker does not answer to MQTT {'5' if self.protocol == 5 else '3.1.1'}"
+            raise WrongVersion(silent) if self.protocol == 5 else Failed(silent)
+
+    def close(self) -> None:
+        """End the connection: politely where it stands, and the thread with it."""
+        self.leave()
+        self.release()
+        self.ended.set()
+
+    def leave(self) -> None:
+        """Tell the broker that we go, so that it publishes no will."""
+        self.closing = True
+        with self._gate:
+            if not self._released:
+                self.client.disconnect()
+
+    def release(self) -> None:
+        """Wait for paho's thread and close its sockets: else only the garbage collector would."""
+        self.client.loop_stop()
+        with self._gate:
+            self._released = True
+            self.client._reset_sockets()
+
+    def alive(self) -> bool:
+        """Whether paho's thread runs: a dead one leaves ``is_connected`` true for ever."""
+        thread = self.client._thread
+        return thread is not None and thread.is_alive()
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> bool:
+        with self._gate:
+            if self._released:
+                return False
+            with self._idle:
+                self._under_way += 1
+            info = self.client.publish(topic, payload, qos, retain)
+        if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return True
+        self._done()
+        return False
+
+    def acknowledge(self, mid: int, qos: int) -> None:
+        with self._gate:
+            if not self._released:
+                self.client.ack(mid, qos)
+
+    def flush(self, timeout: float) -> bool:
+        with self._idle:
+            return self._idle.wait_for(lambda: self._under_way <= 0 or self.ended.is_set(), timeout)
+
+    def _done(self) -> None:
+        with self._idle:
+            self._under_way -= 1
+            if self._under_way <= 0:
+                self._idle.notify_all()
+
+    def _guard(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """An exception in a callback would end paho's thread, silently."""
+
+        def guarded(*args: Any) -> None:
+            try:
+                callback(*args)
+            except Exception:
+                log.exception("hwsync failed on something the broker sent; this is a bug")
+
+        return guarded
+
+    def _on_probe(self, _: Client, __: object, ___: object, code: Any, *____: object) -> None:
+        self._note(code)
+        self.answered.set()
+
+    def _on_connect(self, _: Client, __: object, flags: Any, code: Any, *___: object) -> None:
+        self._note(code)
+        if self.refused is None and not self.closing:
+            self._owner.opened(self, bool(flags.session_present))
+        self.answered.set()
+
+    def _note(self, code: Any) -> None:
+        if code.value >= _FIRST_FAILURE:
+            self.refused = code.value
+            self.reason = f"the broker refused the connection ({str(code).lower()})"
+        else:
+            self.connected_at = time.monotonic()
+
+    def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        if not subscriptions:
+            self._owner.emit(self, Subscribed())
+        elif self.protocol == 5:
+            self.client.subscribe(
+                [
+                    (s.topic, SubscribeOptions(s.qos, s.no_local, retainAsPublished=True))
+                    for s in subscriptions
+                ]
+            )
+        else:
+            self.client.subscribe([(s.topic, s.qos) for s in subscriptions])
+
+    def _on_subscribe(self, _: Client, __: object, ___: int, codes: Any, *____: object) -> None:
+        pairs = zip(self._owner.subscriptions, codes, strict=False)
+        refused = [sub.topic for sub, code in pairs if code.value >= _FIRST_FAILURE]
+        if refused:
+            log.error("the broker refuses to let us subscribe to %s", ", ".join(refused))
+        self._owner.emit(self, Subscribed())
+
+    def _on_message(self, _: Client, __: object, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            log.warning("a message on a topic that is not UTF-8 was passed over")
+            self.client.ack(message.mid, message.qos)
+            return
+        self._owner.emit(
+            self,
+            Delivery(
+                topic,
+                bytes(message.payload),
+                message.qos,
+                bool(message.retain),
+                bool(message.dup),
+                message.mid,
+                self.number,
+            ),
+        )
+
+    def _on_publish(self, _: Client, __: object, ___: int, code: Any, *____: object) -> None:
+        if code.value >= _FIRST_FAILURE:
+            log.error("the broker refused a message of ours (%s)", str(code).lower())
+        self._done()
+
+    def _on_disconnect(self, _: Client, __: object, flags: Any, code: Any, *___: object) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self.reason = f"the broker closed the connection ({str(code).lower()})"
+            self.taken_over = code.value == _TAKEN_OVER
+        self.answered.set()
+        self.ended.set()
+        with self._idle:
+            self._idle.notify_all()
+
+
+def _no_delay(_: Client, __: object, sock: Any) -> None:
+    raw = getattr(sock, "_socket", sock)  # paho wraps a websocket's
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

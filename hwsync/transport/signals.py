@@ -1,0 +1,60 @@
+"""What a transport is given and what it tells: plain values, no paho."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes for us when we vanish; QoS 1."""
+
+    topic: str
+    payload: bytes
+    retain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A filter; ``no_local`` (not our own publishes) is honoured under MQTT 5 only."""
+
+    topic: str
+    qos: int = 1
+    no_local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker accepted us; before any delivery of this connection. ``protocol`` is 4 or 5."""
+
+    session_present: bool
+    protocol: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """From now on nothing that is published is missed: publish all that is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """A connection ended, or (``was_connected`` false) an attempt failed."""
+
+    reason: str
+    was_connected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message; ``connection`` says on which connection, for the acknowledgement."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    dup: bool
+    mid: int
+    connection: int
+
+
+Signal = Connected | Subscribed | Disconnected | Delivery
