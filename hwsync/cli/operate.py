@@ -16,11 +16,13 @@ from hwsync.protocol.errors import NotFound, UsageError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
-from hwsync.protocol.wire import encode_analysis, encode_id
+from hwsync.protocol.wire import encode_analysis, encode_id, encode_reset
 
 LISTEN_S: Final = 2.0  # at most, for the retained statuses of everybody
-SHOWN: Final = ("id", "command", "hw_command", "hw_response", "stderr", "outcome", "ran", "reason",
-                "exit_code", "duration", "server_analysis", "journal", "boot")  # fmt: skip
+SHOWN: Final = (
+    *("id", "command", "hw_command", "hw_response", "stderr", "outcome", "ran", "reason"),
+    *("exit_code", "duration", "server_analysis", "journal", "boot", "queued"),
+)
 
 
 @click.command()
@@ -78,8 +80,10 @@ def _line(name: str, record: Json, beat: Json | None) -> str:
     state = State(record.get("state", 0))
     online = "" if beat is None else (" online" if _online(beat) else " offline")
     end = record.get("outcome") or ""
+    queued = record.get("queued") or 0
+    more = f"  +{queued} queued" if queued else ""
     return escape(
-        f"{name:20} {state} {state.name.lower():10}{online:9} {record.get('id', ''):28} {end}"
+        f"{name:20} {state} {state.name.lower():10}{online:9} {record.get('id', ''):28} {end}{more}"
     )
 
 
@@ -88,7 +92,7 @@ def _whole(record: Json) -> str:
     lines = [f"{record['user']}: {state} {state.name.lower()}"]
     for name in SHOWN:
         value: Any = record[name]
-        if value not in (None, ""):
+        if value not in (None, "") and (name, value) != ("queued", 0):
             text = value.rstrip("\n") if isinstance(value, str) else str(value)
             lines.append(
                 f"  {name:16} " + "\n                   ".join(map(escape, text.split("\n")))
@@ -131,12 +135,13 @@ def cancel(settings: Settings, user: str, id: str | None, named: str | None) -> 
 @common
 @click.argument("user", type=user_name)
 @click.option("--id", type=command_id, metavar="ID", help="Only if this is the current command.")
+@click.option("--queue", is_flag=True, help="Empty the queue too; else the next command follows.")
 @click.pass_obj
-def reset(settings: Settings, user: str, id: str | None) -> None:
+def reset(settings: Settings, user: str, id: str | None, queue: bool) -> None:
     """Bring USER's record to rest, whatever runs."""
     with Operator(settings.url, settings.topics, user) as operator:
         id = id or _current(operator, user)
-        _tell(settings, operator, Kind.RESET, encode_id(id), id)
+        _tell(settings, operator, Kind.RESET, encode_reset(id, queue=queue), id)
 
 
 def _current(operator: Operator, user: str) -> str:

@@ -57,9 +57,9 @@ def _line(row: dict[str, Any]) -> str:
     payload = escape(row["payload"][:60])
     if "error" in row:
         return f"{stamp}  refused {row['error']}: {escape(row['message'])}  [{payload}]"
-    late = f" late: {escape(row['note'])}" if row["late"] else ""
+    note = f"  {'late: ' if row['late'] else ''}{escape(row['note'])}" if row["note"] else ""
     move = f"{row['before']} → {row['state']}"
-    return f"{stamp}  {move}  {row['command']:24} {row['id']}{late}  [{payload}]"
+    return f"{stamp}  {move}  {row['command']:24} {row['id']}{note}  [{payload}]"
 
 
 COMMANDS = (history, show)

@@ -84,6 +84,7 @@ def program_options(command: F) -> F:
         click.option("-c", "code", metavar="CODE", help="The program itself."),
         click.option("--id", type=command_id, metavar="ID",
                      help="The command's id; the same id runs once."),
+        click.option("--queue", is_flag=True, help="Wait behind the present command, if need be."),
         click.option("--timeout", type=seconds(limits.TIMEOUT_S), metavar="SECONDS",
                      help="Run time.  [default: 10]"),
         click.option("--expires", type=seconds(limits.EXPIRES_S, zero=True), metavar="SECONDS",
@@ -115,6 +116,7 @@ def _request(analysis: str, **given: Any) -> tuple[str, bytes]:
         raise UsageError("the program or its arguments are not UTF-8") from None
     keys: Json = {"id": given["id"] or fresh_id(), "analysis": analysis}
     keys |= {k: given[k] for k in ("timeout", "expires", "grace") if given[k] is not None}
+    keys |= {"queue": True} if given["queue"] else {}
     keys["args"] = [*args, *given["more"]]
     if given["stdin"] is not None:
         keys["stdin"] = read_text(given["stdin"])
@@ -208,11 +210,13 @@ class _Waiting:
     def __init__(self, user: str) -> None:
         self._user, self._began, self._shown = user, time.monotonic(), False
         self._wanted = sys.stderr.isatty()
+        self.place = 0  # in the queue
 
     def tick(self) -> None:
         if self._wanted:
             seconds = time.monotonic() - self._began
-            sys.stderr.write(f"\rwaiting for {self._user} … {seconds:.0f} s ")
+            place = f" (place {self.place} in the queue)" if self.place else ""
+            sys.stderr.write(f"\r\033[Kwaiting for {self._user}{place} … {seconds:.0f} s ")
             sys.stderr.flush()
             self._shown = True
 
@@ -251,6 +255,7 @@ def _follow(
                 raise_refused(kind, fields)  # it is not, or no longer, known there
             elif kind in (Kind.STATUS, Kind.RESULT):
                 heard = time.monotonic()
+                waiting.place = fields["queued"] if kind is Kind.RESULT else 0
                 if fields["outcome"] is not None and fields["state"] in (State.REST, last):
                     return fields
         waiting.tick()

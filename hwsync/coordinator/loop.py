@@ -229,7 +229,7 @@ class Coordinator:
             self._publish(self.topics.of(user, Kind.COMMAND), encode_envelope(effect.record))
         elif isinstance(effect, PublishResult):
             topic = self.topics.result(user, effect.command.id)
-            self._publish(topic, encode_result(effect.command, effect.state))
+            self._publish(topic, encode_result(effect.command, effect.state, effect.place))
         elif isinstance(effect, Analyse):
             self._to_analyse.append((user, effect.command.id))
 

@@ -19,14 +19,15 @@ from hwsync.protocol.errors import DatabaseError
 APPLICATION_ID: Final = 0x68777379  # "hwsy": says whose file it is
 
 
-def _first(database: SqliteDatabase) -> None:
-    database.create_tables(TABLES)
+def _with_queue(connection: Connection) -> None:
+    connection.execute("ALTER TABLE hw_status ADD COLUMN queue TEXT NOT NULL DEFAULT '[]'")
+    connection.execute("ALTER TABLE hw_status ADD COLUMN taken REAL")
 
 
-MIGRATIONS: Final[tuple[Callable[[SqliteDatabase], None], ...]] = (_first,)
-"""Number n brings a database from version n to n + 1."""
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_with_queue,)
+"""The first one brings a database from version 1 to 2, and so on."""
 
-SCHEMA: Final = len(MIGRATIONS)
+SCHEMA: Final = len(MIGRATIONS) + 1
 
 
 def migrate(database: SqliteDatabase, path: Path) -> None:
@@ -47,8 +48,11 @@ def migrate(database: SqliteDatabase, path: Path) -> None:
     if tables:
         _back_up(connection, path.with_name(f"{path.name}.schema-{version}"))
     with database.atomic("IMMEDIATE"):
-        for step in MIGRATIONS[version:]:
-            step(database)
+        if tables:
+            for step in MIGRATIONS[version - 1 :]:
+                step(connection)
+        else:
+            database.create_tables(TABLES)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA}")
 

@@ -39,6 +39,8 @@ class HwStatus(Model):
     cancelling = BooleanField()
     settled = TextField()  # JSON list of [id, journal]
     count = IntegerField()
+    queue = TextField()  # JSON list of the ids that wait, the next one first
+    taken = FloatField(null=True)  # seconds since the command was taken from the queue, then
 
     class Meta:
         table_name = "hw_status"

@@ -16,20 +16,23 @@ from hwsync.coordinator.store import FAILURES, Batch, Handled, Store
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import outcome_line
 from hwsync.protocol.effects import Decision, Effect, PublishError, PublishStatus
-from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.errors import Code, DatabaseError, Refused
 from hwsync.protocol.events import (
     Analysed,
+    CancelAsked,
     DeadlinePassed,
     Event,
     HeartbeatHeard,
     Ignored,
     Message,
+    NextInQueue,
+    ResetAsked,
 )
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.late import settle_refused
 from hwsync.protocol.machine import Rules, decide, refuse
 from hwsync.protocol.messages import read
-from hwsync.protocol.record import Command, Moment, Record
+from hwsync.protocol.record import Command, Moment, Record, State
 from hwsync.protocol.topics import Kind, Topics
 
 log = logging.getLogger("hwsync.coordinator")
@@ -95,12 +98,12 @@ class Plan:
         return self.batch.records.get(user) or self.saved.records.get(user) or Record(user)
 
     def _decide(self, user: str, event: Event, message: Message | None) -> None:
-        record = self.record(user)
         try:
-            known = self._known(record, event.id)
-            nonce = "" if event.id else self.saved.nonce()
-            moment = replace(self.moment, nonce=nonce)
-            decision = decide(record, event, moment, known, self.saved.rules)
+            decision = self._decision(user, event)
+            if isinstance(event, ResetAsked) and event.queue and decision.moved:
+                for id in decision.record.queue:
+                    self._decide(user, CancelAsked(id), message)
+                decision = self._decision(user, event)
         except FAILURES:
             raise
         except Exception:
@@ -112,6 +115,23 @@ class Plan:
         if decision.refused is None:
             kind = "accepted" if decision.entry and not decision.entry.late else "answered"
             self.counts["late" if decision.entry and decision.entry.late else kind] += 1
+        self._next(user)
+
+    def _decision(self, user: str, event: Event) -> Decision:
+        record = self.record(user)
+        known = self._known(record, event.id)
+        nonce = "" if event.id else self.saved.nonce()
+        moment = replace(self.moment, nonce=nonce)
+        return decide(record, event, moment, known, self.saved.rules)
+
+    def _next(self, user: str) -> None:
+        """Take the next command from the queue where the record came to rest."""
+        record = self.record(user)
+        if record.state is State.REST and record.queue:
+            command = self._known(record, record.queue[0])
+            if command is None:
+                raise DatabaseError(f"the queue of {user} names {record.queue[0]}, which is lost")
+            self._decide(user, NextInQueue(command), None)
 
     def _unreadable(self, user: str, refusal: Refused, message: Message) -> None:
         record = self.record(user)

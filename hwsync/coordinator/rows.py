@@ -39,6 +39,8 @@ def record_values(record: Record, ticks: float) -> tuple[object, ...]:
         record.cancelling,
         _list(record.settled),
         record.count,
+        _list(record.queue),
+        None if record.taken_at is None else ticks - record.taken_at,
     )
 
 
@@ -57,6 +59,8 @@ def record_from(row: Row, current: Command | None, ticks: float) -> Record:
         bool(row["cancelling"]),
         tuple((id, journal) for id, journal in json.loads(row["settled"])),
         row["count"],
+        tuple(json.loads(row["queue"])),
+        None if row["taken"] is None else ticks - row["taken"],
         current,
     )
 

@@ -32,6 +32,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.effects import Entry
 from hwsync.protocol.errors import DatabaseError, NotFound, Refused
 from hwsync.protocol.events import Message
+from hwsync.protocol.jsons import loads
 from hwsync.protocol.record import Command, Record, State, result_json
 
 PRAGMAS: Final = {
@@ -238,7 +239,9 @@ class Reader:
         try:
             command = _command(self._connection, user, id)
             row = _one(
-                self._connection, f'SELECT state, id FROM "{_name(HwStatus)}" WHERE user = ?', user
+                self._connection,
+                f'SELECT state, id, queue FROM "{_name(HwStatus)}" WHERE user = ?',
+                user,
             )
             rows = [*self._read(Transition, user), *self._read(RefusedMessage, user)]
         except sqlite3.Error as error:
@@ -246,7 +249,8 @@ class Reader:
         if command is None:
             raise NotFound(f"{user} has no command {id}", f"hwsync history {user} lists them")
         state = State(row["state"]) if row and row["id"] == id else State.REST
-        shown = result_json(command, state)
+        queue: list[str] = loads(row["queue"]) if row else []
+        shown = result_json(command, state, queue.index(id) + 1 if id in queue else 0)
         shown["history"] = [entry for entry in rows if entry["id"] == id]
         return shown
 

@@ -28,6 +28,7 @@ class PublishResult:
 
     command: Command
     state: State
+    place: int = 0  # in the queue, from 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +70,8 @@ class Decision:
     command: Command | None = None  # a changed command that is not the record's own
     effects: tuple[Effect, ...] = ()
     refused: Refused | None = None
+
+    @property
+    def moved(self) -> bool:
+        """Whether a move of the table was made (which may lead to the same state)."""
+        return self.refused is None and self.entry is not None and not self.entry.late

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hwsync.protocol.record import Account, Request, Verb
+from hwsync.protocol.record import Account, Command, Request, Verb
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,7 @@ class ResetAsked:
     """Somebody wants the record at rest, whatever runs."""
 
     id: str | None = None
+    queue: bool = False  # and its queue empty
     verb: ClassVar[Verb] = Verb.RESET
 
 
@@ -97,6 +98,19 @@ class DeadlinePassed:
     verb: ClassVar[Verb] = Verb.EXPIRE
 
 
+@dataclass(frozen=True, slots=True)
+class NextInQueue:
+    """The record came to rest, and this command waits."""
+
+    command: Command
+    verb: ClassVar[Verb] = Verb.NEXT
+
+    @property
+    def id(self) -> str:
+        """The command's."""
+        return self.command.id
+
+
 Event = (
     Requested
     | Collected
@@ -106,6 +120,7 @@ Event = (
     | ResetAsked
     | Queried
     | DeadlinePassed
+    | NextInQueue
 )
 
 

@@ -11,7 +11,14 @@ from dataclasses import replace
 
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import OUTCOME, outcome_line
-from hwsync.protocol.effects import Decision, Effect, Entry, PublishError, PublishStatus
+from hwsync.protocol.effects import (
+    Decision,
+    Effect,
+    Entry,
+    PublishError,
+    PublishResult,
+    PublishStatus,
+)
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (
     Analysed,
@@ -21,8 +28,10 @@ from hwsync.protocol.events import (
     Returned,
 )
 from hwsync.protocol.record import (
+    Account,
     Command,
     Moment,
+    Outcome,
     Ran,
     Record,
     Request,
@@ -103,6 +112,30 @@ def stored(
         return _kept(record, event, changed, moment, note, answers)
     # A cancel or reset of what has already ended: its end is the answer.
     return Decision(record, effects=answers)
+
+
+def waiting(
+    record: Record, event: Named, known: Command, moment: Moment, answers: tuple[Effect, ...]
+) -> Decision:
+    """An event for a command that waits in the queue: only a cancel changes anything."""
+    if isinstance(event, CancelAsked):
+        account = Account(Outcome.CANCELLED, Ran.NO, "cancelled while it waited in the queue")
+        ended = replace(known, account=account, accepted=known.accepted | {event.verb})
+        rest = tuple(id for id in record.queue if id != known.id)
+        after = replace(record, seq=record.seq + 1, time=moment.wall, queue=rest)
+        entry = Entry(event.verb, record.state, record.state, known.id, note="left the queue")
+        effects = (PublishStatus(after), PublishResult(ended, State.REST))
+        return Decision(after, entry, ended, effects)
+    refusal = Refused(
+        Code.WRONG_STATE,
+        f"{known.id} waits in the queue, at place {record.place(known.id)}",
+        "wait for its turn, or cancel it",
+    )
+    if isinstance(event, Returned):
+        return _refused_result(record, event, None, moment, refusal)
+    if isinstance(event, ResetAsked):
+        return Decision(record, effects=answers)
+    raise refusal
 
 
 def own_hole(

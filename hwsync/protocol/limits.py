@@ -32,6 +32,9 @@ DEFAULT_GRACE_S: Final = 30.0
 DEFAULT_ANALYSIS_WITHIN_S: Final = 3_600.0
 DEFAULT_SETTLE_S: Final = 30.0
 
+MAX_QUEUE: Final = 100  # requests that wait behind the present one, a user
+AMBIGUOUS_S: Final = 2.0  # after a command was taken from the queue: a person may mean the last one
+
 SETTLED_PAIRS: Final = 4  # how many [id, journal] a status carries
 HEARD_JOURNALS: Final = 16  # journals remembered for each command; more than answer for one id
 

@@ -35,6 +35,7 @@ from hwsync.protocol.events import (
     Collected,
     DeadlinePassed,
     Event,
+    NextInQueue,
     Queried,
     Requested,
     Returned,
@@ -110,9 +111,7 @@ def refuse(record: Record, refusal: Refused, known: Command | None = None) -> De
     """The decision that a refusal makes; who named an id hears the status again as well."""
     effects: list[Effect] = [PublishError(refusal, record.state)]
     if refusal.id is not None:
-        effects.append(PublishStatus(record))
-        if known is not None and known.id != record.id:
-            effects.append(PublishResult(known, State.REST))
+        effects += answers(record, known)
     return Decision(record, None, None, tuple(effects), refusal)
 
 
@@ -138,17 +137,25 @@ def _decide(
         if known is not None:
             _same_request(event.request, known)
             return Decision(record, effects=answers(record, known))
-    elif event.id is not None and not isinstance(event, DeadlinePassed):
+        if event.request.queue and record.state is not State.REST:
+            return _queued(record, event.request, moment, rules)
+    elif isinstance(event, DeadlinePassed | NextInQueue):
+        pass
+    elif event.id is None:
+        _unambiguous(record, event, moment)
+    else:
         if known is None:
             return late.unknown(record, event, moment)
         told = answers(record, None if isinstance(event, Collected | Returned) else known)
+        if record.place(known.id):
+            return late.waiting(record, event, known, moment, told)
         if late.is_duplicate(event, known):
             return late.again(record, event, known, moment, told)
         if not own:
             return late.stored(record, event, known, moment, told)
     move = TABLE.get((event.verb, record.state))
     if move is None:
-        if own and known is not None and not isinstance(event, (Requested, DeadlinePassed)):
+        if own and known is not None and isinstance(event, late.Named):
             return late.own_hole(record, event, known, moment, hole(record, event, rules))
         raise hole(record, event, rules)
     command = record.current or Command(record.user, "", Request(""))
@@ -166,7 +173,7 @@ def _moved(before: Record, after: Record, event: Event, moment: Moment, move: Mo
         after,
         state=move.to,
         seq=before.seq + 1,
-        verb=event.verb,
+        verb=Verb.REQUEST if event.verb is Verb.NEXT else event.verb,
         time=moment.wall,
         deadline=None if after.due_at is None else moment.wall + after.due_at - moment.ticks,
         cancelling=after.cancelling and move.to is State.COLLECTED,
@@ -182,8 +189,53 @@ def answers(record: Record, known: Command | None, *, query: bool = False) -> tu
     effects: list[Effect] = [PublishStatus(record)]
     if known is not None and (query or known.id != record.id):
         state = record.state if known.id == record.id else State.REST
-        effects.append(PublishResult(known, state))
+        effects.append(PublishResult(known, state, record.place(known.id)))
     return tuple(effects)
+
+
+def _unambiguous(record: Record, event: Event, moment: Moment) -> None:
+    """Raises ``Refused`` where a person may mean the command before the present one."""
+    taken = record.taken_at
+    if taken is None or moment.ticks - taken >= limits.AMBIGUOUS_S:
+        return
+    raise Refused(
+        Code.AMBIGUOUS,
+        f"{record.id} was taken from the queue a moment ago: {event.verb} may mean the one before",
+        f'name the command: {{"id": "{record.id}"}}',
+    )
+
+
+def _new_command(record: Record, request: Request, moment: Moment, rules: Rules) -> Command:
+    number = record.count + 1
+    return Command(
+        record.user,
+        request.id or f"{number}-{moment.nonce}",
+        replace(request, analysis=request.analysis or rules.analysis),
+        digest=digest_of(request),
+        number=number,
+        issued=moment.wall,
+    )
+
+
+def _queued(record: Record, request: Request, moment: Moment, rules: Rules) -> Decision:
+    """The request waits behind the present command; the state does not move."""
+    if len(record.queue) >= limits.MAX_QUEUE:
+        raise Refused(
+            Code.QUEUE_FULL,
+            f"{limits.MAX_QUEUE} requests wait for {record.user} already",
+            "wait until some have ended, cancel some, or reset the queue",
+        )
+    command = _new_command(record, request, moment, rules)
+    after = replace(
+        record,
+        seq=record.seq + 1,
+        time=moment.wall,
+        count=command.number,
+        queue=(*record.queue, command.id),
+    )
+    note = f"queued at place {len(after.queue)}"
+    entry = Entry(Verb.REQUEST, record.state, record.state, command.id, note=note)
+    return Decision(after, entry, command, answers(after, command))
 
 
 def _same_request(request: Request, known: Command) -> None:
@@ -207,24 +259,29 @@ def hole(record: Record, event: Event, rules: Rules) -> Refused:
     }[state]
     at = f"{user} is in state {int(state)} ({state.name.lower()})"
     if event.verb is Verb.REQUEST:
+        hint += '; a request with an id may wait behind it: {"queue": true}'
         return Refused(Code.BUSY, f"{at} with the command {record.id}", hint)
     return Refused(Code.WRONG_STATE, f"{event.verb} is not accepted now: {at}", hint)
 
 
 def _request(record: Record, _: Command, event: Event, moment: Moment, rules: Rules) -> Record:
     assert isinstance(event, Requested)
-    request = event.request
-    number = record.count + 1
-    command = Command(
-        record.user,
-        request.id or f"{number}-{moment.nonce}",
-        replace(request, analysis=request.analysis or rules.analysis),
-        digest=digest_of(request),
-        number=number,
-        issued=moment.wall,
-    )
-    due_at = moment.ticks + request.expires if request.expires else None
-    return replace(record, count=number, current=command, due_at=due_at)
+    command = _new_command(record, event.request, moment, rules)
+    after = replace(record, count=command.number, taken_at=None)
+    return _waits(after, command, moment)
+
+
+def _next(record: Record, _: Command, event: Event, moment: Moment, __: Rules) -> Record:
+    assert isinstance(event, NextInQueue)
+    assert record.queue[:1] == (event.id,)
+    after = replace(record, queue=record.queue[1:], taken_at=moment.ticks)
+    return _waits(after, event.command, moment)
+
+
+def _waits(record: Record, command: Command, moment: Moment) -> Record:
+    """The command waits to be collected, from now on."""
+    expires = command.request.expires
+    return replace(record, current=command, due_at=moment.ticks + expires if expires else None)
 
 
 def _collect(record: Record, command: Command, event: Event, moment: Moment, _: Rules) -> Record:
@@ -323,6 +380,7 @@ _R, _Q, _C, _T = State.REST, State.REQUESTED, State.COLLECTED, State.RETURNED
 
 TABLE: Final[Mapping[tuple[Verb, State], Move]] = {
     (Verb.REQUEST, _R): Move(_Q, _request, ""),
+    (Verb.NEXT, _R): Move(_Q, _next, ""),
     (Verb.RETRIEVAL, _Q): Move(_C, _collect, "the grant"),
     (Verb.RETRIEVAL, _C): Move(_C, _move_grant, "a later boot of the same journal"),
     (Verb.RESPONSE, _C): Move(_T, _return, "from the grant's journal, or by hand"),

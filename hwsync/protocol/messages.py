@@ -229,8 +229,11 @@ def _request(payload: bytes) -> Requested | Ignored:
 def _structured(fields: _Fields) -> Request:
     fields.only(_REQUEST_KEYS)
     ident = fields.ident("id") if fields.obj.get("id") is not None else None
-    if fields.boolean("queue"):
-        raise fields.refuse(Code.NOT_ALLOWED, f"'queue': {LATER}", "send it again when at rest")
+    queue = fields.boolean("queue")
+    if queue and ident is None:
+        raise fields.refuse(
+            Code.BAD_PAYLOAD, "'queue' needs an id", "name one, to ask for it and to cancel it by"
+        )
     if fields.obj.get("start") is not None:
         raise fields.refuse(Code.NOT_ALLOWED, f"'start': {LATER}", "leave the key out")
     program = fields.text("program", limit=limits.MAX_PROGRAM)
@@ -268,6 +271,7 @@ def _structured(fields: _Fields) -> Request:
         tuple(args),
         analysis,
         meta,
+        queue,
     )
 
 
@@ -403,11 +407,11 @@ def _cancel(payload: bytes) -> CancelAsked:
 def _reset(payload: bytes) -> ResetAsked:
     if not payload:
         return ResetAsked()
-    fields = _object(payload, "the reset", 'send it empty, or {"id": "…"}')
+    fields = _object(payload, "the reset", 'send it empty, {"id": "…"} or {"queue": true}')
     fields.only(frozenset(("id", "queue")))
-    if fields.boolean("queue"):
-        raise fields.refuse(Code.NOT_ALLOWED, f"'queue': {LATER}", "leave the key out")
-    return ResetAsked(fields.ident("id"))
+    queue = fields.boolean("queue")
+    ident = fields.ident("id") if "id" in fields.obj or not queue else None
+    return ResetAsked(ident, queue)
 
 
 def _query(payload: bytes) -> Queried:

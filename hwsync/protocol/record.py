@@ -37,6 +37,7 @@ class Verb(StrEnum):
     RESET = "reset"
     CANCEL = "cancel"
     EXPIRE = "expire"  # any deadline
+    NEXT = "next"  # the coordinator takes the next command from the queue; never in a status
 
 
 class Outcome(StrEnum):
@@ -87,6 +88,7 @@ class Request:
     args: tuple[str, ...] = ()
     analysis: str | None = None  # an analyser's name; None: the coordinator's default
     meta: str = "{}"  # compact JSON, kept with the command
+    queue: bool = False  # wait behind the present command instead of being refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +152,18 @@ class Record:
     cancelling: bool = False
     settled: tuple[tuple[str, str], ...] = ()  # the last [id, journal] whose result is stored
     count: int = 0  # commands so far
+    queue: tuple[str, ...] = ()  # the ids that wait behind the present command, the next one first
+    taken_at: float | None = None  # in ticks; when the present command was taken from the queue
     current: Command | None = None
 
     @property
     def id(self) -> str:
         """The current command's id, empty before the first cycle."""
         return self.current.id if self.current else ""
+
+    def place(self, id: str) -> int:
+        """Where a command waits in the queue, from 1; 0: it does not."""
+        return self.queue.index(id) + 1 if id in self.queue else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +220,7 @@ def status_json(record: Record) -> Json:
         "time": record.time,
         "deadline": record.deadline,
         **_told(command),
-        "queued": 0,
+        "queued": len(record.queue),
     }
 
 
@@ -237,15 +245,16 @@ def encode_status(record: Record) -> bytes:
     return _fit(status_json(record), limits.MAX_STATUS)
 
 
-def result_json(command: Command, state: State) -> Json:
+def result_json(command: Command, state: State, place: int = 0) -> Json:
     """The whole of one command, uncut; the names are the status's.
 
-    ``state`` is 0 for a command that is not the record's own.
+    ``state`` is 0 for a command that is not the record's own; ``place``: in the queue, from 1.
     """
     account = command.account or _OPEN
     return {
         "id": command.id,
         "state": int(state),
+        "queued": place,
         "user": command.user,
         "number": command.number,
         "journal": command.journal,
@@ -263,9 +272,9 @@ def result_json(command: Command, state: State) -> Json:
     }
 
 
-def encode_result(command: Command, state: State) -> bytes:
+def encode_result(command: Command, state: State, place: int = 0) -> bytes:
     """What is answered on ``result/<id>``; cut where escapes make it larger than a message."""
-    return _fit(result_json(command, state), limits.MAX_MESSAGE)
+    return _fit(result_json(command, state, place), limits.MAX_MESSAGE)
 
 
 def encode_envelope(record: Record) -> bytes:

@@ -27,6 +27,11 @@ HEARD_ON: Final[Mapping[Verb, Kind]] = {
 }
 """The topic that brings a verb; one that is not here is the coordinator's own."""
 
+OWN: Final[Mapping[Verb, str]] = {
+    Verb.EXPIRE: "the coordinator's clock",
+    Verb.NEXT: "the queue, at rest",
+}
+
 HOLE: Final = "-"
 
 
@@ -52,7 +57,7 @@ def markdown_table(table: Table = TABLE) -> str:
     ]
     for verb in Verb:
         kind = HEARD_ON.get(verb)
-        start = [f"`{verb}`", f"`{kind}`" if kind else "the coordinator's clock"]
+        start = [f"`{verb}`", f"`{kind}`" if kind else OWN[verb]]
         if verb is Verb.QUERY:
             cells = ["no change"] * len(State)
         else:

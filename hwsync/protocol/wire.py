@@ -181,6 +181,12 @@ def encode_id(id: str | None) -> bytes:
     return b"" if id is None else dumps({"id": id}).encode()
 
 
+def encode_reset(id: str | None, *, queue: bool) -> bytes:
+    """A reset, which may empty the queue too."""
+    named = {} if id is None else {"id": id}
+    return dumps({**named, "queue": True}).encode() if queue else encode_id(id)
+
+
 def encode_analysis(text: str, id: str | None) -> bytes:
     """An analysis in text for that command, or for the current one."""
     return dumps({"analysis": text, **({} if id is None else {"id": id})}).encode()

@@ -267,6 +267,32 @@ def test_analyse_reads_standard_input(bare: Lab) -> None:
     assert done["server_analysis"] == "très\nbien"
 
 
+def test_a_queue_runs_in_order_and_is_shown(lab: Lab, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    first = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\nprint(1)"
+    one_runs = lab.cli("run", "pi1", "--id", "one", "--queue", "-c", first)
+    watching = lab.cli("status", "--watch")
+    wait_until(lambda: "2 collected" in watching.stdout, what="the first one")
+    two = lab.cli("run", "pi1", "--id", "two", "--queue", "-c", "print(2)")
+    wait_until(lambda: "+1 queued" in ended(lab.cli("status"), 0).stdout, what="one behind it")
+    three = ended(lab.cli("send", "pi1", "--id", "three", "--queue", "-c", "print(3)"), 0)
+    assert three.stdout == "three\n"
+    show = lab.cli("show", "pi1", "three", "--db", str(lab.db), "--json")
+    assert one(ended(show, 0))["queued"] == 2
+    cancelled = one(ended(lab.cli("cancel", "pi1", "three", "--json"), 0))
+    assert (cancelled["id"], cancelled["outcome"]) == ("three", "cancelled")
+    go.touch()
+    assert ended(one_runs, 0).stdout == "1\n"
+    assert ended(two, 0).stdout == "2\n"
+    history = ended(lab.cli("history", "pi1", "--db", str(lab.db)), 0).stdout
+    assert "queued at place 2" in history
+    assert "next" in history
+    ended(lab.cli("send", "pi1", "-c", "import time; time.sleep(60)"), 0)
+    ended(lab.cli("send", "pi1", "--queue", "-c", "1"), 0)
+    assert one(ended(lab.cli("reset", "pi1", "--queue", "--json"), 0))["queued"] == 0
+    assert "0 rest" in ended(lab.cli("status", "pi1"), 0).stdout
+
+
 def test_status_shows_one_or_everybody_and_watches(lab: Lab) -> None:
     ended(lab.cli("run", "pi1", "-c", "print('\\x1b[31mred')"), 0)
     whole = ended(lab.cli("status", "pi1"), 0).stdout

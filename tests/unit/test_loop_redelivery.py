@@ -50,7 +50,7 @@ def test_what_was_accepted_is_performed_once_and_answered_with_the_status(
         ("cancel", b"", "wrong_state"),
         ("response", b"{", "bad_payload"),
         ("analysis", b"\xff", "bad_payload"),
-        ("reset", b'{"queue":true}', "not_allowed"),
+        ("reset", b'{"queue":1}', "bad_payload"),
     ],
 )
 def test_what_was_refused_gets_the_same_error_again_and_one_row(

@@ -21,6 +21,7 @@ from hwsync.protocol.events import (
     Collected,
     DeadlinePassed,
     Event,
+    NextInQueue,
     Queried,
     Requested,
     ResetAsked,
@@ -84,6 +85,7 @@ EVENTS: dict[Verb, Event] = {
     Verb.CANCEL: CancelAsked(),
     Verb.RESET: ResetAsked(),
     Verb.EXPIRE: DeadlinePassed("c1"),
+    Verb.NEXT: NextInQueue(Command("pi1", "c3", Request("print(3)", "c3"))),
 }
 LATE = at(1e9)
 
@@ -91,11 +93,13 @@ LATE = at(1e9)
 @pytest.mark.parametrize(("verb", "state"), sorted(TABLE))
 def test_each_cell_leads_where_the_table_says(verb: Verb, state: State) -> None:
     before = record_in(state)
+    if verb is Verb.NEXT:
+        before = replace(before, queue=("c3",))
     after = step(before, EVENTS[verb], LATE if verb is Verb.EXPIRE else NOW)
     assert after.refused is None
     assert after.record.state is TABLE[verb, state].to
     assert after.record.seq == before.seq + 1
-    assert after.record.verb is verb
+    assert after.record.verb is (Verb.REQUEST if verb is Verb.NEXT else verb)
     assert after.entry is not None
     assert (after.entry.before, after.entry.after) == (state, after.record.state)
     assert after.effects[0] == PublishStatus(after.record)

@@ -12,6 +12,7 @@ from hwsync.protocol.events import (
     Collected,
     DeadlinePassed,
     Event,
+    NextInQueue,
     Queried,
     Requested,
     ResetAsked,
@@ -40,7 +41,12 @@ accounts = st.sampled_from(
     + [Account(Outcome.CANCELLED, ran) for ran in Ran]
 )  # fmt: skip
 events: st.SearchStrategy[Event] = st.one_of(
-    st.builds(lambda id, text: Requested(Request(text, id)), some_id, st.sampled_from("xy")),
+    st.builds(
+        lambda id, text, queue: Requested(Request(text, id, queue=queue and id is not None)),
+        some_id,
+        st.sampled_from("xy"),
+        st.booleans(),
+    ),
     st.just(Collected()),
     st.builds(Collected, ids, journals, boots),
     st.builds(Returned, accounts),
@@ -58,6 +64,7 @@ steps = st.lists(st.tuples(events, st.floats(0.0, 500.0)), max_size=40)
 @given(steps)
 def test_every_sequence_keeps_the_promises(steps: list[tuple[Event, float]]) -> None:
     record, known, ticks = Record("pi1"), dict[str, Command](), 0.0
+    waiting: list[str] = []
     for number, (event, pause) in enumerate(steps):
         ticks += pause
         moment = Moment(1e9 + ticks, ticks, f"{number:016x}")
@@ -85,6 +92,17 @@ def test_every_sequence_keeps_the_promises(steps: list[tuple[Event, float]]) -> 
         if decision.refused is None and event.id is not None:
             assert copy.record is after, "a copy of an accepted event changed something"
             assert copy.refused is None
+        # The plain model of the queue: in order of asking, less what was cancelled.
+        waiting = [id for id in waiting if decision.command is None or id != decision.command.id]
+        if decision.command is not None and decision.command.id in after.queue:
+            waiting.append(decision.command.id)
+        assert list(after.queue) == waiting
+        assert all(known[id].account is None for id in waiting)
+        if after.state is State.REST and waiting:
+            taken = decide(after, NextInQueue(known[waiting[0]]), moment, None, Rules())
+            after = taken.record
+            assert (after.state, after.id) == (State.REQUESTED, waiting.pop(0))
+            assert list(after.queue) == waiting
         record = after
 
 

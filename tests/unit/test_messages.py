@@ -17,6 +17,7 @@ from hwsync.protocol.events import (
     Ignored,
     Message,
     Requested,
+    ResetAsked,
     Returned,
 )
 from hwsync.protocol.messages import read
@@ -78,7 +79,7 @@ def test_a_structured_request_is_read_whole() -> None:
         ({"id": 5}, Code.BAD_PAYLOAD),
         ({"id": "x" * 65}, Code.BAD_PAYLOAD),
         ({"colour": 1}, Code.UNKNOWN_FIELD),
-        ({"queue": True}, Code.NOT_ALLOWED),
+        ({"queue": True, "id": None}, Code.BAD_PAYLOAD),
         ({"queue": 1}, Code.BAD_PAYLOAD),
         ({"start": {"at": 5}}, Code.NOT_ALLOWED),
         ({"timeout": 0.05}, Code.BAD_PAYLOAD),
@@ -222,7 +223,8 @@ def test_cancel_reset_query_and_heartbeat() -> None:
         assert code(kind, "[]")[0] is Code.BAD_PAYLOAD
         assert code(kind, {})[0] is Code.BAD_PAYLOAD
         assert code(kind, {"id": "c1", "x": 1}) == (Code.UNKNOWN_FIELD, "c1")
-    assert code("reset", {"id": "c1", "queue": True})[0] is Code.NOT_ALLOWED
+    assert event("reset", {"id": "c1", "queue": True}) == ResetAsked("c1", True)
+    assert event("reset", {"queue": True}) == ResetAsked(None, True)
     beat = event("heartbeat", {"online": True, "journal": "j", "boot": 2, "seen": [0, 7]})
     assert beat == HeartbeatHeard(True, "j", 2, (0, 7))
     assert code("heartbeat", {"online": 1, "journal": "j", "boot": 2})[0] is Code.BAD_PAYLOAD

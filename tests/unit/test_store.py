@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from hwsync.coordinator.migrations import SCHEMA
 from hwsync.coordinator.models import HwStatus
 from hwsync.coordinator.store import Reader, Store
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.record import State
-from tests.support.coordinator import Lab, request
+from tests.support.coordinator import Lab, brief, request, result
 
 
 @pytest.fixture
@@ -93,3 +94,66 @@ def test_a_link_to_the_database_is_the_database(path: Path) -> None:
             assert reader.show("pi1", "c1")["state"] == 1
         with pytest.raises(DatabaseError, match="another coordinator"):
             Store(link)
+
+
+FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").glob("schema-*.sql"))
+
+
+def columns(path: Path) -> dict[str, set[tuple[object, ...]]]:
+    """(name, type, not null, in the key) of each column, by table."""
+    with closing(sqlite3.connect(path)) as connection:
+        tables = [name for (name,) in connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+        )]  # fmt: skip
+        return {
+            table: {
+                (name, kind, not_null, key)
+                for _, name, kind, not_null, _, key in connection.execute(
+                    f"PRAGMA table_info({table})"
+                )
+            }
+            for table in tables
+        }
+
+
+def test_each_earlier_schema_has_a_fixture() -> None:
+    assert [path.stem for path in FIXTURES] == [f"schema-{n}" for n in range(1, SCHEMA)]
+
+
+@pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.stem)
+def test_an_older_database_is_brought_up_to_date_after_a_backup(path: Path, fixture: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(fixture.read_text())
+    fresh = path.with_name("fresh.db")
+    Store(fresh).close()
+    with Lab(path) as lab:
+        record = lab.record
+        assert (record.state, record.id, record.count) == (State.COLLECTED, "c2", 2)
+        assert record.current is not None
+        assert record.current.journal == "j1"
+        assert brief(lab.hear("response", result("c2")))[0] == "status 3"
+    assert columns(path) == columns(fresh)
+    version = fixture.stem.removeprefix("schema-")
+    backup = path.with_name(f"{path.name}.schema-{version}")
+    with closing(sqlite3.connect(backup)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (int(version),)
+        assert connection.execute("SELECT count(*) FROM commands").fetchone() == (2,)
+
+
+def test_a_migration_that_fails_leaves_the_old_database(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(FIXTURES[0].read_text())
+    before = columns(path)
+
+    def broken(connection: sqlite3.Connection) -> None:
+        connection.execute("ALTER TABLE hw_status ADD COLUMN half TEXT")
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr("hwsync.coordinator.migrations.MIGRATIONS", (broken,))
+    with pytest.raises(DatabaseError, match="disk I/O error"):
+        Store(path)
+    assert columns(path) == before
+    monkeypatch.undo()
+    Store(path).close()
