@@ -19,11 +19,12 @@ from hwsync.coordinator.deadlines import Agenda, ConnectedClock
 from hwsync.coordinator.plan import Plan, Saved
 from hwsync.coordinator.resends import Resends
 from hwsync.coordinator.store import FAILURES, Store
-from hwsync.protocol import limits
+from hwsync.protocol import limits, replies
 from hwsync.protocol.effects import (
     Analyse,
     Effect,
     PublishEnvelope,
+    PublishReplies,
     PublishResult,
     PublishStatus,
 )
@@ -31,8 +32,10 @@ from hwsync.protocol.errors import HwsyncError
 from hwsync.protocol.events import Message
 from hwsync.protocol.machine import Rules, due
 from hwsync.protocol.record import (
+    Command,
     Moment,
     Record,
+    Reply,
     State,
     encode_envelope,
     encode_result,
@@ -43,13 +46,30 @@ from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscrib
 
 log = logging.getLogger("hwsync.coordinator")
 
+REPLY_LOOK_S: Final = 0.1  # after a reply, until it has arrived
 SAVE_AGAIN_S: Final = 1.0  # after a failed save, before the same messages are tried again
 
 
 class Publisher(Protocol):
     """What the loop needs of the transport."""
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+    @property
+    def connection(self) -> int:
+        """The number of the present connection; 0: there is none."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything that was sent on this connection has arrived."""
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        correlation: bytes = b"",
+    ) -> bool:
         """Send; False where nobody is connected."""
 
     def acknowledge(self, delivery: Delivery) -> None:
@@ -92,6 +112,8 @@ class Coordinator:
         self._deadlines = Agenda()
         self._resends = Resends(dice or random.Random())
         self._to_analyse: list[tuple[str, str]] = []  # user, id
+        self._owed: dict[tuple[str, str], Command] = {}  # ended; their replies may not have arrived
+        self._replied: dict[tuple[str, str], int] = {}  # and on which connection they were sent
         self._waiting: list[Delivery] = []
         self._forget_packets = False
         self._save_again_at: float | None = None
@@ -102,6 +124,7 @@ class Coordinator:
         now = self._clock.monotonic()
         stored = self.store.load(self._ticking.ticks(now))
         self._packets = self.store.packets()
+        self._owed = {(command.user, command.id): command for command in self.store.owed()}
         changed: list[Record] = []
         for user, record in stored.items():
             known = self.records.get(user)
@@ -122,7 +145,7 @@ class Coordinator:
             return max(self._save_again_at - now, 0.0)
         if self._to_analyse:
             return 0.0
-        waits: list[float] = []
+        waits: list[float] = [REPLY_LOOK_S] if self._replied else []
         if (due_at := self._deadlines.nearest()) is not None:
             wait = self._ticking.wait(now, due_at)
             waits += [] if wait is None else [wait]
@@ -134,6 +157,9 @@ class Coordinator:
         """Handle what came and what is due."""
         if self._heard_of_connection(signals):
             self._publish_due(self.records.values())
+            for command in self._owed.values():
+                for effect in replies.of(self._record_of(command), command):
+                    self._carry_out(command.user, effect)
         now = self._clock.monotonic()
         if self._save_again_at is not None and now < self._save_again_at:
             return
@@ -175,6 +201,7 @@ class Coordinator:
                 subscribed = True
             elif isinstance(signal, Disconnected):
                 self._ticking.disconnect(self._clock.monotonic())
+                self._replied.clear()
         return subscribed
 
     def _plan(self, now: float) -> Plan:
@@ -183,7 +210,13 @@ class Coordinator:
         plan = Plan(saved, Moment(self._clock.wall(), ticks))
         plan.batch.forget_packets = self._forget_packets
         for one in self._waiting:
-            plan.hear(Message(one.topic, one.payload, one.retain, one.dup, one.mid))
+            reply = Reply(one.reply_topic, one.correlation) if one.reply_topic else None
+            plan.hear(Message(one.topic, one.payload, one.retain, one.dup, one.mid, reply))
+        connection = self._publisher.connection
+        if self._replied and self._publisher.settled and connection == self._publisher.connection:
+            for (user, id), sent_on in self._replied.items():
+                if sent_on == connection:
+                    plan.replied(user, id)
         for user, id in self._to_analyse:
             plan.analyse(user, id)
         nearest = self._deadlines.nearest()
@@ -205,6 +238,12 @@ class Coordinator:
             else:
                 self._packets[mid] = handled
         self.records |= plan.batch.records
+        for key, command in plan.batch.commands.items():
+            if command.replies and command.account:
+                self._owed[key] = command
+            else:
+                self._owed.pop(key, None)
+                self._replied.pop(key, None)
         for record in plan.batch.records.values():
             self._schedule(record, now)
 
@@ -214,6 +253,8 @@ class Coordinator:
                 self._publish(self.topics.of(user, Kind.ERROR), effect)
             else:
                 self._carry_out(user, effect)
+        for reply, error in plan.refusals:
+            self._publish(reply.topic, error, correlation=reply.correlation)
         appeared = {user for user, heard in plan.heartbeats if self._resends.appeared(user, heard)}
         for user in sorted(appeared):
             record = self.records.get(user)
@@ -230,12 +271,30 @@ class Coordinator:
         elif isinstance(effect, PublishResult):
             topic = self.topics.result(user, effect.command.id)
             self._publish(topic, encode_result(effect.command, effect.state, effect.place))
+        elif isinstance(effect, PublishReplies):
+            self._reply(effect.record)
         elif isinstance(effect, Analyse):
             self._to_analyse.append((user, effect.command.id))
 
-    def _publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    def _reply(self, record: Record) -> None:
+        command = record.current
+        if command is None:
+            return
+        if (record.user, command.id) in self._owed:
+            self._replied[record.user, command.id] = self._publisher.connection
+        payload = encode_status(record)
+        for reply in command.replies:
+            self._publish(reply.topic, payload, correlation=reply.correlation)
+
+    def _record_of(self, command: Command) -> Record:
+        record = self.records[command.user]
+        return record if record.id == command.id else replace(record, state=State.REST)
+
+    def _publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, correlation: bytes = b""
+    ) -> None:
         try:
-            self._publisher.publish(topic, payload, retain=retain)
+            self._publisher.publish(topic, payload, retain=retain, correlation=correlation)
         except HwsyncError as error:
             log.error("cannot publish on %s: %s", topic[:120], error)
 

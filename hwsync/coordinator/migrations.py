@@ -19,12 +19,17 @@ from hwsync.protocol.errors import DatabaseError
 APPLICATION_ID: Final = 0x68777379  # "hwsy": says whose file it is
 
 
-def _with_queue(connection: Connection) -> None:
-    connection.execute("ALTER TABLE hw_status ADD COLUMN queue TEXT NOT NULL DEFAULT '[]'")
-    connection.execute("ALTER TABLE hw_status ADD COLUMN taken REAL")
+def _with_queue_and_replies(connection: Connection) -> None:
+    for statement in (
+        "ALTER TABLE hw_status ADD COLUMN queue TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE hw_status ADD COLUMN taken REAL",
+        "ALTER TABLE commands ADD COLUMN replies TEXT NOT NULL DEFAULT '[]'",
+        "CREATE INDEX commands_owed ON commands (user) WHERE replies != '[]'",
+    ):
+        connection.execute(statement)
 
 
-MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_with_queue,)
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_with_queue_and_replies,)
 """The first one brings a database from version 1 to 2, and so on."""
 
 SCHEMA: Final = len(MIGRATIONS) + 1

@@ -85,10 +85,15 @@ class CommandRow(Model):
     analysis = TextField(null=True)
     late = BooleanField()
     orphan = BooleanField()
+    replies = TextField()  # JSON list of [topic, correlation data in hexadecimal]
 
     class Meta:
         table_name = "commands"
         primary_key = CompositeKey("user", "id")
+
+
+# Those that are owed a reply are few, and looked for at each start.
+CommandRow.add_index(CommandRow.user, name="commands_owed", where=CommandRow.replies != "[]")
 
 
 class Transition(Model):

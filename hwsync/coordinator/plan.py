@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from hwsync.coordinator.store import FAILURES, Batch, Handled, Store
@@ -32,7 +33,8 @@ from hwsync.protocol.jsons import dumps
 from hwsync.protocol.late import settle_refused
 from hwsync.protocol.machine import Rules, decide, refuse
 from hwsync.protocol.messages import read
-from hwsync.protocol.record import Command, Moment, Record, State
+from hwsync.protocol.record import Command, Moment, Record, Reply, State
+from hwsync.protocol.replies import check
 from hwsync.protocol.topics import Kind, Topics
 
 log = logging.getLogger("hwsync.coordinator")
@@ -58,6 +60,7 @@ class Plan:
     moment: Moment
     batch: Batch = field(default_factory=Batch)
     effects: list[tuple[str, Effect | bytes]] = field(default_factory=list)
+    refusals: list[tuple[Reply, bytes]] = field(default_factory=list)  # to a response topic
     heartbeats: list[tuple[str, HeartbeatHeard]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -80,6 +83,16 @@ class Plan:
             self._remember(message, True, None)
         elif not self._repeated(user, message, event.id):
             self._decide(user, event, message)
+
+    def replied(self, user: str, id: str) -> None:
+        """The replies of a command have arrived: they are owed no more."""
+        record = self.record(user)
+        command = self._known(record, id)
+        if command is not None and command.replies:
+            command = replace(command, replies=())
+            self.batch.commands[user, id] = command
+            if record.id == id:
+                self.batch.records[user] = replace(record, current=command)
 
     def deadline(self, user: str) -> None:
         """Decide what follows from the passing of a deadline."""
@@ -171,18 +184,31 @@ class Plan:
             if record.current is not None:
                 self.batch.commands[user, record.id] = record.current
         if decision.command is not None:
+            self.batch.records[user] = record
             self.batch.commands[user, decision.command.id] = decision.command
         error: bytes | None = None
         for effect in decision.effects:
             if isinstance(effect, PublishError):
                 error = _error_json(effect, message)
-                self.effects.append((user, error))
+                self._answer(user, message, error)
             else:
                 self.effects.append((user, effect))
         if refusal is not None and message is not None:
             self._refused(record, refusal, message)
         if message is not None:
             self._remember(message, id is not None, error)
+
+    def _answer(self, user: str, message: Message | None, error: bytes) -> None:
+        """An error goes to its topic, and to the response topic of a request."""
+        self.effects.append((user, error))
+        reply = message.reply if message else None
+        if message is None or reply is None:
+            return
+        _, kind = self.saved.topics.split(message.topic)
+        with suppress(Refused):
+            check(reply, self.saved.topics.root, None)
+            if kind in (Kind.REQUEST, Kind.COMMAND):
+                self.refusals.append((reply, error))
 
     def _refused(self, record: Record, refusal: Refused, message: Message) -> None:
         valid = limits.is_user(record.user)
@@ -216,7 +242,7 @@ class Plan:
             return False
         self.counts["duplicates"] += 1
         if handled.error is not None:
-            self.effects.append((user, handled.error))
+            self._answer(user, message, handled.error)
         if limits.is_user(user):
             self.effects.append((user, PublishStatus(self.record(user))))
         return True

@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.record import Account, Command, Outcome, Ran, Record, Request, State, Verb
+from hwsync.protocol.record import (
+    Account,
+    Command,
+    Outcome,
+    Ran,
+    Record,
+    Reply,
+    Request,
+    State,
+    Verb,
+)
 
 Row = Mapping[str, Any]
 _NOBODY = Command("", "", Request(""))
@@ -106,6 +116,7 @@ def command_values(command: Command) -> tuple[object, ...]:
         command.analysis,
         command.late,
         command.orphan,
+        _list([(reply.topic, reply.correlation.hex()) for reply in command.replies]),
     )
 
 
@@ -157,4 +168,5 @@ def command_from(row: Row) -> Command:
         row["analysis"],
         bool(row["late"]),
         bool(row["orphan"]),
+        tuple(Reply(topic, bytes.fromhex(data)) for topic, data in json.loads(row["replies"])),
     )

@@ -144,6 +144,11 @@ class Store:
         """One command, None where there is none."""
         return _command(self._connection, user, id)
 
+    def owed(self) -> list[Command]:
+        """The commands that have ended and whose replies may not have arrived."""
+        sql = f"""SELECT * FROM "{_name(CommandRow)}" WHERE replies != '[]' AND ran IS NOT NULL"""
+        return [command_from(row) for row in _rows(self._connection, sql)]
+
     def packets(self) -> dict[int, Handled]:
         """What each packet identifier carried last."""
         rows = _rows(self._connection, f'SELECT * FROM "{_name(Packet)}"')

@@ -32,6 +32,13 @@ class PublishResult:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishReplies:
+    """Tell whoever gave a response topic of the end; the record is as the command ended it."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
 class PublishError:
     """Tell operators why a message was refused, and in which state."""
 
@@ -46,7 +53,7 @@ class Analyse:
     command: Command
 
 
-Effect = PublishStatus | PublishEnvelope | PublishResult | PublishError | Analyse
+Effect = PublishStatus | PublishEnvelope | PublishResult | PublishReplies | PublishError | Analyse
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ class Decision:
 
     record: Record
     entry: Entry | None = None  # set exactly when something changed
-    command: Command | None = None  # a changed command that is not the record's own
+    command: Command | None = None  # a changed command that is not the record's own, or new replies
     effects: tuple[Effect, ...] = ()
     refused: Refused | None = None
 

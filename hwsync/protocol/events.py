@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hwsync.protocol.record import Account, Command, Request, Verb
+from hwsync.protocol.record import Account, Command, Reply, Request, Verb
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Message:
     retain: bool = False
     dup: bool = False
     mid: int = 0  # packet identifier; 0 for QoS 0
+    reply: Reply | None = None  # MQTT 5: the response topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Requested:
     """Somebody asked for a program to run."""
 
     request: Request
+    reply: Reply | None = None
     verb: ClassVar[Verb] = Verb.REQUEST
 
     @property

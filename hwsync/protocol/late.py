@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hwsync.protocol import limits
+from hwsync.protocol import limits, replies
 from hwsync.protocol.analysis import OUTCOME, outcome_line
 from hwsync.protocol.effects import (
     Decision,
@@ -125,7 +125,7 @@ def waiting(
         after = replace(record, seq=record.seq + 1, time=moment.wall, queue=rest)
         entry = Entry(event.verb, record.state, record.state, known.id, note="left the queue")
         effects = (PublishStatus(after), PublishResult(ended, State.REST))
-        return Decision(after, entry, ended, effects)
+        return Decision(after, entry, ended, (*effects, *replies.of(after, ended)))
     refusal = Refused(
         Code.WRONG_STATE,
         f"{known.id} waits in the queue, at place {record.place(known.id)}",

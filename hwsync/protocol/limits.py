@@ -32,6 +32,10 @@ DEFAULT_GRACE_S: Final = 30.0
 DEFAULT_ANALYSIS_WITHIN_S: Final = 3_600.0
 DEFAULT_SETTLE_S: Final = 30.0
 
+MAX_CORRELATION: Final = KIB  # bytes of an MQTT 5 request's correlation data
+MAX_REPLY_TOPIC: Final = KIB  # bytes of its response topic
+MAX_REPLIES: Final = 4  # response topics kept for one command, while it is open
+
 MAX_QUEUE: Final = 100  # requests that wait behind the present one, a user
 AMBIGUOUS_S: Final = 2.0  # after a command was taken from the queue: a person may mean the last one
 

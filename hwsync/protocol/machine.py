@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hwsync.protocol import late, limits
+from hwsync.protocol import late, limits, replies
 from hwsync.protocol.analysis import MANUAL
 from hwsync.protocol.effects import (
     Analyse,
@@ -136,9 +136,9 @@ def _decide(
     if isinstance(event, Requested):
         if known is not None:
             _same_request(event.request, known)
-            return Decision(record, effects=answers(record, known))
+            return replies.repeated(record, known, event.reply, answers(record, known))
         if event.request.queue and record.state is not State.REST:
-            return _queued(record, event.request, moment, rules)
+            return _queued(record, event, moment, rules)
     elif isinstance(event, DeadlinePassed | NextInQueue):
         pass
     elif event.id is None:
@@ -181,7 +181,11 @@ def _moved(before: Record, after: Record, event: Event, moment: Moment, move: Mo
     )
     entry = Entry(event.verb, before.state, after.state, after.id)
     changed = before.state is not after.state
-    return Decision(after, entry, None, due(after) if changed else (PublishStatus(after),))
+    effects = due(after) if changed else (PublishStatus(after),)
+    was = before.current
+    if command is not None and command.account and not (was and was.account):
+        effects += replies.of(after, command)
+    return Decision(after, entry, None, effects)
 
 
 def answers(record: Record, known: Command | None, *, query: bool = False) -> tuple[Effect, ...]:
@@ -205,8 +209,8 @@ def _unambiguous(record: Record, event: Event, moment: Moment) -> None:
     )
 
 
-def _new_command(record: Record, request: Request, moment: Moment, rules: Rules) -> Command:
-    number = record.count + 1
+def _new_command(record: Record, event: Requested, moment: Moment, rules: Rules) -> Command:
+    request, number = event.request, record.count + 1
     return Command(
         record.user,
         request.id or f"{number}-{moment.nonce}",
@@ -214,10 +218,11 @@ def _new_command(record: Record, request: Request, moment: Moment, rules: Rules)
         digest=digest_of(request),
         number=number,
         issued=moment.wall,
+        replies=(event.reply,) if event.reply else (),
     )
 
 
-def _queued(record: Record, request: Request, moment: Moment, rules: Rules) -> Decision:
+def _queued(record: Record, event: Requested, moment: Moment, rules: Rules) -> Decision:
     """The request waits behind the present command; the state does not move."""
     if len(record.queue) >= limits.MAX_QUEUE:
         raise Refused(
@@ -225,7 +230,7 @@ def _queued(record: Record, request: Request, moment: Moment, rules: Rules) -> D
             f"{limits.MAX_QUEUE} requests wait for {record.user} already",
             "wait until some have ended, cancel some, or reset the queue",
         )
-    command = _new_command(record, request, moment, rules)
+    command = _new_command(record, event, moment, rules)
     after = replace(
         record,
         seq=record.seq + 1,
@@ -266,7 +271,7 @@ def hole(record: Record, event: Event, rules: Rules) -> Refused:
 
 def _request(record: Record, _: Command, event: Event, moment: Moment, rules: Rules) -> Record:
     assert isinstance(event, Requested)
-    command = _new_command(record, event.request, moment, rules)
+    command = _new_command(record, event, moment, rules)
     after = replace(record, count=command.number, taken_at=None)
     return _waits(after, command, moment)
 

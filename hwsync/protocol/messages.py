@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from hwsync.protocol import limits
+from hwsync.protocol import limits, replies
 from hwsync.protocol.analysis import ANALYSERS
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (
@@ -65,7 +65,11 @@ def read(message: Message, topics: Topics) -> Event | HeartbeatHeard | Ignored:
             limits.USER_FORM,
         )
     if not message.retain or kind is Kind.HEARTBEAT:
-        return reader(message.payload)
+        event = reader(message.payload)
+        if isinstance(event, Requested) and message.reply:
+            replies.check(message.reply, topics.root, event.id)
+            event = Requested(event.request, message.reply)
+        return event
     if not message.payload:
         return Ignored("an empty retained message clears one")
     refusal = Refused(

@@ -111,6 +111,14 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """Where an MQTT 5 request wants its answer (docs/protocol.md, section 3)."""
+
+    topic: str
+    correlation: bytes = b""  # given back with the answer
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """One command of a user, from its request to its end, and what was heard of it since."""
 
@@ -130,6 +138,7 @@ class Command:
     analysis: str | None = None  # None while nobody gave one
     late: bool = False  # something of it was stored after its end
     orphan: bool = False  # only its result is known (the database was restored)
+    replies: tuple[Reply, ...] = ()  # who is to be told of its end, until they surely were
 
     @property
     def analyser(self) -> str:

@@ -111,10 +111,31 @@ class Transport:
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(CONNECT_S + PROBE_S)
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+    @property
+    def connection(self) -> int:
+        """The number of the present connection; 0: there is none."""
+        link = self._link
+        return 0 if link is None or link.ended.is_set() else link.number
+
+    @property
+    def settled(self) -> bool:
+        """Whether the broker has acknowledged everything that was sent on this connection."""
+        link = self._link
+        return link is not None and link.idle and not link.ended.is_set()
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        correlation: bytes = b"",
+    ) -> bool:
         """Send; False when not connected: then it is dropped, publish it at the next connect.
 
-        Raises ``TooLarge`` above ``MAX_MESSAGE`` bytes or for a topic that no broker would take.
+        ``correlation``: MQTT 5\'s data of that name. Raises ``TooLarge`` above ``MAX_MESSAGE``
+        bytes or for a topic that no broker would take.
         """
         if len(payload) > MAX_MESSAGE:
             raise TooLarge(
@@ -126,7 +147,7 @@ class Transport:
         if link is None or link.ended.is_set():
             return False
         try:
-            return link.publish(topic, payload, qos, retain)
+            return link.publish(topic, payload, qos, retain, correlation)
         except (ValueError, UnicodeError) as error:
             link._done()
             raise HwsyncError(f"cannot publish on {topic[:80]!r}: {error}") from None

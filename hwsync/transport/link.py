@@ -152,13 +152,19 @@ class Link:
         thread = self.client._thread
         return thread is not None and thread.is_alive()
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> bool:
+    def publish(
+        self, topic: str, payload: bytes, qos: int, retain: bool, correlation: bytes = b""
+    ) -> bool:
+        properties = None
+        if correlation and self.protocol == 5:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.CorrelationData = correlation
         with self._gate:
             if self._released:
                 return False
             with self._idle:
                 self._under_way += 1
-            info = self.client.publish(topic, payload, qos, retain)
+            info = self.client.publish(topic, payload, qos, retain, properties)
         if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
             return True
         self._done()
@@ -168,6 +174,10 @@ class Link:
         with self._gate:
             if not self._released:
                 self.client.ack(mid, qos)
+
+    @property
+    def idle(self) -> bool:
+        return self._under_way <= 0
 
     def flush(self, timeout: float) -> bool:
         with self._idle:
@@ -244,6 +254,8 @@ class Link:
                 bool(message.dup),
                 message.mid,
                 self.number,
+                getattr(message.properties, "ResponseTopic", ""),
+                getattr(message.properties, "CorrelationData", b""),
             ),
         )
 

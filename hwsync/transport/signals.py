@@ -55,6 +55,8 @@ class Delivery:
     dup: bool
     mid: int
     connection: int
+    reply_topic: str = ""  # MQTT 5: the response topic
+    correlation: bytes = b""
 
 
 Signal = Connected | Subscribed | Disconnected | Delivery

@@ -51,10 +51,11 @@ class Sent:
     topic: str
     payload: bytes
     retain: bool
+    correlation: bytes = b""
 
     @property
     def kind(self) -> str:
-        return self.topic.split("/", 2)[2]
+        return self.topic.split("/", 2)[2] if self.topic.startswith("hw/") else self.topic
 
     @property
     def json(self) -> dict[str, Any]:
@@ -109,11 +110,21 @@ class Wire:
     def __init__(self) -> None:
         self.deeds: list[Deed] = []
         self.connected = True
+        self.settled = True
+        self.connection = 1
         self.before: Callable[[Deed], None] = lambda _: None
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        correlation: bytes = b"",
+    ) -> bool:
         assert qos == 1
-        self._do(Sent(topic, payload, retain))
+        self._do(Sent(topic, payload, retain, correlation))
         return self.connected
 
     def acknowledge(self, delivery: Delivery) -> None:

@@ -1,0 +1,65 @@
+"""MQTT 5 replies: who is told of a command's end, and where nobody may be told.
+
+The law: a response topic gets at least one reply, and never one under the root, where the sender
+of the request may not be allowed to write (docs/protocol.md, section 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hwsync.protocol import limits
+from hwsync.protocol.effects import Decision, Effect, PublishReplies
+from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.record import Command, Record, Reply, State
+
+
+def check(reply: Reply, root: str, id: str | None) -> None:
+    """Raises ``Refused`` where the coordinator must not, or cannot, write."""
+    topic = reply.topic
+    if topic == root or topic.startswith(f"{root}/") or topic.startswith("$"):
+        raise Refused(
+            Code.NOT_ALLOWED,
+            f"the response topic {topic[:80]!r} is hwsync's own, or the broker's",
+            "take one outside of it, such as replies/NAME",
+            id=id,
+        )
+    if not topic or set(topic) & set("+#\0") or len(topic.encode()) > limits.MAX_REPLY_TOPIC:
+        raise Refused(
+            Code.BAD_PAYLOAD,
+            f"the response topic {topic[:80]!r} is no topic",
+            f"1 to {limits.MAX_REPLY_TOPIC} bytes without + and #",
+            id=id,
+        )
+    if len(reply.correlation) > limits.MAX_CORRELATION:
+        raise Refused(
+            Code.TOO_LARGE,
+            f"the correlation data has {len(reply.correlation)} bytes",
+            f"at most {limits.MAX_CORRELATION} bytes",
+            id=id,
+        )
+
+
+def of(record: Record, command: Command) -> tuple[Effect, ...]:
+    """The replies that tell of a command's end, as a status of this record about it."""
+    if not command.replies:
+        return ()
+    own = record.current is not None and record.current.id == command.id
+    state = record.state if own else State.REST
+    return (PublishReplies(replace(record, state=state, current=command)),)
+
+
+def repeated(
+    record: Record, known: Command, reply: Reply | None, effects: tuple[Effect, ...]
+) -> Decision:
+    """A repeat of a request whose command is known: its reply is owed too, or due now."""
+    if reply is None:
+        return Decision(record, effects=effects)
+    if known.account is not None or len(known.replies) >= limits.MAX_REPLIES:
+        return Decision(record, effects=(*effects, *of(record, replace(known, replies=(reply,)))))
+    if reply in known.replies:
+        return Decision(record, effects=effects)
+    changed = replace(known, replies=(*known.replies, reply))
+    own = known.id == record.id
+    after = replace(record, current=changed) if own else record
+    return Decision(after, command=changed, effects=effects)
