@@ -89,6 +89,13 @@ def default_database() -> Path:
     return state_directory("--db") / "hwsync.db"
 
 
+DATABASE: Final = click.option(
+    "--db",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The database; default $STATE_DIRECTORY/hwsync.db, else ~/.local/state/hwsync/hwsync.db.",
+)
+
+
 def common(command: F) -> F:
     """The options of every command; what stands after the command wins."""
     options = [

@@ -8,14 +8,10 @@ from typing import Any
 
 import click
 
-from hwsync.cli.common import Settings, command_id, common, default_database, user_name
+from hwsync.cli.common import DATABASE, Settings, command_id, common, default_database, user_name
 from hwsync.coordinator.store import Reader
 from hwsync.logs import escape
 from hwsync.protocol.jsons import dumps
-
-DATABASE = click.option(
-    "--db", type=click.Path(path_type=Path, dir_okay=False), help="The database."
-)
 
 
 @click.command()

@@ -7,14 +7,15 @@ from pathlib import Path
 import click
 
 from hwsync import logs
-from hwsync.cli.common import Settings, common, default_database, seconds
+from hwsync.cli.common import DATABASE, Settings, common, default_database, seconds
+from hwsync.coordinator.maintenance import DEFAULT_EVERY_S, EVERY_S, KEPT
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
 
 
 @click.command()
 @common
-@click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="The database.")
+@DATABASE
 @click.option(
     "--analysis",
     type=click.Choice(ANALYSERS),
@@ -39,9 +40,24 @@ from hwsync.protocol.analysis import ANALYSERS, MANUAL
     help="State 3 waits so long for its analysis; 0: for ever.",
 )
 @click.option("--clean-session", is_flag=True, help="Keep no session at the broker (for amqtt).")
+@click.option(
+    "--backup-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help=f"Back the database up there; the last {KEPT} stay.",
+)
+@click.option(
+    "--backup-every",
+    type=seconds(EVERY_S),
+    metavar="SECONDS",
+    default=DEFAULT_EVERY_S,
+    show_default=True,
+    help="How often, with --backup-dir.",
+)
 @click.pass_obj
 def coordinator(settings: Settings, db: Path | None, analysis: str, settle: float,
-                analysis_within: float, clean_session: bool) -> None:  # fmt: skip
+                analysis_within: float, clean_session: bool, backup_dir: Path | None,
+                backup_every: float) -> None:  # fmt: skip
     """Run the coordinator until SIGTERM or Ctrl-C."""
     from hwsync.coordinator.service import serve
 
@@ -54,6 +70,7 @@ def coordinator(settings: Settings, db: Path | None, analysis: str, settle: floa
         settle=settle,
         analysis_within=analysis_within,
         clean_session=clean_session,
+        backups=(backup_dir, backup_every) if backup_dir else None,
     )
 
 

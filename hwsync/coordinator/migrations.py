@@ -13,23 +13,26 @@ from typing import Final
 
 from peewee import SqliteDatabase
 
+from hwsync.coordinator import chain
 from hwsync.coordinator.models import TABLES
 from hwsync.protocol.errors import DatabaseError
 
 APPLICATION_ID: Final = 0x68777379  # "hwsy": says whose file it is
 
 
-def _with_queue_and_replies(connection: Connection) -> None:
+def _second(connection: Connection) -> None:
     for statement in (
         "ALTER TABLE hw_status ADD COLUMN queue TEXT NOT NULL DEFAULT '[]'",
         "ALTER TABLE hw_status ADD COLUMN taken REAL",
         "ALTER TABLE commands ADD COLUMN replies TEXT NOT NULL DEFAULT '[]'",
         "CREATE INDEX commands_owed ON commands (user) WHERE replies != '[]'",
+        "ALTER TABLE transitions ADD COLUMN hash BLOB NOT NULL DEFAULT x''",
     ):
         connection.execute(statement)
+    chain.write(connection)
 
 
-MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_with_queue_and_replies,)
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_second,)
 """The first one brings a database from version 1 to 2, and so on."""
 
 SCHEMA: Final = len(MIGRATIONS) + 1

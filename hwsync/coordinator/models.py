@@ -112,6 +112,7 @@ class Transition(Model):
     note = TextField()
     topic = TextField()  # empty: the coordinator itself (a deadline, an analyser)
     payload = BlobField()
+    hash = BlobField()  # chain.py
 
     class Meta:
         table_name = "transitions"

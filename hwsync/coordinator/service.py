@@ -13,6 +13,7 @@ from typing import Final
 
 from hwsync.address import BrokerUrl
 from hwsync.coordinator.loop import Coordinator
+from hwsync.coordinator.maintenance import Schedule
 from hwsync.coordinator.store import Store
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.topics import INBOUND, Kind, Topics
@@ -42,10 +43,12 @@ def serve(
     settle: float,
     analysis_within: float,
     clean_session: bool,
+    backups: tuple[Path, float] | None = None,
 ) -> None:
     """Run the coordinator until SIGTERM or SIGINT. Times are seconds.
 
-    Raises ``DatabaseError`` when the database is in use or cannot be used.
+    ``backups``: the folder, and how often. Raises ``DatabaseError`` when the database is in use or
+    cannot be used.
     """
     topics = Topics(root)
     inbox: queue.SimpleQueue[Signal | None] = queue.SimpleQueue()
@@ -68,10 +71,15 @@ def serve(
         log.info("database %s, %d users", db, len(coordinator.records))
         if not analysis_within:
             log.info("an analysis is waited for without limit (--analysis-within 0)")
+        schedule = Schedule(db, *backups) if backups else None
+        if schedule:
+            schedule.start()
         with _stopping(inbox):
             transport.start()
             _run(coordinator, inbox)
         log.info("stopping")
+        if schedule:
+            schedule.stop()
         transport.stop(STOP_S)
     finally:
         store.close()

@@ -17,6 +17,7 @@ from typing import Any, Final, Self, TextIO
 
 from peewee import Model, PeeweeException, SqliteDatabase
 
+from hwsync.coordinator import chain
 from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA, migrate
 from hwsync.coordinator.models import (
     TABLES,
@@ -114,9 +115,7 @@ class Store:
                 self._save_packet = _save(Packet)
                 self._count_refused = _save(RefusedCount)
             self._connection: sqlite3.Connection = self._database.connection()  # type: ignore[no-untyped-call]
-            self._refused_counts: dict[str, int] = dict(
-                self._connection.execute(f'SELECT user, total FROM "{_name(RefusedCount)}"')
-            )
+            self._look()
         except DatabaseError:
             self.close()
             raise
@@ -132,8 +131,16 @@ class Store:
         self._database.close()
         self._lock.close()
 
+    def _look(self) -> None:
+        """What is kept here of the file: the end of the log, and how many were refused."""
+        self._head = chain.head(self._connection)
+        self._refused_counts: dict[str, int] = dict(
+            self._connection.execute(f'SELECT user, total FROM "{_name(RefusedCount)}"')
+        )
+
     def load(self, ticks: float) -> dict[str, Record]:
         """All records, by user; their deadlines count on from ``ticks``."""
+        self._look()
         records: dict[str, Record] = {}
         for row in _rows(self._connection, f'SELECT * FROM "{_name(HwStatus)}"'):
             current = self.command(row["user"], row["id"]) if row["id"] else None
@@ -157,7 +164,7 @@ class Store:
     def save(self, batch: Batch, ticks: float) -> None:
         """Save all of a batch in one transaction. Raises one of ``FAILURES`` and saves nothing."""
         execute = self._connection.execute
-        counts = dict(self._refused_counts)
+        counts, head = dict(self._refused_counts), self._head
         execute("BEGIN IMMEDIATE")
         try:
             for command in batch.commands.values():
@@ -165,7 +172,9 @@ class Store:
             for record in batch.records.values():
                 execute(self._save_record, record_values(record, ticks))
             for record, entry, message in batch.log:
-                execute(self._append, _transition_values(record, entry, message))
+                values = _transition_values(record, entry, message)
+                head = chain.link(head, values)
+                execute(self._append, (*values, head))
             for user, time, refusal, message, state in batch.refused:
                 counts[user] = counts.get(user, 0) + 1
                 if counts[user] <= limits.REFUSED_ROWS:
@@ -184,7 +193,7 @@ class Store:
             if self._connection.in_transaction:
                 execute("ROLLBACK")
             raise
-        self._refused_counts = counts
+        self._refused_counts, self._head = counts, head
 
 
 class Reader:
@@ -263,6 +272,7 @@ class Reader:
         sql = f'SELECT * FROM "{_name(model)}" WHERE user = ? ORDER BY row'
         for row in _rows(self._connection, sql, user):
             payload = row.pop("payload")
+            row.pop("hash", None)
             yield {**row, "payload": bytes(payload).decode(errors="replace")}
 
 
@@ -306,7 +316,7 @@ def _transition_values(record: Record, entry: Entry, message: Message | None) ->
         int(entry.before),
         int(entry.after),
         entry.id,
-        entry.late,
+        int(entry.late),
         entry.note,
         message.topic if message else "",
         message.payload if message else b"",

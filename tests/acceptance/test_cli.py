@@ -332,6 +332,28 @@ def test_history_and_show_read_the_database_also_without_a_coordinator(lab: Lab)
     ended(lab.cli("history", "pi1", "--db", "/no/such.db"), 1)
 
 
+def test_the_database_is_backed_up_and_checked_while_it_is_used(lab: Lab, tmp_path: Path) -> None:
+    ended(lab.cli("run", "pi1", "--id", "c1", "-c", "print(1)"), 0)
+    db, copy = ["--db", str(lab.db)], tmp_path / "backup.db"
+    assert ended(lab.cli("check-db", *db), 0).stdout == "nothing was found\n"
+    assert one(ended(lab.cli("backup", str(copy), *db, "--json"), 0))["bytes"] > 0
+    assert "exists already" in ended(lab.cli("backup", str(copy), *db), 1).stderr
+    assert "print(1)" in ended(lab.cli("show", "pi1", "c1", "--db", str(copy)), 0).stdout
+    data = copy.read_bytes()
+    copy.write_bytes(data.replace(b'"outcome":"ok"', b'"outcome":"no"', 1))
+    found = ended(lab.cli("check-db", "--db", str(copy)), 1)
+    assert "was changed (user pi1, seq 3)" in found.stdout
+    assert "there is no database" in ended(lab.cli("check-db", "--db", "/no/such.db"), 1).stderr
+
+
+def test_a_coordinator_backs_up_by_itself(broker: Broker, start: Callable[..., Process],
+                                          tmp_path: Path) -> None:  # fmt: skip
+    lab, folder = Lab(broker, start, tmp_path), tmp_path / "backups"
+    lab.coordinator("--backup-dir", str(folder), "--backup-every", "1")
+    made = wait_until(lambda: sorted(folder.glob("hwsync-*Z.db")), what="a backup")
+    ended(lab.cli("check-db", "--db", str(made[0])), 0)
+
+
 def test_options_stand_before_or_after_the_command(lab: Lab) -> None:
     for arguments in (
         ["--broker", lab.url, "--json", "status", "pi9"],

@@ -1,0 +1,57 @@
+"""``hwsync backup`` and ``check-db``: the database, on the coordinator's machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from hwsync.cli.common import DATABASE, Settings, common, default_database
+from hwsync.coordinator import maintenance
+from hwsync.logs import escape
+from hwsync.protocol.jsons import dumps
+
+
+@click.command()
+@common
+@DATABASE
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.pass_obj
+def backup(settings: Settings, db: Path | None, file: Path) -> None:
+    """Copy the database to FILE, also while the coordinator runs."""
+    source = db or default_database()
+
+    def progress(left: int, all: int) -> None:
+        if sys.stderr.isatty() and all:
+            click.echo(f"\r{100 * (all - left) // all} % ", nl=False, err=True)
+
+    maintenance.back_up(source, file, progress)
+    size = file.stat().st_size
+    if settings.as_json:
+        click.echo(dumps({"backup": str(file), "bytes": size}))
+    else:
+        click.echo(f"{source} → {file} ({size:,} bytes)")
+
+
+@click.command("check-db")
+@common
+@DATABASE
+@click.pass_obj
+def check_db(settings: Settings, db: Path | None) -> None:
+    """Look for damage and for changes that hwsync did not make; 1 where there is any.
+
+    Checks the file, the chain of hashes over the log, that each record is as far as its log, and
+    programs and results against their hashes.
+    """
+    found = 0
+    for line in maintenance.check(db or default_database()):
+        found += 1
+        click.echo(dumps({"found": line}) if settings.as_json else escape(line))
+    if found:
+        sys.exit(1)
+    if not settings.as_json:
+        click.echo("nothing was found")
+
+
+COMMANDS = (backup, check_db)

@@ -1,0 +1,60 @@
+"""The chain over the log: each row's hash covers the row and the hash of the row before.
+
+The law: a row that was changed, taken out or put in is named by ``broken``; what the chain cannot
+see, a row missing at the very end, shows in the records, which are as far as their last row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from sqlite3 import Connection
+from typing import Any, Final
+
+from hwsync.protocol.jsons import dumps
+
+START: Final = bytes(32)  # what stands before the first row
+
+COLUMNS: Final = (
+    *("user", "epoch", "seq", "time", "command", "before", "state", "id", "late", "note"),
+    *("topic", "payload"),
+)
+"""What a hash covers, in this order; the payload is the last."""
+
+_SELECT: Final = f"SELECT row, hash, {', '.join(COLUMNS)} FROM transitions ORDER BY row"
+
+
+def link(previous: bytes, values: Sequence[Any]) -> bytes:
+    """The hash of a row, SHA-256; ``values`` are those of ``COLUMNS``."""
+    *facts, payload = values
+    text = dumps(facts).encode()
+    return hashlib.sha256(previous + hashlib.sha256(payload).digest() + text).digest()
+
+
+def head(connection: Connection) -> bytes:
+    """The hash of the last row."""
+    row = connection.execute("SELECT hash FROM transitions ORDER BY row DESC LIMIT 1").fetchone()
+    return START if row is None else bytes(row[0])
+
+
+def write(connection: Connection) -> None:
+    """Give every row its hash: for a log that had none."""
+    previous = START
+    for row, _, *values in connection.execute(_SELECT).fetchall():
+        previous = link(previous, values)
+        connection.execute("UPDATE transitions SET hash = ? WHERE row = ?", (previous, row))
+
+
+def broken(connection: Connection) -> Iterator[str]:
+    """Where the chain does not hold, one line for people each."""
+    previous, expected = START, 1
+    for row, stored, *values in connection.execute(_SELECT):
+        if row != expected:
+            last = row - 1
+            yield f"transitions: missing: row {expected}" + (
+                f" to {last}" if last > expected else ""
+            )
+        elif link(previous, values) != stored:
+            user, _, seq = values[:3]
+            yield f"transitions: row {row} was changed (user {user}, seq {seq})"
+        previous, expected = bytes(stored), row + 1

@@ -1,0 +1,193 @@
+"""The database as a whole: backed up while it is used, checked, put back.
+
+The law: a backup is whole or not there; what a check finds it names; nothing here changes a
+database that a coordinator has open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from hwsync.coordinator import chain
+from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
+from hwsync.protocol.errors import DatabaseError
+from hwsync.protocol.jsons import loads
+from hwsync.protocol.machine import digest_of
+from hwsync.protocol.record import Request
+
+log = logging.getLogger("hwsync.coordinator")
+
+PAGES: Final = 1_000  # copied at once: the coordinator waits no longer than for so many
+KEPT: Final = 10  # backups of the schedule; the oldest is removed
+EVERY_S: Final = (1.0, 2_592_000.0)
+DEFAULT_EVERY_S: Final = 86_400.0
+NAME: Final = "hwsync-%Y%m%dT%H%M%SZ.db"
+PATTERN: Final = "hwsync-*T*Z.db"
+
+Progress = Callable[[int, int], None]  # what remains, of how much
+
+
+def opened(path: Path) -> sqlite3.Connection:
+    """A database of hwsync, for reading. Raises ``DatabaseError`` where it is none."""
+    path = path.resolve()
+    if not path.is_file():
+        raise DatabaseError(f"there is no database {path}", "name it with --db")
+    try:
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        (owner,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.Error as error:
+        raise DatabaseError(f"cannot read the database {path}: {error}", "is it damaged?") from None
+    if owner != APPLICATION_ID or not 1 <= version <= SCHEMA:
+        connection.close()
+        raise DatabaseError(f"{path} is no database of this hwsync (schema {version})")
+    return connection
+
+
+def back_up(path: Path, target: Path, progress: Progress = lambda *_: None) -> None:
+    """Copy the database to ``target``, which must not exist, while it may be in use.
+
+    Raises ``DatabaseError``; then there is no target.
+    """
+    if target.exists():
+        raise DatabaseError(f"{target} exists already", "name a new file: no backup is overwritten")
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with contextlib.closing(opened(path)) as source:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part.unlink(missing_ok=True)
+            with contextlib.closing(sqlite3.connect(part)) as copy:
+                source.backup(copy, pages=PAGES, progress=lambda _, left, all: progress(left, all))
+                (said,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+                # A copy by itself: its reader needs no log beside it.
+                copy.execute("PRAGMA journal_mode = delete")
+        if said != "ok":
+            raise DatabaseError(f"the copy of {path} is damaged: {said}", "see hwsync check-db")
+        _flush(part)
+        part.rename(target)
+        _flush(target.parent)
+    except (sqlite3.Error, OSError) as error:
+        raise DatabaseError(f"cannot back up {path} to {target}: {error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Schedule:
+    """A backup every so many seconds, beside the coordinator; the last ``KEPT`` stay."""
+
+    def __init__(self, path: Path, folder: Path, every: float) -> None:
+        self._path, self._folder, self._every = path, folder, every
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hwsync-backup", daemon=True)
+
+    def start(self) -> None:
+        """The first one follows after the first interval."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No further one; one under way is left alone (it is whole or not there)."""
+        self._end.set()
+
+    def _run(self) -> None:
+        while not self._end.wait(self._every):
+            target = self._folder / time.strftime(NAME, time.gmtime())
+            try:
+                back_up(self._path, target)
+                for old in sorted(self._folder.glob(PATTERN))[:-KEPT]:
+                    old.unlink()
+            except (DatabaseError, OSError) as error:
+                log.error("the backup failed: %s", error)
+            except Exception:
+                log.exception("hwsync failed on a backup; this is a bug")
+            else:
+                log.info("backed up to %s", target)
+
+
+def check(path: Path) -> Iterator[str]:
+    """What is wrong with a database, one line for people each; none: nothing was found.
+
+    Raises ``DatabaseError`` where it cannot even be opened.
+    """
+    with contextlib.closing(opened(path)) as connection:
+        looks = {
+            "file": _pages, "transitions": chain.broken, "hw_status": _records,
+            "commands": _commands,
+        }  # fmt: skip
+        for name, look in looks.items():
+            try:
+                yield from look(connection)
+            except (sqlite3.Error, ValueError, TypeError) as error:
+                yield f"{name}: cannot be read: {error}"
+
+
+def _rows(connection: sqlite3.Connection, sql: str) -> Iterator[sqlite3.Row]:
+    cursor = connection.cursor()
+    cursor.row_factory = sqlite3.Row
+    yield from cursor.execute(sql)
+
+
+def _pages(connection: sqlite3.Connection) -> Iterator[str]:
+    for (said,) in connection.execute("PRAGMA integrity_check"):
+        if said != "ok":
+            yield f"file: {said}"
+
+
+def _records(connection: sqlite3.Connection) -> Iterator[str]:
+    """Each record is as far as its last row of the log."""
+    last = {
+        row["user"]: row
+        for row in _rows(
+            connection,
+            "SELECT user, seq, state FROM transitions WHERE row IN "
+            "(SELECT max(row) FROM transitions GROUP BY user)",
+        )
+    }
+    for row in _rows(connection, "SELECT user, seq, state FROM hw_status"):
+        logged = last.pop(row["user"], None)
+        said = (row["seq"], row["state"])
+        if logged is None or (logged["seq"], logged["state"]) != said:
+            found = "nothing" if logged is None else f"seq {logged['seq']}, state {logged['state']}"
+            yield f"hw_status: {row['user']} is at seq {said[0]}, state {said[1]}; its log: {found}"
+    for user in last:
+        yield f"hw_status: {user} is in the log and has no record"
+
+
+def _commands(connection: sqlite3.Connection) -> Iterator[str]:
+    """Programs and results are those whose hashes are stored."""
+    for row in _rows(connection, "SELECT * FROM commands"):
+        name = f"commands: {row['id']} of {row['user']}"
+        if not row["orphan"] and _digest(row) != row["digest"]:
+            yield f"{name}: its program, stdin or args were changed"
+        if row["truncated"]:
+            continue
+        for text, stored in (("response", "sha256_stdout"), ("stderr", "sha256_stderr")):
+            # Bytes that were no UTF-8 were replaced: then the hash is not that of the text.
+            whole = row[text].encode()
+            if row[stored] and "\ufffd" not in row[text] and _sha256(whole) != row[stored]:
+                yield f"{name}: its {text} was changed"
+
+
+def _digest(row: Any) -> str:
+    return digest_of(Request(row["program"], stdin=row["stdin"], args=tuple(loads(row["args"]))))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,169 @@
+"""Backups and checks: a copy is whole or not there; what was changed or is missing is named."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from hwsync.coordinator import maintenance
+from hwsync.coordinator.maintenance import KEPT, Schedule, back_up, check
+from hwsync.coordinator.store import Reader
+from hwsync.protocol.errors import DatabaseError
+from tests.support.coordinator import Lab, request, result
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "hwsync.db"
+
+
+@pytest.fixture
+def lab(path: Path) -> Iterator[Lab]:
+    """With one whole cycle, one refused message and one command under way."""
+    with Lab(path) as opened:
+        opened.hear("request", request())
+        opened.hear("collected", b'{"id":"c1","journal":"j1","boot":1}')
+        digests = {"stdout": hashlib.sha256(b"42\n").hexdigest()}
+        opened.hear("response", result(response="42\n", sha256=digests))
+        opened.hear("analysis", b"right")
+        opened.hear("cancel", b"")
+        opened.hear("request", request("c2"))
+        yield opened
+
+
+def change(path: Path, sql: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(sql)
+        connection.commit()
+
+
+def test_a_sound_database_is_found_sound_also_while_it_is_used(lab: Lab, path: Path) -> None:
+    assert list(check(path)) == []
+    lab.hear("cancel", b"")
+    assert list(check(path)) == []
+
+
+CHANGES = [
+    ("UPDATE transitions SET payload = x'00' WHERE row = 2", "row 2 was changed (user pi1, seq 2)"),
+    ("UPDATE transitions SET late = 1 WHERE row = 3", "row 3 was changed"),
+    ("UPDATE transitions SET time = time + 1 WHERE row = 1", "row 1 was changed"),
+    ("UPDATE transitions SET hash = x'00' WHERE row = 4", "row 4 was changed"),
+    ("DELETE FROM transitions WHERE row = 2", "transitions: missing: row 2"),
+    ("DELETE FROM transitions WHERE row IN (1, 2, 3)", "missing: row 1 to 3"),
+    ("DELETE FROM transitions WHERE row = 5", "pi1 is at seq 5, state 1; its log: seq 4"),
+    ("UPDATE hw_status SET state = 2", "pi1 is at seq 5, state 2; its log: seq 5, state 1"),
+    ("DELETE FROM hw_status", "pi1 is in the log and has no record"),
+    ("DELETE FROM transitions", "its log: nothing"),
+    ("UPDATE commands SET program = 'x' WHERE id = 'c1'", "c1 of pi1: its program, stdin or args"),
+    ("UPDATE commands SET response = '43' WHERE id = 'c1'", "c1 of pi1: its response was changed"),
+]
+
+
+@pytest.mark.parametrize(("sql", "named"), CHANGES)
+def test_what_was_changed_or_is_missing_is_named(
+    lab: Lab, path: Path, sql: str, named: str
+) -> None:
+    lab.stop()
+    change(path, sql)
+    found = list(check(path))
+    assert any(named in line for line in found), found
+
+
+def test_only_the_changed_row_is_named(lab: Lab, path: Path) -> None:
+    lab.stop()
+    change(path, "UPDATE transitions SET note = 'x' WHERE row = 2")
+    assert len(list(check(path))) == 1
+
+
+def test_a_flipped_byte_is_found_and_named(lab: Lab, path: Path) -> None:
+    lab.stop()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(truncate)")
+    data = path.read_bytes()
+    needle = b'"journal":"j1"'  # in the payload of a row of the log
+    assert needle in data
+    path.write_bytes(data.replace(needle, b'"journal":"k1"', 1))
+    assert [line for line in check(path) if "transitions: row" in line and "was changed" in line]
+
+
+def test_damaged_pages_are_named_and_end_nothing(lab: Lab, path: Path) -> None:
+    for _ in range(50):
+        lab.hear("cancel", b"x" * 900)
+    lab.stop()
+    pages = bytearray(path.read_bytes())
+    pages[8192:] = b"\xff" * (len(pages) - 8192)
+    path.write_bytes(bytes(pages))
+    assert list(check(path))
+
+
+def test_a_backup_is_made_while_the_database_is_written(lab: Lab, path: Path) -> None:
+    target = path.parent / "backups" / "one.db"
+    ended = threading.Event()
+
+    def copy() -> None:
+        try:
+            back_up(path, target)
+        finally:
+            ended.set()
+
+    # A connection of SQLite's belongs to its thread: the backup has one in another.
+    copier = threading.Thread(target=copy)
+    copier.start()
+    while not ended.is_set():
+        lab.hear("reset", b"")
+    copier.join()
+    assert list(check(target)) == []
+    with Reader(target) as reader:
+        assert reader.show("pi1", "c1")["hw_response"] == "42\n"
+    assert [file.name for file in target.parent.iterdir()] == ["one.db"]
+
+
+def test_nothing_is_overwritten_and_nothing_half_is_left(lab: Lab, path: Path) -> None:
+    target = path.with_name("one.db")
+    back_up(path, target)
+    before = target.read_bytes()
+    with pytest.raises(DatabaseError, match="exists already"):
+        back_up(path, target)
+    assert target.read_bytes() == before
+    folder = path.with_name("a file")
+    folder.touch()
+    with pytest.raises(DatabaseError, match="cannot back up"):
+        back_up(path, folder / "x.db")
+    for missing in (path.with_name("none.db"), path.parent):
+        with pytest.raises(DatabaseError, match="there is no database"):
+            back_up(missing, path.with_name("two.db"))
+    foreign = path.with_name("foreign.db")
+    change(foreign, "CREATE TABLE t (x)")
+    with pytest.raises(DatabaseError, match="no database of this hwsync"):
+        back_up(foreign, path.with_name("two.db"))
+    assert not path.with_name("two.db").exists()
+
+
+def test_the_schedule_keeps_the_last_ones(
+    lab: Lab, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = path.parent / "backups"
+    made: list[Path] = []
+
+    def copy(source: Path, _: Path) -> None:
+        made.append(folder / f"hwsync-20260101T0000{len(made):02d}Z.db")
+        if len(made) == 2:
+            raise DatabaseError("disk full")
+        back_up(source, made[-1])
+
+    monkeypatch.setattr(maintenance, "back_up", copy)
+    schedule = Schedule(path, folder, 0.001)
+    schedule.start()
+    wait_until(lambda: len(made) > KEPT + 3, what="the backups")
+    schedule.stop()
+    schedule._thread.join()
+    kept = sorted(folder.iterdir())
+    assert len(kept) == KEPT
+    assert kept == sorted(made)[-KEPT:]
