@@ -125,6 +125,8 @@ class Coordinator:
         stored = self.store.load(self._ticking.ticks(now))
         self._packets = self.store.packets()
         self._owed = {(command.user, command.id): command for command in self.store.owed()}
+        self.epoch, restored_at = self.store.epoch()
+        self.rules = replace(self.rules, restored_at=restored_at)
         changed: list[Record] = []
         for user, record in stored.items():
             known = self.records.get(user)
@@ -206,12 +208,21 @@ class Coordinator:
 
     def _plan(self, now: float) -> Plan:
         ticks = self._ticking.ticks(now)
-        saved = Saved(self.records, self._packets, self.store, self.rules, self.topics, self._nonce)
+        saved = Saved(
+            self.records,
+            self._packets,
+            self.store,
+            self.rules,
+            self.topics,
+            self._nonce,
+            self.epoch,
+        )
         plan = Plan(saved, Moment(self._clock.wall(), ticks))
         plan.batch.forget_packets = self._forget_packets
         for one in self._waiting:
             reply = Reply(one.reply_topic, one.correlation) if one.reply_topic else None
             plan.hear(Message(one.topic, one.payload, one.retain, one.dup, one.mid, reply))
+        self._rise(plan)
         connection = self._publisher.connection
         if self._replied and self._publisher.settled and connection == self._publisher.connection:
             for (user, id), sent_on in self._replied.items():
@@ -225,10 +236,26 @@ class Coordinator:
                 plan.deadline(user)
         return plan
 
+    def _rise(self, plan: Plan) -> None:
+        """Begin a new epoch where somebody saw more than the database knows, or it was put back."""
+        if plan.newer >= 0:
+            epoch = max(plan.newer, self.epoch) + 1
+            epoch = max(epoch, int(plan.moment.wall))
+            log.warning("the database is older than what was published: epoch %d begins", epoch)
+            plan.batch.epoch = (epoch, plan.moment.wall)
+            plan.rise(epoch, sorted(self.records.keys() | plan.batch.records.keys()))
+            return
+        behind = [user for user, record in self.records.items() if record.epoch < self.epoch]
+        if behind:
+            plan.rise(self.epoch, behind)
+
     def _take_over(self, plan: Plan, now: float) -> None:
         """What was saved is what is known here."""
         self._to_analyse = []
         self.counts += plan.counts
+        if plan.batch.epoch is not None:
+            self.epoch, restored_at = plan.batch.epoch
+            self.rules = replace(self.rules, restored_at=restored_at)
         if plan.batch.forget_packets:
             self._packets.clear()
             self._forget_packets = False

@@ -26,6 +26,8 @@ def _second(connection: Connection) -> None:
         "ALTER TABLE hw_status ADD COLUMN taken REAL",
         "ALTER TABLE commands ADD COLUMN replies TEXT NOT NULL DEFAULT '[]'",
         "CREATE INDEX commands_owed ON commands (user) WHERE replies != '[]'",
+        "ALTER TABLE commands ADD COLUMN doubtful INTEGER NOT NULL DEFAULT 0",
+        'CREATE TABLE meta ("name" VARCHAR(255) NOT NULL PRIMARY KEY, "value" TEXT NOT NULL)',
         "ALTER TABLE transitions ADD COLUMN hash BLOB NOT NULL DEFAULT x''",
     ):
         connection.execute(statement)

@@ -86,6 +86,7 @@ class CommandRow(Model):
     late = BooleanField()
     orphan = BooleanField()
     replies = TextField()  # JSON list of [topic, correlation data in hexadecimal]
+    doubtful = BooleanField()  # a restore ended it, or it may be a repeat from before one
 
     class Meta:
         table_name = "commands"
@@ -159,4 +160,14 @@ class Packet(Model):
         table_name = "packets"
 
 
-TABLES: Final = (HwStatus, CommandRow, Transition, RefusedMessage, RefusedCount, Packet)
+class Meta(Model):
+    """What is known of the database itself: ``epoch``, ``restored_at`` (Unix seconds)."""
+
+    name = CharField(primary_key=True)
+    value = TextField()
+
+    class Meta:
+        table_name = "meta"
+
+
+TABLES: Final = (Meta, HwStatus, CommandRow, Transition, RefusedMessage, RefusedCount, Packet)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -28,9 +28,11 @@ from hwsync.protocol.events import (
     Message,
     NextInQueue,
     ResetAsked,
+    Restored,
+    StatusHeard,
 )
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.late import settle_refused
+from hwsync.protocol.late import forsaken, settle_refused
 from hwsync.protocol.machine import Rules, decide, refuse
 from hwsync.protocol.messages import read
 from hwsync.protocol.record import Command, Moment, Record, Reply, State
@@ -50,6 +52,7 @@ class Saved:
     rules: Rules
     topics: Topics
     nonce: Callable[[], str]
+    epoch: int = 0
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ class Plan:
     refusals: list[tuple[Reply, bytes]] = field(default_factory=list)  # to a response topic
     heartbeats: list[tuple[str, HeartbeatHeard]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    newer: int = -1  # an epoch of which more was said than the database knows; -1: none
 
     def hear(self, message: Message) -> None:
         """Decide what a message means. Raises ``FAILURES`` where the database cannot be read."""
@@ -76,13 +80,35 @@ class Plan:
         except Exception:
             self._poison(user, message)
             return
-        if isinstance(event, Ignored | HeartbeatHeard):
+        if isinstance(event, Ignored | HeartbeatHeard | StatusHeard):
             self.counts["ignored"] += isinstance(event, Ignored)
             if isinstance(event, HeartbeatHeard):
                 self.heartbeats.append((user, event))
+                self._compare(user, event.seen)
+            if isinstance(event, StatusHeard):
+                self._compare(user, event.order)
             self._remember(message, True, None)
         elif not self._repeated(user, message, event.id):
             self._decide(user, event, message)
+
+    def _compare(self, user: str, order: tuple[int, int] | None) -> None:
+        """Take note of what somebody saw of a record, where it is more than the database has."""
+        record = self.record(user)
+        if order is None or order <= (record.epoch, record.seq):
+            return
+        if order[0] > self.moment.wall + limits.FUTURE_S:
+            self.counts["ignored"] += 1  # nobody could have counted so far
+            return
+        self.newer = max(self.newer, order[0])
+
+    def rise(self, epoch: int, users: Iterable[str]) -> None:
+        """A new epoch: what was open is lost, and never sent again."""
+        for user in users:
+            for id in self.record(user).queue:
+                command = self._known(self.record(user), id)
+                if command is not None:
+                    self._take(forsaken(self.record(user), command, self.moment), None, id)
+            self._decide(user, Restored(epoch), None)
 
     def replied(self, user: str, id: str) -> None:
         """The replies of a command have arrived: they are owed no more."""
@@ -108,7 +134,11 @@ class Plan:
 
     def record(self, user: str) -> Record:
         """The user's record as this plan leaves it."""
-        return self.batch.records.get(user) or self.saved.records.get(user) or Record(user)
+        return (
+            self.batch.records.get(user)
+            or self.saved.records.get(user)
+            or Record(user, epoch=self.saved.epoch)
+        )
 
     def _decide(self, user: str, event: Event, message: Message | None) -> None:
         try:

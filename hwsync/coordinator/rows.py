@@ -117,6 +117,7 @@ def command_values(command: Command) -> tuple[object, ...]:
         command.late,
         command.orphan,
         _list([(reply.topic, reply.correlation.hex()) for reply in command.replies]),
+        command.doubtful,
     )
 
 
@@ -169,4 +170,5 @@ def command_from(row: Row) -> Command:
         bool(row["late"]),
         bool(row["orphan"]),
         tuple(Reply(topic, bytes.fromhex(data)) for topic, data in json.loads(row["replies"])),
+        bool(row["doubtful"]),
     )

@@ -53,9 +53,8 @@ def serve(
     topics = Topics(root)
     inbox: queue.SimpleQueue[Signal | None] = queue.SimpleQueue()
     store = Store(db)
-    subscriptions = [
-        Subscription(topics.of("+", kind), no_local=kind is Kind.COMMAND) for kind in INBOUND
-    ]
+    ours = (Kind.COMMAND, Kind.STATUS)
+    subscriptions = [Subscription(topics.of("+", kind), no_local=kind in ours) for kind in INBOUND]
     transport = Transport(
         url,
         topics.client_id(CLIENT_ID),

@@ -23,6 +23,7 @@ from hwsync.coordinator.models import (
     TABLES,
     CommandRow,
     HwStatus,
+    Meta,
     Packet,
     RefusedCount,
     RefusedMessage,
@@ -65,10 +66,16 @@ class Batch:
     refused: list[tuple[str, float, Refused, Message, State | None]] = field(default_factory=list)
     packets: dict[int, Handled | None] = field(default_factory=dict)
     forget_packets: bool = False
+    epoch: tuple[int, float] | None = None  # a new one, and the wall clock
 
     def __bool__(self) -> bool:
         return bool(
-            self.records or self.commands or self.refused or self.packets or self.forget_packets
+            self.records
+            or self.commands
+            or self.refused
+            or self.packets
+            or self.forget_packets
+            or self.epoch
         )
 
 
@@ -114,6 +121,7 @@ class Store:
                 self._refuse = _insert(RefusedMessage, without=("row",))
                 self._save_packet = _save(Packet)
                 self._count_refused = _save(RefusedCount)
+                self._save_meta = _save(Meta)
             self._connection: sqlite3.Connection = self._database.connection()  # type: ignore[no-untyped-call]
             self._look()
         except DatabaseError:
@@ -156,6 +164,12 @@ class Store:
         sql = f"""SELECT * FROM "{_name(CommandRow)}" WHERE replies != '[]' AND ran IS NOT NULL"""
         return [command_from(row) for row in _rows(self._connection, sql)]
 
+    def epoch(self) -> tuple[int, float | None]:
+        """The epoch, and when it last rose (Unix seconds)."""
+        meta = dict(self._connection.execute(f'SELECT name, value FROM "{_name(Meta)}"'))
+        restored = meta.get("restored_at")
+        return int(meta.get("epoch", 0)), None if restored is None else float(restored)
+
     def packets(self) -> dict[int, Handled]:
         """What each packet identifier carried last."""
         rows = _rows(self._connection, f'SELECT * FROM "{_name(Packet)}"')
@@ -181,6 +195,9 @@ class Store:
                     execute(self._refuse, _refused_values(user, time, refusal, message, state))
             for user in {row[0] for row in batch.refused}:
                 execute(self._count_refused, (user, counts[user]))
+            if batch.epoch is not None:
+                for name, value in zip(("epoch", "restored_at"), batch.epoch, strict=True):
+                    execute(self._save_meta, (name, str(value)))
             if batch.forget_packets:
                 execute(f'DELETE FROM "{_name(Packet)}"')
             for mid, handled in batch.packets.items():

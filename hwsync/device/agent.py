@@ -194,10 +194,11 @@ class Agent:
     def _heard_status(self, status: Status) -> None:
         if status.order < self._seen:
             return
-        if status.order[0] > self._seen[0]:
+        self._seen = status.order
+        if status.epoch > self._journal.epoch:
+            self._journal.begin_epoch(status.epoch)
             self._results.begin()
             self._send_results()
-        self._seen = status.order
         for id, journal in status.settled:
             if journal == self._journal.name and self._unsaved_id != id:
                 entry = self._journal.get(id)

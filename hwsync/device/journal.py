@@ -127,6 +127,7 @@ class Journal:
         self._db.execute("begin immediate")
         self.name = self._meta("journal") or f"j-{secrets.token_hex(8)}"
         self.boot = int(self._meta("boot") or 0) + 1
+        self.epoch = int(self._meta("epoch") or 0)
         for name, value in (("journal", self.name), ("machine", machine), ("boot", self.boot)):
             self._db.execute("insert or replace into meta values (?, ?)", (name, str(value)))
         self._db.execute("commit")
@@ -191,6 +192,22 @@ class Journal:
     def settle(self, id: str, now: float) -> None:
         """The coordinator has its result."""
         self._write("update entries set settled = 1, changed = ? where id = ?", (now, id))
+
+    def begin_epoch(self, epoch: int) -> None:
+        """An older database was put back: nothing is settled any more that is still held."""
+        try:
+            self._db.execute("begin immediate")
+            try:
+                self._db.execute("insert or replace into meta values ('epoch', ?)", (str(epoch),))
+                self._db.execute("update entries set settled = 0 where account is not null")
+                self._db.execute("commit")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("rollback")
+                raise
+        except sqlite3.Error as error:
+            raise JournalError(f"the journal cannot be written: {error}") from None
+        self.epoch = epoch
 
     def prune(self, now: float) -> None:
         """Forget settled ones after ``KEEP_S``; ``now`` is wall time in Unix seconds."""

@@ -113,6 +113,15 @@ class NextInQueue:
         return self.command.id
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The database is older than what was said before: a new epoch begins."""
+
+    epoch: int
+    id: ClassVar[None] = None
+    verb: ClassVar[Verb] = Verb.RESTORE
+
+
 Event = (
     Requested
     | Collected
@@ -123,6 +132,7 @@ Event = (
     | Queried
     | DeadlinePassed
     | NextInQueue
+    | Restored
 )
 
 
@@ -134,6 +144,13 @@ class HeartbeatHeard:
     journal: str
     boot: int
     seen: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusHeard:
+    """A status that the broker had kept, or our own that came back. It moves no record."""
+
+    order: tuple[int, int]  # (epoch, seq)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,12 +120,8 @@ def waiting(
     """An event for a command that waits in the queue: only a cancel changes anything."""
     if isinstance(event, CancelAsked):
         account = Account(Outcome.CANCELLED, Ran.NO, "cancelled while it waited in the queue")
-        ended = replace(known, account=account, accepted=known.accepted | {event.verb})
-        rest = tuple(id for id in record.queue if id != known.id)
-        after = replace(record, seq=record.seq + 1, time=moment.wall, queue=rest)
-        entry = Entry(event.verb, record.state, record.state, known.id, note="left the queue")
-        effects = (PublishStatus(after), PublishResult(ended, State.REST))
-        return Decision(after, entry, ended, (*effects, *replies.of(after, ended)))
+        ended = replace(known, account=known.told(account), accepted=known.accepted | {event.verb})
+        return _left_queue(record, ended, event.verb, moment)
     refusal = Refused(
         Code.WRONG_STATE,
         f"{known.id} waits in the queue, at place {record.place(known.id)}",
@@ -136,6 +132,21 @@ def waiting(
     if isinstance(event, ResetAsked):
         return Decision(record, effects=answers)
     raise refusal
+
+
+def forsaken(record: Record, known: Command, moment: Moment) -> Decision:
+    """A command that waits in the queue when an older database was put back."""
+    lost = Account(Outcome.LOST, Ran.MAYBE, "an older database was put back while it waited")
+    ended = replace(known, account=lost, doubtful=True)
+    return _left_queue(record, ended, Verb.RESTORE, moment)
+
+
+def _left_queue(record: Record, ended: Command, verb: Verb, moment: Moment) -> Decision:
+    rest = tuple(id for id in record.queue if id != ended.id)
+    after = replace(record, seq=record.seq + 1, time=moment.wall, queue=rest)
+    entry = Entry(verb, record.state, record.state, ended.id, note="left the queue")
+    effects = (PublishStatus(after), PublishResult(ended, State.REST))
+    return Decision(after, entry, ended, (*effects, *replies.of(after, ended)))
 
 
 def own_hole(
@@ -174,7 +185,7 @@ def with_account(record: Record, command: Command, event: Returned) -> Record:
     """The record with a device's (or a person's) account of its own command."""
     current = replace(
         command,
-        account=event.account,
+        account=command.told(event.account),
         answered_by=event.journal or BY_HAND,
         heard=_heard(command, event.journal),
     )
@@ -202,10 +213,11 @@ def _late_result(record: Record, event: Returned, known: Command, moment: Moment
         # The record's own outcome (expired, cancelled) says more than the device's refusal.
         return _kept(record, event, heard, moment, "agrees: it did not run")
     if said is Ran.YES or held or (said is Ran.MAYBE and account.ran is Ran.NO):
-        changed = replace(heard, account=event.account, answered_by=event.journal)
+        told = known.told(event.account)
+        changed = replace(heard, account=told, answered_by=event.journal)
         if known.analyser == OUTCOME and known.analysis == outcome_line(account):
             # The coordinator's own line about the assumed end: it must not contradict the record.
-            changed = replace(changed, analysis=outcome_line(event.account))
+            changed = replace(changed, analysis=outcome_line(told))
         note = f"corrected from {account.outcome}, ran {account.ran}"
         return _kept(record, event, changed, moment, note)
     return _refused_result(record, event, known, moment, _not_granted(known))

@@ -39,6 +39,9 @@ MAX_REPLIES: Final = 4  # response topics kept for one command, while it is open
 MAX_QUEUE: Final = 100  # requests that wait behind the present one, a user
 AMBIGUOUS_S: Final = 2.0  # after a command was taken from the queue: a person may mean the last one
 
+DOUBT_S: Final = 86_400.0  # after a rise of the epoch: an id may have been known before
+FUTURE_S: Final = 86_400.0  # an epoch further ahead of the clock than this is no coordinator's
+
 SETTLED_PAIRS: Final = 4  # how many [id, journal] a status carries
 HEARD_JOURNALS: Final = 16  # journals remembered for each command; more than answer for one id
 

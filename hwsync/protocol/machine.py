@@ -38,6 +38,7 @@ from hwsync.protocol.events import (
     NextInQueue,
     Queried,
     Requested,
+    Restored,
     Returned,
 )
 from hwsync.protocol.jsons import dumps
@@ -62,6 +63,7 @@ class Rules:
     root: str = DEFAULT_ROOT
     analysis: str = MANUAL  # the analyser of a request that names none
     analysis_within: float = limits.DEFAULT_ANALYSIS_WITHIN_S  # seconds in state 3; 0: for ever
+    restored_at: float | None = None  # wall clock at the last rise of the epoch
 
 
 Step = Callable[[Record, Command, Event, Moment, Rules], Record]
@@ -139,7 +141,7 @@ def _decide(
             return replies.repeated(record, known, event.reply, answers(record, known))
         if event.request.queue and record.state is not State.REST:
             return _queued(record, event, moment, rules)
-    elif isinstance(event, DeadlinePassed | NextInQueue):
+    elif isinstance(event, DeadlinePassed | NextInQueue | Restored):
         pass
     elif event.id is None:
         _unambiguous(record, event, moment)
@@ -154,12 +156,16 @@ def _decide(
         if not own:
             return late.stored(record, event, known, moment, told)
     move = TABLE.get((event.verb, record.state))
+    if isinstance(event, Returned) and record.state is State.REQUESTED:
+        before = own and known is not None and known.doubtful and event.account.ran is not Ran.NO
+        move = move if before else None
     if move is None:
         if own and known is not None and isinstance(event, late.Named):
             return late.own_hole(record, event, known, moment, hole(record, event, rules))
         raise hole(record, event, rules)
     command = record.current or Command(record.user, "", Request(""))
-    if isinstance(event, Returned) and event.journal != command.journal:
+    foreign = isinstance(event, Returned) and event.journal != command.journal
+    if isinstance(event, Returned) and foreign and record.state is State.COLLECTED:
         return late.foreign(record, event, command, moment)
     return _moved(record, move.step(record, command, event, moment, rules), event, moment, move)
 
@@ -219,6 +225,17 @@ def _new_command(record: Record, event: Requested, moment: Moment, rules: Rules)
         number=number,
         issued=moment.wall,
         replies=(event.reply,) if event.reply else (),
+        doubtful=_may_be_from_before(request, moment, rules),
+    )
+
+
+def _may_be_from_before(request: Request, moment: Moment, rules: Rules) -> bool:
+    """Whether the sender's id may have been used before an older database was put back."""
+    restored = rules.restored_at
+    return (
+        request.id is not None
+        and restored is not None
+        and (moment.wall - restored < limits.DOUBT_S)
     )
 
 
@@ -334,8 +351,18 @@ def _analyse(record: Record, command: Command, event: Event, _: Moment, __: Rule
 
 
 def _ended(record: Record, command: Command, outcome: Outcome, ran: Ran, reason: str) -> Record:
-    account = Account(outcome, ran, reason)
+    account = command.told(Account(outcome, ran, reason))
     return replace(record, current=replace(command, account=account), due_at=None)
+
+
+def _restore(record: Record, command: Command, event: Event, _: Moment, __: Rules) -> Record:
+    assert isinstance(event, Restored)
+    after = replace(record, epoch=event.epoch)
+    if record.state in (State.REQUESTED, State.COLLECTED):
+        lost = "an older database was put back while it was open"
+        doubtful = replace(command, doubtful=True)
+        return _ended(after, doubtful, Outcome.LOST, Ran.MAYBE, lost)
+    return after
 
 
 def _cancel_waiting(record: Record, command: Command, _: Event, __: Moment, ___: Rules) -> Record:
@@ -388,6 +415,7 @@ TABLE: Final[Mapping[tuple[Verb, State], Move]] = {
     (Verb.NEXT, _R): Move(_Q, _next, ""),
     (Verb.RETRIEVAL, _Q): Move(_C, _collect, "the grant"),
     (Verb.RETRIEVAL, _C): Move(_C, _move_grant, "a later boot of the same journal"),
+    (Verb.RESPONSE, _Q): Move(_T, _return, "after a restore, where it ran before"),
     (Verb.RESPONSE, _C): Move(_T, _return, "from the grant's journal, or by hand"),
     (Verb.ANALYSIS, _T): Move(_R, _analyse, ""),
     (Verb.CANCEL, _Q): Move(_R, _cancel_waiting, "cancelled, ran no"),
@@ -399,5 +427,9 @@ TABLE: Final[Mapping[tuple[Verb, State], Move]] = {
     (Verb.RESET, _Q): Move(_R, _reset_waiting, "cancelled, ran no"),
     (Verb.RESET, _C): Move(_R, _reset_running, "lost, ran maybe"),
     (Verb.RESET, _T): Move(_R, _rest, ""),
+    (Verb.RESTORE, _R): Move(_R, _restore, ""),
+    (Verb.RESTORE, _Q): Move(_R, _restore, "lost, ran maybe"),
+    (Verb.RESTORE, _C): Move(_R, _restore, "lost, ran maybe"),
+    (Verb.RESTORE, _T): Move(_T, _restore, ""),
 }
 """Every move there is; a query moves nothing and is accepted in every state."""

@@ -26,6 +26,7 @@ from hwsync.protocol.events import (
     Requested,
     ResetAsked,
     Returned,
+    StatusHeard,
 )
 from hwsync.protocol.jsons import MAX_INT, cut, dumps, is_count, loads, size
 from hwsync.protocol.record import RAN_BY_OUTCOME, Account, Outcome, Ran, Request
@@ -50,7 +51,7 @@ _REQUEST_KEYS: Final = frozenset(
 )
 
 
-def read(message: Message, topics: Topics) -> Event | HeartbeatHeard | Ignored:
+def read(message: Message, topics: Topics) -> Event | HeartbeatHeard | StatusHeard | Ignored:
     """The event that a message means. Raises ``Refused``."""
     user, kind = topics.split(message.topic)
     reader = _READERS.get(kind) if kind else None
@@ -64,7 +65,7 @@ def read(message: Message, topics: Topics) -> Event | HeartbeatHeard | Ignored:
             f"{user[:80]!r} is no user's name",
             limits.USER_FORM,
         )
-    if not message.retain or kind is Kind.HEARTBEAT:
+    if not message.retain or kind in (Kind.HEARTBEAT, Kind.STATUS):
         event = reader(message.payload)
         if isinstance(event, Requested) and message.reply:
             replies.check(message.reply, topics.root, event.id)
@@ -85,7 +86,7 @@ def read(message: Message, topics: Topics) -> Event | HeartbeatHeard | Ignored:
         if error.id is None:
             raise refusal from None
         raise
-    if isinstance(event, HeartbeatHeard | Ignored) or event.id is not None:
+    if isinstance(event, HeartbeatHeard | StatusHeard | Ignored) or event.id is not None:
         return event
     raise refusal
 
@@ -445,7 +446,17 @@ def _heartbeat(payload: bytes) -> HeartbeatHeard | Ignored:
     return HeartbeatHeard(fields.obj["online"], journal, boot, seen)
 
 
-_Reader = Callable[[bytes], Event | HeartbeatHeard | Ignored]
+def _status(payload: bytes) -> StatusHeard | Ignored:
+    """The coordinator's own word: whatever else stands there is nobody's."""
+    try:
+        obj = loads(_text(payload))
+    except (ValueError, Refused):
+        obj = None
+    order = (obj.get("epoch"), obj.get("seq")) if isinstance(obj, dict) else (None, None)
+    return StatusHeard(order) if all(map(is_count, order)) else Ignored("no status")  # type: ignore[arg-type]
+
+
+_Reader = Callable[[bytes], Event | HeartbeatHeard | StatusHeard | Ignored]
 _READERS: Final[Mapping[Kind, _Reader]] = {
     Kind.REQUEST: _request,
     Kind.COMMAND: _command,
@@ -456,4 +467,5 @@ _READERS: Final[Mapping[Kind, _Reader]] = {
     Kind.RESET: _reset,
     Kind.QUERY: _query,
     Kind.HEARTBEAT: _heartbeat,
+    Kind.STATUS: _status,
 }

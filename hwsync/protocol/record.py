@@ -7,7 +7,7 @@ The law: a change is a replacement. ``Record`` is the level that everybody recon
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ class Verb(StrEnum):
     RESET = "reset"
     CANCEL = "cancel"
     EXPIRE = "expire"  # any deadline
+    RESTORE = "restore"  # an older database was put back
     NEXT = "next"  # the coordinator takes the next command from the queue; never in a status
 
 
@@ -139,6 +140,13 @@ class Command:
     late: bool = False  # something of it was stored after its end
     orphan: bool = False  # only its result is known (the database was restored)
     replies: tuple[Reply, ...] = ()  # who is to be told of its end, until they surely were
+    doubtful: bool = False  # a restore ended it, or it may be a repeat from before one
+
+    def told(self, account: Account) -> Account:
+        """The account as the record may give it: where a restore stands between, never a ``no``."""
+        if self.doubtful and account.ran is Ran.NO:
+            return replace(account, ran=Ran.MAYBE)
+        return account
 
     @property
     def analyser(self) -> str:

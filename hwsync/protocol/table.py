@@ -30,6 +30,7 @@ HEARD_ON: Final[Mapping[Verb, Kind]] = {
 OWN: Final[Mapping[Verb, str]] = {
     Verb.EXPIRE: "the coordinator's clock",
     Verb.NEXT: "the queue, at rest",
+    Verb.RESTORE: "an older database",
 }
 
 HOLE: Final = "-"

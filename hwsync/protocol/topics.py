@@ -42,6 +42,7 @@ INBOUND: Final = (
     Kind.RESET,
     Kind.QUERY,
     Kind.HEARTBEAT,
+    Kind.STATUS,  # the one that the broker kept: it may be newer than the database
 )
 """What the coordinator subscribes to."""
 

@@ -146,10 +146,23 @@ def test_a_settled_result_is_not_said_again(board: Board) -> None:
     before = board.told()
     board.pass_time(300.0)
     board.agent.connected()
-    board.status(1, 0, epoch=7)
     assert board.told() == before
     board.begin()
     board.agent.connected()
+    board.pass_time(300.0)
+    assert board.told() == []
+
+
+def test_a_new_epoch_unsettles_whatever_is_still_held_once(board: Board) -> None:
+    finish(board)
+    board.settle(3)
+    board.world.sent.clear()
+    board.status(1, 0, epoch=7)
+    assert board.told() == [RESULT]
+    board.status(2, 0, epoch=7, settled=[["a", board.journal.name]])
+    board.begin()
+    board.agent.connected()
+    board.status(3, 0, epoch=7)
     board.pass_time(300.0)
     assert board.told() == []
 

@@ -25,6 +25,7 @@ from hwsync.protocol.events import (
     Queried,
     Requested,
     ResetAsked,
+    Restored,
     Returned,
 )
 from hwsync.protocol.machine import TABLE, Rules, decide, due
@@ -85,6 +86,7 @@ EVENTS: dict[Verb, Event] = {
     Verb.CANCEL: CancelAsked(),
     Verb.RESET: ResetAsked(),
     Verb.EXPIRE: DeadlinePassed("c1"),
+    Verb.RESTORE: Restored(7),
     Verb.NEXT: NextInQueue(Command("pi1", "c3", Request("print(3)", "c3"))),
 }
 LATE = at(1e9)
@@ -95,6 +97,9 @@ def test_each_cell_leads_where_the_table_says(verb: Verb, state: State) -> None:
     before = record_in(state)
     if verb is Verb.NEXT:
         before = replace(before, queue=("c3",))
+    if (verb, state) == (Verb.RESPONSE, State.REQUESTED):
+        assert before.current is not None
+        before = replace(before, current=replace(before.current, doubtful=True))
     after = step(before, EVENTS[verb], LATE if verb is Verb.EXPIRE else NOW)
     assert after.refused is None
     assert after.record.state is TABLE[verb, state].to
@@ -113,6 +118,7 @@ PERSONS: dict[Verb, Event] = {
     Verb.CANCEL: CancelAsked(),
 }
 HOLES = [(verb, state) for verb in PERSONS for state in State if (verb, state) not in TABLE]
+HOLES.append((Verb.RESPONSE, State.REQUESTED))  # a person names no id
 
 
 @pytest.mark.parametrize(("verb", "state"), HOLES)

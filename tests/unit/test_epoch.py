@@ -1,0 +1,205 @@
+"""An older database was put back: what was open is lost, and a no is no longer sure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hwsync.protocol import limits
+from hwsync.protocol.record import Command, State
+from hwsync.protocol.wire import encode_heartbeat
+from tests.support.coordinator import Deed, Lab, brief, request, result, sent
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    with Lab(tmp_path / "hwsync.db") as opened:
+        yield opened
+
+
+def seen(epoch: int, seq: int) -> bytes:
+    return encode_heartbeat(online=True, journal="j1", boot=1, seen=(epoch, seq))
+
+
+def rise(lab: Lab, user: str = "pi1") -> list[Deed]:
+    """A device saw more of a record than the database knows."""
+    return lab.hear("heartbeat", seen(0, 1_000), user=user)
+
+
+def command(lab: Lab, id: str = "c1") -> Command:
+    found = lab.store.command("pi1", id)
+    assert found is not None
+    return found
+
+
+def told(lab: Lab, id: str = "c1") -> tuple[str, str]:
+    account = command(lab, id).account
+    assert account is not None
+    return str(account.outcome), str(account.ran)
+
+
+@pytest.mark.parametrize(
+    ("state", "after"), [(0, State.REST), (1, State.REST), (2, State.REST), (3, State.RETURNED)]
+)
+def test_what_was_open_ends_as_lost_and_the_epoch_is_the_time(
+    lab: Lab, state: int, after: State
+) -> None:
+    lab.device(state or 3)
+    if not state:
+        lab.hear("analysis", b"fine")
+    seq = lab.record.seq
+    deeds = rise(lab)
+    assert lab.record.state is after
+    assert (lab.record.epoch, lab.record.seq) == (int(lab.clock.wall()), seq + 1)
+    (status,) = sent(deeds, "status")
+    assert (status.json["epoch"], status.json["command"]) == (lab.record.epoch, "restore")
+    assert told(lab) == (("lost", "maybe") if state in (1, 2) else ("ok", "yes"))
+    assert sent(deeds, "command") == []
+
+
+def test_it_rises_for_everybody_and_empties_the_queues(lab: Lab) -> None:
+    lab.device(2)
+    for id in ("c2", "c3"):
+        lab.hear("request", request(id, queue=True))
+    lab.hear("request", b"1", user="pi2")
+    rise(lab, "pi2")
+    assert {record.epoch for record in lab.coordinator.records.values()} == {lab.coordinator.epoch}
+    assert {record.state for record in lab.coordinator.records.values()} == {State.REST}
+    assert lab.record.queue == ()
+    for id in ("c1", "c2", "c3"):
+        assert told(lab, id) == ("lost", "maybe")
+    assert lab.later(1e4) == []  # nothing is sent again
+
+
+@pytest.mark.parametrize("user", ["pi1", "pi9"])
+def test_a_status_that_the_broker_kept_tells_it_too(lab: Lab, user: str) -> None:
+    lab.device(2)
+    lab.hear("status", b'{"epoch":0,"seq":1000,"id":"x"}', user=user, retain=True)
+    assert lab.record.epoch == int(lab.clock.wall())
+
+
+def test_an_epoch_ahead_of_the_clock_is_gone_beyond(lab: Lab) -> None:
+    ahead = int(lab.clock.wall()) + 1_000
+    lab.hear("status", b'{"epoch":%d,"seq":1}' % ahead, retain=True)
+    assert lab.coordinator.epoch == ahead + 1
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"epoch":0,"seq":2}',  # its own word, come back
+        b'{"epoch":0,"seq":1}',
+        b'{"epoch":%d,"seq":1}' % 10**12,  # nobody could have counted so far
+        b'{"epoch":1e99,"seq":1}',
+        b'{"epoch":-1,"seq":1}',
+        b"nonsense",
+        b"[]",
+        b"",
+    ],
+)
+def test_other_words_raise_nothing_and_are_no_error(lab: Lab, payload: bytes) -> None:
+    lab.device(2)
+    before = lab.record
+    assert sent(lab.hear("status", payload, retain=True), "error") == []
+    assert lab.record is before
+    assert lab.coordinator.epoch == 0
+
+
+def test_epoch_and_doubt_survive_a_restart(lab: Lab) -> None:
+    lab.device(2)
+    rise(lab)
+    epoch = lab.coordinator.epoch
+    lab.restart()
+    assert lab.coordinator.epoch == epoch
+    lab.hear("request", b"1", user="new")
+    assert lab.coordinator.records["new"].epoch == epoch
+    lab.hear("request", request("c2", expires=5))
+    lab.later(5.0)
+    assert told(lab, "c2") == ("expired", "maybe")
+
+
+def test_records_behind_the_databases_epoch_follow_at_the_start(lab: Lab) -> None:
+    lab.device(2)
+    lab.store._connection.execute("INSERT INTO meta VALUES ('epoch', '77'), ('restored_at', '5')")
+    deeds = lab.restart()
+    assert (lab.record.epoch, lab.record.state) == (77, State.REST)
+    assert "status 0" in brief(deeds)
+    assert told(lab) == ("lost", "maybe")
+    lab.restart()
+    assert lab.record.seq == 3  # once
+
+
+@pytest.mark.parametrize("way", ["cancel", "reset", "expire", "queue"])
+def test_a_senders_id_after_a_restore_never_surely_did_not_run(lab: Lab, way: str) -> None:
+    lab.device(1)
+    rise(lab)
+    if way == "queue":
+        lab.hear("request", request("busy"))
+        lab.hear("request", request("c2", queue=True))
+        lab.hear("cancel", b'{"id":"c2"}')
+    else:
+        lab.hear("request", request("c2", expires=5))
+        if way == "expire":
+            lab.later(5.0)
+        else:
+            lab.hear(way, b'{"id":"c2"}')
+    assert told(lab, "c2")[1] == "maybe"
+
+
+def test_a_devices_own_no_is_a_maybe_then(lab: Lab) -> None:
+    lab.device(1)
+    rise(lab)
+    lab.hear("request", request("c2"))
+    lab.hear("collected", b'{"id":"c2","journal":"j1","boot":1}')
+    lab.hear("response", result("c2", outcome="rejected"))
+    assert told(lab, "c2") == ("rejected", "maybe")
+
+
+def test_the_coordinators_own_ids_are_as_sure_as_ever(lab: Lab) -> None:
+    lab.device(1)
+    rise(lab)
+    lab.hear("request", b"print(1)")
+    lab.hear("cancel", b"")
+    assert told(lab, lab.record.id) == ("cancelled", "no")
+
+
+def test_the_doubt_ends_after_a_day(lab: Lab) -> None:
+    lab.device(1)
+    rise(lab)
+    lab.later(limits.DOUBT_S)
+    lab.hear("request", request("c2"))
+    lab.hear("cancel", b'{"id":"c2"}')
+    assert told(lab, "c2") == ("cancelled", "no")
+
+
+def test_a_device_that_ran_it_before_answers_at_once(lab: Lab) -> None:
+    lab.device(1)
+    rise(lab)
+    lab.hear("request", request("c2"))
+    lab.hear("response", result("c2", journal="j7"))
+    assert lab.record.state is State.RETURNED
+    assert told(lab, "c2") == ("ok", "yes")
+    assert ("c2", "j7") in lab.record.settled
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_no_in_state_1_or_one_without_a_restore_is_refused(lab: Lab, restored: bool) -> None:
+    lab.device(1)
+    if restored:
+        rise(lab)
+        lab.hear("request", request("c2"))
+    id, outcome = ("c2", "rejected") if restored else ("c1", "ok")
+    (error,) = sent(lab.hear("response", result(id, outcome=outcome, exit_code=None)), "error")
+    assert error.json["error"] == "wrong_state"
+    assert lab.record.state is State.REQUESTED
+
+
+def test_late_truth_corrects_to_yes_and_never_to_no(lab: Lab) -> None:
+    lab.device(2)
+    rise(lab)
+    lab.hear("response", result(outcome="rejected"))
+    assert told(lab) == ("rejected", "maybe")
+    lab.hear("response", result(journal="j2"))
+    assert told(lab) == ("ok", "yes")
