@@ -1,4 +1,4 @@
-"""``hwsync backup`` and ``check-db``: the database, on the coordinator's machine."""
+"""``hwsync backup``, ``restore`` and ``check-db``: the database, on the coordinator's machine."""
 
 from __future__ import annotations
 
@@ -34,6 +34,32 @@ def backup(settings: Settings, db: Path | None, file: Path) -> None:
         click.echo(f"{source} → {file} ({size:,} bytes)")
 
 
+@click.command()
+@common
+@DATABASE
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--damaged", is_flag=True, help="Also where check-db finds something in FILE.")
+@click.pass_obj
+def restore(settings: Settings, db: Path | None, file: Path, damaged: bool) -> None:
+    """Put the backup FILE in the database's place; the coordinator must not run.
+
+    A new epoch begins: what was open in the backup ends as lost, and may have run. The database
+    that was there is kept beside it.
+    """
+    target = db or default_database()
+    done = maintenance.restore(file, target, damaged=damaged)
+    aside = str(done.aside) if done.aside else None
+    if settings.as_json:
+        said = {"restored": str(target), "epoch": done.epoch, "open": done.open, "aside": aside}
+        click.echo(dumps(said))
+        return
+    click.echo(f"{file} → {target}; epoch {done.epoch} begins when the coordinator starts")
+    if done.open:
+        click.echo(f"{done.open} commands that were open in it will end as lost, ran maybe")
+    if aside:
+        click.echo(f"the database that was there is {aside}")
+
+
 @click.command("check-db")
 @common
 @DATABASE
@@ -54,4 +80,4 @@ def check_db(settings: Settings, db: Path | None) -> None:
         click.echo("nothing was found")
 
 
-COMMANDS = (backup, check_db)
+COMMANDS = (backup, restore, check_db)

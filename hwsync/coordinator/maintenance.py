@@ -14,15 +14,17 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from hwsync.coordinator import chain
 from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
+from hwsync.coordinator.store import Batch, Store, lock
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.machine import digest_of
-from hwsync.protocol.record import Request
+from hwsync.protocol.record import Record, Request, State
 
 log = logging.getLogger("hwsync.coordinator")
 
@@ -90,6 +92,82 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore did."""
+
+    epoch: int
+    aside: Path | None  # where the database is that was there before
+    open: int  # commands that end as lost when the coordinator starts
+
+
+def restore(backup: Path, path: Path, *, damaged: bool = False) -> Restored:
+    """Put a backup in the database's place and raise the epoch; the present one is kept aside.
+
+    Raises ``DatabaseError``: a coordinator has the database, the backup is none, or it is damaged
+    (unless ``damaged`` allows that).
+    """
+    path = path.resolve()
+    with contextlib.closing(lock(path)):
+        found = next(check(backup), None)
+        if found is not None and not damaged:
+            raise DatabaseError(
+                f"{backup} is not as hwsync wrote it: {found}",
+                "hwsync check-db says all; --damaged restores it all the same",
+            )
+        now = time.time()
+        part = path.with_name(f"{path.name}.restored")
+        _remove(part)
+        try:
+            back_up(backup, part)
+            with contextlib.closing(Store(part)) as store:  # brings an older schema up to date
+                known = max(_epoch(path), store.epoch()[0])
+                epoch = max(known + 1, int(now))
+                store.save(Batch(epoch=(epoch, now)), 0.0)
+                open = sum(_open(record) for record in store.load(0.0).values())
+            aside = _put_aside(path, now)
+            part.replace(path)
+            _flush(path.parent)
+        except (sqlite3.Error, OSError) as error:
+            raise DatabaseError(f"cannot restore {backup} to {path}: {error}") from None
+        finally:
+            _remove(part)
+    return Restored(epoch, aside, open)
+
+
+def _open(record: Record) -> int:
+    return len(record.queue) + (record.state in (State.REQUESTED, State.COLLECTED))
+
+
+def _epoch(path: Path) -> int:
+    """The epoch of the present database; 0 where there is none, or it cannot be read."""
+    try:
+        with contextlib.closing(opened(path)) as connection:
+            row = connection.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()
+            return int(row[0]) if row else 0
+    except (DatabaseError, sqlite3.Error, ValueError):
+        return 0
+
+
+def _put_aside(path: Path, now: float) -> Path | None:
+    if not path.exists():
+        return None
+    aside = path.with_name(time.strftime(f"{path.name}.before-%Y%m%dT%H%M%SZ", time.gmtime(now)))
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as present:
+        present.execute("PRAGMA wal_checkpoint(truncate)")  # all of it in one file
+    path.replace(aside)
+    for suffix in ("-wal", "-shm"):
+        beside = path.with_name(path.name + suffix)
+        if beside.exists():
+            beside.replace(aside.with_name(aside.name + suffix))
+    return aside
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", ".lock"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
 class Schedule:
     """A backup every so many seconds, beside the coordinator; the last ``KEPT`` stay."""
 
@@ -127,10 +205,10 @@ def check(path: Path) -> Iterator[str]:
     Raises ``DatabaseError`` where it cannot even be opened.
     """
     with contextlib.closing(opened(path)) as connection:
-        looks = {
-            "file": _pages, "transitions": chain.broken, "hw_status": _records,
-            "commands": _commands,
-        }  # fmt: skip
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        looks = {"file": _pages}
+        if version == SCHEMA:  # an older one has no hashes
+            looks |= {"transitions": chain.broken, "hw_status": _records, "commands": _commands}
         for name, look in looks.items():
             try:
                 yield from look(connection)

@@ -110,7 +110,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         path = path.resolve()  # the lock and SQLite's own files stand beside the real one
         self.path = path
-        self._lock = _lock(path)
+        self._lock = lock(path)
         self._database = SqliteDatabase(str(path), pragmas=PRAGMAS)
         try:
             with self._database.bind_ctx(TABLES):
@@ -357,28 +357,28 @@ def _refused_values(
     )
 
 
-def _lock(path: Path) -> TextIO:
-    """The lock file beside the database, held until it is closed."""
+def lock(path: Path) -> TextIO:
+    """The lock file beside the database, held until it is closed. Raises ``DatabaseError``."""
     target = path.with_name(path.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = target.open("a+")
+        file = target.open("a+")
     except OSError as error:
         raise DatabaseError(
             f"cannot write beside the database {path}: {error.strerror}",
             "name a file in a folder that this user may write with --db",
         ) from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        lock.seek(0)
-        holder = lock.read().strip() or "unknown"
-        lock.close()
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
         raise DatabaseError(
             f"another coordinator (process {holder}) already uses the database {path}",
             "stop it first, or name another file with --db",
         ) from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file

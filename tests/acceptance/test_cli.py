@@ -346,6 +346,44 @@ def test_the_database_is_backed_up_and_checked_while_it_is_used(lab: Lab, tmp_pa
     assert "there is no database" in ended(lab.cli("check-db", "--db", "/no/such.db"), 1).stderr
 
 
+@pytest.mark.parametrize("broker", ["mosquitto"], indirect=True)
+def test_a_backup_is_restored_with_a_command_open_at_the_device(
+    lab: Lab, watch: Callable[..., Watcher], tmp_path: Path
+) -> None:
+    copy, witness, go = tmp_path / "backup.db", tmp_path / "witness", tmp_path / "go"
+    code = (
+        f"import os, time\nopen({str(witness)!r}, 'a').write('ran\\n')\n"
+        f"while not os.path.exists({str(go)!r}): time.sleep(0.01)\nprint('done')"
+    )
+    db = ["--db", str(lab.db)]
+    ended(lab.cli("send", "pi1", "--id", "c1", "-c", code, "--timeout", "60"), 0)
+    watcher = watch(lab.broker, "hw/pi1/status")
+    watcher.wait_for_state("pi1", 2, id="c1")
+    ended(lab.cli("backup", str(copy), *db), 0)
+    assert "another coordinator" in ended(lab.cli("restore", str(copy), *db), 1).stderr
+    go.touch()
+    watcher.wait_for_state("pi1", 0, id="c1")
+    ended(lab.cli("run", "pi1", "--id", "c2", "-c", "print(2)"), 0)
+    lab.processes["coordinator"].kill()
+    done = one(ended(lab.cli("restore", str(copy), *db, "--json"), 0))
+    assert done["open"] == 1
+    lab.coordinator("--settle", "0")
+    # The device sends what it holds: the truth about c1, and c2, of which the backup knows nothing.
+    end = watcher.wait_for_status(
+        "pi1", lambda s: (s["id"], s["epoch"], s["outcome"]) == ("c1", done["epoch"], "ok"), 30
+    )
+    assert (end["state"], end["ran"], end["hw_response"]) == (0, "yes", "done\n")
+    shown = lambda: lab.cli("show", "pi1", "c2", *db, "--json")  # noqa: E731
+    wait_until(lambda: shown().wait() == 0, 20, what="the orphan")
+    orphan = one(ended(shown(), 0))
+    assert (orphan["orphan"], orphan["hw_response"]) == (True, "2\n")
+    assert ended(lab.cli("run", "pi1", "--id", "c1", "-c", code, "--timeout", "60"), 0).stdout == (
+        "done\n"
+    )
+    assert witness.read_text() == "ran\n"
+    assert ended(lab.cli("run", "pi1", "-c", "print(3)"), 0).stdout == "3\n"
+
+
 def test_a_coordinator_backs_up_by_itself(broker: Broker, start: Callable[..., Process],
                                           tmp_path: Path) -> None:  # fmt: skip
     lab, folder = Lab(broker, start, tmp_path), tmp_path / "backups"

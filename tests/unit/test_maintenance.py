@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from hwsync.coordinator import maintenance
-from hwsync.coordinator.maintenance import KEPT, Schedule, back_up, check
-from hwsync.coordinator.store import Reader
+from hwsync.coordinator.maintenance import KEPT, Schedule, back_up, check, restore
+from hwsync.coordinator.store import Reader, Store
 from hwsync.protocol.errors import DatabaseError
+from hwsync.protocol.record import State
 from tests.support.coordinator import Lab, request, result
 from tests.support.waiting import wait_until
 
@@ -167,3 +168,66 @@ def test_the_schedule_keeps_the_last_ones(
     kept = sorted(folder.iterdir())
     assert len(kept) == KEPT
     assert kept == sorted(made)[-KEPT:]
+
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "schema-1.sql"
+
+
+def test_a_restore_puts_the_backup_in_place_and_begins_an_epoch(lab: Lab, path: Path) -> None:
+    backup = path.with_name("backup.db")
+    back_up(path, backup)
+    lab.hear("cancel", b'{"id":"c2"}')
+    lab.hear("request", request("c3"))
+    lab.stop()
+    done = restore(backup, path)
+    assert done.open == 1
+    assert done.aside is not None
+    with Reader(done.aside) as reader:
+        assert reader.show("pi1", "c3")["state"] == 1
+    assert list(check(path)) == []
+    lab.start()
+    told = lab.connect()
+    assert (lab.record.id, lab.record.state, lab.record.epoch) == ("c2", State.REST, done.epoch)
+    assert told
+    command = lab.store.command("pi1", "c2")
+    assert command is not None
+    assert command.account is not None
+    assert (command.account.outcome, command.account.ran) == ("lost", "maybe")
+    lab.stop()
+    # Again, and again higher, also where the clock stands still.
+    assert restore(backup, path).epoch > done.epoch
+    assert sorted(file.name for file in path.parent.glob("hwsync.db.restored*")) == []
+
+
+def test_a_restore_is_refused_while_a_coordinator_has_the_database(lab: Lab, path: Path) -> None:
+    backup = path.with_name("backup.db")
+    back_up(path, backup)
+    with pytest.raises(DatabaseError, match="another coordinator"):
+        restore(backup, path)
+    assert list(check(path)) == []
+
+
+def test_a_damaged_backup_is_restored_only_where_that_is_asked_for(lab: Lab, path: Path) -> None:
+    backup = path.with_name("backup.db")
+    back_up(path, backup)
+    lab.stop()
+    before = path.read_bytes()
+    change(backup, "UPDATE transitions SET note = 'x' WHERE row = 1")
+    with pytest.raises(DatabaseError, match="row 1 was changed"):
+        restore(backup, path)
+    assert path.read_bytes() == before
+    restore(backup, path, damaged=True)
+    assert any("row 1 was changed" in line for line in check(path))
+    with pytest.raises(DatabaseError, match="there is no database"):
+        restore(path.with_name("none.db"), path)
+
+
+def test_a_backup_of_an_older_schema_is_brought_up_to_date(path: Path) -> None:
+    old = path.with_name("old.db")
+    with closing(sqlite3.connect(old)) as connection:
+        connection.executescript(FIXTURE.read_text())
+    done = restore(old, path)
+    assert (done.aside, done.open) == (None, 1)
+    assert list(check(path)) == []
+    with closing(Store(path)) as store:
+        assert store.epoch()[0] == done.epoch
