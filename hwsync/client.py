@@ -64,6 +64,7 @@ class Operator:
     def __init__(self, url: BrokerUrl, topics: Topics, user: str, *, live: bool = False) -> None:
         self.url, self.topics, self.user = url, topics, user
         self._inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+        self._degraded = ""  # what the coordinator said of its disk
         self._early: list[Signal] = []  # heard before the subscription was confirmed
         kinds = [Kind.STATUS, Kind.ERROR, Kind.HEARTBEAT, *([Kind.OUTPUT] if live else [])]
         filters = [
@@ -155,14 +156,24 @@ class Operator:
                     return heard, fields
             waiting()
             pause = min(2 * pause, limits.REPEAT_MAX_S)
+        if self._degraded:
+            raise NoCoordinator(f"the coordinator did not answer: {self._degraded}", "see its log")
         raise NoCoordinator(
             f"no coordinator answers at {self.url} below the root {self.topics.root}",
             "start one: hwsync coordinator",
         )
 
     def is_foreign(self, kind: Kind, heard: Kind, fields: Json) -> bool:
-        """Whether this is an error, but of a message on another topic than ``kind``'s."""
-        return heard is Kind.ERROR and fields.get("topic") != self.topics.of(self.user, kind)
+        """Whether this is an error, but no answer to what was sent on the topic of ``kind``.
+
+        ``degraded`` is none: what cannot be stored now is tried again.
+        """
+        if heard is not Kind.ERROR:
+            return False
+        if fields.get("error") == Code.DEGRADED:
+            self._degraded = str(fields.get("message"))
+            return True
+        return fields.get("topic") != self.topics.of(self.user, kind)
 
     def tell(
         self,

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from hwsync.coordinator.deadlines import Agenda, ConnectedClock
+from hwsync.coordinator.degraded import Degraded
 from hwsync.coordinator.plan import Plan, Saved
 from hwsync.coordinator.resends import Resends
 from hwsync.coordinator.store import FAILURES, Store
@@ -31,6 +32,7 @@ from hwsync.protocol.effects import (
 from hwsync.protocol.errors import HwsyncError
 from hwsync.protocol.events import Message
 from hwsync.protocol.machine import Rules, due
+from hwsync.protocol.messages import is_query
 from hwsync.protocol.record import (
     Command,
     Moment,
@@ -117,6 +119,7 @@ class Coordinator:
         self._waiting: list[Delivery] = []
         self._forget_packets = False
         self._save_again_at: float | None = None
+        self._degraded = Degraded(self.topics, self._publish)
         self._load()
 
     def _load(self) -> list[Record]:
@@ -164,6 +167,7 @@ class Coordinator:
                     self._carry_out(command.user, effect)
         now = self._clock.monotonic()
         if self._save_again_at is not None and now < self._save_again_at:
+            self._answer_queries()
             return
         try:
             if self._save_again_at is not None:
@@ -176,8 +180,11 @@ class Coordinator:
             log.error("cannot use the database: %s; trying again", error)
             self._save_again_at = now + SAVE_AGAIN_S
             self.counts["failed_saves"] += 1
+            self._answer_queries()
+            self._degraded.tell(self._waiting, self.records, error, now)
             return
         self._save_again_at = None
+        self._degraded.healed()
         self._take_over(plan, now)
         self._perform(plan)
         for delivery in self._waiting:
@@ -191,7 +198,9 @@ class Coordinator:
         subscribed = False
         for signal in signals:
             if isinstance(signal, Delivery):
-                self._waiting.append(signal)
+                # Some brokers send again, while connected, what is not acknowledged for long.
+                if not (self._save_again_at and signal.dup and self._waits_already(signal)):
+                    self._waiting.append(signal)
             elif isinstance(signal, Connected):
                 # A new session's packet identifiers say nothing about the last one's.
                 self._forget_packets |= not signal.session_present
@@ -206,7 +215,22 @@ class Coordinator:
                 self._replied.clear()
         return subscribed
 
-    def _plan(self, now: float) -> Plan:
+    def _waits_already(self, signal: Delivery) -> bool:
+        return any(replace(one, dup=True) == signal for one in self._waiting)
+
+    def _answer_queries(self) -> None:
+        """What changes nothing needs no disk."""
+        plan, others = self._empty_plan(self._clock.monotonic()), []
+        for one in self._waiting:
+            message = Message(one.topic, one.payload, one.retain, one.dup, one.mid)
+            if is_query(message, self.topics) and plan.try_to_hear(message):
+                self._publisher.acknowledge(one)
+            else:
+                others.append(one)
+        self._waiting = others
+        self._perform(plan)
+
+    def _empty_plan(self, now: float) -> Plan:
         ticks = self._ticking.ticks(now)
         saved = Saved(
             self.records,
@@ -217,7 +241,11 @@ class Coordinator:
             self._nonce,
             self.epoch,
         )
-        plan = Plan(saved, Moment(self._clock.wall(), ticks))
+        return Plan(saved, Moment(self._clock.wall(), ticks))
+
+    def _plan(self, now: float) -> Plan:
+        ticks = self._ticking.ticks(now)
+        plan = self._empty_plan(now)
         plan.batch.forget_packets = self._forget_packets
         for one in self._waiting:
             reply = Reply(one.reply_topic, one.correlation) if one.reply_topic else None

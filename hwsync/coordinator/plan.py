@@ -91,6 +91,14 @@ class Plan:
         elif not self._repeated(user, message, event.id):
             self._decide(user, event, message)
 
+    def try_to_hear(self, message: Message) -> bool:
+        """The same for a query; False where the database cannot be read."""
+        try:
+            self.hear(message)
+        except FAILURES:
+            return False
+        return True
+
     def _compare(self, user: str, order: tuple[int, int] | None) -> None:
         """Take note of what somebody saw of a record, where it is more than the database has."""
         record = self.record(user)
@@ -219,7 +227,7 @@ class Plan:
         error: bytes | None = None
         for effect in decision.effects:
             if isinstance(effect, PublishError):
-                error = _error_json(effect, message)
+                error = error_json(effect, message)
                 self._answer(user, message, error)
             else:
                 self.effects.append((user, effect))
@@ -286,7 +294,8 @@ class Plan:
         return changed or self.saved.store.command(record.user, id)
 
 
-def _error_json(effect: PublishError, message: Message | None) -> bytes:
+def error_json(effect: PublishError, message: Message | None) -> bytes:
+    """The error as it is published; ``message``: the refused one."""
     refusal = effect.refusal
     return dumps(
         {

@@ -40,6 +40,7 @@ class Code(StrEnum):
     BAD_USER = "bad_user"  # the topic's user is no valid name
     RETAINED = "retained"  # retained without an id: it would be replayed at every reconnect
     NOT_ALLOWED = "not_allowed"  # also: not in this version
+    DEGRADED = "degraded"  # it cannot be stored now; it is not refused, and is tried again
 
 
 class HwsyncError(Exception):

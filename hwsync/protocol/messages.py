@@ -91,6 +91,26 @@ def read(message: Message, topics: Topics) -> Event | HeartbeatHeard | StatusHea
     raise refusal
 
 
+def named(message: Message, topics: Topics) -> str | None:
+    """The id that a message names, where it can be read."""
+    try:
+        event = read(message, topics)
+    except Refused as refusal:
+        return refusal.id
+    return None if isinstance(event, HeartbeatHeard | StatusHeard | Ignored) else event.id
+
+
+def is_query(message: Message, topics: Topics) -> bool:
+    """Whether this is a query that can be read: it changes nothing."""
+    _, kind = topics.split(message.topic)
+    if kind is not Kind.QUERY:
+        return False
+    try:
+        return isinstance(read(message, topics), Queried)
+    except Refused:
+        return False
+
+
 def _text(payload: bytes) -> str:
     if len(payload) > limits.MAX_MESSAGE:
         raise Refused(

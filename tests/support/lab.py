@@ -39,9 +39,9 @@ class Lab:
         process = self.start(
             [*DEVICE, "--user", user, "--broker", self.url, "--state-dir",
              str(self.folder / folder), *AS_ROOT],
-            name=folder,
+            name=Path(folder).name,
         )  # fmt: skip
-        self.processes[folder] = process
+        self.processes[Path(folder).name] = process
         return process
 
     def pub(self, kind: str, payload: str | bytes = "", *, retain: bool = False,

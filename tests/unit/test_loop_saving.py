@@ -126,9 +126,9 @@ def test_after_a_failed_save_nothing_is_told_and_a_second_later_everything_once(
 def test_saving_is_tried_again_every_second_until_it_works(lab: Lab, failing: Failing) -> None:
     failing(4)
     lab.hear("request", b"1", mid=7)
-    for _ in range(3):
+    for told in (["error"], [], []):  # degraded, at most once a minute
         assert lab.coordinator.wait() == SAVE_AGAIN_S
-        assert lab.later(SAVE_AGAIN_S) == []
+        assert brief(lab.later(SAVE_AGAIN_S)) == told
     assert brief(lab.later(SAVE_AGAIN_S)) == ["status 1", "command", 7]
     assert lab.coordinator.counts["failed_saves"] == 4
 

@@ -1,0 +1,82 @@
+"""A disk that takes nothing: it is said, queries are answered, nothing is lost, it heals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from sqlite3 import OperationalError
+
+import pytest
+
+from hwsync.coordinator.loop import SAVE_AGAIN_S
+from hwsync.protocol import limits
+from tests.support.coordinator import Acknowledged, Lab, brief, request, sent
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    """The disk is full; ``monkeypatch.undo()`` empties it."""
+    with Lab(tmp_path / "hwsync.db") as opened:
+        opened.device(1)
+
+        def full(*_: object) -> None:
+            raise OperationalError("database or disk is full")
+
+        monkeypatch.setattr(opened.store, "save", full)
+        yield opened
+
+
+def test_who_waits_is_told_once_a_minute_and_nothing_is_acknowledged(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lab.hear("cancel", b'{"id":"c1"}', mid=7) == []  # once may be nothing
+    deeds = lab.later(SAVE_AGAIN_S)
+    assert brief(deeds) == ["error"]
+    (error,) = sent(deeds, "error")
+    assert (error.json["error"], error.json["id"], error.json["state"]) == ("degraded", "c1", 1)
+    assert error.json["topic"] == "hw/pi1/cancel"
+    assert "disk is full" in error.json["message"]
+    assert error.json["hint"]
+    for _ in range(int(limits.DEGRADED_S) - 1):
+        assert lab.later(SAVE_AGAIN_S) == []
+    assert brief(lab.later(SAVE_AGAIN_S)) == ["error"]
+    # Another user is told at once; names of no user, never.
+    assert brief(lab.hear("request", b"1", user="pi2")) == []
+    told = lab.later(SAVE_AGAIN_S)
+    assert [error.topic for error in sent(told, "error")] == ["hw/pi2/error"]
+    lab.hear("request", b"1", user="-bad")
+    assert lab.later(SAVE_AGAIN_S) == []
+    monkeypatch.undo()
+    healed = brief(lab.later(SAVE_AGAIN_S))
+    assert healed[:2] == ["status 0", "status 1"]
+    assert healed[-3] == 7
+    assert lab.rows("transitions", "id, state")[-1] == ("c1", 1)
+
+
+def test_queries_are_answered_and_acknowledged_meanwhile(lab: Lab) -> None:
+    lab.hear("cancel", b"", mid=7)
+    assert brief(lab.hear("query", b"", mid=8)) == [8, "status 1"]
+    assert brief(lab.hear("query", b'{"id":"c1"}', mid=9)) == [9, "status 1", "result/c1"]
+    assert brief(lab.later(SAVE_AGAIN_S)) == ["error"]
+    assert brief(lab.hear("query", b"nonsense", mid=10)) == []  # its row cannot be stored
+
+
+def test_a_query_in_the_step_that_fails_is_answered_too(lab: Lab) -> None:
+    deeds = lab.step(lab.delivery("cancel", mid=7), lab.delivery("query", mid=8))
+    assert brief(deeds) == [8, "status 1"]
+
+
+def test_what_a_broker_sends_again_meanwhile_waits_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = lab.delivery("request", request("c2", queue=True), mid=7)
+    lab.step(asked)
+    lab.later(SAVE_AGAIN_S)
+    for _ in range(500):
+        lab.step(replace(asked, dup=True))
+    assert len(lab.coordinator._waiting) == 1
+    monkeypatch.undo()
+    deeds = lab.later(SAVE_AGAIN_S)
+    assert [deed for deed in deeds if isinstance(deed, Acknowledged)] == [Acknowledged(7)]
+    assert lab.record.queue == ("c2",)
