@@ -108,6 +108,13 @@ class Operator:
         """Send one message; it is repeated by whoever waits for its answer."""
         self._transport.publish(self.topics.of(self.user, kind), payload)
 
+    def clear(self, *kinds: Kind) -> None:
+        """Take from the broker what it keeps of the user. Raises ``NoBroker``."""
+        for kind in kinds:
+            self._transport.publish(self.topics.of(self.user, kind), b"", retain=True)
+        if not self._transport.flush(CONNECT_S):
+            raise NoBroker(f"{self.url} did not acknowledge", "try again")
+
     def hear(self, seconds: float) -> Iterator[tuple[str, Kind, Json]]:
         """(user, kind, JSON) of what comes within that time; empty objects for cleared ones.
 

@@ -1,4 +1,4 @@
-"""``hwsync backup``, ``restore`` and ``check-db``: the database, on the coordinator's machine."""
+"""``hwsync backup``, ``restore``, ``forget``, ``check-db``: on the coordinator's machine."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 
 import click
 
-from hwsync.cli.common import DATABASE, Settings, common, default_database
+from hwsync.cli.common import DATABASE, Settings, common, default_database, user_name
+from hwsync.client import Operator
 from hwsync.coordinator import maintenance
 from hwsync.logs import escape
 from hwsync.protocol.jsons import dumps
+from hwsync.protocol.topics import Kind
 
 
 @click.command()
@@ -80,4 +82,24 @@ def check_db(settings: Settings, db: Path | None) -> None:
         click.echo("nothing was found")
 
 
-COMMANDS = (backup, restore, check_db)
+@click.command()
+@common
+@DATABASE
+@click.argument("user", type=user_name)
+@click.pass_obj
+def forget(settings: Settings, db: Path | None, user: str) -> None:
+    """Forget USER, who was a typing error; the coordinator must not run.
+
+    Its status and heartbeat are taken from the broker. Its history stays, and so does the number of
+    its last change, should it come back.
+    """
+
+    def clear() -> None:
+        with Operator(settings.url, settings.topics, user) as operator:
+            operator.clear(Kind.STATUS, Kind.HEARTBEAT)
+
+    maintenance.forget(db or default_database(), user, clear)
+    click.echo(dumps({"forgotten": user}) if settings.as_json else f"{user} is forgotten")
+
+
+COMMANDS = (backup, restore, forget, check_db)

@@ -37,7 +37,7 @@ def status(settings: Settings, user: str | None, watch: bool) -> None:
             record = operator.record()
             if record["seq"] == 0:
                 raise NotFound(
-                    f"nothing is recorded of {user}",
+                    f"{user} has never been seen",
                     "is the name right? hwsync status lists the users",
                 )
             click.echo(dumps(record) if settings.as_json else _whole(record))

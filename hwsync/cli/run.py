@@ -136,7 +136,9 @@ def send(settings: Settings, /, user: str, **given: Any) -> None:
     """Ask for a program to run on USER; print its id as soon as it is acknowledged."""
     id, request = _request(OUTCOME, **given)
     with Operator(settings.url, settings.topics, user) as operator:
-        fields = operator.tell(Kind.REQUEST, request, id)
+        present = _Present(user)
+        fields = operator.tell(Kind.REQUEST, request, id, heard=present.hear)
+        present.tell(fields)
     click.echo(dumps(fields) if settings.as_json else id)
 
 
@@ -188,7 +190,13 @@ def _run(settings: Settings, user: str, id: str, request: bytes, analysis: str |
         # With an analyser it has ended at rest: then the next command is not refused as busy.
         last = State.RETURNED if by_hand else State.REST
         try:
-            operator.tell(Kind.REQUEST, request, id, heard=streams.hear, waiting=waiting.tick)
+            present = _Present(user)
+
+            def hear(kind: Kind, fields: Json) -> None:
+                present.hear(kind, fields)
+                streams.hear(kind, fields)
+
+            present.tell(operator.tell(Kind.REQUEST, request, id, heard=hear, waiting=waiting.tick))
             end = _follow(operator, id, waiting, streams, last)
         except KeyboardInterrupt:
             click.echo(f"\nhwsync: cancelling {id}; Ctrl-C again leaves", err=True)
@@ -202,6 +210,24 @@ def _run(settings: Settings, user: str, id: str, request: bytes, analysis: str |
             end |= {name: whole[name] for name in end.keys() & whole.keys()}
     streams.finish(end)
     return end
+
+
+class _Present:
+    """Says so where a device of that name was never heard: the name may be a typing error."""
+
+    def __init__(self, user: str) -> None:
+        self._user, self._heard = user, False
+
+    def hear(self, kind: Kind, fields: Json) -> None:
+        self._heard |= kind is Kind.HEARTBEAT and bool(fields)
+
+    def tell(self, status: Json) -> None:
+        """``status``: what acknowledged the request."""
+        if not self._heard and status["state"] == State.REQUESTED:
+            click.echo(
+                f"hwsync: a device {self._user} has never been seen; the program waits for one",
+                err=True,
+            )
 
 
 class _Waiting:

@@ -320,7 +320,8 @@ class Coordinator:
         if isinstance(effect, PublishStatus):
             record = effect.record
             topic = self.topics.of(user, Kind.STATUS)
-            self._publish(topic, encode_status(record), retain=record.seq > 0)
+            kept = record.seq > 0 and not record.forgotten
+            self._publish(topic, encode_status(record), retain=kept)
         elif isinstance(effect, PublishEnvelope):
             self._publish(self.topics.of(user, Kind.COMMAND), encode_envelope(effect.record))
         elif isinstance(effect, PublishResult):
@@ -356,7 +357,7 @@ class Coordinator:
     def _publish_due(self, records: Iterable[Record]) -> None:
         """Each status and everything due: a broker may have forgotten the last second."""
         for record in records:
-            for effect in due(record):
+            for effect in () if record.forgotten else due(record):
                 self._carry_out(record.user, effect)
 
     def _schedule(self, record: Record, now: float) -> None:

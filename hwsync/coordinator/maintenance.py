@@ -14,14 +14,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from hwsync.coordinator import chain
 from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
 from hwsync.coordinator.store import Batch, Store, lock
-from hwsync.protocol.errors import DatabaseError
+from hwsync.protocol.errors import Code, DatabaseError, NotFound, Refused
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.machine import digest_of
 from hwsync.protocol.record import Record, Request, State
@@ -90,6 +90,27 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def forget(path: Path, user: str, clear: Callable[[], None]) -> None:
+    """Publish nothing of a user any more, until something new is asked; the history stays.
+
+    ``clear`` takes away what the broker keeps; what it raises comes out of here, and nothing has
+    changed then. Raises ``DatabaseError``, ``NotFound``, and ``Refused`` where the record is not at
+    rest.
+    """
+    with contextlib.closing(Store(path)) as store:
+        record = store.load(0.0).get(user)
+        if record is None:
+            raise NotFound(f"{user} has never been seen", "hwsync status lists the users")
+        if record.state is not State.REST or record.queue:
+            raise Refused(
+                Code.WRONG_STATE,
+                f"{user} is not at rest: {record.id} is in state {int(record.state)}",
+                f"wait for its end, or hwsync reset {user} --queue first",
+            )
+        clear()
+        store.save(Batch(records={user: replace(record, forgotten=True)}), 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ def _second(connection: Connection) -> None:
     for statement in (
         "ALTER TABLE hw_status ADD COLUMN queue TEXT NOT NULL DEFAULT '[]'",
         "ALTER TABLE hw_status ADD COLUMN taken REAL",
+        "ALTER TABLE hw_status ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE commands ADD COLUMN replies TEXT NOT NULL DEFAULT '[]'",
         "CREATE INDEX commands_owed ON commands (user) WHERE replies != '[]'",
         "ALTER TABLE commands ADD COLUMN doubtful INTEGER NOT NULL DEFAULT 0",

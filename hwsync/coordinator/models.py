@@ -41,6 +41,7 @@ class HwStatus(Model):
     count = IntegerField()
     queue = TextField()  # JSON list of the ids that wait, the next one first
     taken = FloatField(null=True)  # seconds since the command was taken from the queue, then
+    forgotten = BooleanField()
 
     class Meta:
         table_name = "hw_status"

@@ -51,6 +51,7 @@ def record_values(record: Record, ticks: float) -> tuple[object, ...]:
         record.count,
         _list(record.queue),
         None if record.taken_at is None else ticks - record.taken_at,
+        record.forgotten,
     )
 
 
@@ -71,6 +72,7 @@ def record_from(row: Row, current: Command | None, ticks: float) -> Record:
         row["count"],
         tuple(json.loads(row["queue"])),
         None if row["taken"] is None else ticks - row["taken"],
+        bool(row["forgotten"]),
         current,
     )
 

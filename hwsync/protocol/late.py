@@ -285,7 +285,7 @@ def _changed(
     refusal: Refused | None,
     more: tuple[Effect, ...] = (),
 ) -> Decision:
-    after = replace(after, seq=record.seq + 1, time=moment.wall)
+    after = replace(after, seq=record.seq + 1, time=moment.wall, forgotten=False)
     effects: tuple[Effect, ...] = (PublishStatus(after), *more)
     if refusal is not None:
         effects = (PublishError(refusal, record.state), *effects)

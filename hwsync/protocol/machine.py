@@ -183,6 +183,7 @@ def _moved(before: Record, after: Record, event: Event, moment: Moment, move: Mo
         time=moment.wall,
         deadline=None if after.due_at is None else moment.wall + after.due_at - moment.ticks,
         cancelling=after.cancelling and move.to is State.COLLECTED,
+        forgotten=before.forgotten and event.verb is Verb.RESTORE,
         current=command,
     )
     entry = Entry(event.verb, before.state, after.state, after.id)

@@ -171,6 +171,7 @@ class Record:
     count: int = 0  # commands so far
     queue: tuple[str, ...] = ()  # the ids that wait behind the present command, the next one first
     taken_at: float | None = None  # in ticks; when the present command was taken from the queue
+    forgotten: bool = False  # a typing error: not published until something changes it
     current: Command | None = None
 
     @property

@@ -304,7 +304,7 @@ def test_status_shows_one_or_everybody_and_watches(lab: Lab) -> None:
     assert (row["user"], row["online"], row["state"]) == ("pi1", True, 0)
     assert "online" in ended(lab.cli("status"), 0).stdout
     nobody = ended(lab.cli("status", "pi9"), 1)
-    assert "nothing is recorded of pi9" in nobody.stderr
+    assert "pi9 has never been seen" in nobody.stderr
     watching = lab.cli("status", "pi1", "--watch")
     wait_until(lambda: "pi1: 0 rest" in watching.stdout, what="the record")
     ended(lab.cli("run", "pi1", "--id", "seen", "-c", "1"), 0)
@@ -382,6 +382,23 @@ def test_a_backup_is_restored_with_a_command_open_at_the_device(
     )
     assert witness.read_text() == "ran\n"
     assert ended(lab.cli("run", "pi1", "-c", "print(3)"), 0).stdout == "3\n"
+
+
+def test_a_typing_error_is_noticed_and_forgotten(lab: Lab, watch: Callable[..., Watcher]) -> None:
+    sent = ended(lab.cli("send", "pi9", "-c", "print(1)"), 0)
+    assert "a device pi9 has never been seen" in sent.stderr
+    assert "never been seen" not in ended(lab.cli("run", "pi1", "-c", "1"), 0).stderr
+    db = ["--db", str(lab.db)]
+    assert "another coordinator" in ended(lab.cli("forget", "pi9", *db), 1).stderr
+    ended(lab.cli("cancel", "pi9"), 0)
+    lab.processes["coordinator"].terminate()
+    lab.processes["coordinator"].wait()
+    assert ended(lab.cli("forget", "pi9", *db), 0).stdout == "pi9 is forgotten\n"
+    assert "hw_command_request" in ended(lab.cli("history", "pi9", *db), 0).stdout
+    lab.coordinator()
+    users = [json.loads(line)["user"] for line in
+             ended(lab.cli("status", "--json"), 0).stdout.splitlines()]  # fmt: skip
+    assert users == ["pi1"]
 
 
 def test_a_coordinator_backs_up_by_itself(broker: Broker, start: Callable[..., Process],
