@@ -32,7 +32,7 @@ from hwsync.protocol.effects import (
 from hwsync.protocol.errors import HwsyncError
 from hwsync.protocol.events import Message
 from hwsync.protocol.machine import Rules, due
-from hwsync.protocol.messages import is_query
+from hwsync.protocol.messages import is_query, named
 from hwsync.protocol.record import (
     Command,
     Moment,
@@ -139,6 +139,7 @@ class Coordinator:
             else:
                 changed.append(record)
         self.records = stored
+        self._behind = [user for user, record in stored.items() if record.epoch < self.epoch]
         for record in stored.values():
             self._schedule(record, now)
         return changed
@@ -219,14 +220,21 @@ class Coordinator:
         return any(replace(one, dup=True) == signal for one in self._waiting)
 
     def _answer_queries(self) -> None:
-        """What changes nothing needs no disk."""
-        plan, others = self._empty_plan(self._clock.monotonic()), []
+        """What changes nothing needs no disk.
+
+        But whoever names an id may ask what became of the message before: no overtaking there.
+        """
+        plan, others = self._empty_plan(self._clock.monotonic()), list[Delivery]()
+        waiting = set[str]()  # the users of whom something waits
         for one in self._waiting:
             message = Message(one.topic, one.payload, one.retain, one.dup, one.mid)
-            if is_query(message, self.topics) and plan.try_to_hear(message):
+            user, _ = self.topics.split(one.topic)
+            free = user not in waiting or named(message, self.topics) is None
+            if is_query(message, self.topics) and free and plan.try_to_hear(message):
                 self._publisher.acknowledge(one)
             else:
                 others.append(one)
+                waiting.add(user)
         self._waiting = others
         self._perform(plan)
 
@@ -273,13 +281,12 @@ class Coordinator:
             plan.batch.epoch = (epoch, plan.moment.wall)
             plan.rise(epoch, sorted(self.records.keys() | plan.batch.records.keys()))
             return
-        behind = [user for user, record in self.records.items() if record.epoch < self.epoch]
-        if behind:
-            plan.rise(self.epoch, behind)
+        if self._behind:
+            plan.rise(self.epoch, self._behind)
 
     def _take_over(self, plan: Plan, now: float) -> None:
         """What was saved is what is known here."""
-        self._to_analyse = []
+        self._to_analyse, self._behind = [], []
         self.counts += plan.counts
         if plan.batch.epoch is not None:
             self.epoch, restored_at = plan.batch.epoch

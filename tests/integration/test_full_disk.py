@@ -71,8 +71,9 @@ def test_a_full_disk_delays_a_request_and_loses_nothing(
         lambda message: message.json["error"] == "degraded", SOON_S, topic="hw/pi1/error"
     ).json
     assert error["id"] == "c1"
-    lab.pub("query", json.dumps({"id": "c1"}))
-    watcher.wait_for(lambda message: True, topic="hw/pi1/result/c1", what="the query's answer")
+    asked = watcher.mark()
+    lab.pub("query")
+    watcher.wait_for_state("pi1", 1, after=asked)
     assert {status["state"] for status in watcher.statuses("pi1")} == {1}
     assert coordinator.running
     disk.empty()

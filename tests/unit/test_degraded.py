@@ -57,9 +57,15 @@ def test_who_waits_is_told_once_a_minute_and_nothing_is_acknowledged(
 def test_queries_are_answered_and_acknowledged_meanwhile(lab: Lab) -> None:
     lab.hear("cancel", b"", mid=7)
     assert brief(lab.hear("query", b"", mid=8)) == [8, "status 1"]
-    assert brief(lab.hear("query", b'{"id":"c1"}', mid=9)) == [9, "status 1", "result/c1"]
+    # One that names an id may ask what became of the cancel: it waits behind it.
+    assert lab.hear("query", b'{"id":"c1"}', mid=9) == []
     assert brief(lab.later(SAVE_AGAIN_S)) == ["error"]
     assert brief(lab.hear("query", b"nonsense", mid=10)) == []  # its row cannot be stored
+
+
+def test_a_named_query_of_a_user_of_whom_nothing_waits_is_answered(lab: Lab) -> None:
+    lab.hear("request", b"1", user="pi2")
+    assert brief(lab.hear("query", b'{"id":"c1"}', mid=9)) == [9, "status 1", "result/c1"]
 
 
 def test_a_query_in_the_step_that_fails_is_answered_too(lab: Lab) -> None:
