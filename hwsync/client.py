@@ -206,7 +206,15 @@ class Operator:
                 status.update(fields)
             return kind in (Kind.RESULT, Kind.ERROR)
 
-        answered, fields = self.ask(kind, payload, answer, then_query=id, waiting=waiting)
+        try:
+            answered, fields = self.ask(kind, payload, answer, then_query=id, waiting=waiting)
+        except NoCoordinator as error:
+            if kind is not Kind.REQUEST:
+                raise
+            raise NoCoordinator(
+                f"{error.message}; the request {id} may still be accepted later",
+                f"hwsync cancel {self.user} {id} takes it back then; {error.hint}",
+            ) from None
         fields = raise_refused(answered, fields)
         return status or fields
 

@@ -61,6 +61,7 @@ class Login(BaseAuthPlugin):  # type: ignore[misc]
     async def authenticate(self, *, session: Any) -> bool:
         """Whether the session may come in."""
         try:
+            session.is_anonymous = not session.username  # nothing is queued for it while it is away
             return _doors[self.config.door].admits(session.username, session.password)
         except Exception:
             log.exception("cannot check a login: refused")

@@ -1,4 +1,4 @@
-"""amqtt's broker with four of its faults mended (docs/decisions.md, 43).
+"""amqtt's broker with six of its faults mended (docs/decisions.md, 45).
 
 The law: only what loses a message or a connection, or lets one in that must not come, is mended;
 each method here says what amqtt does otherwise. It reaches into amqtt's inside, which setup.cfg
@@ -8,16 +8,23 @@ therefore holds to one release.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, ItemsView, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
+import websockets
 from amqtt.adapters import ReaderAdapter, WriterAdapter  # type: ignore[import-untyped]
 from amqtt.broker import Broker  # type: ignore[import-untyped]
+from amqtt.contexts import ListenerType  # type: ignore[import-untyped]
 
 log = logging.getLogger("hwsync.broker")
 
 LAST_MESSAGES_S: Final = 10.0  # for what a client that leaves has sent; takes milliseconds
+TAKEOVER_S: Final = 5.0  # for a connection to end whose client came again; takes milliseconds
+FRAME: Final = 65_536  # bytes of a websocket's message beyond the payload: a topic, headers
 
 
 class Subscriptions(dict[str, list[tuple[Any, int]]]):
@@ -56,6 +63,14 @@ class Bounded(ReaderAdapter):  # type: ignore[misc]
         self._reader.feed_eof()
 
 
+@dataclass(slots=True)
+class Live:
+    """One connection of a client, until everything of it has ended."""
+
+    handler: Any
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class MendedBroker(Broker):  # type: ignore[misc]
     """``limit``: bytes of one message; 0: none."""
 
@@ -63,6 +78,51 @@ class MendedBroker(Broker):  # type: ignore[misc]
         super().__init__(config)
         self._subscriptions = Subscriptions()
         self._limit = limit
+        self._live: dict[str, Live] = {}  # by client id
+
+    async def _create_server_instance(
+        self, listener_name: str, listener_type: Any, address: str | None, port: int, ssl: Any
+    ) -> Any:
+        """amqtt ends a websocket at a message of 1 MiB, whatever is configured."""
+        if listener_type is not ListenerType.WS:
+            return await super()._create_server_instance(
+                listener_name, listener_type, address, port, ssl
+            )
+        return await websockets.serve(
+            partial(self.ws_connected, listener_name=listener_name),
+            address,
+            port,
+            ssl=ssl,
+            subprotocols=[websockets.Subprotocol("mqtt")],
+            max_size=self._limit + FRAME if self._limit else None,
+        )
+
+    async def _handle_client_session(
+        self, reader: Any, writer: Any, client_session: Any, handler: Any, server: Any, name: str
+    ) -> None:
+        """amqtt lets the connection live on whose client came again, and its end makes it deaf.
+
+        As MQTT says, the older connection ends first, with its will; a login that is refused ends
+        nobody.
+        """
+        client_id = client_session.client_id
+        before = self._live.get(client_id)
+        if before is not None and await self._authenticate(
+            client_session, self.listeners_config[name]
+        ):
+            await before.handler.handle_connection_closed()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(before.ended.wait(), TAKEOVER_S)
+        mine = Live(handler)
+        self._live[client_id] = mine
+        try:
+            await super()._handle_client_session(
+                reader, writer, client_session, handler, server, name
+            )
+        finally:
+            mine.ended.set()
+            if self._live.get(client_id) is mine:
+                del self._live[client_id]
 
     async def _client_connected(
         self, listener_name: str, reader: ReaderAdapter, writer: WriterAdapter

@@ -18,6 +18,7 @@ from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire import encode_analysis, encode_id, encode_reset
 
+CLOCK_SET: Final = 1_704_067_200.0  # 2024-01-01: before that a clock was never set
 LISTEN_S: Final = 2.0  # at most, for the retained statuses of everybody
 SHOWN: Final = (
     *("id", "command", "hw_command", "hw_response", "stderr", "outcome", "ran", "reason"),
@@ -70,9 +71,14 @@ def _table(operator: Operator, settings: Settings) -> None:
 
 
 def _online(beat: Json | None) -> bool:
-    """Online until its will, or three missed heartbeats, say otherwise."""
+    """Online until its will, or three missed heartbeats, say otherwise.
+
+    A board whose clock was never set cannot be late: only its will counts then.
+    """
     at = (beat or {}).get("time")
-    fresh = isinstance(at, (int, float)) and time.time() - at < limits.OFFLINE_AFTER_S
+    if not isinstance(at, (int, float)):
+        return False
+    fresh = at < CLOCK_SET or abs(time.time() - at) < limits.OFFLINE_AFTER_S
     return bool(beat and beat.get("online") and fresh)
 
 

@@ -157,6 +157,8 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     124 when its time was over, 128 + signal when it was killed, 125 when hwsync could not run
     it, 130 when it was cancelled (the first Ctrl-C cancels, the second leaves).
     """
+    if no_analysis and analysis is not None:
+        raise UsageError("--analysis and --no-analysis contradict each other", "give one of them")
     by_hand = no_analysis or analysis is not None
     id, request = _request(MANUAL if by_hand else OUTCOME, **given)
     for stream in (sys.stdout, sys.stderr):

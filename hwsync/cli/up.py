@@ -22,7 +22,7 @@ from hwsync.address import BrokerUrl
 from hwsync.cli.common import Settings, common, default_database
 from hwsync.client import Operator
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
-from hwsync.protocol.errors import HwsyncError, NoBroker
+from hwsync.protocol.errors import HwsyncError, NoBroker, UsageError
 from hwsync.protocol.limits import is_user
 from hwsync.transport import (
     Connected,
@@ -53,7 +53,7 @@ def up(settings: Settings, user: str | None, db: Path | None, analysis: str, all
     """Start broker, coordinator and a device on this machine; Ctrl-C ends them all."""
     user = user or socket.gethostname()
     if not is_user(user):
-        raise HwsyncError(f"{user!r} is no user's name", "name this device with --user")
+        raise UsageError(f"{user!r} is no user's name", "name this device with --user")
     ended: queue.SimpleQueue[str] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -80,7 +80,9 @@ def up(settings: Settings, user: str | None, db: Path | None, analysis: str, all
         # Before its first subscription the coordinator hears nothing: it is ready when it answers.
         with Operator(url, topics, user) as operator:
             operator.record(lambda: _all_live(parts))
-        say(f"ready; try:  hwsync run {user} -c 'print(6*7)'   (Ctrl-C here ends everything)")
+        tried = any(part.name == "device" for part in parts)
+        hint = f"; try:  hwsync run {user} -c 'print(6*7)'" if tried else ""
+        say(f"ready{hint}   (Ctrl-C here ends everything)")
         ended.get()
         _all_live(parts)
     except KeyboardInterrupt:

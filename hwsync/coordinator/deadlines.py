@@ -6,11 +6,8 @@ A moment stays on its agenda until what follows from it is saved and another is 
 from __future__ import annotations
 
 import heapq
-import random
 from dataclasses import dataclass, field
 from typing import Final
-
-from hwsync.protocol import limits
 
 SPARE: Final = 64  # entries out of date that an agenda keeps before it sorts them out
 
@@ -84,9 +81,3 @@ class Agenda:
         for user, at in users.items():
             heapq.heappush(self._heap, (at, user))
         return list(users)
-
-
-def backoff(attempt: int, dice: random.Random) -> float:
-    """Seconds to the next repetition: 1 doubling to 30, less up to a quarter by jitter."""
-    pause = min(limits.REPEAT_FIRST_S * 2.0 ** min(attempt, 10), limits.REPEAT_MAX_S)
-    return float(pause * (1.0 - 0.25 * dice.random()))

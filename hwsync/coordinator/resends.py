@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from hwsync.coordinator.deadlines import Agenda, backoff
+from hwsync.coordinator.deadlines import Agenda
 from hwsync.protocol.events import HeartbeatHeard
 from hwsync.protocol.record import Record, State
+from hwsync.protocol.repeat import pause
 
 
 @dataclass(slots=True)
@@ -60,4 +61,4 @@ class Resends:
 
     def _again(self, record: Record, attempt: int, now: float) -> None:
         self._attempts[record.user] = (record.id, attempt)
-        self._agenda.set(record.user, now + backoff(attempt, self.dice))
+        self._agenda.set(record.user, now + pause(attempt, self.dice.random()))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from hwsync import __version__
 from hwsync.device.journal import Entry, Journal, Stage
 from hwsync.protocol import limits
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.record import RAN_BY_OUTCOME, Account, Outcome, Ran
+from hwsync.protocol.repeat import pause
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import (
     Envelope,
@@ -30,6 +31,8 @@ from hwsync.protocol.wire import (
 from hwsync.runner import Group, Job, RunEnd
 
 log = logging.getLogger("hwsync.device")
+
+PRUNE_S: Final = 60.0  # between two looks for what the journal need not keep
 
 
 class Outside(Protocol):
@@ -56,21 +59,20 @@ class Outside(Protocol):
 
 
 class _Backoff:
-    """1 s, doubling to 30 s, each shortened by up to a quarter so that boards disperse."""
+    """When something is said again."""
 
     def __init__(self, outside: Outside) -> None:
         self._outside = outside
         self.at: float | None = None
-        self._delay = limits.REPEAT_FIRST_S
+        self._attempt = 0
 
     def begin(self) -> None:
-        self._delay = limits.REPEAT_FIRST_S
+        self._attempt = 0
         self.again()
 
     def again(self) -> None:
-        jitter = 1 - self._outside.random() / 4
-        self.at = self._outside.monotonic() + self._delay * jitter
-        self._delay = min(self._delay * 2, limits.REPEAT_MAX_S)
+        self.at = self._outside.monotonic() + pause(self._attempt, self._outside.random())
+        self._attempt += 1
 
     def end(self) -> None:
         self.at = None
@@ -357,6 +359,7 @@ class Agent:
         now = self._outside.monotonic()
         if self._heartbeat_at <= now:
             self._heartbeat()
+        if self._prune_at <= now:
             self._prune()
         if self._collect.is_due():
             self._send_collected()
@@ -369,10 +372,11 @@ class Agent:
                 self._results.end()
         if self._unsaved and self._results.at is None:
             self._results.begin()
-        times = (self._heartbeat_at, self._collect.at, self._results.at)
+        times = (self._heartbeat_at, self._prune_at, self._collect.at, self._results.at)
         return max(0.0, min(at for at in times if at is not None) - now)
 
     def _prune(self) -> None:
+        self._prune_at = self._outside.monotonic() + PRUNE_S
         try:
             self._journal.prune(self._outside.wall())
         except JournalError as error:

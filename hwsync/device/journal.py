@@ -26,6 +26,8 @@ from hwsync.runner import Group
 log = logging.getLogger("hwsync.device")
 
 KEEP_S: Final = 24 * 3_600.0  # a settled id is known for at least so long
+KEEP_TEXTS: Final = 100  # settled results that keep long texts: for a database that was put back
+LONG: Final = 2_000  # characters of a result in the journal
 VERSION: Final = 1  # of the tables
 MACHINE: Final = (Path("/etc/machine-id"), Path("/proc/device-tree/serial-number"))
 
@@ -210,8 +212,21 @@ class Journal:
         self.epoch = epoch
 
     def prune(self, now: float) -> None:
-        """Forget settled ones after ``KEEP_S``; ``now`` is wall time in Unix seconds."""
+        """Forget settled ones after ``KEEP_S``, and long texts of all but the last ``KEEP_TEXTS``.
+
+        How each ended, and its hashes, stay; ``now`` is wall time in Unix seconds.
+        """
         self._write("delete from entries where settled = 1 and changed < ?", (now - KEEP_S,))
+        old = (
+            f"select id, account from entries where settled = 1 and length(account) > {LONG} "
+            f"order by changed desc, rowid desc limit -1 offset {KEEP_TEXTS}"
+        )
+        try:
+            for id, text in self._db.execute(old).fetchall():
+                account = loads(text) | {"response": "", "stderr": "", "truncated": True}
+                self._write("update entries set account = ? where id = ?", (dumps(account), id))
+        except (sqlite3.Error, ValueError, KeyError) as error:
+            raise JournalError(f"the journal cannot be pruned: {error}") from None
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> None:
         try:

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,14 @@ from hwsync.transport import Delivery, Subscribed, Subscription, Transport, Will
 
 log = logging.getLogger("hwsync.device")
 
+OWN_VARIABLES: Final = frozenset(
+    {
+        *("STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "INVOCATION_ID"),
+        *("WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "LISTEN_FDS", "LISTEN_PID"),
+    }
+)
+"""What systemd tells the daemon, and no program."""
+
 STOP_S: Final = 10.0  # for a program to end when the daemon is stopped; it is killed at once
 STOP_LOOK_S: Final = 0.2  # meanwhile, between two looks whether it has
 LONGEST_WAIT_S: Final = 60.0
@@ -46,7 +54,7 @@ class _Outside:
         self.inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self.transport: Transport | None = None
         self.agent: Agent | None = None
-        self._runner = ColdRunner(directory=directory)
+        self._runner = ColdRunner(directory=directory, environment=_for_programs(os.environ))
         self._stop = StopSwitch()
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
@@ -99,6 +107,15 @@ class _Outside:
             self.inbox.put(lambda: agent.run_failed(failure))
             return
         self.inbox.put(lambda: agent.run_ended(end))
+
+
+def _for_programs(environment: Mapping[str, str]) -> dict[str, str]:
+    """The daemon's environment without what is for it alone, such as the broker's password."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("HWSYNC_") and name not in OWN_VARIABLES
+    }
 
 
 def _serve(options: argparse.Namespace) -> None:

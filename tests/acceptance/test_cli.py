@@ -170,6 +170,8 @@ def test_without_a_coordinator_it_is_said_within_half_a_minute(
     ]
     for process in waiting:
         assert "no coordinator answers" in ended(process, 125, TIME_S).stderr
+    for process in waiting[:2]:
+        assert "may still be accepted later" in process.stderr
     assert "the command c1 goes on" in ended(run, 125, TIME_S).stderr
 
 
@@ -199,6 +201,7 @@ def test_without_a_broker_it_is_said_at_once(start: Callable[..., Process]) -> N
         (["run", "pi1", "-c", "1", "--expires", "0.5"], "0.5 is not 0 or 1 to"),
         (["run", "pi1", "-c", "1", "--grace", "x"], "'x' is no number of seconds"),
         (["run", "pi1", "-c", "1", "--meta", "{"], "--meta is no JSON"),
+        (["run", "pi1", "-c", "1", "--analysis", "x", "--no-analysis"], "contradict each other"),
         (["run", "pi1", "-", "--stdin", "-"], "cannot be the program and its input"),
         (["run", "pi1", "-c", os.fsdecode(b"\xff")], "not UTF-8"),
         (["status", "#"], "'#' is no user's name"),

@@ -201,6 +201,5 @@ def test_two_devices_of_one_name_never_both_run(lab: Watched) -> None:
         warned = "hwsync-device-pi1" in said and "ANOTHER CLIENT" in said
         return warned or any(error["error"] == "not_current" for error in lab.errors())
 
-    if lab.broker.remembers:  # amqtt lets two clients of one id in, and ends neither
-        wait_until(told, 60, "a warning that names the client id, or not_current")
+    wait_until(told, 60, "a warning that names the client id, or not_current")
     assert len(witness.read_text().split()) <= 1

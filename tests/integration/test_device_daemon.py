@@ -233,6 +233,20 @@ def test_standard_input_and_arguments_arrive(site: Site) -> None:
     assert site.returned("given")["hw_response"] == "[['-', '-x', '', 'two words'], 'ä\\nb']\n"
 
 
+def test_no_program_sees_what_is_for_the_daemon_alone(site: Site) -> None:
+    site.daemon.terminate()
+    site.daemon.wait()
+    secret = {"HWSYNC_BROKER": f"mqtt://bob:s3cret@{LOOPBACK}:{site.broker.port}", "MINE": "kept"}
+    secret |= {"STATE_DIRECTORY": str(site.folder / "device"), "NOTIFY_SOCKET": "/no/such"}
+    site.start([*DEVICE, "--user", "pi1", *AS_ROOT], variables=secret, name="with-login")
+    site.request("c1", "import os\nprint(sorted(os.environ))\nprint(os.environ['MINE'])")
+    said = site.watcher.wait_for_state("pi1", 3, id="c1")["hw_response"]
+    assert said.endswith("kept\n")
+    assert "HOME" in said
+    for name in ("HWSYNC_BROKER", "STATE_DIRECTORY", "NOTIFY_SOCKET"):
+        assert name not in said
+
+
 def test_a_program_whose_start_the_disk_refuses_never_begins(site: Site) -> None:
     site.heartbeat(online=True)
     with closing(sqlite3.connect(site.folder / "device" / "journal.db")) as db:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import socket
 import subprocess
 import threading
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hwsync.address import BrokerUrl
+from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.transport import (
     Connected,
     Delivery,
@@ -192,3 +194,95 @@ def test_it_ends_at_once_though_clients_are_connected(
     assert amqtt_broker.process.wait() == 0
     assert time.monotonic() - began < PATIENCE
     wait_until(lambda: not watcher.ready, what="the connection's end")
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_who_comes_again_is_served_and_the_older_connection_ends(
+    amqtt_broker: AmqttBroker, watch: Callable[..., Watcher], clean: bool
+) -> None:
+    """As where a board's network was gone: its old connection stands there, silent."""
+    watcher = watch(amqtt_broker)
+    options = bytes([0x04 | (0x02 if clean else 0)])  # a will, and perhaps a clean session
+    name, topic, will = b"board", b"hw/pi1/heartbeat", b"gone"
+    body = b"\x00\x04MQTT\x04" + options + b"\x00\x3c"
+    body += b"".join(len(part).to_bytes(2, "big") + part for part in (name, topic, will))
+    subscribe = b"\x00\x01" + len(b"hw/pi1/command").to_bytes(2, "big") + b"hw/pi1/command\x01"
+    with socket.create_connection(("127.0.0.1", amqtt_broker.port), timeout=PATIENCE) as silent:
+        silent.sendall(b"\x10" + bytes([len(body)]) + body)
+        assert silent.recv(4)[0] == 0x20
+        silent.sendall(b"\x82" + bytes([len(subscribe)]) + subscribe)
+        assert silent.recv(5)[0] == 0x90
+        inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+        again = Transport(
+            BrokerUrl.parse(amqtt_broker.url), "board", on_signal=inbox.put,
+            subscriptions=[Subscription("hw/pi1/command")], clean_session=clean,
+        )  # fmt: skip
+        again.start()
+        while not isinstance(inbox.get(timeout=PATIENCE), Subscribed):
+            pass
+        assert silent.recv(100) == b"", "the older connection lives on"
+        if clean:  # of a session that goes on amqtt knows only the newer will
+            watcher.wait_for(lambda message: message.text == "gone", what="the older one's will")
+        for number in range(5):
+            publish(amqtt_broker, "hw/pi1/command", str(number))
+            delivery = inbox.get(timeout=PATIENCE)
+            assert isinstance(delivery, Delivery)
+            assert delivery.payload == str(number).encode()
+            again.acknowledge(delivery)
+        again.stop()
+
+
+def test_a_refused_login_ends_nobodys_connection(
+    start_amqtt: Callable[..., AmqttBroker], tmp_path: Path
+) -> None:
+    passwords = tmp_path / "passwords"
+    program = require_program("mosquitto_passwd", "mosquitto")
+    subprocess.run([program, "-c", "-b", passwords, "pi1", "right"], check=True)
+    broker = start_amqtt(extra=["allow_anonymous false", f"password_file {passwords}"])
+    url = BrokerUrl.parse(broker.url)
+    inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+    board = Transport(
+        url.with_credentials("pi1", "right"), "board", on_signal=inbox.put, subscriptions=[]
+    )
+    board.start()
+    while not isinstance(inbox.get(timeout=PATIENCE), Subscribed):
+        pass
+    thief: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+    other = Transport(
+        url.with_credentials("pi1", "wrong"), "board", on_signal=thief.put, subscriptions=[]
+    )
+    other.start()
+    refused = thief.get(timeout=PATIENCE)
+    assert isinstance(refused, Disconnected)
+    assert "refused the connection" in refused.reason
+    other.stop(0.0)
+    assert board.connected
+    assert board.publish("x", b"x")
+    assert board.flush(PATIENCE)
+    assert inbox.empty()
+    board.stop()
+
+
+def test_a_websocket_carries_a_large_message(
+    start_amqtt: Callable[..., AmqttBroker], watch: Callable[..., Watcher]
+) -> None:
+    port = free_port()
+    limit = MAX_MESSAGE + 65_536
+    broker = start_amqtt(
+        extra=[f"message_size_limit {limit}", f"listener {port} 127.0.0.1", "protocol websockets"]
+    )
+    watcher = watch(broker)
+    inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+    web = Transport(
+        BrokerUrl.parse(f"ws://127.0.0.1:{port}"), "web", on_signal=inbox.put, subscriptions=[]
+    )
+    web.start()
+    while not isinstance(inbox.get(timeout=PATIENCE), Subscribed):
+        pass
+    large = 2 * 1_048_576  # above websockets' own limit; paho itself hangs from about 4 MiB on
+    assert web.publish("hw/pi1/response", b"x" * large)
+    assert web.flush(60)
+    message = watcher.wait_for(lambda message: True, what="the large message")
+    assert len(message.payload) == large
+    assert inbox.empty()
+    web.stop()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsync.coordinator.deadlines import SPARE, Agenda, ConnectedClock, backoff
+from hwsync.coordinator.deadlines import SPARE, Agenda, ConnectedClock
 from hwsync.protocol import limits
-from tests.support.coordinator import Loaded
+from hwsync.protocol.repeat import pause
 
 
 def test_the_clock_stands_still_before_the_first_connection() -> None:
@@ -108,16 +106,16 @@ def test_an_agenda_that_is_set_again_and_again_does_not_grow() -> None:
     ("attempt", "full"), list(enumerate([1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]))
 )
 def test_a_pause_doubles_from_a_second_to_half_a_minute(attempt: int, full: float) -> None:
-    assert backoff(attempt, Loaded(0.0)) == full
-    assert backoff(attempt, Loaded(0.5)) == 0.875 * full
+    assert pause(attempt, 0.0) == full
+    assert pause(attempt, 0.5) == 0.875 * full
 
 
-@given(st.integers(0, 10**9), st.integers())
+@given(st.integers(0, 10**9), st.floats(0.0, 1.0))
 def test_a_pause_is_never_longer_than_its_limit_nor_shortened_by_more_than_a_quarter(
-    attempt: int, seed: int
+    attempt: int, chance: float
 ) -> None:
     full = min(limits.REPEAT_FIRST_S * 2.0 ** min(attempt, 64), limits.REPEAT_MAX_S)
-    assert 0.75 * full < backoff(attempt, random.Random(seed)) <= full
+    assert 0.75 * full <= pause(attempt, chance) <= full
 
 
 @given(

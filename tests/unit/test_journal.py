@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsync.device.journal import KEEP_S, VERSION, Journal, Stage, machine_id
+from hwsync.device.journal import KEEP_S, KEEP_TEXTS, VERSION, Journal, Stage, machine_id
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.record import Account, Outcome, Ran
 from hwsync.protocol.wire import Envelope
@@ -317,3 +317,26 @@ def test_what_was_written_survives_a_kill(
 def test_every_change_is_flushed_to_the_disk(journal: Journal) -> None:
     level = journal._db.execute("pragma synchronous").fetchone()
     assert level == (2,), "FULL: a power cut takes nothing back"
+
+
+def test_long_texts_of_settled_results_are_dropped_but_the_last(journal: Journal) -> None:
+    long = replace(ACCOUNT, response="x" * 3_000, truncated=False)
+    ids = [f"c{number}" for number in range(KEEP_TEXTS + 5)]
+    for number, id in enumerate([*ids, "open"]):
+        journal.received(replace(ENVELOPE, id=id), 0.0)
+        journal.started(id, GROUP, 0.0)
+        journal.finished(id, long, 0.0)
+        if id != "open":
+            journal.settle(id, float(number))
+    journal.prune(100.0)
+    entries = [journal.get(id) for id in ids]
+    kept = [entry is not None and entry.account == long for entry in entries]
+    assert kept == [False] * 5 + [True] * KEEP_TEXTS
+    first = entries[0]
+    assert first is not None
+    assert first.account == replace(long, response="", stderr="", truncated=True)
+    unsettled = journal.get("open")
+    assert unsettled is not None
+    assert unsettled.account == long
+    journal.prune(100.0)
+    assert [journal.get(id) for id in ids] == entries
