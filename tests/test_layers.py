@@ -30,8 +30,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "runner": frozenset({"protocol"}),
     "broker": frozenset({"protocol"}),
     "logs": frozenset(),
-    "coordinator": frozenset({"protocol", "address", "transport", "runner", "logs"}),
-    "device": frozenset({"protocol", "address", "paths", "transport", "runner", "logs"}),
+    "notify": frozenset({"logs"}),
+    "coordinator": frozenset({"protocol", "address", "transport", "runner", "logs", "notify"}),
+    "device": frozenset({"protocol", "address", "paths", "transport", "runner", "logs", "notify"}),
     "client": frozenset({"protocol", "address", "transport", "runner"}),
     "cli": frozenset(
         {

@@ -94,6 +94,13 @@ class Transport:
         link = self._link
         return link is not None and not link.ended.is_set()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the threads live that connect, send and receive."""
+        link = self._link
+        reads = link is None or link.ended.is_set() or link.alive()
+        return self._thread.is_alive() and reads
+
     def start(self) -> None:
         """Begin to connect, in a thread of its own; returns at once."""
         self._thread.start()

@@ -259,3 +259,22 @@ def test_a_connection_may_end_while_something_is_sent(
         "stop": client.transport.stop,
     }[act]()
     released.join()
+
+
+def test_a_network_thread_that_died_is_seen_and_replaced(
+    mosquitto: MosquittoBroker, connect: Callable[..., Client]
+) -> None:
+    transport = Transport(BrokerUrl.parse(mosquitto.url), "n", on_signal=print, subscriptions=[])
+    assert not transport.alive, "before its start"
+    client = connect(mosquitto.url, "c")
+    client.next(Subscribed)
+    link = client.transport._link
+    assert link is not None
+    assert client.transport.alive
+    link.client.loop_stop()
+    assert not client.transport.alive
+    assert client.next(Disconnected).reason == "the network thread died"
+    client.next(Subscribed)
+    assert client.transport.alive
+    client.transport.stop()
+    assert not client.transport.alive
