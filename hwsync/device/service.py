@@ -20,13 +20,14 @@ from hwsync import __version__, logs
 from hwsync.address import broker_address
 from hwsync.device.agent import Agent
 from hwsync.device.journal import Journal
+from hwsync.notify import Notifier
 from hwsync.paths import state_directory
 from hwsync.protocol import limits
 from hwsync.protocol.errors import HwsyncError, JournalError, UsageError
 from hwsync.protocol.topics import DEFAULT_ROOT, Kind, Topics
 from hwsync.protocol.wire import encode_heartbeat
 from hwsync.runner import ColdRunner, Group, Job, StopSwitch, end_group
-from hwsync.transport import Delivery, Subscribed, Subscription, Transport, Will
+from hwsync.transport import Delivery, Disconnected, Subscribed, Subscription, Transport, Will
 
 log = logging.getLogger("hwsync.device")
 
@@ -160,32 +161,52 @@ def _serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: outside.inbox.put(None))
     transport.start()
-    _loop(agent, outside.inbox, transport)
+    _loop(agent, outside.inbox, transport, Notifier())
     agent.stopped()
     transport.stop()
     journal.close()
 
 
-def _loop(agent: Agent, inbox: queue.SimpleQueue[object], transport: Transport) -> None:
+def _loop(
+    agent: Agent, inbox: queue.SimpleQueue[object], transport: Transport, notifier: Notifier
+) -> None:
     end: float | None = None  # seconds, monotonic: a stop waits for the run, but not for ever
+    item: object = None
     while end is None or (agent.running and time.monotonic() < end):
+        wait = _wait(agent, LONGEST_WAIT_S if end is None else STOP_LOOK_S)
+        _tell(notifier, agent, transport, now=isinstance(item, Subscribed | Disconnected))
+        watched = notifier.wait()
         try:
-            item = inbox.get(timeout=_wait(agent, LONGEST_WAIT_S if end is None else STOP_LOOK_S))
+            item = inbox.get(timeout=wait if watched is None else min(wait, watched))
         except queue.Empty:
+            item = None
             continue
-        if item is None:
+        if item is None:  # a signal
             end = end or time.monotonic() + STOP_S  # a second signal gives no more time
+            notifier.stopping()
             agent.stopping()
             continue
         try:
             if isinstance(item, Subscribed):
                 agent.connected()
+                notifier.ready()
             elif isinstance(item, Delivery):
                 agent.received(item.topic, item.payload, _ack(transport, item))
             elif callable(item):
                 item()
         except JournalError as error:
             log.error("%s", error)
+
+
+def _tell(notifier: Notifier, agent: Agent, transport: Transport, *, now: bool) -> None:
+    """To systemd: the loop is here, and what goes on."""
+
+    def line() -> str:
+        where = "connected" if transport.connected else "not connected"
+        return f"{where} to {transport.url}, {f'busy with {agent.busy}' if agent.busy else 'idle'}"
+
+    notifier.status(line, now=now)
+    notifier.beat(network=transport.alive)
 
 
 def _wait(agent: Agent, longest: float) -> float:
