@@ -54,10 +54,16 @@ from hwsync.protocol.analysis import ANALYSERS, MANUAL
     show_default=True,
     help="How often, with --backup-dir.",
 )
+@click.option(
+    "--metrics-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Figures for Prometheus (node_exporter's textfile collector), every 15 s.",
+)
 @click.pass_obj
 def coordinator(settings: Settings, db: Path | None, analysis: str, settle: float,
                 analysis_within: float, clean_session: bool, backup_dir: Path | None,
-                backup_every: float) -> None:  # fmt: skip
+                backup_every: float, metrics_file: Path | None) -> None:  # fmt: skip
     """Run the coordinator until SIGTERM or Ctrl-C."""
     from hwsync.coordinator.service import serve
 
@@ -71,6 +77,7 @@ def coordinator(settings: Settings, db: Path | None, analysis: str, settle: floa
         analysis_within=analysis_within,
         clean_session=clean_session,
         backups=(backup_dir, backup_every) if backup_dir else None,
+        metrics_file=metrics_file,
     )
 
 

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from hwsync.coordinator.deadlines import Agenda, ConnectedClock
 from hwsync.coordinator.degraded import Degraded
+from hwsync.coordinator.health import Tally
 from hwsync.coordinator.plan import Plan, Saved
 from hwsync.coordinator.resends import Resends
 from hwsync.coordinator.store import FAILURES, Store
@@ -107,6 +108,7 @@ class Coordinator:
         self.topics = Topics(rules.root)
         self.records: dict[str, Record] = {}
         self.counts: Counter[str] = Counter()
+        self.tally = Tally()
         self._publisher = publisher
         self._clock = clock
         self._nonce = nonce
@@ -176,15 +178,19 @@ class Coordinator:
                 self._publish_due(self._load())
             plan = self._plan(now)
             if plan.batch:
+                began = self._clock.monotonic()
                 self.store.save(plan.batch, plan.moment.ticks)
+                self.tally.committed(len(self._waiting), self._clock.monotonic() - began)
         except FAILURES as error:
             log.error("cannot use the database: %s; trying again", error)
             self._save_again_at = now + SAVE_AGAIN_S
             self.counts["failed_saves"] += 1
+            self.tally.failure = str(error) or type(error).__name__
             self._answer_queries()
             self._degraded.tell(self._waiting, self.records, error, now)
             return
         self._save_again_at = None
+        self.tally.failure = ""
         self._degraded.healed()
         self._take_over(plan, now)
         self._perform(plan)

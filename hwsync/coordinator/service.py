@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Final
 
 from hwsync.address import BrokerUrl
+from hwsync.coordinator.health import GONE
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.maintenance import Schedule
+from hwsync.coordinator.metrics import MetricsFile
 from hwsync.coordinator.store import Store
+from hwsync.coordinator.vitals import Vitals
+from hwsync.notify import Notifier
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.topics import INBOUND, Kind, Topics
-from hwsync.transport import Signal, Subscribed, Subscription, Transport
+from hwsync.transport import Signal, Subscribed, Subscription, Transport, Will
 
 log = logging.getLogger("hwsync.coordinator")
 
@@ -44,11 +48,12 @@ def serve(
     analysis_within: float,
     clean_session: bool,
     backups: tuple[Path, float] | None = None,
+    metrics_file: Path | None = None,
 ) -> None:
     """Run the coordinator until SIGTERM or SIGINT. Times are seconds.
 
     ``backups``: the folder, and how often. Raises ``DatabaseError`` when the database is in use or
-    cannot be used.
+    cannot be used, ``UsageError`` when the metrics cannot be written.
     """
     topics = Topics(root)
     inbox: queue.SimpleQueue[Signal | None] = queue.SimpleQueue()
@@ -60,6 +65,7 @@ def serve(
         topics.client_id(CLIENT_ID),
         on_signal=inbox.put,
         subscriptions=subscriptions,
+        will=Will(topics.health, GONE),
         clean_session=clean_session,
         prefer_v5=True,
         takeover_hint="stop the other coordinator: one broker and root has one",
@@ -70,13 +76,16 @@ def serve(
         log.info("database %s, %d users", db, len(coordinator.records))
         if not analysis_within:
             log.info("an analysis is waited for without limit (--analysis-within 0)")
+        metrics = MetricsFile(metrics_file) if metrics_file else None
+        vitals = Vitals(coordinator, transport, SystemClock(), Notifier(), metrics)
         schedule = Schedule(db, *backups) if backups else None
         if schedule:
             schedule.start()
         with _stopping(inbox):
             transport.start()
-            _run(coordinator, inbox)
+            _run(coordinator, vitals, inbox)
         log.info("stopping")
+        vitals.stopping()
         if schedule:
             schedule.stop()
         transport.stop(STOP_S)
@@ -84,12 +93,15 @@ def serve(
         store.close()
 
 
-def _run(coordinator: Coordinator, inbox: queue.SimpleQueue[Signal | None]) -> None:
+def _run(coordinator: Coordinator, vitals: Vitals, inbox: queue.SimpleQueue[Signal | None]) -> None:
     while True:
-        signals = _drain(inbox, coordinator.wait())
+        waits = [wait for wait in (coordinator.wait(), vitals.wait()) if wait is not None]
+        signals = _drain(inbox, min(waits, default=None))
+        depth = len(signals) + inbox.qsize()
         stop = None in signals
-        received = [item for item in signals if item is not None]
+        received = vitals.take([item for item in signals if item is not None])
         coordinator.step(received)
+        vitals.look(received, depth)
         if any(isinstance(item, Subscribed) for item in received):
             log.info("ready")
         if stop:

@@ -12,6 +12,7 @@ from typing import Final
 from hwsync.protocol.errors import UsageError
 
 DEFAULT_ROOT: Final = "hw"
+ITSELF: Final = "@hwsync"  # stands for the coordinator where a user's name would be
 
 
 class Kind(StrEnum):
@@ -30,6 +31,7 @@ class Kind(StrEnum):
     ERROR = "error"  # coordinator to operators
     RESULT = "result"  # coordinator to who asked; one more level: the id
     HEARTBEAT = "heartbeat"  # device to everybody, retained
+    HEALTH = "health"  # coordinator to everybody, retained; about itself, below @hwsync
 
 
 INBOUND: Final = (
@@ -80,6 +82,15 @@ class Topics:
     def result(self, user: str, id: str) -> str:
         """Where the end of one command is answered."""
         return f"{self.root}/{user}/{Kind.RESULT}/{id}"
+
+    @property
+    def health(self) -> str:
+        """Where the coordinator says how it is."""
+        return self.of(ITSELF, Kind.HEALTH)
+
+    def echo(self, name: str) -> str:
+        """Where nobody but a client itself listens: for measuring a round trip."""
+        return f"{self.root}/{ITSELF}/echo-{name}"
 
     def split(self, topic: str) -> tuple[str, Kind | None]:
         """(user as received, kind); the kind is None where the topic is none of ours."""

@@ -69,9 +69,20 @@ def test_systemd_has_nothing_to_say(tmp_path: Path, unit: str) -> None:
         (("RestartSec=", "RestartSecs="), "RestartSecs"),
         (("KillMode=mixed", "KillMode=mild"), "mild"),
         (("TimeoutStopSec=20", "TimeoutStopSec=soon"), "soon"),
+        (("Type=notify", "Type=notice"), "notice"),
+        (("NotifyAccess=main", "NotifyAccess=mine"), "mine"),
+        (("WatchdogSec=60", "WatchdogSec=often"), "often"),
         (("/bin/hwsync", "/bin/hwsink"), "hwsink"),
     ],
-    ids=["misspelt key", "unknown value", "no time", "no such program"],
+    ids=[
+        "misspelt key",
+        "unknown value",
+        "no time",
+        "no type",
+        "no access",
+        "no watchdog",
+        "no such program",
+    ],
 )
 def test_systemd_says_what_is_wrong(tmp_path: Path, unit: str, edit: Edit, said: str) -> None:
     assert said in verify(tmp_path, unit, edit)
@@ -83,6 +94,13 @@ def test_a_unit_comes_back_and_its_stop_reaches_every_process(unit: str) -> None
     found = settings(unit)
     assert wanted <= {line.replace(" mosquitto.service", "") for line in found}
     assert any(line.startswith("RestartSec=") for line in found)
+
+
+@pytest.mark.parametrize("unit", [COORDINATOR, DEVICE])
+def test_systemd_waits_for_ready_and_ends_a_loop_that_is_stuck(unit: str) -> None:
+    assert {"Type=notify", "NotifyAccess=main", "WatchdogSec=60"} <= set(settings(unit))
+    # Where the broker is away, the start is prolonged by the service itself.
+    assert not any(line.startswith("TimeoutStartSec=") for line in settings(unit))
 
 
 def test_each_board_has_a_state_folder_and_a_name_of_its_own() -> None:

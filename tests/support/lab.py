@@ -25,21 +25,24 @@ class Lab:
         self.db = folder / "hwsync.db"
         self.processes: dict[str, Process] = {}  # the last of each name
 
-    def coordinator(self, *options: str) -> Process:
+    def coordinator(self, *options: str, variables: dict[str, str] | None = None) -> Process:
         clean = [] if self.broker.remembers else ["--clean-session"]
         process = self.start(
             [*HWSYNC, "coordinator", "--broker", self.url, "--db", str(self.db), *clean, *options],
             name="coordinator",
+            variables=variables,
         )
         process.wait_for_log(r"\bready\b")
         self.processes["coordinator"] = process
         return process
 
-    def device(self, user: str = "pi1", folder: str = "device") -> Process:
+    def device(self, user: str = "pi1", folder: str = "device",
+               variables: dict[str, str] | None = None) -> Process:  # fmt: skip
         process = self.start(
             [*DEVICE, "--user", user, "--broker", self.url, "--state-dir",
              str(self.folder / folder), *AS_ROOT],
             name=Path(folder).name,
+            variables=variables,
         )  # fmt: skip
         self.processes[Path(folder).name] = process
         return process

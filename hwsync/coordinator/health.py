@@ -1,0 +1,127 @@
+"""How the coordinator is: what it counts, and the JSON of it (docs/operations.md, "Health").
+
+The law: counting costs nothing that a message would have to wait for; the figures are those of one
+life of the process, and whoever wants a rate takes the difference of two. Times are seconds, those
+named ``time``, ``started`` and ``connected_since`` Unix seconds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from hwsync import __version__
+from hwsync.protocol import limits
+from hwsync.protocol.errors import Code
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.record import Record, State
+from hwsync.transport import Disconnected, Signal, Subscribed
+
+HEALTH_S: Final = 30.0  # between two health messages, where nothing happens
+STALE_S: Final = 3 * HEALTH_S  # one that is older says nothing any more
+DECISIONS: Final = ("accepted", "answered", "late", "duplicates", "ignored", "resent")
+
+
+class Condition(StrEnum):
+    """The first word of a health message."""
+
+    OK = "ok"
+    DEGRADED = "degraded"  # the last save failed: nothing is accepted or answered until one works
+    STOPPED = "stopped"  # it was ended in order
+    GONE = "gone"  # the will: it was killed, or its connection is lost
+
+
+GONE: Final = dumps({"condition": Condition.GONE}).encode()
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the loop counts of its commits."""
+
+    batches: int = 0  # transactions that were committed
+    messages_last: int = 0  # in the last one
+    messages_largest: int = 0
+    commit_last: float = 0.0
+    commit_largest: float = 0.0
+    commit_sum: float = 0.0  # by ``batches``: the average
+    failure: str = ""  # why the last save failed; empty: it worked
+
+    def committed(self, messages: int, seconds: float) -> None:
+        """One transaction is on the disk."""
+        self.batches += 1
+        self.messages_last = messages
+        self.messages_largest = max(messages, self.messages_largest)
+        self.commit_last = seconds
+        self.commit_largest = max(seconds, self.commit_largest)
+        self.commit_sum += seconds
+
+
+@dataclass(slots=True)
+class Life:
+    """What happened to the process itself."""
+
+    started: float
+    began: float  # the same moment on the monotonic clock
+    connected_since: float | None = None
+    connects: int = 0
+    inbox_deepest: int = 0
+    reason: str = ""  # of the last disconnect or failed attempt
+
+    def heard(self, signals: Sequence[Signal], depth: int, wall: float) -> bool:
+        """Count one round; ``depth`` waited in the inbox. Whether the connection changed."""
+        before = (self.connects, self.connected_since, self.reason)
+        self.inbox_deepest = max(depth, self.inbox_deepest)
+        for signal in signals:
+            if isinstance(signal, Subscribed):
+                self.connects += 1
+                self.connected_since = wall
+            elif isinstance(signal, Disconnected):
+                self.connected_since = None
+                self.reason = signal.reason
+        return (self.connects, self.connected_since, self.reason) != before
+
+
+def health(
+    condition: Condition,
+    tally: Tally,
+    life: Life,
+    counts: Mapping[str, int],
+    records: Iterable[Record],
+    *,
+    schema: int,
+    wall: float,
+    monotonic: float,
+) -> dict[str, Any]:
+    """The fields of a health message, in their order; ``counts`` are the loop's."""
+    states: Counter[State] = Counter()
+    queued = 0
+    for record in records:
+        states[record.state] += 1
+        queued += len(record.queue)
+    return {
+        "condition": condition,
+        "reason": tally.failure[: limits.MAX_REASON],
+        "version": __version__,
+        "schema": schema,
+        "started": life.started,
+        "time": wall,
+        "uptime": round(monotonic - life.began, 3),
+        "connected_since": life.connected_since,
+        "reconnects": max(life.connects - 1, 0),
+        "users": states.total(),
+        "states": {state.name.lower(): states[state] for state in State},
+        "queued": queued,
+        "inbox_deepest": life.inbox_deepest,
+        **{name: counts.get(name, 0) for name in DECISIONS},
+        "refused": {str(code): counts.get(f"refused_{code}", 0) for code in Code},
+        "failed_saves": counts.get("failed_saves", 0),
+        "batches": tally.batches,
+        "batch_messages_last": tally.messages_last,
+        "batch_messages_largest": tally.messages_largest,
+        "commit_last": round(tally.commit_last, 6),
+        "commit_largest": round(tally.commit_largest, 6),
+        "commit_sum": round(tally.commit_sum, 6),
+    }

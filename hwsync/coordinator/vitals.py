@@ -1,0 +1,146 @@
+"""What the coordinator says about itself, and when: the health message, the metrics, systemd.
+
+The law: it looks after each round of the loop, in the loop's own thread. So a loop that is stuck
+falls silent everywhere, and nothing here delays a message but the time that it takes to say it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from hwsync.address import BrokerUrl
+from hwsync.coordinator.health import HEALTH_S, Condition, Life, health
+from hwsync.coordinator.loop import Clock, Coordinator, Publisher
+from hwsync.coordinator.metrics import METRICS_S, MetricsFile
+from hwsync.coordinator.migrations import SCHEMA
+from hwsync.notify import Notifier
+from hwsync.protocol.errors import HwsyncError
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.record import State
+from hwsync.protocol.topics import ITSELF, Kind
+from hwsync.transport import Delivery, Signal, Subscribed
+
+log = logging.getLogger("hwsync.coordinator")
+
+
+class Network(Publisher, Protocol):
+    """What is needed of the transport."""
+
+    url: BrokerUrl
+
+    @property
+    def alive(self) -> bool:
+        """Whether its threads live."""
+
+
+class Vitals:
+    """Told of each round: ``take`` before it, ``look`` after it. Raises ``UsageError`` at first."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        network: Network,
+        clock: Clock,
+        notifier: Notifier,
+        metrics: MetricsFile | None = None,
+    ) -> None:
+        self._coordinator = coordinator
+        self._network = network
+        self._clock = clock
+        self._notifier = notifier
+        self._metrics = metrics
+        self._question = coordinator.topics.of(ITSELF, Kind.QUERY)
+        self._asked = False
+        self._said: Condition | None = None
+        self._life = Life(clock.wall(), clock.monotonic())
+        self._health_at = clock.monotonic()
+        self._metrics_at = clock.monotonic() + METRICS_S
+        if metrics is not None:
+            metrics.begin(self._health())
+
+    def take(self, signals: Sequence[Signal]) -> list[Signal]:
+        """The signals without the questions for the health, which ``look`` answers."""
+        left: list[Signal] = []
+        for signal in signals:
+            if isinstance(signal, Delivery) and signal.topic == self._question:
+                self._asked = True
+                self._network.acknowledge(signal)
+            else:
+                left.append(signal)
+        return left
+
+    def look(self, signals: Sequence[Signal], depth: int) -> None:
+        """A round is over: it handled these signals, and so many had waited in the inbox."""
+        changed = self._life.heard(signals, depth, self._clock.wall())
+        subscribed = any(isinstance(signal, Subscribed) for signal in signals)
+        now = self._clock.monotonic()
+        due = self._life.connected_since is not None and now >= self._health_at
+        worse_or_better = self._said not in (None, self._condition)
+        if subscribed or due or worse_or_better or self._asked:
+            self._publish(self._condition)
+            self._health_at = now + HEALTH_S
+        self._asked = False
+        if self._metrics is not None and now >= self._metrics_at:
+            self._metrics.write(self._health())
+            self._metrics_at = now + METRICS_S
+        if subscribed:
+            self._notifier.ready()
+        self._notifier.status(self._status, now=changed or worse_or_better)
+        self._notifier.beat(network=self._network.alive)
+
+    def wait(self) -> float | None:
+        """Seconds until ``look`` has something to do by itself."""
+        now = self._clock.monotonic()
+        waits = [] if (wait := self._notifier.wait()) is None else [wait]
+        if self._life.connected_since is not None:
+            waits.append(self._health_at - now)
+        if self._metrics is not None:
+            waits.append(self._metrics_at - now)
+        return max(min(waits), 0.0) if waits else None
+
+    def stopping(self) -> None:
+        """The end begins: the last health and the last figures."""
+        self._notifier.stopping()
+        self._publish(Condition.STOPPED)
+        if self._metrics is not None:
+            self._metrics.write(self._health(Condition.STOPPED))
+
+    @property
+    def _condition(self) -> Condition:
+        return Condition.DEGRADED if self._coordinator.tally.failure else Condition.OK
+
+    def _health(self, condition: Condition | None = None) -> dict[str, Any]:
+        coordinator = self._coordinator
+        return health(
+            condition or self._condition,
+            coordinator.tally,
+            self._life,
+            coordinator.counts,
+            coordinator.records.values(),
+            schema=SCHEMA,
+            wall=self._clock.wall(),
+            monotonic=self._clock.monotonic(),
+        )
+
+    def _publish(self, condition: Condition) -> None:
+        self._said = condition
+        payload = dumps(self._health(condition)).encode()
+        try:
+            self._network.publish(self._coordinator.topics.health, payload, retain=True)
+        except HwsyncError as error:
+            log.error("cannot publish the health: %s", error)
+
+    def _status(self) -> str:
+        """One line for ``systemctl status``."""
+        records = self._coordinator.records.values()
+        running = sum(record.state is State.COLLECTED for record in records)
+        connected = self._life.connected_since is not None
+        where = f"connected to {self._network.url}"
+        if not connected:
+            reason = f" ({self._life.reason})" if self._life.reason else ""
+            where = f"not connected to {self._network.url}{reason}"
+        failure = self._coordinator.tally.failure
+        trouble = f"DEGRADED, cannot save: {failure}; " if failure else ""
+        return f"{trouble}{where}, {len(records)} users, {running} running"
