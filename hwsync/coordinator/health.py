@@ -22,6 +22,7 @@ from hwsync.transport import Disconnected, Signal, Subscribed
 
 HEALTH_S: Final = 30.0  # between two health messages, where nothing happens
 STALE_S: Final = 3 * HEALTH_S  # one that is older says nothing any more
+REFUSALS: Final = tuple(code for code in Code if code is not Code.DEGRADED)  # that one only waits
 DECISIONS: Final = ("accepted", "answered", "late", "duplicates", "ignored", "resent")
 
 
@@ -116,7 +117,7 @@ def health(
         "queued": queued,
         "inbox_deepest": life.inbox_deepest,
         **{name: counts.get(name, 0) for name in DECISIONS},
-        "refused": {str(code): counts.get(f"refused_{code}", 0) for code in Code},
+        "refused": {str(code): counts.get(f"refused_{code}", 0) for code in REFUSALS},
         "failed_saves": counts.get("failed_saves", 0),
         "batches": tally.batches,
         "batch_messages_last": tally.messages_last,
