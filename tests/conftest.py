@@ -6,6 +6,7 @@
     broker           both, one after the other: the test runs twice
     start_mosquitto, start_amqtt
                      the same for a test that needs further configuration lines or several brokers
+    start_proxy      start_proxy(broker) -> Proxy (tests.support.proxy), running
     watch            watch(broker, topic_filter="hw/#") -> Watcher, closed after the test
     environment_of   environment_of(**variables) -> dict, for a test that calls subprocess itself
 
@@ -23,8 +24,9 @@ import hypothesis
 import pytest
 
 from tests.support.brokers import AmqttBroker, Broker, MosquittoBroker
-from tests.support.mqtt import Watcher
+from tests.support.mqtt import HasPort, Watcher
 from tests.support.processes import Process, environment
+from tests.support.proxy import Proxy
 
 # No deadline for one example: the machine's load is not what a property is about.
 hypothesis.settings.register_profile("hwsync", deadline=None, print_blob=True)
@@ -102,12 +104,26 @@ def watch() -> Iterator[Callable[..., Watcher]]:
     """Starts watchers (the arguments of ``Watcher``)."""
     with ExitStack() as stack:
 
-        def watch_one(broker: Broker, topic_filter: str = "hw/#", **options: Any) -> Watcher:
+        def watch_one(broker: HasPort, topic_filter: str = "hw/#", **options: Any) -> Watcher:
             watcher = Watcher(broker, topic_filter, **options)
             stack.callback(watcher.close)
             return watcher
 
         yield watch_one
+
+
+@pytest.fixture
+def start_proxy() -> Iterator[Callable[[HasPort], Proxy]]:
+    """Starts proxies in front of a broker; what connects through one is in the test's hands."""
+    with ExitStack() as stack:
+
+        def start_one(broker: HasPort) -> Proxy:
+            proxy = Proxy(broker)
+            proxy.start()
+            stack.callback(proxy.stop)
+            return proxy
+
+        yield start_one
 
 
 @pytest.fixture
