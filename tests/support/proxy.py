@@ -320,6 +320,8 @@ class Proxy:
                 self._lost.add(packet)
             if action == "cut before":
                 self._end(connection)
+            elif action == "cut after":
+                connection.cut = True  # before it arrives: no answer passes any more
         if action not in LOSING:
             target.sendall(packet.raw * (2 if action == "repeat" else 1))
         with self._lock:
