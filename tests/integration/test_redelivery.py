@@ -164,6 +164,7 @@ def test_a_connection_cut_between_delivery_and_commit_makes_one_command(lab: Fau
     lab.hear_all()
     assert lab.moves() == [REQUEST]
     assert lab.last() == first
+    assert lab.errors() == []
 
 
 # -- what is new ----------------------------------------------------------------------------------
