@@ -72,13 +72,14 @@ class FaultyLab(Lab):
         self.witness, self.gate = folder / "witness", folder / "gate"
         self.witness.touch()
 
-    def coordinator(self, *options: str) -> Process:
+    def coordinator(self, *options: str, variables: dict[str, str] | None = None) -> Process:
         self.url = f"mqtt://127.0.0.1:{self.proxy.port}"
-        return super().coordinator("--settle", "0", *options)
+        return super().coordinator("--settle", "0", *options, variables=variables)
 
-    def device(self, user: str = "pi1", folder: str = "device") -> Process:
+    def device(self, user: str = "pi1", folder: str = "device",
+               variables: dict[str, str] | None = None) -> Process:  # fmt: skip
         self.url = f"mqtt://127.0.0.1:{self.board.port}"
-        process = super().device(user, folder)
+        process = super().device(user, folder, variables)
         self.watcher.wait_for(lambda _: True, what="a heartbeat", topic=f"hw/{user}/heartbeat")
         return process
 
