@@ -193,7 +193,7 @@ class Transport:
         """A link that the broker accepted, in the best version that it speaks."""
         if self._prefer_v5:
             try:
-                if self.clean_session:
+                if self.clean_session and self._will is None:
                     return self._attempt(5)
                 self._probe()
             except WrongVersion as failure:
@@ -216,8 +216,8 @@ class Transport:
     def _probe(self) -> None:
         """Ask for MQTT 5 under another name and without properties.
 
-        amqtt never answers a connect with properties; and a connect under our own name that
-        asks for no session would end the one that the broker keeps.
+        amqtt never answers a connect with properties, and a will has some; and a connect under our
+        own name that asks for no session would end the one that the broker keeps.
         """
         link = Link(self, 0, f"hwsync-probe-{secrets.token_hex(6)}", 5)
         link.open(clean=True, keep=False, probe=True, patience=PROBE_S)

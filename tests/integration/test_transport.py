@@ -16,6 +16,7 @@ from hwsync.address import BrokerUrl
 from hwsync.protocol.errors import HwsyncError, TooLarge
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.transport import (
+    PROBE_S,
     Connected,
     Delivery,
     Disconnected,
@@ -23,6 +24,7 @@ from hwsync.transport import (
     Subscribed,
     Subscription,
     Transport,
+    Will,
 )
 from tests.support.brokers import Broker, MosquittoBroker
 from tests.support.mqtt import Watcher, publish
@@ -194,6 +196,16 @@ def test_the_search_for_mqtt_5_ends_no_session(
             assert connected.session_present == present
         client.next(Subscribed)
         client.transport.stop()
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_will_and_a_session_delay_no_connection(
+    broker: Broker, connect: Callable[..., Client], clean: bool
+) -> None:
+    will = Will("hw/pi1/heartbeat", b"gone")
+    client = connect(broker.url, "c", will=will, clean_session=clean, prefer_v5=True)
+    # A broker that does not answer to version 5 costs PROBE_S: amqtt, asked in the wrong way.
+    assert client.next(Connected, PROBE_S / 2).protocol == (5 if broker.speaks_v5 else 4)
 
 
 def test_an_attempt_that_fails_says_why(connect: Callable[..., Client]) -> None:
