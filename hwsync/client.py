@@ -49,6 +49,7 @@ _KEYS: Final[defaultdict[Kind, frozenset[str]]] = defaultdict(
         Kind.STATUS: frozenset(status_json(Record(""))),
         Kind.RESULT: frozenset(result_json(Command("", "", Request("")), State.REST)),
         Kind.ERROR: frozenset({"error", "message", "hint", "topic", "id", "journal"}),
+        Kind.HEALTH: frozenset({"condition"}),
     },
 )
 
@@ -59,9 +60,20 @@ def fresh_id() -> str:
 
 
 class Operator:
-    """A connection of one operator, for one user's topics (``+``: everybody's)."""
+    """A connection of one operator, for one user's topics (``+``: everybody's).
 
-    def __init__(self, url: BrokerUrl, topics: Topics, user: str, *, live: bool = False) -> None:
+    ``live``: the output of programs too; ``health``: what the coordinator says of itself too.
+    """
+
+    def __init__(
+        self,
+        url: BrokerUrl,
+        topics: Topics,
+        user: str,
+        *,
+        live: bool = False,
+        health: bool = False,
+    ) -> None:
         self.url, self.topics, self.user = url, topics, user
         self._inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
         self._degraded = ""  # what the coordinator said of its disk
@@ -71,6 +83,7 @@ class Operator:
             Subscription(topics.of(user, kind), int(kind is not Kind.OUTPUT)) for kind in kinds
         ]
         filters.append(Subscription(topics.result(user, "+")))
+        filters += [Subscription(topics.health)] if health else []
         client = f"hwsync-cli-{secrets.token_hex(6)}"
         self._transport = Transport(
             url, client, on_signal=self._inbox.put, subscriptions=filters, prefer_v5=True
@@ -145,6 +158,7 @@ class Operator:
         *,
         then_query: str | None = None,
         waiting: Callable[[], None] = lambda: None,
+        patience: float = ANSWER_S,
     ) -> tuple[Kind, Json]:
         """Repeat a message until something is its answer. Raises ``NoCoordinator``.
 
@@ -152,7 +166,7 @@ class Operator:
         that is queried after each try; the coordinator answers in order, so its ``result`` stands
         behind whatever the message brought.
         """
-        limit = time.monotonic() + ANSWER_S
+        limit = time.monotonic() + patience
         pause = limits.REPEAT_FIRST_S
         while time.monotonic() < limit:
             self.publish(kind, payload)

@@ -20,23 +20,14 @@ import click
 
 from hwsync.address import BrokerUrl
 from hwsync.cli.common import Settings, common, default_database
+from hwsync.cli.probe import SLOW_S, look, round_trip
 from hwsync.client import Operator
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
 from hwsync.protocol.errors import HwsyncError, NoBroker, UsageError
 from hwsync.protocol.limits import is_user
-from hwsync.transport import (
-    Connected,
-    Delivery,
-    Disconnected,
-    Signal,
-    Subscribed,
-    Subscription,
-    Transport,
-)
 
 START_S: Final = 15.0  # for a broker to accept connections
 STOP_S: Final = 10.0  # for a part to end by itself, before it is killed
-SLOW_S: Final = 0.02  # a QoS 1 round trip above this means delayed packets
 LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 
 
@@ -62,7 +53,7 @@ def up(settings: Settings, user: str | None, db: Path | None, analysis: str, all
         url, topics, database = settings.url, settings.topics, db or default_database()
         version, protocol = _broker(url, lan, database.parent, parts, ended)
         say(f"broker: {version} at {url}")
-        _lacks(url, version)
+        _lacks(url, version, topics.echoes(f"up-{os.getpid()}"))
         here = [sys.executable, "-m"]
         where = {"HWSYNC_BROKER": url.with_login, "HWSYNC_ROOT": topics.root}
         command = [*here, "hwsync.cli", "coordinator", "--db", str(database)]
@@ -204,61 +195,19 @@ def _configuration(state: Path, port: int, address: str, mosquitto: bool) -> Pat
 
 def _look(url: BrokerUrl) -> tuple[str, int] | None:
     """What answers there; None where nothing does. Raises ``NoBroker`` for a refused login."""
-    inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
-    transport = Transport(
-        url, f"hwsync-up-{os.getpid()}", on_signal=inbox.put,
-        subscriptions=[Subscription("$SYS/broker/version", 0)], prefer_v5=True,
-    )  # fmt: skip
-    transport.start()
-    protocol, limit = 0, time.monotonic() + START_S
-    try:
-        while (left := limit - time.monotonic()) > 0:
-            heard = inbox.get(timeout=left)
-            if isinstance(heard, Connected):
-                protocol = heard.protocol
-            elif isinstance(heard, Subscribed):
-                limit = min(limit, time.monotonic() + 1.0)
-            elif isinstance(heard, Delivery):
-                return heard.payload.decode(errors="replace"), protocol
-            elif isinstance(heard, Disconnected):
-                if "refused the connection" in heard.reason:
-                    raise NoBroker(f"{url}: {heard.reason}", "see --credentials")
-                if not heard.was_connected:
-                    return None
-    except queue.Empty:
-        pass
-    finally:
-        transport.stop(0.0)
-    if not protocol:
-        return None
-    return "amqtt" if protocol == 4 else "a broker that does not say its name", protocol
+    seen = look(url, START_S)
+    if seen.refused:
+        raise NoBroker(f"{url}: {seen.reason}", "see --credentials")
+    return (seen.name, seen.protocol) if seen.protocol else None
 
 
-def _lacks(url: BrokerUrl, version: str) -> None:
+def _lacks(url: BrokerUrl, version: str, topics: tuple[str, str]) -> None:
     """Say what this broker does not give."""
     if "amqtt" in version:
         say("amqtt forgets retained messages and sessions when it restarts, and speaks 3.1.1 only")
-    inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
-    topic = f"hwsync-up/{os.getpid()}"
-    transport = Transport(
-        url, f"hwsync-up-ping-{os.getpid()}", on_signal=inbox.put,
-        subscriptions=[Subscription(topic)],
-    )  # fmt: skip
-    with suppress(queue.Empty):
-        transport.start()
-        times: list[float] = []
-        sent = 0.0
-        while len(times) < 4:
-            heard = inbox.get(timeout=3.0)
-            if isinstance(heard, Delivery):
-                transport.acknowledge(heard)
-                times.append(time.monotonic() - sent)
-            if isinstance(heard, (Delivery, Subscribed)):
-                sent = time.monotonic()
-                transport.publish(topic, b"x")
-        if sorted(times)[1] > SLOW_S:
-            say(f"a round trip takes {sorted(times)[1] * 1000:.0f} ms: no set_tcp_nodelay")
-    transport.stop(0.0)
+    seconds = round_trip(url, topics)
+    if seconds is not None and seconds > SLOW_S:
+        say(f"a round trip takes {seconds * 1000:.0f} ms: no set_tcp_nodelay")
 
 
 def _tell_lan(url: BrokerUrl) -> None:

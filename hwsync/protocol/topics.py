@@ -88,9 +88,10 @@ class Topics:
         """Where the coordinator says how it is."""
         return self.of(ITSELF, Kind.HEALTH)
 
-    def echo(self, name: str) -> str:
-        """Where nobody but a client itself listens: for measuring a round trip."""
-        return f"{self.root}/{ITSELF}/echo-{name}"
+    def echoes(self, name: str) -> tuple[str, str]:
+        """Two topics that nobody else listens to: for measuring a round trip."""
+        there = f"{self.root}/{ITSELF}/echo-{name}"
+        return f"{there}-there", f"{there}-back"
 
     def split(self, topic: str) -> tuple[str, Kind | None]:
         """(user as received, kind); the kind is None where the topic is none of ours."""

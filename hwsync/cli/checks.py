@@ -1,0 +1,273 @@
+"""What ``hwsync doctor`` makes of what it saw: one finding each, and the cure.
+
+The law: nothing here looks; every check is a function of what was seen, so that each has a test.
+Times are seconds, moments Unix seconds of this machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from hwsync import __version__
+from hwsync.cli.probe import SLOW_S, Seen
+from hwsync.coordinator.health import STALE_S
+from hwsync.coordinator.inspection import Inspection
+from hwsync.protocol.limits import OFFLINE_AFTER_S
+from hwsync.protocol.record import State
+
+OLDEST_YEAR: Final = 2024  # hwsync is younger: a clock that says less was never set
+CLOCKS_S: Final = 2.0  # two clocks may differ so much
+LOW: Final = 500 * 10**6  # bytes of free space that deserve a warning
+FULL: Final = 50 * 10**6  # bytes below which saving will fail soon
+SET_CLOCK: Final = "timedatectl set-ntp true, or set it by hand: timedatectl set-time"
+
+Json = dict[str, Any]
+
+
+class Result(StrEnum):
+    """How a finding is to be taken."""
+
+    OK = "ok"
+    WARNING = "warning"  # it works, but not as it should
+    ERROR = "error"  # programs will not run, or will be lost
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line. ``cure``: what to do; where all is well, the next line to type, or nothing."""
+
+    check: str
+    result: Result
+    found: str
+    cure: str = ""
+
+
+def ok(check: str, found: str, cure: str = "") -> Finding:
+    return Finding(check, Result.OK, found, cure)
+
+
+def warning(check: str, found: str, cure: str) -> Finding:
+    return Finding(check, Result.WARNING, found, cure)
+
+
+def error(check: str, found: str, cure: str) -> Finding:
+    return Finding(check, Result.ERROR, found, cure)
+
+
+# The broker
+
+
+def broker(url: str, seen: Seen, plain: Seen | None) -> Finding:
+    """What answers at the address; ``plain``: the same, asked for MQTT 3.1.1."""
+    if seen.refused:
+        return error("broker", f"{url}: {seen.reason}", "name a file with --credentials")
+    if not seen.protocol:
+        cure = "start one (scripts/broker, hwsync broker), or name it with --broker"
+        return error("broker", f"no broker answers at {url}: {seen.reason}", cure)
+    if seen.protocol == 4:
+        return ok("broker", f"{seen.name} at {url}, MQTT 3.1.1 only (no replies to requests)")
+    if plain is None or not plain.protocol:
+        cure = "let it accept MQTT 3.1.1: devices speak it"
+        return error("broker", f"{seen.name} at {url} speaks MQTT 5, but not 3.1.1", cure)
+    return ok("broker", f"{seen.name} at {url}, MQTT 5 and 3.1.1")
+
+
+def round_trip(seconds: float | None) -> Finding:
+    """How long a message and its answer take through the broker."""
+    if seconds is None:
+        cure = "may this client subscribe and publish? see the broker's log"
+        return error("round trip", "our own messages did not arrive", cure)
+    found = f"{seconds * 1000:.1f} ms for a message and its answer, QoS 1"
+    if seconds > SLOW_S:
+        found += ": the broker has no TCP_NODELAY (or the network is as slow as that)"
+        return warning("round trip", found, "the line for broker.conf: set_tcp_nodelay true")
+    return ok("round trip", found)
+
+
+# The coordinator
+
+
+def coordinator(answered: bool, last: Json, now: float) -> Finding:
+    """Whether one answers; ``last``: its last health message, empty where there is none."""
+    if answered:
+        return ok("coordinator", "it answers")
+    start = "start one: hwsync coordinator, or systemctl start hwsync-coordinator"
+    if not last:
+        return error("coordinator", "none answers, and none has been here", start)
+    condition = last["condition"]
+    if condition == "gone":
+        found = "none answers: it was killed, or its connection is lost"
+        return error("coordinator", found, f"see its log; {start}")
+    when = f", {_ago(now - last['time'])}" if is_number(last.get("time")) else ""
+    if condition == "stopped":
+        return error("coordinator", f"none answers: it was stopped{when}", start)
+    found = f"none answers, and its last word was {condition}{when}: it is stuck, or the broker was"
+    return error("coordinator", found, "see its log; systemctl restart hwsync-coordinator")
+
+
+def health(fields: Json, now: float) -> Iterator[Finding]:
+    """What an answering coordinator says of itself."""
+    version = fields.get("version")
+    if version != __version__:
+        cure = "install the same version on all machines"
+        found = f"the coordinator is hwsync {version}, this is {__version__}"
+        yield warning("health", found, cure)
+    age = now - fields["time"] if is_number(fields.get("time")) else 0.0
+    if age > STALE_S:
+        found = f"the last message is from {_ago(age)}, by our clock"
+        yield warning("health", found, "is it another coordinator's? see also the clock below")
+    if fields["condition"] == "degraded":
+        cure = "make space (df -h) or mend the disk, on the coordinator's machine; nothing is lost"
+        yield error("health", f"degraded: it cannot save: {fields.get('reason')}", cure)
+        return
+    states = fields.get("states", {})
+    running = states.get("collected", 0) if isinstance(states, dict) else 0
+    yield ok(
+        "health",
+        f"{fields['condition']}, hwsync {version}, up {_span(fields.get('uptime'))}, "
+        f"{fields.get('users')} users, {running} running, {fields.get('queued')} queued",
+    )
+
+
+def clock(now: float, ahead: float | None) -> Finding:
+    """This machine's clock; ``ahead``: of the coordinator's, None where there is none."""
+    shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    if time.gmtime(now).tm_year < OLDEST_YEAR:
+        return error("clock", f"it was never set: {shown}", SET_CLOCK)
+    if ahead is None:
+        return ok("clock", f"{shown}; no coordinator to compare it with")
+    if abs(ahead) > CLOCKS_S:
+        words = "ahead of" if ahead > 0 else "behind"
+        found = f"{shown}, {abs(ahead):.1f} s {words} the coordinator's"
+        return warning("clock", found, f"on the one that is wrong: {SET_CLOCK}")
+    return ok("clock", f"{shown}, as the coordinator's")
+
+
+# This machine
+
+
+def database(path: str, seen: Inspection | None) -> Finding:
+    """The database, where it is on this machine."""
+    if seen is None:
+        return ok("database", f"none here ({path}): it is on the coordinator's machine")
+    found = f"{path}, {seen.size:,} bytes, schema {seen.schema}"
+    if seen.faults:
+        cure = "hwsync check-db says all; restore a backup: hwsync restore"
+        return error("database", f"{found}, damaged: {'; '.join(seen.faults)}", cure)
+    if seen.age > 0:
+        cure = "install that hwsync here"
+        return error("database", f"{found}: a newer hwsync wrote it", cure)
+    if seen.age < 0:
+        cure = "start the coordinator once: it brings it up to date"
+        return warning("database", f"{found}: an older hwsync wrote it", cure)
+    return ok("database", f"{found}, sound")
+
+
+def unreadable(path: str) -> Finding:
+    """A database that belongs to another account."""
+    cure = "as root: sudo hwsync doctor; or join the group of its folder"
+    return warning("database", f"{path} is not readable for this account", cure)
+
+
+def disk(folder: str, free: int) -> Finding:
+    """Free space where something is kept."""
+    found = f"{free / 10**6:,.0f} MB free for {folder}"
+    cure = f"make space: du -x -h -d 1 {folder}; a coordinator that cannot save accepts nothing"
+    if free < FULL:
+        return error("disk", found, cure)
+    return warning("disk", found, cure) if free < LOW else ok("disk", found)
+
+
+# One user
+
+
+def device(user: str, beats: Sequence[Json], now: float) -> Iterator[Finding]:
+    """The heartbeats heard, the last one last."""
+    there = f"on the board: systemctl status hwsync-device@{user}, or hwsync-device --user {user}"
+    journals = sorted({str(beat.get("journal")) for beat in beats})
+    if len(journals) > 1:
+        found = f"two devices answer for {user}: the journals {' and '.join(journals)}"
+        yield error("device", found, "give one another name: hwsync-device --user NAME")
+    if not beats:
+        yield error(
+            "device", f"no device has ever been here for {user}", f"is it named so? {there}"
+        )
+        return
+    beat = beats[-1]
+    at: Any = beat.get("time")
+    if not beat.get("online") or not is_number(at):
+        yield error("device", f"offline (journal {beat.get('journal')})", there)
+        return
+    age, version = now - at, beat.get("version")
+    if age > OFFLINE_AFTER_S:
+        found = f"it said online {_ago(age)}, by its clock, and nothing since"
+        yield error("device", found, f"is it on, and is its clock right? {there}")
+        return
+    if -age > CLOCKS_S:
+        found = f"its clock is {-age:.1f} s ahead of ours"
+        yield warning("device", found, f"on the one that is wrong: {SET_CLOCK}")
+    if version != __version__:
+        found = f"the device is hwsync {version}, this is {__version__}"
+        yield warning("device", found, "install the same version on all machines")
+    doing = f"busy with {beat['busy']}" if beat.get("busy") else "idle"
+    yield ok("device", f"online, heard {_ago(age)}, {doing}, journal {beat.get('journal')}")
+
+
+def replaced(user: str, record: Json, beats: Sequence[Json]) -> Iterator[Finding]:
+    """Journals in the record that are not the device's: a board that was replaced, or a second."""
+    heard = {beat.get("journal") for beat in beats}
+    seen = {pair[1] for pair in record.get("settled", []) if isinstance(pair, list)}
+    if record.get("state") == State.COLLECTED and record.get("journal"):
+        seen.add(record["journal"])
+    if heard and (others := sorted(seen - heard)):
+        found = f"another device answered for {user} lately: journal {' and '.join(others)}"
+        cure = "replaced board: all is well; two boards: hwsync-device --user NAME on one"
+        yield warning("device", found, cure)
+
+
+def record(user: str, fields: Json, now: float, *, online: bool) -> Finding:
+    """What the record waits for, and the line to type."""
+    state = State(fields["state"])
+    if state is State.REST:
+        if not fields["id"]:
+            return ok("record", "0 rest: nothing asked yet", f"hwsync run {user} -c 'print(6*7)'")
+        return ok("record", f"0 rest: {fields['id']} ended as {fields['outcome']}")
+    found = f"{int(state)} {state.name.lower()}: {fields['id']} waits for "
+    until = ", for ever"
+    if is_number(fields.get("deadline")):
+        until = f", at most {_span(max(fields['deadline'] - now, 0.0))} more"
+    queued = f"; {fields['queued']} behind it" if fields.get("queued") else ""
+    if state is State.RETURNED:
+        line = f"hwsync analyse {user} TEXT --id {fields['id']}"
+        return ok("record", f"{found}its analysis{until}{queued}", line)
+    what = "its device to collect it" if state is State.REQUESTED else "the device's result"
+    if state is State.COLLECTED and fields.get("journal") is None:
+        what, online = "a person's answer, since a person collected it", True
+    line = f"hwsync cancel {user} {fields['id']}"
+    if not online:
+        found += f"{what}, which is not online{until}{queued}"
+        return warning("record", found, f"start the device, or {line}")
+    return ok("record", f"{found}{what}{until}{queued}", line)
+
+
+def is_number(value: object) -> bool:
+    """Whether a field is a number, as the protocol means it."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _ago(seconds: float) -> str:
+    return f"{_span(max(seconds, 0.0))} ago"
+
+
+def _span(seconds: Any) -> str:
+    """A length of time for people."""
+    if not is_number(seconds):
+        return "?"
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

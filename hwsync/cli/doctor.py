@@ -1,0 +1,185 @@
+"""``hwsync doctor``: looks at a lab from this machine, and says what is wrong and what to do.
+
+The law: it changes nothing; what is not there is a finding, never the end; each line is printed as
+soon as it is known.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import click
+
+from hwsync import __version__
+from hwsync.address import BrokerUrl
+from hwsync.cli import checks
+from hwsync.cli.checks import Finding, Json, Result
+from hwsync.cli.common import DATABASE, Settings, common, default_database, user_name
+from hwsync.cli.probe import look, round_trip
+from hwsync.client import QUIET_S, Operator
+from hwsync.coordinator.inspection import inspect
+from hwsync.logs import escape
+from hwsync.paths import state_directory
+from hwsync.protocol.errors import DatabaseError, Unreachable, UsageError
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.topics import ITSELF, Kind, Topics
+
+LOOK_S: Final = 9.0  # for a broker; a person waits no longer for "there is none"
+ANSWER_S: Final = 5.0  # for a coordinator
+LISTEN_S: Final = 2.0  # to a user's topics: two devices of one name push each other out by turns
+SERVICE_STATE: Final = Path("/var/lib")  # where systemd's units keep theirs
+
+
+@click.command()
+@common
+@DATABASE
+@click.argument("user", type=user_name, required=False)
+@click.pass_obj
+def doctor(settings: Settings, db: Path | None, user: str | None) -> None:
+    """Check broker, coordinator, database, disk and clock, and USER's device and record.
+
+    One line for each finding: ok, warning or error, what was found, and the cure. The exit code is
+    1 where there is an error.
+    """
+    worst = 0
+    for finding in _all(settings, db, user):
+        worst |= finding.result is Result.ERROR
+        click.echo(dumps(asdict(finding)) if settings.as_json else _line(finding))
+    sys.exit(worst)
+
+
+def _line(finding: Finding) -> str:
+    label = "to type" if finding.result is Result.OK else "cure"
+    cure = f"; {label}: {finding.cure}" if finding.cure else ""
+    return escape(f"{finding.result:8} {finding.check:12} {finding.found}{cure}")
+
+
+def _all(settings: Settings, db: Path | None, user: str | None) -> Iterator[Finding]:
+    url, topics = settings.url, settings.topics
+    yield checks.ok("version", f"hwsync {__version__}, Python {platform.python_version()}")
+    reached = yield from _broker(url, topics)
+    ahead = (yield from _coordinator(url, topics)) if reached else None
+    yield checks.clock(time.time(), ahead)
+    yield from _database(db)
+    yield from _disk(db, user)
+    if reached and user is not None:
+        yield from _user(url, topics, user, answers=ahead is not None)
+
+
+def _broker(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, bool]:
+    """Returns whether one lets us in."""
+    seen = look(url, LOOK_S)
+    plain = look(url, LOOK_S, prefer_v5=False) if seen.protocol == 5 else None
+    yield checks.broker(str(url), seen, plain)
+    if not seen.protocol:
+        return False
+    yield checks.round_trip(round_trip(url, topics.echoes(secrets.token_hex(4))))
+    return True
+
+
+def _coordinator(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, float | None]:
+    """Returns how far our clock is ahead of its; None where none answers."""
+    last: Json = {}
+    ahead: float | None = None
+    try:
+        with Operator(url, topics, ITSELF, health=True) as operator:
+            for _, kind, fields in operator.hear(QUIET_S):
+                last = fields if kind is Kind.HEALTH and fields else last
+            known = {last.get("time")} if last else set()
+
+            def fresh(kind: Kind, fields: Json) -> bool:
+                """Not what the broker kept, also where that comes late."""
+                at = fields.get("time")
+                if kind is not Kind.HEALTH or not checks.is_number(at):
+                    return False
+                new = bool(known) and at not in known
+                known.add(at)
+                return new
+
+            _, last = operator.ask(Kind.QUERY, b"", fresh, patience=ANSWER_S)
+            ahead = time.time() - last["time"]
+    except Unreachable:
+        pass
+    yield checks.coordinator(ahead is not None, last, time.time())
+    if ahead is not None:
+        yield from checks.health(last, time.time())
+    return ahead
+
+
+def _database(db: Path | None) -> Iterator[Finding]:
+    try:
+        path = db or _usual_database()
+        yield checks.database(str(path), inspect(path))
+    except PermissionError as error:
+        yield checks.unreadable(str(error.filename))
+    except (DatabaseError, UsageError) as error:
+        yield checks.error("database", error.message, error.hint)
+
+
+def _usual_database() -> Path:
+    """The default's; where there is none, the one of the systemd unit."""
+    path = default_database()
+    unit = SERVICE_STATE / "hwsync" / path.name
+    return unit if not os.path.exists(path) and unit.parent.is_dir() else path
+
+
+def _usual_state(user: str) -> Path:
+    """The same for the state of a user's device."""
+    folder = state_directory("--state-dir", f"device-{user}")
+    unit = SERVICE_STATE / f"hwsync-device-{user}"
+    return unit if not os.path.exists(folder) and unit.is_dir() else folder
+
+
+def _disk(db: Path | None, user: str | None) -> Iterator[Finding]:
+    """Once for each file system on which something is kept."""
+    folders: list[Path] = []
+    with suppress(UsageError):  # there is no home directory: the database's check has said so
+        folders.append((db or _usual_database()).resolve().parent)
+        folders += [] if user is None else [_usual_state(user).resolve()]
+    seen: set[int] = set()
+    for folder in folders:
+        there = next(place for place in (folder, *folder.parents) if os.path.isdir(place))
+        device, state = os.stat(there).st_dev, os.statvfs(there)
+        if device not in seen:
+            seen.add(device)
+            yield checks.disk(str(folder), state.f_bavail * state.f_frsize)
+
+
+def _user(url: BrokerUrl, topics: Topics, user: str, *, answers: bool) -> Iterator[Finding]:
+    beats: list[Json] = []
+    record: Json = {}
+    trouble: list[Finding] = []
+    try:
+        with Operator(url, topics, user) as operator:
+            for _, kind, fields in operator.hear(LISTEN_S):
+                if kind is Kind.HEARTBEAT and fields:
+                    beats.append(fields)
+                elif kind is Kind.STATUS and fields:
+                    record = fields
+            if answers:
+                record = operator.record()
+    except Unreachable as error:
+        trouble.append(checks.error("record", error.message, error.hint))
+    now = time.time()
+    found = list(checks.device(user, beats, now))
+    yield from found
+    yield from checks.replaced(user, record, beats)
+    yield from trouble
+    if record:
+        online = found[-1].result is Result.OK
+        yield checks.record(user, record, now, online=online)
+    elif not answers:
+        cure = "start the coordinator: it publishes what it has"
+        yield checks.warning("record", f"the broker has none of {user}", cure)
+
+
+COMMANDS = (doctor,)

@@ -1,0 +1,123 @@
+"""What a broker is, seen from outside: its name, its MQTT version, how long a message takes.
+
+The law: it publishes nothing but on topics of its own, and a broker that is not there is an
+answer, not an error.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from hwsync.address import BrokerUrl
+from hwsync.transport import (
+    Connected,
+    Delivery,
+    Disconnected,
+    Signal,
+    Subscribed,
+    Subscription,
+    Transport,
+)
+
+SLOW_S: Final = 0.02  # a QoS 1 round trip above this means delayed packets
+NAME_S: Final = 1.0  # for a broker to say its name, once subscribed
+ECHO_S: Final = 3.0  # for the connection, and then for each round trip
+ECHOES: Final = 7  # round trips; the one in the middle counts
+REFUSED: Final = "refused the connection"  # what the transport says of a login that was not taken
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What answers at an address; ``protocol`` is 4, 5, or 0: nothing does, for this reason."""
+
+    name: str
+    protocol: int
+    reason: str = ""
+
+    @property
+    def refused(self) -> bool:
+        """Whether a broker is there and did not let us in."""
+        return REFUSED in self.reason
+
+
+def look(url: BrokerUrl, patience: float, *, prefer_v5: bool = True) -> Seen:
+    """What answers there within so many seconds."""
+    inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+    transport = Transport(
+        url, f"hwsync-look-{os.getpid()}", on_signal=inbox.put,
+        subscriptions=[Subscription("$SYS/broker/version", 0)], prefer_v5=prefer_v5,
+    )  # fmt: skip
+    transport.start()
+    protocol, limit, reason = 0, time.monotonic() + patience, "no answer"
+    try:
+        while (left := limit - time.monotonic()) > 0:
+            heard = inbox.get(timeout=left)
+            if isinstance(heard, Connected):
+                protocol = heard.protocol
+            elif isinstance(heard, Subscribed):
+                limit = min(limit, time.monotonic() + NAME_S)
+            elif isinstance(heard, Delivery):
+                return Seen(heard.payload.decode(errors="replace"), protocol)
+            elif isinstance(heard, Disconnected):
+                reason = heard.reason
+                if not heard.was_connected:
+                    return Seen("", 0, reason)
+    except queue.Empty:
+        pass
+    finally:
+        # An attempt that hangs holds its thread longer than anybody should wait for it.
+        threading.Thread(target=transport.stop, args=(0.0,), daemon=True).start()
+    if not protocol:
+        return Seen("", 0, reason)
+    return Seen("amqtt" if protocol == 4 else "a broker that does not say its name", protocol)
+
+
+def round_trip(url: BrokerUrl, topics: tuple[str, str]) -> float | None:
+    """Seconds from a message to its answer, both at QoS 1; None: it did not come.
+
+    Two clients on two topics: a client that hears itself acknowledges at once, and so never waits
+    for the packet that a broker without TCP_NODELAY holds back.
+    """
+    inbox: queue.SimpleQueue[tuple[int, Signal]] = queue.SimpleQueue()
+    clients = [_echo(url, side, topic, inbox) for side, topic in enumerate(topics)]
+    times: list[float] = []
+    ready, sent = 0, 0.0
+    for client in clients:
+        client.start()
+    try:
+        while len(times) < ECHOES:
+            side, heard = inbox.get(timeout=ECHO_S)
+            if isinstance(heard, Disconnected):
+                return None
+            if isinstance(heard, Delivery):
+                clients[side].acknowledge(heard)
+                if side == 1:
+                    clients[1].publish(topics[0], b"x")
+                    continue
+                times.append(time.monotonic() - sent)
+            ready += isinstance(heard, Subscribed)
+            if ready == len(clients) and isinstance(heard, Delivery | Subscribed):
+                sent = time.monotonic()
+                clients[0].publish(topics[1], b"x")
+    except queue.Empty:
+        return None
+    finally:
+        for client in clients:
+            client.stop(0.0)
+    return sorted(times)[ECHOES // 2]
+
+
+def _echo(
+    url: BrokerUrl, side: int, topic: str, inbox: queue.SimpleQueue[tuple[int, Signal]]
+) -> Transport:
+    return Transport(
+        url,
+        f"hwsync-echo-{side}-{os.getpid()}",
+        on_signal=lambda signal: inbox.put((side, signal)),
+        subscriptions=[Subscription(topic)],
+    )

@@ -1,0 +1,279 @@
+"""What the doctor makes of what it saw; and that it looks at a database without touching it."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwsync import __version__
+from hwsync.address import BrokerUrl
+from hwsync.cli import checks, probe
+from hwsync.cli.checks import FULL, LOW, Finding, Result
+from hwsync.cli.probe import SLOW_S, Seen
+from hwsync.coordinator import inspection
+from hwsync.coordinator.inspection import Inspection, inspect
+from hwsync.coordinator.migrations import SCHEMA
+from hwsync.protocol.errors import DatabaseError
+from hwsync.protocol.record import Record, status_json
+from tests.support.coordinator import Lab
+from tests.support.waiting import PATIENCE, wait_until
+
+NOW = 1_800_000_000.0
+OK, WARNING, ERROR = Result.OK, Result.WARNING, Result.ERROR
+V5, V4 = Seen("mosquitto 2", 5), Seen("mosquitto 2", 4)
+
+
+def said(finding: Finding, result: Result, *words: str) -> None:
+    """It is of that result, and its words and its cure are these."""
+    assert finding.result is result, finding
+    for word in words:
+        assert word in f"{finding.found} | {finding.cure}"
+    assert finding.cure or result is OK
+
+
+# The broker
+
+
+@pytest.mark.parametrize(
+    ("seen", "plain", "result", "words"),
+    [
+        (V5, V4, OK, ["mosquitto 2 at mqtt://h", "MQTT 5 and 3.1.1"]),
+        (V4, None, OK, ["3.1.1 only"]),
+        (V5, Seen("", 0, "refused"), ERROR, ["but not 3.1.1", "devices speak it"]),
+        (Seen("", 0, "Connection refused"), None, ERROR, ["no broker answers", "--broker"]),
+        (Seen("", 0, "the broker refused the connection (not authorized)"), None, ERROR,
+         ["not authorized", "--credentials"]),
+    ],
+)  # fmt: skip
+def test_the_broker(seen: Seen, plain: Seen | None, result: Result, words: list[str]) -> None:
+    said(checks.broker("mqtt://h", seen, plain), result, *words)
+
+
+def test_an_attempt_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, stopped = threading.Event(), threading.Event()
+
+    class Hanging:
+        """A transport whose attempt hangs, in a name server for instance."""
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def start(self) -> None:
+            pass
+
+        def stop(self, _: float) -> None:
+            release.wait(PATIENCE)
+            stopped.set()
+
+    monkeypatch.setattr(probe, "Transport", Hanging)
+    seen = probe.look(BrokerUrl.parse("mqtt://h"), 0.01)
+    assert not stopped.is_set()
+    assert (seen.protocol, seen.reason) == (0, "no answer")
+    release.set()
+    wait_until(stopped.is_set, what="the stop")
+
+
+def test_a_slow_round_trip_has_its_line_for_broker_conf() -> None:
+    said(checks.round_trip(SLOW_S), OK, "20.0 ms")
+    said(checks.round_trip(SLOW_S * 2.2), WARNING, "44.0 ms", "set_tcp_nodelay true")
+    said(checks.round_trip(None), ERROR, "did not arrive")
+
+
+# The coordinator
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        ({}, ["none has been here", "hwsync coordinator"]),
+        ({"condition": "gone"}, ["killed", "systemctl start"]),
+        ({"condition": "stopped", "time": NOW - 7_300}, ["stopped, 2 hours ago", "start one"]),
+        ({"condition": "ok", "time": NOW - 100}, ["last word was ok, 100 s ago", "restart"]),
+        ({"condition": "ok", "time": "x"}, ["last word was ok:"]),
+    ],
+)
+def test_no_coordinator(last: dict[str, Any], words: list[str]) -> None:
+    said(checks.coordinator(False, last, NOW), ERROR, *words)
+    said(checks.coordinator(True, last, NOW), OK)
+
+
+def shown(**changes: Any) -> dict[str, Any]:
+    return {
+        "condition": "ok", "reason": "", "version": __version__, "time": NOW, "uptime": 200.0,
+        "users": 12, "states": {"collected": 3}, "queued": 1, **changes,
+    }  # fmt: skip
+
+
+def test_the_health() -> None:
+    (one,) = checks.health(shown(), NOW)
+    said(one, OK, f"ok, hwsync {__version__}, up 3 minutes, 12 users, 3 running, 1 queued")
+    for changes, result, word in (
+        ({"version": "9"}, WARNING, "hwsync 9"),
+        ({"time": NOW - 91}, WARNING, "from 91 s ago"),
+        ({"condition": "degraded", "reason": "full"}, ERROR, "cannot save: full"),
+    ):
+        said(next(iter(checks.health(shown(**changes), NOW))), result, word)
+    assert len(list(checks.health({"condition": "ok"}, NOW))) == 2, "another version's"
+
+
+@pytest.mark.parametrize(
+    ("now", "ahead", "result", "word"),
+    [
+        (NOW, 0.0, OK, "as the coordinator's"),
+        (NOW, 2.0, OK, "as the coordinator's"),
+        (NOW, 2.1, WARNING, "2.1 s ahead of"),
+        (NOW, -2.1, WARNING, "2.1 s behind"),
+        (NOW, None, OK, "no coordinator to compare"),
+        (1_704_067_199.0, 0.0, ERROR, "2023-12-31 23:59:59"),
+        (1_704_067_200.0, 0.0, OK, "2024-01-01"),
+        (0.0, None, ERROR, "never set: 1970"),
+    ],
+)
+def test_the_clock(now: float, ahead: float | None, result: Result, word: str) -> None:
+    said(checks.clock(now, ahead), result, word)
+
+
+# This machine
+
+
+@pytest.mark.parametrize(
+    ("seen", "result", "words"),
+    [
+        (None, OK, ["none here"]),
+        (Inspection(SCHEMA, 12_345, ()), OK, ["12,345 bytes", f"schema {SCHEMA}", "sound"]),
+        (Inspection(SCHEMA + 1, 1, ()), ERROR, ["newer"]),
+        (Inspection(SCHEMA - 1, 1, ()), WARNING, ["older", "start the coordinator once"]),
+        (Inspection(SCHEMA, 1, ("page 3: x",)), ERROR, ["damaged: page 3: x", "hwsync restore"]),
+    ],
+)
+def test_the_database(seen: Inspection | None, result: Result, words: list[str]) -> None:
+    said(checks.database("/db", seen), result, "/db", *words)
+
+
+def test_the_disk() -> None:
+    said(checks.disk("/f", LOW), OK, "500 MB free for /f")
+    said(checks.disk("/f", LOW - 1), WARNING, "make space")
+    said(checks.disk("/f", FULL - 1), ERROR, "50 MB free")
+
+
+def test_a_database_is_looked_at_while_it_is_used_and_when_it_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "hwsync.db"
+    assert inspect(path) is None
+    assert inspect(tmp_path / "hwsync.db" / "below") is None
+    with Lab(path) as lab:
+        lab.hear("request", b"1")
+        found = inspect(path)
+        assert found is not None
+        assert (found.schema, found.age, found.faults) == (SCHEMA, 0, ())
+        assert found.size > path.stat().st_size
+    before = sorted(tmp_path.iterdir())
+    found = inspect(path)
+    assert found is not None
+    assert found.size == path.stat().st_size
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_damaged_database_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "hwsync.db"
+    with Lab(path):
+        pass
+    data = bytearray(path.read_bytes())
+    data[36:40] = (5).to_bytes(4, "big")  # the header: so many free pages, of which there are none
+    path.write_bytes(data)
+    found = inspect(path)
+    assert found is not None
+    assert "free" in found.faults[0].lower()
+
+
+def test_what_is_no_database_of_hwsync_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE t (c)")
+    with pytest.raises(DatabaseError, match="no database of hwsync"):
+        inspect(path)
+    path.write_text("This is no database at all, and it is long enough to say so." * 9)
+    with pytest.raises(DatabaseError, match="cannot be read"):
+        inspect(path)
+
+
+def test_one_that_belongs_to_another_account_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "hwsync.db"
+    path.touch()
+    monkeypatch.setattr(inspection.os, "access", lambda *_: False)  # root may read everything
+    with pytest.raises(PermissionError) as error:
+        inspect(path)
+    assert error.value.filename == str(path)
+    said(checks.unreadable(str(path)), WARNING, "sudo")
+
+
+# One user
+
+
+def beat(**changes: Any) -> dict[str, Any]:
+    return {
+        "online": True, "journal": "j1", "boot": 1, "version": __version__, "busy": None,
+        "time": NOW - 3, **changes,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("beats", "findings"),
+    [
+        ([beat()], [(OK, "online, heard 3 s ago, idle, journal j1")]),
+        ([beat(busy="c1")], [(OK, "busy with c1")]),
+        ([], [(ERROR, "no device has ever been here for pi1")]),
+        ([{"online": False, "journal": "j1", "boot": 1}], [(ERROR, "offline (journal j1)")]),
+        ([beat(time=None)], [(ERROR, "offline")]),
+        ([beat(time=NOW - 90)], [(OK, "90 s ago")]),
+        ([beat(time=NOW - 91)], [(ERROR, "said online 91 s ago")]),
+        ([beat(time=NOW + 9)], [(WARNING, "9.0 s ahead"), (OK, "online")]),
+        ([beat(version="9")], [(WARNING, "hwsync 9"), (OK, "online")]),
+        ([beat(), beat(journal="j2")], [(ERROR, "the journals j1 and j2"), (OK, "journal j2")]),
+    ],
+)
+def test_the_device(beats: list[dict[str, Any]], findings: list[tuple[Result, str]]) -> None:
+    found = list(checks.device("pi1", beats, NOW))
+    assert len(found) == len(findings)
+    for finding, (result, word) in zip(found, findings, strict=True):
+        said(finding, result, word)
+
+
+def status(**changes: Any) -> dict[str, Any]:
+    return {**status_json(Record("pi1")), **changes}
+
+
+def test_another_devices_journal_in_the_record_is_named() -> None:
+    def found(*beats: dict[str, Any], **changes: Any) -> list[Finding]:
+        return list(checks.replaced("pi1", status(**changes), beats))
+
+    assert found(beat(), settled=[["c1", "j1"]]) == []
+    assert found(settled=[["c1", "j2"]]) == []
+    said(*found(beat(), settled=[["c1", "j2"], ["c2", "j1"]]), WARNING, "journal j2")
+    said(*found(beat(), state=2, journal="j3"), WARNING, "journal j3")
+    assert found(beat(), state=0, journal="j3") == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "online", "result", "words"),
+    [
+        ({}, True, OK, ["0 rest: nothing", "hwsync run pi1"]),
+        ({"id": "c1", "outcome": "ok"}, False, OK, ["c1 ended as ok"]),
+        ({"id": "c1", "state": 1, "deadline": NOW + 60}, True, OK,
+         ["1 requested: c1 waits for its device", "at most 60 s more", "hwsync cancel pi1 c1"]),
+        ({"id": "c1", "state": 1, "queued": 2}, False, WARNING,
+         ["not online, for ever; 2 behind it", "start the device"]),
+        ({"id": "c1", "state": 2, "journal": "j1"}, True, OK, ["the device's result"]),
+        ({"id": "c1", "state": 2, "journal": "j1"}, False, WARNING, ["not online"]),
+        ({"id": "c1", "state": 2}, False, OK, ["a person's answer"]),
+        ({"id": "c1", "state": 3}, False, OK, ["its analysis", "hwsync analyse pi1 TEXT --id c1"]),
+    ],
+)  # fmt: skip
+def test_the_record(fields: Any, online: bool, result: Result, words: list[str]) -> None:
+    said(checks.record("pi1", status(**fields), NOW, online=online), result, *words)
