@@ -30,18 +30,20 @@ def user_name(text: str) -> str:
     return text
 
 
-def seconds(limit: tuple[float, float], *, zero: bool = False) -> Callable[[str], float]:
-    """For an option: seconds within a limit of the protocol, or 0 where ``zero``."""
+def seconds(
+    limit: tuple[float, float], *, zero: bool = False, unit: str = "seconds"
+) -> Callable[[str], float]:
+    """For an option: a number within a limit, or 0 where ``zero``; ``unit`` is for the error."""
     low, high = limit
 
     def convert(text: str | float) -> float:
         try:
             value = float(text)
         except ValueError:
-            raise click.BadParameter(f"{text!r} is no number of seconds") from None
+            raise click.BadParameter(f"{text!r} is no number of {unit}") from None
         if not (low <= value <= high or (zero and value == 0)):
             also = "0 or " if zero else ""
-            raise click.BadParameter(f"{text} is not {also}{low:g} to {high:g} seconds")
+            raise click.BadParameter(f"{text} is not {also}{low:g} to {high:g} {unit}")
         return value
 
     return convert

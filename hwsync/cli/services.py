@@ -9,6 +9,7 @@ import click
 from hwsync import logs
 from hwsync.cli.common import DATABASE, Settings, common, default_database, seconds
 from hwsync.coordinator.maintenance import DEFAULT_EVERY_S, EVERY_S, KEPT
+from hwsync.coordinator.retention import KEEP_DAYS, KEEP_MB
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
 
@@ -60,10 +61,25 @@ from hwsync.protocol.analysis import ANALYSERS, MANUAL
     metavar="FILE",
     help="Figures for Prometheus (node_exporter's textfile collector), every 15 s.",
 )
+@click.option(
+    "--keep-days",
+    type=seconds(KEEP_DAYS, zero=True, unit="days"),
+    metavar="DAYS",
+    default=0.0,
+    help="Drop the texts of older commands; 0: never.  [default: 0]",
+)
+@click.option(
+    "--keep-mb",
+    type=seconds(KEEP_MB, zero=True, unit="megabytes"),
+    metavar="MB",
+    default=0.0,
+    help="And the oldest of what is more than this.  [default: 0]",
+)
 @click.pass_obj
 def coordinator(settings: Settings, db: Path | None, analysis: str, settle: float,
                 analysis_within: float, clean_session: bool, backup_dir: Path | None,
-                backup_every: float, metrics_file: Path | None) -> None:  # fmt: skip
+                backup_every: float, metrics_file: Path | None, keep_days: float,
+                keep_mb: float) -> None:  # fmt: skip
     """Run the coordinator until SIGTERM or Ctrl-C."""
     from hwsync.coordinator.service import serve
 
@@ -78,6 +94,8 @@ def coordinator(settings: Settings, db: Path | None, analysis: str, settle: floa
         clean_session=clean_session,
         backups=(backup_dir, backup_every) if backup_dir else None,
         metrics_file=metrics_file,
+        keep_days=keep_days,
+        keep_megabytes=keep_mb,
     )
 
 

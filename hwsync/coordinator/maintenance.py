@@ -273,6 +273,8 @@ def _commands(connection: sqlite3.Connection) -> Iterator[str]:
     """Programs and results are those whose hashes are stored."""
     for row in _rows(connection, "SELECT * FROM commands"):
         name = f"commands: {row['id']} of {row['user']}"
+        if row["pruned"]:
+            continue
         if not row["orphan"] and _digest(row) != row["digest"]:
             yield f"{name}: its program, stdin or args were changed"
         if row["truncated"]:

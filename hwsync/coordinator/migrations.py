@@ -28,6 +28,9 @@ def _second(connection: Connection) -> None:
         "ALTER TABLE commands ADD COLUMN replies TEXT NOT NULL DEFAULT '[]'",
         "CREATE INDEX commands_owed ON commands (user) WHERE replies != '[]'",
         "ALTER TABLE commands ADD COLUMN doubtful INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE commands ADD COLUMN pruned INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE transitions ADD COLUMN payload_sha256 BLOB NOT NULL DEFAULT x''",
+        "ALTER TABLE transitions ADD COLUMN pruned INTEGER NOT NULL DEFAULT 0",
         'CREATE TABLE meta ("name" VARCHAR(255) NOT NULL PRIMARY KEY, "value" TEXT NOT NULL)',
         "ALTER TABLE transitions ADD COLUMN hash BLOB NOT NULL DEFAULT x''",
     ):

@@ -88,6 +88,7 @@ class CommandRow(Model):
     orphan = BooleanField()
     replies = TextField()  # JSON list of [topic, correlation data in hexadecimal]
     doubtful = BooleanField()  # a restore ended it, or it may be a repeat from before one
+    pruned = BooleanField()  # its texts are gone (retention.py); hashes and end stay
 
     class Meta:
         table_name = "commands"
@@ -113,7 +114,9 @@ class Transition(Model):
     late = BooleanField()
     note = TextField()
     topic = TextField()  # empty: the coordinator itself (a deadline, an analyser)
-    payload = BlobField()
+    payload = BlobField()  # empty where ``pruned``
+    payload_sha256 = BlobField()
+    pruned = BooleanField()
     hash = BlobField()  # chain.py
 
     class Meta:

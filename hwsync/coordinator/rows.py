@@ -120,6 +120,7 @@ def command_values(command: Command) -> tuple[object, ...]:
         command.orphan,
         _list([(reply.topic, reply.correlation.hex()) for reply in command.replies]),
         command.doubtful,
+        command.pruned,
     )
 
 
@@ -173,4 +174,5 @@ def command_from(row: Row) -> Command:
         bool(row["orphan"]),
         tuple(Reply(topic, bytes.fromhex(data)) for topic, data in json.loads(row["replies"])),
         bool(row["doubtful"]),
+        bool(row["pruned"]),
     )

@@ -16,6 +16,7 @@ from hwsync.coordinator.health import GONE
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.maintenance import Schedule
 from hwsync.coordinator.metrics import MetricsFile
+from hwsync.coordinator.retention import Retention
 from hwsync.coordinator.store import Store
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
@@ -49,6 +50,8 @@ def serve(
     clean_session: bool,
     backups: tuple[Path, float] | None = None,
     metrics_file: Path | None = None,
+    keep_days: float = 0.0,
+    keep_megabytes: float = 0.0,
 ) -> None:
     """Run the coordinator until SIGTERM or SIGINT. Times are seconds.
 
@@ -83,7 +86,7 @@ def serve(
             schedule.start()
         with _stopping(inbox):
             transport.start()
-            _run(coordinator, vitals, inbox)
+            _run(coordinator, vitals, Retention(store, keep_days, keep_megabytes), inbox)
         log.info("stopping")
         vitals.stopping()
         if schedule:
@@ -93,7 +96,12 @@ def serve(
         store.close()
 
 
-def _run(coordinator: Coordinator, vitals: Vitals, inbox: queue.SimpleQueue[Signal | None]) -> None:
+def _run(
+    coordinator: Coordinator,
+    vitals: Vitals,
+    retention: Retention,
+    inbox: queue.SimpleQueue[Signal | None],
+) -> None:
     while True:
         waits = [wait for wait in (coordinator.wait(), vitals.wait()) if wait is not None]
         signals = _drain(inbox, min(waits, default=None))
@@ -102,6 +110,7 @@ def _run(coordinator: Coordinator, vitals: Vitals, inbox: queue.SimpleQueue[Sign
         received = vitals.take([item for item in signals if item is not None])
         coordinator.step(received)
         vitals.look(received, depth)
+        retention.look(time.time(), time.monotonic())
         if any(isinstance(item, Subscribed) for item in received):
             log.info("ready")
         if stop:

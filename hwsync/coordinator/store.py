@@ -8,6 +8,7 @@ are compiled once from the models: building them anew costs more than SQLite's o
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -175,6 +176,37 @@ class Store:
         rows = _rows(self._connection, f'SELECT * FROM "{_name(Packet)}"')
         return {row["mid"]: Handled(row["topic"], row["digest"], row["error"]) for row in rows}
 
+    def used(self) -> int:
+        """Bytes of the file that hold something."""
+        (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
+        (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+        (size,) = self._connection.execute("PRAGMA page_size").fetchone()
+        return int((pages - free) * size)
+
+    def prune(self, before: float, most: int) -> int:
+        """Drop the texts of what ended before a moment (Unix seconds), the oldest first.
+
+        At most so many commands, with their rows of the log; nothing that is open, shown by a
+        record, or owed a reply. How many; raises one of ``FAILURES`` and drops nothing.
+        """
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            found = execute(_PRUNABLE, (before, most)).fetchall()
+            for user, id in found:
+                execute(_PRUNE_COMMAND, (user, id))
+                execute(_PRUNE_LOG, (user, id))
+            execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
+            raise
+        return len(found)
+
+    def prune_refused(self, before: float) -> None:
+        """Drop the rows of messages that were refused before a moment; the counters stay."""
+        self._connection.execute(f'DELETE FROM "{_name(RefusedMessage)}" WHERE time < ?', (before,))
+
     def save(self, batch: Batch, ticks: float) -> None:
         """Save all of a batch in one transaction. Raises one of ``FAILURES`` and saves nothing."""
         execute = self._connection.execute
@@ -186,9 +218,10 @@ class Store:
             for record in batch.records.values():
                 execute(self._save_record, record_values(record, ticks))
             for record, entry, message in batch.log:
-                values = _transition_values(record, entry, message)
-                head = chain.link(head, values)
-                execute(self._append, (*values, head))
+                *facts, payload = _transition_values(record, entry, message)
+                digest = hashlib.sha256(payload).digest()
+                head = chain.link(head, [*facts, digest])
+                execute(self._append, (*facts, payload, digest, False, head))
             for user, time, refusal, message, state in batch.refused:
                 counts[user] = counts.get(user, 0) + 1
                 if counts[user] <= limits.REFUSED_ROWS:
@@ -289,7 +322,8 @@ class Reader:
         sql = f'SELECT * FROM "{_name(model)}" WHERE user = ? ORDER BY row'
         for row in _rows(self._connection, sql, user):
             payload = row.pop("payload")
-            row.pop("hash", None)
+            for name in ("hash", "payload_sha256"):
+                row.pop(name, None)
             yield {**row, "payload": bytes(payload).decode(errors="replace")}
 
 
@@ -315,6 +349,17 @@ def _one(connection: sqlite3.Connection, sql: str, *values: object) -> Mapping[s
     return next(_rows(connection, sql, *values), None)
 
 
+_PRUNABLE: Final = f"""
+    SELECT c.user, c.id FROM "{_name(CommandRow)}" c
+    WHERE c.pruned = 0 AND c.ran IS NOT NULL AND c.replies = '[]' AND c.issued < ?
+    AND NOT EXISTS (SELECT 1 FROM "{_name(HwStatus)}" s WHERE s.user = c.user AND s.id = c.id)
+    ORDER BY c.issued LIMIT ?"""
+_PRUNE_COMMAND: Final = f"""
+    UPDATE "{_name(CommandRow)}" SET program = '', stdin = '', args = '[]', response = '',
+    stderr = '', truncated = 1, pruned = 1 WHERE user = ? AND id = ?"""
+_PRUNE_LOG: Final = f"""
+    UPDATE "{_name(Transition)}" SET payload = x'', pruned = 1 WHERE user = ? AND id = ?"""
+
 _SELECT_COMMAND: Final = f'SELECT * FROM "{_name(CommandRow)}" WHERE user = ? AND id = ?'
 
 
@@ -323,7 +368,7 @@ def _command(connection: sqlite3.Connection, user: str, id: str) -> Command | No
     return None if row is None else command_from(row)
 
 
-def _transition_values(record: Record, entry: Entry, message: Message | None) -> tuple[object, ...]:
+def _transition_values(record: Record, entry: Entry, message: Message | None) -> tuple[Any, ...]:
     return (
         record.user,
         record.epoch,

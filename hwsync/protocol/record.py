@@ -141,6 +141,7 @@ class Command:
     orphan: bool = False  # only its result is known (the database was restored)
     replies: tuple[Reply, ...] = ()  # who is to be told of its end, until they surely were
     doubtful: bool = False  # a restore ended it, or it may be a repeat from before one
+    pruned: bool = False  # its texts were dropped with the years; hashes and end stay
 
     def told(self, account: Account) -> Account:
         """The account as the record may give it: where a restore stands between, never a ``no``."""
@@ -287,6 +288,7 @@ def result_json(command: Command, state: State, place: int = 0) -> Json:
         "sha256": {"stdout": account.sha256_stdout, "stderr": account.sha256_stderr},
         "late": command.late,
         "orphan": command.orphan,
+        "pruned": command.pruned,
     }
 
 
