@@ -1,0 +1,290 @@
+"""Any sequence of messages and faults: the real coordinator does what a plain model of it says.
+
+The coordinator has a real database and a pretended broker and clock (tests/support/coordinator.py);
+the model was written from docs/protocol.md. After each step both must agree on the record, on every
+command, on what was published, in order, on what was acknowledged, and on the rows of the database.
+``HWSYNC_STEPS`` is the number of steps.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
+from hwsync.coordinator import store
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Ran
+from hwsync.protocol.wire import encode_collected, encode_id, encode_request
+from tests.support.coordinator import NONCE
+from tests.support.level import Said
+from tests.support.modelled import Modelled
+
+STEPS = int(os.environ.get("HWSYNC_STEPS", "100000"))
+STEPS_EACH = 100  # in one life of a database
+SPARE = 1.25  # some lives end early, and some rules find nothing to do
+MEMORY = Path("/dev/shm")  # nothing here is about the disk
+
+OUTCOMES = [
+    (outcome, ran)
+    for outcome, ran in RAN_BY_OUTCOME.items()
+    if outcome in (Outcome.OK, Outcome.ERROR, Outcome.INTERRUPTED, Outcome.REJECTED)
+] + [(Outcome.CANCELLED, ran) for ran in Ran]
+JOURNALS = ["j1", "j2"]
+KEYS = [{}, {"analysis": "outcome"}, {"expires": 0, "timeout": 1.5, "grace": 1}, {"expires": 2}]
+ONLY_HAND, CURRENT, UNKNOWN = 0, 1, 9  # which command is meant; in between: earlier ones
+WHICH = [ONLY_HAND, CURRENT, CURRENT, CURRENT, 2, 3, 4, 5, 6, 7, 8, UNKNOWN]
+AT_ONCE = [True, True, True, False]
+
+
+class Protocol(RuleBasedStateMachine):
+    """One life of a database, with everything that may happen to it."""
+
+    steps = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        memory = MEMORY if MEMORY.is_dir() else None
+        self.folder = Path(tempfile.mkdtemp(prefix="hwsync-model-", dir=memory))
+        self.lab = Modelled(self.folder / "hwsync.db")
+        self.numbers = 0
+
+    def teardown(self) -> None:
+        try:
+            self.lab.check_everything()
+        finally:
+            self.lab.stop()
+            shutil.rmtree(self.folder)
+
+    # -- messages -----------------------------------------------------------------------------
+
+    def which(self, number: int) -> str | None:
+        """The id that a message names."""
+        known = list(self.lab.model.commands)
+        if number == ONLY_HAND:
+            return None
+        if number == CURRENT and self.lab.model.id:
+            return self.lab.model.id
+        if number == UNKNOWN or len(known) < number:
+            self.numbers += 1
+            return f"u{self.numbers}"
+        return known[-number]
+
+    def send(self, at_once: bool, said: Said) -> None:
+        Protocol.steps += 1
+        self.lab.send(said, at_once)
+
+    @rule(
+        drawn=st.tuples(
+            st.sampled_from([*WHICH, *[UNKNOWN] * 12]),
+            st.sampled_from(list(product("ab", KEYS, [False, True]))),
+            st.sampled_from(AT_ONCE),
+        )
+    )
+    def request(self, drawn: tuple[int, tuple[str, dict[str, object], bool], bool]) -> None:
+        number, (program, keys, queue), at_once = drawn
+        self.send(at_once, asked(self.which(number), program, queue, keys))
+
+    @rule(which=st.sampled_from(WHICH), journal=st.sampled_from(JOURNALS), boot=st.integers(1, 3))
+    def collected(self, which: int, journal: str, boot: int) -> None:
+        self.send(True, collected(self.which(which), journal, boot))
+
+    @rule(
+        which=st.sampled_from(WHICH),
+        journal=st.sampled_from(JOURNALS),
+        account=st.sampled_from(OUTCOMES),
+    )
+    def response(self, which: int, journal: str, account: tuple[Outcome, Ran]) -> None:
+        self.send(True, returned(self.which(which), journal, *account))
+
+    @rule(
+        which=st.sampled_from(WHICH), text=st.sampled_from("uv"), at_once=st.sampled_from(AT_ONCE)
+    )
+    def analysis(self, which: int, text: str, at_once: bool) -> None:
+        self.send(at_once, analysed(self.which(which), text))
+
+    @rule(which=st.sampled_from(WHICH), at_once=st.sampled_from(AT_ONCE))
+    def cancel(self, which: int, at_once: bool) -> None:
+        id = self.which(which)
+        self.send(at_once, Said("cancel", encode_id(id) if id else b"", id))
+
+    @rule(which=st.sampled_from(WHICH), queue=st.booleans())
+    def reset(self, which: int, queue: bool) -> None:
+        id = self.which(which)
+        fields: dict[str, object] = ({"id": id} if id else {}) | ({"queue": True} if queue else {})
+        payload = dumps(fields).encode() if fields else b""
+        self.send(True, Said("reset", payload, id, None, {"queue": queue}))
+
+    @rule(which=st.sampled_from(WHICH), at_once=st.sampled_from(AT_ONCE))
+    def query(self, which: int, at_once: bool) -> None:
+        id = self.which(which)
+        self.send(at_once, Said("query", encode_id(id) if id else b"", id))
+
+    def next_of_a_cycle(self, named: bool, at_once: bool) -> None:
+        model = self.lab.model
+        id = (model.id if model.state else self.which(UNKNOWN)) if named else None
+        own = model.command()
+        journal = own.get("journal") if model.state == 2 else "j1"
+        self.send(
+            at_once,
+            [
+                asked(id, "a", False, {}),
+                collected(id, "j1", 1),
+                returned(id if journal else None, journal or "j1", Outcome.OK, Ran.YES),
+                analysed(id, "u"),
+            ][model.state],
+        )
+
+    @rule(at_once=st.sampled_from(AT_ONCE))
+    def device_goes_on(self, at_once: bool) -> None:
+        self.next_of_a_cycle(True, at_once)
+
+    @rule(at_once=st.sampled_from(AT_ONCE))
+    def person_goes_on(self, at_once: bool) -> None:
+        self.next_of_a_cycle(False, at_once)
+
+    @rule(later=st.integers(-1, 2))
+    def the_device_restarts(self, later: int) -> None:
+        """It collects again what it was granted, with another boot."""
+        own = self.lab.model.command()
+        if own.get("journal") and self.lab.model.state:
+            said = collected(self.lab.model.id, own["journal"], own["boot"] + later)
+            self.send(True, said)
+
+    @rule(account=st.sampled_from(OUTCOMES), journal=st.sampled_from(JOURNALS))
+    def late_results_for_all(self, account: tuple[Outcome, Ran], journal: str) -> None:
+        """Whoever ran something once says so again, of each earlier command, in one batch."""
+        for id in list(self.lab.model.commands)[-12:]:
+            self.lab.send(returned(id, journal, *account), False)
+        Protocol.steps += 1
+        self.lab.deliver()
+
+    # -- copies -------------------------------------------------------------------------------
+
+    @rule(count=st.integers(1, 6))
+    def acknowledgements_are_lost(self, count: int) -> None:
+        """The last messages come again with DUP, on a new connection."""
+        Protocol.steps += 1
+        self.lab.deliver_again(count)
+
+    @rule(which=st.sampled_from([ONLY_HAND, ONLY_HAND, CURRENT]), text=st.sampled_from("ab"))
+    def a_message_is_lost_on_its_way(self, which: int, text: str) -> None:
+        """The broker sends it again with DUP, though the coordinator has never seen it."""
+        Protocol.steps += 1
+        id = self.which(which)
+        done = self.lab.model.state == 3
+        said = analysed(id, text) if done else asked(id, text, False, {})
+        self.lab.send_in_vain(said)
+
+    @rule(back=st.integers(1, 6), at_once=st.sampled_from(AT_ONCE))
+    def a_sender_repeats(self, back: int, at_once: bool) -> None:
+        """A message comes again as a new one, with another packet identifier."""
+        if len(self.lab.sent) >= back:
+            self.send(at_once, self.lab.sent[-back])
+
+    # -- faults -------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.25, 1.0, 1.0, 2.0, 3.5, 20.0, 60.0, 500.0]))
+    def time_passes(self, seconds: float) -> None:
+        Protocol.steps += 1
+        self.lab.pass_time(seconds)
+
+    @rule(early=st.sampled_from([0.0, 0.0, 0.25, 1.0]))
+    def the_deadline_comes(self, early: float) -> None:
+        """Or almost."""
+        left = self.lab.until_deadline()
+        if left is not None and left >= early:
+            Protocol.steps += 1
+            self.lab.pass_time(left - early)
+
+    @rule(kept=st.sampled_from([True, True, False]))
+    def the_connection_breaks_or_comes_back(self, kept: bool) -> None:
+        Protocol.steps += 1
+        if self.lab.connected:
+            self.lab.break_connection()
+        else:
+            self.lab.come_back(kept)
+
+    @rule(kept=st.sampled_from([True, True, False]))
+    def the_coordinator_restarts(self, kept: bool) -> None:
+        Protocol.steps += 1
+        self.lab.start_again(kept)
+
+    @rule(failures=st.sampled_from([[False], [True], [False, False], [False, True], [True, False]]))
+    def saving_fails(self, failures: list[bool]) -> None:
+        """The next saves raise; true: although everything was stored."""
+        Protocol.steps += 1
+        self.lab.failures = list(failures)
+
+
+def asked(id: str | None, program: str, queue: bool, keys: dict[str, object]) -> Said:
+    queue = queue and id is not None
+    args = {"program": program, "queue": queue, "nonce": NONCE, **keys}
+    args["analyser"] = keys.get("analysis", "manual")
+    said = {**keys, "queue": True} if queue else keys
+    payload = encode_request(program, id=id, **said)  # type: ignore[arg-type]
+    return Said("request", payload, id, None, args)
+
+
+def collected(id: str | None, journal: str, boot: int) -> Said:
+    if id is None:
+        return Said("collected", b"")
+    return Said("collected", encode_collected(id, journal, boot), id, journal, {"boot": boot})
+
+
+def returned(id: str | None, journal: str, outcome: Outcome, ran: Ran) -> Said:
+    if id is None:
+        args = {"outcome": "ok", "ran": "yes", "response": "by hand"}
+        return Said("response", b"by hand", None, None, args)
+    args = {"outcome": str(outcome), "ran": str(ran), "response": f"{journal} {outcome} {ran}"}
+    fields = {"id": id, "journal": journal, "boot": 1, **args}
+    return Said("response", dumps(fields).encode(), id, journal, args)
+
+
+def analysed(id: str | None, text: str) -> Said:
+    payload = dumps({"analysis": text, "id": id}) if id else text
+    return Said("analysis", payload.encode(), id, None, {"text": text})
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What would take most of the time: a log that pytest keeps, and SQL made at each restart."""
+    for name in ("_save", "_insert"):
+        monkeypatch.setattr(store, name, functools.cache(getattr(store, name)))
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_coordinator_does_in_every_step_what_the_model_says() -> None:
+    Protocol.steps = 0
+    began = time.monotonic()
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Protocol,
+        settings=settings(
+            max_examples=int(STEPS * SPARE / STEPS_EACH) + 1,
+            stateful_step_count=STEPS_EACH,
+            derandomize=False,
+            print_blob=True,
+            deadline=None,
+            report_multiple_bugs=False,
+            phases=(Phase.reuse, Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    seconds = time.monotonic() - began
+    print(f"{Protocol.steps} steps in {seconds:.0f} s: {Protocol.steps / seconds:.0f} a second")
+    assert Protocol.steps >= STEPS

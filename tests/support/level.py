@@ -1,0 +1,192 @@
+"""One user's record as plain values: what is stored and told of it (see model.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+LINE = "\0 the coordinator's own line"  # stands for an analysis by ``outcome``
+
+# State after each verb, by state before: section 2, "Transitions", without what a restore does.
+TABLE = {
+    "hw_command_request": {0: 1},
+    "hw_command_retrieval": {1: 2, 2: 2},
+    "hw_response_provide": {2: 3},
+    "server_analysis_provide": {3: 0},
+    "reset": {0: 0, 1: 0, 2: 0, 3: 0},
+    "cancel": {1: 0, 2: 2},
+    "expire": {1: 0, 2: 3, 3: 0},
+    "next": {0: 1},
+}
+SETTLED = 4
+
+
+@dataclass(frozen=True)
+class Told:
+    """One publish that must come: ``fields`` of a status or result, the code of an error."""
+
+    kind: str  # status, envelope, result, error
+    fields: dict[str, Any]
+    needed: bool = True  # else it may come, and nothing is said of it
+
+
+@dataclass(frozen=True)
+class Said:
+    """One message; ``id``, ``journal`` and ``args`` are what its payload says."""
+
+    kind: str
+    payload: bytes
+    id: str | None = None
+    journal: str | None = None
+    args: dict[str, Any] = field(default_factory=dict)
+    mid: int = 0
+    dup: bool = False
+
+
+@dataclass
+class Level:
+    """What must be stored, and (``told``) what must be published since it was emptied."""
+
+    within: float  # seconds that state 3 waits for its analysis
+    state: int = 0
+    seq: int = 0
+    verb: str = ""
+    id: str = ""
+    cancelling: bool = False
+    due: float | None = None  # in ticks
+    taken: float | None = None  # in ticks, when the present command came from the queue
+    saved: float = 0.0  # in ticks, the last change
+    wall: float = 0.0  # of the last change
+    deadline: float | None = None
+    count: int = 0
+    queue: list[str] = field(default_factory=list)
+    settled: list[tuple[str, str]] = field(default_factory=list)
+    commands: dict[str, dict[str, Any]] = field(default_factory=dict)
+    log: list[tuple[int, str, int, int, str, bool]] = field(default_factory=list)
+    refused: list[tuple[str, str | None]] = field(default_factory=list)
+    packets: dict[int, tuple[str, bytes, str | None]] = field(default_factory=dict)
+    to_analyse: list[str] = field(default_factory=list)
+    dirty: set[str] = field(default_factory=set)  # commands that were changed
+    told: list[Told] = field(default_factory=list)
+    now: tuple[float, float] = (0.0, 0.0)  # ticks and wall clock of this round
+
+    # -- what is told -------------------------------------------------------------------------
+
+    def command(self) -> dict[str, Any]:
+        return self.commands.get(self.id, {})
+
+    def status(self) -> dict[str, Any]:
+        own = self.command()
+        return {
+            "id": self.id,
+            "state": self.state,
+            "epoch": 0,
+            "seq": self.seq,
+            "journal": own.get("journal"),
+            "boot": own.get("boot"),
+            "cancelling": self.cancelling,
+            "settled": [list(pair) for pair in self.settled],
+            "command": self.verb,
+            "time": self.wall,
+            "deadline": self.deadline,
+            "hw_command": own.get("program", ""),
+            "hw_response": own.get("response", ""),
+            "server_analysis": own.get("analysis") or "",
+            "outcome": own.get("outcome"),
+            "ran": own.get("ran"),
+            "queued": len(self.queue),
+        }
+
+    def tell_status(self) -> None:
+        self.told.append(Told("status", self.status()))
+
+    def tell_result(self, id: str, *, needed: bool = True) -> None:
+        one = self.commands[id]
+        fields = {
+            "id": id,
+            "state": self.state if id == self.id else 0,
+            "queued": self.queue.index(id) + 1 if id in self.queue else 0,
+            **{key: one[key] for key in ("number", "outcome", "ran", "late", "orphan", "journal")},
+            "server_analysis": one["analysis"] or "",
+        }
+        self.told.append(Told("result", fields, needed))
+
+    def answer(self, id: str | None, result: bool = True, needed: bool = True) -> None:
+        """The status, and the end of another command than the record's own."""
+        self.tell_status()
+        if result and id in self.commands and id != self.id:
+            assert id is not None
+            self.tell_result(id, needed=needed)
+
+    def tell_due(self) -> None:
+        """What follows from the record alone: at a connect, and when a state is entered."""
+        if self.seq:
+            self.tell_status()
+        if self.state == 1:
+            self.told.append(Told("envelope", {"id": self.id}))
+        if self.state == 3 and self.command()["analyser"] == "outcome":
+            self.to_analyse.append(self.id)
+
+    def refuse(self, said: Said, code: str) -> None:
+        """Refused, and answered all the same where it names an id."""
+        self.refused.append((code, said.id))
+        self.told.append(Told("error", {"error": code, "id": said.id, "state": self.state}))
+        if said.id is not None:
+            asks = said.kind in ("request", "cancel", "reset", "analysis", "query")
+            self.answer(said.id, needed=asks)
+
+    # -- what changes -------------------------------------------------------------------------
+
+    def change(self, verb: str, before: int, id: str, late: bool = False) -> None:
+        self.seq += 1
+        self.saved, self.wall = self.now
+        self.log.append((self.seq, verb, before, self.state, id, late))
+
+    def move(self, verb: str, due: float | None = None) -> None:
+        before, self.state = self.state, TABLE[verb][self.state]
+        self.due = due
+        self.deadline = None if due is None else self.now[1] + due - self.now[0]
+        self.cancelling = self.cancelling and self.state == 2
+        self.verb = "hw_command_request" if verb == "next" else verb
+        if self.id:
+            self.dirty.add(self.id)
+            if verb in ("cancel", "reset"):
+                self.command()["accepted"].add(verb)
+        self.change(verb, before, self.id)
+        if self.state == before:
+            self.tell_status()
+        else:
+            self.tell_due()
+
+    def rest(self) -> None:
+        """Whoever waits is next, as soon as the record is at rest."""
+        if self.state == 0 and self.queue:
+            self.id = self.queue.pop(0)
+            self.taken = self.now[0]
+            self.move("next", self.expires())
+
+    def expires(self) -> float | None:
+        seconds = self.command()["expires"]
+        return self.now[0] + seconds if seconds else None
+
+    def end(self, outcome: str, ran: str) -> None:
+        self.command().update(outcome=outcome, ran=ran)
+
+    def late(self, verb: str, id: str) -> None:
+        self.dirty.add(id)
+        self.change(verb, self.state, id, True)
+
+    def settle(self, id: str, journal: str) -> None:
+        self.settled = [pair for pair in self.settled if pair != (id, journal)]
+        self.settled = [*self.settled, (id, journal)][-SETTLED:]
+
+
+def new_command(args: dict[str, Any], number: int) -> dict[str, Any]:
+    """A command of which nothing but its request is known."""
+    empty = {"program": "", "timeout": 10.0, "expires": 300.0, "grace": 30.0, "analyser": "manual"}
+    return {
+        **{key: args.get(key, default) for key, default in empty.items()},
+        "number": number, "journal": None, "boot": None, "outcome": None, "ran": None,
+        "response": "", "analysis": None, "answered_by": None, "heard": set(), "accepted": set(),
+        "late_collected": None, "late": False, "orphan": False,
+    }  # fmt: skip

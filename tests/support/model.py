@@ -1,0 +1,287 @@
+"""The protocol once more, plainly: dictionaries and lists, from docs/protocol.md, not from hwsync.
+
+One user. ``hear`` says what a message does; what everybody is told by it is appended to ``told``.
+Compared with the real coordinator by ``tests/property``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.level import LINE, TABLE, Level, Said, Told, new_command
+
+HAND = ""  # who answered, where a person did
+AMBIGUOUS_S = 2.0
+VERBS = {
+    "collected": "hw_command_retrieval",
+    "response": "hw_response_provide",
+    "analysis": "server_analysis_provide",
+    "cancel": "cancel",
+    "reset": "reset",
+}
+
+
+@dataclass
+class Model(Level):
+    """``hear`` a message, ``analyse`` and ``expire`` what is due."""
+
+    # -- what is heard ------------------------------------------------------------------------
+
+    def hear(self, said: Said) -> None:
+        """One message that can be read."""
+        if said.dup and said.id is None and said.mid:
+            kind, payload, error = self.packets.get(said.mid, ("", b"", None))
+            if (kind, payload) == (said.kind, said.payload):
+                if error is not None:
+                    self.told.append(Told("error", {"error": error, "id": None}))
+                self.tell_status()
+                return
+        errors = len(self.refused)
+        getattr(self, f"_{said.kind}")(said)
+        self.rest()
+        if said.mid and said.id is None:
+            error = self.refused[errors][0] if len(self.refused) > errors else None
+            self.packets[said.mid] = (said.kind, said.payload, error)
+        elif said.mid:
+            self.packets.pop(said.mid, None)
+
+    def _query(self, said: Said) -> None:
+        if said.id is not None and said.id not in self.commands:
+            self.refuse(said, "not_current")
+            return
+        self.tell_status()
+        if said.id is not None:
+            self.tell_result(said.id)
+
+    def _request(self, said: Said) -> None:
+        known = self.commands.get(said.id or "")
+        if known is not None:
+            if known["orphan"] or known["program"] == said.args["program"]:
+                self.answer(said.id)
+            else:
+                self.refuse(said, "id_reused")
+            return
+        waits = said.args["queue"] and self.state != 0
+        if self.state != 0 and not waits:
+            self.refuse(said, "busy")
+            return
+        self.count += 1
+        id = said.id or f"{self.count}-{said.args['nonce']}"
+        self.commands[id] = new_command(said.args, self.count)
+        self.dirty.add(id)
+        if waits:
+            self.queue.append(id)
+            self.change("hw_command_request", self.state, id)
+            self.answer(id)
+        else:
+            self.id, self.taken = id, None
+            self.move("hw_command_request", self.expires())
+
+    def _event(self, said: Said) -> bool:
+        """Whether the event is one for the record, as it stands; else it is dealt with."""
+        if said.id is None:
+            if self.taken is not None and self.now[0] - self.taken < AMBIGUOUS_S:
+                self.refuse(said, "ambiguous")
+                return False
+        elif said.id not in self.commands:
+            self.refuse(said, "not_current")
+            return False
+        elif said.id in self.queue:
+            self.refuse(said, "wrong_state")
+            return False
+        elif VERBS[said.kind] in self.commands[said.id]["accepted"]:
+            self.answer(said.id)
+            return False
+        if self.state not in TABLE[VERBS[said.kind]] and said.id in (None, self.id):
+            self.refuse(said, "wrong_state")
+            return False
+        return True
+
+    def _cancel(self, said: Said) -> None:
+        if said.id in self.queue:
+            assert said.id is not None
+            self.queue.remove(said.id)
+            one = self.commands[said.id]
+            one.update(outcome="cancelled", ran="no")
+            one["accepted"].add("cancel")
+            self.dirty.add(said.id)
+            self.change("cancel", self.state, said.id)
+            self.answer(said.id)
+        elif self._event(said):
+            if said.id not in (None, self.id):
+                self.answer(said.id)
+            elif self.state == 1:
+                self.end("cancelled", "no")
+                self.move("cancel")
+            else:
+                self.cancelling = True
+                grace = self.now[0] + self.command()["grace"]
+                self.move("cancel", grace if self.due is None else min(self.due, grace))
+
+    def _reset(self, said: Said) -> None:
+        if said.id in self.queue:
+            self.answer(said.id)
+            return
+        if not self._event(said):
+            return
+        if said.id not in (None, self.id):
+            self.answer(said.id)
+            return
+        for id in list(self.queue) if said.args.get("queue") else []:
+            self._cancel(Said("cancel", b"", id))
+        if self.state == 1:
+            self.end("cancelled", "no")
+        if self.state == 2:
+            self.end("lost", "maybe")
+        self.move("reset")
+
+    def _collected(self, said: Said) -> None:
+        own = self.commands.get(said.id or self.id, {})
+        journal, boot = said.journal, said.args.get("boot")
+        if said.id in self.commands and said.id not in self.queue:
+            held = journal == own["journal"]
+            # A later boot of the grant's own journal is noted again, however often it comes.
+            copy = boot <= own["boot"] if held else (journal, boot) == own["late_collected"]
+            if copy:
+                self.answer(said.id, result=False)
+                return
+            if (
+                said.id == self.id
+                and self.state in (0, 3)
+                and own["journal"] not in (None, journal)
+            ):
+                self.refuse(said, "not_current")
+                return
+        if not self._event(said):
+            return
+        if said.id not in (None, self.id):
+            own.update(late_collected=(journal, boot), late=True)
+            self.late("hw_command_retrieval", said.id or "")
+            self.tell_status()
+        elif self.state == 1:
+            own.update(journal=journal, boot=boot)
+            self.settled = [pair for pair in self.settled if pair[0] != self.id]
+            self.move("hw_command_retrieval", self.now[0] + own["timeout"] + own["grace"])
+        elif journal is not None and journal == own["journal"]:
+            own["boot"] = boot
+            self.move("hw_command_retrieval", self.due)
+        else:
+            self.refuse(said, "not_current")
+
+    def _analysis(self, said: Said) -> None:
+        text = said.args["text"]
+        one = self.commands.get(said.id or "")
+        if one is not None and said.id not in self.queue and one["analysis"] is not None:
+            if one["analysis"] == text:
+                self.answer(said.id)
+            else:
+                self.refuse(said, "wrong_state")
+            return
+        late = one is not None and said.id not in self.queue
+        if late and (said.id != self.id or self.state == 0):
+            assert one is not None
+            one.update(analysis=text, late=True)
+            self.late("server_analysis_provide", said.id or "")
+            self.answer(said.id)
+            # The result that answers is compared without what the analysis has changed in it.
+            last = self.told.pop()
+            changed = ("late", "server_analysis") if last.kind == "result" else ()
+            fields = {key: value for key, value in last.fields.items() if key not in changed}
+            self.told.append(Told(last.kind, fields))
+        elif self._event(said):
+            self.command()["analysis"] = text
+            self.move("server_analysis_provide")
+
+    def _response(self, said: Said) -> None:
+        account = {key: said.args[key] for key in ("outcome", "ran", "response")}
+        if said.id is None:
+            if self._event(said):
+                if self.command()["journal"] is not None:
+                    self.refuse(said, "wrong_state")
+                else:
+                    self.command().update(account, answered_by=HAND)
+                    self.move("hw_response_provide", self._analysis_due())
+            return
+        assert said.journal is not None
+        one = self.commands.get(said.id)
+        if one is None:
+            self.commands[said.id] = new_command({}, 0) | account | {
+                "answered_by": said.journal, "heard": {said.journal}, "late": True, "orphan": True
+            }  # fmt: skip
+            self._kept(said)
+        elif said.id in self.queue or (said.id == self.id and self.state == 1):
+            self._kept(said, "wrong_state")
+        elif said.journal in one["heard"]:
+            if (said.id, said.journal) in self.settled:
+                self.answer(said.id, result=False)
+            else:
+                self._kept(said)
+        elif said.id == self.id and self.state == 2 and said.journal == one["journal"]:
+            one.update(account, answered_by=said.journal)
+            one["heard"].add(said.journal)
+            self.settle(said.id, said.journal)
+            self.move("hw_response_provide", self._analysis_due())
+        elif said.id == self.id and self.state == 2:
+            one["heard"].add(said.journal)
+            self._kept(said, "not_current")
+        else:
+            self._late_result(said, one, account)
+
+    def _late_result(self, said: Said, one: dict[str, Any], account: dict[str, Any]) -> None:
+        """The first answer of a command that ended without one, or a second one from elsewhere."""
+        one["heard"].add(said.journal)
+        ran, holds = account["ran"], said.journal == one["journal"]
+        truer = ran == "yes" and one["ran"] != "yes"
+        if one["answered_by"] is not None and not truer:
+            self._kept(said, "not_current")
+        elif ran == "no" == one["ran"]:
+            one["late"] = True
+            self._kept(said)
+        elif truer or holds or (ran == "maybe" and one["ran"] == "no"):
+            one.update(account, answered_by=said.journal, late=True)
+            self._kept(said)
+        else:
+            self._kept(said, "not_current")
+
+    def _kept(self, said: Said, code: str | None = None) -> None:
+        """A result that moves nothing: refused or stored, it is settled."""
+        assert said.id is not None
+        assert said.journal is not None
+        if code is not None:
+            self.refused.append((code, said.id))
+            self.told.append(Told("error", {"error": code, "id": said.id, "state": self.state}))
+        self.settle(said.id, said.journal)
+        self.late("hw_response_provide", said.id)
+        self.tell_status()
+
+    def _analysis_due(self) -> float | None:
+        return self.now[0] + self.within if self.within else None
+
+    # -- what happens by itself ---------------------------------------------------------------
+
+    def analyse(self, ids: list[str]) -> None:
+        """The analyses that are due."""
+        for id in ids:
+            if id == self.id and self.command()["outcome"] and self.command()["analysis"] is None:
+                self._analysis(Said("analysis", b"", id, None, {"text": LINE}))
+                self.rest()
+
+    def expire(self) -> None:
+        """The present state ends where its deadline has passed."""
+        if self.due is None or self.due > self.now[0]:
+            return
+        if self.state == 1:
+            self.end("expired", "no")
+        if self.state == 2:
+            self.end("lost", "maybe")
+        self.move("expire", self._analysis_due() if self.state == 2 else None)
+        self.rest()
+
+    def read_again(self, ticks: float) -> None:
+        """Deadlines count on from what was left at the last change."""
+        if self.due is not None:
+            self.due += ticks - self.saved
+        if self.taken is not None:
+            self.taken += ticks - self.saved
+        self.saved = ticks
