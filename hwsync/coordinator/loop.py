@@ -137,7 +137,7 @@ class Coordinator:
             known = self.records.get(user)
             if known is not None and (known.epoch, known.seq) == (record.epoch, record.seq):
                 # Its deadline has counted on since it was stored.
-                stored[user] = replace(record, due_at=known.due_at)
+                stored[user] = replace(record, due_at=known.due_at, taken_at=known.taken_at)
             else:
                 changed.append(record)
         self.records = stored

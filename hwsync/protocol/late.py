@@ -47,9 +47,10 @@ Named = Collected | Returned | Analysed | CancelAsked | ResetAsked
 def is_duplicate(event: Named, known: Command) -> bool:
     """Whether the same event was accepted for this command before."""
     if isinstance(event, Collected):
-        if event.journal is not None and event.journal == known.journal:
+        held = event.journal is not None and event.journal == known.journal
+        if held and event.boot is not None and known.boot is not None and event.boot <= known.boot:
             # An earlier boot is a copy that was under way while the grant moved on.
-            return event.boot is not None and known.boot is not None and event.boot <= known.boot
+            return True
         return (event.journal, event.boot) == known.late_collected
     if isinstance(event, Returned):
         return event.journal in known.heard
@@ -242,6 +243,10 @@ def _late_analysis(
             "the first one stays; see hwsync show",
         )
     changed = replace(known, analysis=event.text, late=True)
+    answers = tuple(
+        replace(effect, command=changed) if isinstance(effect, PublishResult) else effect
+        for effect in answers
+    )
     return _kept(record, event, changed, moment, "analysed after its end", answers)
 
 

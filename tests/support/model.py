@@ -140,10 +140,8 @@ class Model(Level):
         own = self.commands.get(said.id or self.id, {})
         journal, boot = said.journal, said.args.get("boot")
         if said.id in self.commands and said.id not in self.queue:
-            held = journal == own["journal"]
-            # A later boot of the grant's own journal is noted again, however often it comes.
-            copy = boot <= own["boot"] if held else (journal, boot) == own["late_collected"]
-            if copy:
+            held = journal == own["journal"] and boot <= own["boot"]
+            if held or (journal, boot) == own["late_collected"]:
                 self.answer(said.id, result=False)
                 return
             if (
@@ -184,11 +182,6 @@ class Model(Level):
             one.update(analysis=text, late=True)
             self.late("server_analysis_provide", said.id or "")
             self.answer(said.id)
-            # The result that answers is compared without what the analysis has changed in it.
-            last = self.told.pop()
-            changed = ("late", "server_analysis") if last.kind == "result" else ()
-            fields = {key: value for key, value in last.fields.items() if key not in changed}
-            self.told.append(Told(last.kind, fields))
         elif self._event(said):
             self.command()["analysis"] = text
             self.move("server_analysis_provide")

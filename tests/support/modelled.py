@@ -70,10 +70,7 @@ class Modelled:
         save = self.lab.store.save
 
         def failing_save(batch: Batch, ticks: float) -> None:
-            record = self.lab.coordinator.records.get(USER)
-            # Reading back sets the moment of a queue's turn anew, which the model does not do.
-            exact = record is None or record.taken_at is None
-            self._raised = self.failures.pop(0) if self.failures and exact else None
+            self._raised = self.failures.pop(0) if self.failures else None
             if self._raised is not False:
                 save(batch, ticks)
             if self._raised is not None:

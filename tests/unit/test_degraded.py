@@ -86,3 +86,20 @@ def test_what_a_broker_sends_again_meanwhile_waits_once(
     deeds = lab.later(SAVE_AGAIN_S)
     assert [deed for deed in deeds if isinstance(deed, Acknowledged)] == [Acknowledged(7)]
     assert lab.record.queue == ("c2",)
+
+
+def test_a_turn_of_the_queue_grows_no_younger_by_a_save_that_failed(tmp_path: Path) -> None:
+    with Lab(tmp_path / "hwsync.db") as lab:
+        lab.hear("request", request("c1"))
+        lab.hear("request", request("c2", queue=True))
+        lab.hear("reset")
+        lab.later(limits.AMBIGUOUS_S)
+        with pytest.MonkeyPatch.context() as patch:
+
+            def full(*_: object) -> None:
+                raise OperationalError("database or disk is full")
+
+            patch.setattr(lab.store, "save", full)
+            lab.hear("cancel", b'{"id":"never"}')
+        lab.later(SAVE_AGAIN_S)
+        assert brief(lab.hear("collected"))[0] == "status 2"
