@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from websockets import Subprotocol
+from websockets.sync.client import connect
 
 from hwsync.address import BrokerUrl
 from hwsync.protocol.limits import MAX_MESSAGE
@@ -286,3 +288,16 @@ def test_a_websocket_carries_a_large_message(
     assert len(message.payload) == large
     assert inbox.empty()
     web.stop()
+
+
+def test_a_websocket_that_ends_after_an_empty_frame_does_not_hold_up_the_broker(
+    start_amqtt: Callable[..., AmqttBroker], watch: Callable[..., Watcher]
+) -> None:
+    port = free_port()
+    broker = start_amqtt(extra=[f"listener {port} 127.0.0.1", "protocol websockets"])
+    url = f"ws://127.0.0.1:{port}"
+    with connect(url, subprotocols=[Subprotocol("mqtt")], open_timeout=5) as websocket:
+        websocket.send(b"")
+    watcher = watch(broker)
+    publish(broker, "hw/pi1/query", "heard")
+    watcher.wait_for(lambda message: message.text == "heard", what="after the websocket's end")
