@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hwsync.cli.common import DATABASE, Settings, command_id, common, default_database, user_name
-from hwsync.coordinator.store import Reader
+from hwsync.coordinator.reader import Reader
 from hwsync.logs import escape
 from hwsync.protocol.jsons import dumps
 

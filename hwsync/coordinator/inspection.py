@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
+from hwsync.coordinator.reader import open_to_read
 from hwsync.protocol.errors import DatabaseError
 
 FAULTS: Final = 3  # lines of quick_check that are looked at; one is enough to worry
@@ -48,12 +49,9 @@ def inspect(path: Path) -> Inspection | None:
         return None
     if not os.access(path, os.R_OK):
         raise PermissionError(errno.EACCES, "not readable for this account", str(path))
-    # Without a log nobody writes; then a reader that may not make one reads it as it is.
-    mode = "mode=ro" if log.exists() else "immutable=1"
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True)) as database:
-            (owner,) = database.execute("PRAGMA application_id").fetchone()
-            (schema,) = database.execute("PRAGMA user_version").fetchone()
+        database, owner, schema = open_to_read(path)
+        with contextlib.closing(database):
             lines = database.execute(f"PRAGMA quick_check({FAULTS})").fetchall()
     except sqlite3.Error as error:
         raise DatabaseError(

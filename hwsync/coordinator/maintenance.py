@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from hwsync.coordinator import chain
 from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
+from hwsync.coordinator.reader import open_to_read
 from hwsync.coordinator.store import Batch, Store, lock
 from hwsync.protocol.errors import Code, DatabaseError, NotFound, Refused
 from hwsync.protocol.jsons import loads
@@ -44,9 +45,7 @@ def opened(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise DatabaseError(f"there is no database {path}", "name it with --db")
     try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
-        (owner,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection, owner, version = open_to_read(path, for_long=True)
     except sqlite3.Error as error:
         raise DatabaseError(f"cannot read the database {path}: {error}", "is it damaged?") from None
     if owner != APPLICATION_ID or not 1 <= version <= SCHEMA:

@@ -1,11 +1,18 @@
-"""Records and commands as rows, and back. The order of the values is that of the columns."""
+"""Records and commands as rows, and back; rows as they are read.
+
+The order of the values is that of the columns.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from sqlite3 import Connection
+from typing import Any, Final
 
+from peewee import Model
+
+from hwsync.coordinator.models import CommandRow
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import (
     Account,
@@ -22,6 +29,28 @@ from hwsync.protocol.record import (
 Row = Mapping[str, Any]
 _NOBODY = Command("", "", Request(""))
 _OPEN = Account(Outcome.OK, Ran.YES)
+
+
+def table(model: type[Model]) -> str:
+    """The name of a model's table."""
+    return str(model._meta.table_name)
+
+
+def select(connection: Connection, sql: str, *values: object) -> Iterator[dict[str, Any]]:
+    """The rows of a query, by the names of their columns; all are read at once."""
+    cursor = connection.execute(sql, values)
+    names = [column[0] for column in cursor.description]
+    for row in cursor.fetchall():
+        yield dict(zip(names, row, strict=True))
+
+
+_SELECT_COMMAND: Final = f'SELECT * FROM "{table(CommandRow)}" WHERE user = ? AND id = ?'
+
+
+def find_command(connection: Connection, user: str, id: str) -> Command | None:
+    """One command, None where there is none."""
+    row = next(select(connection, _SELECT_COMMAND, user, id), None)
+    return None if row is None else command_from(row)
 
 
 def _list(values: Sequence[object]) -> str:

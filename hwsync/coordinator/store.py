@@ -11,15 +11,16 @@ import fcntl
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self, TextIO
+from typing import Any, Final, TextIO
 
 from peewee import Model, PeeweeException, SqliteDatabase
 
 from hwsync.coordinator import chain
-from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA, migrate
+from hwsync.coordinator.migrations import migrate
 from hwsync.coordinator.models import (
     TABLES,
     CommandRow,
@@ -30,13 +31,20 @@ from hwsync.coordinator.models import (
     RefusedMessage,
     Transition,
 )
-from hwsync.coordinator.rows import command_from, command_values, record_from, record_values
+from hwsync.coordinator.rows import (
+    command_from,
+    command_values,
+    find_command,
+    record_from,
+    record_values,
+    select,
+    table,
+)
 from hwsync.protocol import limits
 from hwsync.protocol.effects import Entry
-from hwsync.protocol.errors import DatabaseError, NotFound, Refused
+from hwsync.protocol.errors import DatabaseError, Refused
 from hwsync.protocol.events import Message
-from hwsync.protocol.jsons import loads
-from hwsync.protocol.record import Command, Record, State, result_json
+from hwsync.protocol.record import Command, Record, State
 
 PRAGMAS: Final = {
     "journal_mode": "wal",
@@ -144,36 +152,36 @@ class Store:
         """What is kept here of the file: the end of the log, and how many were refused."""
         self._head = chain.head(self._connection)
         self._refused_counts: dict[str, int] = dict(
-            self._connection.execute(f'SELECT user, total FROM "{_name(RefusedCount)}"')
+            self._connection.execute(f'SELECT user, total FROM "{table(RefusedCount)}"')
         )
 
     def load(self, ticks: float) -> dict[str, Record]:
         """All records, by user; their deadlines count on from ``ticks``."""
         self._look()
         records: dict[str, Record] = {}
-        for row in _rows(self._connection, f'SELECT * FROM "{_name(HwStatus)}"'):
+        for row in select(self._connection, f'SELECT * FROM "{table(HwStatus)}"'):
             current = self.command(row["user"], row["id"]) if row["id"] else None
             records[row["user"]] = record_from(row, current, ticks)
         return records
 
     def command(self, user: str, id: str) -> Command | None:
         """One command, None where there is none."""
-        return _command(self._connection, user, id)
+        return find_command(self._connection, user, id)
 
     def owed(self) -> list[Command]:
         """The commands that have ended and whose replies may not have arrived."""
-        sql = f"""SELECT * FROM "{_name(CommandRow)}" WHERE replies != '[]' AND ran IS NOT NULL"""
-        return [command_from(row) for row in _rows(self._connection, sql)]
+        sql = f"""SELECT * FROM "{table(CommandRow)}" WHERE replies != '[]' AND ran IS NOT NULL"""
+        return [command_from(row) for row in select(self._connection, sql)]
 
     def epoch(self) -> tuple[int, float | None]:
         """The epoch, and when it last rose (Unix seconds)."""
-        meta = dict(self._connection.execute(f'SELECT name, value FROM "{_name(Meta)}"'))
+        meta = dict(self._connection.execute(f'SELECT name, value FROM "{table(Meta)}"'))
         restored = meta.get("restored_at")
         return int(meta.get("epoch", 0)), None if restored is None else float(restored)
 
     def packets(self) -> dict[int, Handled]:
         """What each packet identifier carried last."""
-        rows = _rows(self._connection, f'SELECT * FROM "{_name(Packet)}"')
+        rows = select(self._connection, f'SELECT * FROM "{table(Packet)}"')
         return {row["mid"]: Handled(row["topic"], row["digest"], row["error"]) for row in rows}
 
     def used(self) -> int:
@@ -189,30 +197,34 @@ class Store:
         At most so many commands, with their rows of the log; nothing that is open, shown by a
         record, or owed a reply. How many; raises one of ``FAILURES`` and drops nothing.
         """
-        execute = self._connection.execute
-        execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction() as execute:
             found = execute(_PRUNABLE, (before, most)).fetchall()
             for user, id in found:
                 execute(_PRUNE_COMMAND, (user, id))
                 execute(_PRUNE_LOG, (user, id))
+        return len(found)
+
+    def prune_refused(self, before: float) -> None:
+        """Drop the rows of messages that were refused before a moment; the counters stay."""
+        self._connection.execute(f'DELETE FROM "{table(RefusedMessage)}" WHERE time < ?', (before,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        """What is executed within is stored together or, where it raises, not at all."""
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            yield execute
             execute("COMMIT")
         except BaseException:
             if self._connection.in_transaction:
                 execute("ROLLBACK")
             raise
-        return len(found)
-
-    def prune_refused(self, before: float) -> None:
-        """Drop the rows of messages that were refused before a moment; the counters stay."""
-        self._connection.execute(f'DELETE FROM "{_name(RefusedMessage)}" WHERE time < ?', (before,))
 
     def save(self, batch: Batch, ticks: float) -> None:
         """Save all of a batch in one transaction. Raises one of ``FAILURES`` and saves nothing."""
-        execute = self._connection.execute
         counts, head = dict(self._refused_counts), self._head
-        execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction() as execute:
             for command in batch.commands.values():
                 execute(self._save_command, command_values(command))
             for record in batch.records.values():
@@ -232,140 +244,25 @@ class Store:
                 for name, value in zip(("epoch", "restored_at"), batch.epoch, strict=True):
                     execute(self._save_meta, (name, str(value)))
             if batch.forget_packets:
-                execute(f'DELETE FROM "{_name(Packet)}"')
+                execute(f'DELETE FROM "{table(Packet)}"')
             for mid, handled in batch.packets.items():
                 if handled is None:
-                    execute(f'DELETE FROM "{_name(Packet)}" WHERE mid = ?', (mid,))
+                    execute(f'DELETE FROM "{table(Packet)}" WHERE mid = ?', (mid,))
                 else:
                     execute(self._save_packet, (mid, handled.topic, handled.digest, handled.error))
-            execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                execute("ROLLBACK")
-            raise
         self._refused_counts, self._head = counts, head
 
 
-class Reader:
-    """The database read by another process, at any time. Raises ``DatabaseError``, ``NotFound``."""
-
-    def __init__(self, path: Path) -> None:
-        path = path.resolve()
-        if not path.exists():
-            raise DatabaseError(
-                f"there is no database {path}",
-                "history and show read it on the coordinator's machine; name it with --db",
-            )
-        # Without a -wal file nobody writes; then a reader that may not make one reads as it is.
-        mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
-        try:
-            self._connection = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True)
-            (owner,) = self._connection.execute("PRAGMA application_id").fetchone()
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        except sqlite3.Error as error:
-            raise _unreadable(path, error) from None
-        self._path = path
-        if owner != APPLICATION_ID or version != SCHEMA:
-            self.close()
-            raise DatabaseError(
-                f"{path} is no database of this hwsync (schema {version}, expected {SCHEMA})",
-                "start the coordinator once to bring an older one up to date",
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-    def history(self, user: str) -> Iterator[dict[str, Any]]:
-        """Transitions and refused messages of a user, in order of time. Raises ``NotFound``."""
-        try:
-            rows = [*self._read(Transition, user), *self._read(RefusedMessage, user)]
-            total = self._connection.execute(
-                f'SELECT total FROM "{_name(RefusedCount)}" WHERE user = ?', (user,)
-            ).fetchone()
-        except sqlite3.Error as error:
-            raise _unreadable(self._path, error) from None
-        if not rows:
-            raise NotFound(f"nothing is recorded of {user}", "hwsync status lists the users")
-        rows.sort(key=lambda row: row["time"])
-        yield from rows
-        if total and total[0] > limits.REFUSED_ROWS:
-            yield {"user": user, "refused": total[0], "kept": limits.REFUSED_ROWS}
-
-    def show(self, user: str, id: str) -> dict[str, Any]:
-        """Everything of one command, with its rows of the log. Raises ``NotFound``."""
-        try:
-            command = _command(self._connection, user, id)
-            row = _one(
-                self._connection,
-                f'SELECT state, id, queue FROM "{_name(HwStatus)}" WHERE user = ?',
-                user,
-            )
-            rows = [*self._read(Transition, user), *self._read(RefusedMessage, user)]
-        except sqlite3.Error as error:
-            raise _unreadable(self._path, error) from None
-        if command is None:
-            raise NotFound(f"{user} has no command {id}", f"hwsync history {user} lists them")
-        state = State(row["state"]) if row and row["id"] == id else State.REST
-        queue: list[str] = loads(row["queue"]) if row else []
-        shown = result_json(command, state, queue.index(id) + 1 if id in queue else 0)
-        shown["history"] = [entry for entry in rows if entry["id"] == id]
-        return shown
-
-    def _read(self, model: type[Model], user: str) -> Iterator[dict[str, Any]]:
-        sql = f'SELECT * FROM "{_name(model)}" WHERE user = ? ORDER BY row'
-        for row in _rows(self._connection, sql, user):
-            payload = row.pop("payload")
-            for name in ("hash", "payload_sha256"):
-                row.pop(name, None)
-            yield {**row, "payload": bytes(payload).decode(errors="replace")}
-
-
-def _unreadable(path: Path, error: sqlite3.Error) -> DatabaseError:
-    return DatabaseError(
-        f"cannot read the database {path}: {error}",
-        "is it damaged, or not readable for this account?",
-    )
-
-
-def _name(model: type[Model]) -> str:
-    return str(model._meta.table_name)
-
-
-def _rows(connection: sqlite3.Connection, sql: str, *values: object) -> Iterator[dict[str, Any]]:
-    cursor = connection.execute(sql, values)
-    names = [column[0] for column in cursor.description]
-    for row in cursor.fetchall():
-        yield dict(zip(names, row, strict=True))
-
-
-def _one(connection: sqlite3.Connection, sql: str, *values: object) -> Mapping[str, Any] | None:
-    return next(_rows(connection, sql, *values), None)
-
-
 _PRUNABLE: Final = f"""
-    SELECT c.user, c.id FROM "{_name(CommandRow)}" c
+    SELECT c.user, c.id FROM "{table(CommandRow)}" c
     WHERE c.pruned = 0 AND c.ran IS NOT NULL AND c.replies = '[]' AND c.issued < ?
-    AND NOT EXISTS (SELECT 1 FROM "{_name(HwStatus)}" s WHERE s.user = c.user AND s.id = c.id)
+    AND NOT EXISTS (SELECT 1 FROM "{table(HwStatus)}" s WHERE s.user = c.user AND s.id = c.id)
     ORDER BY c.issued LIMIT ?"""
 _PRUNE_COMMAND: Final = f"""
-    UPDATE "{_name(CommandRow)}" SET program = '', stdin = '', args = '[]', response = '',
+    UPDATE "{table(CommandRow)}" SET program = '', stdin = '', args = '[]', response = '',
     stderr = '', truncated = 1, pruned = 1 WHERE user = ? AND id = ?"""
 _PRUNE_LOG: Final = f"""
-    UPDATE "{_name(Transition)}" SET payload = x'', pruned = 1 WHERE user = ? AND id = ?"""
-
-_SELECT_COMMAND: Final = f'SELECT * FROM "{_name(CommandRow)}" WHERE user = ? AND id = ?'
-
-
-def _command(connection: sqlite3.Connection, user: str, id: str) -> Command | None:
-    row = _one(connection, _SELECT_COMMAND, user, id)
-    return None if row is None else command_from(row)
+    UPDATE "{table(Transition)}" SET payload = x'', pruned = 1 WHERE user = ? AND id = ?"""
 
 
 def _transition_values(record: Record, entry: Entry, message: Message | None) -> tuple[Any, ...]:

@@ -13,7 +13,8 @@ import pytest
 
 from hwsync.coordinator import maintenance
 from hwsync.coordinator.maintenance import KEPT, Schedule, back_up, check, forget, restore
-from hwsync.coordinator.store import Reader, Store
+from hwsync.coordinator.reader import Reader
+from hwsync.coordinator.store import Store
 from hwsync.protocol.errors import DatabaseError, NotFound, Refused
 from hwsync.protocol.record import State
 from tests.support.coordinator import Lab, brief, request, result, sent

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hwsync.coordinator.store import Reader, Store
+from hwsync.coordinator.reader import Reader
+from hwsync.coordinator.store import Store
 from hwsync.protocol import limits
 from hwsync.protocol.errors import DatabaseError, NotFound
 from tests.support.coordinator import COLLECTED, Lab, request, result

@@ -9,8 +9,8 @@ from sqlite3 import OperationalError
 import pytest
 
 from hwsync.coordinator.maintenance import check
+from hwsync.coordinator.reader import Reader
 from hwsync.coordinator.retention import DAY_S, LOOK_S, STEP, Retention
-from hwsync.coordinator.store import Reader
 from tests.support.coordinator import Lab, request, result, sent
 
 

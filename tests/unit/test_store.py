@@ -11,7 +11,8 @@ import pytest
 
 from hwsync.coordinator.migrations import SCHEMA
 from hwsync.coordinator.models import HwStatus
-from hwsync.coordinator.store import Reader, Store
+from hwsync.coordinator.reader import Reader
+from hwsync.coordinator.store import Store
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.record import State
 from tests.support.coordinator import Lab, brief, request, result

@@ -1,0 +1,117 @@
+"""The database read beside the coordinator, or without one. Nothing here writes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from peewee import Model
+
+from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
+from hwsync.coordinator.models import HwStatus, RefusedCount, RefusedMessage, Transition
+from hwsync.coordinator.rows import find_command, select, table
+from hwsync.protocol import limits
+from hwsync.protocol.errors import DatabaseError, NotFound
+from hwsync.protocol.jsons import loads
+from hwsync.protocol.record import State, result_json
+
+
+def open_to_read(path: Path, *, for_long: bool = False) -> tuple[sqlite3.Connection, int, int]:
+    """(connection, application id, schema) of the file at an absolute path.
+
+    Without a -wal file nobody writes: a reader that may not make one reads the file as it is,
+    unless it reads ``for_long`` and a writer may come meanwhile. Raises ``sqlite3.Error``.
+    """
+    used = for_long or path.with_name(path.name + "-wal").exists()
+    mode = "mode=ro" if used else "immutable=1"
+    connection = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True)
+    try:
+        (owner,) = connection.execute("PRAGMA application_id").fetchone()
+        (schema,) = connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection, owner, schema
+
+
+class Reader:
+    """The database read by another process, at any time. Raises ``DatabaseError``, ``NotFound``."""
+
+    def __init__(self, path: Path) -> None:
+        path = path.resolve()
+        if not path.exists():
+            raise DatabaseError(
+                f"there is no database {path}",
+                "history and show read it on the coordinator's machine; name it with --db",
+            )
+        try:
+            self._connection, owner, version = open_to_read(path)
+        except sqlite3.Error as error:
+            raise _unreadable(path, error) from None
+        self._path = path
+        if owner != APPLICATION_ID or version != SCHEMA:
+            self.close()
+            raise DatabaseError(
+                f"{path} is no database of this hwsync (schema {version}, expected {SCHEMA})",
+                "start the coordinator once to bring an older one up to date",
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def history(self, user: str) -> Iterator[dict[str, Any]]:
+        """Transitions and refused messages of a user, in order of time. Raises ``NotFound``."""
+        try:
+            rows = [*self._read(Transition, user), *self._read(RefusedMessage, user)]
+            total = self._connection.execute(
+                f'SELECT total FROM "{table(RefusedCount)}" WHERE user = ?', (user,)
+            ).fetchone()
+        except sqlite3.Error as error:
+            raise _unreadable(self._path, error) from None
+        if not rows:
+            raise NotFound(f"nothing is recorded of {user}", "hwsync status lists the users")
+        rows.sort(key=lambda row: row["time"])
+        yield from rows
+        if total and total[0] > limits.REFUSED_ROWS:
+            yield {"user": user, "refused": total[0], "kept": limits.REFUSED_ROWS}
+
+    def show(self, user: str, id: str) -> dict[str, Any]:
+        """Everything of one command, with its rows of the log. Raises ``NotFound``."""
+        try:
+            command = find_command(self._connection, user, id)
+            sql = f'SELECT state, id, queue FROM "{table(HwStatus)}" WHERE user = ?'
+            row = next(select(self._connection, sql, user), None)
+            rows = [*self._read(Transition, user), *self._read(RefusedMessage, user)]
+        except sqlite3.Error as error:
+            raise _unreadable(self._path, error) from None
+        if command is None:
+            raise NotFound(f"{user} has no command {id}", f"hwsync history {user} lists them")
+        state = State(row["state"]) if row and row["id"] == id else State.REST
+        queue: list[str] = loads(row["queue"]) if row else []
+        shown = result_json(command, state, queue.index(id) + 1 if id in queue else 0)
+        shown["history"] = [entry for entry in rows if entry["id"] == id]
+        return shown
+
+    def _read(self, model: type[Model], user: str) -> Iterator[dict[str, Any]]:
+        sql = f'SELECT * FROM "{table(model)}" WHERE user = ? ORDER BY row'
+        for row in select(self._connection, sql, user):
+            payload = row.pop("payload")
+            for name in ("hash", "payload_sha256"):
+                row.pop(name, None)
+            yield {**row, "payload": bytes(payload).decode(errors="replace")}
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> DatabaseError:
+    return DatabaseError(
+        f"cannot read the database {path}: {error}",
+        "is it damaged, or not readable for this account?",
+    )
