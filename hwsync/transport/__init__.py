@@ -91,8 +91,7 @@ class Transport:
     @property
     def connected(self) -> bool:
         """Whether a publish would be sent now."""
-        link = self._link
-        return link is not None and not link.ended.is_set()
+        return self.connection != 0
 
     @property
     def alive(self) -> bool:
@@ -156,7 +155,6 @@ class Transport:
         try:
             return link.publish(topic, payload, qos, retain, correlation)
         except (ValueError, UnicodeError) as error:
-            link._done()
             raise HwsyncError(f"cannot publish on {topic[:80]!r}: {error}") from None
 
     def acknowledge(self, delivery: Delivery) -> None:

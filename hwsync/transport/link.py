@@ -164,7 +164,11 @@ class Link:
                 return False
             with self._idle:
                 self._under_way += 1
-            info = self.client.publish(topic, payload, qos, retain, properties)
+            try:
+                info = self.client.publish(topic, payload, qos, retain, properties)
+            except BaseException:
+                self._done()
+                raise
         if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
             return True
         self._done()
