@@ -19,7 +19,7 @@ from hwsync.coordinator.inspection import Inspection
 from hwsync.protocol.limits import OFFLINE_AFTER_S
 from hwsync.protocol.record import State
 
-OLDEST_YEAR: Final = 2024  # hwsync is younger: a clock that says less was never set
+CLOCK_SET: Final = 1_704_067_200.0  # 2024-01-01: hwsync is younger, so a clock before was never set
 CLOCKS_S: Final = 2.0  # two clocks may differ so much
 LOW: Final = 500 * 10**6  # bytes of free space that deserve a warning
 FULL: Final = 50 * 10**6  # bytes below which saving will fail soon
@@ -136,7 +136,7 @@ def health(fields: Json, now: float) -> Iterator[Finding]:
 def clock(now: float, ahead: float | None) -> Finding:
     """This machine's clock; ``ahead``: of the coordinator's, None where there is none."""
     shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
-    if time.gmtime(now).tm_year < OLDEST_YEAR:
+    if now < CLOCK_SET:
         return error("clock", f"it was never set: {shown}", SET_CLOCK)
     if ahead is None:
         return ok("clock", f"{shown}; no coordinator to compare it with")

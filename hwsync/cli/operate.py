@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from hwsync.cli.checks import CLOCK_SET
 from hwsync.cli.common import Settings, command_id, common, read_text, user_name
 from hwsync.client import QUIET_S, Json, Operator
 from hwsync.logs import escape
@@ -18,7 +19,6 @@ from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire import encode_analysis, encode_id, encode_reset
 
-CLOCK_SET: Final = 1_704_067_200.0  # 2024-01-01: before that a clock was never set
 LISTEN_S: Final = 2.0  # at most, for the retained statuses of everybody
 SHOWN: Final = (
     *("id", "command", "hw_command", "hw_response", "stderr", "outcome", "ran", "reason"),

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hwsync.coordinator.plan import error_json
+from hwsync.coordinator.plan import error_json, message_of
 from hwsync.protocol import limits
 from hwsync.protocol.effects import PublishError
 from hwsync.protocol.errors import Code, Refused
-from hwsync.protocol.events import Message
 from hwsync.protocol.messages import named
 from hwsync.protocol.record import Record, State
 from hwsync.protocol.topics import Kind, Topics
@@ -46,7 +45,7 @@ class Degraded:
             if not limits.is_user(user) or (last is not None and now - last < limits.DEGRADED_S):
                 continue
             self._told_at[user] = now
-            message = Message(one.topic, one.payload)
+            message = message_of(one)
             refusal = Refused(
                 Code.DEGRADED,
                 f"it cannot be stored now: {error}",

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from hwsync.coordinator.deadlines import Agenda, ConnectedClock
 from hwsync.coordinator.degraded import Degraded
 from hwsync.coordinator.health import Tally
-from hwsync.coordinator.plan import Plan, Saved
+from hwsync.coordinator.plan import Plan, Saved, message_of
 from hwsync.coordinator.resends import Resends
 from hwsync.coordinator.store import FAILURES, Store
 from hwsync.protocol import limits, replies
@@ -31,14 +31,12 @@ from hwsync.protocol.effects import (
     PublishStatus,
 )
 from hwsync.protocol.errors import HwsyncError
-from hwsync.protocol.events import Message
 from hwsync.protocol.machine import Rules, due
 from hwsync.protocol.messages import is_query, named
 from hwsync.protocol.record import (
     Command,
     Moment,
     Record,
-    Reply,
     State,
     encode_envelope,
     encode_result,
@@ -233,7 +231,7 @@ class Coordinator:
         plan, others = self._empty_plan(self._clock.monotonic()), list[Delivery]()
         waiting = set[str]()  # the users of whom something waits
         for one in self._waiting:
-            message = Message(one.topic, one.payload, one.retain, one.dup, one.mid)
+            message = message_of(one)
             user, _ = self.topics.split(one.topic)
             free = user not in waiting or named(message, self.topics) is None
             if is_query(message, self.topics) and free and plan.try_to_hear(message):
@@ -258,12 +256,10 @@ class Coordinator:
         return Plan(saved, Moment(self._clock.wall(), ticks))
 
     def _plan(self, now: float) -> Plan:
-        ticks = self._ticking.ticks(now)
         plan = self._empty_plan(now)
         plan.batch.forget_packets = self._forget_packets
         for one in self._waiting:
-            reply = Reply(one.reply_topic, one.correlation) if one.reply_topic else None
-            plan.hear(Message(one.topic, one.payload, one.retain, one.dup, one.mid, reply))
+            plan.hear(message_of(one))
         self._rise(plan)
         connection = self._publisher.connection
         if self._replied and self._publisher.settled and connection == self._publisher.connection:
@@ -274,7 +270,7 @@ class Coordinator:
             plan.analyse(user, id)
         nearest = self._deadlines.nearest()
         if nearest is not None and self._ticking.wait(now, nearest) == 0.0:
-            for user in self._deadlines.passed(ticks):
+            for user in self._deadlines.passed(plan.moment.ticks):
                 plan.deadline(user)
         return plan
 

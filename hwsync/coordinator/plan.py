@@ -38,6 +38,7 @@ from hwsync.protocol.messages import read
 from hwsync.protocol.record import Command, Moment, Record, Reply, State
 from hwsync.protocol.replies import check
 from hwsync.protocol.topics import Kind, Topics
+from hwsync.transport import Delivery
 
 log = logging.getLogger("hwsync.coordinator")
 
@@ -292,6 +293,14 @@ class Plan:
             return record.current
         changed = self.batch.commands.get((record.user, id))
         return changed or self.saved.store.command(record.user, id)
+
+
+def message_of(delivery: Delivery) -> Message:
+    """What the core needs of a message that came."""
+    reply = Reply(delivery.reply_topic, delivery.correlation) if delivery.reply_topic else None
+    return Message(
+        delivery.topic, delivery.payload, delivery.retain, delivery.dup, delivery.mid, reply
+    )
 
 
 def error_json(effect: PublishError, message: Message | None) -> bytes:
