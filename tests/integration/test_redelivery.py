@@ -39,20 +39,6 @@ BY_HAND = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def lab(
-    mosquitto: MosquittoBroker,
-    start_proxy: Callable[..., Proxy],
-    watch: Callable[..., Watcher],
-    start: Callable[..., Process],
-    tmp_path: Path,
-) -> FaultyLab:
-    proxies = start_proxy(mosquitto), start_proxy(mosquitto)
-    one = FaultyLab(mosquitto, *proxies, watch(mosquitto), start, tmp_path)
-    one.coordinator()
-    return one
-
-
 @contextmanager
 def no_commit(lab: FaultyLab) -> Iterator[None]:
     """Another process has the database: for five seconds a commit waits."""

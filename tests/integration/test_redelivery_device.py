@@ -8,32 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.brokers import MosquittoBroker
 from tests.support.faults import FaultyLab, said
-from tests.support.mqtt import Watcher
-from tests.support.processes import Process
 from tests.support.proxy import ALWAYS, PUBACK, PUBLISH, TO_BROKER, TO_CLIENT, Packet, Proxy, Rule
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def lab(
-    mosquitto: MosquittoBroker,
-    start_proxy: Callable[..., Proxy],
-    watch: Callable[..., Watcher],
-    start: Callable[..., Process],
-    tmp_path: Path,
-) -> FaultyLab:
-    proxies = start_proxy(mosquitto), start_proxy(mosquitto)
-    one = FaultyLab(mosquitto, *proxies, watch(mosquitto), start, tmp_path)
-    one.coordinator()
-    one.device()
-    one.open_gate()
-    return one
+def lab(lab: FaultyLab) -> FaultyLab:
+    """With a device, whose programs do not wait."""
+    lab.device()
+    lab.open_gate()
+    return lab
 
 
 def run(lab: FaultyLab, id: str) -> None:
@@ -52,90 +41,34 @@ def is_grant(packet: Packet) -> bool:
     return status.get("state") == 2 and status.get("journal") is not None
 
 
-def no_acknowledgement(board: Proxy) -> Rule:
-    return board.drop(PUBACK, TO_CLIENT, times=ALWAYS)
+COLLECTED, RESULT = "hw/pi1/collected", "hw/pi1/response"
+ENVELOPE: dict[str, Any] = {"topic": "hw/pi1/command"}
+GRANT: dict[str, Any] = {"topic": "hw/pi1/status", "where": is_grant}
+
+FAULTS: dict[str, Callable[[Proxy], Rule]] = {
+    "no acknowledgement": lambda board: board.drop(PUBACK, TO_CLIENT, times=ALWAYS),
+    "two acknowledgements": lambda board: board.repeat(PUBACK, TO_CLIENT, times=ALWAYS),
+    "no acknowledgement of the envelope": lambda board: board.drop(PUBACK, TO_BROKER, times=1),
+    "cut before the envelope": lambda board: board.cut_before(PUBLISH, TO_CLIENT, **ENVELOPE),
+    "cut after the envelope": lambda board: board.cut_after(PUBLISH, TO_CLIENT, **ENVELOPE),
+    "cut before collected": lambda board: board.cut_before(PUBLISH, TO_BROKER, topic=COLLECTED),
+    "cut after collected": lambda board: board.cut_after(PUBLISH, TO_BROKER, topic=COLLECTED),
+    "two of collected": lambda board: board.repeat(PUBLISH, TO_BROKER, topic=COLLECTED),
+    "cut before the grant": lambda board: board.cut_before(PUBLISH, TO_CLIENT, **GRANT),
+    "cut after the grant": lambda board: board.cut_after(PUBLISH, TO_CLIENT, **GRANT),
+    "no grant": lambda board: board.drop(PUBLISH, TO_CLIENT, **GRANT),
+    "cut before the result": lambda board: board.cut_before(PUBLISH, TO_BROKER, topic=RESULT),
+    "cut after the result": lambda board: board.cut_after(PUBLISH, TO_BROKER, topic=RESULT),
+    "no result": lambda board: board.drop(PUBLISH, TO_BROKER, topic=RESULT),
+    "two of the result": lambda board: board.repeat(PUBLISH, TO_BROKER, topic=RESULT),
+}
 
 
-def two_acknowledgements(board: Proxy) -> Rule:
-    return board.repeat(PUBACK, TO_CLIENT, times=ALWAYS)
-
-
-def no_acknowledgement_of_the_envelope(board: Proxy) -> Rule:
-    return board.drop(PUBACK, TO_BROKER, times=1)
-
-
-def cut_before_the_envelope(board: Proxy) -> Rule:
-    return board.cut_before(PUBLISH, TO_CLIENT, topic="hw/pi1/command")
-
-
-def cut_after_the_envelope(board: Proxy) -> Rule:
-    return board.cut_after(PUBLISH, TO_CLIENT, topic="hw/pi1/command")
-
-
-def cut_before_collected(board: Proxy) -> Rule:
-    return board.cut_before(PUBLISH, TO_BROKER, topic="hw/pi1/collected")
-
-
-def cut_after_collected(board: Proxy) -> Rule:
-    return board.cut_after(PUBLISH, TO_BROKER, topic="hw/pi1/collected")
-
-
-def two_of_collected(board: Proxy) -> Rule:
-    return board.repeat(PUBLISH, TO_BROKER, topic="hw/pi1/collected")
-
-
-def cut_before_the_grant(board: Proxy) -> Rule:
-    return board.cut_before(PUBLISH, TO_CLIENT, topic="hw/pi1/status", where=is_grant)
-
-
-def cut_after_the_grant(board: Proxy) -> Rule:
-    return board.cut_after(PUBLISH, TO_CLIENT, topic="hw/pi1/status", where=is_grant)
-
-
-def no_grant(board: Proxy) -> Rule:
-    return board.drop(PUBLISH, TO_CLIENT, topic="hw/pi1/status", where=is_grant)
-
-
-def cut_before_the_result(board: Proxy) -> Rule:
-    return board.cut_before(PUBLISH, TO_BROKER, topic="hw/pi1/response")
-
-
-def cut_after_the_result(board: Proxy) -> Rule:
-    return board.cut_after(PUBLISH, TO_BROKER, topic="hw/pi1/response")
-
-
-def no_result(board: Proxy) -> Rule:
-    return board.drop(PUBLISH, TO_BROKER, topic="hw/pi1/response")
-
-
-def two_of_the_result(board: Proxy) -> Rule:
-    return board.repeat(PUBLISH, TO_BROKER, topic="hw/pi1/response")
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        no_acknowledgement,
-        two_acknowledgements,
-        no_acknowledgement_of_the_envelope,
-        cut_before_the_envelope,
-        cut_after_the_envelope,
-        cut_before_collected,
-        cut_after_collected,
-        two_of_collected,
-        cut_before_the_grant,
-        cut_after_the_grant,
-        no_grant,
-        cut_before_the_result,
-        cut_after_the_result,
-        no_result,
-        two_of_the_result,
-    ],
-)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_a_device_loses_it_runs_once_and_the_record_is_true(
-    lab: FaultyLab, fault: Callable[[Proxy], Rule]
+    lab: FaultyLab, fault: str
 ) -> None:
-    rule = fault(lab.board)
+    rule = FAULTS[fault](lab.board)
     run(lab, "c1")
     rule.wait()
     # Nothing of it is left over: the next command is an ordinary one.

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from hwsync.protocol import limits
 from hwsync.protocol.record import Command, State
 from hwsync.protocol.wire import encode_heartbeat
 from tests.support.coordinator import Deed, Lab, brief, request, result, sent
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path / "hwsync.db") as opened:
-        yield opened
 
 
 def seen(epoch: int, seq: int) -> bytes:

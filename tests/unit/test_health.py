@@ -60,12 +60,6 @@ class Watched:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path / "hwsync.db") as opened:
-        yield opened
-
-
-@pytest.fixture
 def watched(lab: Lab) -> Watched:
     one = Watched(lab)
     assert len(one.round(*UP)) == 1

@@ -5,7 +5,6 @@ Saving, redelivery, deadlines and repetitions have files of their own (test_loop
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,13 +29,6 @@ from tests.support.coordinator import (
     result,
     sent,
 )
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path / "hwsync.db") as opened:
-        yield opened
-
 
 # The order within a step
 

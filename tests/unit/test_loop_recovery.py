@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from sqlite3 import OperationalError
 
 import pytest
@@ -14,13 +13,6 @@ import pytest
 from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.protocol.record import State
 from tests.support.coordinator import Lab, brief, heartbeat, request, result, sent
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path / "hwsync.db") as opened:
-        yield opened
-
 
 Failing = Callable[..., None]
 

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.support.coordinator import PERSONS, Deed, Lab, Sent, brief, request, sent
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path / "hwsync.db") as opened:
-        yield opened
 
 
 def reconnect(lab: Lab) -> list[Deed]:

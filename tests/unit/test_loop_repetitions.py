@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,6 @@ from tests.support.coordinator import COLLECTED, Lab, brief, heartbeat, request
 
 WITHOUT_LIMIT = request(expires=0)
 PAUSES = [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path / "hwsync.db") as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from hwsync.protocol import limits
 from hwsync.protocol.record import Outcome, Ran, State
 from tests.support.coordinator import Lab, brief, request, result, sent
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path / "hwsync.db") as opened:
-        yield opened
 
 
 def log(lab: Lab) -> tuple[object, ...]:

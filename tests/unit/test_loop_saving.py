@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from peewee import OperationalError
@@ -27,12 +26,6 @@ from tests.support.coordinator import (
 )
 
 FULL = sqlite3.OperationalError("database or disk is full")
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path / "hwsync.db") as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,12 +13,6 @@ from hwsync.coordinator.store import Store
 from hwsync.protocol import limits
 from hwsync.protocol.errors import DatabaseError, NotFound
 from tests.support.coordinator import COLLECTED, Lab, request, result
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path / "hwsync.db") as opened:
-        yield opened
 
 
 def test_history_mixes_changes_and_refused_messages_in_order_of_time(lab: Lab) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,12 +12,6 @@ from hwsync.transport import Delivery
 from tests.support.coordinator import Deed, Lab, Sent, request, result, sent
 
 ME, DATA = "replies/me", b"\x00\xff"
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path / "hwsync.db") as opened:
-        yield opened
 
 
 def asking(lab: Lab, payload: bytes, topic: str = ME, kind: str = "request") -> Delivery:

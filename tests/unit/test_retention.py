@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from sqlite3 import OperationalError
 
 import pytest
@@ -12,12 +10,6 @@ from hwsync.coordinator.maintenance import check
 from hwsync.coordinator.reader import Reader
 from hwsync.coordinator.retention import DAY_S, LOOK_S, STEP, Retention
 from tests.support.coordinator import Lab, request, result, sent
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path / "hwsync.db") as opened:
-        yield opened
 
 
 def cycle(lab: Lab, id: str, text: str = "x" * 5_000) -> None:
