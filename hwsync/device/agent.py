@@ -64,10 +64,12 @@ class _Backoff:
     def __init__(self, outside: Outside) -> None:
         self._outside = outside
         self.at: float | None = None
+        self.began = 0.0
         self._attempt = 0
 
     def begin(self) -> None:
         self._attempt = 0
+        self.began = self._outside.monotonic()
         self.again()
 
     def again(self) -> None:
@@ -210,6 +212,8 @@ class Agent:
             self._heard_while_running(self._running, status)
         elif self._waiting and status.order >= self._waiting.order:
             self._heard_while_waiting(self._waiting, status)
+        elif self._waiting:
+            self._heard_of_less(self._waiting, status)
 
     def _settle(self, id: str) -> None:
         try:
@@ -249,6 +253,13 @@ class Agent:
             timeout = min(envelope.timeout, self._max_timeout or envelope.timeout)
             job = Job(envelope.program, envelope.stdin, envelope.args, timeout)
             self._outside.start_run(job, entry.id)
+
+    def _heard_of_less(self, entry: Entry, status: Status) -> None:
+        """The record has not come as far as the envelope says, and ``collected`` is answered so."""
+        asked = self._collect.at is not None
+        if asked and self._outside.monotonic() - self._collect.began >= limits.UNKNOWN_S:
+            reason = "the coordinator does not know it; it did not start"
+            self._close(entry, Account(Outcome.REJECTED, Ran.NO, reason), status.order)
 
     def _close(self, entry: Entry, account: Account, order: tuple[int, int]) -> None:
         self._journal.closed(entry.id, account, order, self._outside.wall())

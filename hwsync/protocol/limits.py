@@ -51,6 +51,8 @@ OFFLINE_AFTER_S: Final = 3 * HEARTBEAT_S  # whatever the will said
 REPEAT_FIRST_S: Final = 1.0  # every repetition: doubling from here,
 REPEAT_MAX_S: Final = 30.0  # to here, with jitter
 
+UNKNOWN_S: Final = 10.0  # of answers that know less than the envelope, until a device gives it up
+
 DEGRADED_S: Final = 60.0  # between two errors of that code to one user
 
 REFUSED_ROWS: Final = 1_000  # a user; then a counter

@@ -203,3 +203,17 @@ def test_two_devices_of_one_name_never_both_run(lab: Watched) -> None:
 
     wait_until(told, 60, "a warning that names the client id, or not_current")
     assert len(witness.read_text().split()) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broker", ["mosquitto"], indirect=True)
+def test_a_forged_envelope_does_not_keep_a_device_busy_for_ever(lab: Watched) -> None:
+    lab.coordinator()
+    lab.device()
+    wait_until(lambda: lab.watcher.messages("hw/pi1/heartbeat"), what="the device's heartbeat")
+    forged = {"v": 1, "id": "c1", "user": "pi1", "epoch": 0, "seq": 5_000, "program": "print(1)",
+              "timeout": 1, "stdin": "", "args": []}  # fmt: skip
+    lab.pub("command", json.dumps(forged))
+    lab.watcher.wait_for(lambda _: True, topic="hw/pi1/collected", what="the device takes it")
+    lab.pub("request", "print(6*7)")
+    assert lab.watcher.wait_for_state("pi1", 3, 60)["hw_response"] == "42\n"

@@ -14,6 +14,7 @@ import pytest
 from hwsync import __version__
 from hwsync.device.journal import Stage
 from hwsync.protocol.errors import JournalError
+from hwsync.protocol.limits import UNKNOWN_S
 from hwsync.runner import Job
 from tests.support.board import CANCELLED, END, GROUP, NEVER_BEGAN, Board
 
@@ -182,6 +183,40 @@ def test_any_other_status_ends_the_wait_as_rejected_and_nothing_has_run(
     assert board.pauses("collected", 100.0) == []
     board.status(3, 2)
     assert board.ran() == []
+
+
+def test_an_envelope_that_the_coordinator_does_not_know_is_given_up_after_a_while(
+    board: Board,
+) -> None:
+    board.envelope(seq=5_000)
+    board.status(1, 0, "")
+    board.pass_time(UNKNOWN_S - 0.1)
+    board.status(2, 0, "")
+    assert board.agent.busy == "a"
+    board.pass_time(0.1)
+    board.status(2, 0, "")
+    assert board.told() == [("a", "rejected", "no")]
+    assert board.stage() is Stage.CLOSED
+    # It is free for what the coordinator does know.
+    board.run("b", 4)
+    assert board.ran() == ["b"]
+
+
+def test_a_wait_without_any_answer_is_not_given_up(board: Board) -> None:
+    board.envelope(seq=5_000)
+    board.pass_time(1_000.0)
+    assert (board.agent.busy, board.told()) == ("a", [])
+
+
+def test_what_was_given_up_is_opened_by_an_envelope_that_the_record_has_come_to(
+    board: Board,
+) -> None:
+    board.envelope(seq=5_000, program="forged")
+    board.pass_time(UNKNOWN_S)
+    board.status(2, 0, "")
+    board.envelope(seq=3)
+    board.status(4, 2)
+    assert [job.program for _, job in board.world.jobs] == ["print(6*7)"]
 
 
 def test_a_stale_status_starts_nothing_and_closes_nothing(board: Board) -> None:
