@@ -10,9 +10,9 @@ import queue
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from hwsync.address import BrokerUrl
 from hwsync.protocol import limits
@@ -41,6 +41,8 @@ CONNECT_S: Final = 10.0  # for the connection and its subscriptions
 QUIET_S: Final = 0.3  # retained messages come at once: after such a pause there are no more
 
 Json = dict[str, Any]
+T = TypeVar("T")
+Talk = Generator[float, Signal | None, T]
 
 _CODES: Final = {str(code): code for code in Code}
 _KEYS: Final[defaultdict[Kind, frozenset[str]]] = defaultdict(
@@ -59,8 +61,167 @@ def fresh_id() -> str:
     return f"cli-{secrets.token_hex(8)}"
 
 
-class Operator:
-    """A connection of one operator, for one user's topics (``+``: everybody's).
+class Conversation:
+    """What an operator says and waits for, without the waiting itself.
+
+    Each method that waits is a generator: it yields the seconds for which it would wait, and is
+    sent the ``Signal`` that came, or None once they have passed. What it is worth is what it
+    returns. ``send`` publishes and ``acknowledge`` acknowledges on the operator's connection.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        user: str,
+        send: Callable[[str, bytes], object],
+        acknowledge: Callable[[Delivery], object],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        lab: str = "",
+    ) -> None:
+        self.topics, self.user = topics, user
+        self._send, self._acknowledge = send, acknowledge
+        self._monotonic = monotonic
+        self._lab = lab or f"the root {topics.root}"  # for errors
+        self._degraded = ""  # what the coordinator said of its disk
+
+    def publish(self, kind: Kind, payload: bytes) -> None:
+        """Send one message; it is repeated by whoever waits for its answer."""
+        self._send(self.topics.of(self.user, kind), payload)
+
+    def hearing(self, limit: float) -> Talk[tuple[str, Kind, Json] | None]:
+        """(user, kind, JSON) of what comes next; None: nothing until ``limit`` (monotonic).
+
+        The JSON is an empty object for a cleared message. What lacks a key of the protocol is no
+        coordinator's, and is passed over.
+        """
+        while True:
+            signal = yield max(limit - self._monotonic(), 0.0)
+            if signal is None:
+                return None
+            if isinstance(signal, Delivery):
+                self._acknowledge(signal)
+                user, kind = self.topics.split(signal.topic)
+                fields = read_object(signal.payload) or {}
+                if kind is not None and (not signal.payload or _KEYS[kind] <= fields.keys()):
+                    return user, kind, fields
+
+    def asking(
+        self,
+        kind: Kind,
+        payload: bytes,
+        answer: Callable[[Kind, Json], bool],
+        *,
+        then_query: str | None = None,
+        waiting: Callable[[], None] = lambda: None,
+        patience: float = ANSWER_S,
+    ) -> Talk[tuple[Kind, Json]]:
+        """Repeat a message until something is its answer. Raises ``NoCoordinator``.
+
+        An error that refuses another message is never offered to ``answer``. ``then_query``: an id
+        that is queried after each try; the coordinator answers in order, so its ``result`` stands
+        behind whatever the message brought.
+        """
+        limit = self._monotonic() + patience
+        pause = limits.REPEAT_FIRST_S
+        while (now := self._monotonic()) < limit:
+            self.publish(kind, payload)
+            if then_query is not None:
+                self.publish(Kind.QUERY, encode_id(then_query))
+            until = min(now + pause, limit)
+            while (came := (yield from self.hearing(until))) is not None:
+                _, heard, fields = came
+                if not self.is_foreign(kind, heard, fields) and answer(heard, fields):
+                    return heard, fields
+            waiting()
+            pause = min(2 * pause, limits.REPEAT_MAX_S)
+        if self._degraded:
+            raise NoCoordinator(f"the coordinator did not answer: {self._degraded}", "see its log")
+        raise NoCoordinator(
+            f"no coordinator answers at {self._lab}", "start one: hwsync coordinator"
+        )
+
+    def is_foreign(self, kind: Kind, heard: Kind, fields: Json) -> bool:
+        """Whether this is an error, but no answer to what was sent on the topic of ``kind``.
+
+        ``degraded`` is none: what cannot be stored now is tried again.
+        """
+        if heard is not Kind.ERROR:
+            return False
+        if fields.get("error") == Code.DEGRADED:
+            self._degraded = str(fields.get("message"))
+            return True
+        return fields.get("topic") != self.topics.of(self.user, kind)
+
+    def telling(
+        self,
+        kind: Kind,
+        payload: bytes,
+        id: str,
+        *,
+        heard: Callable[[Kind, Json], None] = lambda _, __: None,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> Talk[Json]:
+        """Send a message that names an id until it is answered; raises ``Refused``.
+
+        The status, where the id is the record's own; else that command's result. ``heard`` sees
+        everything that comes meanwhile.
+        """
+        status: Json = {}
+
+        def answer(kind: Kind, fields: Json) -> bool:
+            heard(kind, fields)
+            if fields.get("id") != id:
+                return False
+            if kind is Kind.STATUS:
+                status.update(fields)
+            return kind in (Kind.RESULT, Kind.ERROR)
+
+        try:
+            answered, fields = yield from self.asking(
+                kind, payload, answer, then_query=id, waiting=waiting
+            )
+        except NoCoordinator as error:
+            if kind is not Kind.REQUEST:
+                raise
+            raise NoCoordinator(
+                f"{error.message}; the request {id} may still be accepted later",
+                f"hwsync cancel {self.user} {id} takes it back then; {error.hint}",
+            ) from None
+        fields = raise_refused(answered, fields)
+        return status or fields
+
+    def querying(self, id: str) -> Talk[Json]:
+        """The whole of that command, as on ``result/<id>``. Raises ``Refused``."""
+
+        def answer(kind: Kind, fields: Json) -> bool:
+            return kind in (Kind.RESULT, Kind.ERROR) and fields.get("id") == id
+
+        return raise_refused(*(yield from self.asking(Kind.QUERY, encode_id(id), answer)))
+
+    def reading(self, waiting: Callable[[], None] = lambda: None) -> Talk[Json]:
+        """The user's status, from a coordinator that answers now.
+
+        A retained status may be all that is left of one that has gone: its id is queried too.
+        """
+        _, first = yield from self.asking(
+            Kind.QUERY, b"", lambda kind, _: kind is Kind.STATUS, waiting=waiting
+        )
+        if not first["id"]:
+            return first
+        latest = [first]
+
+        def answer(kind: Kind, fields: Json) -> bool:
+            if kind is Kind.STATUS:
+                latest.append(fields)
+            return kind in (Kind.RESULT, Kind.ERROR) and fields.get("id") == first["id"]
+
+        yield from self.asking(Kind.QUERY, encode_id(first["id"]), answer, waiting=waiting)
+        return latest[-1]
+
+
+class Operator(Conversation):
+    """A connection of one operator, for one user's topics (``+``: everybody's); it waits itself.
 
     ``live``: the output of programs too; ``health``: what the coordinator says of itself too.
     """
@@ -74,9 +235,8 @@ class Operator:
         live: bool = False,
         health: bool = False,
     ) -> None:
-        self.url, self.topics, self.user = url, topics, user
+        self.url = url
         self._inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
-        self._degraded = ""  # what the coordinator said of its disk
         self._early: list[Signal] = []  # heard before the subscription was confirmed
         kinds = [Kind.STATUS, Kind.ERROR, Kind.HEARTBEAT, *([Kind.OUTPUT] if live else [])]
         filters = [
@@ -87,6 +247,13 @@ class Operator:
         client = f"hwsync-cli-{secrets.token_hex(6)}"
         self._transport = Transport(
             url, client, on_signal=self._inbox.put, subscriptions=filters, prefer_v5=True
+        )
+        super().__init__(
+            topics,
+            user,
+            self._transport.publish,
+            self._transport.acknowledge,
+            lab=f"{url} below the root {topics.root}",
         )
 
     def __enter__(self) -> Self:
@@ -117,10 +284,6 @@ class Operator:
     ) -> None:
         self._transport.stop(2.0)
 
-    def publish(self, kind: Kind, payload: bytes) -> None:
-        """Send one message; it is repeated by whoever waits for its answer."""
-        self._transport.publish(self.topics.of(self.user, kind), payload)
-
     def clear(self, *kinds: Kind) -> None:
         """Take from the broker what it keeps of the user. Raises ``NoBroker``."""
         for kind in kinds:
@@ -129,134 +292,46 @@ class Operator:
             raise NoBroker(f"{self.url} did not acknowledge", "try again")
 
     def hear(self, seconds: float) -> Iterator[tuple[str, Kind, Json]]:
-        """(user, kind, JSON) of what comes within that time; empty objects for cleared ones.
-
-        What lacks a key of the protocol is no coordinator's, and is passed over.
-        """
+        """What ``hearing`` returns, for so long."""
         limit = time.monotonic() + seconds
-        while True:
-            try:
-                signal = (
-                    self._early.pop(0)
-                    if self._early
-                    else self._inbox.get(timeout=max(limit - time.monotonic(), 0.0))
-                )
-            except queue.Empty:
-                return
-            if isinstance(signal, Delivery):
-                self._transport.acknowledge(signal)
-                user, kind = self.topics.split(signal.topic)
-                fields = read_object(signal.payload) or {}
-                if kind is not None and (not signal.payload or _KEYS[kind] <= fields.keys()):
-                    yield user, kind, fields
+        while (came := self._wait(self.hearing(limit))) is not None:
+            yield came
 
     def ask(
-        self,
-        kind: Kind,
-        payload: bytes,
-        answer: Callable[[Kind, Json], bool],
-        *,
-        then_query: str | None = None,
-        waiting: Callable[[], None] = lambda: None,
-        patience: float = ANSWER_S,
+        self, kind: Kind, payload: bytes, answer: Callable[[Kind, Json], bool], **options: Any
     ) -> tuple[Kind, Json]:
-        """Repeat a message until something is its answer. Raises ``NoCoordinator``.
+        """Like ``asking``, with its options."""
+        return self._wait(self.asking(kind, payload, answer, **options))
 
-        An error that refuses another message is never offered to ``answer``. ``then_query``: an id
-        that is queried after each try; the coordinator answers in order, so its ``result`` stands
-        behind whatever the message brought.
-        """
-        limit = time.monotonic() + patience
-        pause = limits.REPEAT_FIRST_S
-        while time.monotonic() < limit:
-            self.publish(kind, payload)
-            if then_query is not None:
-                self.publish(Kind.QUERY, encode_id(then_query))
-            for _, heard, fields in self.hear(min(pause, limit - time.monotonic())):
-                if not self.is_foreign(kind, heard, fields) and answer(heard, fields):
-                    return heard, fields
-            waiting()
-            pause = min(2 * pause, limits.REPEAT_MAX_S)
-        if self._degraded:
-            raise NoCoordinator(f"the coordinator did not answer: {self._degraded}", "see its log")
-        raise NoCoordinator(
-            f"no coordinator answers at {self.url} below the root {self.topics.root}",
-            "start one: hwsync coordinator",
-        )
-
-    def is_foreign(self, kind: Kind, heard: Kind, fields: Json) -> bool:
-        """Whether this is an error, but no answer to what was sent on the topic of ``kind``.
-
-        ``degraded`` is none: what cannot be stored now is tried again.
-        """
-        if heard is not Kind.ERROR:
-            return False
-        if fields.get("error") == Code.DEGRADED:
-            self._degraded = str(fields.get("message"))
-            return True
-        return fields.get("topic") != self.topics.of(self.user, kind)
-
-    def tell(
-        self,
-        kind: Kind,
-        payload: bytes,
-        id: str,
-        *,
-        heard: Callable[[Kind, Json], None] = lambda _, __: None,
-        waiting: Callable[[], None] = lambda: None,
-    ) -> Json:
-        """Send a message that names an id until it is answered; raises ``Refused``.
-
-        The status, where the id is the record's own; else that command's result. ``heard`` sees
-        everything that comes meanwhile.
-        """
-        status: Json = {}
-
-        def answer(kind: Kind, fields: Json) -> bool:
-            heard(kind, fields)
-            if fields.get("id") != id:
-                return False
-            if kind is Kind.STATUS:
-                status.update(fields)
-            return kind in (Kind.RESULT, Kind.ERROR)
-
-        try:
-            answered, fields = self.ask(kind, payload, answer, then_query=id, waiting=waiting)
-        except NoCoordinator as error:
-            if kind is not Kind.REQUEST:
-                raise
-            raise NoCoordinator(
-                f"{error.message}; the request {id} may still be accepted later",
-                f"hwsync cancel {self.user} {id} takes it back then; {error.hint}",
-            ) from None
-        fields = raise_refused(answered, fields)
-        return status or fields
+    def tell(self, kind: Kind, payload: bytes, id: str, **options: Any) -> Json:
+        """Like ``telling``, with its options."""
+        return self._wait(self.telling(kind, payload, id, **options))
 
     def query(self, id: str) -> Json:
-        """The whole of that command, as on ``result/<id>``. Raises ``Refused``."""
-
-        def answer(kind: Kind, fields: Json) -> bool:
-            return kind in (Kind.RESULT, Kind.ERROR) and fields.get("id") == id
-
-        return raise_refused(*self.ask(Kind.QUERY, encode_id(id), answer))
+        """Like ``querying``."""
+        return self._wait(self.querying(id))
 
     def record(self, waiting: Callable[[], None] = lambda: None) -> Json:
-        """The user's status, from a coordinator that answers now.
+        """Like ``reading``."""
+        return self._wait(self.reading(waiting))
 
-        A retained status may be all that is left of one that has gone: its id is queried too.
-        """
-        _, first = self.ask(Kind.QUERY, b"", lambda kind, _: kind is Kind.STATUS, waiting=waiting)
-        if not first["id"]:
-            return first
-        latest = [first]
+    def _wait(self, talk: Talk[T]) -> T:
+        """Wait as long as it says, again and again, until it returns."""
+        try:
+            seconds = next(talk)
+            while True:
+                seconds = talk.send(self._next(seconds))
+        except StopIteration as end:
+            value: T = end.value
+            return value
 
-        def answer(kind: Kind, fields: Json) -> bool:
-            if kind is Kind.STATUS:
-                latest.append(fields)
-            return kind in (Kind.RESULT, Kind.ERROR) and fields.get("id") == first["id"]
-
-        self.ask(Kind.QUERY, encode_id(first["id"]), answer, waiting=waiting)
-        return latest[-1]
+    def _next(self, seconds: float) -> Signal | None:
+        if self._early:
+            return self._early.pop(0)
+        try:
+            return self._inbox.get(timeout=seconds)
+        except queue.Empty:
+            return None
 
 
 def raise_refused(kind: Kind, fields: Json) -> Json:
