@@ -121,8 +121,12 @@ class Restored:
     open: int  # commands that end as lost when the coordinator starts
 
 
-def restore(backup: Path, path: Path, *, damaged: bool = False) -> Restored:
+def restore(
+    backup: Path, path: Path, *, damaged: bool = False, now: float | None = None
+) -> Restored:
     """Put a backup in the database's place and raise the epoch; the present one is kept aside.
+
+    ``now``: Unix seconds; None: the system's clock.
 
     Raises ``DatabaseError``: a coordinator has the database, the backup is none, or it is damaged
     (unless ``damaged`` allows that).
@@ -135,7 +139,7 @@ def restore(backup: Path, path: Path, *, damaged: bool = False) -> Restored:
                 f"{backup} is not as hwsync wrote it: {found}",
                 "hwsync check-db says all; --damaged restores it all the same",
             )
-        now = time.time()
+        now = time.time() if now is None else now
         part = path.with_name(f"{path.name}.restored")
         _remove(part)
         try:

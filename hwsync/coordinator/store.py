@@ -8,6 +8,7 @@ are compiled once from the models: building them anew costs more than SQLite's o
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import sqlite3
@@ -88,11 +89,13 @@ class Batch:
         )
 
 
+@functools.cache
 def _insert(model: type[Model], *, without: tuple[str, ...] = ()) -> str:
     """The statement that appends a row."""
     return str(_insertion(model, without).sql()[0])
 
 
+@functools.cache
 def _save(model: type[Model]) -> str:
     """The statement that makes or changes the row of a key.
 

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import sqlite3
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -83,7 +84,14 @@ def machine_id() -> str:
 class Journal:
     """The journal in ``folder``. Every method raises ``JournalError``: in use, full, damaged."""
 
-    def __init__(self, folder: Path, *, machine: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        machine: str | None = None,
+        nonce: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        self._nonce = nonce
         machine = machine_id() if machine is None else machine
         path = folder / "journal.db"
         try:
@@ -127,7 +135,7 @@ class Journal:
 
     def _begin(self, machine: str) -> None:
         self._db.execute("begin immediate")
-        self.name = self._meta("journal") or f"j-{secrets.token_hex(8)}"
+        self.name = self._meta("journal") or f"j-{self._nonce()}"
         self.boot = int(self._meta("boot") or 0) + 1
         self.epoch = int(self._meta("epoch") or 0)
         for name, value in (("journal", self.name), ("machine", machine), ("boot", self.boot)):

@@ -173,11 +173,11 @@ def _loop(
     end: float | None = None  # seconds, monotonic: a stop waits for the run, but not for ever
     item: object = None
     while end is None or (agent.running and time.monotonic() < end):
-        wait = _wait(agent, LONGEST_WAIT_S if end is None else STOP_LOOK_S)
+        pause = wait(agent, LONGEST_WAIT_S if end is None else STOP_LOOK_S)
         _tell(notifier, agent, transport, now=isinstance(item, Subscribed | Disconnected))
         watched = notifier.wait()
         try:
-            item = inbox.get(timeout=wait if watched is None else min(wait, watched))
+            item = inbox.get(timeout=pause if watched is None else min(pause, watched))
         except queue.Empty:
             item = None
             continue
@@ -186,16 +186,22 @@ def _loop(
             notifier.stopping()
             agent.stopping()
             continue
-        try:
-            if isinstance(item, Subscribed):
-                agent.connected()
-                notifier.ready()
-            elif isinstance(item, Delivery):
-                agent.received(item.topic, item.payload, _ack(transport, item))
-            elif callable(item):
-                item()
-        except JournalError as error:
-            log.error("%s", error)
+        if isinstance(item, Subscribed):
+            notifier.ready()
+        handle(agent, item, transport.acknowledge)
+
+
+def handle(agent: Agent, item: object, acknowledge: Callable[[Delivery], None]) -> None:
+    """One thing of the inbox: a signal of the transport, or a call from a run's thread."""
+    try:
+        if isinstance(item, Subscribed):
+            agent.connected()
+        elif isinstance(item, Delivery):
+            agent.received(item.topic, item.payload, lambda: acknowledge(item))
+        elif callable(item):
+            item()
+    except JournalError as error:
+        log.error("%s", error)
 
 
 def _tell(notifier: Notifier, agent: Agent, transport: Transport, *, now: bool) -> None:
@@ -209,17 +215,13 @@ def _tell(notifier: Notifier, agent: Agent, transport: Transport, *, now: bool) 
     notifier.beat(network=transport.alive)
 
 
-def _wait(agent: Agent, longest: float) -> float:
+def wait(agent: Agent, longest: float = LONGEST_WAIT_S) -> float:
     """Do what is due; seconds until there is more to do."""
     try:
         return min(agent.tick(), longest)
     except JournalError as error:
         log.error("%s; trying again", error)
         return min(JOURNAL_AGAIN_S, longest)
-
-
-def _ack(transport: Transport, delivery: Delivery) -> Callable[[], None]:
-    return lambda: transport.acknowledge(delivery)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,6 @@ command, on what was published, in order, on what was acknowledged, and on the r
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import shutil
@@ -23,7 +22,6 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from hwsync.coordinator import store
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Ran
 from hwsync.protocol.wire import encode_collected, encode_id, encode_request
@@ -258,10 +256,8 @@ def analysed(id: str | None, text: str) -> Said:
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What would take most of the time: a log that pytest keeps, and SQL made at each restart."""
-    for name in ("_save", "_insert"):
-        monkeypatch.setattr(store, name, functools.cache(getattr(store, name)))
+def _quick() -> Iterator[None]:
+    """What would take most of the time: a log that pytest keeps."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
