@@ -1,0 +1,1 @@
+"""What ships for tests of labs: a checker of the promises."""

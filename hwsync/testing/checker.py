@@ -1,0 +1,226 @@
+"""The promises of docs/protocol.md, section 8, held against what was seen of a lab.
+
+The law: it looks only at a ``history`` and at what the database says in the end, so the same rules
+judge a simulation and real processes. What is not promised is excused here, by name, and nowhere
+else: a database that was put back forgets, and an id that its sender repeats after that may run
+again where no journal knows it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hwsync.protocol.machine import TABLE
+from hwsync.protocol.record import State, Verb
+from hwsync.testing.history import (
+    Answered,
+    Asked,
+    Began,
+    Ended,
+    JournalLost,
+    Json,
+    PutBack,
+    Said,
+    Seen,
+)
+
+Name = tuple[str, str]  # user, id of a command
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that was not kept: which, of whom, and what was seen."""
+
+    promise: str
+    user: str
+    id: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.promise}: {self.user} {self.id}: {self.text}"
+
+
+@dataclass(slots=True)
+class Final:
+    """What the database says in the end.
+
+    ``commands``: as on ``result/<id>`` (``Reader.show``), every one of them. ``logs``: by user, the
+    rows of the log in order (``Reader.history`` without the refused messages).
+    """
+
+    commands: Mapping[Name, Json]
+    logs: Mapping[str, Sequence[Json]] = field(default_factory=dict)
+
+
+def check(
+    history: Sequence[Seen], final: Final, output: Callable[[str], str] | None = None
+) -> list[Violation]:
+    """Every promise that was not kept; ``output``: what a program prints, where that is known."""
+    seen = _Sorted(history)
+    rules = [_kept, _once, _table, _one_word, _truth, _asked_for, _heard_of]
+    found = [violation for rule in rules for violation in rule(seen, final)]
+    if output is not None:
+        found += _belongs(seen, final, output)
+    return found
+
+
+class _Sorted:
+    """The history by what it is about."""
+
+    def __init__(self, history: Sequence[Seen]) -> None:
+        self.asked: dict[Name, list[Asked]] = defaultdict(list)
+        self.without_id: list[Asked] = []
+        self.answered: dict[Name, list[Answered]] = defaultdict(list)
+        self.began: dict[Name, list[Began]] = defaultdict(list)
+        self.ended: dict[Name, list[Ended]] = defaultdict(list)
+        self.said: list[Said] = []
+        self.put_back: list[PutBack] = []
+        self.journals_lost: list[JournalLost] = []
+        for one in history:
+            if isinstance(one, Said):
+                self.said.append(one)
+            elif isinstance(one, PutBack):
+                self.put_back.append(one)
+            elif isinstance(one, JournalLost):
+                self.journals_lost.append(one)
+            elif isinstance(one, Asked):
+                if one.id is None:
+                    self.without_id.append(one)
+                else:
+                    self.asked[one.user, one.id].append(one)
+            elif isinstance(one, Answered):
+                self.answered[one.user, one.id].append(one)
+            elif isinstance(one, Began):
+                self.began[one.user, one.id].append(one)
+            else:
+                self.ended[one.user, one.id].append(one)
+
+    def forgotten(self, at: float) -> bool:
+        """Whether a database was put back that cannot know what was stored at that time."""
+        return any(one.copied_at <= at <= one.at for one in self.put_back)
+
+    def put_back_between(self, before: float, after: float) -> bool:
+        return any(before <= one.at <= after for one in self.put_back)
+
+    def put_back_since(self, at: float) -> bool:
+        return any(at <= one.at for one in self.put_back)
+
+
+def _kept(seen: _Sorted, final: Final) -> Iterator[Violation]:
+    """1. An acknowledged request is never lost, and 5. every command ends."""
+    for (user, id), answers in seen.answered.items():
+        for answer in answers:
+            if "error" in answer.fields:
+                continue
+            end = final.commands.get((user, id))
+            if end is None and not seen.forgotten(answer.at):
+                yield Violation("acknowledged", user, id, f"told at {answer.at:.3f}, then unknown")
+    for (user, id), end in final.commands.items():
+        if end["outcome"] is None:
+            yield Violation("ends", user, id, f"still open in state {end['state']}")
+
+
+def _once(seen: _Sorted, _: Final) -> Iterator[Violation]:
+    """2. A command runs at most once; a message without an id is performed at most once."""
+    for (user, id), begun in seen.began.items():
+        for before, after in itertools.pairwise(begun):
+            repeated = seen.put_back_between(before.at, after.at)
+            if not (repeated and before.journal != after.journal):
+                yield Violation("once", user, id, f"began at {before.at:.3f} and {after.at:.3f}")
+
+
+def _table(_: _Sorted, final: Final) -> Iterator[Violation]:
+    """3. The record moves only along the table, one number at a time."""
+    for user, rows in final.logs.items():
+        state, order = int(State.REST), (0, 0)
+        for row in rows:
+            id, verb, before, after = row["id"], Verb(row["command"]), row["before"], row["state"]
+            now = (row["epoch"], row["seq"])
+            if before != state or now[1] != order[1] + 1 or now[0] < order[0]:
+                text = f"{verb} from {before}, number {now}, after state {state}, {order}"
+                yield Violation("table", user, id, text)
+            move = TABLE.get((verb, State(before)))
+            moved = not row["late"] and move is not None and int(move.to) == after
+            if not moved and before != after:
+                yield Violation("table", user, id, f"{verb} led from {before} to {after}")
+            state, order = after, now
+
+
+def _one_word(seen: _Sorted, _: Final) -> Iterator[Violation]:
+    """3. What is said under one number is one thing, whoever asks and however often."""
+    words: dict[tuple[str, int, int], tuple[float, object]] = {}
+    for one in seen.said:
+        fields = one.fields
+        if one.kind != "status" or fields["seq"] == 0:
+            continue
+        key = (one.user, fields["epoch"], fields["seq"])
+        word = tuple(fields[name] for name in ("id", "state", "outcome", "ran", "journal", "boot"))
+        at, before = words.setdefault(key, (one.at, word))
+        if before != word and not seen.put_back_between(at, one.at):
+            yield Violation("table", one.user, fields["id"], f"{key[1:]}: {before}, then {word}")
+
+
+def _truth(seen: _Sorted, final: Final) -> Iterator[Violation]:
+    """6. ``ran`` is true: what was said at any time, and what is said in the end."""
+    for one in seen.said:
+        if one.fields["ran"] == "no":
+            for begun in seen.began[one.user, one.fields["id"]]:
+                if not seen.put_back_between(one.at, begun.at):
+                    text = f"ran no at {one.at:.3f} ({one.fields['outcome']}), began {begun.at:.3f}"
+                    yield Violation("truth", one.user, one.fields["id"], text)
+    for (user, id), end in final.commands.items():
+        begun_by = seen.began[user, id]
+        if end["ran"] == "no" and begun_by and not seen.put_back_since(begun_by[0].at):
+            yield Violation("truth", user, id, f"{end['outcome']}, ran no; it began")
+        by_hand = end["journal"] is None and not end["orphan"]
+        if end["ran"] == "yes" and not begun_by and not by_hand:
+            yield Violation("truth", user, id, f"{end['outcome']}, ran yes; it never began")
+
+
+def _asked_for(seen: _Sorted, final: Final) -> Iterator[Violation]:
+    """6. ``cancelled`` is said where somebody wanted it, or a database was put back."""
+    wanted = defaultdict[str, list[float]](list)
+    for one in [*seen.without_id, *(asked for some in seen.asked.values() for asked in some)]:
+        if one.kind in ("cancel", "reset"):
+            wanted[one.user].append(one.at)
+    for (user, id), end in final.commands.items():
+        if end["outcome"] == "cancelled" and not wanted[user] and not seen.put_back:
+            yield Violation("truth", user, id, "cancelled, and nobody has asked for that")
+
+
+def _heard_of(seen: _Sorted, final: Final) -> Iterator[Violation]:
+    """6. ``maybe`` is for what nobody can know: what a device saw to its end is a ``yes``."""
+    for (user, id), ends in seen.ended.items():
+        for one in ends:
+            lost = any(
+                (gone.user, gone.journal) == (user, one.journal) and gone.at >= one.at
+                for gone in seen.journals_lost
+            )
+            end = final.commands.get((user, id))
+            if one.heard and not lost and (end is None or end["ran"] != "yes"):
+                said = "unknown" if end is None else f"{end['outcome']}, ran {end['ran']}"
+                yield Violation("truth", user, id, f"{said}; its device saw it end {one.at:.3f}")
+
+
+def _belongs(seen: _Sorted, final: Final, output: Callable[[str], str]) -> Iterator[Violation]:
+    """4. A result belongs to the command that it names, and an answer to what was asked."""
+    for (user, id), end in final.commands.items():
+        begun = seen.began[user, id]
+        if end["outcome"] == "ok" and begun and end["journal"] is not None:
+            expected = {output(one.program) for one in begun}
+            if end["hw_response"] not in expected:
+                yield Violation("belongs", user, id, f"answered {end['hw_response'][:60]!r}")
+    for (user, id), answers in seen.answered.items():
+        for answer in answers:
+            programs = {
+                asked.program
+                for asked in seen.asked[user, id]
+                if asked.kind == "request" and asked.operator == answer.operator
+            }
+            told = answer.fields.get("hw_command", "")
+            known = not answer.fields.get("orphan") and "error" not in answer.fields
+            if known and programs and told not in programs:
+                yield Violation("belongs", user, id, f"{answer.operator} was told of {told[:60]!r}")

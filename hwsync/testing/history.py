@@ -1,0 +1,90 @@
+"""What was seen of a lab from outside: the checker's input.
+
+The law: these are observations, not beliefs. What an operator sent and was told, which programs
+began and ended (a witness outside hwsync says so), and everything that a coordinator published.
+Times are seconds on one clock that never jumps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An operator sent a message; ``kind`` is its topic's last level."""
+
+    at: float
+    operator: str
+    user: str
+    kind: str
+    id: str | None = None
+    program: str = ""  # of a request
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A status, a result or an error that names the id came to the operator who had asked."""
+
+    at: float
+    operator: str
+    user: str
+    id: str
+    fields: Json  # an error has the key ``error``
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A program began: it may have done something. ``id``: as whoever ran it understood."""
+
+    at: float
+    user: str
+    id: str
+    program: str
+    journal: str = ""  # of the device; empty: not known, or a person
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A program ended."""
+
+    at: float
+    user: str
+    id: str
+    program: str
+    journal: str = ""
+    heard: bool = False  # its device, with its journal, was there to see it end by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The coordinator published a status or a result."""
+
+    at: float
+    user: str
+    kind: str  # "status" or "result"
+    fields: Json
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """An older database was put in the place of the present one; all of it is from before."""
+
+    at: float
+    copied_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class JournalLost:
+    """The journal of a device was deleted, or a copy of it was put in its place."""
+
+    at: float
+    user: str
+    journal: str
+
+
+Seen = Asked | Answered | Began | Ended | Said | PutBack | JournalLost
