@@ -73,17 +73,19 @@ def unknown(record: Record, event: Named, moment: Moment) -> Decision:
     assert event.id is not None
     if not isinstance(event, Returned):
         raise never_had(record, event.id)
+    # Nobody knows who was granted it, and so whose no would be the truth: it is doubtful.
     orphan = Command(
         record.user,
         event.id,
         Request(""),
         issued=moment.wall,
-        account=event.account,
         answered_by=event.journal,
         heard=(event.journal or "",),
         late=True,
         orphan=True,
+        doubtful=True,
     )
+    orphan = replace(orphan, account=orphan.told(event.account))
     return _kept(record, event, orphan, moment, "orphan: no such command is known")
 
 

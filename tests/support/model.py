@@ -199,7 +199,8 @@ class Model(Level):
         assert said.journal is not None
         one = self.commands.get(said.id)
         if one is None:
-            self.commands[said.id] = new_command({}, 0) | account | {
+            doubted = {"ran": "maybe"} if account["ran"] == "no" else {}
+            self.commands[said.id] = new_command({}, 0) | account | doubted | {
                 "answered_by": said.journal, "heard": {said.journal}, "late": True, "orphan": True
             }  # fmt: skip
             self._kept(said)

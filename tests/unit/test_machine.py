@@ -358,6 +358,21 @@ def test_events_of_an_earlier_command_are_stored_with_it() -> None:
     assert isinstance(cancelled.effects[1], PublishResult)
 
 
+def test_an_orphan_that_says_no_is_doubted() -> None:
+    """Another device may have been granted it: an older database does not know whom."""
+    said = Account(Outcome.REJECTED, Ran.NO, "not granted to this device")
+    decision = step(Record("pi1"), Returned(said, "old", "j2", 1))
+    assert decision.command is not None
+    assert decision.command.account is not None
+    assert (decision.command.account.outcome, decision.command.account.ran) == (
+        Outcome.REJECTED, Ran.MAYBE,
+    )  # fmt: skip
+    corrected = step(decision.record, Returned(OK, "old", "j1", 1), known=decision.command)
+    assert corrected.command is not None
+    assert corrected.command.account is not None
+    assert corrected.command.account.ran is Ran.YES
+
+
 def test_an_orphan_is_kept_settled_and_known() -> None:
     decision = step(Record("pi1"), Returned(OK, "old", "j1", 1))
     assert decision.refused is None
