@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import secrets
 import signal
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Final
 
 from hwsync.address import BrokerUrl
 from hwsync.coordinator.health import GONE
+from hwsync.coordinator.hearing import Hearing
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.maintenance import Schedule
 from hwsync.coordinator.metrics import MetricsFile
@@ -61,13 +63,11 @@ def serve(
     topics = Topics(root)
     inbox: queue.SimpleQueue[Signal | None] = queue.SimpleQueue()
     store = Store(db)
-    ours = (Kind.COMMAND, Kind.STATUS)
-    subscriptions = [Subscription(topics.of("+", kind), no_local=kind in ours) for kind in INBOUND]
     transport = Transport(
         url,
         topics.client_id(CLIENT_ID),
         on_signal=inbox.put,
-        subscriptions=subscriptions,
+        subscriptions=subscriptions(topics),
         will=Will(topics.health, GONE),
         clean_session=clean_session,
         prefer_v5=True,
@@ -84,9 +84,11 @@ def serve(
         schedule = Schedule(db, *backups) if backups else None
         if schedule:
             schedule.start()
+        hearing = Hearing(transport, topics, SystemClock(), secrets.token_hex(16))
+        retention = Retention(store, keep_days, keep_megabytes)
         with _stopping(inbox):
             transport.start()
-            _run(coordinator, vitals, Retention(store, keep_days, keep_megabytes), inbox)
+            _run(coordinator, hearing, vitals, retention, inbox)
         log.info("stopping")
         vitals.stopping()
         if schedule:
@@ -96,18 +98,29 @@ def serve(
         store.close()
 
 
+def subscriptions(topics: Topics) -> list[Subscription]:
+    """What it listens to. Statuses at QoS 0: it is what the broker has kept that is asked for."""
+    ours = (Kind.COMMAND, Kind.STATUS)
+    return [
+        Subscription(topics.of("+", kind), int(kind is not Kind.STATUS), no_local=kind in ours)
+        for kind in INBOUND
+    ]
+
+
 def _run(
     coordinator: Coordinator,
+    hearing: Hearing,
     vitals: Vitals,
     retention: Retention,
     inbox: queue.SimpleQueue[Signal | None],
 ) -> None:
     while True:
-        waits = [wait for wait in (coordinator.wait(), vitals.wait()) if wait is not None]
+        parts = (coordinator, hearing, vitals)
+        waits = [wait for part in parts if (wait := part.wait()) is not None]
         signals = _drain(inbox, min(waits, default=None))
         depth = len(signals) + inbox.qsize()
         stop = None in signals
-        received = vitals.take([item for item in signals if item is not None])
+        received = vitals.take(hearing.take(item for item in signals if item is not None))
         coordinator.step(received)
         vitals.look(received, depth)
         retention.look(time.time(), time.monotonic())

@@ -186,6 +186,9 @@ class Agent:
                 self._send_result(known)
             return
         if self.busy is None:
+            if known:
+                # What was said of it may still be under way, and be taken for the answer.
+                self._journal.next_boot()
             self._receive(envelope)
 
     def _receive(self, envelope: Envelope) -> None:

@@ -176,6 +176,11 @@ class Journal:
             (envelope.id, text, envelope.epoch, envelope.seq, now),
         )
 
+    def next_boot(self) -> None:
+        """Count on: what was said under the present number is of the past from now on."""
+        self._write("update meta set value = ? where name = 'boot'", (str(self.boot + 1),))
+        self.boot += 1
+
     def started(self, id: str, group: Group, now: float) -> None:
         """From here on it is never run again."""
         self._write(

@@ -59,6 +59,20 @@ def is_duplicate(event: Named, known: Command) -> bool:
     return event.verb in known.accepted
 
 
+def is_outdated(event: Named, known: Command) -> bool:
+    """Whether a device says no of an earlier offer than the one that it was granted later.
+
+    Who opens a closed command again counts its boot on (docs/protocol.md, section 5).
+    """
+    return (
+        isinstance(event, Returned)
+        and event.account.ran is Ran.NO
+        and event.journal == known.journal
+        and None not in (event.boot, known.boot)
+        and int(event.boot or 0) < int(known.boot or 0)
+    )
+
+
 def again(
     record: Record, event: Named, known: Command, moment: Moment, answers: tuple[Effect, ...]
 ) -> Decision:

@@ -149,6 +149,8 @@ def _decide(
         if known is None:
             return late.unknown(record, event, moment)
         told = answers(record, None if isinstance(event, Collected | Returned) else known)
+        if late.is_outdated(event, known):
+            return Decision(record, effects=told)
         if record.place(known.id):
             return late.waiting(record, event, known, moment, told)
         if late.is_duplicate(event, known):

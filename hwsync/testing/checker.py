@@ -98,9 +98,27 @@ class _Sorted:
             else:
                 self.ended[one.user, one.id].append(one)
 
-    def forgotten(self, at: float) -> bool:
-        """Whether a database was put back that cannot know what was stored at that time."""
-        return any(one.copied_at <= at <= one.at for one in self.put_back)
+    def forgotten(self, user: str, id: str, at: float) -> bool:
+        """Whether a database was put back that cannot know what an answer of that time says.
+
+        The answer may have been under way while it was put back.
+        """
+        if not self.put_back:
+            return False
+        times = [
+            one.at
+            for one in self.said
+            if one.user == user and one.at <= at and one.fields["id"] == id
+        ]
+        said_at = max(times, default=at)
+        return any(one.copied_at <= said_at <= one.at for one in self.put_back)
+
+    def repeated_since(self, ended: Ended) -> bool:
+        """Whether a database was put back, and somebody asked for the same command again."""
+        asked = self.asked[ended.user, ended.id]
+        return self.put_back_since(ended.at) and any(
+            one.kind == "request" and one.at > ended.at for one in asked
+        )
 
     def put_back_between(self, before: float, after: float) -> bool:
         return any(before <= one.at <= after for one in self.put_back)
@@ -116,7 +134,7 @@ def _kept(seen: _Sorted, final: Final) -> Iterator[Violation]:
             if "error" in answer.fields:
                 continue
             end = final.commands.get((user, id))
-            if end is None and not seen.forgotten(answer.at):
+            if end is None and not seen.forgotten(user, id, answer.at):
                 yield Violation("acknowledged", user, id, f"told at {answer.at:.3f}, then unknown")
     for (user, id), end in final.commands.items():
         if end["outcome"] is None:
@@ -200,6 +218,8 @@ def _heard_of(seen: _Sorted, final: Final) -> Iterator[Violation]:
                 for gone in seen.journals_lost
             )
             end = final.commands.get((user, id))
+            # Asked for again after an older database was put back, it is another run's record.
+            lost |= end is not None and end["ran"] == "maybe" and seen.repeated_since(one)
             if one.heard and not lost and (end is None or end["ran"] != "yes"):
                 said = "unknown" if end is None else f"{end['outcome']}, ran {end['ran']}"
                 yield Violation("truth", user, id, f"{said}; its device saw it end {one.at:.3f}")

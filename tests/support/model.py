@@ -204,6 +204,8 @@ class Model(Level):
                 "answered_by": said.journal, "heard": {said.journal}, "late": True, "orphan": True
             }  # fmt: skip
             self._kept(said)
+        elif account["ran"] == "no" and said.journal == one["journal"] and one["boot"] > 1:
+            self.answer(said.id, result=False)  # every result here says boot 1: it is outdated
         elif said.id in self.queue or (said.id == self.id and self.state == 1):
             self._kept(said, "wrong_state")
         elif said.journal in one["heard"]:

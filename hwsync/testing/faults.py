@@ -1,0 +1,353 @@
+"""What goes wrong, and when: chosen by the seed's dice, counted when it takes effect.
+
+The law: every fault here can happen to a real lab, and everything is healed by ``heal``. A seed has
+only some kinds of faults, so that one does not always hide another.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hwsync.coordinator.maintenance import back_up, restore
+from hwsync.protocol.topics import Kind
+from hwsync.testing.boards import Board, Microcontroller
+from hwsync.testing.broker import MEMORY_S
+from hwsync.testing.history import PutBack
+from hwsync.testing.network import DOWN, UP
+from hwsync.testing.processes import Process
+
+if TYPE_CHECKING:
+    from hwsync.testing.world import World
+
+EVERY_S: Final = (0.3, 1.5)  # between two faults, by seed
+DAY_S: Final = 86_400.0
+
+
+class Faults:
+    """The faults of one world."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.context = world, world.context
+        dice = self.context.dice
+        kinds = [
+            self._kill,
+            self._kill_at_a_point,
+            self._pause,
+            self._cut,
+            self._partition,
+            self._one_way,
+            self._swizzle,
+            self._slow,
+            self._reorder,
+            self._lose,
+            self._repeat,
+            self._restart_broker,
+            self._jump,
+            self._fill_disk,
+            self._lie,
+            self._put_back,
+            self._new_disk,
+            self._second_device,
+            self._clone,
+        ]
+        self._kinds = [kind for kind in kinds if dice.random() < 0.6] or kinds
+        rare = {self._put_back, self._new_disk, self._clone, self._second_device, self._fill_disk}
+        self._weights = [0.25 if kind in rare else 1.0 for kind in self._kinds]
+        self._mean = EVERY_S[0] + (EVERY_S[1] - EVERY_S[0]) * dice.random()
+        self._over = False
+        self._backup: tuple[Path, float] | None = None
+        self._backups = 0
+        self._seconds: list[Board] = []  # devices whose name another one has
+        self._must_remember = False  # an older database was put back by hand
+
+    def start(self) -> None:
+        """From now on."""
+        self._again()
+        if self.context.habits.again_s is not None:
+            self._send_again()
+
+    def _again(self) -> None:
+        self.context.schedule.after(2 * self._mean * self.context.dice.random(), self._next)
+
+    def _next(self) -> None:
+        if self._over:
+            return
+        if self.context.dice.random() < 0.1:
+            self._back_up()
+        else:
+            self.context.dice.choices(self._kinds, self._weights)[0]()
+        self._again()
+
+    def heal(self) -> None:
+        """Nothing is wrong any more."""
+        self._over = True
+        context = self.context
+        broker = context.broker
+        broker.loss = broker.copies = broker.dups = 0.0
+        if not broker.up:
+            broker.start(forget_s=0.0)
+        for cable in context.cables.values():
+            cable.latency, cable.reorders = 0.001, False
+            cable.heal()
+        for process in self.world.processes:
+            process.armed, process.disk_full = None, False
+        self.world.coordinator.lies = False
+        for board in self._seconds:
+            board.take_away()
+        for process in self.world.processes:
+            process.start()
+
+    # -- helpers ------------------------------------------------------------------------------
+
+    def _some(self) -> Process:
+        """A process, more often the coordinator."""
+        dice = self.context.dice
+        if dice.random() < 0.4:
+            return self.world.coordinator
+        return dice.choice(self.world.devices)
+
+    def _board(self) -> Board | None:
+        boards = [one for one in self.world.devices if isinstance(one, Board) and not one.removed]
+        return self.context.dice.choice(boards) if boards else None
+
+    def _later(self, low: float, high: float, action: Callable[[], None]) -> None:
+        seconds = low + (high - low) * self.context.dice.random()
+        self.context.schedule.after(seconds, lambda: None if self._over else action())
+
+    def _cable_of(self) -> str:
+        return self.context.dice.choice(sorted(self.context.cables))
+
+    # -- processes ----------------------------------------------------------------------------
+
+    def _kill(self) -> None:
+        process = self._some()
+        if process.alive:
+            self.context.fault("kill", process.name)
+            process.kill()
+
+    def _kill_at_a_point(self) -> None:
+        process = self._some()
+        if process.alive:
+            process.armed = self.context.dice.choice(process.points)
+
+    def _pause(self) -> None:
+        process = self._some()
+        if process.alive:
+            seconds = self.context.dice.choice((0.5, 3.0, 10.0))
+            self.context.fault("pause", process.name, seconds)
+            process.pause(seconds)
+
+    def _jump(self) -> None:
+        process = self._some()
+        jumps = (-3 * DAY_S, -100.0, -1.0, 2.0, 3_600.0, 2 * DAY_S)
+        seconds = self.context.dice.choice(jumps)
+        if self._put_back in self._kinds:
+            # A journal may forget what was settled a day ago, and a database too: not together.
+            seconds = min(seconds, 3_600.0)
+        if process is self.world.coordinator:
+            seconds = max(min(process.jump + seconds, 3_600.0), -3_600.0) - process.jump
+        self.context.fault("wall clock jump", process.name, seconds)
+        process.jump += seconds
+
+    # -- network ------------------------------------------------------------------------------
+
+    def _cut(self) -> None:
+        name = self._cable_of()
+        port = self.context.cables[name].port
+        if port is not None and port.connected:
+            self.context.fault("connection reset", name)
+            port.cut()
+
+    def _block(self, name: str, *directions: bool) -> None:
+        cable = self.context.cables[name]
+        cable.block(*directions)
+        if cable.port is not None:
+            cable.port.silent()
+
+    def _heal_later(self, name: str, low: float, high: float) -> None:
+        self._later(low, high, self.context.cables[name].heal)
+
+    def _partition(self) -> None:
+        name = self._cable_of()
+        self.context.fault("partition", name)
+        self._block(name, UP, DOWN)
+        self._heal_later(name, 0.5, 60.0)
+
+    def _one_way(self) -> None:
+        name = self._cable_of()
+        up = self.context.dice.random() < 0.5
+        self.context.fault("partition, one way", name, "up" if up else "down")
+        self._block(name, up)
+        self._heal_later(name, 0.5, 60.0)
+
+    def _swizzle(self) -> None:
+        """Parts are cut off one by one, and come back in another order."""
+        dice = self.context.dice
+        names = sorted(self.context.cables)
+        some = dice.sample(names, dice.randint(2, len(names)))
+        self.context.fault("partition, swizzled", "", some)
+        for name in some:
+            self._later(0.0, 5.0, lambda name=name: self._block(name, UP, DOWN))  # type: ignore[misc]
+            self._heal_later(name, 5.0, 20.0)
+
+    def _slow(self) -> None:
+        name = self._cable_of()
+        cable = self.context.cables[name]
+        cable.latency = self.context.dice.choice((0.05, 0.3, 1.5))
+        self.context.fault("delay", name, cable.latency)
+        self._later(2.0, 20.0, lambda: self._fast(name))
+
+    def _fast(self, name: str) -> None:
+        cable = self.context.cables[name]
+        cable.latency, cable.reorders = 0.001, False
+
+    def _reorder(self) -> None:
+        name = self._cable_of()
+        if self._must_remember and name == self.world.coordinator.name:
+            return  # what the broker has kept is then heard first
+        cable = self.context.cables[name]
+        cable.latency, cable.reorders = self.context.dice.choice((0.05, 0.5)), True
+        self.context.fault("reordering between topics", name, cable.latency)
+        self._later(2.0, 20.0, lambda: self._fast(name))
+
+    # -- broker -------------------------------------------------------------------------------
+
+    def _lose(self) -> None:
+        self.context.broker.loss = self.context.dice.choice((0.05, 0.3))
+        self._later(1.0, 15.0, self._lose_no_more)
+
+    def _lose_no_more(self) -> None:
+        self.context.broker.loss = 0.0
+
+    def _repeat(self) -> None:
+        broker, dice = self.context.broker, self.context.dice
+        broker.dups = 0.3
+        broker.copies = 0.3 if dice.random() < 0.5 else 0.0
+        self._later(1.0, 15.0, self._repeat_no_more)
+
+    def _repeat_no_more(self) -> None:
+        self.context.broker.copies = self.context.broker.dups = 0.0
+
+    def _restart_broker(self) -> None:
+        context, broker = self.context, self.context.broker
+        if not broker.up:
+            return
+        forgets = context.dice.choice(("nothing", "the last second", "everything"))
+        if not context.habits.remembers:
+            forgets = "everything"
+        elif self._must_remember:
+            forgets = "nothing"
+        context.fault(f"broker restart, forgets {forgets}", "broker")
+        broker.stop()
+        second = MEMORY_S * context.dice.random() if forgets == "the last second" else 0.0
+        killed_at = context.now
+
+        def start() -> None:
+            if not broker.up:
+                forget_s = context.now - killed_at + second if second else 0.0
+                broker.start(forget_s=forget_s, everything=forgets == "everything")
+
+        context.schedule.after(0.1 + 5.0 * context.dice.random(), start)
+
+    def _send_again(self) -> None:
+        """NATS sends again what is not acknowledged for long, while connected."""
+        habits, context = self.context.habits, self.context
+        assert habits.again_s is not None
+        for session in context.broker.sessions.values():
+            old = [one for one in session.under_way.values() if one.at < context.now - 5.0]
+            if old and context.broker.send_again(session):
+                context.fault("sent again while connected", "broker", session.client_id)
+        context.schedule.after(habits.again_s, self._send_again)
+
+    # -- disks --------------------------------------------------------------------------------
+
+    def _fill_disk(self) -> None:
+        process = self._some()
+        if isinstance(process, Microcontroller):
+            return
+        process.disk_full = True
+        self._later(1.0, 8.0, lambda: setattr(process, "disk_full", False))
+
+    def _lie(self) -> None:
+        self.world.coordinator.lies = True
+
+    def _back_up(self) -> None:
+        path = self.world.coordinator.path
+        if path.exists():
+            self._backups += 1
+            target = path.with_name(f"backup-{self._backups}.db")
+            back_up(path, target)
+            self._backup = (target, self.context.now)
+
+    def _put_back(self) -> None:
+        """Restore a backup, or copy it into the place, or begin with no database at all."""
+        context, coordinator = self.context, self.world.coordinator
+        if self._backup is None:
+            return
+        backup, copied_at = self._backup
+        how = context.dice.choice(("restored", "copied", "deleted"))
+        if how != "restored" and not self._all_is_retained():
+            # The rise of the epoch then needs what is retained (docs/protocol.md, section 8).
+            how = "restored"
+        context.fault(f"database {how}", coordinator.name)
+        coordinator.kill(restart=False)
+        path = coordinator.path
+        if how == "restored":
+            restore(backup, path, now=coordinator.wall())
+        else:
+            self._must_remember = True
+            coordinator.cable.reorders = False
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            if how == "copied":
+                shutil.copy(backup, path)
+            else:
+                copied_at = -1.0
+        context.see(PutBack(context.now, copied_at))
+        context.schedule.after(1.0 + 5.0 * context.dice.random(), coordinator.start)
+
+    def _all_is_retained(self) -> bool:
+        """Whether the broker keeps the newest status of every user."""
+        coordinator = self.world.coordinator
+        if not (self.context.habits.remembers and self.context.broker.up):
+            return False
+        retained = self.context.broker.retained
+        for user, payload in coordinator.said_last.items():
+            kept = retained.get(coordinator.topics.of(user, Kind.STATUS))
+            if kept is None or kept.payload != payload:
+                return False
+        store = coordinator.store
+        return store is not None and store.committed.keys() == coordinator.said_last.keys()
+
+    def _new_disk(self) -> None:
+        board = self._board()
+        if board is not None and board.alive:
+            self.context.fault("new disk, device", board.name)
+            board.new_disk()
+
+    def _second_device(self) -> None:
+        board = self._board()
+        if board is not None and len(self._seconds) < 2:
+            self._add(board.user, "second device of one name")
+
+    def _clone(self) -> None:
+        board = self._board()
+        if board is None or len(self._seconds) >= 2:
+            return
+        if not board.folder.exists():
+            return
+        board.kill()
+        name = f"second-{len(self._seconds) + 1}-{board.user}"
+        shutil.copytree(board.folder, self.context.folder / name)
+        self._add(board.user, "cloned journal")
+
+    def _add(self, user: str, kind: str) -> None:
+        name = f"second-{len(self._seconds) + 1}-{user}"
+        second = Board(self.context, name, user, f"machine-of-{name}")
+        self.context.fault(kind, name)
+        self._seconds.append(second)
+        self.world.devices.append(second)
+        second.start()

@@ -1,0 +1,340 @@
+"""Cables between processes and the broker, and the transport that a process has at its end.
+
+The law: a connection keeps the order of its packets, or loses its end, like TCP; unless a fault
+says otherwise. ``Port`` behaves as ``hwsync.transport.Transport`` does: what is sent on a
+connection that ends is lost with it, and it comes back by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Final
+
+from hwsync.testing.broker import Broker, Packet, Session
+from hwsync.testing.schedule import Schedule
+from hwsync.transport import (
+    Connected,
+    Delivery,
+    Disconnected,
+    Signal,
+    Subscribed,
+    Subscription,
+    Will,
+)
+
+KEEPALIVE_S: Final = 20.0  # a silent cable is noticed after one to one and a half of it
+BACKOFF_FIRST_S: Final = 0.2
+BACKOFF_MAX_S: Final = 30.0
+STABLE_S: Final = 10.0  # a connection that lived so long resets the backoff
+UP: Final = True  # to the broker
+DOWN: Final = False
+
+
+class Cable:
+    """What lies between one process and the broker; it outlives both."""
+
+    def __init__(self, schedule: Schedule, dice: Random, deliver: Callable[[], None]) -> None:
+        self.blocked = {UP: False, DOWN: False}
+        self.latency = 0.001  # seconds, on average
+        self.trouble_at = -1.0  # when something was last blocked
+        self.reorders = False  # messages of different topics may overtake each other
+        self.port: Port | None = None  # the last one that was plugged in
+        self._schedule, self._dice, self._delivered = schedule, dice, deliver
+        self._free: dict[object, float] = {}
+        self._held: list[tuple[Line, bool, Callable[[], None]]] = []
+
+    @property
+    def whole(self) -> bool:
+        """Whether both directions pass."""
+        return not (self.blocked[UP] or self.blocked[DOWN])
+
+    def carry(self, line: Line, up: bool, topic: str, action: Callable[[], None]) -> None:
+        """Let something arrive at the other end, in order."""
+        if self.blocked[up]:
+            self._held.append((line, up, action))
+            return
+        key = (up, topic) if self.reorders and topic else (up, "")
+        delay = self.latency * (0.5 + self._dice.random())
+        now = self._schedule.now
+        at = max(self._free.get(key, 0.0), now + delay)
+        self._free[key] = at
+        self._schedule.after(at - now, lambda: self._arrive(line, up, action))
+
+    def _arrive(self, line: Line, up: bool, action: Callable[[], None]) -> None:
+        if self.blocked[up]:
+            self._held.append((line, up, action))
+        elif not (line.ended_there if up else line.ended_here):
+            action()
+
+    def block(self, *directions: bool) -> None:
+        """Nothing passes any more in these directions; the packets wait, as TCP's do."""
+        self.trouble_at = self._schedule.now
+        for up in directions:
+            self.blocked[up] = True
+
+    def heal(self) -> None:
+        """Both directions pass again; what still has a connection arrives."""
+        if not self.whole:
+            self.trouble_at = self._schedule.now
+        self.blocked = {UP: False, DOWN: False}
+        self._free.clear()
+        held, self._held = self._held, []
+        for line, up, action in held:
+            self.carry(line, up, "", action)
+
+    def message_arrived(self) -> None:
+        """Count one delivered message."""
+        self._delivered()
+
+
+class Line:
+    """One connection: both ends believe in it until they notice its end."""
+
+    def __init__(self, port: Port, number: int) -> None:
+        self.port, self.number = port, number
+        self.session: Session | None = None
+        self.unanswered = 0  # publishes without PUBACK
+        self.ended_here = False  # the client's end
+        self.ended_there = False  # the broker's end
+        self.opened_at: float | None = None
+        self.early: list[Packet] = []  # overtook the CONNACK
+
+    # the broker's end
+
+    def deliver(self, packet: Packet) -> None:
+        copy = replace(packet)  # the broker may mark it DUP while it is under way
+        cable = self.port.cable
+        cable.carry(self, DOWN, packet.topic, lambda: self.port.arrived(self, copy))
+
+    def close(self) -> None:
+        """The broker ends it; the client is told, where the cable passes."""
+        self.ended_there = True
+        self.port.cable.carry(self, DOWN, "", lambda: self.port.over(self, "closed by the broker"))
+
+
+class Port:
+    """A process's connection to the broker; as ``Transport``, without threads."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        broker: Broker,
+        cable: Cable,
+        dice: Random,
+        client_id: str,
+        *,
+        on_signal: Callable[[Signal], None],
+        subscriptions: Sequence[Subscription],
+        will: Will | None = None,
+        clean_session: bool = True,
+        prefer_v5: bool = False,
+    ) -> None:
+        self.cable = cable
+        cable.port = self
+        self._schedule, self._broker, self._dice = schedule, broker, dice
+        self._client_id, self._on_signal = client_id, on_signal
+        self._subscriptions, self._will = tuple(subscriptions), will
+        self._clean = clean_session
+        self._protocol = 5 if prefer_v5 and broker.habits.speaks_v5 else 4
+        self._line: Line | None = None
+        self._numbers = 0
+        self._pause = BACKOFF_FIRST_S
+        self._stopped = False
+
+    # -- as a transport -----------------------------------------------------------------------
+
+    @property
+    def connection(self) -> int:
+        return self._line.number if self._line is not None else 0
+
+    @property
+    def connected(self) -> bool:
+        return self._line is not None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether its process lives."""
+        return not self._stopped
+
+    @property
+    def settled(self) -> bool:
+        return self._line is not None and self._line.unanswered == 0
+
+    @property
+    def line(self) -> Line | None:
+        """The present connection."""
+        return self._line
+
+    def start(self) -> None:
+        self._schedule.after(self._dice.random() * 0.01, self._connect)
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        correlation: bytes = b"",
+        reply_topic: str = "",
+    ) -> bool:
+        line = self._line
+        if line is None:
+            return False
+        packet = Packet(topic, payload, qos, retain, 0.0, False, 0, reply_topic, correlation)
+        line.unanswered += bool(qos)
+        self.cable.carry(line, UP, topic, lambda: self._published(line, packet))
+        return True
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        line = self._line
+        if line is not None and line.number == delivery.connection and delivery.qos:
+            mid = delivery.mid
+            self.cable.carry(line, UP, "", lambda: self._acknowledged(line, mid))
+
+    def end(self, *, politely: bool = False) -> None:
+        """The process ends, or leaves."""
+        self._stopped = True
+        line, self._line = self._line, None
+        if line is not None:
+            line.ended_here = True
+            self.cable.carry(line, UP, "", lambda: self._lost(line, politely=politely))
+            self._schedule.after(1.5 * KEEPALIVE_S, lambda: self._lost(line))
+
+    # -- both ends ----------------------------------------------------------------------------
+
+    def silent(self) -> None:
+        """The cable was blocked just now: each end notices in its own time, unless it heals."""
+        line = self._line
+        if line is not None:
+            for notice in (lambda: self._notices(line), lambda: self._missed(line)):
+                self._schedule.after(KEEPALIVE_S * (1.0 + self._dice.random() / 2), notice)
+
+    def _notices(self, line: Line) -> None:
+        if not self.cable.whole:
+            self.over(line, "no answer")
+
+    def _missed(self, line: Line) -> None:
+        if not self.cable.whole and not line.ended_there:
+            self._lost(line)
+            line.close()
+
+    def cut(self) -> None:
+        """The connection breaks: what was under way is lost."""
+        line = self._line
+        if line is not None:
+            self._lost(line)
+            self.over(line, "reset")
+
+    def over(self, line: Line, reason: str) -> None:
+        """The client notices the end."""
+        if line.ended_here or self._stopped:
+            return
+        line.ended_here = True
+        self._line = None
+        if line.opened_at is not None and self._schedule.now - line.opened_at > STABLE_S:
+            self._pause = BACKOFF_FIRST_S
+        self.cable.carry(line, UP, "", lambda: self._lost(line))
+        self._on_signal(Disconnected(reason, True))
+        self._again()
+
+    def _lost(self, line: Line, *, politely: bool = False) -> None:
+        """The broker notices the end."""
+        if not line.ended_there:
+            line.ended_there = True
+            self._broker.gone(line, politely=politely)
+
+    def _again(self) -> None:
+        pause = self._pause * (0.5 + self._dice.random() / 2)
+        self._pause = min(2 * self._pause, BACKOFF_MAX_S)
+        self._schedule.after(pause, self._connect)
+
+    def _connect(self) -> None:
+        if self._stopped or self._line is not None:
+            return
+        if not (self._broker.up and self.cable.whole):
+            self._on_signal(Disconnected("no connection", False))
+            self._again()
+            return
+        self._numbers += 1
+        line = Line(self, self._numbers)
+        self.cable.carry(line, UP, "", lambda: self._accepted(line))
+        # Nobody answers where the cable breaks just now.
+        self._schedule.after(5.0, lambda: self._given_up(line))
+
+    def _given_up(self, line: Line) -> None:
+        if self._line is not line and not line.ended_here and not self._stopped:
+            line.ended_here = True
+            self.cable.carry(line, UP, "", lambda: self._lost(line))
+            self._on_signal(Disconnected("no answer", False))
+            self._again()
+
+    def _accepted(self, line: Line) -> None:
+        """At the broker: CONNECT."""
+        if not self._broker.up:
+            return
+        line.session, present = self._broker.connect(self._client_id, self._clean, self._will, line)
+        self.cable.carry(line, DOWN, "", lambda: self._opened(line, present))
+        self._broker.resume(line.session)
+
+    def _opened(self, line: Line, present: bool) -> None:
+        """At the client: CONNACK."""
+        if line.ended_here or self._stopped:
+            return
+        self._line = line
+        line.opened_at = self._schedule.now
+        self._on_signal(Connected(present, self._protocol))
+        early, line.early = line.early, []
+        for packet in early:
+            self.arrived(line, packet)
+        self.cable.carry(line, UP, "", lambda: self._subscribes(line))
+
+    def _subscribes(self, line: Line) -> None:
+        """At the broker: SUBSCRIBE."""
+        if line.session is None or line.session.connection is not line:
+            return
+        self.cable.carry(line, DOWN, "", lambda: self._subscribed(line))
+        self._broker.subscribe(line.session, self._subscriptions)
+
+    def _subscribed(self, line: Line) -> None:
+        if line is self._line:
+            self._on_signal(Subscribed())
+
+    def _published(self, line: Line, packet: Packet) -> None:
+        """At the broker: PUBLISH."""
+        if line.session is None or line.session.connection is not line or not self._broker.up:
+            return
+        packet.at = self._schedule.now
+        self._broker.publish(packet, line.session)
+        if packet.qos:
+            self.cable.carry(line, DOWN, "", lambda: self._answered(line))
+
+    def _answered(self, line: Line) -> None:
+        line.unanswered -= 1
+
+    def _acknowledged(self, line: Line, mid: int) -> None:
+        if line.session is not None and line.session.connection is line:
+            self._broker.acknowledge(line.session, mid)
+
+    def arrived(self, line: Line, packet: Packet) -> None:
+        """At the client: PUBLISH."""
+        if line.opened_at is None:
+            line.early.append(packet)
+        if line is not self._line:
+            return
+        self.cable.message_arrived()
+        self._on_signal(
+            Delivery(
+                packet.topic,
+                packet.payload,
+                packet.qos,
+                packet.retain,
+                packet.dup,
+                packet.mid,
+                line.number,
+                packet.reply_topic,
+                packet.correlation,
+            )
+        )

@@ -1,0 +1,357 @@
+"""The process table: what is alive, what it has heard, where it is killed.
+
+The law: a process does one thing at a time, in its turn; a kill ends it between two of its own
+effects (``point``), and nothing but its files and the broker's memory is left of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import traceback
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final
+
+from hwsync.coordinator.hearing import Hearing
+from hwsync.coordinator.loop import Coordinator
+from hwsync.coordinator.plan import message_of
+from hwsync.coordinator.service import BATCH, CLIENT_ID, subscriptions
+from hwsync.coordinator.store import Batch, Store
+from hwsync.protocol.errors import DatabaseError
+from hwsync.protocol.jsons import loads
+from hwsync.protocol.machine import Rules
+from hwsync.protocol.messages import named
+from hwsync.protocol.record import Command, State, Verb
+from hwsync.protocol.topics import Kind, Topics
+from hwsync.testing.context import WALL, Context, Killed
+from hwsync.testing.history import Said
+from hwsync.testing.network import Port
+from hwsync.testing.schedule import Timer
+from hwsync.transport import Delivery, Signal
+
+RESTART_S: Final = (0.1, 5.0)  # systemd's RestartSec, more or less
+TURN_S: Final = 0.000_1  # a turn takes so long at least
+SPINNING: Final = 1_000  # turns without a signal, each followed by the next at once
+THINK_S: Final = 0.004  # from a signal to its turn: what comes meanwhile is one batch
+
+
+class Process:
+    """One process that is started, killed, paused and started again."""
+
+    points: tuple[str, ...] = ()
+
+    def __init__(self, context: Context, name: str) -> None:
+        self.context, self.name = context, name
+        self.cable = context.cable(name)
+        self.alive = False
+        self.life = 0
+        self.inbox: deque[Any] = deque()
+        self.armed: str | None = None  # the point at which it is killed next
+        self.jump = 0.0  # seconds by which its wall clock is wrong
+        self.disk_full = False
+        self.removed = False  # never started again
+        self._paused_until = 0.0
+        self._turn: Timer | None = None
+        self._in_vain = 0
+
+    # clocks of the process
+
+    def wall(self) -> float:
+        return WALL + self.context.now + self.jump
+
+    def monotonic(self) -> float:
+        return self.context.now
+
+    def random(self) -> float:
+        return self.context.dice.random()
+
+    # life and death
+
+    def start(self) -> None:
+        """Begin a life; where that fails it is tried again, as by systemd."""
+        if self.alive or self.removed:
+            return
+        self.life += 1
+        self.alive = True
+        self.inbox.clear()
+        self.context.note(self.name, f"starts, life {self.life}")
+        self._guarded(self.begin)
+        if self.alive:
+            self.plan(0.0)
+
+    def begin(self) -> None:
+        """Open files, connect."""
+        raise NotImplementedError
+
+    def work(self) -> float | None:
+        """Do what waits; seconds until there is more to do by itself."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """What the kernel does when a process has ended: files and sockets are closed."""
+        raise NotImplementedError
+
+    def kill(self, *, restart: bool = True) -> None:
+        """kill -9."""
+        if not self.alive:
+            return
+        self.context.note(self.name, "is killed")
+        self.alive = False
+        self.armed = None
+        if self._turn is not None:
+            self._turn.cancel()
+        self.inbox.clear()
+        self.release()
+        if restart and not self.removed:
+            low, high = RESTART_S
+            self.context.schedule.after(low + (high - low) * self.random(), self.start)
+
+    def pause(self, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT later."""
+        self._paused_until = self.context.now + seconds
+        self.plan(0.0)
+
+    def point(self, name: str) -> None:
+        """Between two effects: a kill may be due here."""
+        if self.armed == name:
+            self.armed = None
+            self.context.fault(f"kill: {name}", self.name)
+            raise Killed(name)
+
+    # its turns
+
+    def put(self, item: Any) -> None:
+        """Something comes into the inbox; its turn follows soon."""
+        if self.alive:
+            self.inbox.append(item)
+            self.plan(THINK_S * self.random())
+
+    def plan(self, seconds: float) -> None:
+        """Its next turn, at the latest then."""
+        at = max(self.context.now + seconds, self._paused_until)
+        if self._turn is not None and self._turn.action is not None:
+            if self._paused_until <= self._turn.at <= at:
+                return
+            self._turn.cancel()
+        self._turn = self.context.schedule.after(at - self.context.now, self._take_turn)
+
+    def _take_turn(self) -> None:
+        if not self.alive:
+            return
+        if not self.inbox:
+            self.context.step()  # a timer
+        self._guarded(self._work)
+
+    def _work(self) -> None:
+        idle = not self.inbox
+        wait = self.work()
+        if self.inbox:
+            wait = 0.0
+        if wait is not None:
+            self.plan(max(wait, TURN_S))
+        self._in_vain = self._in_vain + 1 if idle and wait is not None and wait <= 0.0 else 0
+        if self._in_vain > SPINNING:
+            self.context.violate(
+                "ends", self.name, "", "it turns round and round, and does nothing"
+            )
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Killed:
+            self.kill()
+        except Exception as error:
+            where = "".join(traceback.format_tb(error.__traceback__)[-3:])
+            text = f"{self.name} failed: {type(error).__name__}: {error}\n{where}"
+            self.context.violate("process", self.name, "", text)
+            self.kill()
+
+
+class WatchedStore(Store):
+    """The real store, with injection points, a disk that may be full, and a memory of commits."""
+
+    def __init__(self, process: CoordinatorProcess) -> None:
+        self.process = process
+        self.committed: dict[str, tuple[int, int]] = {}
+        super().__init__(process.path)
+
+    def save(self, batch: Batch, ticks: float) -> None:
+        process = self.process
+        process.point("before a commit")
+        if process.disk_full:
+            process.context.fault("full disk, coordinator", process.name)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().save(batch, ticks)
+        for user, record in batch.records.items():
+            self.committed[user] = (record.epoch, record.seq)
+        for record, entry, message in batch.log:
+            if message is not None:
+                process.handled.add((message.topic, message.payload))
+            elif (entry.verb, entry.before) == (Verb.EXPIRE, State.COLLECTED) and record.current:
+                process.given_up(record.user, record.current)
+        for _, _, _, message, _ in batch.refused:
+            process.handled.add((message.topic, message.payload))
+        process.point("after a commit")
+        if process.lies:
+            process.lies = False
+            process.context.fault("a commit that fails though it is stored", process.name)
+            for _, _, message in batch.log:
+                if message is not None:
+                    process.context.may_repeat.add(message.payload)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+class CoordinatorProcess(Process):
+    """The real loop on a real database."""
+
+    points = (
+        *("before a commit", "after a commit", "before a publish", "after a publish"),
+        *("before an acknowledgement", "after an acknowledgement"),
+    )
+
+    def __init__(self, context: Context, *, settle: float, rules: Rules) -> None:
+        super().__init__(context, "coordinator")
+        self.path = context.folder / "hwsync.db"
+        self.topics = Topics()
+        self.handled: set[tuple[str, bytes]] = set()  # what was stored of messages, accepted or not
+        self.said_last: dict[str, bytes] = {}  # by user: the last status that is retained
+        self.lies = False  # the next commit raises though it is stored
+        self._settle, self._rules = settle, rules
+        self._names = 0
+        self.store: WatchedStore | None = None
+        self.coordinator: Coordinator | None = None
+        self.port: Port | None = None
+        self.hearing: Hearing | None = None
+
+    def begin(self) -> None:
+        context = self.context
+        try:
+            self.store = WatchedStore(self)
+        except DatabaseError as error:
+            context.violate("process", "coordinator", "", f"the database cannot be opened: {error}")
+            self.kill(restart=False)
+            return
+        clean = not context.habits.remembers
+        self.port = Port(
+            context.schedule,
+            context.broker,
+            self.cable,
+            context.dice,
+            CLIENT_ID,
+            on_signal=self.put,
+            subscriptions=subscriptions(self.topics),
+            clean_session=clean,
+            prefer_v5=True,
+        )
+        self.coordinator = Coordinator(
+            self.store,
+            self,
+            self,
+            self._rules,
+            settle=self._settle,
+            dice=Random(context.dice.random()),
+            nonce=self._nonce,
+        )
+        self.hearing = Hearing(self, self.topics, self, self._nonce())
+        self.store.committed = {
+            user: (record.epoch, record.seq) for user, record in self.coordinator.records.items()
+        }
+        self.port.start()
+
+    def _nonce(self) -> str:
+        self._names += 1
+        return f"{self.context.dice.getrandbits(64):016x}"
+
+    def work(self) -> float | None:
+        assert self.coordinator is not None
+        assert self.hearing is not None
+        signals: list[Signal] = []
+        while self.inbox and len(signals) < BATCH:
+            signals.append(self.inbox.popleft())
+        self.coordinator.step(self.hearing.take(signals))
+        waits = (self.coordinator.wait(), self.hearing.wait())
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    def release(self) -> None:
+        if self.port is not None:
+            self.port.end()
+        if self.store is not None:
+            self.store.close()
+        self.store = self.coordinator = self.port = None
+
+    # -- the loop's publisher -----------------------------------------------------------------
+
+    @property
+    def connection(self) -> int:
+        return self.port.connection if self.port else 0
+
+    @property
+    def settled(self) -> bool:
+        return self.port is not None and self.port.settled
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        correlation: bytes = b"",
+    ) -> bool:
+        self.point("before a publish")
+        assert self.port is not None
+        user, kind = self.topics.split(topic)
+        if kind is Kind.STATUS and retain:
+            self.said_last[user] = payload
+        if kind in (Kind.STATUS, Kind.RESULT):
+            self._said(user, kind, loads(payload.decode()))
+        else:
+            self.context.note(self.name, f"publishes {topic}", payload)
+        sent = self.port.publish(topic, payload, qos=qos, retain=retain, correlation=correlation)
+        self.point("after a publish")
+        return sent
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        self.point("before an acknowledgement")
+        assert self.port is not None
+        self._acknowledges(delivery)
+        self.port.acknowledge(delivery)
+        self.point("after an acknowledgement")
+
+    def _said(self, user: str, kind: Kind, fields: dict[str, Any]) -> None:
+        context = self.context
+        context.see(Said(context.now, user, str(kind), fields))
+        context.note(self.name, f"says {kind} of {user}", fields)
+        if kind is not Kind.STATUS:
+            return
+        order = (fields["epoch"], fields["seq"])
+        assert self.store is not None
+        if order > self.store.committed.get(user, (order[0], 0)):
+            context.violate("saved", user, fields["id"], f"{order} was said before it was stored")
+
+    def given_up(self, user: str, command: Command) -> None:
+        """Nobody is given up whose result waits at the broker since before the connection."""
+        line = self.port.line if self.port else None
+        if line is None or line.session is None or line.opened_at is None:
+            return
+        if self.cable.trouble_at >= line.opened_at or self.cable.latency > 0.2:
+            return
+        for packet in line.session.waiting:
+            user_of, kind = self.topics.split(packet.topic)
+            if (user_of, kind) == (user, Kind.RESPONSE) and packet.at < line.opened_at:
+                said = loads(packet.payload.decode())
+                if (said.get("id"), said.get("journal")) == (command.id, command.journal):
+                    self.context.violate("settle", user, command.id, "lost; its result waited")
+
+    def _acknowledges(self, delivery: Delivery) -> None:
+        """What names no id is acknowledged only when it is stored: nobody repeats it."""
+        user, kind = self.topics.split(delivery.topic)
+        if kind not in (Kind.REQUEST, Kind.RESPONSE, Kind.ANALYSIS) or not delivery.payload:
+            return
+        key = (delivery.topic, delivery.payload)
+        if named(message_of(delivery), self.topics) is None and key not in self.handled:
+            self.context.violate(
+                "acknowledged", user, "", f"{kind} {delivery.payload[:60]!r} was not stored"
+            )

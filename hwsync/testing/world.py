@@ -1,0 +1,290 @@
+"""A whole lab in one thread, driven by one seed: the real coordinator and devices in a false world.
+
+    report = World(seed=1, steps=3_000, folder=path).run()
+    assert not report.violations
+
+The law: first everything that can go wrong does, as the seed says; then every fault is healed and
+nothing new is asked, and all of it must come to rest within ``HEALED_S``; then each device must run
+one more program. Nothing here decides what is right: that does the checker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from hwsync.coordinator.maintenance import check as check_database
+from hwsync.coordinator.reader import Reader
+from hwsync.protocol.errors import NotFound
+from hwsync.protocol.machine import Rules
+from hwsync.protocol.record import State
+from hwsync.protocol.topics import Kind
+from hwsync.testing.boards import Board, Device, Microcontroller, output
+from hwsync.testing.broker import BROKERS, Habits
+from hwsync.testing.checker import Final as FinalWord
+from hwsync.testing.checker import Violation, check
+from hwsync.testing.context import Context
+from hwsync.testing.faults import Faults
+from hwsync.testing.history import Asked, Began, Json, PutBack
+from hwsync.testing.operators import Hand, Numbers, Operator, Person
+from hwsync.testing.processes import CoordinatorProcess, Process
+
+HEALED_S: Final = 400.0  # in which everything ends: backoff, settle, limits, analysis within
+PROBE_S: Final = 120.0  # for one more program on each device
+SETTLE_S: Final = 5.0
+ANALYSIS_WITHIN_S: Final = 30.0
+LOOK_S: Final = 5.0  # between two looks whether all is at rest
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one world came to."""
+
+    seed: int
+    broker: str
+    steps: int
+    seconds: float  # of the world's time
+    faults: Counter[str]
+    violations: list[Violation]
+    trace: list[str] = field(repr=False)
+    commands: int = 0
+    ran: Counter[str] = field(default_factory=Counter)
+
+
+class World:
+    """One lab. ``folder`` is for its files, and empty; ``steps``: of the time of faults."""
+
+    def __init__(
+        self,
+        seed: int,
+        folder: Path,
+        *,
+        steps: int = 3_000,
+        habits: Habits | None = None,
+        faults: bool = True,
+    ) -> None:
+        dice = Random(seed)
+        self.seed, self.steps = seed, steps
+        self.context = context = Context(folder, dice, habits or dice.choice(BROKERS))
+        rules = Rules(analysis_within=ANALYSIS_WITHIN_S)
+        self.coordinator = CoordinatorProcess(context, settle=SETTLE_S, rules=rules)
+        users = [f"pi{number}" for number in range(1, dice.randint(2, 4))]
+        self.devices: list[Device] = [
+            Microcontroller(context, f"micro-{user}", user)
+            if dice.random() < 0.15
+            else Board(context, f"board-{user}", user, f"machine-{user}")
+            for user in users
+        ]
+        self.hand = Hand(context, "anna") if dice.random() < 0.3 else None
+        everybody = [*users, *(["anna"] if self.hand else [])]
+        numbers = Numbers(context)
+        self.operators = [
+            Operator(context, f"operator-{number}", users, numbers)
+            for number in range(1, dice.randint(2, 3))
+        ]
+        self.persons = [
+            Person(context, f"person-{number}", everybody, numbers)
+            for number in range(1, dice.randint(2, 3))
+        ]
+        self.faults = Faults(self) if faults else None
+
+    @property
+    def processes(self) -> list[Process]:
+        """Everything that can be killed."""
+        return [self.coordinator, *self.devices]
+
+    def run(self) -> Report:
+        """Live through all of it."""
+        context = self.context
+        with _quiet():
+            try:
+                for process in self.processes:
+                    process.start()
+                if self.faults is not None:
+                    self.faults.start()
+                while context.steps < self.steps and not context.violations:
+                    context.schedule.run_next()
+                self._heal()
+                if not context.violations:
+                    self._come_to_rest()
+                if not context.violations:
+                    self._ask_once_more()
+                final = self._final()
+                self._judge(final)
+            finally:
+                for process in self.processes:
+                    process.removed = True
+                    process.kill(restart=False)
+        return self._report(final)
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        if self.faults is not None:
+            self.faults.heal()
+        for operator in self.operators:
+            operator.asking = False
+        for person in self.persons:
+            person.asking = False
+        self.context.note("world", "is healed")
+
+    def _run_until(self, limit: float) -> bool:
+        """Until all is at rest; False: it is not, at that time."""
+        schedule = self.context.schedule
+        look = schedule.now + LOOK_S
+        while schedule.now < limit and not self.context.violations:
+            schedule.run_next()
+            if schedule.now >= look:
+                look = schedule.now + LOOK_S
+                if not self._restless():
+                    return True
+        return not self._restless()
+
+    def _restless(self) -> list[str]:
+        """What is not at rest, one line each."""
+        coordinator = self.coordinator.coordinator
+        if coordinator is None:
+            return ["the coordinator is away"]
+        found = [
+            f"{record.user} is in state {int(record.state)} with {record.id}, "
+            f"{len(record.queue)} queued"
+            for record in coordinator.records.values()
+            if record.state is not State.REST or record.queue
+        ]
+        for name, cable in self.context.cables.items():
+            port = cable.port
+            if port is not None and port.wanted and not port.connected:
+                found.append(f"{name} is not connected")
+        found += [
+            f"something waits at the broker for {session.client_id}"
+            for session in self.context.broker.sessions.values()
+            if session.connection is not None and (session.waiting or session.under_way)
+        ]
+        found += [f"{one.name} is busy" for one in self.devices if one.busy]
+        found += [f"{one.name} waits for an answer" for one in self.operators if not one.idle]
+        found += [
+            f"the program of {run.id} still runs" for run in self.context.runs.values() if run.alive
+        ]
+        return found
+
+    def _come_to_rest(self) -> None:
+        if not self._run_until(self.context.now + HEALED_S):
+            for text in self._restless():
+                self.context.violate("ends", "", "", f"{HEALED_S:g} s after all was healed: {text}")
+
+    def _ask_once_more(self) -> None:
+        """One more program for each device; and what is retained is the record."""
+        operator = self.operators[0]
+        before = len(self.context.history)
+        users = [device.user for device in self.devices if not device.removed]
+        operator.ask_each(users)
+        if not self._run_until(self.context.now + PROBE_S):
+            for text in self._restless():
+                self.context.violate("ends", "", "", f"one more program: {text}")
+        asked = [one for one in self.context.history[before:] if isinstance(one, Asked)]
+        ran = {one.id for one in self.context.history[before:] if isinstance(one, Began)}
+        for one in asked:
+            if one.id not in ran:
+                self.context.violate("ends", one.user, one.id or "", "a last program did not run")
+        coordinator = self.coordinator.coordinator
+        for record in coordinator.records.values() if coordinator else ():
+            topic = self.coordinator.topics.of(record.user, Kind.STATUS)
+            kept = self.context.broker.retained.get(topic)
+            said = self.coordinator.said_last.get(record.user)
+            if kept is None or kept.payload != said:
+                self.context.violate("level", record.user, record.id, "it is not what is retained")
+
+    def _final(self) -> FinalWord:
+        """What the database says, to whoever reads it."""
+        store, coordinator = self.coordinator.store, self.coordinator.coordinator
+        path = self.coordinator.path
+        if store is None or coordinator is None:
+            return FinalWord({})
+        commands: dict[tuple[str, str], Json] = {}
+        logs: dict[str, list[Json]] = {}
+        with Reader(path) as reader:
+            for user in coordinator.records:
+                with contextlib.suppress(NotFound):
+                    rows = list(reader.history(user))
+                    logs[user] = sorted(
+                        (row for row in rows if "command" in row), key=lambda row: row["row"]
+                    )
+                for id in {row["id"] for row in logs.get(user, ()) if row["id"]}:
+                    commands[user, id] = reader.show(user, id)
+        return FinalWord(commands, logs)
+
+    def _judge(self, final: FinalWord) -> None:
+        context = self.context
+        for violation in check(context.history, final, output):
+            context.violate(violation.promise, violation.user, violation.id, violation.text)
+        for text in check_database(self.coordinator.path):
+            context.violate("saved", "", "", text)
+        ids: dict[str, set[str]] = {}
+        for (_, id), end in final.commands.items():
+            ids.setdefault(end["hw_command"], set()).add(id)
+        put_back_at = max(
+            (one.at for one in context.history if isinstance(one, PutBack)), default=-1
+        )
+        for one in context.history:
+            if isinstance(one, Asked) and one.id is None and one.program and one.at > put_back_at:
+                made = ids.get(one.program, set())
+                if len(made) > 1 and one.program.encode() not in context.may_repeat:
+                    context.violate("once", one.user, "", f"sent once without id, made {made}")
+
+    def _report(self, final: FinalWord) -> Report:
+        context = self.context
+        return Report(
+            self.seed,
+            context.habits.name,
+            context.steps,
+            context.now,
+            context.faults,
+            context.violations,
+            self._shortened(),
+            len(final.commands),
+            Counter(str(end["ran"]) for end in final.commands.values()),
+        )
+
+    def _shortened(self, most: int = 60) -> list[str]:
+        """The last lines of the trace that are about the first violation."""
+        if not self.context.violations:
+            return []
+        first = self.context.violations[0]
+        lines: list[str] = []
+        for at, who, what, about in reversed(self.context.trace):
+            line = f"{at:10.3f} {who:14} {what} {_text(about)}".rstrip()
+            if "FAULT" in what or not first.user or first.user in line:
+                lines.append(line if len(line) < 260 else line[:257] + "...")
+            if len(lines) == most:
+                break
+        return lines[::-1]
+
+
+SHOWN: Final = (
+    *("id", "state", "epoch", "seq", "journal", "boot", "cancelling", "settled", "command"),
+    *("outcome", "ran", "reason", "queued", "late"),
+)
+
+
+def _text(about: object) -> str:
+    if isinstance(about, bytes):
+        return about.decode(errors="replace")
+    if isinstance(about, dict):
+        return str({name: about[name] for name in SHOWN if about.get(name)})
+    return str(about)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the logs of hwsync: thousands of lines about faults that are meant."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
