@@ -148,17 +148,27 @@ class Loaded(random.Random):
 
 
 class Lab:
-    """One user's lab (pi1, unless a message says otherwise), connected to a new session."""
+    """One user's lab (pi1, unless a message says otherwise), connected to a new session.
+
+    Or, with ``known``, not connected yet, to the session that the broker kept.
+    """
 
     def __init__(
-        self, path: Path, *, settle: float = 0.0, rules: Rules | None = None, dice: float = 0.0
+        self,
+        path: Path,
+        *,
+        settle: float = 0.0,
+        rules: Rules | None = None,
+        dice: float = 0.0,
+        known: bool = False,
     ) -> None:
         self.path = path
         self.clock, self.wire = Clock(), Wire()
         self._options = (rules or Rules(), settle, dice)
         self._mid = 0
         self.start()
-        self.connect(session_present=False)
+        if not known:
+            self.connect(session_present=False)
 
     def start(self) -> None:
         """Open the database and begin from what it says; not connected yet."""
