@@ -215,7 +215,11 @@ def test_what_was_given_up_is_opened_by_an_envelope_that_the_record_has_come_to(
     board.pass_time(UNKNOWN_S)
     board.status(2, 0, "")
     board.envelope(seq=3)
-    board.status(4, 2)
+    # What it said before may still be under way: now it answers under another number.
+    assert board.said("collected")[-1]["boot"] == 2
+    board.status(4, 2, boot=1)
+    assert board.ran() == []
+    board.status(5, 2, boot=2)
     assert [job.program for _, job in board.world.jobs] == ["print(6*7)"]
 
 

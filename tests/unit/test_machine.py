@@ -358,6 +358,26 @@ def test_events_of_an_earlier_command_are_stored_with_it() -> None:
     assert isinstance(cancelled.effects[1], PublishResult)
 
 
+@pytest.mark.parametrize(
+    ("said", "boot", "accepted"),
+    [
+        (REJECTED, 2, False),
+        (REJECTED, 3, True),
+        (OK, 2, True),
+    ],
+    ids=["a no from before the grant", "the grant's own no", "a yes"],
+)
+def test_a_no_from_an_earlier_boot_than_the_grants_is_outdated(
+    said: Account, boot: int, accepted: bool
+) -> None:
+    granted = record_in(State.COLLECTED)
+    decision = step(granted, Returned(said, "c1", "j1", boot), known=granted.current)
+    assert decision.refused is None
+    assert (decision.record is granted) is not accepted
+    assert decision.record.state is (State.RETURNED if accepted else State.COLLECTED)
+    assert isinstance(decision.effects[0], PublishStatus)
+
+
 def test_an_orphan_that_says_no_is_doubted() -> None:
     """Another device may have been granted it: an older database does not know whom."""
     said = Account(Outcome.REJECTED, Ran.NO, "not granted to this device")
