@@ -165,13 +165,15 @@ class Conversation:
         """Send a message that names an id until it is answered; raises ``Refused``.
 
         The status, where the id is the record's own; else that command's result. ``heard`` sees
-        everything that comes meanwhile.
+        everything that comes meanwhile. A result that answers somebody else's question may come
+        first: of another program it is no answer to a request, and the error follows.
         """
         status: Json = {}
+        request = read_object(payload) if kind is Kind.REQUEST else None
 
         def answer(kind: Kind, fields: Json) -> bool:
             heard(kind, fields)
-            if fields.get("id") != id:
+            if fields.get("id") != id or (request and _is_of_another(request, kind, fields)):
                 return False
             if kind is Kind.STATUS:
                 status.update(fields)
@@ -332,6 +334,13 @@ class Operator(Conversation):
             return self._inbox.get(timeout=seconds)
         except queue.Empty:
             return None
+
+
+def _is_of_another(request: Json, kind: Kind, fields: Json) -> bool:
+    """Whether this tells of another program than the request's. A cut text tells nothing."""
+    told = kind in (Kind.STATUS, Kind.RESULT)
+    unknown = told and (fields["truncated"] or fields.get("pruned") or fields.get("orphan"))
+    return told and not unknown and fields["hw_command"] != request["program"]
 
 
 def raise_refused(kind: Kind, fields: Json) -> Json:

@@ -139,7 +139,7 @@ class Coordinator:
             else:
                 changed.append(record)
         self.records = stored
-        self._behind = [user for user, record in stored.items() if record.epoch < self.epoch]
+        self._behind = {user for user, record in stored.items() if record.epoch < self.epoch}
         for record in stored.values():
             self._schedule(record, now)
         return changed
@@ -258,9 +258,13 @@ class Coordinator:
     def _plan(self, now: float) -> Plan:
         plan = self._empty_plan(now)
         plan.batch.forget_packets = self._forget_packets
+        if self._behind:
+            # Before any message: what was open in the older database is not to be acted upon.
+            plan.rise(self.epoch, sorted(self._behind))
         for one in self._waiting:
             plan.hear(message_of(one))
-        self._rise(plan)
+        if plan.newer >= 0:
+            self._begin_epoch(plan)
         connection = self._publisher.connection
         if self._replied and self._publisher.settled and connection == self._publisher.connection:
             for (user, id), sent_on in self._replied.items():
@@ -274,21 +278,17 @@ class Coordinator:
                 plan.deadline(user)
         return plan
 
-    def _rise(self, plan: Plan) -> None:
-        """Begin a new epoch where somebody saw more than the database knows, or it was put back."""
-        if plan.newer >= 0:
-            epoch = max(plan.newer, self.epoch) + 1
-            epoch = max(epoch, int(plan.moment.wall))
-            log.warning("the database is older than what was published: epoch %d begins", epoch)
-            plan.batch.epoch = (epoch, plan.moment.wall)
-            plan.rise(epoch, sorted(self.records.keys() | plan.batch.records.keys()))
-            return
-        if self._behind:
-            plan.rise(self.epoch, self._behind)
+    def _begin_epoch(self, plan: Plan) -> None:
+        """Somebody saw more than the database knows: an older one was put back."""
+        epoch = max(plan.newer, self.epoch) + 1
+        epoch = max(epoch, int(plan.moment.wall))
+        log.warning("the database is older than what was published: epoch %d begins", epoch)
+        plan.batch.epoch = (epoch, plan.moment.wall)
+        plan.rise(epoch, sorted(self.records.keys() | plan.batch.records.keys()))
 
     def _take_over(self, plan: Plan, now: float) -> None:
         """What was saved is what is known here."""
-        self._to_analyse, self._behind = [], []
+        self._to_analyse, self._behind = [], set()
         self.counts += plan.counts
         if plan.batch.epoch is not None:
             self.epoch, restored_at = plan.batch.epoch
@@ -364,10 +364,14 @@ class Coordinator:
             log.error("cannot publish on %s: %s", topic[:120], error)
 
     def _publish_due(self, records: Iterable[Record]) -> None:
-        """Each status and everything due: a broker may have forgotten the last second."""
+        """Each status and everything due: a broker may have forgotten the last second.
+
+        What a restore has left open is not due: it is told when its end is stored.
+        """
         for record in records:
-            for effect in () if record.forgotten else due(record):
-                self._carry_out(record.user, effect)
+            if not record.forgotten and record.user not in self._behind:
+                for effect in due(record):
+                    self._carry_out(record.user, effect)
 
     def _schedule(self, record: Record, now: float) -> None:
         """Note the deadline, and the next repetition of an envelope."""

@@ -301,6 +301,20 @@ class Board(Device):
     def journal_name(self) -> str:
         return self._name
 
+    def acknowledge(self, delivery: Delivery) -> None:
+        self._keeps(delivery)
+        super().acknowledge(delivery)
+
+    def _keeps(self, delivery: Delivery) -> None:
+        """An envelope that is taken is on the disk before it is acknowledged."""
+        _, kind = self.topics.split(delivery.topic)
+        agent, journal = self.agent, self.journal
+        if kind is not Kind.COMMAND or agent is None or journal is None or self.disk_full:
+            return
+        envelope = read_envelope(delivery.payload)
+        if envelope is not None and agent.busy is None and journal.get(envelope.id) is None:
+            self.context.violate("acknowledged", self.user, envelope.id, "it was not written down")
+
     def begin(self) -> None:
         try:
             self.journal = WatchedJournal(self)

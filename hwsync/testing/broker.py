@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from hwsync.transport import Subscription, Will
 
 WINDOW: Final = 20  # QoS 1 messages under way to one client, as in mosquitto
+LATE_COPY_S: Final = 20.0  # by so much a copy may come after the message
 MEMORY_S: Final = 1.0  # what a kill -9 may take with it, where the broker saves each second
 
 
@@ -94,7 +95,9 @@ def matches(pattern: str, topic: str) -> bool:
 
 
 class Broker:
-    """One broker. ``clock`` says the time; ``tell`` is told of each fault that takes effect."""
+    """One broker. ``clock`` says the time, ``later`` does something after so many seconds;
+    ``tell`` is told of each fault that takes effect.
+    """
 
     def __init__(
         self,
@@ -102,6 +105,7 @@ class Broker:
         dice: Random,
         clock: Callable[[], float],
         tell: Callable[[str, Packet | None], None],
+        later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         self.habits = habits
         self.up = True
@@ -111,7 +115,7 @@ class Broker:
         self.sessions: dict[str, Session] = {}
         self.retained: dict[str, Packet] = {}
         self._before: dict[str, tuple[float, Packet | None]] = {}  # changed in the last second
-        self._dice, self._clock, self._tell = dice, clock, tell
+        self._dice, self._clock, self._tell, self._later = dice, clock, tell, later
         self._routes: dict[str, list[tuple[Session, Subscription]]] = {}
 
     # -- clients ------------------------------------------------------------------------------
@@ -284,8 +288,18 @@ class Broker:
         self._queue(session, copy)
         if self.copies and self._dice.random() < self.copies:
             self._tell("copy", packet)
-            self._queue(session, replace(copy))
+            again = replace(copy)
+            if self._dice.random() < 0.5:
+                self._queue(session, again)
+            else:
+                self._later(LATE_COPY_S * self._dice.random(), lambda: self._copy(session, again))
         self._send(session)
+
+    def _copy(self, session: Session, packet: Packet) -> None:
+        if self.sessions.get(session.client_id) is session:
+            packet.at = self._clock()
+            self._queue(session, packet)
+            self._send(session)
 
     def _queue(self, session: Session, packet: Packet) -> None:
         if session.connection is not None or self.habits.queues:

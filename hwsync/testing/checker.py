@@ -9,7 +9,7 @@ again where no journal knows it.
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +19,7 @@ from hwsync.testing.history import (
     Answered,
     Asked,
     Began,
+    Copied,
     Ended,
     JournalLost,
     Json,
@@ -27,6 +28,7 @@ from hwsync.testing.history import (
     Seen,
 )
 
+UNDER_WAY_S = 30.0  # a message may be so late, where topics overtake each other
 Name = tuple[str, str]  # user, id of a command
 
 
@@ -60,7 +62,7 @@ def check(
 ) -> list[Violation]:
     """Every promise that was not kept; ``output``: what a program prints, where that is known."""
     seen = _Sorted(history)
-    rules = [_kept, _once, _table, _one_word, _truth, _asked_for, _heard_of]
+    rules = [_kept, _once, _performed_once, _table, _one_word, _truth, _asked_for, _heard_of]
     found = [violation for rule in rules for violation in rule(seen, final)]
     if output is not None:
         found += _belongs(seen, final, output)
@@ -77,11 +79,14 @@ class _Sorted:
         self.began: dict[Name, list[Began]] = defaultdict(list)
         self.ended: dict[Name, list[Ended]] = defaultdict(list)
         self.said: list[Said] = []
+        self.copied: set[tuple[str, bytes]] = set()
         self.put_back: list[PutBack] = []
         self.journals_lost: list[JournalLost] = []
         for one in history:
             if isinstance(one, Said):
                 self.said.append(one)
+            elif isinstance(one, Copied):
+                self.copied.add((one.topic, one.payload))
             elif isinstance(one, PutBack):
                 self.put_back.append(one)
             elif isinstance(one, JournalLost):
@@ -199,14 +204,51 @@ def _truth(seen: _Sorted, final: Final) -> Iterator[Violation]:
 
 
 def _asked_for(seen: _Sorted, final: Final) -> Iterator[Violation]:
-    """6. ``cancelled`` is said where somebody wanted it, or a database was put back."""
-    wanted = defaultdict[str, list[float]](list)
-    for one in [*seen.without_id, *(asked for some in seen.asked.values() for asked in some)]:
-        if one.kind in ("cancel", "reset"):
-            wanted[one.user].append(one.at)
+    """6. ``cancelled`` is said where somebody wanted it, or it was given up while it ran.
+
+    Somebody named it; or named nothing, or emptied the queue, when it was there, or just before.
+    """
+    first: dict[Name, float] = {}
+    named: set[tuple[str, str | None]] = set()
+    for said in seen.said:
+        first.setdefault((said.user, said.fields["id"]), said.at)
+        if said.fields["outcome"] == "lost":
+            named.add((said.user, said.fields["id"]))
+    named |= {
+        (one.user, one.id)
+        for some in seen.asked.values()
+        for one in some
+        if one.kind in ("cancel", "reset")
+    }
+    wide = defaultdict[str, list[float]](list)
+    for one in [*seen.without_id, *(one for some in seen.asked.values() for one in some)]:
+        if one.kind == "reset" or (one.kind == "cancel" and one.id is None):
+            wide[one.user].append(one.at)
     for (user, id), end in final.commands.items():
-        if end["outcome"] == "cancelled" and not wanted[user] and not seen.put_back:
+        if end["outcome"] != "cancelled" or (user, id) in named or seen.put_back:
+            continue
+        since = first.get((user, id), 0.0) - UNDER_WAY_S
+        if not any(at >= since for at in wide[user]):
             yield Violation("truth", user, id, "cancelled, and nobody has asked for that")
+
+
+def _performed_once(seen: _Sorted, final: Final) -> Iterator[Violation]:
+    """2. A message without an id that came as one is performed at most once."""
+    last = max((one.at for one in seen.put_back), default=-1.0)
+    sent = Counter((one.user, one.kind, one.program) for one in seen.without_id)
+    for user, rows in final.logs.items():
+        done: Counter[tuple[str, str]] = Counter()
+        for row in rows:
+            if row["topic"] and not row["late"]:
+                done[row["topic"], row["payload"]] += 1
+        for (topic, payload), times in done.items():
+            kind = topic.rpartition("/")[2]
+            program = payload if kind in ("request", "command") else ""
+            most = sent[user, kind, program]
+            copied = (topic, payload.encode()) in seen.copied
+            if most and times > most and not copied and last < 0.0:
+                text = f"{kind} {payload[:60]!r} was sent {most} times, performed {times} times"
+                yield Violation("once", user, "", text)
 
 
 def _heard_of(seen: _Sorted, final: Final) -> Iterator[Violation]:
@@ -235,12 +277,7 @@ def _belongs(seen: _Sorted, final: Final, output: Callable[[str], str]) -> Itera
                 yield Violation("belongs", user, id, f"answered {end['hw_response'][:60]!r}")
     for (user, id), answers in seen.answered.items():
         for answer in answers:
-            programs = {
-                asked.program
-                for asked in seen.asked[user, id]
-                if asked.kind == "request" and asked.operator == answer.operator
-            }
             told = answer.fields.get("hw_command", "")
             known = not answer.fields.get("orphan") and "error" not in answer.fields
-            if known and programs and told not in programs:
+            if known and answer.program and told != answer.program:
                 yield Violation("belongs", user, id, f"{answer.operator} was told of {told[:60]!r}")

@@ -47,10 +47,12 @@ class Context:
     faults: Counter[str] = field(default_factory=Counter)
     steps: int = 0
     runs: dict[int, Run] = field(default_factory=dict)
-    may_repeat: set[bytes] = field(default_factory=set)  # payloads that came twice as two messages
+    copied: set[tuple[str, bytes]] = field(default_factory=set)  # came twice, as two messages
 
     def __post_init__(self) -> None:
-        self.broker = Broker(self.habits, self.dice, lambda: self.now, self._fault_of_broker)
+        self.broker = Broker(
+            self.habits, self.dice, lambda: self.now, self._fault_of_broker, self.schedule.after
+        )
         self.cables: dict[str, Cable] = {}
         self.trace: deque[tuple[float, str, str, object]] = deque(maxlen=TRACE)
 
@@ -86,7 +88,7 @@ class Context:
     def _fault_of_broker(self, kind: str, packet: Packet | None) -> None:
         self.fault(kind, "broker", packet and packet.topic)
         if kind == "copy" and packet is not None:
-            self.may_repeat.add(packet.payload)
+            self.copied.add((packet.topic, packet.payload))
 
     def violate(self, promise: str, user: str, id: str, text: str) -> None:
         """A promise was seen broken; only the first of a kind says something new."""

@@ -7,7 +7,7 @@ only some kinds of faults, so that one does not always hide another.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +22,33 @@ from hwsync.testing.processes import Process
 if TYPE_CHECKING:
     from hwsync.testing.world import World
 
+FAULTS: Final = {
+    "kill": "_kill",
+    "kill at a point": "_kill_at_a_point",
+    "pause": "_pause",
+    "connection reset": "_cut",
+    "partition": "_partition",
+    "partition, one way": "_one_way",
+    "partition, swizzled": "_swizzle",
+    "delay": "_slow",
+    "reordering": "_reorder",
+    "loss": "_lose",
+    "repetition": "_repeat",
+    "broker restart": "_restart_broker",
+    "wall clock jump": "_jump",
+    "full disk": "_fill_disk",
+    "a commit that lies": "_lie",
+    "older database": "_put_back",
+    "new disk": "_new_disk",
+    "second device": "_second_device",
+    "cloned journal": "_clone",
+}
+"""Every kind, and the method that does it."""
+
+RARELY: Final = frozenset(
+    {"older database", "new disk", "second device", "cloned journal", "full disk"}
+)
+RARE: Final = 0.25  # of the others' frequency
 EVERY_S: Final = (0.3, 1.5)  # between two faults, by seed
 DAY_S: Final = 86_400.0
 
@@ -29,33 +56,13 @@ DAY_S: Final = 86_400.0
 class Faults:
     """The faults of one world."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, only: Collection[str] | None) -> None:
         self.world, self.context = world, world.context
         dice = self.context.dice
-        kinds = [
-            self._kill,
-            self._kill_at_a_point,
-            self._pause,
-            self._cut,
-            self._partition,
-            self._one_way,
-            self._swizzle,
-            self._slow,
-            self._reorder,
-            self._lose,
-            self._repeat,
-            self._restart_broker,
-            self._jump,
-            self._fill_disk,
-            self._lie,
-            self._put_back,
-            self._new_disk,
-            self._second_device,
-            self._clone,
-        ]
-        self._kinds = [kind for kind in kinds if dice.random() < 0.6] or kinds
-        rare = {self._put_back, self._new_disk, self._clone, self._second_device, self._fill_disk}
-        self._weights = [0.25 if kind in rare else 1.0 for kind in self._kinds]
+        chosen = [name for name in FAULTS if dice.random() < 0.6] or list(FAULTS)
+        names = chosen if only is None else [name for name in FAULTS if name in only]
+        self._kinds = {name: getattr(self, FAULTS[name]) for name in names}
+        self._weights = [RARE if name in RARELY else 1.0 for name in names]
         self._mean = EVERY_S[0] + (EVERY_S[1] - EVERY_S[0]) * dice.random()
         self._over = False
         self._backup: tuple[Path, float] | None = None
@@ -65,7 +72,8 @@ class Faults:
 
     def start(self) -> None:
         """From now on."""
-        self._again()
+        if self._kinds:
+            self._again()
         if self.context.habits.again_s is not None:
             self._send_again()
 
@@ -78,7 +86,7 @@ class Faults:
         if self.context.dice.random() < 0.1:
             self._back_up()
         else:
-            self.context.dice.choices(self._kinds, self._weights)[0]()
+            self.context.dice.choices(list(self._kinds.values()), self._weights)[0]()
         self._again()
 
     def heal(self) -> None:
@@ -144,7 +152,7 @@ class Faults:
         process = self._some()
         jumps = (-3 * DAY_S, -100.0, -1.0, 2.0, 3_600.0, 2 * DAY_S)
         seconds = self.context.dice.choice(jumps)
-        if self._put_back in self._kinds:
+        if "older database" in self._kinds:
             # A journal may forget what was settled a day ago, and a database too: not together.
             seconds = min(seconds, 3_600.0)
         if process is self.world.coordinator:

@@ -35,6 +35,7 @@ class Answered:
     user: str
     id: str
     fields: Json  # an error has the key ``error``
+    program: str = ""  # of the request that it answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,14 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
+class Copied:
+    """A message came to the coordinator as two, or was stored by a commit that failed."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class PutBack:
     """An older database was put in the place of the present one; all of it is from before."""
 
@@ -87,4 +96,4 @@ class JournalLost:
     journal: str
 
 
-Seen = Asked | Answered | Began | Ended | Said | PutBack | JournalLost
+Seen = Asked | Answered | Began | Ended | Said | Copied | PutBack | JournalLost

@@ -55,11 +55,11 @@ class Cable:
         if self.blocked[up]:
             self._held.append((line, up, action))
             return
-        key = (up, topic) if self.reorders and topic else (up, "")
-        delay = self.latency * (0.5 + self._dice.random())
         now = self._schedule.now
-        at = max(self._free.get(key, 0.0), now + delay)
-        self._free[key] = at
+        after = (up, topic) if self.reorders and topic else up  # nothing of that kind is overtaken
+        at = max(self._free.get(after, 0.0), now + self.latency * (0.5 + self._dice.random()))
+        self._free[up, topic] = at
+        self._free[up] = max(self._free.get(up, 0.0), at)
         self._schedule.after(at - now, lambda: self._arrive(line, up, action))
 
     def _arrive(self, line: Line, up: bool, action: Callable[[], None]) -> None:
@@ -79,7 +79,6 @@ class Cable:
         if not self.whole:
             self.trouble_at = self._schedule.now
         self.blocked = {UP: False, DOWN: False}
-        self._free.clear()
         held, self._held = self._held, []
         for line, up, action in held:
             self.carry(line, up, "", action)

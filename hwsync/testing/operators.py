@@ -51,8 +51,11 @@ class Numbers:
 class Operator:
     """One command line after another, for any of the users."""
 
-    def __init__(self, context: Context, name: str, users: list[str], numbers: Numbers) -> None:
+    def __init__(
+        self, context: Context, name: str, users: list[str], numbers: Numbers, stops: bool
+    ) -> None:
         self.context, self.name, self.users, self.numbers = context, name, users, numbers
+        self._stops = stops  # whether it cancels and resets
         self.asking = True  # whether it begins anything new
         self._idle = True
         self._orders: list[str] = []  # users who are to run one more program
@@ -114,7 +117,7 @@ class Operator:
             action = dice.choices(
                 [self._runs, self._repeats, self._mistakes, self._cancels, self._resets,
                  self._analyses, self._reads, self._queries],
-                [10, 2, 1, 3, 1, 2, 1, 1],
+                [10, 2, 1, 3 * self._stops, 1 * self._stops, 2, 1, 1],
             )[0]  # fmt: skip
             yield from self._does(action(user))
 
@@ -156,7 +159,7 @@ class Operator:
         payload = encode_request(program, id=id, **keys)
         talk = self.conversation(user).telling(Kind.REQUEST, payload, id)
         answer = yield from talk
-        context.see(Answered(context.now, self.name, user, id, answer))
+        context.see(Answered(context.now, self.name, user, id, answer, program))
         context.note(self.name, f"knows that {id} is accepted", answer)
         return answer
 
@@ -239,8 +242,11 @@ class Operator:
 class Person:
     """Somebody at a terminal: one ``mosquitto_pub`` after another, without ids, sent once."""
 
-    def __init__(self, context: Context, name: str, users: list[str], numbers: Numbers) -> None:
+    def __init__(
+        self, context: Context, name: str, users: list[str], numbers: Numbers, stops: bool
+    ) -> None:
         self.context, self.name, self.users, self.numbers = context, name, users, numbers
+        self._stops = stops  # whether it cancels and resets
         self.asking = True
         self.topics = Topics()
         context.schedule.after(IDLE_S * context.dice.random(), self._acts)
@@ -254,7 +260,7 @@ class Person:
         user = dice.choice(self.users)
         kind = dice.choices(
             [Kind.REQUEST, Kind.COMMAND, Kind.ANALYSIS, Kind.CANCEL, Kind.RESET, Kind.QUERY],
-            [6, 2, 4, 2, 1, 1],
+            [6, 2, 4, 2 * self._stops, 1 * self._stops, 1],
         )[0]
         payload, program = b"", ""
         if kind in (Kind.REQUEST, Kind.COMMAND):

@@ -199,7 +199,7 @@ class WatchedStore(Store):
             process.context.fault("a commit that fails though it is stored", process.name)
             for _, _, message in batch.log:
                 if message is not None:
-                    process.context.may_repeat.add(message.payload)
+                    process.context.copied.add((message.topic, message.payload))
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 

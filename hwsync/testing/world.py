@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -21,6 +21,7 @@ from typing import Final
 
 from hwsync.coordinator.maintenance import check as check_database
 from hwsync.coordinator.reader import Reader
+from hwsync.protocol.analysis import MANUAL, OUTCOME
 from hwsync.protocol.errors import NotFound
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.record import State
@@ -31,7 +32,7 @@ from hwsync.testing.checker import Final as FinalWord
 from hwsync.testing.checker import Violation, check
 from hwsync.testing.context import Context
 from hwsync.testing.faults import Faults
-from hwsync.testing.history import Asked, Began, Json, PutBack
+from hwsync.testing.history import Asked, Began, Copied, Json
 from hwsync.testing.operators import Hand, Numbers, Operator, Person
 from hwsync.testing.processes import CoordinatorProcess, Process
 
@@ -58,7 +59,10 @@ class Report:
 
 
 class World:
-    """One lab. ``folder`` is for its files, and empty; ``steps``: of the time of faults."""
+    """One lab. ``folder`` is for its files, and empty; ``steps``: of the time of faults.
+
+    ``habits``: the broker's; ``faults``: the only kinds (``FAULTS``). None: as the seed says.
+    """
 
     def __init__(
         self,
@@ -67,12 +71,12 @@ class World:
         *,
         steps: int = 3_000,
         habits: Habits | None = None,
-        faults: bool = True,
+        faults: Collection[str] | None = None,
     ) -> None:
         dice = Random(seed)
         self.seed, self.steps = seed, steps
         self.context = context = Context(folder, dice, habits or dice.choice(BROKERS))
-        rules = Rules(analysis_within=ANALYSIS_WITHIN_S)
+        rules = Rules(analysis=dice.choice((MANUAL, OUTCOME)), analysis_within=ANALYSIS_WITHIN_S)
         self.coordinator = CoordinatorProcess(context, settle=SETTLE_S, rules=rules)
         users = [f"pi{number}" for number in range(1, dice.randint(2, 4))]
         self.devices: list[Device] = [
@@ -84,15 +88,16 @@ class World:
         self.hand = Hand(context, "anna") if dice.random() < 0.3 else None
         everybody = [*users, *(["anna"] if self.hand else [])]
         numbers = Numbers(context)
+        stops = dice.random() < 0.5  # whether anybody cancels or resets anything
         self.operators = [
-            Operator(context, f"operator-{number}", users, numbers)
+            Operator(context, f"operator-{number}", users, numbers, stops)
             for number in range(1, dice.randint(2, 3))
         ]
         self.persons = [
-            Person(context, f"person-{number}", everybody, numbers)
+            Person(context, f"person-{number}", everybody, numbers, stops)
             for number in range(1, dice.randint(2, 3))
         ]
-        self.faults = Faults(self) if faults else None
+        self.faults = Faults(self, faults)
 
     @property
     def processes(self) -> list[Process]:
@@ -106,8 +111,7 @@ class World:
             try:
                 for process in self.processes:
                     process.start()
-                if self.faults is not None:
-                    self.faults.start()
+                self.faults.start()
                 while context.steps < self.steps and not context.violations:
                     context.schedule.run_next()
                 self._heal()
@@ -126,8 +130,7 @@ class World:
     # -- the end ------------------------------------------------------------------------------
 
     def _heal(self) -> None:
-        if self.faults is not None:
-            self.faults.heal()
+        self.faults.heal()
         for operator in self.operators:
             operator.asking = False
         for person in self.persons:
@@ -221,21 +224,12 @@ class World:
 
     def _judge(self, final: FinalWord) -> None:
         context = self.context
+        for topic, payload in context.copied:
+            context.see(Copied(topic, payload))
         for violation in check(context.history, final, output):
             context.violate(violation.promise, violation.user, violation.id, violation.text)
         for text in check_database(self.coordinator.path):
             context.violate("saved", "", "", text)
-        ids: dict[str, set[str]] = {}
-        for (_, id), end in final.commands.items():
-            ids.setdefault(end["hw_command"], set()).add(id)
-        put_back_at = max(
-            (one.at for one in context.history if isinstance(one, PutBack)), default=-1
-        )
-        for one in context.history:
-            if isinstance(one, Asked) and one.id is None and one.program and one.at > put_back_at:
-                made = ids.get(one.program, set())
-                if len(made) > 1 and one.program.encode() not in context.may_repeat:
-                    context.violate("once", one.user, "", f"sent once without id, made {made}")
 
     def _report(self, final: FinalWord) -> Report:
         context = self.context

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hwsync.coordinator.maintenance import back_up, restore
 from hwsync.protocol import limits
 from hwsync.protocol.record import Command, State
 from hwsync.protocol.wire import encode_heartbeat
@@ -185,6 +186,29 @@ def test_a_no_in_state_1_or_one_without_a_restore_is_refused(lab: Lab, restored:
     (error,) = sent(lab.hear("response", result(id, outcome=outcome, exit_code=None)), "error")
     assert error.json["error"] == "wrong_state"
     assert lab.record.state is State.REQUESTED
+
+
+def test_after_a_restore_nothing_open_is_acted_upon_even_while_nothing_can_be_saved(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.device(1)
+    backup = lab.path.with_name("backup.db")
+    back_up(lab.path, backup)
+    lab.stop()
+    restore(backup, lab.path)
+    lab.start()
+    with monkeypatch.context() as full:
+        full.setattr(lab.store, "save", _full)
+        deeds = lab.connect(lab.delivery("cancel", b'{"id":"c1"}'))
+        assert sent(deeds, "command") == []
+        assert sent(deeds, "status") == []
+    deeds = lab.later(1.0)
+    assert told(lab) == ("lost", "maybe")
+    assert {status.json["ran"] for status in sent(deeds, "status")} == {"maybe"}
+
+
+def _full(*_: object) -> None:
+    raise OSError("database or disk is full")
 
 
 def test_late_truth_corrects_to_yes_and_never_to_no(lab: Lab) -> None:

@@ -1,0 +1,239 @@
+"""hwsync with one safeguard switched off: the checker must find out, or it has a hole.
+
+The law: a mutant is a change of the production code's own text, which must be there exactly once,
+so that a mutant dies loudly when the code moves on. Where another safeguard covers the one in
+question, both are switched off; the cover alone (``cover``) must then be harmless in that world, or
+the mutant would prove nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import CodeType, FunctionType, ModuleType
+from typing import Final
+
+from hwsync import client
+from hwsync.coordinator.deadlines import ConnectedClock
+from hwsync.coordinator.hearing import Hearing
+from hwsync.coordinator.loop import Coordinator
+from hwsync.coordinator.plan import Plan
+from hwsync.coordinator.store import Store
+from hwsync.device.agent import Agent
+from hwsync.device.journal import Journal
+from hwsync.protocol import late, machine
+from hwsync.protocol.record import Command
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One change: in that function, that text becomes another."""
+
+    owner: type | ModuleType
+    function: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A safeguard, and how it is switched off; ``covered_by``: what is switched off with it."""
+
+    name: str
+    edits: tuple[Edit, ...]
+    covered_by: str = ""
+    cover: tuple[Edit, ...] = ()
+
+
+@contextmanager
+def changed(edits: tuple[Edit, ...]) -> Iterator[None]:
+    """hwsync with these changes. Raises ``ValueError`` where a text is not there exactly once."""
+    before: list[tuple[FunctionType, CodeType]] = []
+    texts: dict[FunctionType, str] = {}
+    try:
+        for edit in edits:
+            function = inspect.getattr_static(edit.owner, edit.function)
+            if not isinstance(function, FunctionType):
+                raise ValueError(f"{edit.function} is no plain function")
+            text = texts.get(function) or textwrap.dedent(inspect.getsource(function))
+            if text.count(edit.old) != 1:
+                raise ValueError(f"{edit.function} has {edit.old!r} {text.count(edit.old)} times")
+            texts[function] = text.replace(edit.old, edit.new)
+            before.append((function, function.__code__))
+            # In place: whoever holds the function has the changed one.
+            function.__code__ = _compiled(edit.function, texts[function], function)
+        yield
+    finally:
+        for function, code in reversed(before):
+            function.__code__ = code
+
+
+def _compiled(name: str, text: str, function: FunctionType) -> CodeType:
+    space = dict(function.__globals__)
+    exec(compile(text, f"<{name}, changed>", "exec"), space)
+    new: FunctionType = space[name]
+    return new.__code__
+
+
+MUTANTS: Final = (
+    Mutant(
+        "flush before the acknowledgement (device)",
+        (
+            Edit(Agent, "received", "_, kind = self._topics.split(topic)",
+                 "acknowledge()\n    _, kind = self._topics.split(topic)"),
+        ),
+    ),
+    Mutant(
+        "grant before the start",
+        (
+            Edit(Agent, "_receive", "self._collect.begin()",
+                 "self._running, self._waiting = self._waiting, None\n"
+                 "    self._outside.start_run(Job(envelope.program, '', (), envelope.timeout), "
+                 "envelope.id)"),
+        ),
+    ),
+    Mutant(
+        "grant bound to the journal",
+        (
+            Edit(Agent, "_is_mine", "(status.id, status.state, status.journal)",
+                 "(status.id, status.state, self._journal.name)"),
+        ),
+    ),
+    Mutant(
+        "only a later boot moves the grant",
+        (
+            Edit(machine, "_move_grant", "and event.boot > command.boot", ""),
+            Edit(late, "is_duplicate", "event.boot <= known.boot", "event.boot == known.boot"),
+        ),
+    ),
+    Mutant(
+        "the device compares ids",
+        (
+            Edit(Agent, "_is_mine", "(status.id, status.state, status.journal)",
+                 "(entry.id, status.state, status.journal)"),
+        ),
+    ),
+    Mutant(
+        "the coordinator compares ids",
+        (
+            Edit(machine, "_decide", "own = known is not None and known.id == record.id",
+                 "own = known is not None"),
+        ),
+    ),
+    Mutant(
+        "a newer status raises the epoch",
+        (Edit(Coordinator, "_plan", "if plan.newer >= 0:", "if False:"),),
+    ),
+    Mutant(
+        "nothing is decided before the kept statuses",
+        (Edit(Hearing, "take", "if self._over:", "if True:"),),
+    ),
+    Mutant(
+        "a stale status is ignored",
+        (Edit(Agent, "_heard_status", "if status.order < self._seen:", "if False:"),),
+    ),
+    Mutant(
+        "settled before pruning",
+        (Edit(Journal, "prune", "where settled = 1 and changed < ?", "where changed < ?"),),
+    ),
+    Mutant(
+        "another status ends the wait",
+        (Edit(Agent, "_heard_while_waiting", "if not self._is_mine(entry, status):",
+              "if not self._is_mine(entry, status):\n        return\n    if False:"),),
+    ),
+    Mutant(
+        "collected is repeated",
+        (Edit(Agent, "tick", "if self._collect.is_due():", "if False:"),),
+        "the envelope is sent again, and answered",
+        (Edit(Agent, "_heard_envelope", "self._send_collected()", "pass"),),
+    ),
+    Mutant(
+        "results are repeated",
+        (Edit(Agent, "tick", "if self._results.is_due():", "if False:"),),
+    ),
+    Mutant(
+        "a message sent again is recognised (DUP)",
+        (Edit(Plan, "_repeated", "if not message.dup or id is not None:", "if True:"),),
+    ),
+    Mutant(
+        "an id belongs to one text",
+        (Edit(machine, "_same_request", "if not known.orphan and", "if False and"),),
+        "the operator compares the program",
+        (Edit(client, "_is_of_another", "return told and", "return False and"),),
+    ),
+    Mutant(
+        "all is published again on a connect",
+        (Edit(Coordinator, "step", "if self._heard_of_connection(signals):",
+              "if self._heard_of_connection(signals) and False:"),),
+    ),
+    Mutant(
+        "leftovers end before interrupted is said",
+        (Edit(Agent, "_recover",
+              "self._outside.end_leftovers(entry.group) if entry.group else 0", "0"),),
+    ),
+    Mutant(
+        "settle time before deadlines",
+        (Edit(ConnectedClock, "wait", "self._since + self.settle - monotonic", "0.0"),),
+    ),
+    Mutant(
+        "one transaction for a batch",
+        (Edit(Store, "save", "for record, entry, message in batch.log:",
+              "execute('COMMIT')\n        if hasattr(self, 'process'):\n"
+              "            self.process.point('after a commit')\n"
+              "        execute('BEGIN IMMEDIATE')\n"
+              "        for record, entry, message in batch.log:"),),
+    ),
+    Mutant(
+        "acknowledged after the commit (coordinator)",
+        (Edit(Coordinator, "step", "plan = self._plan(now)",
+              "plan = self._plan(now)\n"
+              "        for delivery in self._waiting:\n"
+              "            self._publisher.acknowledge(delivery)"),),
+    ),
+    Mutant(
+        "said after the commit (coordinator)",
+        (Edit(Coordinator, "step", "plan = self._plan(now)",
+              "plan = self._plan(now)\n        self._perform(plan)"),),
+    ),
+    Mutant(
+        "started is written before the program begins",
+        (Edit(Agent, "run_started",
+              "self._journal.started(self._running.id, group, self._outside.wall())", "pass"),),
+    ),
+    Mutant(
+        "a result is written before it is said",
+        (Edit(Agent, "_save", "self._journal.finished(id, account, self._outside.wall())",
+              "self._journal.started(id, self._journal.get(id).group, 0.0)\n"
+              "        self._outside.publish(self._topics.of(self._user, Kind.RESPONSE), "
+              "encode_result(id, self._journal.name, self._journal.boot, account))"),),
+    ),
+    Mutant(
+        "a cloned journal gets another name",
+        (Edit(Journal, "__init__", "if bound is not None and bound != machine:", "if False:"),),
+    ),
+    Mutant(
+        "a command opened again has another boot",
+        (Edit(Agent, "_heard_envelope", "self._journal.next_boot()", "pass"),),
+    ),
+    Mutant(
+        "only the grant's journal corrects to no",
+        (Edit(late, "_late_result", "if said is Ran.YES or held or",
+              "if said is Ran.YES or True or"),),
+    ),
+    Mutant(
+        "after a restore a no is a maybe",
+        (Edit(Command, "told", "if self.doubtful and account.ran is Ran.NO:", "if False:"),),
+    ),
+    Mutant(
+        "an orphan's no is a maybe",
+        (Edit(late, "unknown", "doubtful=True", "doubtful=False"),),
+    ),
+    Mutant(
+        "devices tell all they hold in a new epoch",
+        (Edit(Agent, "_heard_status", "self._journal.begin_epoch(status.epoch)",
+              "self._journal.epoch = status.epoch"),),
+    ),
+)  # fmt: skip
