@@ -29,10 +29,10 @@ from hwsync.testing.history import Seen
 from tests.support.soak_faults import Storm
 from tests.support.soak_lab import BROKERS, SoakLab
 from tests.support.soak_people import Asker, Person, Programs
-from tests.support.soak_verdict import figures, judge, read_database, read_witness
+from tests.support.soak_verdict import differing, figures, judge, read_database, read_witness
 
 END_S: Final = 90.0  # until rest: settling, timeout and grace, and a whole backoff of 30 s
-LAST_S: Final = 60.0  # for each device's last command
+LAST_S: Final = 60.0  # for each device's last command, and for what is asked once more
 STEP_S: Final = 0.02
 LOOK_S: Final = 2.0  # between two looks whether everything is at rest
 LINE_S: Final = 30.0  # between two lines of progress, where no terminal refreshes one
@@ -54,6 +54,7 @@ class Soak:
         self.askers: list[Asker] = []
         self.person: Person | None = None
         self.found: list[Violation] = []  # what only this script can see
+        self.rested = False
         self.said_at = 0.0
 
     # -- the run ------------------------------------------------------------------------------
@@ -93,18 +94,30 @@ class Soak:
         limit = time.monotonic() + END_S
         while self.unrest() and time.monotonic() < limit:
             self.wait(LOOK_S / 10 if any(a.unanswered for a in self.askers) else LOOK_S)
-        for asker in self.askers:
-            for id in asker.unanswered:
-                text = f"the operator does not know its end, {END_S:g} s after the last fault"
-                self.found.append(Violation("stuck", asker.user, id, text))
+        self.stuck(f"its operator does not know its end, {END_S:g} s after the last fault")
         last = {asker: asker.ask_last() for asker in self.askers}
-        limit = time.monotonic() + LAST_S
-        while any(id not in a.ended for a, id in last.items()) and time.monotonic() < limit:
-            self.wait(LOOK_S / 10)
+        self.wait_for_answers()
         for asker, id in last.items():
             if asker.ended.get(id) != "ok":
                 text = f"the last command ended as {asker.ended.get(id)}"
                 self.found.append(Violation("stuck", asker.user, id, text))
+        for asker in self.askers:
+            asker.ask_again()
+        self.wait_for_answers()
+        self.stuck(f"asked once more, it is not answered within {LAST_S:g} s")
+        self.rested = True
+
+    def wait_for_answers(self) -> None:
+        limit = time.monotonic() + LAST_S
+        while any(asker.unanswered for asker in self.askers) and time.monotonic() < limit:
+            self.wait(LOOK_S / 10)
+
+    def stuck(self, text: str) -> None:
+        known = {(one.user, one.id) for one in self.found if one.promise == "stuck"}
+        for asker in self.askers:
+            for id in asker.unanswered:
+                if (asker.user, id) not in known:
+                    self.found.append(Violation("stuck", asker.user, id, text))
 
     def unrest(self) -> bool:
         """Whether something is open, or may still be corrected."""
@@ -175,6 +188,10 @@ class Soak:
         if self.lab.db.exists():
             final = read_database(self.lab.db, self.lab.users)
             found = found + self.judge(final)
+        if self.rested:
+            told = {(asker.user, id): outcome for asker in self.askers
+                    for id, outcome in asker.ended.items()}  # fmt: skip
+            found = found + differing(told, final)
         if interrupted:
             # Nothing has had the time to come to rest.
             found = [one for one in found if one.promise not in ("ends", "stuck")

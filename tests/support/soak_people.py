@@ -30,6 +30,7 @@ SLEEP_S: Final = (0.0, 0.4)  # of a program
 REPEAT_S: Final = 0.5  # the first pause of an operator's repetition, then doubling
 REPEAT_MAX_S: Final = 2.0
 LISTEN_S: Final = 0.1
+AT_ONCE: Final = 20  # questions under way when everything is asked for once more
 NEXT_S: Final = (0.0, 0.3)  # from a command's end to the next request
 REST_SHARE: Final = 0.06  # of the ends are followed by a rest, in which a person may get a word in
 REST_S: Final = (1.0, 4.0)
@@ -93,11 +94,12 @@ class Asker(threading.Thread):
         self.error = ""
         self.asked = 0
         self.acknowledged: set[str] = set()
-        self.ended: dict[str, str] = {}  # outcome by id
+        self.ended: dict[str, str] = {}  # outcome by id, as told last
         self._programs, self._url = programs, BrokerUrl.parse(url)
         self._dice = random.Random(f"{user} of {seed}")
         self._topics = Topics(DEFAULT_ROOT)
         self._open: dict[str, _Ask] = {}
+        self._again: list[str] = []
         self._next = 0.0
         self._finishing, self._leaving = threading.Event(), threading.Event()
         self._connect()
@@ -105,7 +107,7 @@ class Asker(threading.Thread):
     @property
     def unanswered(self) -> list[str]:
         """The ids whose end is not known yet."""
-        return list(self._open)
+        return [*self._open, *self._again]
 
     def finish(self) -> None:
         """Ask nothing new; what is open is asked for until it ends."""
@@ -125,6 +127,10 @@ class Asker(threading.Thread):
         self._add(id, keys)
         return id
 
+    def ask_again(self) -> None:
+        """How every acknowledged request has ended, which is to be answered for ever."""
+        self._again = sorted(self.acknowledged)
+
     # -- the thread ---------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -135,6 +141,8 @@ class Asker(threading.Thread):
                 now = time.monotonic()
                 if not self._open and now >= self._next and not self._finishing.is_set():
                     self._ask()
+                while self._again and len(self._open) < AT_ONCE:
+                    self._open[self._again.pop()] = _Ask("", b"", acknowledged=True)
                 for id, ask in list(self._open.items()):
                     self._repeat(id, ask, now)
         except Exception:

@@ -113,6 +113,15 @@ def judge(history: Sequence[Seen], final: Said, output: Callable[[str], str]) ->
     return found
 
 
+def differing(told: Mapping[tuple[str, str], str], final: Said) -> list[Violation]:
+    """What an operator was told last (outcomes by user and id) against the database."""
+    return [
+        Violation("answers", user, id, f"told {outcome}, recorded {end and end['outcome']}")
+        for (user, id), outcome in told.items()
+        if (end := final.commands.get((user, id))) is None or end["outcome"] != outcome
+    ]
+
+
 def figures(final: Said, acknowledged: int, violations: Sequence[Violation]) -> dict[str, Any]:
     """What is printed in the end, in this order."""
     promises = Counter(violation.promise for violation in violations)
