@@ -53,18 +53,24 @@ say("ended")
 
 
 class Programs:
-    """Every program that was sent: whose it is and what it prints. ``tag`` is in its text."""
+    """Every program that was sent: whose it is and what it prints.
+
+    ``tag`` is in its text and its output; it is the id too, unless it was sent ``by_hand``.
+    """
 
     def __init__(self, witness: str) -> None:
         self._witness = witness
         self.text: dict[str, str] = {}  # by tag
         self.user: dict[str, str] = {}  # by tag
+        self.by_hand: set[str] = set()
         self._printed: dict[str, str] = {}  # by text
 
-    def make(self, tag: str, user: str, sleep: float) -> str:
+    def make(self, tag: str, user: str, sleep: float, *, by_hand: bool = False) -> str:
         program = PROGRAM.format(witness=self._witness, tag=tag, sleep=sleep)
         self.text[tag], self.user[tag] = program, user
         self._printed[program] = f"{tag} was here\n"
+        if by_hand:
+            self.by_hand.add(tag)
         return program
 
     def output(self, program: str) -> str:
@@ -288,7 +294,8 @@ class Person:
         self.typed += 1
         if kind is Kind.REQUEST:
             sleep = self._dice.uniform(*SLEEP_S)
-            program = payload = self._programs.make(f"{user}-hand-{self.typed}", user, sleep)
+            tag = f"{user}-hand-{self.typed}"
+            program = payload = self._programs.make(tag, user, sleep, by_hand=True)
             if self._dice.random() < 0.5:
                 keys = {name: limits[1] for name, limits in TIMES.items()}
                 payload = encode_request(program, **keys).decode()

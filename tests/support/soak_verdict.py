@@ -21,6 +21,7 @@ from hwsync.protocol.record import State, result_json
 from hwsync.testing.checker import Final as Said
 from hwsync.testing.checker import Violation, check
 from hwsync.testing.history import Began, Ended, Json, Seen
+from tests.support.soak_people import Programs
 
 BEFORE_S: Final = 1.0  # a program's beginning is written after its device has begun it
 AFTER_S: Final = 3.0  # and its end before its device has flushed it
@@ -29,8 +30,18 @@ Undisturbed = Callable[[str, float, float], bool]  # a user's device, between tw
 
 
 def read_database(path: Path, users: Iterable[str]) -> Said:
-    """Every command as on ``result/<id>``, and the log; the coordinator may run meanwhile."""
+    """Every command as on ``result/<id>``, and the log; the coordinator may run meanwhile.
+
+    Raises ``DatabaseError`` where there is none, or none yet.
+    """
     commands: dict[tuple[str, str], Json] = {}
+    logs: dict[str, Sequence[Json]] = {}
+    with Reader(path) as reader:
+        for user in users:
+            try:
+                logs[user] = [row for row in reader.history(user) if "command" in row]
+            except NotFound:
+                logs[user] = []
     # One pass: ``Reader.show`` reads a user's whole log for each command.
     connection, _, _ = open_to_read(path.resolve(), for_long=True)
     with closing(connection):
@@ -42,47 +53,37 @@ def read_database(path: Path, users: Iterable[str]) -> Said:
             own = user in present and present[user]["id"] == id
             state = State(present[user]["state"]) if own else State.REST
             commands[user, id] = result_json(command_from(row), state)
-    logs: dict[str, Sequence[Json]] = {}
-    with Reader(path) as reader:
-        for user in users:
-            try:
-                logs[user] = [row for row in reader.history(user) if "command" in row]
-            except NotFound:
-                logs[user] = []
     return Said(commands, logs)
 
 
 def read_witness(
     lines: Iterable[str],
-    text: Mapping[str, str],
-    user_of: Mapping[str, str],
+    programs: Programs,
     commands: Mapping[tuple[str, str], Json],
     wall_offset: float,
     undisturbed: Undisturbed,
 ) -> list[Seen]:
     """The programs' own lines, ``WORD TAG PID TIME``, as what the checker calls by an id.
 
-    ``text`` and ``user_of`` by tag: the program, and whose it is. A tag is the id, but for a
-    request without one: the coordinator has made that, perhaps several times, since a broker may
-    bring such a message again. Each beginning then counts for the earliest command that may have
-    been it. ``wall_offset``: what the wall clock is ahead of the monotonic one.
+    A request by hand has its id from the coordinator, perhaps several: a broker may bring such a
+    message again. Each beginning then counts for the earliest command that may have been it.
+    ``wall_offset``: what the wall clock is ahead of the monotonic one.
     """
-    without_id = defaultdict[str, list[tuple[float, str]]](list)
-    for (user, id), command in commands.items():
-        if (user, command["hw_command"]) in {(user, text.get(id))}:
-            continue
+    by_hand = defaultdict[str, list[tuple[float, str]]](list)
+    for (_, id), command in commands.items():
         if command["ran"] != "no":
-            without_id[command["hw_command"]].append((command["issued"] - wall_offset, id))
+            by_hand[command["hw_command"]].append((command["issued"] - wall_offset, id))
     seen: list[Seen] = []
     began: dict[tuple[str, str], tuple[float, str]] = {}  # by tag and process: when, as which id
     taken: set[str] = set()
     for line in lines:
         word, tag, process, time = line.split()
-        at, program, user = float(time), text[tag], user_of[tag]
+        at, program, user = float(time), programs.text[tag], programs.user[tag]
         if word == "began":
-            named = (user, tag) in commands or "-hand-" not in tag
-            id = tag if named else _earliest(without_id[program], at, taken, tag)
-            taken.add(id)
+            id = tag
+            if tag in programs.by_hand:
+                id = _earliest(by_hand[program], at, taken, tag)
+                taken.add(id)
             began[tag, process] = at, id
             seen.append(Began(at, user, id, program))
         else:
