@@ -131,11 +131,11 @@ class Storm:
         free = [pair for pair in self._lab.proxies.items() if pair[0] not in self._busy]
         return self._dice.choice(free) if free else None
 
-    def _spoil(self, kind: str, lasts: tuple[float, float], begin: Callable[[Proxy], None],
-               before_end: Callable[[Proxy], None] = lambda _: None) -> bool:  # fmt: skip
+    def _spoil(self, kind: str, lasts: tuple[float, float], begin: Callable[[Proxy], object],
+               before_end: Callable[[Proxy], None] = lambda _: None) -> None:  # fmt: skip
         found = self._free()
         if found is None:
-            return False
+            return
         name, proxy = found
         self._busy.add(name)
         begin(proxy)
@@ -147,7 +147,6 @@ class Storm:
             self._busy.discard(name)
 
         self._later(self._dice.uniform(*lasts), end)
-        return True
 
     def _delay(self) -> None:
         seconds = self._dice.uniform(*DELAY_S)
@@ -161,7 +160,7 @@ class Storm:
         self._spoil(
             f"drop {name} {where}",
             DROP_LASTS_S,
-            lambda proxy: _ignore(proxy.drop(kind, to_broker, times=times)),
+            lambda proxy: proxy.drop(kind, to_broker, times=times),
             Proxy.cut,
         )
 
@@ -171,7 +170,7 @@ class Storm:
         self._spoil(
             "repeat PUBLISH",
             DROP_LASTS_S,
-            lambda proxy: _ignore(proxy.repeat(PUBLISH, to_broker, times=times)),
+            lambda proxy: proxy.repeat(PUBLISH, to_broker, times=times),
         )
 
     def _cut(self) -> None:
@@ -189,7 +188,3 @@ class Storm:
 def _start(part: Part) -> None:
     if not part.up:
         part.start()
-
-
-def _ignore(_: object) -> None:
-    """A rule that nobody waits for."""
