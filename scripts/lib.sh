@@ -1,4 +1,4 @@
-# Shell functions of scripts/check, scripts/test and scripts/demo; read with `. scripts/lib.sh`, never run.
+# Shell functions of scripts/check, scripts/test, scripts/soak and scripts/demo; read with `. scripts/lib.sh`, never run.
 #
 # What they share is how a bare machine gets what the project needs: the project's own environment in
 # .venv, and mosquitto where it may be installed. They speak on standard error and say what to do.

@@ -3,8 +3,9 @@
 It becomes two processes. The keeper is the program's parent, so that the daemon is not: it waits
 for the program's end and reports it, outside the program's session and without its streams. The
 program's process makes its own session, reports its number, waits for the program, and runs it
-only if it came whole. The status pipe carries lines, ``pid N`` and ``end CODE STATUS`` (as
-``waitid``); the program pipe eight bytes of length (big-endian) and the source.
+only if it came whole. The status pipe carries lines, ``pid N``, ``run`` right before the program's
+first instruction, and ``end CODE STATUS`` (as ``waitid``); the program pipe eight bytes of length
+(big-endian) and the source.
 
 Everything is local to one function and from modules that every interpreter has loaded at its start:
 the program finds a ``__main__`` and a ``sys.modules`` as with ``python3 -``.
@@ -42,7 +43,6 @@ def bootstrap(program_pipe: int, status_pipe: int) -> None:
 
     os.setsid()
     os.write(status_pipe, b"pid %d\n" % os.getpid())
-    os.close(status_pipe)
 
     def receive(count: int) -> bytes:
         parts = []
@@ -68,6 +68,11 @@ def bootstrap(program_pipe: int, status_pipe: int) -> None:
 
     try:
         code = compile(source, "<stdin>", "exec", dont_inherit=True)
+        try:
+            os.write(status_pipe, b"run\n")
+        except OSError:
+            os._exit(0)  # nobody is left who could say how it ended
+        os.close(status_pipe)
         exec(code, namespace)
     except SystemExit:
         raise  # the interpreter itself knows all its variants

@@ -2,8 +2,9 @@
 
 The law, in the order of a run: the program's session exists before ``on_started`` is called; the
 program is handed over only after ``on_started`` has returned; a program that did not arrive whole
-never runs; the time limit counts from the handing over; when the program has ended, by itself or
-not, so has everything in its session, and the answer waits for nobody who still holds its pipes.
+never runs; it has begun when its process says so, right before its first instruction; the time
+limit counts from the handing over; when the program has ended, by itself or not, so has everything
+in its session, and the answer waits for nobody who still holds its pipes.
 
 Standard input is the job's ``stdin``, the program comes through a pipe of its own. What differs
 from ``python3 -`` nevertheless (tests/integration/test_runner_conformance.py holds the rest equal):
@@ -53,7 +54,7 @@ CHUNK: Final = 65536  # bytes: the capacity of a pipe
 SHOWN: Final = 300  # characters of an interpreter's own complaint in an error's message
 
 BOOTSTRAP: Final = Path(__file__).with_name("bootstrap.py").read_text(encoding="utf-8")
-STATUS_LINE: Final = re.compile(r"pid (\d+)|end (\d+) (\d+)")
+STATUS_LINE: Final = re.compile(r"pid (\d+)|end (\d+) (\d+)|run")
 
 log = logging.getLogger("hwsync.runner")
 
@@ -90,8 +91,8 @@ class ColdRunner:
         of here, and nothing has run then. It is not called when ``stop`` is set before.
         ``on_output(n, "stdout" or "stderr", text)`` gets live pieces, n counting from 0; it is
         called in this thread and must not block: the time limit would wait for it. Raises
-        ``CannotRun`` when the program could not be started; nothing has run then. Once the program
-        is handed over nothing is raised: what fails then makes the outcome ``interrupted``.
+        ``CannotRun`` when the program could not be started or did not begin; nothing has run then.
+        Once it has begun nothing is raised: what fails then makes the outcome ``interrupted``.
         """
         boot = boot_id()
         source = _encoded(job.program, "the program")
@@ -111,6 +112,8 @@ class ColdRunner:
                 return run.account("cancelled", "cancelled before it began", None)
             try:
                 return run.perform(source, job.timeout)
+            except CannotRun:
+                raise
             except Exception as error:
                 # It may have begun, and may have ended in any way: to say more would be a guess.
                 log.exception("lost sight of a program that had been handed over")
@@ -222,19 +225,28 @@ class _Run:
     # -- run -----------------------------------------------------------------------------------
 
     def perform(self, source: bytes, timeout: float) -> RunEnd:
-        """Hand the program over and serve it to its end, or ``timeout`` seconds."""
-        self._began = True
+        """Hand the program over and serve it to its end, or ``timeout`` seconds.
+
+        Raises ``CannotRun`` when its process ended, or the time was over, before it began.
+        """
+        # The pipe stays open to the end of the session: its closing releases the keeper.
+        framed = struct.pack(">Q", len(source)) + source
+        self._send(self._program_pipe, framed, lambda: None)
         self._started = time.time()
         self._started_monotonic = time.monotonic()
-        # The pipe stays open to the end of the session: its closing releases the keeper.
-        self._send(self._program_pipe, struct.pack(">Q", len(source)) + source, lambda: None)
         ended = self._serve(
             lambda: self._end is not None or self._keeper_left, self._started_monotonic + timeout
         )
         self._duration = time.monotonic() - self._started_monotonic
         self._end_session()
+        self._hear_status()
         if not ended and self._stop.is_set:
-            return self.account("cancelled", "cancelled while it ran", None)
+            when = "while it ran" if self._began else "before it began"
+            return self.account("cancelled", f"cancelled {when}", None)
+        # What cannot be compiled never begins, and ends by itself with its own complaint.
+        if not self._began and (self._end is None or self._end[0] != os.CLD_EXITED):
+            why = "its process was ended" if ended else f"time limit of {timeout:g} s"
+            raise CannotRun(f"the program did not begin: {why}")
         if not ended:
             return self.account("timeout", f"time limit of {timeout:g} s", None)
         if self._end is None:
@@ -348,6 +360,13 @@ class _Run:
                 left -= len(data)
                 self._pieces.add(stream, self._captures[stream].feed(data))
 
+    def _hear_status(self) -> None:
+        """What was said before the session's end, and not read yet."""
+        poll = select.poll()
+        poll.register(self._status_pipe, select.POLLIN)
+        while not self._keeper_left and poll.poll(0):
+            self._read_status()
+
     def _read_status(self) -> None:
         data = os.read(self._status_pipe, CHUNK)
         if not data:
@@ -361,6 +380,8 @@ class _Run:
                 log.warning("passed over on the status pipe: %.100r", line)
             elif match[1]:
                 self._pid = int(match[1])
+            elif line == "run":
+                self._began = True
             else:
                 self._end = int(match[2]), int(match[3])
 

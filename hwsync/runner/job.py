@@ -31,7 +31,7 @@ class RunEnd:
     truncated: bool  # whether response or stderr is only the start
     sha256_stdout: str  # hexadecimal, over every byte that was written
     sha256_stderr: str
-    began: bool = True  # False: cancelled before the handing over, so surely nothing ran
+    began: bool = True  # False: cancelled before its first instruction, so surely nothing ran
 
 
 class StopSwitch:

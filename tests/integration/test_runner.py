@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hwsync.protocol.errors import CannotRun
-from hwsync.protocol.limits import MAX_RESPONSE, MAX_STDERR
+from hwsync.protocol.limits import MAX_PROGRAM, MAX_RESPONSE, MAX_STDERR
 from hwsync.runner import ColdRunner, Group, Job, RunEnd, StopSwitch, cold, end_group
 from hwsync.runner.processes import end_session, members, read_process
 from tests.support.waiting import wait_until
@@ -194,6 +195,75 @@ def test_a_switch_set_while_the_journal_is_written_runs_nothing(run: Run, tmp_pa
     end = run(f"open({str(tmp_path / 'witness')!r}, 'w')", on_started=lambda group: run.stop.set())
     assert (end.outcome, end.began) == ("cancelled", False)
     assert list(tmp_path.iterdir()) == []
+    assert run.left == 0
+
+
+class LateStop(StopSwitch):
+    """Set by another thread after the last look before the handing over, before a byte of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.armed = False
+        self._looks = 0
+
+    @property
+    def is_set(self) -> bool:
+        self._looks += self.armed
+        return self._looks > 1
+
+
+def test_a_stop_before_the_program_was_handed_over_says_that_nothing_ran(run: Run) -> None:
+    run.stop = stop = LateStop()
+    end = run("import time\ntime.sleep(600)", on_started=lambda _: setattr(stop, "armed", True))
+    assert (end.outcome, end.began) == ("cancelled", False)
+    assert end.reason == "cancelled before it began"
+    assert run.left == 0
+
+
+def test_the_time_limit_does_not_count_before_the_handing_over(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = cold._Run._send
+
+    def held(*given: Any) -> None:
+        time.sleep(0.5)  # as SIGSTOP does, or a machine that is short of everything
+        send(*given)
+
+    monkeypatch.setattr(cold._Run, "_send", held)
+    assert run("print(6*7)", timeout=0.5).response == "42\n"
+
+
+@pytest.mark.parametrize("size", [0, MAX_PROGRAM - 1_000], ids=["fits the pipe", "larger"])
+def test_what_did_not_begin_in_time_has_not_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    # The limit's timer is not what is tested: the second wait finds its deadline over.
+    serve, calls = cold._Run._serve, itertools.count()
+    monkeypatch.setattr(
+        cold._Run,
+        "_serve",
+        lambda self, finished, deadline: serve(self, finished, deadline * (next(calls) == 0)),
+    )
+    witness = tmp_path / "witness"
+    with pytest.raises(CannotRun, match=r"did not begin: time limit of 60 s"):
+        run("#" * size + f"\nopen({str(witness)!r}, 'x')")
+    assert not witness.exists()
+    assert run.left == 0
+
+
+def test_a_process_that_is_ended_before_the_program_has_not_run_it(run: Run) -> None:
+    with pytest.raises(CannotRun, match="did not begin: its process was ended"):
+        run("print(1)", on_started=lambda group: os.kill(group.session, signal.SIGKILL))
+    assert run.left == 0
+
+
+def test_a_program_that_is_cancelled_before_its_first_instruction_has_not_run(run: Run) -> None:
+    def hold(group: Group) -> None:
+        os.kill(group.session, signal.SIGSTOP)
+        threading.Timer(0.2, run.stop.set).start()
+
+    end = run("print(1, flush=True)", on_started=hold)
+    assert (end.outcome, end.began, end.response) == ("cancelled", False, "")
     assert run.left == 0
 
 

@@ -131,6 +131,17 @@ class MosquittoBroker(Broker):
         return [require_program("mosquitto", "mosquitto"), "-c", str(configuration)]
 
 
+class ForgetfulMosquittoBroker(MosquittoBroker):
+    """mosquitto without persistence: it forgets everything when it ends."""
+
+    name = "mosquitto-memory"
+    remembers = False
+
+    def configuration(self) -> list[str]:
+        kept = ("persistence", "autosave")
+        return [line for line in super().configuration() if not line.startswith(kept)]
+
+
 class AmqttBroker(Broker):
     """``hwsync broker``: amqtt in a process of its own. It forgets everything when it ends."""
 

@@ -111,10 +111,14 @@ class _Connection:
 
 
 class Proxy:
-    """Listens on ``port`` for as long as it is started; every connection gets one to the broker."""
+    """Listens on ``port`` for as long as it is started; every connection gets one to the broker.
 
-    def __init__(self, broker: HasPort) -> None:
+    ``remember``: keep every packet for ``seen`` and ``acknowledged``; not for one that runs long.
+    """
+
+    def __init__(self, broker: HasPort, *, remember: bool = True) -> None:
         self.broker = broker
+        self._remember = remember
         self.port = free_port()
         self._lock = threading.Condition()
         self._rules: list[Rule] = []
@@ -315,9 +319,10 @@ class Proxy:
                 return
             rule = next((rule for rule in self._rules if rule.fits(packet)), None)
             action = rule.action if rule else ""
-            self._seen.append(packet)
-            if action in LOSING:
-                self._lost.add(packet)
+            if self._remember:
+                self._seen.append(packet)
+                if action in LOSING:
+                    self._lost.add(packet)
             if action == "cut before":
                 self._end(connection)
             elif action == "cut after":

@@ -1,0 +1,321 @@
+"""The soak that scripts/soak runs: real processes, random faults, then one verdict.
+
+The law: what is seen from outside is recorded while faults happen; then everything is healed, has
+to come to rest within ``END_S``, and ``hwsync.testing.checker`` says which promise was not kept.
+Exit code 1: one was not. The seed plans the faults and the requests, but real processes are not
+deterministic: a seed that showed something once may have to be tried again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from hwsync.protocol.errors import DatabaseError
+from hwsync.testing.checker import Final as Said
+from hwsync.testing.checker import Violation
+from hwsync.testing.history import Seen
+from tests.support.soak_faults import Storm
+from tests.support.soak_lab import BROKERS, SoakLab
+from tests.support.soak_people import Asker, Person, Programs
+from tests.support.soak_verdict import differing, figures, judge, read_database, read_witness
+
+END_S: Final = 90.0  # until rest: settling, timeout and grace, and a whole backoff of 30 s
+LAST_S: Final = 60.0  # for each device's last command, and for what is asked once more
+STEP_S: Final = 0.02
+LOOK_S: Final = 2.0  # between two looks whether everything is at rest
+LINE_S: Final = 30.0  # between two lines of progress, where no terminal refreshes one
+REFRESH_S: Final = 0.5
+SHOWN: Final = 50  # violations
+
+
+class Soak:
+    """One run: the lab, its people, its faults, and what was seen of them."""
+
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
+        self.options = options
+        self.began = time.monotonic()
+        # The same difference for both readings, which a step of the wall clock would spoil.
+        self.wall_offset = time.time() - time.monotonic()
+        self.lab = lab = SoakLab(folder, options.broker, options.devices)
+        self.programs = Programs(str(lab.witness))
+        self.storm: Storm | None = None
+        self.askers: list[Asker] = []
+        self.person: Person | None = None
+        self.found: list[Violation] = []  # what only this script can see
+        self.rested = False
+        self.rest_s: float | None = None  # from the last fault to rest
+        self.said_at = 0.0
+
+    # -- the run ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Start everything, let it storm, come to rest."""
+        self.lab.start()
+        seed = self.options.seed
+        for user in self.lab.users:
+            self.askers.append(Asker(user, self.lab.broker.url, self.programs, seed))
+        typed = shutil.which("mosquitto_pub")
+        if typed is None:
+            say("mosquitto_pub is missing: nobody asks without an id")
+        else:
+            port = self.lab.broker.port
+            self.person = Person(typed, port, self.lab.users, self.programs, seed)
+        for asker in self.askers:
+            asker.start()
+        self.storm = storm = Storm(self.lab, seed)
+        limit = self.began + 60 * self.options.minutes if self.options.minutes else None
+        while storm.kills < self.options.kills if limit is None else time.monotonic() < limit:
+            storm.step()
+            if self.person is not None:
+                self.person.step()
+            self.look()
+            time.sleep(STEP_S)
+        self.come_to_rest()
+
+    def come_to_rest(self) -> None:
+        """Heal everything; what is not at rest within the bound is stuck."""
+        assert self.storm is not None
+        self.storm.calm()
+        if self.person is not None:
+            self.person.leave()
+        for asker in self.askers:
+            asker.finish()
+        healed = time.monotonic()
+        while self.unrest() and time.monotonic() < healed + END_S:
+            self.wait(LOOK_S / 10 if any(a.unanswered for a in self.askers) else LOOK_S)
+        self.rest_s = round(time.monotonic() - healed, 1)
+        self.stuck(f"its operator does not know its end, {END_S:g} s after the last fault")
+        last = {asker: asker.ask_last() for asker in self.askers}
+        self.wait_for_answers()
+        for asker, id in last.items():
+            if asker.ended.get(id) != "ok":
+                text = f"the last command ended as {asker.ended.get(id)}"
+                self.found.append(Violation("stuck", asker.user, id, text))
+        for asker in self.askers:
+            asker.ask_again()
+        self.wait_for_answers()
+        self.stuck(f"asked once more, it is not answered within {LAST_S:g} s")
+        self.rested = True
+
+    def wait_for_answers(self) -> None:
+        limit = time.monotonic() + LAST_S
+        while any(asker.unanswered for asker in self.askers) and time.monotonic() < limit:
+            self.wait(LOOK_S / 10)
+
+    def stuck(self, text: str) -> None:
+        known = {(one.user, one.id) for one in self.found if one.promise == "stuck"}
+        for asker in self.askers:
+            for id in asker.unanswered:
+                if (asker.user, id) not in known:
+                    self.found.append(Violation("stuck", asker.user, id, text))
+
+    def unrest(self) -> bool:
+        """Whether something is open, or may still be corrected."""
+        if any(asker.unanswered for asker in self.askers):
+            return True
+        return bool(self.judge(read_database(self.lab.db, self.lab.users)))
+
+    def wait(self, seconds: float) -> None:
+        limit = time.monotonic() + seconds
+        while time.monotonic() < limit:
+            self.look()
+            time.sleep(STEP_S)
+
+    def look(self) -> None:
+        """Whether everybody lives who should; and a word of progress."""
+        for part in self.lab.parts.values():
+            if account := part.ended_by_itself():
+                self.found.append(Violation("lives", part.name, "", f"ended by itself\n{account}"))
+                part.start()
+        for asker in self.askers:
+            if asker.error:
+                self.found.append(Violation("lives", asker.user, "", f"operator: {asker.error}"))
+                raise KeyboardInterrupt  # nothing more can be learnt
+        terminal = sys.stderr.isatty()
+        now = time.monotonic()
+        if self.said_at and now - self.said_at >= (REFRESH_S if terminal else LINE_S):
+            self.said_at = now
+            kills = self.storm.kills if self.storm else 0
+            line = (
+                f"{kills} kills, {sum(a.asked for a in self.askers)} asked, "
+                f"{sum(len(a.acknowledged) for a in self.askers)} acknowledged, "
+                f"{now - self.began:.0f} s"
+            )
+            print(f"\r\033[K{line}" if terminal else line, file=sys.stderr,
+                  end="" if terminal else "\n", flush=True)  # fmt: skip
+        self.said_at = self.said_at or now
+
+    def stop(self) -> None:
+        """End everything that was started."""
+        for asker in self.askers:
+            asker.leave()
+        if self.person is not None:
+            self.person.leave()
+        self.lab.stop()
+        if sys.stderr.isatty():
+            print("\r\033[K", file=sys.stderr, end="")
+
+    # -- the verdict --------------------------------------------------------------------------
+
+    def judge(self, final: Said, *, rested: bool = True) -> list[Violation]:
+        """``rested``: what a device knows may have been heard by now."""
+
+        def undisturbed(user: str, since: float, until: float) -> bool:
+            return rested and self.lab.parts[user].undisturbed(since, until)
+
+        seen: list[Seen] = [one for asker in self.askers for one in list(asker.history)]
+        if self.person is not None:
+            seen += self.person.history
+        lines = self.lab.witness.read_text().splitlines()
+        seen += read_witness(lines, self.programs, final.commands, self.wall_offset, undisturbed)
+        seen.sort(key=lambda one: one.at)
+        return judge(seen, final, self.programs.output)
+
+    def verdict(self, interrupted: bool) -> dict[str, Any]:
+        """The figures, with the violations."""
+        final = Said({})
+        try:
+            final = read_database(self.lab.db, self.lab.users)
+        except DatabaseError as error:
+            say(f"nothing is recorded: {error}")
+        found = self.found + self.judge(final, rested=not interrupted)
+        if self.rested:
+            told = {(asker.user, id): outcome for asker in self.askers
+                    for id, outcome in asker.ended.items()}  # fmt: skip
+            found = found + differing(told, final)
+        if interrupted:
+            found = [one for one in found if one.promise not in ("ends", "stuck")]
+        counts = self.storm.counts if self.storm else Counter[str]()
+        acknowledged = sum(len(asker.acknowledged) for asker in self.askers)
+        return {
+            "broker": self.options.broker,
+            "devices": self.options.devices,
+            "seed": self.options.seed,
+            "interrupted": interrupted,
+            "kills": self.storm.kills if self.storm else 0,
+            "faults": dict(sorted(counts.items())),
+            "typed by hand": self.person.typed if self.person else 0,
+            **figures(final, acknowledged, found),
+            "seconds until rest": self.rest_s,
+            "seconds": round(time.monotonic() - self.began, 1),
+            "violations": [str(one) for one in found],
+        }
+
+
+def main() -> int:
+    options = parse()
+    command = " ".join(
+        ["scripts/soak", "--broker", options.broker, "--devices", str(options.devices)]
+        + (["--minutes", f"{options.minutes:g}"] if options.minutes else
+           ["--kills", str(options.kills)])
+        + ["--seed", str(options.seed)]
+    )  # fmt: skip
+    say(command)
+    # The operators lose their connections all the time, as they should.
+    logging.getLogger("hwsync.transport").setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    kept = options.keep
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        if any(kept.iterdir()):
+            say(f"soak: {kept} is not empty; name a new folder with --keep")
+            return 2
+    folder = kept or Path(tempfile.mkdtemp(prefix="hwsync-soak-"))
+    soak = Soak(folder.resolve(), options)
+    interrupted = False
+    try:
+        try:
+            soak.run()
+        except KeyboardInterrupt:
+            interrupted = True
+            say("\ninterrupted: what was seen so far is checked")
+        finally:
+            soak.stop()
+        result = soak.verdict(interrupted)
+    except (pytest.fail.Exception, pytest.skip.Exception) as failure:
+        say(f"soak: {failure}; see {folder}")
+        return 1
+    report(result, command, as_json=options.json)
+    if result["violations"]:
+        say(f"everything is in {folder}")
+        return 1
+    if kept is None:
+        shutil.rmtree(folder)
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/soak",
+        description="Run a real lab under random faults (kill -9, SIGSTOP, a network that delays, "
+        "drops, repeats, cuts, holds and partitions), heal it, and check every promise of "
+        "docs/protocol.md, section 8. Exit code 1: one was not kept. Ctrl-C ends it; what was seen "
+        "until then is checked.",
+        epilog="A seed plans the same faults and requests again. Real processes are not "
+        "deterministic: the same seed need not show the same thing.",
+    )
+    add = parser.add_argument
+    add("--broker", choices=sorted(BROKERS), default="mosquitto",
+        help="mosquitto (saves each second), mosquitto-memory (forgets all when killed), amqtt "
+        "(hwsync broker; forgets too); default mosquitto")  # fmt: skip
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--kills", type=positive(int), default=30, metavar="N",
+                        help="end after so many kill -9 (default 30); about as many other faults "
+                        "come on top")  # fmt: skip
+    length.add_argument("--minutes", type=positive(float), metavar="M", help="end after so long")
+    add("--devices", type=positive(int), default=3, metavar="N", help="daemons (default 3)")
+    add("--seed", type=int, default=random.randrange(10**6), metavar="S",
+        help="of every random choice (default: a new one, which is printed)")  # fmt: skip
+    add("--json", action="store_true", help="print one JSON object")
+    add("--keep", type=Path, metavar="DIR",
+        help="a new folder for database, journals and logs, kept (else a temporary one, kept only "
+        "where a promise was not)")  # fmt: skip
+    return parser.parse_args()
+
+
+def positive(kind: type) -> Any:
+    def number(text: str) -> Any:
+        value = kind(text)
+        if value <= 0:
+            raise argparse.ArgumentTypeError("must be above 0")
+        return value
+
+    return number
+
+
+def report(result: dict[str, Any], command: str, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"command": command, **result}))
+        return
+    for name, value in result.items():
+        if name == "violations":
+            print(f"{name}: {len(value)}")
+        elif isinstance(value, dict):
+            print(f"{name}: {', '.join(f'{key} {count}' for key, count in value.items())}")
+        else:
+            print(f"{name}: {value}")
+    for text in result["violations"][:SHOWN]:
+        print(f"\nVIOLATION {text}\n  {command}")
+    if result["violations"]:
+        print("\nReal processes are not deterministic: the same seed may have to be tried again.")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

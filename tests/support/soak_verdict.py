@@ -1,0 +1,146 @@
+"""What a soak has shown: the history for the checker, what the database says, the figures.
+
+The law: nothing is judged here that ``hwsync.testing.checker`` judges; this file only tells it what
+was seen, and never more than was seen. The witness is the file in which the programs themselves
+write that they began and ended.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from hwsync.coordinator.models import CommandRow, HwStatus
+from hwsync.coordinator.reader import Reader, open_to_read
+from hwsync.coordinator.rows import command_from, select, table
+from hwsync.protocol.errors import NotFound
+from hwsync.protocol.record import State, result_json
+from hwsync.testing.checker import Final as Said
+from hwsync.testing.checker import Violation, check
+from hwsync.testing.history import Began, Ended, Json, Seen
+from tests.support.soak_people import Programs
+
+BEFORE_S: Final = 1.0  # a program's beginning is written after its device has begun it
+AFTER_S: Final = 3.0  # and its end before its device has flushed it
+
+Undisturbed = Callable[[str, float, float], bool]  # a user's device, between two times
+
+
+def read_database(path: Path, users: Iterable[str]) -> Said:
+    """Every command as on ``result/<id>``, and the log; the coordinator may run meanwhile.
+
+    Raises ``DatabaseError`` where there is none, or none yet.
+    """
+    commands: dict[tuple[str, str], Json] = {}
+    logs: dict[str, Sequence[Json]] = {}
+    with Reader(path) as reader:
+        for user in users:
+            try:
+                logs[user] = [row for row in reader.history(user) if "command" in row]
+            except NotFound:
+                logs[user] = []
+    # One pass: ``Reader.show`` reads a user's whole log for each command.
+    connection, _, _ = open_to_read(path.resolve(), for_long=True)
+    with closing(connection):
+        present = {
+            row["user"]: row for row in select(connection, f'SELECT * FROM "{table(HwStatus)}"')
+        }
+        for row in select(connection, f'SELECT * FROM "{table(CommandRow)}" ORDER BY number'):
+            user, id = row["user"], row["id"]
+            own = user in present and present[user]["id"] == id
+            state = State(present[user]["state"]) if own else State.REST
+            commands[user, id] = result_json(command_from(row), state)
+    return Said(commands, logs)
+
+
+def read_witness(
+    lines: Iterable[str],
+    programs: Programs,
+    commands: Mapping[tuple[str, str], Json],
+    wall_offset: float,
+    undisturbed: Undisturbed,
+) -> list[Seen]:
+    """The programs' own lines, ``WORD TAG PID TIME``, as what the checker calls by an id.
+
+    A request by hand has its id from the coordinator, perhaps several: a broker may bring such a
+    message again. Each beginning then counts for the earliest command that may have been it.
+    ``wall_offset``: what the wall clock is ahead of the monotonic one.
+    """
+    by_hand = defaultdict[str, list[tuple[float, str]]](list)
+    for (_, id), command in commands.items():
+        if command["ran"] != "no":
+            by_hand[command["hw_command"]].append((command["issued"] - wall_offset, id))
+    seen: list[Seen] = []
+    began: dict[tuple[str, str], tuple[float, str]] = {}  # by tag and process: when, as which id
+    taken: set[str] = set()
+    for line in lines:
+        word, tag, process, time = line.split()
+        at, program, user = float(time), programs.text[tag], programs.user[tag]
+        if word == "began":
+            id = tag
+            if tag in programs.by_hand:
+                id = _earliest(by_hand[program], at, taken, tag)
+                taken.add(id)
+            began[tag, process] = at, id
+            seen.append(Began(at, user, id, program))
+        else:
+            since, id = began[tag, process]
+            heard = undisturbed(user, since - BEFORE_S, at + AFTER_S)
+            seen.append(Ended(at, user, id, program, heard=heard))
+    return seen
+
+
+def _earliest(ids: Sequence[tuple[float, str]], at: float, taken: set[str], tag: str) -> str:
+    could = [id for issued, id in sorted(ids) if issued <= at]
+    free = [id for id in could if id not in taken]
+    # Without a free one it has run twice; without any at all it ran and nothing knows it.
+    return free[0] if free else could[-1] if could else tag
+
+
+def judge(history: Sequence[Seen], final: Said, output: Callable[[str], str]) -> list[Violation]:
+    """The checker's violations, and those of what only a soak can see."""
+    found = check(history, final, output)
+    for user, rows in final.logs.items():
+        epochs = sorted({row["epoch"] for row in rows})
+        if len(epochs) > 1:
+            text = f"epochs {epochs}; no database was put back"
+            found.append(Violation("acknowledged", user, "", text))
+    for one in history:
+        if isinstance(one, Began) and (one.user, one.id) not in final.commands:
+            found.append(Violation("acknowledged", one.user, one.id, "it ran, and is unknown"))
+    return found
+
+
+def differing(told: Mapping[tuple[str, str], str], final: Said) -> list[Violation]:
+    """What an operator was told last (outcomes by user and id) against the database."""
+    return [
+        Violation("answers", user, id, f"told {outcome}, recorded {end and end['outcome']}")
+        for (user, id), outcome in told.items()
+        if (end := final.commands.get((user, id))) is None or end["outcome"] != outcome
+    ]
+
+
+def figures(final: Said, acknowledged: int, violations: Sequence[Violation]) -> dict[str, Any]:
+    """What is printed in the end, in this order."""
+    promises = Counter(violation.promise for violation in violations)
+    outcomes = Counter(str(end["outcome"]) for end in final.commands.values())
+    ran = Counter(str(end["ran"]) for end in final.commands.values())
+    return {
+        "commands": len(final.commands),
+        "acknowledged": acknowledged,
+        "ended": dict(outcomes.most_common()),
+        "ran": dict(ran.most_common()),
+        "acknowledged, then unknown": promises["acknowledged"],
+        "without an end": promises["ends"],
+        "run twice": promises["once"],
+        "false ran": promises["truth"],
+        "stuck": promises["stuck"],
+        "other violations": sum(
+            count
+            for promise, count in promises.items()
+            if promise not in ("acknowledged", "ends", "once", "truth", "stuck")
+        ),
+    }

@@ -1,0 +1,152 @@
+"""The soak's verdict can be a bad one: each promise broken once in what it is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hwsync.protocol.record import (
+    Account,
+    Command,
+    Outcome,
+    Ran,
+    Request,
+    State,
+    result_json,
+)
+from hwsync.testing.checker import Final
+from hwsync.testing.history import Answered, Asked, Ended, Seen
+from tests.support.soak_people import Programs
+from tests.support.soak_verdict import differing, figures, judge, read_witness
+
+USER = "pi1"
+OFFSET = 1_000_000.0  # what the wall clock is ahead of the monotonic one
+
+
+class Story:
+    """What one user's operator, programs and database say; times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self.programs = Programs("/witness")
+        self.history: list[Seen] = []
+        self.lines: list[str] = []
+        self.commands: dict[tuple[str, str], dict[str, Any]] = {}
+        self.undisturbed = True
+
+    def asked(self, id: str) -> str:
+        program = self.programs.make(id, USER, 0.1)
+        self.history.append(Asked(1.0, "operator", USER, "request", id, program))
+        return program
+
+    def acknowledged(self, id: str, program: str) -> None:
+        fields = {"id": id, "hw_command": program, "outcome": None, "ran": None, "state": 1}
+        self.history.append(Answered(1.1, "operator", USER, id, fields))
+
+    def wrote(self, word: str, tag: str, at: float, process: int = 1) -> None:
+        self.lines.append(f"{word} {tag} {process} {at}")
+
+    def recorded(self, id: str, program: str, outcome: str = "ok", ran: str = "yes",
+                 issued: float = 1.0) -> None:  # fmt: skip
+        said = self.programs.output(program) if outcome == "ok" else ""
+        account = Account(Outcome(outcome), Ran(ran), response=said)
+        command = Command(
+            USER, id, Request(program), issued=OFFSET + issued, journal="j1", account=account
+        )
+        self.commands[USER, id] = result_json(command, State.REST)
+
+    def found(self) -> list[tuple[str, str]]:
+        """(promise, id) of every violation."""
+        final = Final(self.commands)
+        seen = read_witness(
+            self.lines, self.programs, self.commands, OFFSET,
+            lambda user, since, until: self.undisturbed,
+        )  # fmt: skip
+        violations = judge([*self.history, *seen], final, self.programs.output)
+        return [(one.promise, one.id) for one in violations]
+
+
+@pytest.fixture
+def story() -> Story:
+    """One command that was asked for, acknowledged, ran, and is recorded so."""
+    one = Story()
+    program = one.asked("c1")
+    one.acknowledged("c1", program)
+    one.wrote("began", "c1", 2.0)
+    one.wrote("ended", "c1", 2.1)
+    one.recorded("c1", program)
+    return one
+
+
+def test_a_true_story_breaks_nothing(story: Story) -> None:
+    assert story.found() == []
+
+
+def test_a_second_beginning_is_run_twice(story: Story) -> None:
+    story.wrote("began", "c1", 5.0, process=2)
+    assert story.found() == [("once", "c1")]
+
+
+def test_an_acknowledged_request_that_nothing_knows_is_lost(story: Story) -> None:
+    story.acknowledged("c2", story.asked("c2"))
+    assert story.found() == [("acknowledged", "c2")]
+
+
+def test_what_ran_and_nothing_knows_is_lost(story: Story) -> None:
+    story.asked("c2")
+    story.wrote("began", "c2", 3.0)
+    assert story.found() == [("acknowledged", "c2")]
+
+
+def test_another_program_s_output_belongs_elsewhere(story: Story) -> None:
+    story.commands[USER, "c1"]["hw_response"] = "c2 was here\n"
+    assert story.found() == [("belongs", "c1")]
+
+
+def test_no_is_false_where_the_witness_saw_it(story: Story) -> None:
+    story.recorded("c1", story.programs.text["c1"], "expired", "no")
+    assert ("truth", "c1") in story.found()
+
+
+def test_maybe_is_false_only_where_the_device_was_left_alone(story: Story) -> None:
+    story.recorded("c1", story.programs.text["c1"], "lost", "maybe")
+    assert story.found() == [("truth", "c1")]
+    story.undisturbed = False
+    assert story.found() == []
+
+
+def test_a_message_without_an_id_that_came_twice_is_two_commands(story: Story) -> None:
+    program = story.programs.make("hand-1", USER, 0.1, by_hand=True)
+    for number, at in ((2, 3.0), (3, 6.0)):
+        story.recorded(f"{number}-made", program, issued=at)
+        story.wrote("began", "hand-1", at + 1.0, process=number)
+    assert story.found() == []
+    story.wrote("began", "hand-1", 9.0, process=4)
+    assert story.found() == [("once", "3-made")]
+
+
+def test_an_ending_is_of_the_process_that_began(story: Story) -> None:
+    program = story.programs.make("hand-1", USER, 0.1, by_hand=True)
+    story.recorded("2-made", program)
+    story.wrote("began", "hand-1", 3.0, process=2)
+    story.wrote("ended", "hand-1", 3.1, process=2)
+    seen = read_witness(
+        story.lines, story.programs, story.commands, OFFSET,
+        lambda user, since, until: True,
+    )  # fmt: skip
+    assert [one.id for one in seen if isinstance(one, Ended)] == ["c1", "2-made"]
+
+
+def test_an_epoch_that_nobody_began_is_a_loss() -> None:
+    row = {"id": "", "command": "reset", "before": 0, "state": 0, "late": False}
+    rows = [{**row, "epoch": 0, "seq": 1}, {**row, "epoch": 1, "seq": 2}]
+    found = judge([], Final({}, {USER: rows}), lambda program: "")
+    assert [one.promise for one in found] == ["acknowledged"]
+
+
+def test_an_operator_is_told_what_is_recorded(story: Story) -> None:
+    final = Final(story.commands)
+    assert differing({(USER, "c1"): "ok"}, final) == []
+    found = differing({(USER, "c1"): "lost", (USER, "c9"): "ok"}, final)
+    assert [(one.promise, one.id) for one in found] == [("answers", "c1"), ("answers", "c9")]
+    assert figures(final, 1, found)["other violations"] == 2
