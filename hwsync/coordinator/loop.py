@@ -261,10 +261,15 @@ class Coordinator:
         if self._behind:
             # Before any message: what was open in the older database is not to be acted upon.
             plan.rise(self.epoch, sorted(self._behind))
+        # Who saw more than the database knows is heard before anything is decided on it.
         for one in self._waiting:
-            plan.hear(message_of(one))
+            if self._tells_of_epochs(one):
+                plan.hear(message_of(one))
         if plan.newer >= 0:
             self._begin_epoch(plan)
+        for one in self._waiting:
+            if not self._tells_of_epochs(one):
+                plan.hear(message_of(one))
         connection = self._publisher.connection
         if self._replied and self._publisher.settled and connection == self._publisher.connection:
             for (user, id), sent_on in self._replied.items():
@@ -283,8 +288,11 @@ class Coordinator:
         epoch = max(plan.newer, self.epoch) + 1
         epoch = max(epoch, int(plan.moment.wall))
         log.warning("the database is older than what was published: epoch %d begins", epoch)
-        plan.batch.epoch = (epoch, plan.moment.wall)
-        plan.rise(epoch, sorted(self.records.keys() | plan.batch.records.keys()))
+        plan.begin_epoch(epoch)
+
+    def _tells_of_epochs(self, delivery: Delivery) -> bool:
+        _, kind = self.topics.split(delivery.topic)
+        return kind in (Kind.STATUS, Kind.HEARTBEAT)
 
     def _take_over(self, plan: Plan, now: float) -> None:
         """What was saved is what is known here."""

@@ -110,6 +110,13 @@ class Plan:
             return
         self.newer = max(self.newer, order[0])
 
+    def begin_epoch(self, epoch: int) -> None:
+        """The database was found to be old: what is decided from here on is of a new epoch."""
+        self.batch.epoch = (epoch, self.moment.wall)
+        rules = replace(self.saved.rules, restored_at=self.moment.wall)
+        self.saved = replace(self.saved, epoch=epoch, rules=rules)
+        self.rise(epoch, sorted(self.saved.records.keys() | self.batch.records.keys()))
+
     def rise(self, epoch: int, users: Iterable[str]) -> None:
         """A new epoch: what was open is lost, and never sent again."""
         for user in users:

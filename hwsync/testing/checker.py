@@ -62,7 +62,10 @@ def check(
 ) -> list[Violation]:
     """Every promise that was not kept; ``output``: what a program prints, where that is known."""
     seen = _Sorted(history)
-    rules = [_kept, _once, _performed_once, _table, _one_word, _truth, _asked_for, _heard_of]
+    rules = [
+        *(_kept, _once, _performed_once, _granted, _moved_grants),
+        *(_table, _one_word, _truth, _asked_for, _heard_of),
+    ]
     found = [violation for rule in rules for violation in rule(seen, final)]
     if output is not None:
         found += _belongs(seen, final, output)
@@ -170,6 +173,36 @@ def _table(_: _Sorted, final: Final) -> Iterator[Violation]:
             if not moved and before != after:
                 yield Violation("table", user, id, f"{verb} led from {before} to {after}")
             state, order = after, now
+
+
+def _granted(seen: _Sorted, _: Final) -> Iterator[Violation]:
+    """2. Only the grant starts a program: that id, granted to that journal, before it began."""
+    grants: dict[tuple[str, str, str], float] = {}
+    for one in seen.said:
+        if one.kind == "status" and one.fields["state"] == State.COLLECTED:
+            key = (one.user, one.fields["id"], str(one.fields["journal"]))
+            grants.setdefault(key, one.at)
+    for (user, id), begun in seen.began.items():
+        for began in begun:
+            granted_at = grants.get((user, id, began.journal))
+            if began.journal and (granted_at is None or granted_at > began.at):
+                yield Violation("once", user, id, f"began at {began.at:.3f} without its grant")
+
+
+def _moved_grants(seen: _Sorted, _: Final) -> Iterator[Violation]:
+    """3. A grant stays with its journal, and moves to later boots only."""
+    last: dict[Name, tuple[tuple[int, int], object, int]] = {}
+    for one in seen.said:
+        fields = one.fields
+        if one.kind != "status" or fields["state"] != State.COLLECTED or seen.put_back:
+            continue
+        order, boot = (fields["epoch"], fields["seq"]), fields["boot"] or 0
+        before = last.setdefault((one.user, fields["id"]), (order, fields["journal"], boot))
+        if order >= before[0]:
+            if before[1] != fields["journal"] or boot < before[2]:
+                text = f"granted to {before[1:]}, then to {(fields['journal'], boot)}"
+                yield Violation("table", one.user, fields["id"], text)
+            last[one.user, fields["id"]] = (order, fields["journal"], boot)
 
 
 def _one_word(seen: _Sorted, _: Final) -> Iterator[Violation]:

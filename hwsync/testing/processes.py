@@ -23,7 +23,7 @@ from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.messages import named
-from hwsync.protocol.record import Command, State, Verb
+from hwsync.protocol.record import Command, Record, State, Verb
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.testing.context import WALL, Context, Killed
 from hwsync.testing.history import Said
@@ -183,6 +183,9 @@ class WatchedStore(Store):
         if process.disk_full:
             process.context.fault("full disk, coordinator", process.name)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        for record, _, message in batch.log:
+            if message is not None:
+                process.decides(record)
         super().save(batch, ticks)
         for user, record in batch.records.items():
             self.committed[user] = (record.epoch, record.seq)
@@ -330,6 +333,18 @@ class CoordinatorProcess(Process):
         assert self.store is not None
         if order > self.store.committed.get(user, (order[0], 0)):
             context.violate("saved", user, fields["id"], f"{order} was said before it was stored")
+
+    def decides(self, record: Record) -> None:
+        """Nothing that names no new epoch, while the broker keeps a newer status than ours."""
+        user = record.user
+        kept = self.context.broker.retained.get(self.topics.of(user, Kind.STATUS))
+        known = self.store.committed.get(user, (0, 0)) if self.store else (0, 0)
+        if kept is None or record.epoch != known[0] or not self.context.habits.remembers:
+            return
+        fields = loads(kept.payload.decode())
+        if (fields["epoch"], fields["seq"]) > known:
+            text = f"decided at {known}, while the broker keeps {fields['epoch'], fields['seq']}"
+            self.context.violate("epoch", user, record.id, text)
 
     def given_up(self, user: str, command: Command) -> None:
         """Nobody is given up whose result waits at the broker since before the connection."""

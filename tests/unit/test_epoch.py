@@ -51,6 +51,21 @@ def test_what_was_open_ends_as_lost_and_the_epoch_is_the_time(
     assert sent(deeds, "command") == []
 
 
+def test_what_comes_with_the_news_is_of_the_new_epoch(lab: Lab) -> None:
+    """Also where it came before: nothing is decided on a database that is known to be old."""
+    lab.device(3)
+    deeds = lab.step(
+        lab.delivery("request", request("c9", queue=True)),
+        lab.delivery("cancel", b'{"id":"c9"}'),
+        lab.delivery("request", b"print(1)", user="pi2"),
+        lab.delivery("heartbeat", seen(0, 1_000)),
+    )
+    assert told(lab, "c9") == ("cancelled", "maybe")
+    statuses = [status.json for status in sent(deeds, "status")]
+    assert {status["epoch"] for status in statuses} == {lab.coordinator.epoch}
+    assert lab.coordinator.records["pi2"].state is State.REQUESTED
+
+
 def test_it_rises_for_everybody_and_empties_the_queues(lab: Lab) -> None:
     lab.device(2)
     for id in ("c2", "c3"):
