@@ -138,7 +138,8 @@ def test_an_ending_is_of_the_process_that_began(story: Story) -> None:
 
 
 def test_an_epoch_that_nobody_began_is_a_loss() -> None:
-    row = {"id": "", "command": "reset", "before": 0, "state": 0, "late": False}
+    row = {"id": "", "command": "reset", "before": 0, "state": 0, "late": False, "topic": "",
+           "payload": ""}  # fmt: skip
     rows = [{**row, "epoch": 0, "seq": 1}, {**row, "epoch": 1, "seq": 2}]
     found = judge([], Final({}, {USER: rows}), lambda program: "")
     assert [one.promise for one in found] == ["acknowledged"]
