@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from hwsync.transport import Subscription, Will
 
 WINDOW: Final = 20  # QoS 1 messages under way to one client, as in mosquitto
-LATE_COPY_S: Final = 20.0  # by so much a copy may come after the message
+LATE_COPY_S: Final = (0.001, 1.0, 5.0, 30.0)  # by at most so much a copy comes later
 MEMORY_S: Final = 1.0  # what a kill -9 may take with it, where the broker saves each second
 
 
@@ -289,10 +289,8 @@ class Broker:
         if self.copies and self._dice.random() < self.copies:
             self._tell("copy", packet)
             again = replace(copy)
-            if self._dice.random() < 0.5:
-                self._queue(session, again)
-            else:
-                self._later(LATE_COPY_S * self._dice.random(), lambda: self._copy(session, again))
+            late = self._dice.choice(LATE_COPY_S) * self._dice.random()
+            self._later(late, lambda: self._copy(session, again))
         self._send(session)
 
     def _copy(self, session: Session, packet: Packet) -> None:

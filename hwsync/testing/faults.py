@@ -45,11 +45,18 @@ FAULTS: Final = {
 }
 """Every kind, and the method that does it."""
 
-RARELY: Final = frozenset(
-    {"older database", "new disk", "second device", "cloned journal", "full disk"}
-)
-RARE: Final = 0.25  # of the others' frequency
-EVERY_S: Final = (0.3, 1.5)  # between two faults, by seed
+WEIGHTS: Final = {
+    "kill": 0.5,
+    "kill at a point": 3.0,
+    "full disk": 0.3,
+    "older database": 0.5,
+    "new disk": 0.2,
+    "second device": 0.3,
+    "cloned journal": 0.3,
+}
+"""How often, beside the others' 1."""
+
+EVERY_S: Final = (0.3, 2.5)  # between two faults, by seed
 DAY_S: Final = 86_400.0
 
 
@@ -62,7 +69,7 @@ class Faults:
         chosen = [name for name in FAULTS if dice.random() < 0.6] or list(FAULTS)
         names = chosen if only is None else [name for name in FAULTS if name in only]
         self._kinds = {name: getattr(self, FAULTS[name]) for name in names}
-        self._weights = [RARE if name in RARELY else 1.0 for name in names]
+        self._weights = [1.0 if only else WEIGHTS.get(name, 1.0) for name in names]
         self._mean = EVERY_S[0] + (EVERY_S[1] - EVERY_S[0]) * dice.random()
         self._over = False
         self._backup: tuple[Path, float] | None = None
@@ -139,7 +146,8 @@ class Faults:
     def _kill_at_a_point(self) -> None:
         process = self._some()
         if process.alive:
-            process.armed = self.context.dice.choice(process.points)
+            weights = [4.0 if "process" in point else 1.0 for point in process.points]
+            process.armed = self.context.dice.choices(process.points, weights)[0]
 
     def _pause(self) -> None:
         process = self._some()
@@ -233,8 +241,8 @@ class Faults:
     def _repeat(self) -> None:
         broker, dice = self.context.broker, self.context.dice
         broker.dups = 0.3
-        broker.copies = 0.3 if dice.random() < 0.5 else 0.0
-        self._later(1.0, 15.0, self._repeat_no_more)
+        broker.copies = 0.4 if dice.random() < 0.6 else 0.0
+        self._later(1.0, 30.0, self._repeat_no_more)
 
     def _repeat_no_more(self) -> None:
         self.context.broker.copies = self.context.broker.dups = 0.0

@@ -112,6 +112,7 @@ MUTANTS: Final = (
             Edit(machine, "_move_grant", "and event.boot > command.boot", ""),
             Edit(late, "is_duplicate", "event.boot <= known.boot", "event.boot == known.boot"),
         ),
+        faults=("kill", "kill at a point", "repetition"),
     ),
     Mutant(
         "the device compares ids",

@@ -28,7 +28,7 @@ from hwsync.testing.network import Port
 from hwsync.testing.schedule import Timer
 from hwsync.transport import Delivery, Signal, Subscription
 
-IDLE_S: Final = 2.0  # between two actions of one operator, on average
+IDLE_S: Final = 1.0  # between two actions of one operator, on average
 FOLLOW_S: Final = 90.0  # so long a command is followed to its end
 EXPIRES: Final = (2.0, 8.0, 20.0, 3_000.0)
 
@@ -44,7 +44,7 @@ class Numbers:
 
     def program(self) -> Program:
         dice = self._context.dice
-        seconds = dice.choice((0.01, 0.1, 0.5, 1.5, 4.0))
+        seconds = dice.choice((0.01, 0.1, 0.5, 1.5, 4.0, 12.0))
         return Program(f"t{next(self._count)}", seconds, int(dice.random() < 0.1))
 
 
@@ -168,7 +168,7 @@ class Operator:
         id, program = self.numbers.id(), self.numbers.program()
         self.known = [*self.known[-20:], (user, id, program.text)]
         keys: dict[str, Any] = {
-            "timeout": dice.choice((1.0, 2.0)),
+            "timeout": dice.choice((1.0, 2.0, 10.0)),
             "grace": dice.choice((1.0, 3.0)),
             "expires": dice.choice(EXPIRES),
             "analysis": dice.choice(("outcome", "outcome", "manual")),
