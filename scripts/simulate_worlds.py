@@ -181,8 +181,7 @@ def hunts(options: argparse.Namespace) -> list[dict[str, Any]]:
     progress = Progress(len(wanted), "mutants")
     found: list[dict[str, Any]] = []
     with ProcessPoolExecutor(options.jobs) as pool:
-        tasks = {pool.submit(_hunted, one, options.seed, worlds): one for one in wanted}
-        running = set(tasks)
+        running = {pool.submit(_hunted, one.name, options.seed, worlds) for one in wanted}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             found += [one.result() for one in done]
@@ -192,7 +191,8 @@ def hunts(options: argparse.Namespace) -> list[dict[str, Any]]:
     return sorted(found, key=lambda one: names.index(one["safeguard"]))
 
 
-def _hunted(mutant: Mutant, first: int, worlds: int) -> dict[str, Any]:
+def _hunted(name: str, first: int, worlds: int) -> dict[str, Any]:
+    mutant = next(one for one in MUTANTS if one.name == name)
     alone = hunt(mutant, first, ALONE if mutant.cover else worlds, cover=False)
     said: dict[str, Any] = {"safeguard": mutant.name, "with": ""}
     if not alone[2] and mutant.cover:

@@ -1,0 +1,121 @@
+"""The simulation: a hundred thousand steps, no promise broken; the same seed, the same world.
+
+``HWSYNC_SEED``: another first seed than the one that every run of the tests takes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwsync.testing.faults import FAULTS
+from hwsync.testing.mutants import MUTANTS, changed
+from hwsync.testing.world import World
+from tests.support.processes import CHECKOUT
+
+SEED = os.environ.get("HWSYNC_SEED", "1")
+SIMULATE = [sys.executable, str(CHECKOUT / "scripts" / "simulate_worlds.py")]
+
+
+def simulate(*options: str, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*SIMULATE, *options],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def figures(*options: str, hash_seed: str = "0") -> dict[str, Any]:
+    done = simulate("--json", *options, hash_seed=hash_seed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_hundred_thousand_steps_break_no_promise() -> None:
+    said = figures("--steps", "100000", "--seed", SEED)
+    print(said)
+    assert said["steps"] >= 100_000
+    assert said["broken"] == []
+    # A world in which nothing happens would break no promise either.
+    assert said["ran"]["yes"] > 200
+    assert said["ran"]["maybe"] > 20
+    kinds = said["faults"].keys()
+    assert {"kill", "partition", "loss", "copy", "dup", "database restored"} <= kinds
+    points = {kind for kind in kinds if kind.startswith("kill: ")}
+    assert len(points) == 14, points
+
+
+def test_a_seed_is_one_world_in_every_process() -> None:
+    runs = [
+        figures("--seeds", "2", "--seed", "11", "--jobs", "1", hash_seed=hash_seed)
+        for hash_seed in ("1", "2")
+    ]
+    for said in runs:
+        del said["seconds"]
+    assert runs[0] == runs[1]
+
+
+def test_without_faults_everything_is_known() -> None:
+    said = figures("--seeds", "4", "--seed", "1", "--faults", "none", "--each", "2000")
+    assert said["faults"].keys() <= {"not sent again", "queued with the retain flag"}
+    assert "maybe" not in said["ran"]
+    assert said["ran"]["yes"] > 50
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_each_kind_of_fault_alone_breaks_no_promise(kind: str, tmp_path: Path) -> None:
+    report = World(3, tmp_path, steps=700, faults=[kind]).run()
+    assert report.violations == []
+    assert report.commands
+
+
+def test_a_broken_promise_is_said_with_its_seed_and_how_to_see_it_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(CHECKOUT / "scripts"))
+    import simulate_worlds
+
+    (mutant,) = (one for one in MUTANTS if one.name.startswith("said after the commit"))
+    with changed(mutant.edits):
+        code = simulate_worlds.main(["--seeds", "1", "--seed", "7", "--jobs", "1"])
+    said = capsys.readouterr().out
+    assert code == 1
+    assert "VIOLATION saved: " in said
+    assert "again: scripts/simulate --seeds 1 --seed 7\n" in said
+    assert "coordinator" in said
+
+
+def test_a_mutant_is_caught_and_one_that_survives_is_named() -> None:
+    caught = simulate("--mutant", "another status ends the wait", "--seeds", "10")
+    assert caught.returncode == 0, caught.stdout
+    assert "survived: 0" in caught.stdout
+    survived = simulate("--mutant", "an orphan's no", "--seeds", "1")
+    assert survived.returncode == 1
+    assert "SURVIVED" in survived.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--faults", "rain"], "unknown faults rain; there are kill, "),
+        (["--steps", "0"], "0 is below 1"),
+        (["--broker", "x"], "invalid choice: 'x'"),
+    ],
+)
+def test_bad_options_are_named(options: list[str], said: str) -> None:
+    done = simulate(*options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,100 @@
+"""An operator's conversation, without a network: what answers it, and what only seems to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hwsync.client import Conversation, Json, Talk
+from hwsync.protocol.errors import Code, NoCoordinator, Refused
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.record import Command, Record, Request, State, result_json, status_json
+from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.wire import encode_request
+from hwsync.transport import Delivery, Signal
+
+
+class Line:
+    """The other end: what was sent, and what is said next. Time passes only when it is told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.sent: list[str] = []
+        self.conversation = Conversation(
+            Topics(), "pi1", lambda topic, _: self.sent.append(topic.split("/")[2]),
+            lambda _: None, monotonic=lambda: self.now,
+        )  # fmt: skip
+
+    def drive(self, talk: Talk[Json], *signals: Signal) -> Json:
+        """Let it hear these, and nothing more."""
+        waiting = list(signals)
+        try:
+            seconds = next(talk)
+            while True:
+                if waiting:
+                    seconds = talk.send(waiting.pop(0))
+                else:
+                    self.now += seconds
+                    seconds = talk.send(None)
+        except StopIteration as end:
+            return dict(end.value)
+
+
+def said(kind: str, fields: Json) -> Delivery:
+    return Delivery(f"hw/pi1/{kind}", dumps(fields).encode(), 1, False, False, 1, 1)
+
+
+def result(program: str, id: str = "c1", **changes: Any) -> Delivery:
+    command = Command("pi1", id, Request(program, id))
+    return said(f"result/{id}", result_json(command, State.REST) | changes)
+
+
+def status(program: str, id: str = "c1") -> Delivery:
+    record = Record("pi1", State.REQUESTED, current=Command("pi1", id, Request(program, id)))
+    return said("status", status_json(record))
+
+
+def error(code: Code, kind: str, id: str = "c1") -> Delivery:
+    fields = {"error": code, "message": "no", "hint": "", "topic": f"hw/pi1/{kind}", "id": id}
+    return said("error", fields | {"journal": None, "state": 0})
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+def ask(line: Line, *signals: Signal) -> Json:
+    talk = line.conversation.telling(Kind.REQUEST, encode_request("mine", id="c1"), "c1")
+    return line.drive(talk, *signals)
+
+
+def test_a_request_is_answered_by_its_status_once_its_query_is(line: Line) -> None:
+    assert ask(line, status("mine"), result("mine"))["state"] == 1
+    assert line.sent == ["request", "query"]
+
+
+def test_it_is_repeated_until_somebody_answers(line: Line) -> None:
+    with pytest.raises(NoCoordinator, match="c1 may still be accepted later"):
+        ask(line)
+    assert line.sent == ["request", "query"] * 5
+
+
+def test_a_result_of_another_program_is_no_answer_to_a_request(line: Line) -> None:
+    """Somebody else asked how that id stands; what refuses ours comes behind."""
+    with pytest.raises(Refused) as refused:
+        ask(line, status("theirs"), result("theirs"), error(Code.ID_REUSED, "request"))
+    assert refused.value.code is Code.ID_REUSED
+
+
+@pytest.mark.parametrize("changes", [{"truncated": True}, {"pruned": True}, {"orphan": True}])
+def test_a_text_that_is_not_whole_tells_nothing_of_the_program(
+    line: Line, changes: dict[str, bool]
+) -> None:
+    assert ask(line, result("", **changes))["id"] == "c1"
+
+
+def test_an_error_about_another_message_is_no_answer(line: Line) -> None:
+    told = ask(line, error(Code.WRONG_STATE, "analysis"), result("mine"))
+    assert told["hw_command"] == "mine"
