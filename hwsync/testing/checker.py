@@ -240,6 +240,7 @@ def _asked_for(seen: _Sorted, final: Final) -> Iterator[Violation]:
     """6. ``cancelled`` is said where somebody wanted it, or it was given up while it ran.
 
     Somebody named it; or named nothing, or emptied the queue, when it was there, or just before.
+    A message without an id that came twice may have meant an earlier command.
     """
     first: dict[Name, float] = {}
     named: set[tuple[str, str | None]] = set()
@@ -261,7 +262,8 @@ def _asked_for(seen: _Sorted, final: Final) -> Iterator[Violation]:
         if end["outcome"] != "cancelled" or (user, id) in named or seen.put_back:
             continue
         since = first.get((user, id), 0.0) - UNDER_WAY_S
-        if not any(at >= since for at in wide[user]):
+        again = any((f"hw/{user}/{kind}", b"") in seen.copied for kind in ("cancel", "reset"))
+        if not again and not any(at >= since for at in wide[user]):
             yield Violation("truth", user, id, "cancelled, and nobody has asked for that")
 
 

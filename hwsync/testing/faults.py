@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hwsync.coordinator.maintenance import back_up, restore
+from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.topics import Kind
 from hwsync.testing.boards import Board, Microcontroller
 from hwsync.testing.broker import MEMORY_S
@@ -312,7 +313,11 @@ class Faults:
         coordinator.kill(restart=False)
         path = coordinator.path
         if how == "restored":
-            restore(backup, path, now=coordinator.wall())
+            try:
+                restore(backup, path, now=coordinator.wall())
+            except DatabaseError as error:
+                context.violate("saved", "", "", f"a backup cannot be restored: {error}")
+                return
         else:
             self._must_remember = True
             coordinator.cable.reorders = False

@@ -276,11 +276,12 @@ class Person:
         )  # fmt: skip
         context.see(Asked(context.now, self.name, user, str(kind), None, program))
         if retained:
-            # It is told so, and clears it.
-            topic = self.topics.of(user, kind)
-            context.schedule.after(
-                3.0, lambda: publish(context, self.name, topic, b"", retain=True)
-            )
+            context.schedule.after(3.0, lambda: self._clears(user, kind))
+
+    def _clears(self, user: str, kind: Kind) -> None:
+        """It was told that it must not be retained. Without MQTT 5 that performs it once more."""
+        self.context.see(Asked(self.context.now, self.name, user, str(kind)))
+        publish(self.context, self.name, self.topics.of(user, kind), b"", retain=True)
 
 
 def publish(

@@ -200,9 +200,8 @@ class WatchedStore(Store):
         if process.lies:
             process.lies = False
             process.context.fault("a commit that fails though it is stored", process.name)
-            for _, _, message in batch.log:
-                if message is not None:
-                    process.context.copied.add((message.topic, message.payload))
+            messages = [one[2] for one in batch.log] + [one[3] for one in batch.refused]
+            process.context.copied |= {(one.topic, one.payload) for one in messages if one}
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
