@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final
 from hwsync.coordinator.maintenance import back_up, restore
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.topics import Kind
-from hwsync.testing.boards import Board, Microcontroller
+from hwsync.testing.boards import Board
 from hwsync.testing.broker import MEMORY_S
 from hwsync.testing.history import PutBack
+from hwsync.testing.microcontroller import Microcontroller
 from hwsync.testing.network import DOWN, UP
 from hwsync.testing.processes import Process
 

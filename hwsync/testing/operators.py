@@ -20,11 +20,11 @@ from hwsync.protocol.wire import (
     encode_reset,
     read_object,
 )
-from hwsync.testing.boards import Program
 from hwsync.testing.broker import Packet
 from hwsync.testing.context import Context
 from hwsync.testing.history import Answered, Asked, Began, Ended
 from hwsync.testing.network import Port
+from hwsync.testing.programs import Program
 from hwsync.testing.schedule import Timer
 from hwsync.transport import Delivery, Signal, Subscription
 

@@ -26,15 +26,19 @@ from hwsync.protocol.errors import NotFound
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
-from hwsync.testing.boards import Board, Device, Microcontroller, output
+from hwsync.testing.boards import Board
 from hwsync.testing.broker import BROKERS, Habits
 from hwsync.testing.checker import Final as FinalWord
 from hwsync.testing.checker import Violation, check
 from hwsync.testing.context import Context
+from hwsync.testing.coordinators import CoordinatorProcess
+from hwsync.testing.devices import Device
 from hwsync.testing.faults import Faults
 from hwsync.testing.history import Asked, Began, Copied, Json
+from hwsync.testing.microcontroller import Microcontroller
 from hwsync.testing.operators import Hand, Numbers, Operator, Person
-from hwsync.testing.processes import CoordinatorProcess, Process
+from hwsync.testing.processes import Process
+from hwsync.testing.programs import output
 
 HEALED_S: Final = 400.0  # in which everything ends: backoff, settle, limits, analysis within
 PROBE_S: Final = 120.0  # for one more program on each device

@@ -1,0 +1,231 @@
+"""The coordinator of a pretended world: the real loop, on the real store.
+
+The law: whatever it says, acknowledges or gives up is looked at here, at that moment, where the
+checker could not see it later.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from random import Random
+from typing import Any
+
+from hwsync.coordinator.hearing import Hearing
+from hwsync.coordinator.loop import Coordinator
+from hwsync.coordinator.plan import message_of
+from hwsync.coordinator.service import BATCH, CLIENT_ID, subscriptions
+from hwsync.coordinator.store import Batch, Store
+from hwsync.protocol.errors import DatabaseError
+from hwsync.protocol.jsons import loads
+from hwsync.protocol.machine import Rules
+from hwsync.protocol.messages import named
+from hwsync.protocol.record import Command, Record, State, Verb
+from hwsync.protocol.topics import Kind, Topics
+from hwsync.testing.context import Context
+from hwsync.testing.history import Said
+from hwsync.testing.network import Port
+from hwsync.testing.processes import Process
+from hwsync.transport import Delivery, Signal
+
+
+class WatchedStore(Store):
+    """The real store, with injection points, a disk that may be full, and a memory of commits."""
+
+    def __init__(self, process: CoordinatorProcess) -> None:
+        self.process = process
+        self.committed: dict[str, tuple[int, int]] = {}
+        super().__init__(process.path)
+
+    def save(self, batch: Batch, ticks: float) -> None:
+        process = self.process
+        process.point("before a commit")
+        if process.disk_full:
+            process.context.fault("full disk, coordinator", process.name)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        for record, _, message in batch.log:
+            if message is not None:
+                process.decides(record)
+        super().save(batch, ticks)
+        for user, record in batch.records.items():
+            self.committed[user] = (record.epoch, record.seq)
+        for record, entry, message in batch.log:
+            if message is not None:
+                process.handled.add((message.topic, message.payload))
+            elif (entry.verb, entry.before) == (Verb.EXPIRE, State.COLLECTED) and record.current:
+                process.given_up(record.user, record.current)
+        for _, _, _, message, _ in batch.refused:
+            process.handled.add((message.topic, message.payload))
+        process.point("after a commit")
+        if process.lies:
+            process.lies = False
+            process.context.fault("a commit that fails though it is stored", process.name)
+            messages = [one[2] for one in batch.log] + [one[3] for one in batch.refused]
+            process.context.copied |= {(one.topic, one.payload) for one in messages if one}
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+class CoordinatorProcess(Process):
+    """The real loop on a real database."""
+
+    points = (
+        *("before a commit", "after a commit", "before a publish", "after a publish"),
+        *("before an acknowledgement", "after an acknowledgement"),
+    )
+
+    def __init__(self, context: Context, *, settle: float, rules: Rules) -> None:
+        super().__init__(context, "coordinator")
+        self.path = context.folder / "hwsync.db"
+        self.topics = Topics()
+        self.handled: set[tuple[str, bytes]] = set()  # what was stored of messages, accepted or not
+        self.said_last: dict[str, bytes] = {}  # by user: the last status that is retained
+        self.lies = False  # the next commit raises though it is stored
+        self._settle, self._rules = settle, rules
+        self._names = 0
+        self.store: WatchedStore | None = None
+        self.coordinator: Coordinator | None = None
+        self.port: Port | None = None
+        self.hearing: Hearing | None = None
+
+    def begin(self) -> None:
+        context = self.context
+        try:
+            self.store = WatchedStore(self)
+        except DatabaseError as error:
+            context.violate("process", "coordinator", "", f"the database cannot be opened: {error}")
+            self.kill(restart=False)
+            return
+        clean = not context.habits.remembers
+        self.port = Port(
+            context.schedule,
+            context.broker,
+            self.cable,
+            context.dice,
+            CLIENT_ID,
+            on_signal=self.put,
+            subscriptions=subscriptions(self.topics),
+            clean_session=clean,
+            prefer_v5=True,
+        )
+        self.coordinator = Coordinator(
+            self.store,
+            self,
+            self,
+            self._rules,
+            settle=self._settle,
+            dice=Random(context.dice.random()),
+            nonce=self._nonce,
+        )
+        self.hearing = Hearing(self, self.topics, self, self._nonce())
+        self.store.committed = {
+            user: (record.epoch, record.seq) for user, record in self.coordinator.records.items()
+        }
+        self.port.start()
+
+    def _nonce(self) -> str:
+        self._names += 1
+        return f"{self.context.dice.getrandbits(64):016x}"
+
+    def work(self) -> float | None:
+        assert self.coordinator is not None
+        assert self.hearing is not None
+        signals: list[Signal] = []
+        while self.inbox and len(signals) < BATCH:
+            signals.append(self.inbox.popleft())
+        self.coordinator.step(self.hearing.take(signals))
+        waits = (self.coordinator.wait(), self.hearing.wait())
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    def release(self) -> None:
+        if self.port is not None:
+            self.port.end()
+        if self.store is not None:
+            self.store.close()
+        self.store = self.coordinator = self.port = None
+
+    # -- the loop's publisher -----------------------------------------------------------------
+
+    @property
+    def connection(self) -> int:
+        return self.port.connection if self.port else 0
+
+    @property
+    def settled(self) -> bool:
+        return self.port is not None and self.port.settled
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        correlation: bytes = b"",
+    ) -> bool:
+        self.point("before a publish")
+        assert self.port is not None
+        user, kind = self.topics.split(topic)
+        if kind is Kind.STATUS and retain:
+            self.said_last[user] = payload
+        if kind in (Kind.STATUS, Kind.RESULT):
+            self._said(user, kind, loads(payload.decode()))
+        else:
+            self.context.note(self.name, f"publishes {topic}", payload)
+        sent = self.port.publish(topic, payload, qos=qos, retain=retain, correlation=correlation)
+        self.point("after a publish")
+        return sent
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        self.point("before an acknowledgement")
+        assert self.port is not None
+        self._acknowledges(delivery)
+        self.port.acknowledge(delivery)
+        self.point("after an acknowledgement")
+
+    def _said(self, user: str, kind: Kind, fields: dict[str, Any]) -> None:
+        context = self.context
+        context.see(Said(context.now, user, str(kind), fields))
+        context.note(self.name, f"says {kind} of {user}", fields)
+        if kind is not Kind.STATUS:
+            return
+        order = (fields["epoch"], fields["seq"])
+        assert self.store is not None
+        if order > self.store.committed.get(user, (order[0], 0)):
+            context.violate("saved", user, fields["id"], f"{order} was said before it was stored")
+
+    def decides(self, record: Record) -> None:
+        """Nothing that names no new epoch, while the broker keeps a newer status than ours."""
+        user = record.user
+        kept = self.context.broker.retained.get(self.topics.of(user, Kind.STATUS))
+        known = self.store.committed.get(user, (0, 0)) if self.store else (0, 0)
+        if kept is None or record.epoch != known[0] or not self.context.habits.remembers:
+            return
+        fields = loads(kept.payload.decode())
+        if (fields["epoch"], fields["seq"]) > known:
+            text = f"decided at {known}, while the broker keeps {fields['epoch'], fields['seq']}"
+            self.context.violate("epoch", user, record.id, text)
+
+    def given_up(self, user: str, command: Command) -> None:
+        """Nobody is given up whose result waits at the broker since before the connection."""
+        line = self.port.line if self.port else None
+        if line is None or line.session is None or line.opened_at is None:
+            return
+        if self.cable.trouble_at >= line.opened_at or self.cable.latency > 0.2:
+            return
+        for packet in line.session.waiting:
+            user_of, kind = self.topics.split(packet.topic)
+            if (user_of, kind) == (user, Kind.RESPONSE) and packet.at < line.opened_at:
+                said = loads(packet.payload.decode())
+                if (said.get("id"), said.get("journal")) == (command.id, command.journal):
+                    self.context.violate("settle", user, command.id, "lost; its result waited")
+
+    def _acknowledges(self, delivery: Delivery) -> None:
+        """What names no id is acknowledged only when it is stored: nobody repeats it."""
+        user, kind = self.topics.split(delivery.topic)
+        if kind not in (Kind.REQUEST, Kind.RESPONSE, Kind.ANALYSIS) or not delivery.payload:
+            return
+        key = (delivery.topic, delivery.payload)
+        if named(message_of(delivery), self.topics) is None and key not in self.handled:
+            self.context.violate(
+                "acknowledged", user, "", f"{kind} {delivery.payload[:60]!r} was not stored"
+            )

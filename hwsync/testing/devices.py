@@ -1,0 +1,182 @@
+"""What every device of a pretended world has: a connection, and a runner for one program.
+
+The law: a program begins where the real runner would hand it over, and lives on when its device is
+killed, until it ends by itself or a later life ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hwsync.protocol.jsons import loads
+from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.wire import encode_heartbeat
+from hwsync.runner import Group, Job, RunEnd
+from hwsync.testing.context import Context, Run
+from hwsync.testing.history import Began, Ended
+from hwsync.testing.network import Port
+from hwsync.testing.processes import Process
+from hwsync.testing.programs import Program, run_end
+from hwsync.transport import Delivery, Subscription, Will
+
+
+@dataclass(slots=True)
+class Session:
+    """One run under way on a device, as its runner knows it."""
+
+    run: Run
+    job: Job
+    life: int
+    stop: bool = False
+    began: bool = False
+    over: bool = False
+    outcome: Callable[[], None] = field(default=lambda: None)
+
+
+class Device(Process):
+    """What runs programs for one user."""
+
+    kinds: tuple[Kind, ...] = (Kind.COMMAND, Kind.STATUS)
+
+    def __init__(self, context: Context, name: str, user: str) -> None:
+        super().__init__(context, name)
+        self.user = user
+        self.topics = Topics()
+        self.port: Port | None = None
+        self.session: Session | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a program waits or runs here, or a result is not yet settled."""
+        raise NotImplementedError
+
+    @property
+    def journal_name(self) -> str:
+        raise NotImplementedError
+
+    def connect(self, journal: str, boot: int, *, clean: bool) -> None:
+        context = self.context
+        will = encode_heartbeat(online=False, journal=journal, boot=boot)
+        self.port = Port(
+            context.schedule,
+            context.broker,
+            self.cable,
+            context.dice,
+            self.topics.client_id(f"hwsync-device-{self.user}"),
+            on_signal=self.put,
+            subscriptions=[Subscription(self.topics.of(self.user, kind)) for kind in self.kinds],
+            will=Will(self.topics.of(self.user, Kind.HEARTBEAT), will),
+            clean_session=clean,
+        )
+        self.port.start()
+
+    def release(self) -> None:
+        if self.port is not None:
+            self.port.end()
+        self.port = self.session = None
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+        if self.port is None:
+            return False
+        self.point("before a device's publish")
+        self.context.note(self.name, f"publishes {topic}", payload)
+        if topic.endswith("/response"):
+            id = loads(payload.decode())["id"]
+            for run in self.context.runs.values():
+                if run.alive and (run.id, run.journal) == (id, self.journal_name):
+                    self.context.violate("leftover", self.user, id, "its program still runs")
+        sent = self.port.publish(topic, payload, qos=qos, retain=retain)
+        self.point("after a device's publish")
+        return sent
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        self.point("before a device's acknowledgement")
+        if self.port is not None:
+            self.port.acknowledge(delivery)
+        self.point("after a device's acknowledgement")
+
+    # -- runs ---------------------------------------------------------------------------------
+
+    def start_run(self, job: Job, id: str) -> None:
+        context = self.context
+        number = len(context.runs) + 1
+        run = Run(number, self.user, id, job.program, self.journal_name, alive=False)
+        context.runs[number] = run
+        self.session = session = Session(run, job, self.life)
+        context.schedule.after(0.01 * self.random(), lambda: self._ready(session))
+
+    def stop_run(self) -> None:
+        session = self.session
+        if session is not None:
+            session.stop = True
+            if session.began:
+                self.context.schedule.after(0.01, lambda: self._ends(session, "cancelled"))
+
+    def _here(self, session: Session) -> bool:
+        return self.alive and self.life == session.life
+
+    def _ready(self, session: Session) -> None:
+        """The session stands; the program is handed over once the journal says so."""
+        if self._here(session):
+            self.put(lambda: self.written(session))
+
+    def written(self, session: Session) -> None:
+        """In the device's turn: write that it starts."""
+        raise NotImplementedError
+
+    def hand_over(self, session: Session) -> None:
+        """In the runner: from here on the program may have done something."""
+        if self._here(session):
+            self.context.schedule.after(
+                0.005 * self.random(), lambda: self._guarded(lambda: self._begins(session))
+            )
+
+    def _begins(self, session: Session) -> None:
+        if not self._here(session):
+            return
+        run, context = session.run, self.context
+        self.point("before a process starts")
+        if session.stop:
+            self.put(lambda: self.ended(session, run_end(session.job, "cancelled", began=False)))
+            return
+        session.began = run.alive = True
+        context.see(Began(context.now, run.user, run.id, run.program, run.journal))
+        context.note(self.name, f"program of {run.id} begins", run.program)
+        program = Program.read(run.program)
+        outcome = "error" if program.exit_code else "ok"
+        if program.seconds > session.job.timeout:
+            outcome = "timeout"
+        seconds = min(program.seconds, session.job.timeout)
+        context.schedule.after(seconds, lambda: self._ends(session, outcome))
+        self.point("after a process starts")
+
+    def _ends(self, session: Session, outcome: str) -> None:
+        run, context = session.run, self.context
+        if session.over:
+            return
+        session.over = True
+        if run.alive:
+            run.alive = False
+            context.note(self.name, f"program of {run.id} ends: {outcome}")
+            context.see(Ended(context.now, run.user, run.id, run.program, run.journal))
+        if self._here(session):
+            self.put(lambda: self.ended(session, run_end(session.job, outcome)))
+
+    def ended(self, session: Session, end: RunEnd) -> None:
+        """In the device's turn: the run is over."""
+        raise NotImplementedError
+
+    def saw_therun_end(self, run: Run) -> None:
+        """It is sure of it now, whatever happens but the loss of its journal."""
+        context = self.context
+        context.see(Ended(context.now, run.user, run.id, run.program, run.journal, heard=True))
+
+    def end_leftovers(self, group: Group) -> int:
+        run = self.context.runs.get(group.session)
+        if run is None or not run.alive:
+            return 0
+        run.alive = False
+        self.context.note(self.name, f"ends what is left of {run.id}")
+        self.context.see(Ended(self.context.now, run.user, run.id, run.program, run.journal))
+        return 1
