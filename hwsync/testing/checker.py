@@ -244,10 +244,14 @@ def _asked_for(seen: _Sorted, final: Final) -> Iterator[Violation]:
     """
     first: dict[Name, float] = {}
     named: set[tuple[str, str | None]] = set()
+    asked_at = {(one.user, one.program): one.at for one in seen.without_id if one.program}
     for said in seen.said:
-        first.setdefault((said.user, said.fields["id"]), said.at)
+        sent = asked_at.get((said.user, said.fields["hw_command"]), said.at)
+        first.setdefault((said.user, said.fields["id"]), sent)
         if said.fields["outcome"] == "lost":
             named.add((said.user, said.fields["id"]))
+    for (user, id), questions in seen.asked.items():
+        first[user, id] = questions[0].at
     named |= {
         (one.user, one.id)
         for some in seen.asked.values()

@@ -67,6 +67,7 @@ class Faults:
 
     def __init__(self, world: World, only: Collection[str] | None) -> None:
         self.world, self.context = world, world.context
+        self._focused = only is not None
         dice = self.context.dice
         chosen = [name for name in FAULTS if dice.random() < 0.6] or list(FAULTS)
         names = chosen if only is None else [name for name in FAULTS if name in only]
@@ -148,7 +149,8 @@ class Faults:
     def _kill_at_a_point(self) -> None:
         process = self._some()
         if process.alive:
-            weights = [4.0 if "process" in point else 1.0 for point in process.points]
+            rare = 1.0 if self._focused else 4.0
+            weights = [rare if "process" in point else 1.0 for point in process.points]
             process.armed = self.context.dice.choices(process.points, weights)[0]
 
     def _pause(self) -> None:

@@ -112,7 +112,7 @@ MUTANTS: Final = (
             Edit(machine, "_move_grant", "and event.boot > command.boot", ""),
             Edit(late, "is_duplicate", "event.boot <= known.boot", "event.boot == known.boot"),
         ),
-        faults=("kill", "kill at a point", "repetition"),
+        faults=("kill at a point", "repetition"),
     ),
     Mutant(
         "the device compares ids",
@@ -120,6 +120,7 @@ MUTANTS: Final = (
             Edit(Agent, "_is_mine", "(status.id, status.state, status.journal)",
                  "(entry.id, status.state, status.journal)"),
         ),
+        faults=("new disk", "repetition", "delay", "partition"),
     ),
     Mutant(
         "the coordinator compares ids",
@@ -215,11 +216,13 @@ MUTANTS: Final = (
     Mutant(
         "a command opened again has another boot",
         (Edit(Agent, "_heard_envelope", "self._journal.next_boot()", "pass"),),
+        faults=("older database", "delay", "kill at a point", "reordering"),
     ),
     Mutant(
         "only the grant's journal corrects to no",
         (Edit(late, "_late_result", "if said is Ran.YES or held or",
               "if said is Ran.YES or True or"),),
+        faults=("second device", "partition", "kill", "new disk", "delay"),
     ),
     Mutant(
         "after a restore a no is a maybe",
@@ -228,6 +231,7 @@ MUTANTS: Final = (
     Mutant(
         "an orphan's no is a maybe",
         (Edit(late, "unknown", "doubtful=True", "doubtful=False"),),
+        faults=("second device", "new disk", "older database", "kill"),
     ),
     Mutant(
         "devices tell all they hold in a new epoch",
