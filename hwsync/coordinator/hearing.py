@@ -1,23 +1,26 @@
-"""At its start the coordinator first hears what the broker has kept, and then decides anything.
+"""At its start the coordinator first hears what the broker has kept, and then does anything.
 
-The law: the first connection of a life handles nothing but kept statuses until they are all there.
+The law: the first connection of a life counts as made when the kept statuses are there and stored.
 A broker sends a session's waiting messages before it sends what is retained, so that a request
 would else be decided, and perhaps said not to have run, on a database that is older than what was
-published (docs/protocol.md, section 2, "Epochs"). The end is a message of our own that comes back:
-whoever sent it has sent everything before it.
+published; and the newer status would be overwritten (docs/protocol.md, section 2, "Epochs"). The
+end is a message of our own that comes back: whoever sends it has sent everything before it.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
 
 from hwsync.coordinator.loop import Clock, Publisher
+from hwsync.coordinator.plan import still_ours
 from hwsync.protocol.topics import ITSELF, Kind, Topics
-from hwsync.transport import Connected, Delivery, Signal, Subscribed
+from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 
-HEARD_S: Final = 10.0  # after a broker that does not send it back it goes on all the same
+log = logging.getLogger("hwsync.coordinator")
+
+SILENCE_S: Final = 10.0  # of a broker that does not send it back; then it goes on all the same
 
 
 class Hearing:
@@ -25,55 +28,77 @@ class Hearing:
 
     def __init__(self, publisher: Publisher, topics: Topics, clock: Clock, mark: str) -> None:
         self._publisher, self._topics, self._clock = publisher, topics, clock
-        self._mark = mark.encode()
+        self._mark = mark
+        self._marks = 0  # each connection has its own: an earlier one may have been queued
         self._held: list[Delivery] = []
+        self._subscribed: Subscribed | None = None
+        self._left: list[Signal] = []  # for the next turn
         self._limit: float | None = None  # monotonic, seconds
         self._over = False
 
     def take(self, signals: Iterable[Signal]) -> list[Signal]:
         """What is to be handled now, in order."""
-        passed: list[Signal] = []
+        passed, self._left = self._left, []
         for signal in signals:
             if self._over:
-                passed.append(signal)
+                (self._left or passed).append(signal)
             elif isinstance(signal, Delivery):
                 self._heard(signal, passed)
             else:
-                passed.append(signal)
-                self._note(signal)
+                self._note(signal, passed)
         if self._limit is not None and self._clock.monotonic() >= self._limit:
-            self._end(passed)
+            log.warning(
+                "the broker does not send back what we publish on %s: going on without having "
+                "heard all that it has kept",
+                self._topics.of(ITSELF, Kind.QUERY),
+            )
+            self._end()
         return passed
 
     def wait(self) -> float | None:
         """Seconds until ``take`` has something to do by itself."""
+        if self._left:
+            return 0.0
         if self._limit is None:
             return None
         return max(self._limit - self._clock.monotonic(), 0.0)
 
     def _heard(self, delivery: Delivery, passed: list[Signal]) -> None:
         user, kind = self._topics.split(delivery.topic)
-        if (user, kind, delivery.payload) == (ITSELF, Kind.QUERY, self._mark):
-            self._end(passed)
+        if (user, kind, delivery.payload) == (ITSELF, Kind.QUERY, self._text):
+            self._publisher.acknowledge(delivery)  # some brokers raise its QoS to the filter's
+            self._end()
         elif kind is Kind.STATUS:
             passed.append(delivery)
+            if self._limit is not None:
+                self._limit = self._clock.monotonic() + SILENCE_S
+        elif user == ITSELF:
+            passed.append(delivery)  # a question for the health moves no record
         else:
             self._held.append(delivery)
 
-    def _note(self, signal: Signal) -> None:
-        if isinstance(signal, Connected):
-            # What was held comes again; but where the session is gone, only we have it.
-            kept = [] if signal.session_present else self._held
-            self._held = [replace(delivery, mid=0) for delivery in kept]
-            self._limit = None
-        elif isinstance(signal, Subscribed):
-            topic = self._topics.of(ITSELF, Kind.QUERY)
+    def _note(self, signal: Signal, passed: list[Signal]) -> None:
+        if isinstance(signal, Subscribed):
+            self._subscribed = signal
+            self._marks += 1
             # QoS 0, as the statuses: it waits for no window of messages that are held here.
-            self._publisher.publish(topic, self._mark, qos=0)
-            self._limit = self._clock.monotonic() + HEARD_S
+            topic = self._topics.of(ITSELF, Kind.QUERY)
+            self._publisher.publish(topic, self._text, qos=0)
+            self._limit = self._clock.monotonic() + SILENCE_S
+            return
+        passed.append(signal)
+        if isinstance(signal, Connected):
+            self._held = still_ours(self._held, signal.session_present)
+        elif isinstance(signal, Disconnected):
+            self._subscribed, self._limit = None, None
 
-    def _end(self, passed: list[Signal]) -> None:
+    @property
+    def _text(self) -> bytes:
+        return f"{self._mark}-{self._marks}".encode()
+
+    def _end(self) -> None:
+        """In the next turn: what was heard until now is stored first."""
         self._over = True
         self._limit = None
-        passed += self._held
+        self._left = [*([self._subscribed] if self._subscribed else []), *self._held]
         self._held = []

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from hwsync.coordinator.deadlines import Agenda, ConnectedClock
 from hwsync.coordinator.degraded import Degraded
 from hwsync.coordinator.health import Tally
-from hwsync.coordinator.plan import Plan, Saved, message_of
+from hwsync.coordinator.plan import Plan, Saved, message_of, still_ours
 from hwsync.coordinator.resends import Resends
 from hwsync.coordinator.store import FAILURES, Store
 from hwsync.protocol import limits, replies
@@ -119,6 +119,8 @@ class Coordinator:
         self._waiting: list[Delivery] = []
         self._forget_packets = False
         self._save_again_at: float | None = None
+        self._outdated = False  # a newer epoch is known, and could not be stored yet
+        self.epoch = 0
         self._degraded = Degraded(self.topics, self._publish)
         self._load()
 
@@ -128,7 +130,9 @@ class Coordinator:
         stored = self.store.load(self._ticking.ticks(now))
         self._packets = self.store.packets()
         self._owed = {(command.user, command.id): command for command in self.store.owed()}
-        self.epoch, restored_at = self.store.epoch()
+        epoch, restored_at = self.store.epoch()
+        self._outdated &= epoch == self.epoch
+        self.epoch = epoch
         self.rules = replace(self.rules, restored_at=restored_at)
         changed: list[Record] = []
         for user, record in stored.items():
@@ -170,6 +174,7 @@ class Coordinator:
         if self._save_again_at is not None and now < self._save_again_at:
             self._answer_queries()
             return
+        plan = self._empty_plan(now)
         try:
             if self._save_again_at is not None:
                 # A failed commit may have been stored after all: what counts is what the file says.
@@ -182,6 +187,7 @@ class Coordinator:
         except FAILURES as error:
             log.error("cannot use the database: %s; trying again", error)
             self._save_again_at = now + SAVE_AGAIN_S
+            self._outdated |= plan.batch.epoch is not None
             self.counts["failed_saves"] += 1
             self.tally.failure = str(error) or type(error).__name__
             self._answer_queries()
@@ -209,9 +215,7 @@ class Coordinator:
             elif isinstance(signal, Connected):
                 # A new session's packet identifiers say nothing about the last one's.
                 self._forget_packets |= not signal.session_present
-                # Unacknowledged, they come again; but where the session is gone, only we have them.
-                kept = [] if signal.session_present else self._waiting
-                self._waiting = [replace(delivery, mid=0) for delivery in kept]
+                self._waiting = still_ours(self._waiting, signal.session_present)
             elif isinstance(signal, Subscribed):
                 self._ticking.connect(self._clock.monotonic())
                 subscribed = True
@@ -234,6 +238,7 @@ class Coordinator:
             message = message_of(one)
             user, _ = self.topics.split(one.topic)
             free = user not in waiting or named(message, self.topics) is None
+            free = free and not self._is_of_the_past(user)
             if is_query(message, self.topics) and free and plan.try_to_hear(message):
                 self._publisher.acknowledge(one)
             else:
@@ -290,13 +295,17 @@ class Coordinator:
         log.warning("the database is older than what was published: epoch %d begins", epoch)
         plan.begin_epoch(epoch)
 
+    def _is_of_the_past(self, user: str) -> bool:
+        """Whether what is known of a user is of an older epoch, whose end is not yet stored."""
+        return self._outdated or user in self._behind
+
     def _tells_of_epochs(self, delivery: Delivery) -> bool:
         _, kind = self.topics.split(delivery.topic)
         return kind in (Kind.STATUS, Kind.HEARTBEAT)
 
     def _take_over(self, plan: Plan, now: float) -> None:
         """What was saved is what is known here."""
-        self._to_analyse, self._behind = [], set()
+        self._to_analyse, self._behind, self._outdated = [], set(), False
         self.counts += plan.counts
         if plan.batch.epoch is not None:
             self.epoch, restored_at = plan.batch.epoch
@@ -377,7 +386,7 @@ class Coordinator:
         What a restore has left open is not due: it is told when its end is stored.
         """
         for record in records:
-            if not record.forgotten and record.user not in self._behind:
+            if not record.forgotten and not self._is_of_the_past(record.user):
                 for effect in due(record):
                     self._carry_out(record.user, effect)
 

@@ -310,6 +310,14 @@ def message_of(delivery: Delivery) -> Message:
     )
 
 
+def still_ours(deliveries: Iterable[Delivery], session_present: bool) -> list[Delivery]:
+    """What of these a new connection does not bring again: only we have it.
+
+    Unacknowledged ones come again where the broker kept the session, those of QoS 0 never.
+    """
+    return [replace(one, mid=0) for one in deliveries if not (session_present and one.qos)]
+
+
 def error_json(effect: PublishError, message: Message | None) -> bytes:
     """The error as it is published; ``message``: the refused one."""
     refusal = effect.refusal

@@ -99,11 +99,15 @@ def serve(
 
 
 def subscriptions(topics: Topics) -> list[Subscription]:
-    """What it listens to. Statuses at QoS 0: it is what the broker has kept that is asked for."""
+    """What it listens to. Statuses at QoS 0: it is what the broker has kept that is asked for.
+
+    And first: amqtt sends what is retained for one filter, and waits for its acknowledgements,
+    before it looks at the next.
+    """
     ours = (Kind.COMMAND, Kind.STATUS)
     return [
         Subscription(topics.of("+", kind), int(kind is not Kind.STATUS), no_local=kind in ours)
-        for kind in INBOUND
+        for kind in sorted(INBOUND, key=lambda kind: kind is not Kind.STATUS)
     ]
 
 

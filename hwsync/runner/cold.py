@@ -245,7 +245,9 @@ class _Run:
             return self.account("cancelled", f"cancelled {when}", None)
         # What cannot be compiled never begins, and ends by itself with its own complaint.
         if not self._began and (self._end is None or self._end[0] != os.CLD_EXITED):
-            why = "its process was ended" if ended else f"time limit of {timeout:g} s"
+            why = f"time limit of {timeout:g} s"
+            if ended:
+                why = f"killed by {_signal_name(self._end[1])}" if self._end else "it was ended"
             raise CannotRun(f"the program did not begin: {why}")
         if not ended:
             return self.account("timeout", f"time limit of {timeout:g} s", None)

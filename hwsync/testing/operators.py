@@ -131,7 +131,8 @@ class Operator:
 
     def _last_program(self, user: str) -> Talk[None]:
         id, program = self.numbers.id(), self.numbers.program().text
-        yield from self.ask(user, id, program, analysis="outcome", expires=3_600)
+        # A copy of a message may still come late, and be before it.
+        yield from self.ask(user, id, program, analysis="outcome", expires=3_600, queue=True)
         yield from self.follow(user, id)
 
     def _sleep(self, seconds: float) -> Talk[None]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from hwsync.coordinator.maintenance import back_up, restore
 from hwsync.protocol import limits
-from hwsync.protocol.record import Command, State
+from hwsync.protocol.record import Command, State, encode_status
 from hwsync.protocol.wire import encode_heartbeat
 from tests.support.coordinator import Deed, Lab, brief, request, result, sent
 
@@ -214,12 +217,42 @@ def test_after_a_restore_nothing_open_is_acted_upon_even_while_nothing_can_be_sa
     lab.start()
     with monkeypatch.context() as full:
         full.setattr(lab.store, "save", _full)
-        deeds = lab.connect(lab.delivery("cancel", b'{"id":"c1"}'))
+        deeds = lab.connect(lab.delivery("cancel", b'{"id":"c1"}'), lab.delivery("query"))
         assert sent(deeds, "command") == []
         assert sent(deeds, "status") == []
     deeds = lab.later(1.0)
     assert told(lab) == ("lost", "maybe")
     assert {status.json["ran"] for status in sent(deeds, "status")} == {"maybe"}
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["not stored", "stored though it failed"])
+def test_a_newer_status_is_not_forgotten_while_nothing_can_be_saved(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    """It came at QoS 0: no new connection brings it again, once our own is what is retained."""
+    lab.device(1)
+    newer = encode_status(replace(lab.record, seq=1_000))
+    kept = replace(lab.delivery("status", newer, retain=True), qos=0, mid=0)
+    save = lab.store.save
+
+    def fails(*given: Any) -> None:
+        if stored:
+            save(*given)
+        _full()
+
+    with monkeypatch.context() as full:
+        full.setattr(lab.store, "save", fails)
+        deeds = lab.step(kept, lab.delivery("query"))
+        lab.disconnect()
+        deeds += lab.connect(lab.delivery("cancel", b'{"id":"c1"}'))
+        assert sent(deeds, "command") == []
+        assert sent(deeds, "status") == []
+    deeds = lab.later(1.0)
+    assert (lab.record.epoch > 0, told(lab)) == (True, ("lost", "maybe"))
+    statuses = [status.json for status in sent(deeds, "status")]
+    assert {(status["epoch"], status["ran"]) for status in statuses} == {
+        (lab.record.epoch, "maybe")
+    }
 
 
 def _full(*_: object) -> None:

@@ -4,89 +4,129 @@ from __future__ import annotations
 
 import pytest
 
-from hwsync.coordinator.hearing import HEARD_S, Hearing
+from hwsync.coordinator.hearing import SILENCE_S, Hearing
 from hwsync.protocol.topics import Topics
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 from tests.support.coordinator import Clock
 
 
 class Wire:
-    """Keeps what is published, with its QoS."""
+    """Keeps what is published, with its QoS, and what is acknowledged."""
 
     connection = 1
     settled = True
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, bytes, int]] = []
+        self.acknowledged: list[int] = []
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, **_: object) -> bool:
         self.sent.append((topic, payload, qos))
         return True
 
     def acknowledge(self, delivery: Delivery) -> None:
-        raise AssertionError("nothing is acknowledged here")
+        self.acknowledged.append(delivery.mid)
 
 
 def delivery(kind: str, payload: bytes = b"x", user: str = "pi1", mid: int = 7) -> Delivery:
-    return Delivery(f"hw/{user}/{kind}", payload, 1, False, False, mid, 1)
+    return Delivery(f"hw/{user}/{kind}", payload, int(mid > 0), False, False, mid, 1)
 
 
-REQUEST, STATUS = delivery("request"), delivery("status")
-MARK = delivery("query", b"mark", "@hwsync", 0)
-CONNECTED = [Connected(True, 5), Subscribed()]
+def mark(number: int = 1, mid: int = 0) -> Delivery:
+    return delivery("query", f"mark-{number}".encode(), "@hwsync", mid)
+
+
+REQUEST, STATUS = delivery("request"), delivery("status", mid=0)
+THERE, READY, GONE = Connected(True, 5), Subscribed(), Disconnected("gone", True)
+
+
+class Ears:
+    """A hearing, and what is around it."""
+
+    def __init__(self) -> None:
+        self.wire, self.clock = Wire(), Clock()
+        self.hearing = Hearing(self.wire, Topics(), self.clock, "mark")
+
+    def take(self, *signals: Signal) -> list[Signal]:
+        return self.hearing.take(signals)
 
 
 @pytest.fixture
-def parts() -> tuple[Hearing, Wire, Clock]:
-    wire, clock = Wire(), Clock()
-    return Hearing(wire, Topics(), clock, "mark"), wire, clock
+def ears() -> Ears:
+    return Ears()
 
 
-def test_requests_wait_until_the_mark_has_come_back(parts: tuple[Hearing, Wire, Clock]) -> None:
-    hearing, wire, _ = parts
-    early: list[Signal] = [CONNECTED[0], REQUEST, CONNECTED[1]]
-    assert hearing.take(early) == CONNECTED
-    assert wire.sent == [("hw/@hwsync/query", b"mark", 0)]
-    assert hearing.take([STATUS, REQUEST]) == [STATUS]
-    assert hearing.take([MARK, STATUS]) == [REQUEST, REQUEST, STATUS]
-    assert hearing.take([REQUEST]) == [REQUEST]
-    assert hearing.wait() is None
+def test_everything_but_statuses_waits_until_the_mark_has_come_back(ears: Ears) -> None:
+    assert ears.take(THERE, REQUEST, READY) == [THERE]
+    assert ears.wire.sent == [("hw/@hwsync/query", b"mark-1", 0)]
+    assert ears.take(STATUS, REQUEST) == [STATUS]
+    # What was heard is stored in this turn; the connection counts from the next one on.
+    assert ears.take(STATUS, mark(), STATUS) == [STATUS]
+    assert ears.hearing.wait() == 0.0
+    assert ears.take() == [READY, REQUEST, REQUEST, STATUS]
+    assert ears.take(REQUEST) == [REQUEST]
+    assert ears.hearing.wait() is None
 
 
-def test_a_question_of_somebody_else_is_no_mark(parts: tuple[Hearing, Wire, Clock]) -> None:
-    hearing, _, _ = parts
-    hearing.take(CONNECTED)
+def test_what_comes_behind_the_mark_keeps_its_place(ears: Ears) -> None:
+    other = delivery("cancel")
+    assert ears.take(THERE, READY, REQUEST, mark(), other) == [THERE]
+    assert ears.take(STATUS) == [READY, REQUEST, other, STATUS]
+
+
+def test_a_mark_whose_qos_was_raised_is_acknowledged(ears: Ears) -> None:
+    ears.take(THERE, READY, mark(mid=9))
+    assert ears.wire.acknowledged == [9]
+
+
+def test_a_question_for_the_health_is_not_held_and_no_mark(ears: Ears) -> None:
     question = delivery("query", b"", "@hwsync")
-    assert hearing.take([question]) == []
-    assert hearing.take([MARK]) == [question]
+    assert ears.take(THERE, READY, question) == [THERE, question]
+    assert ears.take(REQUEST) == []
 
 
 def test_a_broker_that_does_not_send_it_back_delays_the_start(
-    parts: tuple[Hearing, Wire, Clock],
+    ears: Ears, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hearing, _, clock = parts
-    hearing.take([*CONNECTED, REQUEST])
-    assert hearing.wait() == HEARD_S
-    clock.now += HEARD_S - 0.1
-    assert hearing.take([]) == []
-    clock.now += 0.1
-    assert hearing.take([]) == [REQUEST]
+    ears.take(THERE, READY, REQUEST)
+    assert ears.hearing.wait() == SILENCE_S
+    ears.clock.now += SILENCE_S - 0.1
+    assert ears.take(STATUS) == [STATUS]  # while statuses come it is no silence
+    ears.clock.now += SILENCE_S - 0.1
+    assert ears.take() == []
+    ears.clock.now += 0.1
+    ears.take()
+    assert ears.take() == [READY, REQUEST]
+    assert "does not send back" in caplog.text
+
+
+def test_no_time_passes_without_a_connection(ears: Ears) -> None:
+    ears.take(THERE, READY, REQUEST, GONE)
+    ears.clock.now += 2 * SILENCE_S
+    assert ears.hearing.wait() is None
+    assert ears.take() == []
+    assert ears.take(THERE, READY) == [THERE]
+    assert ears.take(REQUEST) == []
+
+
+def test_the_mark_of_an_earlier_connection_ends_nothing(ears: Ears) -> None:
+    ears.take(THERE, READY, GONE)
+    ears.take(THERE, READY, mark(1))
+    assert ears.take(REQUEST) == []
+    ears.take(mark(2))
+    assert ears.take()[0] == READY
 
 
 @pytest.mark.parametrize(("present", "kept"), [(True, 0), (False, 1)])
 def test_what_was_held_over_a_lost_connection_comes_again_or_only_we_have_it(
-    parts: tuple[Hearing, Wire, Clock], present: bool, kept: int
+    ears: Ears, present: bool, kept: int
 ) -> None:
-    hearing, wire, _ = parts
-    hearing.take([*CONNECTED, REQUEST, Disconnected("gone", True)])
-    hearing.take([Connected(present, 5), Subscribed()])
-    assert len(wire.sent) == 2
-    assert [one.mid for one in hearing.take([MARK]) if isinstance(one, Delivery)] == [0] * kept
+    ears.take(THERE, READY, REQUEST, GONE)
+    ears.take(Connected(present, 5), READY, mark(2))
+    assert [one.mid for one in ears.take() if isinstance(one, Delivery)] == [0] * kept
 
 
-def test_a_later_connection_holds_nothing(parts: tuple[Hearing, Wire, Clock]) -> None:
-    hearing, wire, _ = parts
-    hearing.take([*CONNECTED, MARK])
-    again: list[Signal] = [*CONNECTED, REQUEST]
-    assert hearing.take(again) == again
-    assert len(wire.sent) == 1
+def test_a_later_connection_holds_nothing(ears: Ears) -> None:
+    ears.take(THERE, READY, mark())
+    assert ears.take(GONE, THERE, READY, REQUEST) == [READY, GONE, THERE, READY, REQUEST]
+    assert len(ears.wire.sent) == 1
