@@ -11,6 +11,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -45,7 +46,7 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def live(seed: int, steps: int, broker: str, faults: tuple[str, ...]) -> Report:
+def live(seed: int, steps: int, broker: str | None, faults: tuple[str, ...]) -> Report:
     """One world from its beginning to its end."""
     habits = next((one for one in BROKERS if one.name == broker), None)
     with folder() as path:
@@ -57,17 +58,22 @@ def hunt(mutant: Mutant, first: int, worlds: int, *, cover: bool) -> tuple[int, 
     steps = 0
     with changed(mutant.edits + (mutant.cover if cover else ())):
         for number in range(worlds):
-            report = live(first + number, EACH, "", mutant.faults)
+            report = live(first + number, EACH, None, mutant.faults)
             steps += report.steps
             if report.violations:
                 break
         else:
             return worlds, steps, ""
     # What hwsync itself does in that world proves nothing.
-    innocent = live(report.seed, EACH, "", mutant.faults)
+    innocent = live(report.seed, EACH, None, mutant.faults)
     if innocent.violations:
         return number + 1, steps, f"{BROKEN} seed {report.seed}: simulate it first"
     return number + 1, steps, str(report.violations[0])
+
+
+def _deaf() -> None:
+    """Ctrl-C is for the parent; a world that has begun ends, which takes a second."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Progress:
@@ -122,7 +128,7 @@ def simulate(options: argparse.Namespace) -> Totals:
     totals = Totals()
     progress = Progress(options.steps, "steps")
     seeds = iter(range(options.seed, options.seed + (options.seeds or sys.maxsize - options.seed)))
-    pool = ProcessPoolExecutor(options.jobs)
+    pool = ProcessPoolExecutor(options.jobs, initializer=_deaf)
     running: set[Future[Report]] = set()
     try:
         while True:
@@ -213,6 +219,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="scripts/simulate",
         description="Run the real coordinator and devices in worlds of faults, and check every "
         "promise of docs/protocol.md. A step is a delivered message, a timer or a fault.",
+        epilog=f"Kinds of faults: {', '.join(FAULTS)}. docs/reliability.md says more.",
     )
     add = parser.add_argument
     add(
@@ -234,7 +241,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--broker",
         default="",
-        choices=["", *(one.name for one in BROKERS)],
+        choices=[one.name for one in BROKERS],
         help="its habits  [default: as the seed says]",
     )
     add(
@@ -269,7 +276,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    number = int(text.replace(",", "").replace("_", ""))
+    try:
+        number = int(text.replace(",", ""))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is below 1")
     return number
@@ -279,7 +289,11 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     began = time.monotonic()
     if options.mutants or options.mutant:
-        found = hunts(options)
+        try:
+            found = hunts(options)
+        except KeyboardInterrupt:
+            print("\nended early", file=sys.stderr)
+            return 130
         survived = [one for one in found if not one["caught"] or BROKEN in one["caught"]]
         if options.json:
             print(json.dumps(found))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -106,11 +107,32 @@ def test_a_mutant_is_caught_and_one_that_survives_is_named() -> None:
     assert "SURVIVED" in survived.stdout
 
 
+def test_ctrl_c_ends_it_with_what_was_seen_so_far() -> None:
+    process = subprocess.Popen(
+        [*SIMULATE, "--steps", "100000000", "--seed", "1"],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        assert process.stderr is not None
+        process.stderr.readline()  # the first line of progress
+        os.killpg(process.pid, signal.SIGINT)
+        said, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "ended early" in errors
+    assert "Traceback" not in errors
+    assert "violations: 0" in said
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--faults", "rain"], "unknown faults rain; there are kill, "),
         (["--steps", "0"], "0 is below 1"),
+        (["--steps", "many"], "'many' is no number"),
         (["--broker", "x"], "invalid choice: 'x'"),
     ],
 )
