@@ -193,12 +193,17 @@ def hunts(options: argparse.Namespace) -> list[dict[str, Any]]:
     worlds = options.seeds or 600
     progress = Progress(len(wanted), "mutants")
     found: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(options.jobs) as pool:
-        running = {pool.submit(_hunted, one.name, options.seed, worlds) for one in wanted}
-        while running:
+    pool = ProcessPoolExecutor(options.jobs)
+    left, running = list(wanted), set[Future[dict[str, Any]]]()
+    try:
+        while left or running:
+            while left and len(running) < options.jobs:  # so that Ctrl-C leaves nothing to be begun
+                running.add(pool.submit(_hunted, left.pop(0).name, options.seed, worlds))
             done, running = wait(running, return_when=FIRST_COMPLETED)
             found += [one.result() for one in done]
             progress.tell(len(found))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     progress.end()
     names = [one.name for one in wanted]
     return sorted(found, key=lambda one: names.index(one["safeguard"]))
