@@ -252,7 +252,7 @@ def test_what_did_not_begin_in_time_has_not_run(
 
 
 def test_a_process_that_is_ended_before_the_program_has_not_run_it(run: Run) -> None:
-    with pytest.raises(CannotRun, match="did not begin: its process was ended"):
+    with pytest.raises(CannotRun, match="did not begin: killed by SIGKILL"):
         run("print(1)", on_started=lambda group: os.kill(group.session, signal.SIGKILL))
     assert run.left == 0
 
