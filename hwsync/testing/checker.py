@@ -283,7 +283,8 @@ def _performed_once(seen: _Sorted, final: Final) -> Iterator[Violation]:
         for (topic, payload), times in done.items():
             kind = topic.rpartition("/")[2]
             program = payload if kind in ("request", "command") else ""
-            most = sent[user, kind, program]
+            named = payload != program  # it has an id, and may cause several rows
+            most = 0 if named else sent[user, kind, program]
             copied = (topic, payload.encode()) in seen.copied
             if most and times > most and not copied and last < 0.0:
                 text = f"{kind} {payload[:60]!r} was sent {most} times, performed {times} times"

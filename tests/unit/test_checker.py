@@ -188,6 +188,8 @@ def test_a_message_without_an_id_that_is_performed_twice() -> None:
     assert only(found([*GOOD, sent], log)) == "once"
     assert found([*GOOD, sent, sent], log) == []
     assert found([*GOOD, sent, Copied("hw/pi1/cancel", b"")], log) == []
+    named = [row | ({"payload": '{"id":"c1"}'} if row["topic"] else {}) for row in log]
+    assert found([*GOOD, sent], named) == []
 
 
 def test_a_result_or_an_answer_of_another_command() -> None:
