@@ -183,6 +183,7 @@ MUTANTS: Final = (
     Mutant(
         "settle time before deadlines",
         (Edit(ConnectedClock, "wait", "self._since + self.settle - monotonic", "0.0"),),
+        faults=("partition", "pause", "connection reset"),
     ),
     Mutant(
         "one transaction for a batch",
