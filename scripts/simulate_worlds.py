@@ -28,6 +28,7 @@ from hwsync.testing.mutants import MUTANTS, Mutant, changed
 from hwsync.testing.world import Report, World
 
 EACH: Final = 3_000  # steps with faults in one world; what follows until it is at rest comes on top
+WORLDS: Final = 1_000  # in which a mutant may survive, until that is said
 ALONE: Final = 60  # worlds in which a safeguard that is covered by another is switched off alone
 MEMORY: Final = Path("/dev/shm")  # files that no power cut has to survive
 LINE_S: Final = 10.0  # between two lines of progress, where no terminal refreshes one
@@ -190,7 +191,7 @@ def _counts(counter: Counter[str]) -> str:
 def hunts(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Each mutant until it is caught, alone or together with what covers it."""
     wanted = [one for one in MUTANTS if options.mutant in one.name]
-    worlds = options.seeds or 600
+    worlds = options.seeds or WORLDS
     progress = Progress(len(wanted), "mutants")
     found: list[dict[str, Any]] = []
     pool = ProcessPoolExecutor(options.jobs)

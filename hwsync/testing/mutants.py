@@ -152,13 +152,15 @@ MUTANTS: Final = (
     ),
     Mutant(
         "collected is repeated",
-        (Edit(Agent, "tick", "if self._collect.is_due():", "if False:"),),
+        (Edit(Agent, "tick", "if self._collect.is_due():",
+              "if self._collect.is_due() and self._collect.end():"),),
         "the envelope is sent again, and answered",
         (Edit(Agent, "_heard_envelope", "self._send_collected()", "pass"),),
     ),
     Mutant(
         "results are repeated",
-        (Edit(Agent, "tick", "if self._results.is_due():", "if False:"),),
+        (Edit(Agent, "tick", "if self._results.is_due():",
+              "if self._results.is_due() and self._results.end():"),),
     ),
     Mutant(
         "a message sent again is recognised (DUP)",
