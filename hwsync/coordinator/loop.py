@@ -174,7 +174,7 @@ class Coordinator:
         if self._save_again_at is not None and now < self._save_again_at:
             self._answer_queries()
             return
-        plan = self._empty_plan(now)
+        plan: Plan | None = None
         try:
             if self._save_again_at is not None:
                 # A failed commit may have been stored after all: what counts is what the file says.
@@ -187,7 +187,7 @@ class Coordinator:
         except FAILURES as error:
             log.error("cannot use the database: %s; trying again", error)
             self._save_again_at = now + SAVE_AGAIN_S
-            self._outdated |= plan.batch.epoch is not None
+            self._outdated |= plan is not None and plan.batch.epoch is not None
             self.counts["failed_saves"] += 1
             self.tally.failure = str(error) or type(error).__name__
             self._answer_queries()
@@ -267,14 +267,16 @@ class Coordinator:
             # Before any message: what was open in the older database is not to be acted upon.
             plan.rise(self.epoch, sorted(self._behind))
         # Who saw more than the database knows is heard before anything is decided on it.
+        others: list[Delivery] = []
         for one in self._waiting:
             if self._tells_of_epochs(one):
                 plan.hear(message_of(one))
+            else:
+                others.append(one)
         if plan.newer >= 0:
             self._begin_epoch(plan)
-        for one in self._waiting:
-            if not self._tells_of_epochs(one):
-                plan.hear(message_of(one))
+        for one in others:
+            plan.hear(message_of(one))
         connection = self._publisher.connection
         if self._replied and self._publisher.settled and connection == self._publisher.connection:
             for (user, id), sent_on in self._replied.items():

@@ -29,7 +29,7 @@ class WatchedJournal(Journal):
         super().__init__(
             process.folder,
             machine=process.machine,
-            nonce=lambda: f"{process.context.dice.getrandbits(64):016x}",
+            nonce=process.context.nonce,
         )
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> None:
@@ -141,7 +141,7 @@ class Board(Device):
         """Whether its end stands in the journal (also where the device was killed just then)."""
         entry = self.journal.get(run.id) if self.journal else None
         if entry and entry.account and entry.account.ran is Ran.YES:
-            self.saw_therun_end(run)
+            self.saw_the_end(run)
 
     def new_disk(self) -> None:
         """The card died: another one is put in, with nothing on it."""

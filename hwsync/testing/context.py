@@ -71,6 +71,10 @@ class Context:
         """A message was delivered, a timer has fired, or a fault was injected."""
         self.steps += 1
 
+    def nonce(self) -> str:
+        """What a real process draws as 64 random bits."""
+        return f"{self.dice.getrandbits(64):016x}"
+
     def see(self, one: Seen) -> None:
         """Add an observation."""
         self.history.append(one)

@@ -81,7 +81,6 @@ class CoordinatorProcess(Process):
         self.said_last: dict[str, bytes] = {}  # by user: the last status that is retained
         self.lies = False  # the next commit raises though it is stored
         self._settle, self._rules = settle, rules
-        self._names = 0
         self.store: WatchedStore | None = None
         self.coordinator: Coordinator | None = None
         self.port: Port | None = None
@@ -114,17 +113,13 @@ class CoordinatorProcess(Process):
             self._rules,
             settle=self._settle,
             dice=Random(context.dice.random()),
-            nonce=self._nonce,
+            nonce=context.nonce,
         )
-        self.hearing = Hearing(self, self.topics, self, self._nonce())
+        self.hearing = Hearing(self, self.topics, self, context.nonce())
         self.store.committed = {
             user: (record.epoch, record.seq) for user, record in self.coordinator.records.items()
         }
         self.port.start()
-
-    def _nonce(self) -> str:
-        self._names += 1
-        return f"{self.context.dice.getrandbits(64):016x}"
 
     def work(self) -> float | None:
         assert self.coordinator is not None

@@ -6,8 +6,7 @@ killed, until it ends by itself or a later life ends it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.topics import Kind, Topics
@@ -31,7 +30,6 @@ class Session:
     stop: bool = False
     began: bool = False
     over: bool = False
-    outcome: Callable[[], None] = field(default=lambda: None)
 
 
 class Device(Process):
@@ -167,7 +165,7 @@ class Device(Process):
         """In the device's turn: the run is over."""
         raise NotImplementedError
 
-    def saw_therun_end(self, run: Run) -> None:
+    def saw_the_end(self, run: Run) -> None:
         """It is sure of it now, whatever happens but the loss of its journal."""
         context = self.context
         context.see(Ended(context.now, run.user, run.id, run.program, run.journal, heard=True))

@@ -39,7 +39,7 @@ class Microcontroller(Device):
         self._name = ""
 
     def begin(self) -> None:
-        self._name = f"m-{self.context.dice.getrandbits(64):016x}"
+        self._name = f"m-{self.context.nonce()}"
         self._boot = 1
         self._refused: set[str] = set()
         self._seen = (0, 0)
@@ -158,7 +158,7 @@ class Microcontroller(Device):
         ran = Ran.YES if end.began else Ran.NO
         account = Account(Outcome(end.outcome), ran, response=end.response, exit_code=end.exit_code)
         if end.began:
-            self.saw_therun_end(session.run)
+            self.saw_the_end(session.run)
         self._result(session.run.id, account)
 
     def _result(self, id: str, account: Account) -> None:

@@ -15,6 +15,9 @@ from typing import Final
 from hwsync.testing.broker import Broker, Packet, Session
 from hwsync.testing.schedule import Schedule
 from hwsync.transport import (
+    BACKOFF_FIRST_S,
+    BACKOFF_MAX_S,
+    STABLE_S,
     Connected,
     Delivery,
     Disconnected,
@@ -23,11 +26,8 @@ from hwsync.transport import (
     Subscription,
     Will,
 )
+from hwsync.transport.link import KEEPALIVE_S
 
-KEEPALIVE_S: Final = 20.0  # a silent cable is noticed after one to one and a half of it
-BACKOFF_FIRST_S: Final = 0.2
-BACKOFF_MAX_S: Final = 30.0
-STABLE_S: Final = 10.0  # a connection that lived so long resets the backoff
 UP: Final = True  # to the broker
 DOWN: Final = False
 
@@ -193,13 +193,13 @@ class Port:
             mid = delivery.mid
             self.cable.carry(line, UP, "", lambda: self._acknowledged(line, mid))
 
-    def end(self, *, politely: bool = False) -> None:
-        """The process ends, or leaves."""
+    def end(self) -> None:
+        """The process ends."""
         self._stopped = True
         line, self._line = self._line, None
         if line is not None:
             line.ended_here = True
-            self.cable.carry(line, UP, "", lambda: self._lost(line, politely=politely))
+            self.cable.carry(line, UP, "", lambda: self._lost(line))
             self._schedule.after(1.5 * KEEPALIVE_S, lambda: self._lost(line))
 
     # -- both ends ----------------------------------------------------------------------------
@@ -239,11 +239,11 @@ class Port:
         self._on_signal(Disconnected(reason, True))
         self._again()
 
-    def _lost(self, line: Line, *, politely: bool = False) -> None:
+    def _lost(self, line: Line) -> None:
         """The broker notices the end."""
         if not line.ended_there:
             line.ended_there = True
-            self._broker.gone(line, politely=politely)
+            self._broker.gone(line)
 
     def _again(self) -> None:
         pause = self._pause * (0.5 + self._dice.random() / 2)
