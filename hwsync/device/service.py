@@ -26,7 +26,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.errors import HwsyncError, JournalError, UsageError
 from hwsync.protocol.topics import DEFAULT_ROOT, Kind, Topics
 from hwsync.protocol.wire import encode_heartbeat
-from hwsync.runner import ColdRunner, Group, Job, StopSwitch, end_group
+from hwsync.runner import Group, Job, Runner, Settings, StopSwitch, end_group
 from hwsync.transport import Delivery, Disconnected, Subscribed, Subscription, Transport, Will
 
 log = logging.getLogger("hwsync.device")
@@ -55,7 +55,8 @@ class _Outside:
         self.inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self.transport: Transport | None = None
         self.agent: Agent | None = None
-        self._runner = ColdRunner(directory=directory, environment=_for_programs(os.environ))
+        settings = Settings(directory, environment=_for_programs(os.environ))
+        self.runner = Runner(settings, alone=True)
         self._stop = StopSwitch()
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
@@ -96,7 +97,7 @@ class _Outside:
             self.inbox.put(lambda: agent.output(n, stream, text))
 
         try:
-            end = self._runner.run(job, on_started=started, on_output=output, stop=stop)
+            end = self.runner.run(job, on_started=started, on_output=output, stop=stop)
         except HwsyncError as error:
             reason = str(error)
             self.inbox.put(lambda: agent.run_failed(reason))
@@ -146,6 +147,10 @@ def _serve(options: argparse.Namespace) -> None:
             "name a folder with --directory",
         ) from None
     outside = _Outside(directory)
+    try:
+        outside.runner.start()  # before there is any thread
+    except HwsyncError as error:
+        log.error("%s; every program is rejected until that is mended", error)
     agent = Agent(user, topics, journal, outside, max_timeout=options.max_timeout)
     will = encode_heartbeat(online=False, journal=journal.name, boot=journal.boot)
     outside.agent = agent
@@ -164,6 +169,7 @@ def _serve(options: argparse.Namespace) -> None:
     _loop(agent, outside.inbox, transport, Notifier())
     agent.stopped()
     transport.stop()
+    outside.runner.close()
     journal.close()
 
 
