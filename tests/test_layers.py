@@ -61,7 +61,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "pty": ("hwsync.runner",),
 }
 
-# Who imports what others name: the modules that a board's configuration wants ready for its programs.
+# Who imports what others name: the modules that a configuration wants ready for programs.
 IMPORTS_FOR_OTHERS = frozenset({"hwsync.runner.server"})
 
 # Calls that start a process, whatever module they come from; the same owners as subprocess.

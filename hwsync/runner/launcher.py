@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from hwsync.protocol.errors import CannotRun
 from hwsync.runner.bubblewrap import inside
-from hwsync.runner.processes import KILL_LIMIT_S
+from hwsync.runner.processes import KILL_LIMIT_S, read_process
 from hwsync.runner.settings import Isolation, Settings, Start
 
 START_LIMIT_S: Final = 60.0  # for an interpreter to start: a cold SD card under load takes seconds
@@ -138,6 +138,12 @@ class Launcher:
                 f"the program's arguments cannot be passed: {error.strerror}"
             ) from error
         return True
+
+    @property
+    def is_working(self) -> bool:
+        """False: it is gone, or stopped."""
+        process = read_process(self.pid)
+        return process is not None and process.state not in "TtZX"
 
     def end(self) -> None:
         """Ask it to end its program and everything below it."""

@@ -31,7 +31,8 @@ from hwsync.runner.settings import Isolation, Settings
 from hwsync.runner.verdict import Seen, verdict
 
 LONGEST_WAIT_S: Final = 60.0  # one wait of the loop; any number that a selector accepts
-ANSWER_LIMIT_S: Final = 1.0  # for a server that has ended everything; a program may have stopped it
+ANSWER_LIMIT_S: Final = 5.0  # for a server to end everything, on a machine that is overrun
+STOPPED_LOOK_S: Final = 0.1  # between two looks whether the program has stopped its server
 CHUNK: Final = 65536  # bytes: the capacity of a pipe
 
 STATUS_LINE: Final = re.compile(r"pid (\d+)|end (-?\d+) ([\d.]+) ([a-z-]+)|failed (.*)|ready|run")
@@ -152,7 +153,8 @@ class Run:
             why = "cancelled"
         self.end_all()
         self._drain()
-        seen = Seen(why, self._began, self._end, self._failure, self._captures["stderr"].text)
+        stderr = self._captures["stderr"].text
+        seen = Seen(why, self._began, self._end, self._failure, stderr, self._duration)
         outcome, reason, exit_code = verdict(seen, job.timeout, self._settings)
         return self._account(outcome, reason, exit_code)
 
@@ -204,9 +206,11 @@ class Run:
             launcher.end()
         deadline = time.monotonic() + ANSWER_LIMIT_S
         while not self._over and time.monotonic() < deadline:
-            # Its pipes are read meanwhile: what waits for a reader cannot be told from what hangs.
-            for key, _ in self._selector.select(max(0.0, deadline - time.monotonic())):
+            ready = self._selector.select(STOPPED_LOOK_S)
+            for key, _ in ready:
                 key.data()
+            if not ready and not launcher.is_working:
+                break
         if self._over and self._end is not None:
             return True
         self._launcher_failed = True

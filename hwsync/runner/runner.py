@@ -146,7 +146,6 @@ class Runner:
         folder, free = self._settings.directory, self._settings.limits.free_disk_mb
         if self._settings.empty_directory:
             try:
-                folder.mkdir(parents=True, exist_ok=True)
                 _empty(folder)
             except OSError as error:
                 raise CannotRun(f"{folder} cannot be emptied: {error.strerror}") from error
@@ -171,7 +170,8 @@ class Runner:
 
 
 def _empty(folder: Path) -> None:
-    """Remove what is in ``folder``, as deep and as locked as it may be. Raises ``OSError``."""
+    """Make ``folder``, and remove what is in it, deep or locked. Raises ``OSError``."""
+    folder.mkdir(parents=True, exist_ok=True)
     os.chmod(folder, 0o700)
     for changes in ((), (["chmod", "-R", "u+rwX"],)):
         names = [str(folder / name) for name in os.listdir(folder)]

@@ -26,6 +26,14 @@ SAID: Final = (
 """What the last line of standard error has where the kernel kept a limit."""
 
 
+BY_SERVER: Final = {
+    "memory": "memory limit of {0.memory_mb} MB",
+    "processes": "limit of {0.processes} processes and threads",
+    "disk": "less than {0.free_disk_mb} MB free on the disk",
+}
+"""What the fork server ends a program for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What the daemon saw of a run that is over."""
@@ -35,6 +43,7 @@ class Seen:
     end: tuple[int, float, str] | None  # wait status, processor time in s, the server's limit
     failure: str | None  # its process could not be made
     stderr: str
+    duration: float  # s
 
 
 def verdict(seen: Seen, timeout: float, settings: Settings) -> Verdict:
@@ -45,9 +54,11 @@ def verdict(seen: Seen, timeout: float, settings: Settings) -> Verdict:
     # What cannot be compiled never begins, and ends by itself with its own complaint.
     if not seen.began and (seen.why or seen.failure is not None or not exited):
         raise CannotRun(f"the program did not begin: {_hindrance(seen, timeout)}")
-    if seen.why == "time":
+    # The server looks by itself: what it has found came before whatever the daemon waited for.
+    found = seen.end is not None and seen.end[2] in BY_SERVER
+    if seen.why == "time" and not found:
         return "timeout", f"time limit of {timeout:g} s", None
-    if seen.why == "output":
+    if seen.why == "output" and not found:
         return "killed", f"output limit of {settings.limits.output_mb} MB", None
     if seen.end is None:
         return "killed", "its parent process was ended, and so it was", None
@@ -68,12 +79,8 @@ def _of_end(seen: Seen, settings: Settings) -> Verdict:
     assert seen.end is not None
     status, used, limit = seen.end
     limits = settings.limits
-    if limit == "memory":
-        return "killed", f"memory limit of {limits.memory_mb} MB", None
-    if limit == "processes":
-        return "killed", f"limit of {limits.processes} processes and threads", None
-    if limit == "disk":
-        return "killed", f"less than {limits.free_disk_mb} MB free on the disk", None
+    if limit in BY_SERVER:
+        return "killed", BY_SERVER[limit].format(limits), None
     signalled = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     code = 0 if signalled else os.WEXITSTATUS(status)
     isolated = settings.isolation is Isolation.BWRAP
@@ -86,6 +93,8 @@ def _of_end(seen: Seen, settings: Settings) -> Verdict:
             reason = f"CPU time limit of {cpu:g} s"
         elif signalled == signal.SIGXFSZ and limits.file_size_mb:
             reason = f"file size limit of {limits.file_size_mb} MB"
+        elif isolated and cpu and signalled == signal.SIGKILL and seen.duration >= cpu:
+            reason += f", as at the CPU time limit of {cpu:g} s"
         elif isolated:
             reason += f" (or exit code {code}: bubblewrap does not tell them apart)"
         return "killed", reason, 128 + signalled
