@@ -9,8 +9,9 @@ the program finds a ``__main__`` and a ``sys.modules`` as with ``python3 -``.
 """
 
 
-def execute(program_pipe: int, status_pipe: int, ready: frozenset[str] | None) -> None:
-    """``ready``: the modules that a warm interpreter had before; None: a fresh one.
+def execute(program_pipe: int, status_pipe: int, warm: tuple | None) -> None:  # type: ignore[type-arg]
+    """``warm``: the modules that were there before, and what runs the handlers of ``atexit``,
+    collects garbage and makes a weak reference; None: a fresh interpreter.
 
     A warm interpreter ends by itself, since the ordinary end frees everything that was loaded
     before; where that could make a difference, the interpreter's own end follows nevertheless.
@@ -39,7 +40,7 @@ def execute(program_pipe: int, status_pipe: int, ready: frozenset[str] | None) -
     main = type(sys)("__main__")
     vars(main).clear()
     vars(main).update(names, __doc__=None, __annotations__={})
-    if ready is None:
+    if warm is None:
         vars(ours).clear()
         vars(ours).update(vars(main))
         main = ours
@@ -50,16 +51,12 @@ def execute(program_pipe: int, status_pipe: int, ready: frozenset[str] | None) -
     code = None
     display = sys.__excepthook__
 
-    def end(status: int, ready: frozenset[str]) -> None:
+    def end(status, ready, run_exit_handlers, collect, refer):  # type: ignore[no-untyped-def]
         """What the interpreter does at its end, to everything that was not there before."""
-        import _weakref
-        import atexit
-        import gc
-
         threading = sys.modules.get("threading")
         if threading is not None:
             threading._shutdown()
-        atexit._run_exitfuncs()
+        run_exit_handlers()
         if len(sys._current_frames()) > 1:
             return  # threads that nobody waits for: the interpreter knows how to stop them
         for stream in (sys.stdout, sys.stderr):
@@ -68,10 +65,10 @@ def execute(program_pipe: int, status_pipe: int, ready: frozenset[str] | None) -
         left = []
         for name in [name for name in sys.modules if name not in ready or name == "__main__"]:
             try:
-                left.append(_weakref.ref(sys.modules.pop(name)))
+                left.append(refer(sys.modules.pop(name)))
             except TypeError:
                 pass  # anything may be put there
-        gc.collect()
+        collect()
         for reference in reversed(left):
             alive = reference()
             if alive is not None:
@@ -97,7 +94,7 @@ def execute(program_pipe: int, status_pipe: int, ready: frozenset[str] | None) -
         status = 0
     except SystemExit as leaving:
         status = 0 if leaving.code is None else leaving.code  # type: ignore[assignment]
-        if ready is None or type(status) not in (int, bool) or abs(status) > 65535:
+        if warm is None or type(status) not in (int, bool) or abs(status) > 65535:
             raise  # the interpreter itself knows all its variants
         leaving.__traceback__ = None
     except BaseException:
@@ -128,10 +125,10 @@ def execute(program_pipe: int, status_pipe: int, ready: frozenset[str] | None) -
 
         sys.excepthook = report
         raise  # the interpreter calls the hook, and ends itself by SIGINT where that is due
-    if ready is not None:
+    if warm is not None:
         del namespace, code
         try:
-            end(status, ready)
+            end(status, *warm)  # type: ignore[no-untyped-call]
         except Exception:
             pass  # such as a pipe that nobody reads: the interpreter says so in its own words
         if status:

@@ -45,6 +45,8 @@ def serve(control_descriptor: int, given: dict) -> None:  # type: ignore[type-ar
 
     import _ctypes
     import _socket
+    import _weakref
+    import atexit
     import gc
     import resource
     import select
@@ -321,9 +323,11 @@ def serve(control_descriptor: int, given: dict) -> None:  # type: ignore[type-ar
         os._exit(0)
 
     sys.argv = ["-c", *arguments]
-    for name in set(sys.modules) - wanted:
-        del sys.modules[name]
+    # Out of sight, not freed: to free a module writes to pages that are shared until then.
+    hidden = [sys.modules.pop(name) for name in set(sys.modules) - wanted]
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()  # else each run would draw the same numbers
     namespace = sys.modules["__main__"].__dict__
-    namespace["task"] = (program_pipe, status_pipe, frozenset(wanted))
+    namespace["hidden"] = hidden
+    at_end = atexit._run_exitfuncs, gc.collect, _weakref.ref
+    namespace["task"] = (program_pipe, status_pipe, (frozenset(wanted), *at_end))
