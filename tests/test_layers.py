@@ -54,7 +54,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "amqtt": ("hwsync.broker",),
     "peewee": ("hwsync.coordinator",),
     "playhouse": ("hwsync.coordinator",),
-    "sqlite3": ("hwsync.coordinator", "hwsync.device.journal"),
+    "sqlite3": ("hwsync.coordinator", "hwsync.device.journal", "hwsync.device.checking"),
     "click": ("hwsync.cli",),
     "subprocess": ("hwsync.runner", "hwsync.cli.up"),
     "multiprocessing": ("hwsync.runner",),

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from hwsync import __version__, logs
-from hwsync.address import broker_address
+from hwsync.address import BrokerUrl, broker_address
 from hwsync.device.agent import Agent
+from hwsync.device.config import DEFAULT_FILE, Config, load
 from hwsync.device.journal import Journal
 from hwsync.notify import Notifier
 from hwsync.paths import state_directory
@@ -40,6 +41,9 @@ OWN_VARIABLES: Final = frozenset(
 """What systemd tells the daemon, and no program."""
 
 STOP_S: Final = 10.0  # for a program to end when the daemon is stopped; it is killed at once
+OPTIONS: Final = ("user", "broker", "root", "state_dir", "credentials", "allow_root")
+"""Those that are called like their key."""
+
 STOP_LOOK_S: Final = 0.2  # meanwhile, between two looks whether it has
 LONGEST_WAIT_S: Final = 60.0
 JOURNAL_AGAIN_S: Final = 1.0  # after a journal that could not be read
@@ -51,11 +55,10 @@ class _Outside:
     random = staticmethod(random.random)
     end_leftovers = staticmethod(end_group)
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self.transport: Transport | None = None
         self.agent: Agent | None = None
-        settings = Settings(directory, environment=_for_programs(os.environ))
         self.runner = Runner(settings, alone=True)
         self._stop = StopSwitch()
 
@@ -120,24 +123,46 @@ def _for_programs(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _serve(options: argparse.Namespace) -> None:
-    user = options.user
+def _configured(options: argparse.Namespace) -> tuple[Config, str, BrokerUrl, Path, Settings]:
+    """Configuration, user, broker, state folder, settings. Raises ``HwsyncError``."""
+    given = {name: getattr(options, name) for name in OPTIONS}
+    given["max_timeout_s"] = options.max_timeout
+    given["programs.directory"] = options.directory
+    config = load(options.config, given)
+    user = config.get("user", socket.gethostname())
     if not limits.is_user(user):
         raise UsageError(
             f"{user!r} is no user's name ({limits.USER_FORM})", "choose one with --user"
         )
-    if os.geteuid() == 0 and not options.allow_root:
+    if os.geteuid() == 0 and not config.get("allow_root") and not config.get("programs.run_as"):
         raise UsageError(
             "started as root: every program sent here would run as root",
-            "start it as an ordinary user, or allow it with --allow-root",
+            "start it as an ordinary user, name one with run_as in the configuration, "
+            "or allow it with --allow-root",
         )
     low, high = limits.TIMEOUT_S
     if options.max_timeout is not None and not low <= options.max_timeout <= high:
         raise UsageError(f"--max-timeout must be {low:g} to {high:g} seconds")
-    url = broker_address(options.broker, options.credentials)
-    state = options.state_dir or state_directory("--state-dir", f"device-{user}")
-    topics = Topics(options.root or os.environ.get("HWSYNC_ROOT") or DEFAULT_ROOT)
-    directory = options.directory or state / "work"
+    credentials = config.get("credentials")
+    url = broker_address(config.get("broker"), Path(credentials) if credentials else None)
+    state = config.get("state_dir") or state_directory("--state-dir", f"device-{user}")
+    settings = config.settings(Path(state), _for_programs(os.environ))
+    return config, user, url, Path(state), settings
+
+
+def _check(options: argparse.Namespace) -> int:
+    from hwsync.device.checking import findings, show
+
+    config, user, url, state, settings = _configured(options)
+    topic = Topics(config.get("root", DEFAULT_ROOT)).of(user, Kind.STATUS)
+    found = findings(config, user, url, topic, state, settings)
+    return show(found, as_json=options.as_json)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    config, user, url, state, settings = _configured(options)
+    topics = Topics(config.get("root", DEFAULT_ROOT))
+    directory = settings.directory
     journal = Journal(state)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -146,12 +171,12 @@ def _serve(options: argparse.Namespace) -> None:
             f"programs cannot run in {directory}: {error.strerror}",
             "name a folder with --directory",
         ) from None
-    outside = _Outside(directory)
+    outside = _Outside(settings)
     try:
         outside.runner.start()  # before there is any thread
     except HwsyncError as error:
         log.error("%s; every program is rejected until that is mended", error)
-    agent = Agent(user, topics, journal, outside, max_timeout=options.max_timeout)
+    agent = Agent(user, topics, journal, outside, max_timeout=config.get("max_timeout_s"))
     will = encode_heartbeat(online=False, journal=journal.name, boot=journal.boot)
     outside.agent = agent
     outside.transport = transport = Transport(
@@ -236,7 +261,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="hwsync-device", description="Run the programs that hwsync sends to this board."
     )
     add = parser.add_argument
-    add("--user", default=socket.gethostname(), help="this board's name (default: the host's)")
+    add("--config", type=Path, metavar="FILE", help=f"default {DEFAULT_FILE}, where it exists")
+    add("--check", action="store_true", help="say what it would do and whether that works; exit 1")
+    add("--json", dest="as_json", action="store_true", help="with --check: one object a line")
+    add("--user", help="this board's name (default: the host's)")
     add("--broker", metavar="URL", help="or HWSYNC_BROKER; default mqtt://127.0.0.1:1883")
     add("--root", help="of the topics, default hw; or HWSYNC_ROOT")
     state = "for the journal; default $STATE_DIRECTORY, else ~/.local/state/hwsync/device-USER"
@@ -249,6 +277,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     logs.setup("device")
     try:
+        if options.check:
+            return _check(options)
         _serve(options)
     except HwsyncError as error:
         print(f"hwsync-device: {error}", file=sys.stderr)
