@@ -424,8 +424,11 @@ def transport_round_trips(url: BrokerUrl, count: int) -> list[float]:
 
 
 @contextmanager
-def running(command: list[str], log: Path, ready: Callable[[], bool], name: str) -> Iterator[None]:
-    """A process that is ready, and ended after; in a session of its own, away from Ctrl-C."""
+def running(command: list[str], log: Path, ready: Callable[[], bool], name: str) -> Iterator[int]:
+    """A process that is ready, and ended after; in a session of its own, away from Ctrl-C.
+
+    Gives its number.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -437,7 +440,7 @@ def running(command: list[str], log: Path, ready: Callable[[], bool], name: str)
                     last = log.read_text(errors="replace").strip()[-500:]
                     raise NoBroker(f"{name} does not start: {last or 'it said nothing'}")
                 time.sleep(0.01)
-            yield
+            yield process.pid
         finally:
             process.terminate()
             try:

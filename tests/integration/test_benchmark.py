@@ -1,4 +1,4 @@
-"""The benchmark runs, has the shape that its reader expects, and leaves nothing behind."""
+"""The benchmarks run, have the shape that their reader expects, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -71,6 +71,28 @@ def test_ctrl_c_ends_it_with_everything_it_started(
     assert len(begun) == 3, "mosquitto and both sides"
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "stopped"
+    assert not _processes_of(tmp_path)
+    assert not list(tmp_path.glob("hwsync-benchmark-*"))
+
+
+def test_the_memory_of_a_bare_client_and_of_the_daemon_stand_side_by_side(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, str(CHECKOUT / "benchmarks" / "memory.py"), "--samples", "1"]
+    ended = subprocess.run(
+        [*command, "--json"], capture_output=True, text=True, timeout=SECONDS, env=settings
+    )
+    assert ended.returncode == 0, ended.stderr
+    row = json.loads(ended.stdout)
+    client, daemon = row["client"], row["daemon"]
+    assert (client["processes"], daemon["processes"]) == (1, 2), "the fork server counts"
+    assert daemon["alone"] > daemon["first_process_alone"] > client["alone"] > 8, (
+        "a Python has 8 MB"
+    )
+    for kind in ("alone", "pss", "pss_together"):
+        assert row["difference"][kind] == pytest.approx(daemon[kind] - client[kind], abs=0.11)
+    for one in (client, daemon):
+        assert one["alone"] > one["pss"], "what others have mapped as well counts in part"
     assert not _processes_of(tmp_path)
     assert not list(tmp_path.glob("hwsync-benchmark-*"))
 
