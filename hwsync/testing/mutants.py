@@ -215,7 +215,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a cloned journal gets another name",
-        (Edit(Journal, "__init__", "if bound is not None and bound != machine:", "if False:"),),
+        (Edit(Journal, "_begin", "if bound is not None and bound != machine:", "if False:"),),
     ),
     Mutant(
         "a command opened again has another boot",

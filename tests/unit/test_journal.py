@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from hwsync.device.journal import KEEP_S, KEEP_TEXTS, VERSION, Journal, Stage, machine_id
+from hwsync.device.journal import KEEP_S, KEEP_TEXTS, Journal, Stage, machine_id
+from hwsync.device.sealed import VERSION
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.record import Account, Outcome, Ran
 from hwsync.protocol.wire import Envelope
