@@ -99,7 +99,7 @@ class Journal(Sealed):
             try:
                 self._begin(machine)
             except JournalDamaged as damage:
-                super().close()
+                self._close_database()
                 aside = self._files.set_aside("damaged")
                 log.error("%s: moved to %s, a new one made; what was open is lost", damage, aside)
                 self._begin(machine)
@@ -111,7 +111,7 @@ class Journal(Sealed):
         self._open()
         bound = self._meta().get("machine")
         if bound is not None and bound != machine:
-            super().close()
+            self._close_database()
             aside = self._files.set_aside("of-another-machine")
             log.warning("the journal is another machine's: moved to %s, a new one made", aside)
             self._open()
@@ -125,7 +125,7 @@ class Journal(Sealed):
 
     def close(self) -> None:
         """Release the journal."""
-        super().close()
+        self._close_database()
         self._files.close()
 
     # -- what is in it -------------------------------------------------------------------------

@@ -45,8 +45,7 @@ _PUT: Final = (
 )
 
 # SQLite's own codes, without what makes them finer. None: Python could not read a text, which may
-# be SQLite's message. Where the file may be written, "readonly" says that its head is damaged, or
-# that it is gone.
+# be SQLite's message. Where the file may be written, "readonly" says that its head is damaged.
 _DAMAGE: Final = frozenset(
     {None, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY}
 )
@@ -74,8 +73,8 @@ class Sealed:
         self._ids: set[str] = set()  # an index that was damaged since would not find them all
         self._age = 0.0  # seconds, written with each change
 
-    def close(self) -> None:
-        """Close the database; its files stay this process's."""
+    def _close_database(self) -> None:
+        """Its files stay this process's."""
         try:
             if hasattr(self, "_db"):
                 self._db.close()
