@@ -129,6 +129,11 @@ class Agent:
         return self._running is not None or self._unwritten.waits
 
     @property
+    def over(self) -> bool:
+        """Whether only another opening of the journal helps; better once it is ``idle``."""
+        return self._journal.over
+
+    @property
     def idle(self) -> bool:
         """Whether nothing waits, runs or is unsettled, as far as the journal can be read."""
         if self.busy is not None or self._unwritten.unsettled():
@@ -413,6 +418,8 @@ class Agent:
         self._probe(now)
         if self._prune_at <= now:
             self._prune()
+        if self._refusing and not self._journal.refusal:
+            log.info("the journal can be written again")
         if self._heartbeat_at <= now or self._refusing != self._journal.refusal:
             self._heartbeat()
         if self._collect.is_due():
@@ -450,7 +457,6 @@ class Agent:
             except JournalError as error:
                 log.debug("%s", error)
             else:
-                log.info("the journal can be written again")
                 self._write()
 
     def stopping(self) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from hwsync import __version__, logs
-from hwsync.address import broker_address
+from hwsync.address import BrokerUrl, broker_address
 from hwsync.device.agent import Agent
-from hwsync.device.journal import Journal
+from hwsync.device.no_journal import AGAIN_S, AnyJournal, open_journal, reopen
 from hwsync.notify import Notifier
 from hwsync.paths import state_directory
 from hwsync.protocol import limits
@@ -137,7 +137,15 @@ def _serve(options: argparse.Namespace) -> None:
     state = options.state_dir or state_directory("--state-dir", f"device-{user}")
     topics = Topics(options.root or os.environ.get("HWSYNC_ROOT") or DEFAULT_ROOT)
     directory = options.directory or state / "work"
-    journal = Journal(state)
+    journal: AnyJournal | None = open_journal(state)
+    notifier, stop = Notifier(), threading.Event()
+    while journal is not None:
+        if not journal.over:
+            _make(directory)
+        journal = _live(options, url, topics, state, directory, journal, notifier, stop)
+
+
+def _make(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -145,6 +153,20 @@ def _serve(options: argparse.Namespace) -> None:
             f"programs cannot run in {directory}: {error.strerror}",
             "name a folder with --directory",
         ) from None
+
+
+def _live(
+    options: argparse.Namespace,
+    url: BrokerUrl,
+    topics: Topics,
+    state: Path,
+    directory: Path,
+    journal: AnyJournal,
+    notifier: Notifier,
+    stop: threading.Event,
+) -> AnyJournal | None:
+    """One life with one journal; that of the next one, or None at a stop."""
+    user = options.user
     outside = _Outside(directory)
     agent = Agent(user, topics, journal, outside, max_timeout=options.max_timeout)
     will = encode_heartbeat(online=False, journal=journal.name, boot=journal.boot)
@@ -158,22 +180,44 @@ def _serve(options: argparse.Namespace) -> None:
         clean_session=False,
         takeover_hint="set another hostname or --user",
     )
+
+    def end(*_: object) -> None:
+        stop.set()
+        outside.inbox.put(None)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: outside.inbox.put(None))
+        signal.signal(number, end)
+    if stop.is_set():  # between two lives
+        outside.inbox.put(None)
     transport.start()
-    _loop(agent, outside.inbox, transport, Notifier())
-    agent.stopped()
+    another = _loop(agent, outside.inbox, transport, notifier, lambda: reopen(journal, state))
+    if another is None:
+        agent.stopped()
+        journal.close()
     transport.stop()
-    journal.close()
+    return another
 
 
 def _loop(
-    agent: Agent, inbox: queue.SimpleQueue[object], transport: Transport, notifier: Notifier
-) -> None:
+    agent: Agent,
+    inbox: queue.SimpleQueue[object],
+    transport: Transport,
+    notifier: Notifier,
+    reopen: Callable[[], AnyJournal | None],
+) -> AnyJournal | None:
+    """Until a stop (None), or until another life can begin with the journal that it returns."""
+    again = time.monotonic() + AGAIN_S
     end: float | None = None  # seconds, monotonic: a stop waits for the run, but not for ever
     item: object = None
     while end is None or (agent.running and time.monotonic() < end):
         pause = wait(agent, LONGEST_WAIT_S if end is None else STOP_LOOK_S)
+        if end is None and agent.over:
+            pause = min(pause, AGAIN_S)
+            if agent.idle and time.monotonic() >= again:
+                again = time.monotonic() + AGAIN_S
+                another = reopen()
+                if another is not None:
+                    return another
         _tell(notifier, agent, transport, now=isinstance(item, Subscribed | Disconnected))
         watched = notifier.wait()
         try:
@@ -189,6 +233,7 @@ def _loop(
         if isinstance(item, Subscribed):
             notifier.ready()
         handle(agent, item, transport.acknowledge)
+    return None
 
 
 def handle(agent: Agent, item: object, acknowledge: Callable[[Delivery], None]) -> None:
