@@ -15,7 +15,7 @@ from typing import Final
 
 from hwsync import __version__, logs
 from hwsync.address import broker_address
-from hwsync.device.config import DEFAULT_FILE, STOP_S, Config, load
+from hwsync.device.config import DEFAULT_FILE, STOP_S, VARIABLES, Config, load
 from hwsync.device.life import Inbox, Reload, Setup, Stop, live
 from hwsync.device.no_journal import AnyJournal, open_journal
 from hwsync.notify import Notifier
@@ -68,7 +68,9 @@ def _configured(options: argparse.Namespace) -> tuple[Config, Setup]:
     if options.max_timeout is not None and not low <= options.max_timeout <= high:
         raise UsageError(f"--max-timeout must be {low:g} to {high:g} seconds")
     credentials = config.get("credentials")
-    url = broker_address(config.get("broker"), Path(credentials) if credentials else None)
+    # The variable is the address's own affair: there a password is allowed.
+    broker = None if config.sources.get("broker") in VARIABLES.values() else config.get("broker")
+    url = broker_address(broker, Path(credentials) if credentials else None)
     state = Path(config.get("state_dir") or state_directory("--state-dir", f"device-{user}"))
     return config, Setup(
         user,

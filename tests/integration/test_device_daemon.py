@@ -76,6 +76,7 @@ class Site(Lab):
         return self.family
 
     def reconfigure(self, text: str) -> None:
+        self.heartbeat(online=True)  # before, nobody listens to the signal
         (self.folder / "device.toml").write_text(text)
         self.daemon.send_signal(signal.SIGHUP)
 
