@@ -9,8 +9,8 @@ the runner are handed in.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
 from hwsync import __version__
 from hwsync.device.journal import Entry, Stage
@@ -53,6 +53,9 @@ class Outside(Protocol):
 
     def end_leftovers(self, group: Group) -> int:
         """End what an earlier life left running; how many processes."""
+
+    def presence(self) -> Mapping[str, Any]:
+        """What the heartbeat says of the board."""
 
     def wall(self) -> float: ...
 
@@ -203,7 +206,7 @@ class Agent:
             if known.account:
                 self._send_result(known)
             return
-        if self.busy is None:
+        if self.busy is None and not self._stopping:
             self._receive(envelope, again=known is not None)
 
     def _receive(self, envelope: Envelope, *, again: bool = False) -> None:
@@ -274,8 +277,8 @@ class Agent:
         if not self._is_mine(entry, status):
             reason = "not granted to this device; it did not start"
             self._close(entry, Account(Outcome.REJECTED, Ran.NO, reason), status.order)
-        elif status.boot != self._journal.boot:
-            return
+        elif status.boot != self._journal.boot or self._stopping:
+            return  # the next life collects it
         elif status.cancelling:
             account = Account(Outcome.CANCELLED, Ran.NO, "cancelled before it began")
             self._close(entry, account, status.order)
@@ -404,6 +407,8 @@ class Agent:
             seen=self._seen,
             version=__version__,
             busy=self.busy,
+            running=self._running.id if self._running else None,
+            **self._outside.presence(),
             refusing=self._journal.refusal or None,
             time=self._outside.wall(),
         )
@@ -460,8 +465,11 @@ class Agent:
                 self._write()
 
     def stopping(self) -> None:
-        """A clean stop begins: end the run; ``run_ended`` still comes."""
+        """A clean stop begins: nothing new is begun; what runs may end by itself."""
         self._stopping = True
+
+    def end_run(self) -> None:
+        """The time of a program that runs is over; ``run_ended`` still comes."""
         if self._running:
             self._outside.stop_run()
 

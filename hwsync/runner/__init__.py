@@ -4,8 +4,20 @@ Nothing here knows the protocol's messages or a journal: a ``Job`` goes in, a ``
 and between them the caller is told of the ``Group`` that its journal needs to end leftovers.
 """
 
-from hwsync.runner.cold import ColdRunner
 from hwsync.runner.job import Job, RunEnd, StopSwitch
 from hwsync.runner.processes import Group, end_group
+from hwsync.runner.runner import Runner
+from hwsync.runner.settings import Isolation, Limits, Settings, Start
 
-__all__ = ["ColdRunner", "Group", "Job", "RunEnd", "StopSwitch", "end_group"]
+__all__ = [
+    "Group",
+    "Isolation",
+    "Job",
+    "Limits",
+    "RunEnd",
+    "Runner",
+    "Settings",
+    "Start",
+    "StopSwitch",
+    "end_group",
+]

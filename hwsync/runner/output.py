@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-PIECES_PER_SECOND: Final = 10  # of one stream: enough to look live, few enough for a broker
+PIECES_PER_SECOND: Final = 10  # of both streams: enough to look live, few enough for a broker
 PIECE_INTERVAL_S: Final = 1 / PIECES_PER_SECOND
 
 log = logging.getLogger("hwsync.runner")
@@ -30,9 +30,11 @@ class Capture:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._hash = hashlib.sha256()
         self.truncated = False
+        self.total = 0  # bytes fed
 
     def feed(self, data: bytes) -> str:
         """Take the next bytes of the stream; returns the text that was newly kept."""
+        self.total += len(data)
         self._hash.update(data)
         return self._keep(data, final=False)
 

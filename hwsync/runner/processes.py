@@ -24,6 +24,7 @@ KILL_LIMIT_S: Final = 5.0  # a process that survives SIGKILL for longer hangs in
 FIRST_PAUSE_S: Final = 0.001  # between two looks; doubles
 LONGEST_PAUSE_S: Final = 0.05
 PROC: Final = Path("/proc")
+SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 
 log = logging.getLogger("hwsync.runner")
 
@@ -42,6 +43,7 @@ class Process:
     """What /proc/PID/stat says of one process."""
 
     pid: int
+    parent: int
     state: str
     group: int
     session: int
@@ -86,12 +88,18 @@ def read_process(pid: int) -> Process | None:
         return None
     return Process(
         pid=pid,
+        parent=int(fields[1]),
         state=fields[0].decode("ascii"),
         group=int(fields[2]),
         session=int(fields[3]),
         threads=int(fields[17]),
         start_time=int(fields[19]),
     )
+
+
+def _everybody() -> list[Process]:
+    found = [read_process(int(name)) for name in os.listdir(PROC) if name.isdecimal()]
+    return [process for process in found if process is not None]
 
 
 def members(session: int, start_time: int) -> list[Process]:
@@ -138,6 +146,33 @@ def end_session(session: int, start_time: int, limit: float = KILL_LIMIT_S) -> i
         ended.update((process.pid, process.start_time) for process in alive)
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE_S)
+
+
+def keep_orphans() -> None:
+    """Become the parent of whatever below this process loses its own (a subreaper)."""
+    import ctypes  # half a megabyte, for one call
+
+    if ctypes.CDLL(None, use_errno=True).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        log.warning("processes that escape from a program cannot be kept: %d", ctypes.get_errno())
+
+
+def end_orphans(ours: set[int], limit: float = KILL_LIMIT_S) -> None:
+    """End every child of this process but ``ours``, and what is below it, and collect them."""
+    deadline = time.monotonic() + limit
+    pause = FIRST_PAUSE_S
+    while time.monotonic() < deadline:
+        found = [process for process in _everybody() if process.parent == os.getpid()]
+        orphans = [process for process in found if process.pid not in ours]
+        if not orphans:
+            return
+        for process in orphans:
+            with contextlib.suppress(OSError):
+                os.kill(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
+        time.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE_S)
+    log.error("processes that a program left are still alive after SIGKILL and %g s", limit)
 
 
 def end_group(group: Group) -> int:

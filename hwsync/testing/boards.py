@@ -10,7 +10,7 @@ from typing import Final
 
 from hwsync.device.agent import Agent
 from hwsync.device.journal import Journal
-from hwsync.device.service import handle, wait
+from hwsync.device.life import handle, wait
 from hwsync.protocol.errors import JournalError, JournalUnavailable
 from hwsync.protocol.record import Ran
 from hwsync.protocol.topics import Kind

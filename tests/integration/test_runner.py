@@ -22,8 +22,9 @@ import pytest
 
 from hwsync.protocol.errors import CannotRun
 from hwsync.protocol.limits import MAX_PROGRAM, MAX_RESPONSE, MAX_STDERR
-from hwsync.runner import ColdRunner, Group, Job, RunEnd, StopSwitch, cold, end_group
-from hwsync.runner.processes import end_session, members, read_process
+from hwsync.runner import Group, Job, RunEnd, Runner, Settings, Start, StopSwitch, end_group
+from hwsync.runner import run as run_module
+from hwsync.runner.processes import members, read_process
 from tests.support.waiting import wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -32,11 +33,15 @@ LONG = 60.0  # seconds: a limit that no passing test reaches
 PROMPT = 2.0
 
 
+def made(directory: Path | None = None, **settings: Any) -> Runner:
+    return Runner(Settings(directory or Path.cwd(), **settings))
+
+
 @dataclass
 class Run:
-    """A run with everything it told: the arguments of ``ColdRunner.run`` filled in."""
+    """A run with everything it told: the arguments of ``Runner.run`` filled in."""
 
-    runner: ColdRunner = field(default_factory=ColdRunner)
+    runner: Runner = field(default_factory=lambda: made())
     stop: StopSwitch = field(default_factory=StopSwitch)
     groups: list[Group] = field(default_factory=list)
     pieces: list[tuple[int, str, str]] = field(default_factory=list)
@@ -62,12 +67,15 @@ class Run:
             self.times.append(time.monotonic())
             on_output(number, stream, text)
 
-        self.end = self.runner.run(
-            Job(program, stdin, args, timeout),
-            on_started=started,
-            on_output=output,
-            stop=self.stop,
-        )
+        try:
+            self.end = self.runner.run(
+                Job(program, stdin, args, timeout),
+                on_started=started,
+                on_output=output,
+                stop=self.stop,
+            )
+        finally:
+            self.runner.close()
         return self.end
 
     def shown(self, stream: str = "stdout") -> str:
@@ -80,9 +88,9 @@ class Run:
         return len(members(group.session, group.start_time))
 
 
-@pytest.fixture
-def run() -> Run:
-    return Run()
+@pytest.fixture(params=[Start.WARM, Start.COLD])
+def run(request: pytest.FixtureRequest) -> Run:
+    return Run(made(start=request.param))
 
 
 def sha256(data: bytes) -> str:
@@ -183,7 +191,7 @@ def test_the_switch_cancels(run: Run) -> None:
 
 
 def test_a_switch_set_before_starts_nothing() -> None:
-    run = Run(ColdRunner(interpreter="/no/such/python"))
+    run = Run(made(python="/no/such/python"))
     run.stop.set()
     end = run("print(1)")
     assert (end.outcome, end.began, end.exit_code) == ("cancelled", False, None)
@@ -223,13 +231,13 @@ def test_a_stop_before_the_program_was_handed_over_says_that_nothing_ran(run: Ru
 def test_the_time_limit_does_not_count_before_the_handing_over(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = cold._Run._send
+    send = run_module.Run._send
 
     def held(*given: Any) -> None:
         time.sleep(0.5)  # as SIGSTOP does, or a machine that is short of everything
         send(*given)
 
-    monkeypatch.setattr(cold._Run, "_send", held)
+    monkeypatch.setattr(run_module.Run, "_send", held)
     assert run("print(6*7)", timeout=0.5).response == "42\n"
 
 
@@ -238,9 +246,9 @@ def test_what_did_not_begin_in_time_has_not_run(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     # The limit's timer is not what is tested: the second wait finds its deadline over.
-    serve, calls = cold._Run._serve, itertools.count()
+    serve, calls = run_module.Run._serve, itertools.count()
     monkeypatch.setattr(
-        cold._Run,
+        run_module.Run,
         "_serve",
         lambda self, finished, deadline: serve(self, finished, deadline * (next(calls) == 0)),
     )
@@ -328,10 +336,11 @@ def test_when_the_journal_fails_nothing_runs(run: Run, tmp_path: Path) -> None:
 
 DAEMON = """
 import os, sys, time
-from hwsync.runner import ColdRunner, Job, StopSwitch
-from hwsync.runner import cold
+from pathlib import Path
+from hwsync.runner import Job, Runner, Settings, StopSwitch
+from hwsync.runner import runner
 
-class Cut(cold._Run):
+class Cut(runner.Run):
     def _send(self, descriptor, data, then):
         if data.endswith(b"#the end"):  # the program: only a part of it, then death
             os.write(descriptor, data[:int(sys.argv[1])])
@@ -339,8 +348,8 @@ class Cut(cold._Run):
             os._exit(9)
         super()._send(descriptor, data, then)
 
-cold._Run = Cut
-ColdRunner().run(
+runner.Run = Cut
+Runner(Settings(Path.cwd())).run(
     Job("open('witness', 'w')\\n#the end", "", (), 60.0),
     on_started=lambda group: print(group.session, group.start_time, group.boot_id, flush=True),
     on_output=lambda *piece: None, stop=StopSwitch())
@@ -365,35 +374,45 @@ def test_a_program_that_did_not_come_whole_never_runs(sent: int, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_leftovers_of_a_daemon_that_died_are_ended(tmp_path: Path) -> None:
-    program = "import time, subprocess\nsubprocess.Popen(['sleep', '600'])\ntime.sleep(600)"
-    daemon = f"""
-import errno
-import gc
-import os
-from hwsync.runner import ColdRunner, Job, StopSwitch
+LIVING = """
+import sys
+from pathlib import Path
+from hwsync.runner import Job, Runner, Settings, StopSwitch
 def show(group):
     print(group.session, group.start_time, group.boot_id, flush=True)
-ColdRunner().run(Job({program!r}, "", (), 600.0), on_started=show,
-                 on_output=lambda *piece: None, stop=StopSwitch())
+Runner(Settings(Path.cwd())).run(Job(sys.argv[1], "", (), 600.0), on_started=show,
+    on_output=lambda number, stream, text: print(text, flush=True), stop=StopSwitch())
 """
+
+
+@pytest.mark.parametrize("server", ["lives", "is stopped"])
+def test_the_leftovers_of_a_daemon_that_died_are_ended(server: str) -> None:
+    """By its fork server at once; where a program has stopped that, by the next life."""
+    stop = "os.kill(os.getppid(), signal.SIGSTOP)" if server == "is stopped" else "pass"
+    program = (
+        "import os, signal, subprocess, time\nsubprocess.Popen(['sleep', '600'])\n"
+        f"{stop}\nprint(os.getppid(), flush=True)\ntime.sleep(600)"
+    )
     with subprocess.Popen(
-        [sys.executable, "-c", daemon],
+        [sys.executable, "-c", LIVING, program],
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout is not None
         session, start_time, boot = process.stdout.readline().split()
+        parent = int(process.stdout.readline())
         group = Group(int(session), int(start_time), boot)
-        wait_until(lambda: len(members(group.session, group.start_time)) == 2)
+        assert len(members(group.session, group.start_time)) == 2
         process.kill()
-    assert end_group(group) == 2
-    assert members(group.session, group.start_time) == []
+    if server == "is stopped":
+        assert end_group(group) == 2
+        os.kill(parent, signal.SIGKILL)
+    wait_until(lambda: members(group.session, group.start_time) == [], what="they are ended")
     assert end_group(group) == 0
 
 
-@pytest.mark.parametrize("where", ["end_session", "read"])
+@pytest.mark.parametrize("where", ["drain", "read"])
 def test_a_failure_after_the_handing_over_is_interrupted_never_not_run(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -403,35 +422,33 @@ def test_a_failure_after_the_handing_over_is_interrupted_never_not_run(
         monkeypatch.undo()
         raise OSError(errno.ENFILE, "Too many open files in system")
 
-    if where == "end_session":
-        monkeypatch.setattr(cold, "end_session", fail)
+    if where == "drain":
+        monkeypatch.setattr(run_module.Run, "_drain", fail)
     else:
-        monkeypatch.setattr(cold._Run, "_read", lambda *_: fail())
+        monkeypatch.setattr(run_module.Run, "_read", lambda *_: fail())
     end = run(f"open({str(witness)!r}, 'w').close(); print(1, flush=True)")
     assert (end.outcome, end.began, end.exit_code) == ("interrupted", True, None)
     assert "Too many open files" in end.reason
-    if where == "end_session":
+    if where == "drain":
         assert witness.exists()
 
 
 @pytest.mark.parametrize(
     ("runner", "job", "said"),
     [
-        (ColdRunner(interpreter="/no/such/python"), Job("", "", (), 1.0), "/no/such/python"),
-        (ColdRunner(interpreter="/bin/false"), Job("", "", (), 1.0), "ended before the program"),
-        (ColdRunner(interpreter="/bin/ls"), Job("", "", (), 1.0), "ls"),
-        (ColdRunner(directory=Path("/no/such")), Job("", "", (), 1.0), "/no/such does not exist"),
-        (ColdRunner(environment={"A": "\0"}), Job("", "", (), 1.0), "null byte"),
-        (ColdRunner(), Job("", "", ("a", "b\0c"), 1.0), "argument 2 holds a NUL"),
-        (ColdRunner(), Job("", "", ("\ud800",), 1.0), "argument 1 is no valid Unicode"),
-        (ColdRunner(), Job("x = '\ud800'", "", (), 1.0), "the program is no valid Unicode"),
-        (ColdRunner(), Job("", "\ud800", (), 1.0), "the standard input is no valid"),
-        (ColdRunner(), Job("", "", ("x" * 2**22,), 1.0), "too long"),
+        (made(python="/no/such/python"), Job("", "", (), 1.0), "/no/such/python"),
+        (made(python="/bin/false"), Job("", "", (), 1.0), "cannot be used: it said nothing"),
+        (made(python="/bin/ls"), Job("", "", (), 1.0), "ls"),
+        (made(Path("/no/such")), Job("", "", (), 1.0), "/no/such does not exist"),
+        (made(environment={"A": "\0"}), Job("", "", (), 1.0), "null byte"),
+        (made(), Job("", "", ("a", "b\0c"), 1.0), "argument 2 holds a NUL"),
+        (made(), Job("", "", ("\ud800",), 1.0), "argument 1 is no valid Unicode"),
+        (made(), Job("x = '\ud800'", "", (), 1.0), "the program is no valid Unicode"),
+        (made(), Job("", "\ud800", (), 1.0), "the standard input is no valid"),
+        (made(), Job("", "", ("x" * 2**22,), 1.0), "too long"),
     ],
 )
-def test_what_cannot_start_is_said_and_leaves_nothing(
-    runner: ColdRunner, job: Job, said: str
-) -> None:
+def test_what_cannot_start_is_said_and_leaves_nothing(runner: Runner, job: Job, said: str) -> None:
     before = descriptors(), children()
     groups: list[Group] = []
     with pytest.raises(CannotRun, match=said):
@@ -446,7 +463,7 @@ def test_what_cannot_start_is_said_and_leaves_nothing(
 
 
 def test_directory_and_environment_are_the_configured_ones(tmp_path: Path) -> None:
-    run = Run(ColdRunner(directory=tmp_path, environment={"ONLY": "this"}))
+    run = Run(made(tmp_path, environment={"ONLY": "this"}))
     end = run("import os\nprint(os.getcwd(), sorted(set(os.environ) - {'LC_CTYPE'}))")
     assert end.response == f"{tmp_path} ['ONLY']\n"
 
@@ -590,7 +607,7 @@ def test_a_failing_callback_does_not_touch_the_run(
 
 @pytest.mark.parametrize("escape", ["", "os.setpgid(0, 0)", "os.setsid()"])
 def test_a_grandchild_with_the_pipes_delays_nothing(escape: str, run: Run) -> None:
-    """One that left the session lives on, and still holds nobody up."""
+    """Nor does one that left the session live on."""
     end = run(
         f"""
 import os, time
@@ -614,30 +631,17 @@ print("done")
     finally:
         pid = int(end.response.split()[1])
         process = read_process(pid)
-        assert (process is not None and process.alive) == (escape == "os.setsid()")
-        if process is not None and process.alive:
-            os.kill(pid, signal.SIGKILL)
-
-
-def test_the_sessions_number_is_nobody_elses_until_all_of_it_ended(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[str | None] = []
-
-    def look(session: int, start_time: int) -> int:
-        process = read_process(session)
-        seen.append(process.state if process is not None else None)
-        return end_session(session, start_time)
-
-    monkeypatch.setattr("hwsync.runner.cold.end_session", look)
-    run("print(1)")
-    assert seen == ["Z"]
+        assert process is None or not process.alive
 
 
 def test_the_parent_does_not_hold_the_streams(run: Run) -> None:
     end = run(
         "import os\npath = f'/proc/{os.getppid()}/fd'\n"
-        "while {'0', '1', '2'} & set(os.listdir(path)):\n    pass\nprint('free')",
+        "def held():\n    for name in os.listdir(path):\n        try:\n"
+        "            yield os.readlink(f'{path}/{name}')\n        except OSError:\n"
+        "            pass\n"
+        "mine = {os.readlink(f'/proc/self/fd/{number}') for number in (0, 1, 2)}\n"
+        "while mine & set(held()):\n    pass\nprint('free')",
         timeout=10.0,
     )
     assert end.response == "free\n"

@@ -1,7 +1,7 @@
-"""A program means the same to ``ColdRunner`` as to ``python3 -``: each runs both ways.
+"""A program means the same to ``Runner``, warm and cold, as to ``python3 -``.
 
 Exit codes and streams must be equal, the streams byte for byte but for addresses of objects and the
-depth of a recursion. The differences that are known and meant (docstring of hwsync/runner/cold.py)
+depth of a recursion. The differences that are known and meant (docs/device.md)
 are tested at the end.
 """
 
@@ -11,11 +11,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from hwsync.runner import ColdRunner, Job, RunEnd, StopSwitch
+from hwsync.runner import Job, RunEnd, Runner, Settings, Start, StopSwitch
 
 BLOT = re.compile(
     r"0x[0-9a-f]{6,}"  # an object's address
@@ -324,13 +325,27 @@ def expected(program: str, directory: Path) -> subprocess.CompletedProcess[bytes
         )
 
 
-def got(program: str, directory: Path, *, interpreter: str = sys.executable) -> RunEnd:
-    return ColdRunner(directory=directory, interpreter=interpreter).run(
-        Job(program, "", ARGUMENTS, 60.0),
-        on_started=lambda group: None,
-        on_output=lambda number, stream, text: None,
-        stop=StopSwitch(),
-    )
+@pytest.fixture(params=[Start.WARM, Start.COLD], scope="module")
+def start(request: pytest.FixtureRequest) -> Start:
+    return Start(request.param)
+
+
+@pytest.fixture
+def got(start: Start, directory: Path) -> Iterator[Callable[[str], RunEnd]]:
+    runners = []
+
+    def run(program: str) -> RunEnd:
+        runners.append(Runner(Settings(directory, start=start)))
+        return runners[-1].run(
+            Job(program, "", ARGUMENTS, 60.0),
+            on_started=lambda group: None,
+            on_output=lambda number, stream, text: None,
+            stop=StopSwitch(),
+        )
+
+    yield run
+    for runner in runners:
+        runner.close()
 
 
 def blotted(text: str) -> str:
@@ -352,10 +367,12 @@ def directory(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_means_the_same_as_to_python(name: str, directory: Path) -> None:
+def test_a_program_means_the_same_as_to_python(
+    name: str, directory: Path, got: Callable[[str], RunEnd]
+) -> None:
     program = PROGRAMS[name]
     reference = expected(program, directory)
-    run = got(program, directory)
+    run = got(program)
     assert blotted(run.response) == blotted(reference.stdout.decode("utf-8", "replace"))
     assert blotted(run.stderr) == blotted(reference.stderr.decode("utf-8", "replace"))
     code = reference.returncode
@@ -376,7 +393,11 @@ def test_a_program_means_the_same_as_to_python(name: str, directory: Path) -> No
     ],
 )
 def test_the_environment_of_python_counts(
-    variable: str, value: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+    variable: str,
+    value: str,
+    directory: Path,
+    got: Callable[[str], RunEnd],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(variable, value)
     program = """
@@ -388,42 +409,47 @@ assert False
 warnings.warn('w')
 """
     reference = expected(program, directory)
-    run = got(program, directory)
+    run = got(program)
     assert (run.response, run.stderr) == (reference.stdout.decode(), reference.stderr.decode())
     assert run.exit_code == reference.returncode
 
 
-def test_the_module_has_no_file(directory: Path) -> None:
+def test_the_module_has_no_file(directory: Path, got: Callable[[str], RunEnd]) -> None:
     """docs/protocol.md, section 5 (CPython's own ``python3 -`` sets it to "<stdin>")."""
-    run = got("print([name in globals() for name in ('__file__', '__cached__')])", directory)
+    run = got("print([name in globals() for name in ('__file__', '__cached__')])")
     assert run.response == "[False, False]\n"
 
 
-def test_two_frames_lie_below_the_module(directory: Path) -> None:
-    run = got("import inspect; print(len(inspect.stack()))", directory)
+def test_two_frames_lie_below_the_module(directory: Path, got: Callable[[str], RunEnd]) -> None:
+    run = got("import inspect; print(len(inspect.stack()))")
     assert run.response == "3\n"
 
 
 @pytest.mark.parametrize(
     "program", ["# coding: no-such-codec\n", "# coding: ascii\nx = 'é'\n", "x = 1\ny = '\0'\n"]
 )
-def test_source_that_cannot_be_read_is_a_syntax_error(program: str, directory: Path) -> None:
+def test_source_that_cannot_be_read_is_a_syntax_error(
+    program: str, directory: Path, got: Callable[[str], RunEnd]
+) -> None:
     reference = expected(program, directory)
-    run = got(program, directory)
+    run = got(program)
     assert run.exit_code == reference.returncode == 1
     assert "Traceback" not in run.stderr
     assert "SyntaxError" in run.stderr
 
 
-def test_a_daemons_ignored_and_blocked_signals_are_not_the_programs(directory: Path) -> None:
+def test_a_daemons_ignored_and_blocked_signals_are_not_the_programs(
+    directory: Path, got: Callable[[str], RunEnd]
+) -> None:
     daemon = """
 import pathlib, signal, sys
-from hwsync.runner import ColdRunner, Job, StopSwitch
+from pathlib import Path
+from hwsync.runner import Job, Runner, Settings, StopSwitch
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
 program = "import _signal as s; print(s.getsignal(1), s.getsignal(2), s.pthread_sigmask(0, ()))"
-end = ColdRunner().run(Job(program, "", (), 60.0), on_started=lambda group: None,
+end = Runner(Settings(Path.cwd())).run(Job(program, "", (), 60.0), on_started=lambda group: None,
                        on_output=lambda *piece: None, stop=StopSwitch())
 print(end.response, end=end.stderr)
 """

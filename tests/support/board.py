@@ -60,6 +60,9 @@ class World:
     def stop_run(self) -> None:
         self.stops += 1
 
+    def presence(self) -> dict[str, object]:
+        return {"board": "a test's"}
+
     def end_leftovers(self, group: Group) -> int:
         assert self.sent == [], "something was published before the leftovers were ended"
         self.leftovers.append((group, self.stored("a")))

@@ -397,7 +397,9 @@ def test_the_heartbeat_says_who_is_there_and_is_retained(board: Board) -> None:
     assert (sent.kind, sent.qos, sent.retain) == ("heartbeat", 1, True)
     assert sent.fields == {
         "online": True, "journal": board.journal.name, "boot": 1, "seen": [0, 0],
-        "version": __version__, "busy": None, "refusing": None,
+        "version": __version__, "running": None,
+        "board": "a test's",
+        "busy": None, "refusing": None,
         "time": board.world.wall(),
     }  # fmt: skip
 

@@ -304,9 +304,12 @@ def test_a_closed_entry_still_says_rejected_after_a_crash(board: Board) -> None:
 # -- a clean stop ---------------------------------------------------------------------------------
 
 
-def test_a_clean_stop_ends_the_program_and_calls_it_interrupted(board: Board) -> None:
+def test_a_program_that_outlives_its_time_at_a_clean_stop_is_interrupted(board: Board) -> None:
     board.run()
     board.agent.stopping()
+    assert board.world.stops == 0
+    assert board.agent.running
+    board.agent.end_run()
     assert board.world.stops == 1
     board.agent.run_ended(CANCELLED)
     assert board.told() == [("a", "interrupted", "maybe")]
@@ -343,9 +346,25 @@ def test_a_stop_between_grant_and_start_stops_the_run_before_it_begins(board: Bo
     assert board.world.stops == before + 1
 
 
+def test_nothing_is_begun_during_a_clean_stop(board: Board) -> None:
+    board.agent.stopping()
+    board.envelope()
+    assert board.agent.busy is None
+    assert board.said("collected") == []
+
+
+def test_a_grant_during_a_clean_stop_is_the_next_lifes(board: Board) -> None:
+    board.envelope()
+    board.agent.stopping()
+    board.grant()
+    assert board.world.jobs == []
+    assert board.stage() is Stage.RECEIVED
+
+
 def test_a_stop_with_nothing_running_stops_nothing(board: Board) -> None:
     board.envelope()
     board.agent.stopping()
+    board.agent.end_run()
     assert board.world.stops == 0
     assert not board.agent.running
 

@@ -71,7 +71,7 @@ def test_a_name_that_looks_like_fields_is_no_field(
     monkeypatch.setattr(module, "PROC", tmp_path)
     process = read_process(7)
     assert process is not None
-    assert dataclasses.astuple(process) == (7, "T", 70, 700, 20, 22)
+    assert dataclasses.astuple(process) == (7, 1, "T", 70, 700, 20, 22)
 
 
 def test_a_pid_that_is_free_is_nobody() -> None:

@@ -1,0 +1,75 @@
+"""What a program sees with ``isolation = "bwrap"``: a system to read, and its own folder.
+
+The law: nothing is visible that is not named here or in the configuration; asked for and not
+available is an error, and nothing runs without.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+from hwsync.protocol.errors import CannotRun
+from hwsync.runner.settings import Settings
+
+SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+CONFIGURATION: Final = (
+    *("/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/group"),
+    *("/etc/nsswitch.conf", "/etc/python3", "/etc/python3.11", "/etc/mime.types"),
+)
+FOR_NETWORK: Final = (
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/services",
+    "/etc/ssl",
+    "/etc/gai.conf",
+)
+TMP_MB: Final = 100  # of memory for a private /tmp
+
+
+def inside(settings: Settings) -> list[str]:
+    """The command that the interpreter's own follows. Raises ``CannotRun``."""
+    program = shutil.which("bwrap", path=os.environ.get("PATH", os.defpath))
+    if program is None:
+        raise CannotRun(
+            "isolation bwrap is asked for, and bubblewrap is not installed",
+            "apt-get install bubblewrap",
+        )
+    command = [program, "--unshare-all", "--die-with-parent"]
+    if settings.network:
+        command.append("--share-net")
+    paths = [*SYSTEM, *CONFIGURATION, *(FOR_NETWORK if settings.network else ())]
+    for path in paths:
+        if os.path.islink(path):
+            command += ["--symlink", os.readlink(path), path]
+        else:
+            command += ["--ro-bind-try", path, path]
+    for path in _of_interpreter(settings):
+        command += ["--ro-bind-try", path, path]
+    tmp = min(settings.limits.memory_mb or TMP_MB, TMP_MB) * 1_000_000
+    command += ["--proc", "/proc", "--dev", "/dev", "--size", str(tmp), "--tmpfs", "/tmp"]
+    for path in settings.readable:
+        command += ["--ro-bind", path, path]
+    for path in settings.devices:
+        command += ["--dev-bind", path, path]
+    if settings.devices:
+        command += ["--ro-bind", "/sys", "/sys"]
+    folder = str(settings.directory)
+    return [*command, "--bind", folder, folder, "--chdir", folder, "--"]
+
+
+def _of_interpreter(settings: Settings) -> list[str]:
+    """Where the interpreter lives, beside the system's folders."""
+    found = []
+    if settings.interpreter:
+        found.append(str(Path(settings.interpreter[0]).parent))
+    elif settings.python == sys.executable:
+        found += [sys.prefix, sys.base_prefix]
+    else:
+        for path in (Path(settings.python), Path(settings.python).resolve()):
+            if path.parent.name == "bin":
+                found.append(str(path.parent.parent))
+    return [path for path in dict.fromkeys(found) if path not in ("/", "/usr", *SYSTEM)]

@@ -1,0 +1,218 @@
+"""The daemon's side of one fork server (``server.py``): start it, ask it for a run, end it.
+
+A server runs one program at a time, and is worth nothing once its socket has closed.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import logging
+import math
+import os
+import pwd
+import select
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from hwsync.protocol.errors import CannotRun
+from hwsync.runner.bubblewrap import inside
+from hwsync.runner.processes import KILL_LIMIT_S, read_process
+from hwsync.runner.settings import Isolation, Settings, Start
+
+START_LIMIT_S: Final = 60.0  # for an interpreter to start: a cold SD card under load takes seconds
+LEAVE_LIMIT_S: Final = (
+    1.0  # for a server to leave when its socket is closed; it takes a millisecond
+)
+LOOK_S: Final = 0.1  # between two looks at the limits that the kernel does not enforce
+OTHERS: Final = 200  # processes of the same account that may begin while a program runs
+MEGABYTE: Final = 1_000_000
+SHOWN: Final = 300  # characters of an interpreter's own complaint in an error's message
+
+_HERE: Final = Path(__file__).parent
+EXECUTE: Final = _HERE.joinpath("execute.py").read_text(encoding="utf-8")
+SERVER: Final = _HERE.joinpath("server.py").read_text(encoding="utf-8")
+
+log = logging.getLogger("hwsync.runner")
+
+
+class Launcher:
+    """One running server. Its construction raises ``CannotRun``."""
+
+    def __init__(self, settings: Settings) -> None:
+        if not settings.directory.is_dir():
+            raise CannotRun(
+                f"the working directory {settings.directory} does not exist",
+                "create it, or name another",
+            )
+        account = _account(settings.run_as)
+        given = _given(settings, account)
+        environment = dict(os.environ if settings.environment is None else settings.environment)
+        if account is not None:
+            environment |= {"HOME": account.pw_dir, "USER": account.pw_name,
+                            "LOGNAME": account.pw_name}  # fmt: skip
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        call = f"serve({theirs.fileno()}, {given!r})\nexecute(*task)\n"
+        try:
+            self._process = subprocess.Popen(
+                [settings.python, "-c", f"{EXECUTE}\n\n{SERVER}\n\n{call}"],
+                stdin=subprocess.PIPE,  # three pipes: streams like those that a program will have
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=(theirs.fileno(),),
+                cwd=settings.directory,
+                env=environment,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            ours.close()
+            why = (error.strerror if isinstance(error, OSError) else None) or error
+            raise CannotRun(
+                f"{settings.python} cannot be started: {why}", "check the interpreter's path"
+            ) from error
+        finally:
+            theirs.close()
+        self.pid = self._process.pid
+        self._socket = ours
+        assert self._process.stdin is not None
+        assert self._process.stderr is not None
+        self._process.stdin.close()
+        os.set_blocking(self._process.stderr.fileno(), False)
+        self.version = ""
+        try:
+            self._wait_until_warm(settings)
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait_until_warm(self, settings: Settings) -> None:
+        deadline = time.monotonic() + START_LIMIT_S
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        said = ""
+        while not poll.poll(50):
+            said += self._complaints()
+            if time.monotonic() > deadline:
+                raise CannotRun(f"{settings.python} was not ready within {START_LIMIT_S:g} s")
+        with contextlib.suppress(OSError):
+            self.version = self._socket.recv(64).decode("ascii", "replace").removeprefix("warm ")
+        said += self._complaints(wait=not self.version)
+        if not self.version:
+            modules = f" with preload {', '.join(settings.preload)}" if settings.preload else ""
+            last = " ".join(said.split())[-SHOWN:] or "it said nothing"
+            raise CannotRun(
+                f"{settings.python}{modules} cannot be used: {last}",
+                "it must be Python 3.11 or later, and able to import them",
+            )
+        if said:
+            log.warning("%s said at its start: %.300s", settings.python, said)
+
+    def _complaints(self, *, wait: bool = False) -> str:
+        """What it wrote to standard error; ``wait``: to the end of it, since it has ended."""
+        stream = self._process.stderr
+        assert stream is not None
+        if wait:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(LEAVE_LIMIT_S)
+        said = b""
+        with contextlib.suppress(OSError):
+            while part := os.read(stream.fileno(), 65536):
+                said += part
+        return said.decode("utf-8", "replace")
+
+    def begin(self, arguments: tuple[str, ...], files: tuple[int, int, int, int, int]) -> bool:
+        """Have a program's process forked; False: the server is gone."""
+        message = b"\0".join([b"run", *(text.encode() for text in arguments)])
+        if said := self._complaints():
+            log.warning("the fork server said: %.300s", said)
+        try:
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))
+            self._socket.sendmsg([message], [rights])
+        except ConnectionError:
+            return False
+        except OSError as error:
+            raise CannotRun(
+                f"the program's arguments cannot be passed: {error.strerror}"
+            ) from error
+        return True
+
+    @property
+    def is_working(self) -> bool:
+        """False: it is gone, or stopped."""
+        process = read_process(self.pid)
+        return process is not None and process.state not in "TtZX"
+
+    def end(self) -> None:
+        """Ask it to end its program and everything below it."""
+        with contextlib.suppress(OSError):
+            self._socket.send(b"end", socket.MSG_DONTWAIT)
+
+    def close(self) -> None:
+        """End it, and its program; it may be stopped, or gone."""
+        self._socket.close()
+        try:
+            self._process.wait(LEAVE_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+
+    def kill(self) -> None:
+        """End it at once, when it does not answer."""
+        self._process.kill()
+        self.close()
+
+
+def _account(name: str | None) -> pwd.struct_passwd | None:
+    """The account of the programs. Raises ``CannotRun``."""
+    if name is None:
+        return None
+    try:
+        account = pwd.getpwnam(name)
+    except KeyError:
+        raise CannotRun(
+            f"there is no account {name} (run_as)", f"make it: useradd -r {name}"
+        ) from None
+    if os.geteuid() != 0:
+        if account.pw_uid == os.geteuid():
+            return None
+        raise CannotRun(f"only root can run programs as {name} (run_as)", "start it as root")
+    return account
+
+
+def _given(settings: Settings, account: pwd.struct_passwd | None) -> dict[str, Any]:
+    """What the server is told: plain values, since they travel as Python text."""
+    limits = settings.limits
+    command = list(settings.interpreter)
+    if not command and (settings.start is Start.COLD or settings.isolation is not Isolation.NONE):
+        command = [settings.python]
+    if command and settings.isolation is Isolation.BWRAP:
+        command = [*inside(settings), *command]
+
+    def in_bytes(megabytes: int | None) -> int:
+        return (megabytes or 0) * MEGABYTE
+
+    return {
+        "preload": settings.preload if settings.start is Start.WARM else (),
+        "directory": str(settings.directory),
+        "command": command,
+        "takes_file": bool(settings.interpreter),
+        "execute": EXECUTE if command and not settings.interpreter else "",
+        "uid": os.geteuid() if account is None else account.pw_uid,
+        "gid": os.getegid() if account is None else account.pw_gid,
+        "groups": None if account is None else os.getgrouplist(account.pw_name, account.pw_gid),
+        "cpu": math.ceil(limits.cpu_s or 0),
+        "memory": in_bytes(limits.memory_mb),
+        "processes": limits.processes or 0,
+        "open_files": limits.open_files or 0,
+        "file_size": in_bytes(limits.file_size_mb),
+        "free_disk": in_bytes(limits.free_disk_mb),
+        "others": OTHERS,
+        "look": LOOK_S,
+        "kill_limit": KILL_LIMIT_S,
+    }

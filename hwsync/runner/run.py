@@ -1,0 +1,321 @@
+"""One run under way: its descriptors, what came through them, the loop that serves them.
+
+The law, in the order of a run: the program's session exists before anybody is told of it; the
+program is handed over only afterwards; it has begun when its process says so, right before its
+first instruction; the time limit counts from the handing over; when the program has ended, by
+itself or not, so has everything below it, and only then it is said how.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import selectors
+import struct
+import sys
+import termios
+import time
+from collections.abc import Callable
+from typing import Final
+
+from hwsync.protocol.errors import CannotRun
+from hwsync.protocol.limits import MAX_RESPONSE, MAX_STDERR
+from hwsync.runner.job import Job, RunEnd, StopSwitch
+from hwsync.runner.launcher import MEGABYTE, SHOWN, START_LIMIT_S, Launcher
+from hwsync.runner.output import Capture, Pieces
+from hwsync.runner.processes import KILL_LIMIT_S, Group, end_session, read_process
+from hwsync.runner.settings import Isolation, Settings
+from hwsync.runner.verdict import Seen, verdict
+
+LONGEST_WAIT_S: Final = 60.0  # one wait of the loop; any number that a selector accepts
+ANSWER_LIMIT_S: Final = 5.0  # for a server to end everything, on a machine that is overrun
+STOPPED_LOOK_S: Final = 0.1  # between two looks whether the program has stopped its server
+CHUNK: Final = 65536  # bytes: the capacity of a pipe
+
+STATUS_LINE: Final = re.compile(r"pid (\d+)|end (-?\d+) ([\d.]+) ([a-z-]+)|failed (.*)|ready|run")
+
+log = logging.getLogger("hwsync.runner")
+
+
+class Run:
+    """``close`` ends whatever there is, at any point, and leaves neither process nor descriptor."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        stdin: bytes,
+        on_output: Callable[[int, str, str], None],
+        stop: StopSwitch,
+    ) -> None:
+        self._settings = settings
+        self._stdin = stdin
+        self._stop = stop
+        self._pieces = Pieces(on_output)
+        self._captures = {"stdout": Capture(MAX_RESPONSE), "stderr": Capture(MAX_STDERR)}
+        self._descriptors: set[int] = set()
+        self._outputs: dict[str, int] = {}  # the streams that are still open
+        self._program_pipe = -1
+        self._status_pipe = -1
+        self._selector = selectors.DefaultSelector()
+        self._launcher: Launcher | None = None
+        self._launcher_failed = False
+        self._group: Group | None = None
+
+        self._heard = ""  # of the status pipe, up to an incomplete line
+        self._pid: int | None = None
+        self._ready = False
+        self._failure: str | None = None
+        self._over = False  # the status pipe has closed: nothing is left, or the server is gone
+        self._end: tuple[int, float, str] | None = None  # wait status, processor time, limit
+
+        self._began = False
+        self._started = 0.0  # wall clock
+        self._started_monotonic = 0.0
+        self._duration = 0.0
+
+    # -- start ---------------------------------------------------------------------------------
+
+    def start(self, launcher: Launcher, arguments: tuple[str, ...]) -> bool:
+        """Have the program's process made; False: the server has died, take another."""
+        theirs_in, ours_in = self._pipe()
+        ours_out, theirs_out = self._pipe()
+        ours_err, theirs_err = self._pipe()
+        their_program, self._program_pipe = self._pipe()
+        self._status_pipe, their_status = self._pipe()
+        theirs = (theirs_in, theirs_out, theirs_err, their_program, their_status)
+        begun = launcher.begin(arguments, theirs)
+        for descriptor in theirs:
+            self._close_descriptor(descriptor)
+        if not begun:
+            for descriptor in list(self._descriptors):
+                self._close_descriptor(descriptor)
+            return False
+        self._launcher = launcher
+        wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._descriptors.add(wake)
+        for ours in (ours_in, ours_out, ours_err, self._program_pipe):
+            os.set_blocking(ours, False)
+        self._outputs = {"stdout": ours_out, "stderr": ours_err}
+        self._serve_with(ours_out, selectors.EVENT_READ, lambda: self._read("stdout"))
+        self._serve_with(ours_err, selectors.EVENT_READ, lambda: self._read("stderr"))
+        self._serve_with(self._status_pipe, selectors.EVENT_READ, self._read_status)
+        self._serve_with(wake, selectors.EVENT_READ, lambda: os.eventfd_read(wake))
+        self._stop.attach(lambda: os.eventfd_write(wake, 1))
+        if self._stdin:
+            self._send(ours_in, self._stdin, lambda: self._close_descriptor(ours_in))
+        else:
+            self._close_descriptor(ours_in)
+        return True
+
+    def wait_for_session(self, boot: str) -> Group | None:
+        """The session that waits for its program; None: stopped before. Raises ``CannotRun``."""
+        deadline = time.monotonic() + START_LIMIT_S
+        if not self._serve(lambda: self._ready or self._over, deadline):
+            if self._stop.is_set:
+                return None
+            raise CannotRun(f"the interpreter did not start within {START_LIMIT_S:g} s")
+        process = read_process(self._pid) if self._pid is not None else None
+        if self._over or process is None or process.session != process.pid:
+            self._drain()
+            said = self._failure or self._captures["stderr"].text.strip()[-SHOWN:]
+            said = " ".join(said.split()) or "it said nothing"
+            hint = "it must be Python 3.11 or later"
+            if self._settings.isolation is Isolation.BWRAP:
+                hint = "hwsync-device --check tells whether isolation works here"
+            raise CannotRun(f"the interpreter ended before the program: {said}", hint)
+        self._group = Group(process.pid, process.start_time, boot)
+        return self._group
+
+    # -- run -----------------------------------------------------------------------------------
+
+    def perform(self, job: Job, source: bytes) -> RunEnd:
+        """Hand the program over and serve it to its end, or the time limit.
+
+        Raises ``CannotRun`` when its process ended, or the time was over, before it began.
+        """
+        framed = struct.pack(">Q", len(source)) + source
+        self._send(self._program_pipe, framed, lambda: None)
+        self._started = time.time()
+        self._started_monotonic = time.monotonic()
+        allowed = self._settings.limits.output_mb
+        most = allowed * MEGABYTE if allowed else None
+
+        def too_much() -> bool:
+            return most is not None and sum(c.total for c in self._captures.values()) > most
+
+        ended = self._serve(lambda: self._over or too_much(), self._started_monotonic + job.timeout)
+        self._duration = time.monotonic() - self._started_monotonic
+        why = "output" if ended and not self._over else "" if ended else "time"
+        if why == "time" and self._stop.is_set:
+            why = "cancelled"
+        self.end_all()
+        self._drain()
+        stderr = self._captures["stderr"].text
+        seen = Seen(why, self._began, self._end, self._failure, stderr, self._duration)
+        outcome, reason, exit_code = verdict(seen, job.timeout, self._settings)
+        return self._account(outcome, reason, exit_code)
+
+    def lost(self, reason: str) -> RunEnd:
+        """What is to be said where the runner itself failed: what was read until then."""
+        self._duration = time.monotonic() - self._started_monotonic
+        with contextlib.suppress(Exception):
+            self._drain()
+        return self._account("interrupted", reason, None)
+
+    def cancelled(self) -> RunEnd:
+        """What is to be said where it was stopped before it was handed over."""
+        self._drain()
+        return self._account("cancelled", "cancelled before it began", None)
+
+    def _account(self, outcome: str, reason: str, exit_code: int | None) -> RunEnd:
+        stdout, stderr = self._captures["stdout"], self._captures["stderr"]
+        self._pieces.add("stdout", stdout.finish())
+        self._pieces.add("stderr", stderr.finish())
+        self._pieces.flush()
+        cut = [
+            f"{name} cut: {capture.total:,} bytes"
+            for name, capture in self._captures.items()
+            if capture.truncated
+        ]
+        return RunEnd(
+            outcome=outcome,
+            reason="; ".join(filter(None, [reason, *cut])),
+            response=stdout.text,
+            stderr=stderr.text,
+            exit_code=exit_code,
+            duration=self._duration,
+            started=self._started or time.time(),
+            truncated=bool(cut),
+            sha256_stdout=stdout.sha256,
+            sha256_stderr=stderr.sha256,
+            began=self._began,
+        )
+
+    # -- end -----------------------------------------------------------------------------------
+
+    def end_all(self) -> bool:
+        """End the program and everything below it; False: its server is worth nothing any more."""
+        if self._launcher is None:
+            return True
+        launcher, self._launcher = self._launcher, None
+        self._close_descriptor(self._program_pipe)  # what was not handed over by now never is
+        if not self._over:
+            launcher.end()
+        deadline = time.monotonic() + ANSWER_LIMIT_S
+        while not self._over and time.monotonic() < deadline:
+            ready = self._selector.select(STOPPED_LOOK_S)
+            for key, _ in ready:
+                key.data()
+            if not ready and not launcher.is_working:
+                break
+        if self._over and self._end is not None:
+            return True
+        self._launcher_failed = True
+        launcher.kill()
+        while not self._over and self._selector.select(0):
+            self._read_status()
+        if self._group is not None:
+            end_session(self._group.session, self._group.start_time, KILL_LIMIT_S)
+        return False
+
+    def close(self) -> bool:
+        """End and release everything; False: the server is worth nothing any more."""
+        self._stop.detach()
+        good = self.end_all() and not self._launcher_failed
+        self._selector.close()
+        for descriptor in list(self._descriptors):
+            self._close_descriptor(descriptor)
+        return good
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def _serve(self, finished: Callable[[], bool], deadline: float) -> bool:
+        """Serve every descriptor until ``finished``; False: stopped, or past the deadline."""
+        while not finished():
+            now = time.monotonic()
+            if self._stop.is_set or now >= deadline:
+                return False
+            due = self._pieces.due
+            until = min(now + LONGEST_WAIT_S, deadline, deadline if due is None else due)
+            for key, _ in self._selector.select(max(0.0, until - now)):
+                key.data()
+            self._pieces.send(time.monotonic())
+        return True
+
+    def _read(self, stream: str) -> None:
+        descriptor = self._outputs[stream]
+        data = os.read(descriptor, CHUNK)
+        if data:
+            self._pieces.add(stream, self._captures[stream].feed(data))
+        else:
+            del self._outputs[stream]
+            self._close_descriptor(descriptor)
+
+    def _drain(self) -> None:
+        """Take what is in the output pipes at this moment, whoever may go on writing to them."""
+        for stream, descriptor in list(self._outputs.items()):
+            waiting = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4)
+            left = int.from_bytes(waiting, sys.byteorder)
+            while left > 0:
+                data = os.read(descriptor, min(left, CHUNK))
+                left -= len(data)
+                self._pieces.add(stream, self._captures[stream].feed(data))
+
+    def _read_status(self) -> None:
+        data = os.read(self._status_pipe, CHUNK)
+        if not data:
+            self._over = True
+            self._close_descriptor(self._status_pipe)
+            return
+        *lines, self._heard = (self._heard + data.decode("utf-8", "replace")).split("\n")
+        for line in lines:
+            match = STATUS_LINE.fullmatch(line)
+            if match is None:
+                log.warning("passed over on the status pipe: %.100r", line)
+            elif match[1]:
+                self._pid = int(match[1])
+            elif match[2]:
+                self._end = int(match[2]), float(match[3]), match[4]
+            elif match[5] is not None:
+                self._failure = match[5]
+                self._began = False
+            elif line == "ready":
+                self._ready = True
+            else:
+                self._began = True
+
+    def _send(self, descriptor: int, data: bytes, then: Callable[[], None]) -> None:
+        """Write ``data`` as the other side takes it; ``then`` follows, also if it never will."""
+        left = memoryview(data)
+
+        def write() -> None:
+            nonlocal left
+            try:
+                left = left[os.write(descriptor, left[:CHUNK]) :]
+            except BlockingIOError:
+                return
+            except BrokenPipeError:
+                left = left[:0]
+            if not left:
+                self._selector.unregister(descriptor)
+                then()
+
+        self._serve_with(descriptor, selectors.EVENT_WRITE, write)
+
+    def _serve_with(self, descriptor: int, events: int, action: Callable[[], object]) -> None:
+        self._selector.register(descriptor, events, action)
+
+    def _pipe(self) -> tuple[int, int]:
+        ends = os.pipe()
+        self._descriptors.update(ends)
+        return ends
+
+    def _close_descriptor(self, descriptor: int) -> None:
+        if descriptor in self._descriptors:
+            self._descriptors.discard(descriptor)
+            with contextlib.suppress(KeyError, ValueError, RuntimeError):
+                self._selector.unregister(descriptor)
+            os.close(descriptor)

@@ -1,0 +1,199 @@
+"""Run programs as the settings say, one after the other or in several threads.
+
+Each run has a fork server of its own while it lasts; one server is kept between runs. A server
+that died is replaced: that is logged, and costs the time of a start.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from hwsync.protocol.errors import CannotRun
+from hwsync.runner.job import Job, RunEnd, StopSwitch
+from hwsync.runner.launcher import MEGABYTE, Launcher
+from hwsync.runner.processes import Group, boot_id, end_orphans, keep_orphans
+from hwsync.runner.run import Run
+from hwsync.runner.settings import Settings
+
+EMPTYING_LIMIT_S: Final = 60.0  # for what a program left in its folder
+
+log = logging.getLogger("hwsync.runner")
+
+
+class Runner:
+    """Runs programs with the meaning of ``python3 -`` (docs/device.md has the differences).
+
+    ``alone``: this process has no children but the runner's, so that whatever else becomes its
+    child is a program's, and is ended.
+    """
+
+    def __init__(self, settings: Settings, *, alone: bool = False) -> None:
+        self._settings = settings
+        self._alone = alone
+        self._idle: Launcher | None = None
+        self._lock = threading.Lock()
+        if alone:
+            keep_orphans()
+
+    @property
+    def version(self) -> str:
+        """Of the interpreter that is ready; empty before there is one."""
+        idle = self._idle
+        return idle.version if idle is not None else ""
+
+    def start(self) -> None:
+        """Have a server ready; best called before there is any thread. Raises ``CannotRun``."""
+        boot_id()
+        with self._lock:
+            if self._idle is None:
+                self._idle = Launcher(self._settings)
+
+    def close(self) -> None:
+        """End the server that is kept. No run may be under way."""
+        with self._lock:
+            idle, self._idle = self._idle, None
+        if idle is not None:
+            idle.close()
+
+    def run(
+        self,
+        job: Job,
+        *,
+        on_started: Callable[[Group], None],
+        on_output: Callable[[int, str, str], None],
+        stop: StopSwitch,
+    ) -> RunEnd:
+        """Run the job to its end; blocks.
+
+        ``on_started`` is called once, before the program can do anything; what it raises comes out
+        of here, and nothing has run then. It is not called when ``stop`` is set before.
+        ``on_output(n, "stdout" or "stderr", text)`` gets live pieces, n counting from 0; it is
+        called in this thread and must not block: the time limit would wait for it. Raises
+        ``CannotRun`` when the program could not be started or did not begin; nothing has run then.
+        Once it has begun nothing is raised: what fails then makes the outcome ``interrupted``.
+        """
+        boot = boot_id()
+        source = _encoded(job.program, "the program")
+        given = _encoded(job.stdin, "the standard input")
+        for number, argument in enumerate(job.args, 1):
+            _encoded(argument, f"argument {number}")
+            if "\0" in argument:
+                raise CannotRun(f"argument {number} holds a NUL character")
+        run = Run(self._settings, given, on_output, stop)
+        launcher: Launcher | None = None
+        try:
+            group = None
+            if not stop.is_set:
+                self._prepare_directory()
+                launcher = self._begin(run, job.args)
+                group = run.wait_for_session(boot)
+            if group is not None:
+                on_started(group)
+            if group is None or stop.is_set:
+                return run.cancelled()
+            try:
+                return run.perform(job, source)
+            except CannotRun:
+                raise
+            except Exception as error:
+                # It may have begun, and may have ended in any way: to say more would be a guess.
+                log.exception("lost sight of a program that had been handed over")
+                return run.lost(f"the device lost sight of it: {error}")
+        finally:
+            good = run.close()
+            if launcher is not None:
+                self._give_back(launcher, good)
+            self._clean_up()
+
+    def _begin(self, run: Run, arguments: tuple[str, ...]) -> Launcher:
+        with self._lock:
+            launcher, self._idle = self._idle, None
+        for _ in range(2):
+            launcher = launcher or Launcher(self._settings)
+            try:
+                if run.start(launcher, arguments):
+                    return launcher
+            except BaseException:
+                launcher.close()
+                raise
+            log.warning("the fork server has died; another one is started")
+            launcher.close()
+            launcher = None
+        raise CannotRun("the fork server dies again and again", "see the log")
+
+    def _give_back(self, launcher: Launcher, good: bool) -> None:
+        if not good:
+            log.warning("a program ended or stopped its fork server; the next run starts another")
+            launcher.close()
+            return
+        with self._lock:
+            if self._idle is None:
+                self._idle = launcher
+                return
+        launcher.close()
+
+    # -- the working directory -----------------------------------------------------------------
+
+    def _prepare_directory(self) -> None:
+        """Raises ``CannotRun``."""
+        folder, free = self._settings.directory, self._settings.limits.free_disk_mb
+        if self._settings.empty_directory:
+            try:
+                _empty(folder)
+            except OSError as error:
+                raise CannotRun(f"{folder} cannot be emptied: {error.strerror}") from error
+        if free and folder.is_dir():
+            left = shutil.disk_usage(folder).free
+            if left < free * MEGABYTE:
+                raise CannotRun(
+                    f"only {left // MEGABYTE} MB are free in {folder}, {free} must be",
+                    "make space, or lower free_disk_mb",
+                )
+
+    def _clean_up(self) -> None:
+        """After a run: what it left, in processes and in its folder."""
+        try:
+            if self._alone:
+                idle = self._idle
+                end_orphans({idle.pid} if idle is not None else set())
+            if self._settings.empty_directory:
+                _empty(self._settings.directory)
+        except OSError as error:
+            log.error("cannot clean up after a program: %s", error)
+
+
+def _empty(folder: Path) -> None:
+    """Make ``folder``, and remove what is in it, deep or locked. Raises ``OSError``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chmod(folder, 0o700)
+    for changes in ((), (["chmod", "-R", "u+rwX"],)):
+        names = [str(folder / name) for name in os.listdir(folder)]
+        if not names:
+            return
+        for command in (*changes, ["rm", "-rf", "--one-file-system"]):
+            # 1,000 at once: a command line has an end.
+            for at in range(0, len(names), 1000):
+                subprocess.run(
+                    [*command, "--", *names[at : at + 1000]],
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=EMPTYING_LIMIT_S,
+                    check=False,
+                )
+    if os.listdir(folder):
+        raise OSError(0, "something in it cannot be removed")
+
+
+def _encoded(text: str, what: str) -> bytes:
+    """``text`` as UTF-8. Raises ``CannotRun`` for half a surrogate pair, which JSON can spell."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise CannotRun(f"{what} is no valid Unicode text (position {error.start})") from error

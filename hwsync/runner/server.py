@@ -1,0 +1,333 @@
+"""The fork server: given to an interpreter as text, never imported to be run.
+
+One small process that stands between the daemon and its programs. It has the interpreter and the
+configured modules ready; for each run it forks the program's process, tells who it is, ends it when
+told to or when it exceeds a limit, and says how it ended only after everything below it is gone:
+as a subreaper it is the parent of whatever escapes. One program at a time. When the daemon is gone,
+so is everything here.
+
+The control socket carries ``run`` with the arguments and the descriptors of standard input, output,
+error, program and status, and ``end``; it answers ``warm`` once. The status pipe of a run carries
+lines: ``pid N``, ``ready``, ``run``, ``failed TEXT`` and at last ``end STATUS SECONDS WHY``, with
+the wait status, the processor time and the limit that was exceeded, or ``-``.
+
+The program's own process sees nothing of this: no module that only the server needs is left.
+"""
+
+
+def serve(control_descriptor: int, given: dict) -> None:  # type: ignore[type-arg]
+    """``given``: what stays the same for every run, see ``launcher.py``.
+
+    Returns in a program's process only, for ``execute`` to follow.
+    """
+    import os
+    import sys
+
+    signals = __import__("_signal")  # the module signal would load a dozen others
+    for number in signals.valid_signals():
+        # A daemon started by nohup ignores SIGHUP; its programs must not. SIGPIPE and SIGXFSZ are
+        # ignored by Python itself.
+        ignored = signals.getsignal(number) == signals.SIG_IGN
+        if ignored and number not in (signals.SIGPIPE, signals.SIGXFSZ):
+            interrupt = number == signals.SIGINT
+            signals.signal(number, signals.default_int_handler if interrupt else signals.SIG_DFL)
+    signals.pthread_sigmask(signals.SIG_SETMASK, ())
+
+    # Not from the working directory: a program could have left a module of that name there.
+    first = sys.path[:1] == [""]
+    if first:
+        del sys.path[0]
+    for module in given["preload"]:
+        __import__(module)
+    if first:
+        sys.path.insert(0, "")
+    wanted = set(sys.modules)
+
+    import _ctypes
+    import _socket
+    import _weakref
+    import atexit
+    import gc
+    import resource
+    import select
+    import time
+
+    # _ctypes itself, since ctypes is half a megabyte.
+    itself = _ctypes.dlopen(None, 2)  # type: ignore[arg-type]
+    prctl_address = _ctypes.dlsym(itself, "prctl")
+
+    def prctl(option: int, value: int) -> None:
+        if _ctypes.call_function(prctl_address, (option, value, 0, 0, 0)):
+            raise OSError(f"prctl {option} failed")
+
+    set_subreaper, set_death_signal, set_dumpable = 36, 1, 4
+    prctl(set_subreaper, 1)
+    control = _socket.socket(fileno=control_descriptor)
+    server = os.getpid()
+    has_children_file = os.path.exists("/proc/thread-self/children")
+    page = os.sysconf("SC_PAGE_SIZE")
+    counted = [0, float("-inf")]  # tasks of the programs' account, and when that was seen
+
+    # -- who is below us ------------------------------------------------------------------------
+
+    def read(path: str) -> bytes:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return b""
+        try:
+            return os.read(descriptor, 65536)
+        except OSError:
+            return b""
+        finally:
+            os.close(descriptor)
+
+    def stat(pid: int) -> list[bytes]:
+        """From the state on; empty where it is gone."""
+        line = read(f"/proc/{pid}/stat")
+        return line[line.rfind(b")") + 2 :].split()
+
+    def names(path: str) -> list[int]:
+        try:
+            return [int(name) for name in os.listdir(path) if name.isdecimal()]
+        except OSError:
+            return []
+
+    def below(thorough: bool) -> list[int]:
+        """Every process under this one, zombies too; no snapshot.
+
+        The files of children are quick where there are few; one of a number is quick always.
+        """
+        found: list[int] = []
+        waiting = [server]
+        if has_children_file and not thorough:
+            while waiting:
+                parent = waiting.pop()
+                for task in names(f"/proc/{parent}/task"):
+                    new = [int(n) for n in read(f"/proc/{parent}/task/{task}/children").split()]
+                    found += new
+                    waiting += new
+            return found
+        parents: dict[int, list[int]] = {}
+        for pid in names("/proc"):
+            fields = stat(pid)
+            if len(fields) > 1:
+                parents.setdefault(int(fields[1]), []).append(pid)
+        while waiting:
+            new = parents.pop(waiting.pop(), [])
+            found += new
+            waiting += new
+        return found
+
+    def send(number: int, pids: list[int]) -> None:
+        for pid in pids:
+            try:
+                os.kill(pid, number)
+            except OSError:
+                pass  # it is gone, or is another account's: it stays in the list
+
+    def sweep(child: int) -> tuple[int, float]:
+        """End everything below us; the child's wait status (-1: unknown) and processor time."""
+        status, used, pause = -1, 0.0, 0.0005
+        deadline = time.monotonic() + given["kill_limit"]
+        stopped: set[int] = set()
+        while True:
+            while True:
+                try:
+                    pid, said, usage = os.wait4(-1, os.WNOHANG)
+                except ChildProcessError:
+                    return status, used
+                if not pid:
+                    break
+                if pid == child:
+                    status, used = said, usage.ru_utime + usage.ru_stime
+            if time.monotonic() > deadline:
+                return status, used
+            # What is stopped cannot fork: first nobody moves, then all are ended.
+            pids = below(True)
+            while new := [pid for pid in pids if pid not in stopped]:
+                send(signals.SIGSTOP, new)
+                stopped.update(new)
+                pids = below(True)
+            send(signals.SIGKILL, pids)
+            time.sleep(pause)
+            pause = min(pause * 2, 0.02)
+
+    # -- limits ---------------------------------------------------------------------------------
+
+    def exceeded() -> str:
+        """The limit that the processes below us exceed together, or nothing."""
+        free = given["free_disk"]
+        if free:
+            disk = os.statvfs(given["directory"])
+            if disk.f_bavail * disk.f_frsize < free:
+                return "disk"
+        if not given["memory"] and not given["processes"]:
+            return ""
+        pages = tasks = 0
+        for pid in below(False):
+            fields = read(f"/proc/{pid}/statm").split()
+            if len(fields) > 2 and fields[1] != b"0":
+                pages += int(fields[1]) - int(fields[2])
+                tasks += int((stat(pid) + [b"0"] * 18)[17])
+        # First: many processes share pages that are counted for each of them.
+        if given["processes"] and tasks > given["processes"]:
+            return "processes"
+        if given["memory"] and pages * page > given["memory"]:
+            return "memory"
+        return ""
+
+    def tasks_of_account() -> int:
+        """How many processes and threads its account has already."""
+        if time.monotonic() - counted[1] > 60:
+            counted[:] = [0, time.monotonic()]
+            for pid in names("/proc"):
+                try:
+                    if os.stat(f"/proc/{pid}").st_uid == given["uid"]:
+                        counted[0] += len(names(f"/proc/{pid}/task"))
+                except OSError:
+                    pass
+        return int(counted[0])
+
+    def limit() -> None:
+        """In the program's process: what the kernel itself enforces, for each process."""
+        for name, value, more in (
+            ("RLIMIT_CPU", given["cpu"], 1),
+            ("RLIMIT_DATA", given["memory"], 0),
+            ("RLIMIT_NOFILE", given["open_files"], 0),
+            ("RLIMIT_FSIZE", given["file_size"], 0),
+            ("RLIMIT_NPROC", given["processes"] and given["processes"] + others, 0),
+        ):
+            kind = getattr(resource, name)
+            highest = resource.getrlimit(kind)[1]
+            if value and (highest == resource.RLIM_INFINITY or value + more <= highest):
+                resource.setrlimit(kind, (value, value + more))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+    # -- one run --------------------------------------------------------------------------------
+
+    def oversee(child: int, status_pipe: int) -> None:
+        """Until it has ended, or is to be ended."""
+        handle = os.pidfd_open(child)
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        poll.register(control, select.POLLIN)
+        looks = given["memory"] or given["processes"] or given["free_disk"]
+        why = "-"
+        while True:
+            ready = dict(poll.poll(given["look"] * 1000 if looks else None))
+            if handle in ready:
+                break
+            if control.fileno() in ready:
+                why = "asked"
+                if not control.recv(64):
+                    why = "gone"
+                break
+            why = (looks and exceeded()) or "-"
+            if why != "-":
+                break
+        os.close(handle)
+        status, used = sweep(child)
+        try:
+            os.write(status_pipe, b"end %d %.3f %s\n" % (status, used, why.encode()))
+        except OSError:
+            pass  # nobody wants to know any more
+        os.close(status_pipe)
+        if why == "gone":
+            os._exit(0)
+
+    gc.collect()
+    gc.freeze()
+    control.send(b"warm %d.%d.%d" % sys.version_info[:3])
+    try:
+        while True:
+            message, ancillary, _, _ = control.recvmsg(
+                1 << 20, _socket.CMSG_SPACE(20), _socket.MSG_CMSG_CLOEXEC
+            )
+            if not message:
+                os._exit(0)
+            if not ancillary:
+                continue  # an "end" that came too late
+            raw = ancillary[0][2]
+            files = [int.from_bytes(raw[i : i + 4], sys.byteorder) for i in range(0, 20, 4)]
+            stdin, stdout, stderr, program_pipe, status_pipe = files
+            others = tasks_of_account() + given["others"] if given["processes"] else 0
+            child = os.fork()
+            if not child:
+                break
+            for file in files[:4]:
+                os.close(file)
+            oversee(child, status_pipe)
+    except BaseException as error:
+        if os.getpid() == server:
+            sys.stderr.write(f"the fork server failed: {type(error).__name__}: {error}\n")
+            sys.stderr.flush()
+            sweep(0)
+            os._exit(1)
+        raise
+
+    # -- the program's process ------------------------------------------------------------------
+
+    try:
+        prctl(set_death_signal, signals.SIGKILL)
+        if os.getppid() != server:
+            os._exit(0)
+        os.setsid()
+        os.write(status_pipe, b"pid %d\n" % os.getpid())
+        arguments = [part.decode("utf-8", "surrogateescape") for part in message.split(b"\0")[1:]]
+        control.close()
+        for number, file in enumerate((stdin, stdout, stderr)):
+            os.dup2(file, number)
+            os.close(file)
+        if given["groups"] is not None:
+            os.setgroups(given["groups"])
+            os.setgid(given["gid"])
+            os.setuid(given["uid"])
+            prctl(set_dumpable, 1)
+            prctl(set_death_signal, signals.SIGKILL)  # a change of account clears it
+        limit()
+        os.chdir(given["directory"])
+        command = given["command"]
+        if command and given["takes_file"]:
+            # A file in memory: nothing to clean up, and no interpreter needs to know of it.
+            os.write(status_pipe, b"ready\n")
+            program = os.memfd_create("program", 0)
+            size = os.read(program_pipe, 8)
+            while len(size) < 8:
+                part = os.read(program_pipe, 8 - len(size))
+                if not part:
+                    os._exit(0)
+                size += part
+            left = int.from_bytes(size, "big")
+            while left:
+                part = os.read(program_pipe, min(left, 65536))
+                if not part:
+                    os._exit(0)  # whoever sent it died in the middle
+                while part:
+                    written = os.write(program, part)
+                    part = part[written:]
+                    left -= written
+            os.write(status_pipe, b"run\n")
+            os.lseek(program, 0, 0)
+            for number in (signals.SIGPIPE, signals.SIGXFSZ):
+                signals.signal(number, signals.SIG_DFL)
+            os.execv(command[0], [*command, f"/dev/fd/{program}", *arguments])
+        if command:
+            os.set_inheritable(program_pipe, True)
+            os.set_inheritable(status_pipe, True)
+            text = f"{given['execute']}\n\nexecute({program_pipe}, {status_pipe}, None)\n"
+            os.execv(command[0], [*command, "-c", text, *arguments])
+    except BaseException as error:
+        said = getattr(error, "strerror", None) or str(error)
+        os.write(status_pipe, f"failed {said}\n".encode(errors="replace"))
+        os._exit(0)
+
+    sys.argv = ["-c", *arguments]
+    # Out of sight, not freed: to free a module writes to pages that are shared until then.
+    hidden = [sys.modules.pop(name) for name in set(sys.modules) - wanted]
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()  # else each run would draw the same numbers
+    namespace = sys.modules["__main__"].__dict__
+    namespace["hidden"] = hidden
+    at_end = atexit._run_exitfuncs, gc.collect, _weakref.ref
+    namespace["task"] = (program_pipe, status_pipe, (frozenset(wanted), *at_end))
