@@ -1,18 +1,21 @@
 """What a device decides (docs/protocol.md, section 5).
 
 The law: only the grant starts a program, ``started`` is in the journal before it is handed over,
-and a result is repeated until it is settled. One thread calls this; the network, the clocks, the
-dice and the runner are handed in.
+and a result is repeated until it is settled. What cannot be written as received is refused: it is
+collected, and rejected at its grant. One thread calls this; the network, the clocks, the dice and
+the runner are handed in.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
 from hwsync import __version__
-from hwsync.device.journal import Entry, Journal, Stage
+from hwsync.device.journal import Entry, Stage
+from hwsync.device.no_journal import AnyJournal
+from hwsync.device.unwritten import Unwritten
 from hwsync.protocol import limits
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.record import RAN_BY_OUTCOME, Account, Outcome, Ran
@@ -33,6 +36,7 @@ from hwsync.runner import Group, Job, RunEnd
 log = logging.getLogger("hwsync.device")
 
 PRUNE_S: Final = 60.0  # between two looks for what the journal need not keep
+PROBE_S: Final = 10.0  # between two attempts to write, while the journal cannot be written
 
 
 class Outside(Protocol):
@@ -49,6 +53,9 @@ class Outside(Protocol):
 
     def end_leftovers(self, group: Group) -> int:
         """End what an earlier life left running; how many processes."""
+
+    def presence(self) -> Mapping[str, Any]:
+        """What the heartbeat says of the board."""
 
     def wall(self) -> float: ...
 
@@ -90,7 +97,7 @@ class Agent:
         self,
         user: str,
         topics: Topics,
-        journal: Journal,
+        journal: AnyJournal,
         outside: Outside,
         *,
         max_timeout: float | None = None,
@@ -105,10 +112,12 @@ class Agent:
         self._running: Entry | None = None  # granted
         self._cancelling = False
         self._stopping = False
-        self._unsaved: tuple[str, Account] | None = None  # a result that the disk did not take
+        self._unwritten = Unwritten()
         self._collect = _Backoff(outside)
         self._results = _Backoff(outside)
         self._heartbeat_at = outside.monotonic()
+        self._probe_at: float | None = None
+        self._refusing = journal.refusal  # as the last heartbeat said
         self._recover()
 
     @property
@@ -120,7 +129,19 @@ class Agent:
     @property
     def running(self) -> bool:
         """Whether a granted run is not yet journalled to its end."""
-        return self._running is not None
+        return self._running is not None or self._unwritten.waits
+
+    @property
+    def over(self) -> bool:
+        """Whether only another opening of the journal helps; better once it is ``idle``."""
+        return self._journal.over
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, runs or is unsettled, as far as the journal can be read."""
+        if self.busy is not None or self._unwritten.unsettled():
+            return False
+        return self._journal.over or not self._journal.unsettled()
 
     def _recover(self) -> None:
         entries = self._journal.open_entries()
@@ -131,7 +152,7 @@ class Agent:
                     "interrupted; %d processes left of it ended", ended, extra={"id": entry.id}
                 )
                 account = Account(Outcome.INTERRUPTED, Ran.MAYBE, "the device stopped mid-run")
-                self._journal.finished(entry.id, account, self._outside.wall())
+                self._end(entry, account)
             else:
                 self._waiting = entry
         self._prune()
@@ -170,7 +191,7 @@ class Agent:
         acknowledge()
 
     def _heard_envelope(self, envelope: Envelope) -> None:
-        known = self._journal.get(envelope.id)
+        known = self._get(envelope.id)
         order = (envelope.epoch, envelope.seq)
         if self._running and self._running.id == envelope.id:
             return
@@ -185,32 +206,42 @@ class Agent:
             if known.account:
                 self._send_result(known)
             return
-        if self.busy is None:
-            if known:
+        if self.busy is None and not self._stopping:
+            self._receive(envelope, again=known is not None)
+
+    def _receive(self, envelope: Envelope, *, again: bool = False) -> None:
+        try:
+            if again:
                 # What was said of it may still be under way, and be taken for the answer.
                 self._journal.next_boot()
-            self._receive(envelope)
-
-    def _receive(self, envelope: Envelope) -> None:
-        self._journal.received(envelope, self._outside.wall())
-        self._waiting = self._journal.get(envelope.id)
+            self._journal.received(envelope, self._outside.monotonic())
+        except JournalError as error:
+            log.error("%s; refused", error, extra={"id": envelope.id})
+            self._waiting = self._unwritten.refuse(envelope, error.message)
+        else:
+            self._unwritten.forget(envelope.id)
+            self._waiting = self._journal.get(envelope.id)
         self._send_collected()
         self._collect.begin()
         self._heartbeat()
+
+    def _get(self, id: str) -> Entry | None:
+        return self._unwritten.get(id) or self._journal.get(id)
 
     def _heard_status(self, status: Status) -> None:
         if status.order < self._seen:
             return
         self._seen = status.order
         if status.epoch > self._journal.epoch:
-            self._journal.begin_epoch(status.epoch)
+            try:
+                self._journal.begin_epoch(status.epoch)
+            except JournalError as error:
+                log.error("%s; the new epoch is written with a later status", error)
             self._results.begin()
             self._send_results()
         for id, journal in status.settled:
-            if journal == self._journal.name and self._unsaved_id != id:
-                entry = self._journal.get(id)
-                if entry and entry.account and not entry.settled:
-                    self._settle(id)
+            if journal == self._journal.name:
+                self._settle(id)
         if self._running:
             self._heard_while_running(self._running, status)
         elif self._waiting and status.order >= self._waiting.order:
@@ -220,13 +251,15 @@ class Agent:
 
     def _settle(self, id: str) -> None:
         try:
-            self._journal.settle(id, self._outside.wall())
+            entry = self._get(id)
+            if entry is None or entry.account is None or entry.settled:
+                return
+            if self._unwritten.get(id):
+                self._unwritten.settle(id)
+            else:
+                self._journal.settle(id, self._outside.monotonic())
         except JournalError as error:
             log.error("%s; the result is sent again until that can be written", error)
-
-    @property
-    def _unsaved_id(self) -> str:
-        return self._unsaved[0] if self._unsaved else ""
 
     def _is_mine(self, entry: Entry, status: Status) -> bool:
         return (status.id, status.state, status.journal) == (entry.id, 2, self._journal.name)
@@ -244,10 +277,13 @@ class Agent:
         if not self._is_mine(entry, status):
             reason = "not granted to this device; it did not start"
             self._close(entry, Account(Outcome.REJECTED, Ran.NO, reason), status.order)
-        elif status.boot != self._journal.boot:
-            return
+        elif status.boot != self._journal.boot or self._stopping:
+            return  # the next life collects it
         elif status.cancelling:
             account = Account(Outcome.CANCELLED, Ran.NO, "cancelled before it began")
+            self._close(entry, account, status.order)
+        elif refusal := self._unwritten.refusal(entry.id):
+            account = Account(Outcome.REJECTED, Ran.NO, refusal[: limits.MAX_REASON])
             self._close(entry, account, status.order)
         else:
             self._collect.end()
@@ -265,17 +301,30 @@ class Agent:
             self._close(entry, Account(Outcome.REJECTED, Ran.NO, reason), status.order)
 
     def _close(self, entry: Entry, account: Account, order: tuple[int, int]) -> None:
-        self._journal.closed(entry.id, account, order, self._outside.wall())
         self._waiting = self._running = None
         self._collect.end()
+        self._end(entry, account, order)
         self._answer(entry.id)
+
+    def _end(self, entry: Entry, account: Account, order: tuple[int, int] | None = None) -> None:
+        """Its result; ``order``: of the status that closed it before it began."""
+        self._unwritten.ended(entry, account, order)
+        self._write()
+
+    def _write(self) -> None:
+        """What the disk did not take. Until it does, memory has the word."""
+        if self._unwritten.waits:
+            try:
+                self._unwritten.write(self._journal, self._outside.monotonic())
+            except JournalError as error:
+                log.error("%s; the result is kept in memory and written again", error)
 
     # -- the run -------------------------------------------------------------------------------
 
     def run_started(self, group: Group) -> None:
         """The session exists, the program is not handed over. Raises ``JournalError``."""
         if self._running:
-            self._journal.started(self._running.id, group, self._outside.wall())
+            self._journal.started(self._running.id, group, self._outside.monotonic())
             if self._cancelling or self._stopping:
                 self._outside.stop_run()
 
@@ -312,28 +361,18 @@ class Agent:
         self._finish(Account(Outcome.REJECTED, Ran.NO, reason[: limits.MAX_REASON]))
 
     def _finish(self, account: Account) -> None:
-        if self._running:
-            self._unsaved = (self._running.id, account)
-            self._save()
-
-    def _save(self) -> None:
-        if self._unsaved is None:
-            return
-        id, account = self._unsaved
-        try:
-            self._journal.finished(id, account, self._outside.wall())
-        except JournalError as error:
-            log.error("%s; the result is kept in memory and written again", error)
-            return
-        self._unsaved = self._running = None
-        self._answer(id)
+        entry = self._running
+        if entry:
+            self._running = None
+            self._end(entry, account)
+            self._answer(entry.id)
 
     # -- saying it -----------------------------------------------------------------------------
 
     def _answer(self, id: str) -> None:
         self._results.begin()
         self._heartbeat()
-        entry = self._journal.get(id)
+        entry = self._get(id)
         if entry:
             self._send_result(entry)
 
@@ -349,8 +388,14 @@ class Agent:
             self._outside.publish(self._topics.of(self._user, Kind.RESPONSE), payload)
 
     def _send_results(self) -> bool:
-        entries = self._journal.unsettled()
-        for entry in entries:
+        entries = {entry.id: entry for entry in self._unwritten.unsettled()}
+        try:
+            for entry in self._journal.unsettled():
+                if self._unwritten.get(entry.id) is None:
+                    entries[entry.id] = entry
+        except JournalError as error:
+            log.error("%s; its results are told when it can be read", error)
+        for entry in entries.values():
             self._send_result(entry)
         return bool(entries)
 
@@ -362,43 +407,69 @@ class Agent:
             seen=self._seen,
             version=__version__,
             busy=self.busy,
+            running=self._running.id if self._running else None,
+            **self._outside.presence(),
+            refusing=self._journal.refusal or None,
             time=self._outside.wall(),
         )
+        self._refusing = self._journal.refusal
         topic = self._topics.of(self._user, Kind.HEARTBEAT)
         self._outside.publish(topic, payload, retain=True)
         self._heartbeat_at = self._outside.monotonic() + limits.HEARTBEAT_S
 
     def tick(self) -> float:
-        """Do what is due; seconds until the next. Raises ``JournalError``."""
+        """Do what is due; seconds until the next."""
         now = self._outside.monotonic()
-        if self._heartbeat_at <= now:
-            self._heartbeat()
+        self._probe(now)
         if self._prune_at <= now:
             self._prune()
+        if self._refusing and not self._journal.refusal:
+            log.info("the journal can be written again")
+        if self._heartbeat_at <= now or self._refusing != self._journal.refusal:
+            self._heartbeat()
         if self._collect.is_due():
             self._send_collected()
             self._collect.again()
         if self._results.is_due():
-            self._save()
-            if self._send_results() or self._unsaved:
+            self._write()
+            if self._send_results() or self._unwritten.waits:
                 self._results.again()
             else:
                 self._results.end()
-        if self._unsaved and self._results.at is None:
-            self._results.begin()
-        times = (self._heartbeat_at, self._prune_at, self._collect.at, self._results.at)
+        times = (
+            *(self._heartbeat_at, self._prune_at, self._probe_at),
+            *(self._collect.at, self._results.at),
+        )
         return max(0.0, min(at for at in times if at is not None) - now)
 
     def _prune(self) -> None:
         self._prune_at = self._outside.monotonic() + PRUNE_S
         try:
-            self._journal.prune(self._outside.wall())
+            self._journal.prune(self._outside.monotonic())
         except JournalError as error:
             log.error("%s; old entries stay", error)
 
+    def _probe(self, now: float) -> None:
+        """Whether a journal that could not be written can be again."""
+        if not self._journal.refusal or self._journal.over:
+            self._probe_at = None
+        elif self._probe_at is None:
+            self._probe_at = now + PROBE_S
+        elif self._probe_at <= now:
+            self._probe_at = now + PROBE_S
+            try:
+                self._journal.probe()
+            except JournalError as error:
+                log.debug("%s", error)
+            else:
+                self._write()
+
     def stopping(self) -> None:
-        """A clean stop begins: end the run; ``run_ended`` still comes."""
+        """A clean stop begins: nothing new is begun; what runs may end by itself."""
         self._stopping = True
+
+    def end_run(self) -> None:
+        """The time of a program that runs is over; ``run_ended`` still comes."""
         if self._running:
             self._outside.stop_run()
 

@@ -47,7 +47,8 @@ def findings(
     """Each as soon as it is known; ``topic``: one that this device reads."""
     yield Finding("name", "ok", user)
     for name, value in config.values.items():
-        yield Finding(name, "ok", f"{value}, from {config.sources[name]}")
+        shown = url if name == "broker" else value  # without its password
+        yield Finding(name, "ok", f"{shown}, from {config.sources[name]}")
     yield _clock(time.time())
     yield _journal(state)
     yield _broker(url, topic)

@@ -3,22 +3,33 @@
 The law: a method that changes something returns only after it is flushed to disk, and one process
 holds the journal. Its name is bound to the machine: a cloned card makes a new one
 (docs/protocol.md, section 5).
+
+History never goes back unnoticed (``sealed``): a database that is not what was written is set aside
+by the opening, and a new journal with another name begins. A grant is bound to the name, so nothing
+runs twice. Damage that is found later is ``JournalDamaged`` to every call until the next opening.
+
+Its size: programs and input are dropped when a result is settled, long texts of all but the last
+``KEEP_TEXTS`` settled results soon after, and the rest of a settled entry (under 5 KB) when the
+device has run for ``KEEP_S`` more. What is dropped makes room in the file, which is as large as it
+ever had to be; SQLite's log is cut to 4 MiB.
+
+``now`` is in seconds, of a clock that counts evenly while the process lives (monotonic). The
+journal adds up those of all its lives, so that no jump of a wall clock makes anything old.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import secrets
-import sqlite3
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from hwsync.protocol.errors import JournalError
+from hwsync.device.journal_files import JournalFiles
+from hwsync.device.sealed import COLUMNS, Row, Sealed
+from hwsync.protocol.errors import JournalDamaged
 from hwsync.protocol.jsons import dumps, loads
 from hwsync.protocol.record import Account, Outcome, Ran
 from hwsync.protocol.wire import Envelope
@@ -26,21 +37,10 @@ from hwsync.runner import Group
 
 log = logging.getLogger("hwsync.device")
 
-KEEP_S: Final = 24 * 3_600.0  # a settled id is known for at least so long
+KEEP_S: Final = 24 * 3_600.0  # of running time: a settled id is known for at least so long
 KEEP_TEXTS: Final = 100  # settled results that keep long texts: for a database that was put back
 LONG: Final = 2_000  # characters of a result in the journal
-VERSION: Final = 1  # of the tables
 MACHINE: Final = (Path("/etc/machine-id"), Path("/proc/device-tree/serial-number"))
-
-_TABLES: Final = """
-create table if not exists meta (name text primary key, value text not null);
-create table if not exists entries (
-    id text primary key, state text not null, envelope text not null,
-    epoch integer not null, seq integer not null,
-    closing_epoch integer, closing_seq integer,
-    run_group text, account text, settled integer not null default 0, changed real not null
-);
-"""
 
 
 class Stage(StrEnum):
@@ -81,7 +81,7 @@ def machine_id() -> str:
     return "/".join(found)
 
 
-class Journal:
+class Journal(Sealed):
     """The journal in ``folder``. Every method raises ``JournalError``: in use, full, damaged."""
 
     def __init__(
@@ -91,188 +91,175 @@ class Journal:
         machine: str | None = None,
         nonce: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
+        super().__init__(JournalFiles(folder))
         self._nonce = nonce
+        self._origin: float | None = None  # ``now`` when it was first heard in this life
         machine = machine_id() if machine is None else machine
-        path = folder / "journal.db"
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise JournalError(f"{folder} cannot be used: {error.strerror}") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise JournalError(
-                f"another hwsync-device uses {folder}", "stop it, or take another --state-dir"
-            ) from None
-        try:
-            self._db = self._open(path)
-            bound = self._meta("machine")
-            if bound is not None and bound != machine:
-                self._db.close()
-                aside = path.with_name(f"journal-of-another-machine-{secrets.token_hex(4)}.db")
-                path.rename(aside)
-                log.warning("the journal is another machine's: moved to %s, a new one made", aside)
-                self._db = self._open(path)
-            self._begin(machine)
-        except (sqlite3.Error, OSError) as error:
-            os.close(self._lock)
-            raise JournalError(f"the journal {path} cannot be used: {error}") from None
-
-    def _open(self, path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        db.execute("pragma journal_mode=wal")
-        db.execute("pragma synchronous=full")
-        version = db.execute("pragma user_version").fetchone()[0]
-        if version > VERSION:
-            db.close()
-            raise sqlite3.DatabaseError("a newer hwsync wrote it")
-        db.executescript(_TABLES)
-        db.execute(f"pragma user_version={VERSION}")
-        self._db = db
-        return db
+            try:
+                self._begin(machine)
+            except JournalDamaged as damage:
+                self._close_database()
+                aside = self._files.set_aside("damaged")
+                log.error("%s: moved to %s, a new one made; what was open is lost", damage, aside)
+                self._begin(machine)
+        except BaseException:
+            self.close()
+            raise
 
     def _begin(self, machine: str) -> None:
-        self._db.execute("begin immediate")
-        self.name = self._meta("journal") or f"j-{self._nonce()}"
-        self.boot = int(self._meta("boot") or 0) + 1
-        self.epoch = int(self._meta("epoch") or 0)
-        for name, value in (("journal", self.name), ("machine", machine), ("boot", self.boot)):
-            self._db.execute("insert or replace into meta values (?, ?)", (name, str(value)))
-        self._db.execute("commit")
-
-    def _meta(self, name: str) -> str | None:
-        row = self._db.execute("select value from meta where name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
+        self._open()
+        bound = self._meta().get("machine")
+        if bound is not None and bound != machine:
+            self._close_database()
+            aside = self._files.set_aside("of-another-machine")
+            log.warning("the journal is another machine's: moved to %s, a new one made", aside)
+            self._open()
+        meta = self._meta()
+        self.name = meta.get("journal") or f"j-{self._nonce()}"
+        self.boot = int(meta.get("boot", 0)) + 1
+        self.epoch = int(meta.get("epoch", 0))
+        self._base = self._age = float(meta.get("age", 0.0))
+        with self._changing():
+            self._head |= {"journal": self.name, "machine": machine, "boot": str(self.boot)}
 
     def close(self) -> None:
         """Release the journal."""
-        self._db.close()
-        os.close(self._lock)
+        self._close_database()
+        self._files.close()
+
+    # -- what is in it -------------------------------------------------------------------------
 
     def get(self, id: str) -> Entry | None:
         """The entry of that id."""
-        found = self._entries("id = ?", id)
-        return found[0] if found else None
+        row = self._row(id)
+        return None if row is None else self._entry(row)
 
     def open_entries(self) -> list[Entry]:
         """Received or started ones: at most one, but a crash may have left any."""
-        return self._entries("state in ('received', 'started')")
+        return self._entries("state in ('received', 'started') order by rowid")
 
     def unsettled(self) -> list[Entry]:
         """Those whose result is not known to be stored."""
-        return self._entries("account is not null and settled = 0")
+        return self._entries("account is not null and settled = 0 order by rowid")
+
+    # -- what changes it -----------------------------------------------------------------------
 
     def received(self, envelope: Envelope, now: float) -> None:
         """Write a new command, or open a closed one again."""
-        text = dumps(asdict(envelope))
-        self._write(
-            "insert into entries (id, state, envelope, epoch, seq, changed) "
-            "values (?, 'received', ?, ?, ?, ?) on conflict (id) do update set "
-            "state = 'received', envelope = excluded.envelope, epoch = excluded.epoch, "
-            "seq = excluded.seq, closing_epoch = null, closing_seq = null, account = null, "
-            "settled = 0, changed = excluded.changed where state in ('received', 'closed')",
-            (envelope.id, text, envelope.epoch, envelope.seq, now),
-        )
+        new = dict.fromkeys(COLUMNS) | {
+            "id": envelope.id, "state": "received", "envelope": dumps(asdict(envelope)),
+            "epoch": envelope.epoch, "seq": envelope.seq, "settled": 0, "changed": self._at(now),
+        }  # fmt: skip
+        with self._changing():
+            row = self._row(envelope.id)
+            if row is None or row["state"] in ("received", "closed"):
+                self._put((row or {}) | new)
+        self._ids.add(envelope.id)
 
     def next_boot(self) -> None:
         """Count on: what was said under the present number is of the past from now on."""
-        self._write("update meta set value = ? where name = 'boot'", (str(self.boot + 1),))
+        with self._changing():
+            self._head["boot"] = str(self.boot + 1)
         self.boot += 1
 
     def started(self, id: str, group: Group, now: float) -> None:
         """From here on it is never run again."""
-        self._write(
-            "update entries set state = 'started', run_group = ?, changed = ? where id = ?",
-            (dumps(asdict(group)), now, id),
-        )
+        self._change(id, now, state="started", run_group=dumps(asdict(group)))
 
     def finished(self, id: str, account: Account, now: float) -> None:
         """The whole result of a run."""
-        self._write(
-            "update entries set state = 'finished', account = ?, settled = 0, changed = ? "
-            "where id = ?",
-            (dumps(asdict(account)), now, id),
-        )
+        self._change(id, now, state="finished", account=dumps(asdict(account)), settled=0)
 
     def closed(self, id: str, account: Account, order: tuple[int, int], now: float) -> None:
         """Not run; ``order`` is that of the status that says so."""
-        self._write(
-            "update entries set state = 'closed', account = ?, settled = 0, closing_epoch = ?, "
-            "closing_seq = ?, changed = ? where id = ?",
-            (dumps(asdict(account)), *order, now, id),
-        )
+        closing = {"closing_epoch": order[0], "closing_seq": order[1]}
+        self._change(id, now, state="closed", account=dumps(asdict(account)), settled=0, **closing)
 
     def settle(self, id: str, now: float) -> None:
-        """The coordinator has its result."""
-        self._write("update entries set settled = 1, changed = ? where id = ?", (now, id))
+        """The coordinator has its result; nobody needs its program any more."""
+        with self._changing():
+            row = self._row(id)
+            if row is not None:
+                if row["account"] is not None:
+                    bare = loads(row["envelope"]) | {"program": "", "stdin": "", "args": []}
+                    row["envelope"] = dumps(bare)
+                self._put(row | {"settled": 1, "changed": self._at(now)})
 
     def begin_epoch(self, epoch: int) -> None:
         """An older database was put back: nothing is settled any more that is still held."""
-        try:
-            self._db.execute("begin immediate")
-            try:
-                self._db.execute("insert or replace into meta values ('epoch', ?)", (str(epoch),))
-                self._db.execute("update entries set settled = 0 where account is not null")
-                self._db.execute("commit")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("rollback")
-                raise
-        except sqlite3.Error as error:
-            raise JournalError(f"the journal cannot be written: {error}") from None
+        with self._changing():
+            self._head["epoch"] = str(epoch)
+            for row in self._rows("account is not null and settled = 1"):
+                self._put(row | {"settled": 0})
         self.epoch = epoch
 
     def prune(self, now: float) -> None:
         """Forget settled ones after ``KEEP_S``, and long texts of all but the last ``KEEP_TEXTS``.
 
-        How each ended, and its hashes, stay; ``now`` is wall time in Unix seconds.
+        How each ended, and its hashes, stay.
         """
-        self._write("delete from entries where settled = 1 and changed < ?", (now - KEEP_S,))
-        old = (
-            f"select id, account from entries where settled = 1 and length(account) > {LONG} "
+        long = (
+            f"settled = 1 and length(account) > {LONG} "
             f"order by changed desc, rowid desc limit -1 offset {KEEP_TEXTS}"
         )
+        old = "select id, checksum from entries where settled = 1 and changed < ?"
+        forget = self._read(old, self._at(now) - KEEP_S)
+        shorten = self._rows(long)
+        if not forget and not shorten:
+            return
+        gone = {id for id, _ in forget}
+        with self._changing():
+            for id, checksum in forget:
+                self._delete(id, checksum)
+            for row in shorten:
+                if row["id"] not in gone:
+                    bare = {"response": "", "stderr": "", "truncated": True}
+                    self._put(row | {"account": dumps(loads(row["account"]) | bare)})
+        self._ids -= gone
+
+    def probe(self) -> None:
+        """Try to write: where that succeeds, ``refusal`` is empty again."""
+        with self._changing():
+            pass
+
+    def _change(self, id: str, now: float, **values: object) -> None:
+        with self._changing():
+            row = self._row(id)
+            if row is not None:
+                self._put(row | values | {"changed": self._at(now)})
+
+    def _at(self, now: float) -> float:
+        """Seconds that this journal was in use, in all its lives."""
+        if self._origin is None:
+            self._origin = now
+        self._age = self._base + (now - self._origin)
+        return self._age
+
+    def _entries(self, where: str) -> list[Entry]:
+        return [self._entry(row) for row in self._rows(where)]
+
+    def _entry(self, row: Row) -> Entry:
         try:
-            for id, text in self._db.execute(old).fetchall():
-                account = loads(text) | {"response": "", "stderr": "", "truncated": True}
-                self._write("update entries set account = ? where id = ?", (dumps(account), id))
-        except (sqlite3.Error, ValueError, KeyError) as error:
-            raise JournalError(f"the journal cannot be pruned: {error}") from None
-
-    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
-        try:
-            self._db.execute(statement, values)
-        except sqlite3.Error as error:
-            raise JournalError(f"the journal cannot be written: {error}") from None
-
-    def _entries(self, where: str, *values: object) -> list[Entry]:
-        try:
-            rows = self._db.execute(
-                "select id, state, envelope, closing_epoch, closing_seq, run_group, account, "
-                f"settled from entries where {where} order by rowid",
-                values,
-            ).fetchall()
-            return [_entry(row) for row in rows]
-        except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
-            raise JournalError(f"the journal cannot be read: {error}") from None
+            return _entry(row)
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._damaged(f"an entry cannot be read: {error}") from None
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
-    envelope = loads(row[2])
+def _entry(row: Row) -> Entry:
+    envelope = loads(row["envelope"])
     envelope["args"] = tuple(envelope["args"])
     account = None
-    if row[6] is not None:
-        fields = loads(row[6])
+    if row["account"] is not None:
+        fields = loads(row["account"])
         fields.update(outcome=Outcome(fields["outcome"]), ran=Ran(fields["ran"]))
         account = Account(**fields)
     return Entry(
-        row[0],
-        Stage(row[1]),
+        row["id"],
+        Stage(row["state"]),
         Envelope(**envelope),
-        None if row[3] is None else (row[3], row[4]),
-        None if row[5] is None else Group(**loads(row[5])),
+        None if row["closing_epoch"] is None else (row["closing_epoch"], row["closing_seq"]),
+        None if row["run_group"] is None else Group(**loads(row["run_group"])),
         account,
-        bool(row[7]),
+        bool(row["settled"]),
     )

@@ -1,4 +1,4 @@
-"""The process ``hwsync-device``: options, inbox, one loop; a run has a thread of its own."""
+"""The process ``hwsync-device``: its options, its signals, and one life after the other."""
 
 from __future__ import annotations
 
@@ -6,29 +6,23 @@ import argparse
 import logging
 import os
 import queue
-import random
 import signal
 import socket
 import sys
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from hwsync import __version__, logs
-from hwsync.address import BrokerUrl, broker_address
-from hwsync.device.agent import Agent
-from hwsync.device.config import DEFAULT_FILE, Config, load
-from hwsync.device.journal import Journal
+from hwsync.address import broker_address
+from hwsync.device.config import DEFAULT_FILE, STOP_S, VARIABLES, Config, load
+from hwsync.device.life import Inbox, Reload, Setup, Stop, live
+from hwsync.device.no_journal import AnyJournal, open_journal
 from hwsync.notify import Notifier
 from hwsync.paths import state_directory
 from hwsync.protocol import limits
-from hwsync.protocol.errors import HwsyncError, JournalError, UsageError
+from hwsync.protocol.errors import HwsyncError, UsageError
 from hwsync.protocol.topics import DEFAULT_ROOT, Kind, Topics
-from hwsync.protocol.wire import encode_heartbeat
-from hwsync.runner import Group, Job, Runner, Settings, StopSwitch, end_group
-from hwsync.transport import Delivery, Disconnected, Subscribed, Subscription, Transport, Will
 
 log = logging.getLogger("hwsync.device")
 
@@ -40,78 +34,8 @@ OWN_VARIABLES: Final = frozenset(
 )
 """What systemd tells the daemon, and no program."""
 
-STOP_S: Final = 10.0  # for a program to end when the daemon is stopped; it is killed at once
 OPTIONS: Final = ("user", "broker", "root", "state_dir", "credentials", "allow_root")
 """Those that are called like their key."""
-
-STOP_LOOK_S: Final = 0.2  # meanwhile, between two looks whether it has
-LONGEST_WAIT_S: Final = 60.0
-JOURNAL_AGAIN_S: Final = 1.0  # after a journal that could not be read
-
-
-class _Outside:
-    wall = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
-    random = staticmethod(random.random)
-    end_leftovers = staticmethod(end_group)
-
-    def __init__(self, settings: Settings) -> None:
-        self.inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self.transport: Transport | None = None
-        self.agent: Agent | None = None
-        self.runner = Runner(settings, alone=True)
-        self._stop = StopSwitch()
-
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
-        link = self.transport
-        return link is not None and link.publish(topic, payload, qos=qos, retain=retain)
-
-    def start_run(self, job: Job, id: str) -> None:
-        self._stop = StopSwitch()
-        threading.Thread(target=self._run, args=(job, self._stop), daemon=True).start()
-
-    def stop_run(self) -> None:
-        self._stop.set()
-
-    def _run(self, job: Job, stop: StopSwitch) -> None:
-        agent = self.agent
-        assert agent is not None
-
-        def started(group: Group) -> None:
-            done = threading.Event()
-            errors: list[HwsyncError] = []
-
-            def act() -> None:
-                try:
-                    agent.run_started(group)
-                except HwsyncError as error:
-                    errors.append(error)
-                except Exception as error:
-                    log.exception("cannot write the journal")
-                    errors.append(HwsyncError(f"the journal cannot be written: {error}"))
-                done.set()
-
-            self.inbox.put(act)
-            done.wait()
-            if errors:
-                raise errors[0]
-
-        def output(n: int, stream: str, text: str) -> None:
-            self.inbox.put(lambda: agent.output(n, stream, text))
-
-        try:
-            end = self.runner.run(job, on_started=started, on_output=output, stop=stop)
-        except HwsyncError as error:
-            reason = str(error)
-            self.inbox.put(lambda: agent.run_failed(reason))
-            return
-        except Exception as error:
-            # A thread that died would leave the board busy for ever.
-            log.exception("cannot run a program; this is a bug")
-            failure = f"the device failed to run it: {error}"
-            self.inbox.put(lambda: agent.run_failed(failure))
-            return
-        self.inbox.put(lambda: agent.run_ended(end))
 
 
 def _for_programs(environment: Mapping[str, str]) -> dict[str, str]:
@@ -123,8 +47,8 @@ def _for_programs(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _configured(options: argparse.Namespace) -> tuple[Config, str, BrokerUrl, Path, Settings]:
-    """Configuration, user, broker, state folder, settings. Raises ``HwsyncError``."""
+def _configured(options: argparse.Namespace) -> tuple[Config, Setup]:
+    """The configuration, and what it means. Raises ``HwsyncError``."""
     given = {name: getattr(options, name) for name in OPTIONS}
     given["max_timeout_s"] = options.max_timeout
     given["programs.directory"] = options.directory
@@ -137,33 +61,61 @@ def _configured(options: argparse.Namespace) -> tuple[Config, str, BrokerUrl, Pa
     if os.geteuid() == 0 and not config.get("allow_root") and not config.get("programs.run_as"):
         raise UsageError(
             "started as root: every program sent here would run as root",
-            "start it as an ordinary user, name one with run_as in the configuration, "
-            "or allow it with --allow-root",
+            "start it as an ordinary user, name an account for programs with run_as in the "
+            "configuration, or allow it with --allow-root",
         )
     low, high = limits.TIMEOUT_S
     if options.max_timeout is not None and not low <= options.max_timeout <= high:
         raise UsageError(f"--max-timeout must be {low:g} to {high:g} seconds")
     credentials = config.get("credentials")
-    url = broker_address(config.get("broker"), Path(credentials) if credentials else None)
-    state = config.get("state_dir") or state_directory("--state-dir", f"device-{user}")
-    settings = config.settings(Path(state), _for_programs(os.environ))
-    return config, user, url, Path(state), settings
+    # The variable is the address's own affair: there a password is allowed.
+    broker = None if config.sources.get("broker") in VARIABLES.values() else config.get("broker")
+    url = broker_address(broker, Path(credentials) if credentials else None)
+    state = Path(config.get("state_dir") or state_directory("--state-dir", f"device-{user}"))
+    return config, Setup(
+        user,
+        url,
+        Topics(config.get("root", DEFAULT_ROOT)),
+        state,
+        config.settings(state, _for_programs(os.environ)),
+        config.get("max_timeout_s"),
+        config.get("stop_s", STOP_S),
+    )
 
 
 def _check(options: argparse.Namespace) -> int:
     from hwsync.device.checking import findings, show
 
-    config, user, url, state, settings = _configured(options)
-    topic = Topics(config.get("root", DEFAULT_ROOT)).of(user, Kind.STATUS)
-    found = findings(config, user, url, topic, state, settings)
+    config, setup = _configured(options)
+    topic = setup.topics.of(setup.user, Kind.STATUS)
+    found = findings(config, setup.user, setup.url, topic, setup.state, setup.settings)
     return show(found, as_json=options.as_json)
 
 
 def _serve(options: argparse.Namespace) -> None:
-    config, user, url, state, settings = _configured(options)
-    topics = Topics(config.get("root", DEFAULT_ROOT))
-    directory = settings.directory
-    journal = Journal(state)
+    _, setup = _configured(options)
+    inbox: Inbox = queue.SimpleQueue()
+
+    def reload(*_: object) -> None:
+        try:
+            inbox.put(Reload(_configured(options)[1]))
+        except HwsyncError as error:
+            log.error("%s; the configuration stays as it was", error)
+
+    journal: AnyJournal = open_journal(setup.state)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: inbox.put(Stop()))
+    signal.signal(signal.SIGHUP, reload)
+    notifier = Notifier()
+    following: tuple[Setup, AnyJournal] | None = (setup, journal)
+    while following is not None:
+        setup, journal = following
+        if not journal.over:
+            _make(setup.settings.directory)
+        following = live(setup, journal, inbox, notifier)
+
+
+def _make(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -171,88 +123,6 @@ def _serve(options: argparse.Namespace) -> None:
             f"programs cannot run in {directory}: {error.strerror}",
             "name a folder with --directory",
         ) from None
-    outside = _Outside(settings)
-    try:
-        outside.runner.start()  # before there is any thread
-    except HwsyncError as error:
-        log.error("%s; every program is rejected until that is mended", error)
-    agent = Agent(user, topics, journal, outside, max_timeout=config.get("max_timeout_s"))
-    will = encode_heartbeat(online=False, journal=journal.name, boot=journal.boot)
-    outside.agent = agent
-    outside.transport = transport = Transport(
-        url,
-        topics.client_id(f"hwsync-device-{user}"),
-        on_signal=outside.inbox.put,
-        subscriptions=[Subscription(topics.of(user, k)) for k in (Kind.COMMAND, Kind.STATUS)],
-        will=Will(topics.of(user, Kind.HEARTBEAT), will),
-        clean_session=False,
-        takeover_hint="set another hostname or --user",
-    )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: outside.inbox.put(None))
-    transport.start()
-    _loop(agent, outside.inbox, transport, Notifier())
-    agent.stopped()
-    transport.stop()
-    outside.runner.close()
-    journal.close()
-
-
-def _loop(
-    agent: Agent, inbox: queue.SimpleQueue[object], transport: Transport, notifier: Notifier
-) -> None:
-    end: float | None = None  # seconds, monotonic: a stop waits for the run, but not for ever
-    item: object = None
-    while end is None or (agent.running and time.monotonic() < end):
-        pause = wait(agent, LONGEST_WAIT_S if end is None else STOP_LOOK_S)
-        _tell(notifier, agent, transport, now=isinstance(item, Subscribed | Disconnected))
-        watched = notifier.wait()
-        try:
-            item = inbox.get(timeout=pause if watched is None else min(pause, watched))
-        except queue.Empty:
-            item = None
-            continue
-        if item is None:  # a signal
-            end = end or time.monotonic() + STOP_S  # a second signal gives no more time
-            notifier.stopping()
-            agent.stopping()
-            continue
-        if isinstance(item, Subscribed):
-            notifier.ready()
-        handle(agent, item, transport.acknowledge)
-
-
-def handle(agent: Agent, item: object, acknowledge: Callable[[Delivery], None]) -> None:
-    """One thing of the inbox: a signal of the transport, or a call from a run's thread."""
-    try:
-        if isinstance(item, Subscribed):
-            agent.connected()
-        elif isinstance(item, Delivery):
-            agent.received(item.topic, item.payload, lambda: acknowledge(item))
-        elif callable(item):
-            item()
-    except JournalError as error:
-        log.error("%s", error)
-
-
-def _tell(notifier: Notifier, agent: Agent, transport: Transport, *, now: bool) -> None:
-    """To systemd: the loop is here, and what goes on."""
-
-    def line() -> str:
-        where = "connected" if transport.connected else "not connected"
-        return f"{where} to {transport.url}, {f'busy with {agent.busy}' if agent.busy else 'idle'}"
-
-    notifier.status(line, now=now)
-    notifier.beat(network=transport.alive)
-
-
-def wait(agent: Agent, longest: float = LONGEST_WAIT_S) -> float:
-    """Do what is due; seconds until there is more to do."""
-    try:
-        return min(agent.tick(), longest)
-    except JournalError as error:
-        log.error("%s; trying again", error)
-        return min(JOURNAL_AGAIN_S, longest)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -262,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--config", type=Path, metavar="FILE", help=f"default {DEFAULT_FILE}, where it exists")
-    add("--check", action="store_true", help="say what it would do and whether that works; exit 1")
+    add("--check", action="store_true", help="say what it would do and whether that works, and end")
     add("--json", dest="as_json", action="store_true", help="with --check: one object a line")
     add("--user", help="this board's name (default: the host's)")
     add("--broker", metavar="URL", help="or HWSYNC_BROKER; default mqtt://127.0.0.1:1883")

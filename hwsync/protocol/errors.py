@@ -4,7 +4,9 @@
     ├── Refused             a message that the protocol refuses (code, message, hint)    exit 1
     ├── NotFound            nothing under that name in the record                        exit 1
     ├── DatabaseError       the database cannot be used (in use, newer, damaged)         exit 1
-    ├── JournalError        the device's journal cannot be used (in use, damaged)        exit 1
+    ├── JournalError        the device's journal cannot be used (in use, newer)          exit 1
+    │   ├── JournalUnavailable  its disk is full, read-only or failing: that may heal
+    │   └── JournalDamaged      what stands in it is not what was written
     ├── CannotRun           programs cannot be started on this machine as configured     exit 125
     ├── TooLarge            a message above hwsync's own limit, stopped before sending   exit 1
     ├── UsageError          what the person typed cannot be meant                        exit 2
@@ -90,6 +92,14 @@ class DatabaseError(HwsyncError):
 
 class JournalError(HwsyncError):
     """The device's journal cannot be used."""
+
+
+class JournalUnavailable(JournalError):
+    """The journal's disk is full, read-only or failing: a later attempt may succeed."""
+
+
+class JournalDamaged(JournalError):
+    """What stands in the journal is not what was written: it is set aside by the next opening."""
 
 
 class CannotRun(HwsyncError):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from hwsync.device.agent import Agent
 from hwsync.device.journal import Journal
-from hwsync.device.service import handle, wait
-from hwsync.protocol.errors import JournalError
+from hwsync.device.life import handle, wait
+from hwsync.protocol.errors import JournalError, JournalUnavailable
 from hwsync.protocol.record import Ran
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire import read_envelope
@@ -19,6 +20,8 @@ from hwsync.testing.context import Context, Run
 from hwsync.testing.devices import Device, Session
 from hwsync.testing.history import JournalLost
 from hwsync.transport import Delivery
+
+FULL: Final = "the journal cannot be written: database or disk is full"
 
 
 class WatchedJournal(Journal):
@@ -32,18 +35,15 @@ class WatchedJournal(Journal):
             nonce=process.context.nonce,
         )
 
-    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
-        self._around(lambda: super(WatchedJournal, self)._write(statement, values))
-
-    def begin_epoch(self, epoch: int) -> None:
-        self._around(lambda: super(WatchedJournal, self).begin_epoch(epoch))
-
-    def _around(self, write: Callable[[], None]) -> None:
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
         self.process.point("before a journal write")
         if self.process.disk_full:
             self.process.context.fault("full disk, device", self.process.name)
-            raise JournalError("the journal cannot be written: database or disk is full")
-        write()
+            self.refusal = FULL
+            raise JournalUnavailable(FULL)
+        with super()._changing():
+            yield
         self.process.point("after a journal write")
 
 

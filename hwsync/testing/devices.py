@@ -94,6 +94,10 @@ class Device(Process):
             self.port.acknowledge(delivery)
         self.point("after a device's acknowledgement")
 
+    def presence(self) -> dict[str, object]:
+        """No board is there to be described."""
+        return {}
+
     # -- runs ---------------------------------------------------------------------------------
 
     def start_run(self, job: Job, id: str) -> None:

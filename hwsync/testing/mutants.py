@@ -210,15 +210,16 @@ MUTANTS: Final = (
     Mutant(
         "started is written before the program begins",
         (Edit(Agent, "run_started",
-              "self._journal.started(self._running.id, group, self._outside.wall())", "pass"),),
+              "self._journal.started(self._running.id, group, self._outside.monotonic())",
+              "pass"),),
     ),
     Mutant(
         "a cloned journal gets another name",
-        (Edit(Journal, "__init__", "if bound is not None and bound != machine:", "if False:"),),
+        (Edit(Journal, "_begin", "if bound is not None and bound != machine:", "if False:"),),
     ),
     Mutant(
         "a command opened again has another boot",
-        (Edit(Agent, "_heard_envelope", "self._journal.next_boot()", "pass"),),
+        (Edit(Agent, "_receive", "self._journal.next_boot()", "pass"),),
         faults=("older database", "delay", "kill at a point", "reordering"),
     ),
     Mutant(

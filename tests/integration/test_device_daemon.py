@@ -75,6 +75,11 @@ class Site(Lab):
         assert len(self.family) == 3
         return self.family
 
+    def reconfigure(self, text: str) -> None:
+        self.heartbeat(online=True)  # before, nobody listens to the signal
+        (self.folder / "device.toml").write_text(text)
+        self.daemon.send_signal(signal.SIGHUP)
+
     def returned(self, id: str) -> dict[str, Any]:
         return self.watcher.wait_for_state("pi1", 3, id=id)
 
@@ -196,6 +201,7 @@ def test_a_reset_ends_the_program_and_its_late_account_corrects_the_record(site:
 def test_a_stopped_daemon_ends_its_program_says_so_and_leaves(
     site: Site, watch: Callable[..., Watcher]
 ) -> None:
+    site.reconfigure("stop_s = 0.5")
     family = site.start_family("stopped")
     site.daemon.terminate()
     assert site.daemon.wait(STOP_S) == 0
@@ -206,6 +212,46 @@ def test_a_stopped_daemon_ends_its_program_says_so_and_leaves(
     # The will knows neither: this is the daemon's own last word.
     assert (kept["online"], kept["busy"]) == (False, None)
     assert "Traceback" not in site.daemon.stderr
+
+
+def test_a_stopped_daemon_lets_its_program_end(site: Site) -> None:
+    gate = site.folder / "gate"
+    site.request("patient", WAITING.format(gate=str(gate)))
+    site.watcher.wait_for(lambda message: "first" in message.text, topic="hw/pi1/output")
+    site.daemon.terminate()
+    gate.touch()
+    assert site.daemon.wait(STOP_S) == 0
+    end = site.returned("patient")
+    assert (end["outcome"], end["ran"], end["stderr"]) == ("ok", "yes", "last\n")
+
+
+def test_a_second_signal_ends_the_program_at_once(site: Site) -> None:
+    family = site.start_family("twice")
+    site.daemon.send_signal(signal.SIGTERM)
+    site.daemon.wait_for_log("stopping")
+    site.daemon.send_signal(signal.SIGTERM)
+    assert site.daemon.wait(STOP_S) == 0
+    assert living(family) == []
+    assert site.returned("twice")["outcome"] == "interrupted"
+
+
+def test_another_configuration_counts_once_nothing_runs(site: Site) -> None:
+    gate = site.folder / "gate"
+    site.request("before", WAITING.format(gate=str(gate)))
+    site.watcher.wait_for(lambda message: "first" in message.text, topic="hw/pi1/output")
+    site.reconfigure("[programs.environment]\nGREETING = 'hello'")
+    gate.touch()
+    assert site.returned("before")["outcome"] == "ok"
+    site.pub("analysis", "seen")
+    site.daemon.wait_for_log("new configuration counts")
+    site.request("after", "import os; print(os.environ['GREETING'])")
+    assert site.returned("after")["hw_response"] == "hello\n"
+
+
+def test_a_configuration_that_is_wrong_changes_nothing(site: Site) -> None:
+    site.reconfigure("[limits]\nmemory = 1")
+    site.daemon.wait_for_log("did you mean limits.memory_mb")
+    site.assert_next_is_normal()
 
 
 # -- into and out of a program --------------------------------------------------------------------

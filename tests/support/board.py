@@ -60,6 +60,9 @@ class World:
     def stop_run(self) -> None:
         self.stops += 1
 
+    def presence(self) -> dict[str, object]:
+        return {"board": "a test's"}
+
     def end_leftovers(self, group: Group) -> int:
         assert self.sent == [], "something was published before the leftovers were ended"
         self.leftovers.append((group, self.stored("a")))
@@ -160,13 +163,14 @@ class Board:
         return entry.stage if entry else None
 
     @contextmanager
-    def full_disk(self, stage: Stage) -> Iterator[None]:
-        """SQLite refuses each entry that would come to that stage."""
+    def full_disk(self, *stages: Stage) -> Iterator[None]:
+        """SQLite refuses each entry that would come to one of those stages."""
+        among = ", ".join(f"'{stage}'" for stage in stages)
         with closing(sqlite3.connect(self.world.file)) as db:
             for verb in ("insert", "update"):
                 db.execute(
-                    f"create trigger full_{verb} before {verb} on entries when new.state = "
-                    f"'{stage}' begin select raise(abort, 'database or disk is full'); end"
+                    f"create trigger full_{verb} before {verb} on entries when new.state in "
+                    f"({among}) begin select raise(abort, 'database or disk is full'); end"
                 )
             yield
             for verb in ("insert", "update"):

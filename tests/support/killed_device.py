@@ -22,6 +22,7 @@ from typing import Any, Final
 from hwsync.device import service
 from hwsync.device.agent import Agent
 from hwsync.device.journal import Journal
+from hwsync.device.life import Outside
 from hwsync.runner import Runner
 from hwsync.runner.launcher import Launcher
 from hwsync.runner.run import Run
@@ -41,7 +42,7 @@ def _publish(kind: str, fits: Callable[[dict[str, Any]], bool] = lambda _: True)
     def counts(_: object, topic: str, payload: bytes, **__: object) -> bool:
         return topic.endswith(f"/{kind}") and fits(json.loads(payload))
 
-    return Call(service._Outside, "publish", counts)
+    return Call(Outside, "publish", counts)
 
 
 def _acknowledge(kind: str, fits: Callable[[dict[str, Any]], bool] = lambda _: True) -> Call:

@@ -37,17 +37,6 @@ def test_an_envelope_is_on_disk_before_it_is_acknowledged(board: Board) -> None:
     assert board.ran() == []
 
 
-def test_an_envelope_that_the_disk_refuses_is_acknowledged_and_not_collected(
-    board: Board,
-) -> None:
-    # It comes again; unacknowledged ones would fill the broker's window for good.
-    with board.full_disk(Stage.RECEIVED):
-        assert board.envelope() == [""]
-    assert board.said("collected") == []
-    assert board.agent.busy is None
-    assert board.envelope() == ["received"]
-
-
 @pytest.mark.parametrize(("dice", "share"), [(0.0, 1.0), (0.5, 0.875), (1.0, 0.75)])
 def test_collected_is_repeated_with_growing_pauses_and_jitter(
     board: Board, dice: float, share: float
@@ -408,7 +397,10 @@ def test_the_heartbeat_says_who_is_there_and_is_retained(board: Board) -> None:
     assert (sent.kind, sent.qos, sent.retain) == ("heartbeat", 1, True)
     assert sent.fields == {
         "online": True, "journal": board.journal.name, "boot": 1, "seen": [0, 0],
-        "version": __version__, "busy": None, "time": board.world.wall(),
+        "version": __version__, "running": None,
+        "board": "a test's",
+        "busy": None, "refusing": None,
+        "time": board.world.wall(),
     }  # fmt: skip
 
 

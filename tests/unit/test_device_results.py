@@ -70,24 +70,6 @@ def test_a_program_that_could_not_be_started_is_rejected_with_a_short_reason(
     assert board.said("response")[0]["reason"] == "x" * 500
 
 
-def test_a_result_that_the_disk_refuses_is_kept_and_said_once_it_is_written(board: Board) -> None:
-    board.agent.connected()
-    board.run()
-    with board.full_disk(Stage.FINISHED):
-        board.agent.run_ended(END)
-        board.pass_time(20.0)
-        board.agent.connected()
-        assert board.said("response") == []
-        assert board.world.stored("a") == "started"
-        assert board.agent.running
-        assert board.envelope("b", 3) == ["started"]
-        assert board.journal.get("b") is None
-    board.pass_time(30.0)
-    assert board.world.stored("a") == "finished"
-    assert set(board.told()) == {RESULT}
-    assert not board.agent.running
-
-
 def test_a_program_whose_result_is_not_written_yet_is_not_run_again(board: Board) -> None:
     board.run()
     with board.full_disk(Stage.FINISHED):
@@ -198,15 +180,6 @@ def test_a_pair_that_comes_before_the_result_does_not_settle_it(board: Board) ->
     board.agent.run_ended(END)
     board.pass_time(1.0)
     assert board.told() == [RESULT] * 2
-
-
-def test_a_pair_that_comes_before_the_result_is_written_does_not_settle_it(board: Board) -> None:
-    board.run()
-    with board.full_disk(Stage.FINISHED):
-        board.agent.run_ended(END)
-        board.status(3, 2, settled=[["a", board.journal.name]])
-    board.pass_time(5.0)
-    assert [entry.id for entry in board.journal.unsettled()] == ["a"]
 
 
 def test_a_settling_that_the_disk_refuses_works_later(board: Board) -> None:
@@ -331,9 +304,12 @@ def test_a_closed_entry_still_says_rejected_after_a_crash(board: Board) -> None:
 # -- a clean stop ---------------------------------------------------------------------------------
 
 
-def test_a_clean_stop_ends_the_program_and_calls_it_interrupted(board: Board) -> None:
+def test_a_program_that_outlives_its_time_at_a_clean_stop_is_interrupted(board: Board) -> None:
     board.run()
     board.agent.stopping()
+    assert board.world.stops == 0
+    assert board.agent.running
+    board.agent.end_run()
     assert board.world.stops == 1
     board.agent.run_ended(CANCELLED)
     assert board.told() == [("a", "interrupted", "maybe")]
@@ -370,9 +346,25 @@ def test_a_stop_between_grant_and_start_stops_the_run_before_it_begins(board: Bo
     assert board.world.stops == before + 1
 
 
+def test_nothing_is_begun_during_a_clean_stop(board: Board) -> None:
+    board.agent.stopping()
+    board.envelope()
+    assert board.agent.busy is None
+    assert board.said("collected") == []
+
+
+def test_a_grant_during_a_clean_stop_is_the_next_lifes(board: Board) -> None:
+    board.envelope()
+    board.agent.stopping()
+    board.grant()
+    assert board.world.jobs == []
+    assert board.stage() is Stage.RECEIVED
+
+
 def test_a_stop_with_nothing_running_stops_nothing(board: Board) -> None:
     board.envelope()
     board.agent.stopping()
+    board.agent.end_run()
     assert board.world.stops == 0
     assert not board.agent.running
 
