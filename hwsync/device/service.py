@@ -117,6 +117,7 @@ def _serve(options: argparse.Namespace) -> None:
         signal.signal(number, lambda *_: inbox.put(Stop()))
     signal.signal(signal.SIGHUP, reload)
     _, setup = _configured(options)
+    logs.setup("device", user=setup.user)
     journal: AnyJournal = open_journal(setup.state)
     notifier = Notifier()
     following: tuple[Setup, AnyJournal] | None = (setup, journal)
