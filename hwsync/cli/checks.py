@@ -213,8 +213,21 @@ def device(user: str, beats: Sequence[Json], now: float) -> Iterator[Finding]:
     if version != __version__:
         found = f"the device is hwsync {version}, this is {__version__}"
         yield warning("device", found, "install the same version on all machines")
+    if beat.get("refusing"):
+        yield error("device", f"it refuses every program: {beat['refusing']}", there)
     doing = f"busy with {beat['busy']}" if beat.get("busy") else "idle"
-    yield ok("device", f"online, heard {_ago(age)}, {doing}, journal {beat.get('journal')}")
+    found = f"online, heard {_ago(age)}, {doing}, journal {beat.get('journal')}{_board(beat)}"
+    yield ok("device", found)
+
+
+def _board(beat: Json) -> str:
+    """What a heartbeat says of the board, as far as it does."""
+    parts = [str(beat["board"])] if beat.get("board") else []
+    for name, form in (("temperature", "{:.0f} °C"), ("memory_free_mb", "{:,.0f} MB memory free"),
+                       ("disk_free_mb", "{:,.0f} MB disk free")):  # fmt: skip
+        if is_number(beat.get(name)):
+            parts.append(form.format(beat[name]))
+    return "".join(f", {part}" for part in parts)
 
 
 def replaced(user: str, record: Json, beats: Sequence[Json]) -> Iterator[Finding]:

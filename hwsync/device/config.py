@@ -19,6 +19,7 @@ from hwsync.runner import Isolation, Limits, Settings, Start
 
 DEFAULT_FILE: Final = Path("/etc/hwsync/device.toml")
 VARIABLES: Final = {"broker": "HWSYNC_BROKER", "root": "HWSYNC_ROOT"}
+COMMAND_LINE: Final = "the command line"
 STOP_S: Final = 10.0  # what a running program gets at SIGTERM; systemd's TimeoutStopSec is above
 MEMORY_SHARE: Final = 0.75  # of the machine's memory, for programs
 
@@ -188,7 +189,7 @@ def load(file: Path | None, options: Mapping[str, Any]) -> Config:
             values[name], sources[name] = os.environ[variable], variable
     for name, value in options.items():
         if value is not None and value is not False:
-            values[name], sources[name] = value, "the command line"
+            values[name], sources[name] = value, COMMAND_LINE
     return Config(values, sources)
 
 

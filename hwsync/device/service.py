@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from hwsync import __version__, logs
-from hwsync.address import broker_address
-from hwsync.device.config import DEFAULT_FILE, STOP_S, VARIABLES, Config, load
+from hwsync.address import BrokerUrl, broker_address
+from hwsync.device.config import COMMAND_LINE, DEFAULT_FILE, STOP_S, VARIABLES, Config, load
 from hwsync.device.life import Inbox, Reload, Setup, Stop, live
 from hwsync.device.no_journal import AnyJournal, open_journal
 from hwsync.notify import Notifier
@@ -67,10 +67,7 @@ def _configured(options: argparse.Namespace) -> tuple[Config, Setup]:
     low, high = limits.TIMEOUT_S
     if options.max_timeout is not None and not low <= options.max_timeout <= high:
         raise UsageError(f"--max-timeout must be {low:g} to {high:g} seconds")
-    credentials = config.get("credentials")
-    # The variable is the address's own affair: there a password is allowed.
-    broker = None if config.sources.get("broker") in VARIABLES.values() else config.get("broker")
-    url = broker_address(broker, Path(credentials) if credentials else None)
+    url = _broker(config)
     state = Path(config.get("state_dir") or state_directory("--state-dir", f"device-{user}"))
     return config, Setup(
         user,
@@ -83,6 +80,20 @@ def _configured(options: argparse.Namespace) -> tuple[Config, Setup]:
     )
 
 
+def _broker(config: Config) -> BrokerUrl:
+    """The broker's address with its login. Raises ``BadUrl`` and ``UsageError``."""
+    text, source = config.get("broker"), config.sources.get("broker", COMMAND_LINE)
+    credentials = config.get("credentials")
+    if source in VARIABLES.values():
+        text = None  # the variable is the address's own affair: there a password is allowed
+    elif source != COMMAND_LINE and BrokerUrl.parse(text).password is not None:
+        raise UsageError(
+            f"{source}: a password in broker is seen by whoever may read this file",
+            "name a file of two lines, user and password, with the key credentials",
+        )
+    return broker_address(text, Path(credentials) if credentials else None)
+
+
 def _check(options: argparse.Namespace) -> int:
     from hwsync.device.checking import findings, show
 
@@ -93,7 +104,6 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    _, setup = _configured(options)
     inbox: Inbox = queue.SimpleQueue()
 
     def reload(*_: object) -> None:
@@ -102,10 +112,13 @@ def _serve(options: argparse.Namespace) -> None:
         except HwsyncError as error:
             log.error("%s; the configuration stays as it was", error)
 
-    journal: AnyJournal = open_journal(setup.state)
+    # Before anything else: a signal that comes early is kept for the first life.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: inbox.put(Stop()))
     signal.signal(signal.SIGHUP, reload)
+    _, setup = _configured(options)
+    logs.setup("device", user=setup.user)
+    journal: AnyJournal = open_journal(setup.state)
     notifier = Notifier()
     following: tuple[Setup, AnyJournal] | None = (setup, journal)
     while following is not None:

@@ -202,6 +202,7 @@ def test_a_stopped_daemon_ends_its_program_says_so_and_leaves(
     site: Site, watch: Callable[..., Watcher]
 ) -> None:
     site.reconfigure("stop_s = 0.5")
+    site.daemon.wait_for_log("new configuration counts")
     family = site.start_family("stopped")
     site.daemon.terminate()
     assert site.daemon.wait(STOP_S) == 0
@@ -252,6 +253,29 @@ def test_a_configuration_that_is_wrong_changes_nothing(site: Site) -> None:
     site.reconfigure("[limits]\nmemory = 1")
     site.daemon.wait_for_log("did you mean limits.memory_mb")
     site.assert_next_is_normal()
+
+
+def test_a_stop_while_it_still_starts_is_a_clean_one(
+    start: Callable[..., Process], tmp_path: Path
+) -> None:
+    file = tmp_path / "device.toml"
+    os.mkfifo(file)  # whoever reads it waits until something is written
+    command = [*DEVICE, "--config", str(file), "--user", "pi1", *AS_ROOT]
+    command += ["--state-dir", str(tmp_path / "device")]
+    starting = start(command, variables={"HWSYNC_BROKER": f"mqtt://{LOOPBACK}:{free_port()}"})
+    with os.fdopen(wait_until(lambda: opened(file), what="it reads its file"), "w") as pipe:
+        starting.send_signal(signal.SIGTERM)
+        pipe.write("stop_s = 1\n")
+    assert starting.wait(STOP_S) == 0
+    assert "stopping" in starting.stderr
+
+
+def opened(fifo: Path) -> int | None:
+    """Its end for writing, once somebody reads it."""
+    try:
+        return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
 
 
 # -- into and out of a program --------------------------------------------------------------------

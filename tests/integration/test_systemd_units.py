@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from hwsync.device.config import STOP_S
+from hwsync.device.life import KILL_S
 from tests.support.programs import require_program
 
 UNITS = Path(__file__).resolve().parents[2] / "scripts" / "systemd"
@@ -107,6 +109,12 @@ def test_each_board_has_a_state_folder_and_a_name_of_its_own() -> None:
     found = settings(DEVICE)
     assert "StateDirectory=hwsync-device-%i" in found
     assert f"ExecStart={BINARIES}/hwsync-device --user %i" in found
+
+
+def test_a_stop_has_the_time_that_the_daemon_takes() -> None:
+    (line,) = [line for line in settings(DEVICE) if line.startswith("TimeoutStopSec=")]
+    assert int(line.partition("=")[2]) > STOP_S + KILL_S
+    assert "ExecReload=/bin/kill -HUP $MAINPID" in settings(DEVICE)
 
 
 def test_the_coordinators_database_is_in_var_lib_hwsync() -> None:

@@ -228,6 +228,12 @@ def beat(**changes: Any) -> dict[str, Any]:
     [
         ([beat()], [(OK, "online, heard 3 s ago, idle, journal j1")]),
         ([beat(busy="c1")], [(OK, "busy with c1")]),
+        ([beat(refusing="disk is full")], [(ERROR, "refuses every program: disk is"), (OK, "on")]),
+        (
+            [beat(board="Pi 4", temperature=48.3, memory_free_mb=1200, disk_free_mb=None)],
+            [(OK, "journal j1, Pi 4, 48 °C, 1,200 MB memory free")],
+        ),
+        ([beat(temperature="hot", board=None)], [(OK, "journal j1")]),
         ([], [(ERROR, "no device has ever been here for pi1")]),
         ([{"online": False, "journal": "j1", "boot": 1}], [(ERROR, "offline (journal j1)")]),
         ([beat(time=None)], [(ERROR, "offline")]),
