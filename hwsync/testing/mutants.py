@@ -143,7 +143,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "settled before pruning",
-        (Edit(Journal, "prune", "where settled = 1 and changed < ?", "where changed < ?"),),
+        (Edit(Journal, "prune", "settled = 1 and changed < ?",
+              "settled = 1 and changed < ? or settled = 0 and account is not null"),),
     ),
     Mutant(
         "another status ends the wait",

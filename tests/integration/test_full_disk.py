@@ -160,6 +160,11 @@ class Bench:
         assert "Traceback" not in self.device.stderr
 
 
+def no_limit(folder: Path) -> None:
+    """Programs run on this disk however little is free: else nothing would come to the journal."""
+    (folder / "device.toml").write_text("[limits]\nfree_disk_mb = 0\n")
+
+
 @pytest.fixture
 def bench(
     mosquitto: MosquittoBroker,
@@ -168,6 +173,7 @@ def bench(
     watch: Callable[..., Watcher],
     disk: SmallDisk,
 ) -> Bench:
+    no_limit(tmp_path)
     return Bench(Lab(mosquitto, start, tmp_path), watch(mosquitto), disk)
 
 
@@ -236,6 +242,7 @@ def test_a_start_that_a_full_disk_does_not_take_is_rejected(
 ) -> None:
     """The coordinator is played by hand: nobody else waits between ``collected`` and the grant."""
     lab, watcher = Lab(mosquitto, start, tmp_path), watch(mosquitto)
+    no_limit(tmp_path)
     device = lab.device(folder="disk/device")
     watcher.wait_for(lambda message: True, topic="hw/pi1/heartbeat")
     witness = tmp_path / "witness"
