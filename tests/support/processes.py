@@ -61,7 +61,8 @@ class Process:
 
     ``directory`` gets ``NAME.stdout`` and ``NAME.stderr``, and is the home and, unless ``cwd`` says
     otherwise, the working directory. ``variables`` are added to the environment (above).
-    ``stdin`` is the whole input.
+    ``stdin`` is the whole input. ``user`` is the number of the account that runs it, and of its
+    only group; only root can choose one.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Process:
         variables: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         stdin: bytes = b"",
+        user: int | None = None,
     ) -> None:
         self.name = name
         self.command = [str(part) for part in command]
@@ -95,6 +97,9 @@ class Process:
                 cwd=cwd or directory,
                 env=environment(directory, variables),
                 start_new_session=True,
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
             )
 
     @property
