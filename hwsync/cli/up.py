@@ -27,7 +27,7 @@ from hwsync.protocol.errors import HwsyncError, NoBroker, UsageError
 from hwsync.protocol.limits import is_user
 
 START_S: Final = 15.0  # for a broker to accept connections
-STOP_S: Final = 10.0  # for a part to end by itself, before it is killed
+STOP_S: Final = 10.0  # for a part to end by itself, before it is asked again, and then killed
 LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 
 
@@ -133,12 +133,12 @@ class _Part:
         self._ended.put(self.name)
 
     def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        # A device lets its program end by itself; the second signal ends that too, and it is told.
+        for ask in (self._process.terminate, self._process.terminate, self._process.kill):
+            ask()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_S)
+                return
 
 
 def _broker(url: BrokerUrl, lan: bool, state: Path, parts: list[_Part],
