@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,9 +239,6 @@ class Host:
         if who:
             for one in (self.state, self.state / "journal.db"):
                 os.chown(one, ACCOUNT, ACCOUNT)
-            for parent in [folder, *folder.parents]:
-                if parent.owner() == "root" and parent != Path("/") and parent != Path("/tmp"):
-                    parent.chmod(0o755)
         self.process = subprocess.Popen(
             [python, driver, str(self.state), json.dumps(given)],
             stdin=subprocess.PIPE,
@@ -275,23 +273,26 @@ class Host:
         assert self.process.returncode == 0
 
 
-def host(folder: Path, isolation: str) -> Iterator[Host]:
+def host(isolation: str) -> Iterator[Host]:
     if os.geteuid() == 0:
         require_program("python3", "python3")
-    one = Host(folder, isolation)
-    yield one
-    one.close()
+    # Not below pytest's own folder: any pytest that starts meanwhile closes that to others.
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        one = Host(Path(name), isolation)
+        yield one
+        one.close()
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    yield from host(tmp_path_factory.mktemp("bare"), "none")
+def bare() -> Iterator[Host]:
+    yield from host("none")
 
 
 @pytest.fixture(scope="module")
-def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+def isolated() -> Iterator[Host]:
     require_program("bwrap", "bubblewrap")
-    yield from host(tmp_path_factory.mktemp("isolated"), "bwrap")
+    yield from host("bwrap")
 
 
 @pytest.mark.parametrize("name", [*CASES, *WITHOUT])

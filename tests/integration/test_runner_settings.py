@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,14 @@ import pytest
 from hwsync.protocol.errors import CannotRun
 from hwsync.runner import Isolation, Job, Limits, RunEnd, Runner, Settings, Start, StopSwitch
 from tests.support.programs import require_program
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that others may enter: any pytest that starts closes its own to them."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
 
 
 def run(folder: Path, program: str, *, stdin: str = "", **settings: Any) -> RunEnd:
@@ -45,14 +55,12 @@ def test_an_interpreter_that_is_missing_has_run_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has accounts to give")
 @pytest.mark.parametrize("start", Start)
-def test_programs_of_another_account(start: Start, tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    secret = tmp_path / "journal.db"
+def test_programs_of_another_account(start: Start, open_folder: Path) -> None:
+    secret = open_folder / "journal.db"
     secret.touch(0o600)
     program = f"import os\nprint(os.getresuid(), os.environ['USER'])\nopen({str(secret)!r})"
     python = require_program("python3", "python3") if start is Start.WARM else "/usr/bin/python3"
-    end = run(tmp_path, program, start=start, run_as="nobody", python=python)
+    end = run(open_folder, program, start=start, run_as="nobody", python=python)
     assert end.response == "(65534, 65534, 65534) nobody\n"
     assert "PermissionError" in end.stderr
 
