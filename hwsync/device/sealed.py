@@ -95,8 +95,6 @@ class Sealed:
             version = self._db.execute("pragma user_version").fetchone()[0]
             tables = self._tables()
             if not tables and version == 0:
-                if self._files.mark() is not None:
-                    raise self._damaged("it is empty, and was not")
                 self._create()
             elif version > VERSION and self._meta_unsealed().get("version") == str(version):
                 raise JournalError(

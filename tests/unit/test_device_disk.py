@@ -61,6 +61,7 @@ def test_a_refusal_is_repeated_until_it_is_settled_and_then_forgotten(board: Boa
     board.pass_time(100.0)
     assert len(board.told()) == said
     assert board.agent.idle
+    assert board.agent._unwritten.get("a") is None
 
 
 def test_a_refused_command_whose_wait_ends_is_rejected_too(board: Board) -> None:

@@ -100,6 +100,22 @@ def test_a_file_that_is_no_database_any_more_is_set_aside(content: bytes, tmp_pa
     assert aside.read_bytes() == content or not content
 
 
+def test_an_index_that_finds_an_id_no_more_is_damage(tmp_path: Path) -> None:
+    """The row is whole: only whoever asks for it by its id would not find it."""
+    id = "an-id-that-is-nowhere-else"
+    with closing(opened(tmp_path)) as journal:
+        journal.received(replace(ENVELOPE, id=id), 1.0)
+    whole = (tmp_path / "journal.db").read_bytes()
+    places = [at for at in range(len(whole)) if whole.startswith(id.encode(), at)]
+    assert len(places) == 3, "the row, its envelope, the index"
+    for number, at in enumerate(places):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "journal.db").write_bytes(whole[:at] + b"A" + whole[at + 1 :])
+        opened(folder).close()
+        assert len(list(folder.glob("journal-damaged-*.db"))) == 1, f"byte {at}"
+
+
 def test_a_database_that_was_put_back_without_its_mark_is_set_aside(tmp_path: Path) -> None:
     name = filled(tmp_path)
     old = (tmp_path / "journal.db").read_bytes()
@@ -111,14 +127,14 @@ def test_a_database_that_was_put_back_without_its_mark_is_set_aside(tmp_path: Pa
         assert journal.get("b") is None
 
 
-@pytest.mark.parametrize("mark", [None, b"", b"\0" * 128, b"j-x 99 1", "j-ü".encode()])
+@pytest.mark.parametrize("mark", [None, b"", b"\0" * 128, b"NAME 99 1", "j-ü".encode()])
 def test_a_mark_that_a_power_cut_took_or_tore_does_no_harm(
     mark: bytes | None, tmp_path: Path
 ) -> None:
     name = filled(tmp_path)
     (tmp_path / "journal.mark").unlink()
     if mark is not None:
-        (tmp_path / "journal.mark").write_bytes(mark)
+        (tmp_path / "journal.mark").write_bytes(mark.replace(b"NAME", name.encode()))
     with closing(opened(tmp_path)) as journal:
         assert (journal.name, journal.boot) == (name, 2)
 
@@ -302,6 +318,18 @@ def test_the_files_do_not_grow_for_ever(tmp_path: Path) -> None:
             assert files[1].stat().st_size <= LOG_BYTES + 200_000
     assert sizes[0] <= KEEP_TEXTS * 20_000 * 1.5 + 2 * KEEP_TEXTS * 5_000 + LOG_BYTES
     assert sizes[2] <= sizes[1] * 1.1
+
+
+def test_the_log_of_one_large_change_is_cut_again(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as journal:
+        ids = [f"c{number}" for number in range(60)]
+        for id in ids:
+            journal.received(replace(ENVELOPE, id=id), 1.0)
+            journal.finished(id, replace(ACCOUNT, response="x" * 200_000), 1.0)
+            journal.settle(id, 1.0)
+        journal.begin_epoch(1)  # writes all of them
+        assert (tmp_path / "journal.db").stat().st_size > 2 * LOG_BYTES
+        assert (tmp_path / "journal.db-wal").stat().st_size <= LOG_BYTES
 
 
 def test_a_settled_result_keeps_no_program_and_no_input(tmp_path: Path) -> None:
