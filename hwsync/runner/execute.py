@@ -4,9 +4,31 @@ It says ``ready``, waits for the program, compiles it, says ``run`` right before
 instruction, and runs it as ``python3 -`` does. A program that did not come whole never runs. The
 program pipe carries eight bytes of length (big-endian) and the source.
 
-Everything is local to one function and from modules that every interpreter has loaded at its start:
+Everything is local to its function and from modules that every interpreter has loaded at its start:
 the program finds a ``__main__`` and a ``sys.modules`` as with ``python3 -``.
 """
+
+
+def receive(program_pipe: int) -> bytes:
+    """The whole program: eight bytes of length (big-endian), and the source.
+
+    A program that does not come whole never runs: this ends the process.
+    """
+    import os
+
+    def exactly(count: int) -> bytes:
+        parts = []
+        while count:
+            part = os.read(program_pipe, min(count, 65536))
+            if not part:
+                os._exit(0)  # whoever sent it died in the middle
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    source = exactly(int.from_bytes(exactly(8), "big"))
+    os.close(program_pipe)
+    return source
 
 
 def execute(program_pipe: int, status_pipe: int, warm: tuple | None) -> None:  # type: ignore[type-arg]
@@ -19,19 +41,8 @@ def execute(program_pipe: int, status_pipe: int, warm: tuple | None) -> None:  #
     import os
     import sys
 
-    def receive(count: int) -> bytes:
-        parts = []
-        while count:
-            part = os.read(program_pipe, min(count, 65536))
-            if not part:
-                os._exit(0)  # whoever sent it died in the middle
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
-
     os.write(status_pipe, b"ready\n")
-    source = receive(int.from_bytes(receive(8), "big"))
-    os.close(program_pipe)
+    source = receive(program_pipe)
 
     sys.argv = ["-", *sys.argv[1:]]
     sys.orig_argv = [sys.orig_argv[0], *sys.argv]

@@ -24,9 +24,7 @@ from hwsync.runner.processes import KILL_LIMIT_S, read_process
 from hwsync.runner.settings import Isolation, Settings, Start
 
 START_LIMIT_S: Final = 60.0  # for an interpreter to start: a cold SD card under load takes seconds
-LEAVE_LIMIT_S: Final = (
-    1.0  # for a server to leave when its socket is closed; it takes a millisecond
-)
+LEAVE_LIMIT_S: Final = 1.0  # for a server to leave once its socket is closed: a millisecond
 LOOK_S: Final = 0.1  # between two looks at the limits that the kernel does not enforce
 OTHERS: Final = 200  # processes of the same account that may begin while a program runs
 MEGABYTE: Final = 1_000_000
@@ -55,7 +53,7 @@ class Launcher:
             environment |= {"HOME": account.pw_dir, "USER": account.pw_name,
                             "LOGNAME": account.pw_name}  # fmt: skip
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        call = f"serve({theirs.fileno()}, {given!r})\nexecute(*task)\n"
+        call = f"serve({theirs.fileno()}, {given!r}, receive)\nexecute(*task)\n"
         try:
             self._process = subprocess.Popen(
                 [settings.python, "-c", f"{EXECUTE}\n\n{SERVER}\n\n{call}"],

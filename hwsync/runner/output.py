@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-PIECES_PER_SECOND: Final = 10  # of both streams: enough to look live, few enough for a broker
+PIECES_PER_SECOND: Final = 10  # of one stream: enough to look live, few enough for a broker
 PIECE_INTERVAL_S: Final = 1 / PIECES_PER_SECOND
 
 log = logging.getLogger("hwsync.runner")

@@ -105,10 +105,7 @@ def _everybody() -> list[Process]:
 def members(session: int, start_time: int) -> list[Process]:
     """Who lives in that session and began no earlier than its leader; none if it is another's."""
     found = []
-    for name in os.listdir(PROC):
-        process = read_process(int(name)) if name.isdecimal() else None
-        if process is None:
-            continue
+    for process in _everybody():
         if process.pid == session and process.start_time != start_time:
             return []  # the number was used again: a stranger leads a session of that number
         if process.session == session and process.start_time >= start_time and process.alive:

@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 import re
+import select
 import selectors
 import struct
 import sys
@@ -196,10 +197,10 @@ class Run:
 
     # -- end -----------------------------------------------------------------------------------
 
-    def end_all(self) -> bool:
-        """End the program and everything below it; False: its server is worth nothing any more."""
+    def end_all(self) -> None:
+        """End the program and everything below it; a server that fails in it is ended too."""
         if self._launcher is None:
-            return True
+            return
         launcher, self._launcher = self._launcher, None
         self._close_descriptor(self._program_pipe)  # what was not handed over by now never is
         if not self._over:
@@ -212,23 +213,25 @@ class Run:
             if not ready and not launcher.is_working:
                 break
         if self._over and self._end is not None:
-            return True
+            return
         self._launcher_failed = True
         launcher.kill()
-        while not self._over and self._selector.select(0):
-            self._read_status()
         if self._group is not None:
             end_session(self._group.session, self._group.start_time, KILL_LIMIT_S)
-        return False
+        # The status pipe alone: whoever escaped may fill the others for ever.
+        poll = select.poll()
+        poll.register(self._status_pipe, select.POLLIN)
+        while not self._over and poll.poll(0):
+            self._read_status()
 
     def close(self) -> bool:
         """End and release everything; False: the server is worth nothing any more."""
         self._stop.detach()
-        good = self.end_all() and not self._launcher_failed
+        self.end_all()
         self._selector.close()
         for descriptor in list(self._descriptors):
             self._close_descriptor(descriptor)
-        return good
+        return not self._launcher_failed
 
     # -- the loop ------------------------------------------------------------------------------
 

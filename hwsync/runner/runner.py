@@ -39,21 +39,16 @@ class Runner:
         self._alone = alone
         self._idle: Launcher | None = None
         self._lock = threading.Lock()
+        self.version = ""  # of the interpreter that was last made ready
         if alone:
             keep_orphans()
-
-    @property
-    def version(self) -> str:
-        """Of the interpreter that is ready; empty before there is one."""
-        idle = self._idle
-        return idle.version if idle is not None else ""
 
     def start(self) -> None:
         """Have a server ready; best called before there is any thread. Raises ``CannotRun``."""
         boot_id()
         with self._lock:
             if self._idle is None:
-                self._idle = Launcher(self._settings)
+                self._idle = self._launch()
 
     def close(self) -> None:
         """End the server that is kept. No run may be under way."""
@@ -116,7 +111,7 @@ class Runner:
         with self._lock:
             launcher, self._idle = self._idle, None
         for _ in range(2):
-            launcher = launcher or Launcher(self._settings)
+            launcher = launcher or self._launch()
             try:
                 if run.start(launcher, arguments):
                     return launcher
@@ -127,6 +122,11 @@ class Runner:
             launcher.close()
             launcher = None
         raise CannotRun("the fork server dies again and again", "see the log")
+
+    def _launch(self) -> Launcher:
+        launcher = Launcher(self._settings)
+        self.version = launcher.version
+        return launcher
 
     def _give_back(self, launcher: Launcher, good: bool) -> None:
         if not good:

@@ -15,8 +15,8 @@ The program's own process sees nothing of this: no module that only the server n
 """
 
 
-def serve(control_descriptor: int, given: dict) -> None:  # type: ignore[type-arg]
-    """``given``: what stays the same for every run, see ``launcher.py``.
+def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
+    """``given``: the same for every run (``launcher.py``); ``receive``: that of ``execute.py``.
 
     Returns in a program's process only, for ``execute`` to follow.
     """
@@ -292,21 +292,9 @@ def serve(control_descriptor: int, given: dict) -> None:  # type: ignore[type-ar
             # A file in memory: nothing to clean up, and no interpreter needs to know of it.
             os.write(status_pipe, b"ready\n")
             program = os.memfd_create("program", 0)
-            size = os.read(program_pipe, 8)
-            while len(size) < 8:
-                part = os.read(program_pipe, 8 - len(size))
-                if not part:
-                    os._exit(0)
-                size += part
-            left = int.from_bytes(size, "big")
-            while left:
-                part = os.read(program_pipe, min(left, 65536))
-                if not part:
-                    os._exit(0)  # whoever sent it died in the middle
-                while part:
-                    written = os.write(program, part)
-                    part = part[written:]
-                    left -= written
+            source = receive(program_pipe)
+            while source:
+                source = source[os.write(program, source) :]
             os.write(status_pipe, b"run\n")
             os.lseek(program, 0, 0)
             for number in (signals.SIGPIPE, signals.SIGXFSZ):
