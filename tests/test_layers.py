@@ -27,17 +27,24 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "address": frozenset({"protocol"}),
     "paths": frozenset({"protocol"}),
     "transport": frozenset({"protocol", "address"}),
+    "findings": frozenset(),
+    "probe": frozenset({"address", "transport"}),
     "runner": frozenset({"protocol"}),
     "broker": frozenset({"protocol"}),
     "logs": frozenset(),
     "notify": frozenset({"logs"}),
     "coordinator": frozenset({"protocol", "address", "transport", "runner", "logs", "notify"}),
-    "device": frozenset({"protocol", "address", "paths", "transport", "runner", "logs", "notify"}),
+    "device": frozenset(
+        {
+            *("protocol", "address", "paths", "transport", "runner", "logs", "notify"),
+            *("findings", "probe"),
+        }
+    ),
     "client": frozenset({"protocol", "address", "transport", "runner"}),
     "cli": frozenset(
         {
             *("protocol", "address", "paths", "transport", "runner", "broker"),
-            *("coordinator", "device", "client", "logs"),
+            *("coordinator", "device", "client", "logs", "findings", "probe"),
         }
     ),
     "testing": frozenset(

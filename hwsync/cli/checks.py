@@ -8,54 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 from hwsync import __version__
-from hwsync.cli.probe import SLOW_S, Seen
 from hwsync.coordinator.health import STALE_S
 from hwsync.coordinator.inspection import Inspection
+from hwsync.findings import CLOCK_SET, Finding, error, ok, warning
+from hwsync.probe import SLOW_S, Seen
 from hwsync.protocol.limits import OFFLINE_AFTER_S
 from hwsync.protocol.record import State
 
-CLOCK_SET: Final = 1_704_067_200.0  # 2024-01-01: hwsync is younger, so a clock before was never set
 CLOCKS_S: Final = 2.0  # two clocks may differ so much
 LOW: Final = 500 * 10**6  # bytes of free space that deserve a warning
 FULL: Final = 50 * 10**6  # bytes below which saving will fail soon
 SET_CLOCK: Final = "timedatectl set-ntp true, or set it by hand: timedatectl set-time"
 
 Json = dict[str, Any]
-
-
-class Result(StrEnum):
-    """How a finding is to be taken."""
-
-    OK = "ok"
-    WARNING = "warning"  # it works, but not as it should
-    ERROR = "error"  # programs will not run, or will be lost
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line. ``cure``: what to do; where all is well, the next line to type, or nothing."""
-
-    check: str
-    result: Result
-    found: str
-    cure: str = ""
-
-
-def ok(check: str, found: str, cure: str = "") -> Finding:
-    return Finding(check, Result.OK, found, cure)
-
-
-def warning(check: str, found: str, cure: str) -> Finding:
-    return Finding(check, Result.WARNING, found, cure)
-
-
-def error(check: str, found: str, cure: str) -> Finding:
-    return Finding(check, Result.ERROR, found, cure)
 
 
 # The broker

@@ -19,16 +19,17 @@ from typing import Final
 
 import click
 
-from hwsync import __version__
+from hwsync import __version__, findings
 from hwsync.address import BrokerUrl
 from hwsync.cli import checks
-from hwsync.cli.checks import Finding, Json, Result
+from hwsync.cli.checks import Json
 from hwsync.cli.common import DATABASE, Settings, common, default_database, user_name
-from hwsync.cli.probe import look, round_trip
 from hwsync.client import QUIET_S, Operator
 from hwsync.coordinator.inspection import inspect
+from hwsync.findings import Finding, Result
 from hwsync.logs import escape
 from hwsync.paths import state_directory
+from hwsync.probe import look, round_trip
 from hwsync.protocol.errors import DatabaseError, Unreachable, UsageError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.topics import ITSELF, Kind, Topics
@@ -65,7 +66,7 @@ def _line(finding: Finding) -> str:
 
 def _all(settings: Settings, db: Path | None, user: str | None) -> Iterator[Finding]:
     url, topics = settings.url, settings.topics
-    yield checks.ok("version", f"hwsync {__version__}, Python {platform.python_version()}")
+    yield findings.ok("version", f"hwsync {__version__}, Python {platform.python_version()}")
     reached = yield from _broker(url, topics)
     ahead = (yield from _coordinator(url, topics)) if reached else None
     yield checks.clock(time.time(), ahead)
@@ -122,7 +123,7 @@ def _database(db: Path | None) -> Iterator[Finding]:
     except PermissionError as error:
         yield checks.unreadable(str(error.filename))
     except (DatabaseError, UsageError) as error:
-        yield checks.error("database", error.message, error.hint)
+        yield findings.error("database", error.message, error.hint)
 
 
 def _usual_database() -> Path:
@@ -168,7 +169,7 @@ def _user(url: BrokerUrl, topics: Topics, user: str, *, answers: bool) -> Iterat
             if answers:
                 record = operator.record()
     except Unreachable as error:
-        trouble.append(checks.error("record", error.message, error.hint))
+        trouble.append(findings.error("record", error.message, error.hint))
     now = time.time()
     found = list(checks.device(user, beats, now))
     yield from found
@@ -179,7 +180,7 @@ def _user(url: BrokerUrl, topics: Topics, user: str, *, answers: bool) -> Iterat
         yield checks.record(user, record, now, online=online)
     elif not answers:
         cure = "start the coordinator: it publishes what it has"
-        yield checks.warning("record", f"the broker has none of {user}", cure)
+        yield findings.warning("record", f"the broker has none of {user}", cure)
 
 
 COMMANDS = (doctor,)

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import click
 
-from hwsync.cli.checks import CLOCK_SET
 from hwsync.cli.common import Settings, command_id, common, read_text, user_name
 from hwsync.client import QUIET_S, Json, Operator
+from hwsync.findings import CLOCK_SET
 from hwsync.logs import escape
 from hwsync.protocol import limits
 from hwsync.protocol.errors import NotFound, UsageError

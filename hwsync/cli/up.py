@@ -20,8 +20,8 @@ import click
 
 from hwsync.address import BrokerUrl
 from hwsync.cli.common import Settings, common, default_database
-from hwsync.cli.probe import SLOW_S, look, round_trip
 from hwsync.client import Operator
+from hwsync.probe import SLOW_S, look, round_trip
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
 from hwsync.protocol.errors import HwsyncError, NoBroker, UsageError
 from hwsync.protocol.limits import is_user

@@ -22,7 +22,7 @@ from hwsync.notify import Notifier
 from hwsync.paths import state_directory
 from hwsync.protocol import limits
 from hwsync.protocol.errors import HwsyncError, UsageError
-from hwsync.protocol.topics import DEFAULT_ROOT, Kind, Topics
+from hwsync.protocol.topics import DEFAULT_ROOT, Topics
 
 log = logging.getLogger("hwsync.device")
 
@@ -98,9 +98,7 @@ def _check(options: argparse.Namespace) -> int:
     from hwsync.device.checking import findings, show
 
     config, setup = _configured(options)
-    topic = setup.topics.of(setup.user, Kind.STATUS)
-    found = findings(config, setup.user, setup.url, topic, setup.state, setup.settings)
-    return show(found, as_json=options.as_json)
+    return show(findings(config, setup), as_json=options.as_json)
 
 
 def _serve(options: argparse.Namespace) -> None:

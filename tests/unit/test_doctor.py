@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from hwsync import __version__
+from hwsync import __version__, probe
 from hwsync.address import BrokerUrl
-from hwsync.cli import checks, probe
-from hwsync.cli.checks import FULL, LOW, Finding, Result
-from hwsync.cli.probe import SLOW_S, Seen
+from hwsync.cli import checks
+from hwsync.cli.checks import FULL, LOW
 from hwsync.coordinator import inspection
 from hwsync.coordinator.inspection import Inspection, inspect
 from hwsync.coordinator.migrations import SCHEMA
+from hwsync.findings import Finding, Result
+from hwsync.probe import SLOW_S, Seen
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.record import Record, status_json
 from tests.support.coordinator import Lab

@@ -1,0 +1,39 @@
+"""What a check of this machine or of a lab finds: one line each, and the cure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+CLOCK_SET: Final = 1_704_067_200.0  # 2024-01-01: hwsync is younger, so a clock before was never set
+
+
+class Result(StrEnum):
+    """How a finding is to be taken."""
+
+    OK = "ok"
+    WARNING = "warning"  # it works, but not as it should
+    ERROR = "error"  # programs will not run, or will be lost
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line. ``cure``: what to do; where all is well, the next line to type, or nothing."""
+
+    check: str
+    result: Result
+    found: str
+    cure: str = ""
+
+
+def ok(check: str, found: str, cure: str = "") -> Finding:
+    return Finding(check, Result.OK, found, cure)
+
+
+def warning(check: str, found: str, cure: str) -> Finding:
+    return Finding(check, Result.WARNING, found, cure)
+
+
+def error(check: str, found: str, cure: str) -> Finding:
+    return Finding(check, Result.ERROR, found, cure)
