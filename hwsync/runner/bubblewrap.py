@@ -47,10 +47,11 @@ def inside(settings: Settings) -> list[str]:
             command += ["--symlink", os.readlink(path), path]
         else:
             command += ["--ro-bind-try", path, path]
-    for path in _of_interpreter(settings):
-        command += ["--ro-bind-try", path, path]
     tmp = min(settings.limits.memory_mb or TMP_MB, TMP_MB) * 1_000_000
     command += ["--proc", "/proc", "--dev", "/dev", "--size", str(tmp), "--tmpfs", "/tmp"]
+    # After the folders that hide what is below them: an environment may lie in /tmp.
+    for path in _of_interpreter(settings):
+        command += ["--ro-bind-try", path, path]
     for path in settings.readable:
         command += ["--ro-bind", path, path]
     for path in settings.devices:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,17 @@ def test_another_interpreter_gets_the_program_as_a_file(
     bash = (require_program("bash", "bash"),)
     end = run(tmp_path, program, stdin="given", interpreter=bash, isolation=isolation)
     assert (end.response, end.exit_code, end.reason) == ("a, b c\ngiven", 3, "exit code 3")
+
+
+def test_isolation_does_not_hide_an_interpreter_in_tmp(tmp_path: Path) -> None:
+    require_program("bwrap", "bubblewrap")
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        venv.create(name, symlinks=True)
+        python = f"{name}/bin/python"
+        program = "import sys\nprint(sys.prefix)"
+        end = run(tmp_path, program, isolation=Isolation.BWRAP, python=python,
+                  readable=(sys.base_prefix,))  # fmt: skip
+    assert end.response == f"{name}\n"
 
 
 def test_an_interpreter_that_is_missing_has_run_nothing(tmp_path: Path) -> None:
