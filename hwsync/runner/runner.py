@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +36,8 @@ class Runner:
     """
 
     def __init__(self, settings: Settings, *, alone: bool = False) -> None:
-        self._settings = settings
+        # The fork server lives in that folder: a relative path would mean another one there.
+        self._settings = replace(settings, directory=settings.directory.absolute())
         self._alone = alone
         self._idle: Launcher | None = None
         self._lock = threading.Lock()

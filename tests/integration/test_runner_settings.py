@@ -61,6 +61,18 @@ def test_isolation_does_not_hide_an_interpreter_in_tmp(tmp_path: Path) -> None:
     assert end.response == f"{name}\n"
 
 
+@pytest.mark.parametrize("isolation", Isolation)
+def test_a_relative_directory_is_that_of_the_caller(
+    isolation: Isolation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isolation is Isolation.BWRAP:
+        require_program("bwrap", "bubblewrap")
+    (tmp_path / "state/work").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    end = run(Path("state/work"), "import os\nprint(os.getcwd())", isolation=isolation)
+    assert end.response == f"{tmp_path / 'state/work'}\n"
+
+
 def test_an_interpreter_that_is_missing_has_run_nothing(tmp_path: Path) -> None:
     with pytest.raises(CannotRun, match="did not begin: No such file"):
         run(tmp_path, "x", interpreter=("/no/such",))
