@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-PIECES_PER_SECOND: Final = 10  # of one stream: enough to look live, few enough for a broker
+PIECES_PER_SECOND: Final = 10  # of both streams: enough to look live, few enough for a broker
 PIECE_INTERVAL_S: Final = 1 / PIECES_PER_SECOND
 
 log = logging.getLogger("hwsync.runner")
@@ -69,7 +69,8 @@ class Capture:
 class Pieces:
     """Live pieces of several streams, numbered from 0 over all of them.
 
-    A stream's first piece is due at once, each later one ``PIECE_INTERVAL_S`` after the one before;
+    The first piece is due at once, each later one ``PIECE_INTERVAL_S`` after the one before, of
+    whichever stream; where several wait, the one that has waited longest is shown.
     ``flush`` gives whatever is left at the end. Times are monotonic seconds, given by the caller.
     A failing ``on_output`` is logged once and never reaches the run.
     """
@@ -77,7 +78,7 @@ class Pieces:
     def __init__(self, on_output: Callable[[int, str, str], None]) -> None:
         self._on_output = on_output
         self._waiting: dict[str, list[str]] = {}
-        self._not_before: dict[str, float] = {}
+        self._not_before = 0.0
         self._number = 0
         self._failed = False
 
@@ -88,13 +89,13 @@ class Pieces:
     @property
     def due(self) -> float | None:
         """When ``send`` has something to do; None: nothing is waiting."""
-        return min((self._not_before.get(name, 0.0) for name in self._waiting), default=None)
+        return self._not_before if self._waiting else None
 
     def send(self, now: float) -> None:
-        """Show every stream whose time has come."""
-        for stream in [name for name in self._waiting if self._not_before.get(name, 0.0) <= now]:
-            self._show(stream)
-            self._not_before[stream] = now + PIECE_INTERVAL_S
+        """Show what has waited longest, if its time has come."""
+        if self._waiting and self._not_before <= now:
+            self._show(next(iter(self._waiting)))
+            self._not_before = now + PIECE_INTERVAL_S
 
     def flush(self) -> None:
         """Show what is left, whatever the time."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsync.runner.output import PIECE_INTERVAL_S, Capture, Pieces
+from hwsync.runner.output import PIECE_INTERVAL_S, PIECES_PER_SECOND, Capture, Pieces
 
 
 @given(chunks=st.lists(st.binary(max_size=8), max_size=12), limit=st.integers(0, 40))
@@ -77,16 +77,32 @@ def test_the_first_piece_is_due_at_once_and_later_ones_are_gathered() -> None:
     assert pieces.due is None
 
 
-def test_numbers_count_over_both_streams_and_each_stream_has_its_own_time() -> None:
+def test_numbers_and_time_count_over_both_streams() -> None:
     recorder = Recorder()
     pieces = Pieces(recorder)
     pieces.add("stdout", "o")
     pieces.send(1.0)
-    pieces.add("stdout", "p")
     pieces.add("stderr", "e")
+    pieces.add("stdout", "p")
     pieces.send(1.01)
-    pieces.flush()
+    assert pieces.due == 1.0 + PIECE_INTERVAL_S
+    pieces.send(pieces.due)
+    pieces.add("stderr", "f")
+    pieces.send(pieces.due)
     assert recorder.calls == [(0, "stdout", "o"), (1, "stderr", "e"), (2, "stdout", "p")]
+    pieces.flush()
+    assert recorder.calls[3:] == [(3, "stderr", "f")]
+
+
+def test_two_busy_streams_take_turns_at_ten_pieces_a_second() -> None:
+    recorder = Recorder()
+    pieces = Pieces(recorder)
+    for millisecond in range(1000):
+        for stream in ("stdout", "stderr"):
+            pieces.add(stream, "x")
+        pieces.send(millisecond / 1000)
+    assert len(recorder.calls) == PIECES_PER_SECOND
+    assert [stream for _, stream, _ in recorder.calls[:4]] == ["stdout", "stderr"] * 2
 
 
 def test_an_empty_text_is_no_piece() -> None:
