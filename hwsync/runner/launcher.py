@@ -20,12 +20,14 @@ from typing import Any, Final
 
 from hwsync.protocol.errors import CannotRun
 from hwsync.runner.bubblewrap import inside
+from hwsync.runner.cgroup import Cgroup
 from hwsync.runner.processes import KILL_LIMIT_S, read_process
 from hwsync.runner.settings import Isolation, Settings, Start
 
 START_LIMIT_S: Final = 60.0  # for an interpreter to start: a cold SD card under load takes seconds
 LEAVE_LIMIT_S: Final = 1.0  # for a server to leave once its socket is closed: a millisecond
 LOOK_S: Final = 0.1  # between two looks at the limits that the kernel does not enforce
+LOOKS: Final = 4  # that still find somebody new, before the cgroup is ended: one more is usual
 OTHERS: Final = 200  # processes of the same account that may begin while a program runs
 MEGABYTE: Final = 1_000_000
 SHOWN: Final = 300  # characters of an interpreter's own complaint in an error's message
@@ -47,7 +49,9 @@ class Launcher:
                 "create it, or name another",
             )
         account = _account(settings.run_as)
+        self._cgroup = Cgroup.make()
         given = _given(settings, account)
+        given["cgroup"] = "" if self._cgroup is None else str(self._cgroup.path)
         environment = dict(os.environ if settings.environment is None else settings.environment)
         if account is not None:
             environment |= {"HOME": account.pw_dir, "USER": account.pw_name,
@@ -67,6 +71,7 @@ class Launcher:
             )
         except (OSError, ValueError) as error:
             ours.close()
+            self._end_cgroup()
             why = (error.strerror if isinstance(error, OSError) else None) or error
             raise CannotRun(
                 f"{settings.python} cannot be started: {why}", "check the interpreter's path"
@@ -156,9 +161,14 @@ class Launcher:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._end_cgroup()
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
+
+    def _end_cgroup(self) -> None:
+        if self._cgroup is not None:
+            self._cgroup.remove()
 
     def kill(self) -> None:
         """End it at once, when it does not answer."""
@@ -213,4 +223,5 @@ def _given(settings: Settings, account: pwd.struct_passwd | None) -> dict[str, A
         "others": OTHERS,
         "look": LOOK_S,
         "kill_limit": KILL_LIMIT_S,
+        "looks": LOOKS,
     }

@@ -3,7 +3,7 @@
 A session is known by its number and its leader's start time: numbers are used again, the pair is
 not before the next boot. Everything that stayed in the session is ended, whatever process groups
 it made. Not in reach: a process that called ``setsid`` itself (it left the session), and one of
-another user; holding those takes isolation (cgroups). What could not be ended is logged.
+another user; the fork server holds those (``server.py``). What could not be ended is logged.
 """
 
 from __future__ import annotations

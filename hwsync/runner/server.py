@@ -70,13 +70,13 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
 
     # -- who is below us ------------------------------------------------------------------------
 
-    def read(path: str) -> bytes:
+    def read(path: str, most: int = 65536) -> bytes:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return b""
         try:
-            return os.read(descriptor, 65536)
+            return os.read(descriptor, most)
         except OSError:
             return b""
         finally:
@@ -126,9 +126,29 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
             except OSError:
                 pass  # it is gone, or is another account's: it stays in the list
 
+    def write(name: str, text: bytes) -> bool:
+        """To a file of the programs' cgroup."""
+        try:
+            descriptor = os.open(f"{given['cgroup']}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            return os.write(descriptor, text) > 0
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+
+    def strike() -> None:
+        """End the whole cgroup but this process; nothing in it can fork away."""
+        if given["cgroup"] and write("../cgroup.procs", b"0"):
+            write("cgroup.kill", b"1")
+            if not write("cgroup.procs", b"0"):
+                given["cgroup"] = ""  # what is forked from now on is not born in it
+
     def sweep(child: int) -> tuple[int, float]:
         """End everything below us; the child's wait status (-1: unknown) and processor time."""
-        status, used, pause = -1, 0.0, 0.0005
+        status, used, pause, looks = -1, 0.0, 0.0005, 0
         deadline = time.monotonic() + given["kill_limit"]
         stopped: set[int] = set()
         while True:
@@ -149,6 +169,9 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
                 send(signals.SIGSTOP, new)
                 stopped.update(new)
                 pids = below(True)
+                looks += 1
+                if looks == given["looks"]:
+                    strike()
             send(signals.SIGKILL, pids)
             time.sleep(pause)
             pause = min(pause * 2, 0.02)
@@ -164,6 +187,12 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
                 return "disk"
         if not given["memory"] and not given["processes"]:
             return ""
+        allowed = given["processes"]
+        if allowed and given["cgroup"]:
+            # One file, also when there are so many that hardly a process gets to do anything.
+            tasks_and_us = read(f"{given['cgroup']}/cgroup.threads", 16 * allowed).count(b"\n")
+            if tasks_and_us > allowed + 1:
+                return "processes"
         pages = tasks = 0
         for pid in below(False):
             fields = read(f"/proc/{pid}/statm").split()
@@ -171,7 +200,7 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
                 pages += int(fields[1]) - int(fields[2])
                 tasks += int((stat(pid) + [b"0"] * 18)[17])
         # First: many processes share pages that are counted for each of them.
-        if given["processes"] and tasks > given["processes"]:
+        if allowed and tasks > allowed:
             return "processes"
         if given["memory"] and pages * page > given["memory"]:
             return "memory"
@@ -227,6 +256,8 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
             if why != "-":
                 break
         os.close(handle)
+        if why != "-":
+            strike()
         status, used = sweep(child)
         try:
             os.write(status_pipe, b"end %d %.3f %s\n" % (status, used, why.encode()))
@@ -236,6 +267,8 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
         if why == "gone":
             os._exit(0)
 
+    if given["cgroup"] and not write("cgroup.procs", b"0"):
+        given["cgroup"] = ""
     gc.collect()
     gc.freeze()
     control.send(b"warm %d.%d.%d" % sys.version_info[:3])
