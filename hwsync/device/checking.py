@@ -34,7 +34,11 @@ def findings(config: Config, setup: Setup) -> Iterator[Finding]:
     """Each as soon as it is known."""
     yield ok("name", setup.user)
     for name, value in config.values.items():
-        shown = setup.url if name == "broker" else value  # without its password
+        shown = value
+        if name == "broker":
+            shown = setup.url  # without its password
+        elif name == "programs.environment":
+            shown = ", ".join(value) or "nothing"  # a key may be among the texts
         yield ok(name, f"{shown}, from {config.sources[name]}")
     yield _clock(time.time())
     yield _journal(setup.state)

@@ -40,11 +40,14 @@ def check(start: Callable[..., Process], tmp_path: Path) -> Check:
 
 def test_all_is_well(check: Check, mosquitto: MosquittoBroker, tmp_path: Path) -> None:
     url = f"mqtt://bob:s3cret@{LOOPBACK}:{mosquitto.port}"
-    done = check(text="max_timeout_s = 60\n", HWSYNC_BROKER=url)
+    text = "max_timeout_s = 60\n[programs.environment]\nAPI_KEY = 's3cret'\nLANG = 'C'\n"
+    done = check(text=text, HWSYNC_BROKER=url)
     assert done.exit_code == 0, done.account()
     lines = done.stdout.splitlines()
     assert all(line.startswith("ok ") for line in lines)
     assert f"ok     max_timeout_s: 60, from {tmp_path / 'device.toml'}" in lines
+    where = tmp_path / "device.toml"
+    assert f"ok     programs.environment: API_KEY, LANG, from {where}" in lines
     assert f"ok     broker: mqtt://{LOOPBACK}:{mosquitto.port}, from HWSYNC_BROKER" in lines
     for name in ("clock", "journal", "programs"):
         assert any(line.startswith(f"ok     {name}: ") for line in lines)
