@@ -33,18 +33,21 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "broker": frozenset({"protocol"}),
     "logs": frozenset(),
     "notify": frozenset({"logs"}),
-    "coordinator": frozenset({"protocol", "address", "transport", "runner", "logs", "notify"}),
+    "signing": frozenset({"protocol"}),
+    "coordinator": frozenset(
+        {"protocol", "address", "transport", "runner", "logs", "notify", "signing"}
+    ),
     "device": frozenset(
         {
             *("protocol", "address", "paths", "transport", "runner", "logs", "notify"),
-            *("findings", "probe"),
+            *("findings", "probe", "signing"),
         }
     ),
     "client": frozenset({"protocol", "address", "transport", "runner"}),
     "cli": frozenset(
         {
             *("protocol", "address", "paths", "transport", "runner", "broker"),
-            *("coordinator", "device", "client", "logs", "findings", "probe"),
+            *("coordinator", "device", "client", "logs", "findings", "probe", "signing"),
         }
     ),
     "testing": frozenset(
@@ -63,6 +66,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "playhouse": ("hwsync.coordinator",),
     "sqlite3": ("hwsync.coordinator", "hwsync.device.sealed", "hwsync.device.checking"),
     "click": ("hwsync.cli",),
+    "nacl": ("hwsync.signing",),
     "subprocess": ("hwsync.runner", "hwsync.cli.up"),
     "multiprocessing": ("hwsync.runner",),
     "pty": ("hwsync.runner",),

@@ -75,11 +75,17 @@ from hwsync.protocol.analysis import ANALYSERS, MANUAL
     default=0.0,
     help="And the oldest of what is more than this.  [default: 0]",
 )
+@click.option(
+    "--signing-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Sign every command with this key (hwsync key make).",
+)
 @click.pass_obj
 def coordinator(settings: Settings, db: Path | None, analysis: str, settle: float,
                 analysis_within: float, clean_session: bool, backup_dir: Path | None,
                 backup_every: float, metrics_file: Path | None, keep_days: float,
-                keep_mb: float) -> None:  # fmt: skip
+                keep_mb: float, signing_key: Path | None) -> None:  # fmt: skip
     """Run the coordinator until SIGTERM or Ctrl-C."""
     from hwsync.coordinator.service import serve
 
@@ -96,6 +102,7 @@ def coordinator(settings: Settings, db: Path | None, analysis: str, settle: floa
         metrics_file=metrics_file,
         keep_days=keep_days,
         keep_megabytes=keep_mb,
+        signing_key=signing_key,
     )
 
 

@@ -31,6 +31,7 @@ from hwsync.protocol.effects import (
     PublishStatus,
 )
 from hwsync.protocol.errors import HwsyncError
+from hwsync.protocol.jsons import dumps
 from hwsync.protocol.machine import Rules, due
 from hwsync.protocol.messages import is_query, named
 from hwsync.protocol.record import (
@@ -40,7 +41,9 @@ from hwsync.protocol.record import (
     State,
     encode_envelope,
     encode_result,
+    encode_signed,
     encode_status,
+    envelope_json,
 )
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
@@ -87,6 +90,17 @@ class Clock(Protocol):
         """Never jumps."""
 
 
+class Signer(Protocol):
+    """Who signs what devices are sent."""
+
+    @property
+    def public(self) -> str:
+        """The key that verifies it."""
+
+    def sign(self, text: str) -> str:
+        """A signature over the text's UTF-8 bytes."""
+
+
 class Coordinator:
     """One lab's coordinator. ``step`` is called from one thread, with all that waits."""
 
@@ -98,6 +112,7 @@ class Coordinator:
         rules: Rules,
         *,
         settle: float = limits.DEFAULT_SETTLE_S,
+        signer: Signer | None = None,
         dice: random.Random | None = None,
         nonce: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
@@ -109,6 +124,7 @@ class Coordinator:
         self.tally = Tally()
         self._publisher = publisher
         self._clock = clock
+        self._signer = signer
         self._nonce = nonce
         self._ticking = ConnectedClock(settle)
         self._deadlines = Agenda()
@@ -344,6 +360,17 @@ class Coordinator:
             if record is not None and record.state is State.REQUESTED:
                 self._carry_out(user, PublishEnvelope(record))
 
+    def _envelope(self, record: Record) -> bytes:
+        """Signed: for the journal that was last heard of, and as long as it is waited for now."""
+        if self._signer is None:
+            return encode_envelope(record)
+        fields = envelope_json(record) | {"journal": self._resends.journal(record.user)}
+        if record.due_at is not None:
+            left = record.due_at - self._ticking.ticks(self._clock.monotonic())
+            fields["expires_at"] = self._clock.wall() + max(left, 0.0)
+        text = dumps(fields)
+        return encode_signed(text, self._signer.public, self._signer.sign(text))
+
     def _carry_out(self, user: str, effect: Effect) -> None:
         if isinstance(effect, PublishStatus):
             record = effect.record
@@ -351,7 +378,7 @@ class Coordinator:
             kept = record.seq > 0 and not record.forgotten
             self._publish(topic, encode_status(record), retain=kept)
         elif isinstance(effect, PublishEnvelope):
-            self._publish(self.topics.of(user, Kind.COMMAND), encode_envelope(effect.record))
+            self._publish(self.topics.of(user, Kind.COMMAND), self._envelope(effect.record))
         elif isinstance(effect, PublishResult):
             topic = self.topics.result(user, effect.command.id)
             self._publish(topic, encode_result(effect.command, effect.state, effect.place))

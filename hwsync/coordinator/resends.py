@@ -37,6 +37,11 @@ class Resends:
         known = before is not None and before.online
         return not known or (before.journal, before.boot) != (heard.journal, heard.boot)  # type: ignore[union-attr]
 
+    def journal(self, user: str) -> str | None:
+        """The journal of the device that was last heard of."""
+        heard = self._present.get(user)
+        return heard.journal if heard else None
+
     def schedule(self, record: Record, now: float) -> None:
         """After a change: the first repetition of a new envelope, or none any more."""
         if record.state is not State.REQUESTED:

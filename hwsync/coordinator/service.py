@@ -24,6 +24,7 @@ from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.topics import INBOUND, Kind, Topics
+from hwsync.signing import SigningKey
 from hwsync.transport import Signal, Subscribed, Subscription, Transport, Will
 
 log = logging.getLogger("hwsync.coordinator")
@@ -54,13 +55,16 @@ def serve(
     metrics_file: Path | None = None,
     keep_days: float = 0.0,
     keep_megabytes: float = 0.0,
+    signing_key: Path | None = None,
 ) -> None:
     """Run the coordinator until SIGTERM or SIGINT. Times are seconds.
 
-    ``backups``: the folder, and how often. Raises ``DatabaseError`` when the database is in use or
-    cannot be used, ``UsageError`` when the metrics cannot be written.
+    ``backups``: the folder, and how often; ``signing_key``: commands are signed with it. Raises
+    ``DatabaseError`` when the database is in use or cannot be used, ``UsageError`` when the metrics
+    cannot be written or the key cannot be used.
     """
     topics = Topics(root)
+    signer = SigningKey.load(signing_key) if signing_key else None
     inbox: queue.SimpleQueue[Signal | None] = queue.SimpleQueue()
     store = Store(db)
     transport = Transport(
@@ -75,8 +79,11 @@ def serve(
     )
     try:
         rules = Rules(root, analysis, analysis_within)
-        coordinator = Coordinator(store, transport, SystemClock(), rules, settle=settle)
+        coordinator = Coordinator(store, transport, SystemClock(), rules, settle=settle,
+                                  signer=signer)  # fmt: skip
         log.info("database %s, %d users", db, len(coordinator.records))
+        if signer:
+            log.info("commands are signed with %s", signer.public)
         if not analysis_within:
             log.info("an analysis is waited for without limit (--analysis-within 0)")
         metrics = MetricsFile(metrics_file) if metrics_file else None

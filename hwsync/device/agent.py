@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from hwsync import __version__
+from hwsync.device.backoff import Backoff
 from hwsync.device.journal import Entry, Stage
 from hwsync.device.no_journal import AnyJournal
+from hwsync.device.trust import Doubt, Trust
 from hwsync.device.unwritten import Unwritten
 from hwsync.protocol import limits
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.record import RAN_BY_OUTCOME, Account, Outcome, Ran
-from hwsync.protocol.repeat import pause
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import (
     Envelope,
@@ -65,31 +66,6 @@ class Outside(Protocol):
         """From 0 to 1."""
 
 
-class _Backoff:
-    """When something is said again."""
-
-    def __init__(self, outside: Outside) -> None:
-        self._outside = outside
-        self.at: float | None = None
-        self.began = 0.0
-        self._attempt = 0
-
-    def begin(self) -> None:
-        self._attempt = 0
-        self.began = self._outside.monotonic()
-        self.again()
-
-    def again(self) -> None:
-        self.at = self._outside.monotonic() + pause(self._attempt, self._outside.random())
-        self._attempt += 1
-
-    def end(self) -> None:
-        self.at = None
-
-    def is_due(self) -> bool:
-        return self.at is not None and self.at <= self._outside.monotonic()
-
-
 class Agent:
     """One user's device. Its construction ends leftovers and settles what a crash left open."""
 
@@ -101,20 +77,22 @@ class Agent:
         outside: Outside,
         *,
         max_timeout: float | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self._user = user
         self._topics = topics
         self._journal = journal
         self._outside = outside
         self._max_timeout = max_timeout
+        self._trust = trust  # None: whatever comes on its topic may run
         self._seen = (0, 0)
         self._waiting: Entry | None = None  # collected, no grant yet
         self._running: Entry | None = None  # granted
         self._cancelling = False
         self._stopping = False
         self._unwritten = Unwritten()
-        self._collect = _Backoff(outside)
-        self._results = _Backoff(outside)
+        self._collect = Backoff(outside)
+        self._results = Backoff(outside)
         self._heartbeat_at = outside.monotonic()
         self._probe_at: float | None = None
         self._refusing = journal.refusal  # as the last heartbeat said
@@ -178,8 +156,8 @@ class Agent:
         try:
             if kind is Kind.COMMAND:
                 envelope = read_envelope(payload)
-                if envelope is not None and envelope.user == self._user:
-                    self._heard_envelope(envelope)
+                if envelope is not None and (self._trust or envelope.user == self._user):
+                    self._heard_envelope(envelope, self._doubt(envelope, payload))
             elif kind is Kind.STATUS:
                 status = read_status(payload)
                 if status is not None:
@@ -190,24 +168,41 @@ class Agent:
             log.exception("hwsync failed on a message on %s; this is a bug", topic)
         acknowledge()
 
-    def _heard_envelope(self, envelope: Envelope) -> None:
+    def _doubt(self, envelope: Envelope, payload: bytes) -> Doubt | None:
+        if self._trust is None:
+            return None
+        newest = self._journal.newest
+        return self._trust.doubt(
+            envelope, payload, self._journal.name, newest, self._outside.wall()
+        )
+
+    def _heard_envelope(self, envelope: Envelope, doubt: Doubt | None) -> None:
         known = self._get(envelope.id)
         order = (envelope.epoch, envelope.seq)
         if self._running and self._running.id == envelope.id:
             return
         if known and known.stage is Stage.RECEIVED:
-            if order > known.order:
+            if order > known.order and not doubt:
                 self._receive(envelope)
             elif self._waiting and self._waiting.id == envelope.id:
                 self._send_collected()
             return
-        reopened = known is not None and known.closing is not None and order > known.closing
-        if known and not (known.stage is Stage.CLOSED and reopened):
+        newer = known is not None and known.closing is not None and order > known.closing
+        if known and not (known.stage is Stage.CLOSED and newer and not doubt):
             if known.account:
                 self._send_result(known)
             return
-        if self.busy is None and not self._stopping:
+        if self.busy is not None or self._stopping:
+            return
+        if doubt is None:
             self._receive(envelope, again=known is not None)
+            return
+        log.warning("not run: %s", doubt.reason, extra={"id": envelope.id})
+        if doubt.answer:
+            self._waiting = self._unwritten.refuse(envelope, doubt.reason)
+            self._say_collected()
+        else:
+            self._heartbeat()
 
     def _receive(self, envelope: Envelope, *, again: bool = False) -> None:
         try:
@@ -221,6 +216,9 @@ class Agent:
         else:
             self._unwritten.forget(envelope.id)
             self._waiting = self._journal.get(envelope.id)
+        self._say_collected()
+
+    def _say_collected(self) -> None:
         self._send_collected()
         self._collect.begin()
         self._heartbeat()
@@ -275,7 +273,7 @@ class Agent:
         if status.id == entry.id and status.state == 1:
             return
         if not self._is_mine(entry, status):
-            reason = "not granted to this device; it did not start"
+            reason = self._unwritten.refusal(entry.id) or "not granted to this device"
             self._close(entry, Account(Outcome.REJECTED, Ran.NO, reason), status.order)
         elif status.boot != self._journal.boot or self._stopping:
             return  # the next life collects it
@@ -297,7 +295,7 @@ class Agent:
         """The record has not come as far as the envelope says, and ``collected`` is answered so."""
         asked = self._collect.at is not None
         if asked and self._outside.monotonic() - self._collect.began >= limits.UNKNOWN_S:
-            reason = "the coordinator does not know it; it did not start"
+            reason = self._unwritten.refusal(entry.id) or "the coordinator does not know it"
             self._close(entry, Account(Outcome.REJECTED, Ran.NO, reason), status.order)
 
     def _close(self, entry: Entry, account: Account, order: tuple[int, int]) -> None:

@@ -88,6 +88,8 @@ KEYS: Final = (
         "what a running program gets to end by itself at SIGTERM"),
     Key("allow_root", "true or false", _flag, "false",
         "started as root, run programs as root; `run_as` is better"),
+    Key("trust", "list of public keys", _texts, "none",
+        "only commands that one of these keys signed are run (`hwsync key show`)"),
     Key("programs.runner", "`warm` or `cold`", _one_of(*Start), "`warm`",
         "fork a ready interpreter, or start a fresh one for each run"),
     Key("programs.python", PATH, _text, "the daemon's own",

@@ -119,6 +119,8 @@ class Journal(Sealed):
         self.name = meta.get("journal") or f"j-{self._nonce()}"
         self.boot = int(meta.get("boot", 0)) + 1
         self.epoch = int(meta.get("epoch", 0))
+        epoch, seq = meta.get("newest", "0 0").split()
+        self.newest = (int(epoch), int(seq))  # (epoch, seq) of the newest envelope, pruned or not
         self._base = self._age = float(meta.get("age", 0.0))
         with self._changing():
             self._head |= {"journal": self.name, "machine": machine, "boot": str(self.boot)}
@@ -151,11 +153,14 @@ class Journal(Sealed):
             "id": envelope.id, "state": "received", "envelope": dumps(asdict(envelope)),
             "epoch": envelope.epoch, "seq": envelope.seq, "settled": 0, "changed": self._at(now),
         }  # fmt: skip
+        newest = max(self.newest, (envelope.epoch, envelope.seq))
         with self._changing():
+            self._head["newest"] = f"{newest[0]} {newest[1]}"
             row = self._row(envelope.id)
             if row is None or row["state"] in ("received", "closed"):
                 self._put((row or {}) | new)
         self._ids.add(envelope.id)
+        self.newest = newest
 
     def next_boot(self) -> None:
         """Count on: what was said under the present number is of the past from now on."""

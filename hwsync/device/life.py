@@ -21,6 +21,7 @@ from hwsync.address import BrokerUrl
 from hwsync.device.agent import Agent
 from hwsync.device.no_journal import AGAIN_S, AnyJournal, open_journal, reopen
 from hwsync.device.presence import presence
+from hwsync.device.trust import Trust
 from hwsync.notify import Notifier
 from hwsync.protocol.errors import HwsyncError, JournalError
 from hwsync.protocol.topics import Kind, Topics
@@ -47,6 +48,7 @@ class Setup:
     settings: Settings
     max_timeout: float | None  # s
     stop: float  # s that a running program gets at a stop
+    trust: Trust | None = None  # whose signatures count; None: nobody has to sign
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,8 @@ def live(
         outside.runner.start()  # before there is any thread
     except HwsyncError as error:
         log.error("%s; every program is rejected until that is mended", error)
-    agent = Agent(setup.user, setup.topics, journal, outside, max_timeout=setup.max_timeout)
+    agent = Agent(setup.user, setup.topics, journal, outside, max_timeout=setup.max_timeout,
+                  trust=setup.trust)  # fmt: skip
     will = encode_heartbeat(online=False, journal=journal.name, boot=journal.boot)
     outside.agent = agent
     outside.transport = transport = Transport(

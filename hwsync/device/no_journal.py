@@ -36,6 +36,7 @@ class NoJournal:
         self.name = f"j-{nonce()}"
         self.boot = 1
         self.epoch = 0
+        self.newest = (0, 0)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -18,6 +18,7 @@ from hwsync.address import BrokerUrl, broker_address
 from hwsync.device.config import COMMAND_LINE, DEFAULT_FILE, STOP_S, VARIABLES, Config, load
 from hwsync.device.life import Inbox, Reload, Setup, Stop, live
 from hwsync.device.no_journal import AnyJournal, open_journal
+from hwsync.device.trust import Trust
 from hwsync.notify import Notifier
 from hwsync.paths import state_directory
 from hwsync.protocol import limits
@@ -77,7 +78,13 @@ def _configured(options: argparse.Namespace) -> tuple[Config, Setup]:
         config.settings(state, _for_programs(os.environ)),
         config.get("max_timeout_s"),
         config.get("stop_s", STOP_S),
+        _trust(user, config.get("trust")),
     )
+
+
+def _trust(user: str, keys: list[str] | None) -> Trust | None:
+    """An empty list trusts nobody: then nothing runs. Raises ``UsageError``."""
+    return None if keys is None else Trust(user, keys)
 
 
 def _broker(config: Config) -> BrokerUrl:

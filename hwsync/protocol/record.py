@@ -297,23 +297,31 @@ def encode_result(command: Command, state: State, place: int = 0) -> bytes:
     return _fit(result_json(command, state, place), limits.MAX_MESSAGE)
 
 
-def encode_envelope(record: Record) -> bytes:
+def envelope_json(record: Record) -> Json:
     """What the device is sent while the record is in state 1 (docs/protocol.md, section 5)."""
     command = record.current or _NO_COMMAND
     request = command.request
-    return dumps(
-        {
-            "v": 1,
-            "id": command.id,
-            "user": record.user,
-            "epoch": record.epoch,
-            "seq": record.seq,
-            "program": request.program,
-            "timeout": request.timeout,
-            "stdin": request.stdin,
-            "args": request.args,
-            "issued": command.issued,
-            "expires_at": record.deadline,
-            "start": None,
-        }
-    ).encode()
+    return {
+        "v": 1,
+        "id": command.id,
+        "user": record.user,
+        "epoch": record.epoch,
+        "seq": record.seq,
+        "program": request.program,
+        "timeout": request.timeout,
+        "stdin": request.stdin,
+        "args": request.args,
+        "issued": command.issued,
+        "expires_at": record.deadline,
+        "start": None,
+    }
+
+
+def encode_envelope(record: Record) -> bytes:
+    """The same as it is published by a coordinator that signs nothing."""
+    return dumps(envelope_json(record)).encode()
+
+
+def encode_signed(text: str, key: str, signature: str) -> bytes:
+    """A signed envelope: ``text`` has the fields, ``key`` is the public key that verifies it."""
+    return dumps({"v": 1, "signed": text, "key": key, "sig": signature}).encode()

@@ -32,6 +32,19 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True)
+class Seal:
+    """What a signed envelope says beside its fields: who signed which text, and for which journal.
+
+    Nothing of this is verified here; only what is inside ``text`` counts.
+    """
+
+    text: str
+    key: str
+    signature: str
+    journal: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A retained status: what a device and an operator's client act on; ``fields`` has it all."""
 
@@ -61,9 +74,28 @@ def read_object(payload: bytes) -> dict[str, Any] | None:
     return obj if isinstance(obj, dict) else None
 
 
+def read_seal(payload: bytes) -> Seal | None:
+    """The seal of a signed envelope, or None where it is not signed."""
+    outer = read_object(payload)
+    inner = _inside(outer)
+    if outer is None or inner is None or outer is inner:
+        return None
+    key, signature, journal = outer.get("key"), outer.get("sig"), inner.get("journal")
+    if not _texts(key, signature) or not isinstance(journal, str | None):
+        return None
+    return Seal(outer["signed"], str(key), str(signature), journal)
+
+
+def _inside(outer: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The fields that count: those of the signed text, where there is one."""
+    if outer is None or outer.get("v") != 1 or "signed" not in outer:
+        return outer
+    return read_object(outer["signed"].encode()) if _texts(outer["signed"]) else None
+
+
 def read_envelope(payload: bytes) -> Envelope | None:
     """The envelope, or None: a person's plain program, or one that this version cannot run."""
-    obj = read_object(payload)
+    obj = _inside(read_object(payload))
     if obj is None or obj.get("v") != 1:
         return None
     try:

@@ -93,8 +93,8 @@ MUTANTS: Final = (
     Mutant(
         "grant before the start",
         (
-            Edit(Agent, "_receive", "self._collect.begin()",
-                 "self._running, self._waiting = self._waiting, None\n"
+            Edit(Agent, "_receive", "self._say_collected()",
+                 "self._say_collected()\n    self._running, self._waiting = self._waiting, None\n"
                  "    self._outside.start_run(Job(envelope.program, '', (), envelope.timeout), "
                  "envelope.id)"),
         ),

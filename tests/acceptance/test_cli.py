@@ -440,3 +440,22 @@ def test_a_clean_stop_is_quick_and_says_so(lab: Lab) -> None:
         process = lab.processes[name]
         process.send_signal(signal.SIGTERM if name == "device" else signal.SIGINT)
         ended(process, 0)
+
+
+def test_a_signing_key_is_made_once_and_shown(
+    start: Callable[..., Process], tmp_path: Path
+) -> None:
+    file = str(tmp_path / "key")
+    made = start([*HWSYNC, "key", "make", file])
+    assert made.wait() == 0, made.account()
+    assert made.stdout.startswith("ed25519:")
+    assert Path(file).stat().st_mode & 0o777 == 0o600
+    shown = start([*HWSYNC, "key", "show", file, "--json"])
+    assert shown.wait() == 0
+    assert json.loads(shown.stdout) == {"public": made.stdout.strip()}
+    again = start([*HWSYNC, "key", "make", file])
+    assert again.wait() == 2
+    assert "exists already" in again.stderr
+    bad = start([*HWSYNC, "coordinator", "--signing-key", str(tmp_path / "none")])
+    assert bad.wait() == 2
+    assert "cannot read the signing key" in bad.stderr

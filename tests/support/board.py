@@ -16,6 +16,7 @@ from typing import Any
 
 from hwsync.device.agent import Agent
 from hwsync.device.journal import Journal, Stage
+from hwsync.device.trust import Trust
 from hwsync.protocol.topics import Topics
 from hwsync.runner import Group, Job, RunEnd
 
@@ -93,13 +94,14 @@ class Board:
         self.folder = folder
         self.begin()
 
-    def begin(self, *, max_timeout: float | None = None) -> None:
+    def begin(self, *, max_timeout: float | None = None, trust: Trust | None = None) -> None:
         """A new life on the same journal, as after a kill: nothing but the file is left."""
         if hasattr(self, "journal"):
             self.journal.close()
         self.world = World(self.folder)
         self.journal = Journal(self.folder, machine="m")
-        self.agent = Agent("u", Topics(), self.journal, self.world, max_timeout=max_timeout)
+        self.agent = Agent("u", Topics(), self.journal, self.world, max_timeout=max_timeout,
+                           trust=trust)  # fmt: skip
 
     def hear(self, kind: str, payload: bytes) -> list[str]:
         """What was stored of ``a`` at each acknowledgement: empty when there was none."""

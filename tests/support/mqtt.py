@@ -127,6 +127,10 @@ class Watcher:
     def ready(self) -> bool:
         return self._ready.is_set()
 
+    def publish(self, topic: str, payload: str | bytes, *, retain: bool = False) -> None:
+        """QoS 1, on this connection; returns after the broker's PUBACK."""
+        self._client.publish(topic, payload, 1, retain).wait_for_publish(PATIENCE)
+
     def messages(self, topic: str | None = None) -> list[Message]:
         """Everything seen so far, of one topic or of all."""
         with self._changed:

@@ -1,0 +1,125 @@
+"""Ed25519 keys: who signs commands, and whose signatures count. Nothing else imports PyNaCl.
+
+The law: a secret key is written to files of mode 0600 and nowhere else, and is never printed. A
+public key is written ``ed25519:`` and base64 of its 32 bytes; that text is also its name on the
+wire (docs/protocol.md, section 5).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from hwsync.protocol.errors import UsageError
+
+PUBLIC: Final = "ed25519:"
+SECRET: Final = "ed25519-secret:"
+KEY_BYTES: Final = 32
+SIGNATURE_BYTES: Final = 64
+
+
+class SigningKey:
+    """A secret key; prints as its public one."""
+
+    def __init__(self, seed: bytes) -> None:
+        self._key = _nacl().SigningKey(seed)
+        self.public = PUBLIC + base64.b64encode(bytes(self._key.verify_key)).decode()
+
+    @classmethod
+    def make(cls) -> SigningKey:
+        """A new one."""
+        return cls(os.urandom(KEY_BYTES))
+
+    @classmethod
+    def load(cls, file: Path) -> SigningKey:
+        """The key in a file of one line. Raises ``UsageError``, also where others can read it."""
+        hint = "hwsync key make FILE makes one"
+        try:
+            if file.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+                raise UsageError(
+                    f"the signing key {file} is open to other accounts", f"chmod 600 {file}"
+                )
+            text = file.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise UsageError(
+                f"cannot read the signing key {file}: {error.strerror}", hint
+            ) from None
+        except UnicodeDecodeError:
+            text = ""
+        seed = _decoded(text.removeprefix(SECRET), KEY_BYTES)
+        if not text.startswith(SECRET) or seed is None:
+            raise UsageError(f"{file} is no signing key", hint)
+        return cls(seed)
+
+    def save(self, file: Path) -> None:
+        """Write a new file. Raises ``UsageError``, also where there is one already."""
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise UsageError(f"{file} exists already", "name another file, or rotate it") from None
+        except OSError as error:
+            raise UsageError(f"cannot write {file}: {error.strerror}") from None
+        with open(descriptor, "w", encoding="ascii") as opened:
+            opened.write(SECRET + base64.b64encode(bytes(self._key)).decode() + "\n")
+
+    def sign(self, text: str) -> str:
+        """The signature over the UTF-8 bytes of ``text``, in base64."""
+        return base64.b64encode(self._key.sign(text.encode()).signature).decode()
+
+    def __repr__(self) -> str:
+        return f"SigningKey({self.public})"
+
+
+def public_key(text: str) -> bytes:
+    """The bytes of a public key. Raises ``UsageError``."""
+    key = _decoded(text.removeprefix(PUBLIC), KEY_BYTES)
+    if not text.startswith(PUBLIC) or key is None:
+        raise UsageError(
+            f"{text[:80]!r} is no public key", "hwsync key show prints one: ed25519: and base64"
+        )
+    return key
+
+
+class Trusted:
+    """The public keys whose signatures count. Raises ``UsageError`` for what is none."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._keys = {text: _nacl().VerifyKey(public_key(text)) for text in keys}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
+    def verifies(self, key: str, text: str, signature: str) -> bool:
+        """Whether this is that trusted key's signature over the text."""
+        signed = _decoded(signature, SIGNATURE_BYTES)
+        if key not in self._keys or signed is None:
+            return False
+        try:
+            self._keys[key].verify(text.encode(), signed)
+        except Exception:  # PyNaCl's own error, and whatever else: all say no
+            return False
+        return True
+
+
+def _decoded(text: str, length: int) -> bytes | None:
+    try:
+        data = base64.b64decode(text.encode("ascii"), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    # One text for each value: base64 has unused bits at its end.
+    return data if len(data) == length and base64.b64encode(data).decode() == text else None
+
+
+def _nacl() -> Any:
+    try:
+        import nacl.signing
+    except ImportError:
+        raise UsageError(
+            "signatures need PyNaCl, which is not installed", "pip install 'hwsync[sign]'"
+        ) from None
+    return nacl.signing
