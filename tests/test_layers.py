@@ -25,6 +25,8 @@ PACKAGE = CHECKOUT / "hwsync"
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "protocol": frozenset(),
     "address": frozenset({"protocol"}),
+    "configfile": frozenset({"protocol", "address"}),
+    "connection": frozenset({"protocol", "address", "configfile"}),
     "paths": frozenset({"protocol"}),
     "transport": frozenset({"protocol", "address"}),
     "findings": frozenset(),
@@ -37,7 +39,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "device": frozenset(
         {
             *("protocol", "address", "paths", "transport", "runner", "logs", "notify"),
-            *("findings", "probe"),
+            *("findings", "probe", "configfile", "connection"),
         }
     ),
     "client": frozenset({"protocol", "address", "transport", "runner"}),
@@ -45,6 +47,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         {
             *("protocol", "address", "paths", "transport", "runner", "broker"),
             *("coordinator", "device", "client", "logs", "findings", "probe"),
+            *("configfile", "connection"),
         }
     ),
     "testing": frozenset(
