@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -22,6 +22,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from hwsync.address import BrokerUrl
 from hwsync.transport.failed import Failed, WrongVersion
 from hwsync.transport.signals import Delivery, Secured, Signal, Subscribed, Subscription
+
+if TYPE_CHECKING:
+    import ssl
 
 log = logging.getLogger("hwsync.transport")
 
@@ -49,6 +52,33 @@ class Owner(Protocol):
         """Something came."""
 
 
+class _Client(Client):
+    """paho leaves a socket open whose TLS or websocket does not come about.
+
+    And before 2.2 it waits for a TLS handshake as long as a keepalive.
+    """
+
+    begun: socket.socket | None = None
+
+    def _create_socket_connection(self) -> socket.socket:
+        self.begun = super()._create_socket_connection()
+        return self.begun
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        assert self._ssl_context is not None
+        self.begun = sock = self._ssl_context.wrap_socket(
+            tcp_sock, server_hostname=self._host, do_handshake_on_connect=False
+        )
+        sock.settimeout(CONNECT_S)
+        sock.do_handshake()
+        return sock
+
+    def give_up(self) -> None:
+        """Close what was begun and has led to no connection."""
+        if self.begun is not None:
+            self.begun.close()
+
+
 class Link:
     """One connection: one paho client from its connect to its end."""
 
@@ -69,7 +99,7 @@ class Link:
         self._gate = threading.Lock()
         self._released = False
         url = owner.url
-        self.client = Client(
+        self.client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id,
             protocol=MQTTv5 if protocol == 5 else MQTTv311,
@@ -110,8 +140,10 @@ class Link:
                 url.host, url.port, KEEPALIVE_S, **(v5 if self.protocol == 5 else {})
             )
         except OSError as error:
+            self.client.give_up()
             raise _why(url, error) from None
         except ValueError as error:
+            self.client.give_up()
             raise Failed(str(error)) from None
         self.client.loop_start()
         self.answered.wait(patience)

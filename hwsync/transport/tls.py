@@ -26,6 +26,7 @@ NAMES: Final = 5  # of a certificate, at most, in a message
 CONNECT: Final = b"\x10\x17\x00\x04MQTT\x04\x02\x00\x14\x00\x0bhwsync-look"
 GET: Final = b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n"  # and one with websockets
 
+_HUNG_UP: Final = "the broker closed the connection during the TLS handshake"
 # X.509 verification results (openssl/x509_vfy.h)
 _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
@@ -126,7 +127,7 @@ def explain(url: BrokerUrl, error: OSError) -> Failed | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _not_trusted(url, error)
     if isinstance(error, ssl.SSLEOFError | ConnectionError):
-        return None if isinstance(error, ConnectionRefusedError) else closed(url)
+        return None if isinstance(error, ConnectionRefusedError) else _closed_on(url, error)
     if isinstance(error, ssl.SSLError):
         return _said(url, error.reason or str(error))
     if isinstance(error, TimeoutError) and "handshake" in str(error):
@@ -134,6 +135,14 @@ def explain(url: BrokerUrl, error: OSError) -> Failed | None:
             return _no_tls(url)
         return Failed("no answer to the TLS handshake", "is this the port of a broker with TLS?")
     return None
+
+
+def _closed_on(url: BrokerUrl, error: OSError) -> Failed | None:
+    """The same of a connection that was closed, if it was: a websocket may have been refused."""
+    found = closed(url)
+    if found is None and isinstance(error, ssl.SSLEOFError | ConnectionResetError):
+        return Failed(_HUNG_UP, "see its log")
+    return found
 
 
 def _said(url: BrokerUrl, reason: str) -> Failed:
@@ -226,7 +235,7 @@ def closed(url: BrokerUrl) -> Failed | None:
     except (ssl.SSLEOFError, ConnectionError):
         if _speaks_plain(url):
             return _no_tls(url)
-        return Failed("the broker closed the connection during the TLS handshake", "see its log")
+        return Failed(_HUNG_UP, "see its log")
     except OSError as error:
         return explain(url, error)
 
