@@ -1,26 +1,42 @@
-"""Where the broker is and who we are there: an address, from an option, the environment or a file.
+"""Where the broker is, who we are there, and how each of us proves it.
 
-The law: a password comes from HWSYNC_BROKER or from a credentials file, never from an argument,
-which everybody on the machine can read; and no address is ever printed with one.
+The law: no address is ever printed with its password, and no certificate with its key.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
-from pathlib import Path
+import socket
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-from hwsync.protocol.errors import BadUrl, UsageError
+from hwsync.protocol.errors import BadUrl
 
 DEFAULT_BROKER: Final = "mqtt://127.0.0.1:1883"
-PORTS: Final = {"mqtt": 1883, "ws": 8080}
+# 8443 for wss as 8080 for ws: any account may listen there, which 443 and 80 do not allow.
+PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 8080, "wss": 8443}
+PEM: Final = "-----BEGIN "  # what tells a PEM text from a path
+ENCRYPTED: Final = {"mqtt": "mqtts", "ws": "wss"}  # what to type instead
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Each is the path of a PEM file, or its text; empty: the system's authorities, no certificate.
+
+    ``certificate`` and ``key`` are our own, for a broker that asks for one.
+    """
+
+    ca: str = field(default="", repr=False)
+    certificate: str = field(default="", repr=False)
+    key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerUrl:
-    """``mqtt://host[:port]`` or ``ws://host[:port][/path]``; prints without its password."""
+    """``mqtt://host[:port]`` or ``ws://host[:port][/path]``, with TLS ``mqtts`` and ``wss``.
+
+    It prints without its password.
+    """
 
     scheme: str
     host: str
@@ -28,22 +44,27 @@ class BrokerUrl:
     path: str = ""
     username: str | None = None
     password: str | None = None
+    tls: Tls = Tls()
 
     @classmethod
     def parse(cls, text: str) -> BrokerUrl:
         """Raises ``BadUrl`` that says what is wrong and what a good one looks like."""
-        hint = "such as mqtt://192.168.1.10:1883 or ws://host:8080/mqtt"
+        hint = (
+            "such as mqtt://127.0.0.1:1883, mqtts://broker.lab:8883 or wss://broker.lab:8443/mqtt"
+        )
         try:
             parts = urlsplit(text)
             port = parts.port
         except ValueError as error:
             raise BadUrl(f"the broker's address is no URL: {error}", hint) from None
-        if parts.scheme in ("mqtts", "wss"):
-            raise BadUrl(f"{parts.scheme}:// is not in this version", hint)
         if parts.scheme not in PORTS or not parts.hostname:
             shown = text.rpartition("@")[2][:80]
             raise BadUrl(f"{shown!r} is no broker's address", hint)
-        if parts.query or parts.fragment or (parts.scheme == "mqtt" and parts.path.strip("/")):
+        if (
+            parts.query
+            or parts.fragment
+            or (parts.scheme.startswith("mqtt") and parts.path.strip("/"))
+        ):
             raise BadUrl("the broker's address has a part too many", hint)
         if port == 0:
             raise BadUrl("port 0 is no broker's port", hint)
@@ -51,7 +72,9 @@ class BrokerUrl:
             parts.scheme,
             parts.hostname,
             port or PORTS[parts.scheme],
-            (parts.path if parts.path != "/" else "") or "/mqtt" if parts.scheme == "ws" else "",
+            (parts.path if parts.path != "/" else "") or "/mqtt"
+            if parts.scheme.startswith("ws")
+            else "",
             unquote(parts.username) if parts.username else None,
             unquote(parts.password) if parts.password is not None else None,
         )
@@ -59,6 +82,32 @@ class BrokerUrl:
     def with_credentials(self, username: str, password: str | None) -> BrokerUrl:
         """The same address with another login."""
         return replace(self, username=username, password=password)
+
+    def with_tls(self, tls: Tls) -> BrokerUrl:
+        """The same address with other certificates."""
+        return replace(self, tls=tls)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it is spoken to over TLS."""
+        return self.scheme in ENCRYPTED.values()
+
+    @property
+    def websockets(self) -> bool:
+        """Whether MQTT is carried by websockets there."""
+        return self.scheme in ("ws", "wss")
+
+    @property
+    def local(self) -> bool:
+        """Whether what is sent there never leaves this machine."""
+        if self.host == "localhost":
+            return True
+        for family, form in ((socket.AF_INET, b"\x7f"), (socket.AF_INET6, bytes(15) + b"\x01")):
+            try:
+                return socket.inet_pton(family, self.host).startswith(form)
+            except OSError:
+                continue  # not of this family, or a name
+        return False
 
     @property
     def with_login(self) -> str:
@@ -73,32 +122,3 @@ class BrokerUrl:
         return f"{self.scheme}://{host}:{self.port}{self.path}"
 
     __repr__ = __str__
-
-
-def broker_address(option: str | None, credentials: Path | None) -> BrokerUrl:
-    """The broker of ``--broker``, else HWSYNC_BROKER, else this machine's; with the file's login.
-
-    Raises ``BadUrl`` and ``UsageError``.
-    """
-    url = BrokerUrl.parse(option or os.environ.get("HWSYNC_BROKER") or DEFAULT_BROKER)
-    if option and url.password is not None:
-        raise UsageError(
-            "a password in --broker is seen by everybody on this machine",
-            "set HWSYNC_BROKER, or name a file with --credentials",
-        )
-    return url if credentials is None else url.with_credentials(*_login(credentials))
-
-
-def _login(path: Path) -> tuple[str, str]:
-    """(user, password): the first two lines of a file, as in the original system."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise UsageError(
-            f"cannot read {path}: {error.strerror}", "two lines: user, password"
-        ) from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8", "two lines: user, password") from None
-    if len(lines) < 2 or not lines[0]:
-        raise UsageError(f"{path} is no credentials file", "two lines: user, password")
-    return lines[0], lines[1]

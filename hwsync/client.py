@@ -262,7 +262,7 @@ class Operator(Conversation):
         """Connect. Raises ``NoBroker``."""
         self._transport.start()
         limit = time.monotonic() + CONNECT_S
-        reason = "no answer"
+        reason, cure = "no answer", ""
         while (left := limit - time.monotonic()) > 0:
             try:
                 signal = self._inbox.get(timeout=left)
@@ -273,10 +273,12 @@ class Operator(Conversation):
             if isinstance(signal, Delivery):
                 self._early.append(signal)
             if isinstance(signal, Disconnected):
-                reason = signal.reason
+                reason, cure = signal.reason, signal.cure
                 if not signal.was_connected:
                     break  # one that let us in and dropped us is tried again
         self._transport.stop(0.0)
+        if cure:
+            raise NoBroker(f"{self.url}: {reason}", cure)
         raise NoBroker(
             f"no broker answers at {self.url}: {reason}", "start one, or name it with --broker"
         )

@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import Final
 
 CLOCK_SET: Final = 1_704_067_200.0  # 2024-01-01: hwsync is younger, so a clock before was never set
+DAY_S: Final = 86_400.0
+LASTS_S: Final = 14 * DAY_S  # a certificate that ends sooner deserves a warning
 
 
 class Result(StrEnum):
@@ -37,3 +39,14 @@ def warning(check: str, found: str, cure: str) -> Finding:
 
 def error(check: str, found: str, cure: str) -> Finding:
     return Finding(check, Result.ERROR, found, cure)
+
+
+def certificate(version: str, expires: float | None, now: float) -> Finding:
+    """What protects the connection to the broker; ``expires``, ``now``: Unix seconds."""
+    if expires is None:
+        return ok("tls", version)
+    days = int((expires - now) / DAY_S)
+    found = f"{version}, the broker's certificate lasts {days} more days"
+    if expires - now < LASTS_S:
+        return warning("tls", found, "renew it at the broker, before nobody can connect")
+    return ok("tls", found)

@@ -18,6 +18,7 @@ from hwsync.transport import (
     Connected,
     Delivery,
     Disconnected,
+    Secured,
     Signal,
     Subscribed,
     Subscription,
@@ -33,11 +34,16 @@ REFUSED: Final = "refused the connection"  # what the transport says of a login 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What answers at an address; ``protocol`` is 4, 5, or 0: nothing does, for this reason."""
+    """What answers at an address; ``protocol`` is 4, 5, or 0: nothing does, for this reason.
+
+    ``cure``: what to do, where that is known; ``secured``: what protects the connection.
+    """
 
     name: str
     protocol: int
     reason: str = ""
+    cure: str = ""
+    secured: Secured | None = None
 
     @property
     def refused(self) -> bool:
@@ -53,20 +59,22 @@ def look(url: BrokerUrl, patience: float, *, prefer_v5: bool = True) -> Seen:
         subscriptions=[Subscription("$SYS/broker/version", 0)], prefer_v5=prefer_v5,
     )  # fmt: skip
     transport.start()
+    secured: Secured | None = None
     protocol, limit, reason = 0, time.monotonic() + patience, "no answer"
     try:
         while (left := limit - time.monotonic()) > 0:
             heard = inbox.get(timeout=left)
             if isinstance(heard, Connected):
-                protocol = heard.protocol
+                protocol, secured = heard.protocol, heard.secured
             elif isinstance(heard, Subscribed):
                 limit = min(limit, time.monotonic() + NAME_S)
             elif isinstance(heard, Delivery):
-                return Seen(heard.payload.decode(errors="replace"), protocol)
+                name = heard.payload.decode(errors="replace")
+                return Seen(name, protocol, secured=secured)
             elif isinstance(heard, Disconnected):
                 reason = heard.reason
                 if not heard.was_connected:
-                    return Seen("", 0, reason)
+                    return Seen("", 0, reason, heard.cure)
     except queue.Empty:
         pass
     finally:
@@ -74,7 +82,8 @@ def look(url: BrokerUrl, patience: float, *, prefer_v5: bool = True) -> Seen:
         threading.Thread(target=transport.stop, args=(0.0,), daemon=True).start()
     if not protocol:
         return Seen("", 0, reason)
-    return Seen("amqtt" if protocol == 4 else "a broker that does not say its name", protocol)
+    name = "amqtt" if protocol == 4 else "a broker that does not say its name"
+    return Seen(name, protocol, secured=secured)
 
 
 def round_trip(url: BrokerUrl, topics: tuple[str, str]) -> float | None:

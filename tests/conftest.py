@@ -7,6 +7,7 @@
     start_mosquitto, start_amqtt
                      the same for a test that needs further configuration lines or several brokers
     start_proxy      start_proxy(broker) -> Proxy (tests.support.proxy), running
+    authority        a certificate authority (tests.support.certificates), one for all tests
     watch            watch(broker, topic_filter="hw/#") -> Watcher, closed after the test
     environment_of   environment_of(**variables) -> dict, for a test that calls subprocess itself
 
@@ -24,6 +25,7 @@ import hypothesis
 import pytest
 
 from tests.support.brokers import AmqttBroker, Broker, MosquittoBroker
+from tests.support.certificates import Authority
 from tests.support.mqtt import HasPort, Watcher
 from tests.support.processes import Process, environment
 from tests.support.proxy import Proxy
@@ -88,6 +90,12 @@ def mosquitto(start_mosquitto: Callable[..., MosquittoBroker]) -> MosquittoBroke
 @pytest.fixture
 def amqtt_broker(start_amqtt: Callable[..., AmqttBroker]) -> AmqttBroker:
     return start_amqtt()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The lab's own certificate authority, and the certificates that it signs."""
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(params=["mosquitto", "amqtt"])

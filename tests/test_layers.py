@@ -25,6 +25,8 @@ PACKAGE = CHECKOUT / "hwsync"
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "protocol": frozenset(),
     "address": frozenset({"protocol"}),
+    "configfile": frozenset({"protocol", "address"}),
+    "connection": frozenset({"protocol", "address", "configfile"}),
     "paths": frozenset({"protocol"}),
     "transport": frozenset({"protocol", "address"}),
     "findings": frozenset(),
@@ -40,7 +42,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "device": frozenset(
         {
             *("protocol", "address", "paths", "transport", "runner", "logs", "notify"),
-            *("findings", "probe", "signing"),
+            *("findings", "probe", "signing", "configfile", "connection"),
         }
     ),
     "client": frozenset({"protocol", "address", "transport", "runner"}),
@@ -48,6 +50,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         {
             *("protocol", "address", "paths", "transport", "runner", "broker"),
             *("coordinator", "device", "client", "logs", "findings", "probe", "signing"),
+            *("configfile", "connection"),
         }
     ),
     "testing": frozenset(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hwsync.protocol.errors import BadConfig
 
@@ -36,13 +36,30 @@ HARMLESS: Final = {
 }
 
 
+TLS_VERSIONS: Final = ("tlsv1.2", "tlsv1.3")  # the lowest that is spoken; mosquitto's default first
+FILES: Final = ("cafile", "certfile", "keyfile")
+FLAGS: Final = ("require_certificate", "use_identity_as_username")
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Where the broker listens."""
+    """Where the broker listens, and with which certificate; ``cafile`` signed those of clients."""
 
     port: int
     address: str = "0.0.0.0"
     websockets: bool = False
+    cafile: Path | None = None
+    certfile: Path | None = None
+    keyfile: Path | None = None
+    require_certificate: bool = False
+    use_identity_as_username: bool = False
+    tls_version: str = TLS_VERSIONS[0]
+    lines: dict[str, int] = field(default_factory=dict, compare=False)  # of each directive
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS is spoken there."""
+        return self.certfile is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,43 +98,99 @@ def _read(path: Path) -> BrokerConfig:
             config = _directive(config, words[0], line.strip()[len(words[0]) :].strip(), number)
     if not config.listeners:
         raise BadConfig(f"{path} has no listener", "add a line such as: listener 1883 127.0.0.1")
+    for listener in config.listeners:
+        _complete(config, listener)
     return config
+
+
+def where(config: BrokerConfig, listener: Listener, name: str) -> str:
+    """For a message: the file, and the line of that directive of the listener."""
+    return f"{config.source}, line {listener.lines.get(name, listener.lines.get('listener', 0))}"
+
+
+def _complete(config: BrokerConfig, listener: Listener) -> None:
+    """Raises ``BadConfig`` where a directive of TLS lacks the one that it needs."""
+    needs = {
+        "certfile": "keyfile",
+        "keyfile": "certfile",
+        "cafile": "certfile",
+        "tls_version": "certfile",
+        "require_certificate": "cafile",
+        "use_identity_as_username": "require_certificate",
+    }
+    for name, needed in needs.items():
+        if name in listener.lines and getattr(listener, name) and not getattr(listener, needed):
+            raise BadConfig(
+                f"{where(config, listener, name)}: {name} without {needed}",
+                f"add {needed} below the same listener",
+            )
 
 
 def _directive(config: BrokerConfig, name: str, value: str, number: int) -> BrokerConfig:
     where = f"{config.source}, line {number}"
+    if name in (*FILES, *FLAGS, "tls_version"):
+        return _tls(config, name, value, number)
     if name in HARMLESS:
         return replace(config, passed_over=(*config.passed_over, name))
     if name == "listener":
-        return replace(config, listeners=(*config.listeners, _listener(value, where)))
+        return replace(config, listeners=(*config.listeners, _listener(value, number, where)))
     if name == "protocol":
         return _protocol(config, value, where)
     if name == "allow_anonymous":
-        if value not in ("true", "false"):
-            raise BadConfig(f"{where}: allow_anonymous {value}", "it is true or false")
-        return replace(config, allow_anonymous=value == "true")
+        return replace(config, allow_anonymous=_flag(name, value, where))
     if name in ("message_size_limit", "max_packet_size"):
         return replace(config, message_size_limit=_number(name, value, where))
     if name in ("password_file", "acl_file"):
-        # As mosquitto: relative to the folder it was started in.
-        if not Path(value).is_file():
-            raise BadConfig(f"{where}: {name} {value}: there is no such file", "name another")
+        file = _file(name, value, where)
         if name == "password_file":
-            return replace(config, password_file=Path(value))
-        return replace(config, acl_file=Path(value))
+            return replace(config, password_file=file)
+        return replace(config, acl_file=file)
     raise BadConfig(
         f"{where}: the embedded broker has no {name}", "use mosquitto, or remove the line"
     )
 
 
-def _listener(value: str, where: str) -> Listener:
+def _tls(config: BrokerConfig, name: str, value: str, number: int) -> BrokerConfig:
+    """A directive of the listener above it."""
+    where = f"{config.source}, line {number}"
+    if not config.listeners:
+        raise BadConfig(f"{where}: {name} {value}", "below the listener that it is for")
+    *others, last = config.listeners
+    read: Path | bool | str = value
+    if name in FILES:
+        read = _file(name, value, where)
+    elif name in FLAGS:
+        read = _flag(name, value, where)
+    elif value not in TLS_VERSIONS:
+        raise BadConfig(f"{where}: the embedded broker has no {name} {value}",
+                        f"it is {' or '.join(TLS_VERSIONS)}")  # fmt: skip
+    lines = {**last.lines, name: number}
+    changes: dict[str, Any] = {name: read, "lines": lines}
+    return replace(config, listeners=(*others, replace(last, **changes)))
+
+
+def _file(name: str, value: str, where: str) -> Path:
+    """As mosquitto: relative to the folder it was started in."""
+    if not Path(value).is_file():
+        raise BadConfig(f"{where}: {name} {value}: there is no such file", "name another")
+    return Path(value)
+
+
+def _flag(name: str, value: str, where: str) -> bool:
+    if value not in ("true", "false"):
+        raise BadConfig(f"{where}: {name} {value}", "it is true or false")
+    return value == "true"
+
+
+def _listener(value: str, number: int, where: str) -> Listener:
     words = value.split()
     if not 1 <= len(words) <= 2:
         raise BadConfig(f"{where}: listener {value}", "listener PORT [ADDRESS]")
     port = _number("listener", words[0], where)
     if port > 65_535:
         raise BadConfig(f"{where}: there is no port {port}", "1 to 65535")
-    return Listener(port, words[1]) if len(words) == 2 else Listener(port)
+    made = Listener(port, lines={"listener": number})
+    return replace(made, address=words[1]) if len(words) == 2 else made
 
 
 def _protocol(config: BrokerConfig, value: str, where: str) -> BrokerConfig:

@@ -20,9 +20,10 @@ from typing import Any, Final
 from amqtt.contexts import Action  # type: ignore[import-untyped]
 from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin  # type: ignore[import-untyped]
 
+from hwsync.broker import certificates
 from hwsync.broker.access import Acl, Passwords
 from hwsync.broker.conf import BrokerConfig
-from hwsync.broker.mended import MendedBroker
+from hwsync.broker.mended import MendedBroker, Secured
 from hwsync.protocol.errors import HwsyncError
 
 log = logging.getLogger("hwsync.broker")
@@ -107,9 +108,14 @@ async def _serve(config: BrokerConfig) -> None:
         loop.add_signal_handler(end, stop.set)
     loop.set_exception_handler(_unhandled)
     listeners: dict[str, Any] = {}
+    secured: dict[str, Secured] = {}
     for number, listener in enumerate(config.listeners):
         host = f"[{listener.address}]" if ":" in listener.address else listener.address
-        listeners["default" if number == 0 else f"listener-{number}"] = {
+        name = "default" if number == 0 else f"listener-{number}"
+        secured[name] = Secured(
+            certificates.context(config, listener), listener.use_identity_as_username
+        )
+        listeners[name] = {
             "type": "ws" if listener.websockets else "tcp",
             "bind": f"{host}:{listener.port}",
             "max_connections": -1,
@@ -118,14 +124,17 @@ async def _serve(config: BrokerConfig) -> None:
         f"{__name__}.{Login.__name__}": {"door": config.source},
         f"{__name__}.{Topics.__name__}": {"door": config.source},
     }
-    broker = MendedBroker({"listeners": listeners, "plugins": plugins}, config.message_size_limit)
+    broker = MendedBroker(
+        {"listeners": listeners, "plugins": plugins}, config.message_size_limit, secured
+    )
     try:
         await broker.start()
     except Exception as error:
         raise _cannot_listen(config, error) from None
     for listener in config.listeners:
         kind = "websockets" if listener.websockets else "mqtt"
-        log.info("listening on %s port %d (%s)", listener.address, listener.port, kind)
+        tls = ", TLS" if listener.encrypted else ""
+        log.info("listening on %s port %d (%s%s)", listener.address, listener.port, kind, tls)
     await stop.wait()
     log.info("stopping")
     with contextlib.suppress(Exception):

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import io
 import logging
-from collections.abc import Awaitable, Callable, ItemsView, Iterator
+import ssl
+from collections.abc import Awaitable, Callable, ItemsView, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -25,6 +26,8 @@ from amqtt.adapters import (  # type: ignore[import-untyped]
 )
 from amqtt.broker import Broker  # type: ignore[import-untyped]
 from amqtt.contexts import ListenerType  # type: ignore[import-untyped]
+
+from hwsync.broker.certificates import identity
 
 log = logging.getLogger("hwsync.broker")
 
@@ -96,28 +99,41 @@ class Live:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class MendedBroker(Broker):  # type: ignore[misc]
-    """``limit``: bytes of one message; 0: none."""
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """A listener's TLS. ``identified``: a client's certificate says who it is, and nothing else."""
 
-    def __init__(self, config: dict[str, Any], limit: int) -> None:
+    context: ssl.SSLContext | None
+    identified: bool
+
+
+class MendedBroker(Broker):  # type: ignore[misc]
+    """``limit``: bytes of one message; 0: none. ``secured``: by the listener's name."""
+
+    def __init__(self, config: dict[str, Any], limit: int, secured: Mapping[str, Secured]) -> None:
         super().__init__(config)
+        self._secured = secured
         self._subscriptions = Subscriptions()
         self._limit = limit
         self._live: dict[str, Live] = {}  # by client id
 
     async def _create_server_instance(
-        self, listener_name: str, listener_type: Any, address: str | None, port: int, ssl: Any
+        self, listener_name: str, listener_type: Any, address: str | None, port: int, _: Any
     ) -> Any:
-        """amqtt ends a websocket at a message of 1 MiB, whatever is configured."""
+        """amqtt ends a websocket at a message of 1 MiB, whatever is configured.
+
+        And it lets clients without a certificate in where one is required.
+        """
+        context = self._secured[listener_name].context
         if listener_type is not ListenerType.WS:
             return await super()._create_server_instance(
-                listener_name, listener_type, address, port, ssl
+                listener_name, listener_type, address, port, context
             )
         return await websockets.serve(
             partial(self.ws_connected, listener_name=listener_name),
             address,
             port,
-            ssl=ssl,
+            ssl=context,
             subprotocols=[websockets.Subprotocol("mqtt")],
             max_size=self._limit + FRAME if self._limit else None,
         )
@@ -135,6 +151,9 @@ class MendedBroker(Broker):  # type: ignore[misc]
         As MQTT says, the older connection ends first, with its will; a login that is refused ends
         nobody.
         """
+        if self._secured[name].identified:
+            # As mosquitto: the login that the client gave does not count.
+            client_session.username, client_session.password = identity(writer.get_ssl_info()), None
         client_id = client_session.client_id
         before = self._live.get(client_id)
         if before is not None and await self._authenticate(
@@ -153,6 +172,14 @@ class MendedBroker(Broker):  # type: ignore[misc]
             mine.ended.set()
             if self._live.get(client_id) is mine:
                 del self._live[client_id]
+
+    async def _authenticate(self, session: Any, listener: Any) -> bool:
+        """amqtt knows no certificates: the login's check is asked where none has said who it is."""
+        names = (name for name, one in self.listeners_config.items() if one is listener)
+        if not self._secured[next(names)].identified:
+            return bool(await super()._authenticate(session, listener))
+        session.is_anonymous = False
+        return bool(session.username)
 
     async def _client_connected(
         self, listener_name: str, reader: ReaderAdapter, writer: WriterAdapter

@@ -33,6 +33,8 @@ def broker(url: str, seen: Seen, plain: Seen | None) -> Finding:
     """What answers at the address; ``plain``: the same, asked for MQTT 3.1.1."""
     if seen.refused:
         return error("broker", f"{url}: {seen.reason}", "name a file with --credentials")
+    if not seen.protocol and seen.cure:
+        return error("broker", f"{url}: {seen.reason}", seen.cure)
     if not seen.protocol:
         cure = "start one (scripts/broker, hwsync broker), or name it with --broker"
         return error("broker", f"no broker answers at {url}: {seen.reason}", cure)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
-from hwsync.address import BrokerUrl, broker_address
+from hwsync import connection
+from hwsync.address import BrokerUrl
+from hwsync.configfile import Given
 from hwsync.paths import state_directory
 from hwsync.protocol.errors import HwsyncError, Refused, UsageError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.limits import ID_FORM, USER_FORM, is_id, is_user
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
 
-_NAMES: Final = ("broker", "root", "as_json", "credentials")
+_NAMES: Final = (
+    *("broker", "root", "as_json", "credentials", "config", "ca", "certificate", "key"),
+    "allow_plaintext",
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -75,15 +79,31 @@ class Settings:
     root: str | None = None
     as_json: bool = False
     credentials: Path | None = None
+    config: Path | None = None
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    allow_plaintext: bool = False
+    _given: Given | None = field(default=None, repr=False)
+
+    @property
+    def given(self) -> Given:
+        """What of the connection was given, by whom. Raises ``UsageError``."""
+        if self._given is None:
+            names = (*connection.VARIABLES, "credentials", "allow_plaintext")
+            options = {name: getattr(self, name) for name in names}
+            self._given = connection.load(self.config, options)
+        return self._given
 
     @property
     def topics(self) -> Topics:
-        return Topics(self.root or os.environ.get("HWSYNC_ROOT") or DEFAULT_ROOT)
+        """Raises ``UsageError``."""
+        return Topics(self.given.get("root", DEFAULT_ROOT))
 
     @property
     def url(self) -> BrokerUrl:
         """The broker. Raises ``BadUrl``, ``UsageError``."""
-        return broker_address(self.broker, self.credentials)
+        return connection.broker(self.given)
 
 
 def default_database() -> Path:
@@ -110,6 +130,19 @@ def common(command: F) -> F:
         click.option("--credentials", type=click.Path(path_type=Path, dir_okay=False),
                      help="File with two lines: user, password.",
                      expose_value=False, callback=_keep),
+        click.option("--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+                     help="Connection file, TOML (or HWSYNC_CONFIG; default "
+                     "~/.config/hwsync/hwsync.toml, /etc/hwsync/hwsync.toml).",
+                     expose_value=False, callback=_keep),
+        click.option("--ca", metavar="FILE", help="PEM: the authority that signed the broker's "
+                     "certificate (or HWSYNC_CA).", expose_value=False, callback=_keep),
+        click.option("--cert", "certificate", metavar="FILE", help="PEM: our certificate, for a "
+                     "broker that asks for one (or HWSYNC_CERT).",
+                     expose_value=False, callback=_keep),
+        click.option("--key", metavar="FILE", help="PEM: its private key (or HWSYNC_KEY).",
+                     expose_value=False, callback=_keep),
+        click.option("--allow-plaintext", is_flag=True, help="Let a password go to another "
+                     "machine without TLS.", expose_value=False, callback=_keep),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)

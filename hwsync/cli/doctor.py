@@ -83,6 +83,8 @@ def _broker(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, bool]:
     yield checks.broker(str(url), seen, plain)
     if not seen.protocol:
         return False
+    if seen.secured is not None:
+        yield findings.certificate(seen.secured.version, seen.secured.expires, time.time())
     yield checks.round_trip(round_trip(url, topics.echoes(secrets.token_hex(4))))
     return True
 

@@ -18,6 +18,7 @@ from typing import IO, Final
 
 import click
 
+from hwsync import connection
 from hwsync.address import BrokerUrl
 from hwsync.cli.common import Settings, common, default_database
 from hwsync.client import Operator
@@ -55,15 +56,17 @@ def up(settings: Settings, user: str | None, db: Path | None, analysis: str, all
         say(f"broker: {version} at {url}")
         _lacks(url, version, topics.echoes(f"up-{os.getpid()}"))
         here = [sys.executable, "-m"]
-        where = {"HWSYNC_BROKER": url.with_login, "HWSYNC_ROOT": topics.root}
+        where = connection.variables(url, topics.root)
+        where |= {connection.FILE_VARIABLE: str(settings.config)} if settings.config else {}
+        plain = ["--allow-plaintext"] if settings.given.get("allow_plaintext") else []
         command = [*here, "hwsync.cli", "coordinator", "--db", str(database)]
-        command += ["--analysis", analysis, *(["--clean-session"] if protocol == 4 else [])]
+        command += ["--analysis", analysis, *(["--clean-session"] if protocol == 4 else []), *plain]
         parts.append(_Part("coordinator", command, ended, where))
         if os.geteuid() == 0 and not allow_root:
             say("no device here: as root its programs would run as root (--allow-root allows it)")
         else:
             command = [*here, "hwsync.device.service", "--user", user]
-            command += ["--allow-root"] if allow_root else []
+            command += [*plain, *(["--allow-root"] if allow_root else [])]
             command += ["--state-dir", str(database.parent / f"device-{user}")]
             parts.append(_Part("device", command, ended, where))
         if lan:
@@ -198,6 +201,8 @@ def _look(url: BrokerUrl) -> tuple[str, int] | None:
     seen = look(url, START_S)
     if seen.refused:
         raise NoBroker(f"{url}: {seen.reason}", "see --credentials")
+    if seen.cure:  # something is there, and not what was asked for
+        raise NoBroker(f"{url}: {seen.reason}", seen.cure)
     return (seen.name, seen.protocol) if seen.protocol else None
 
 

@@ -17,32 +17,35 @@ from pathlib import Path
 from typing import Final
 
 from hwsync.address import BrokerUrl
-from hwsync.device.config import Config
+from hwsync.configfile import shown
+from hwsync.device.config import KEYS, Config
 from hwsync.device.life import Setup
-from hwsync.findings import CLOCK_SET, Finding, Result, error, ok
+from hwsync.findings import CLOCK_SET, Finding, Result, certificate, error, ok
 from hwsync.logs import escape
 from hwsync.probe import look
 from hwsync.protocol.errors import CannotRun
 from hwsync.protocol.jsons import dumps
 from hwsync.runner import Job, Runner, Settings, StopSwitch
 
-BROKER_S: Final = 5.0  # for the broker to let us in
+BROKER_S: Final = 7.0  # for the broker to let us in; an attempt may take 5
 RUN_S: Final = 10.0  # for a program that prints one number
 
 
 def findings(config: Config, setup: Setup) -> Iterator[Finding]:
     """Each as soon as it is known."""
     yield ok("name", setup.user)
+    keys = {key.name: key for key in KEYS}
     for name, value in config.values.items():
-        shown = value
         if name == "broker":
-            shown = setup.url  # without its password
+            found = str(setup.url)  # without its password
         elif name == "programs.environment":
-            shown = ", ".join(value) or "nothing"  # a key may be among the texts
-        yield ok(name, f"{shown}, from {config.sources[name]}")
+            found = ", ".join(value) or "nothing"  # a key may be among the texts
+        else:
+            found = shown(keys.get(name), value)
+        yield ok(name, f"{found}, from {config.sources[name]}")
     yield _clock(time.time())
     yield _journal(setup.state)
-    yield _broker(setup.url)
+    yield from _broker(setup.url)
     yield from _programs(setup.settings)
 
 
@@ -50,7 +53,7 @@ def show(found: Iterator[Finding], *, as_json: bool) -> int:
     """Print them; the exit code."""
     failed = False
     for one in found:
-        failed |= one.result is not Result.OK
+        failed |= one.result is Result.ERROR
         if as_json:
             print(dumps(asdict(one)), flush=True)
             continue
@@ -96,12 +99,15 @@ def _journal(state: Path) -> Finding:
     return ok("journal", f"{file}, {file.stat().st_size:,} bytes")
 
 
-def _broker(url: BrokerUrl) -> Finding:
+def _broker(url: BrokerUrl) -> Iterator[Finding]:
     seen = look(url, BROKER_S, prefer_v5=False)
-    if seen.protocol:
-        return ok("broker", str(url))
-    cure = "start one, or name it with --broker; a password belongs into a --credentials file"
-    return error("broker", f"{url}: {seen.reason}", cure)
+    if not seen.protocol:
+        cure = "start one, or name it with --broker; a password belongs into a --credentials file"
+        yield error("broker", f"{url}: {seen.reason}", seen.cure or cure)
+        return
+    yield ok("broker", str(url))
+    if seen.secured is not None:
+        yield certificate(seen.secured.version, seen.secured.expires, time.time())
 
 
 def _programs(settings: Settings) -> Iterator[Finding]:

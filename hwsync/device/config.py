@@ -1,8 +1,7 @@
 """What a board is told: command line, environment, ``/etc/hwsync/device.toml``, defaults.
 
-The law: every key stands in ``KEYS``; what is not there, or is not of its kind, is refused with the
-file, the key and what would be right. What stands nearer to the person wins: the command line, then
-the environment, then the file, then the default.
+The law: every key stands in ``KEYS``, those of the connection among them (``connection.KEYS``); the
+rest is the law of ``configfile``.
 """
 
 from __future__ import annotations
@@ -13,38 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from hwsync import connection
+from hwsync.configfile import Given, Key, gather, is_flag, is_text
 from hwsync.protocol import limits
-from hwsync.protocol.errors import UsageError
 from hwsync.runner import Isolation, Limits, Settings, Start
 
 DEFAULT_FILE: Final = Path("/etc/hwsync/device.toml")
-VARIABLES: Final = {"broker": "HWSYNC_BROKER", "root": "HWSYNC_ROOT"}
-COMMAND_LINE: Final = "the command line"
+DOCUMENT: Final = "docs/device.md"
 STOP_S: Final = 10.0  # what a running program gets at SIGTERM; systemd's TimeoutStopSec is above
 MEMORY_SHARE: Final = 0.75  # of the machine's memory, for programs
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One key of the file. ``kind`` is for people; ``accepts`` says whether a value is of it."""
-
-    name: str  # with its table, such as limits.cpu_s
-    kind: str
-    accepts: Callable[[Any], bool]
-    default: str  # for people
-    meaning: str
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value) and "\0" not in value
-
-
 def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(_text(one) for one in value)
-
-
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
+    return isinstance(value, list) and all(is_text(one) for one in value)
 
 
 def _number(low: float, high: float) -> Callable[[Any], bool]:
@@ -66,7 +46,7 @@ def _one_of(*names: str) -> Callable[[Any], bool]:
 
 def _variables(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        _text(name) and "=" not in name and isinstance(text, str) and "\0" not in text
+        is_text(name) and "=" not in name and isinstance(text, str) and "\0" not in text
         for name, text in value.items()
     )
 
@@ -77,33 +57,34 @@ _TIMES: Final = _number(*limits.TIMEOUT_S)
 
 KEYS: Final = (
     Key("user", "text", limits.is_user, "the host's name", "the board's name in every topic"),
-    Key("broker", "URL", _text, "`mqtt://127.0.0.1:1883`", "the broker"),
-    Key("root", "text", _text, "`hw`", "the root of the topics"),
-    Key("credentials", PATH, _text, "none", "a file of two lines: user, password"),
-    Key("state_dir", PATH, _text, "`$STATE_DIRECTORY`, else `~/.local/state/hwsync/device-USER`",
+    *connection.KEYS,
+    Key("credentials", PATH, is_text, "none",
+        "a file of two lines, user and password, instead of `account` and `password`",
+        beside=True),
+    Key("state_dir", PATH, is_text, "`$STATE_DIRECTORY`, else `~/.local/state/hwsync/device-USER`",
         "where the journal is"),
     Key("max_timeout_s", "seconds, 0.1 to 86400", _TIMES, "none",
         "no program runs longer on this board, whatever its request says"),
     Key("stop_s", "seconds, 0 to 3600", _number(0, 3600), f"{STOP_S:g}",
         "what a running program gets to end by itself at SIGTERM"),
-    Key("allow_root", "true or false", _flag, "false",
+    Key("allow_root", "true or false", is_flag, "false",
         "started as root, run programs as root; `run_as` is better"),
     Key("trust", "list of public keys", _texts, "none",
         "only commands that one of these keys signed are run (`hwsync key show`)"),
     Key("programs.runner", "`warm` or `cold`", _one_of(*Start), "`warm`",
         "fork a ready interpreter, or start a fresh one for each run"),
-    Key("programs.python", PATH, _text, "the daemon's own",
+    Key("programs.python", PATH, is_text, "the daemon's own",
         "the interpreter of programs, Python 3.11 or later"),
     Key("programs.preload", "list of modules", _texts, "none",
         "what the warm interpreter has imported already"),
     Key("programs.interpreter", "list of texts", _texts, "none",
         "another one and its options, such as `[\"/usr/bin/bash\"]`: it gets the program as a "
         "file, then the arguments"),
-    Key("programs.directory", PATH, _text, "`work` in the state folder",
+    Key("programs.directory", PATH, is_text, "`work` in the state folder",
         "where programs run"),
-    Key("programs.empty_directory", "true or false", _flag,
+    Key("programs.empty_directory", "true or false", is_flag,
         "true, unless `directory` is given", "empty it before and after each run"),
-    Key("programs.run_as", "account", _text, "none", "for a daemon of root: who runs them"),
+    Key("programs.run_as", "account", is_text, "none", "for a daemon of root: who runs them"),
     Key("programs.environment", "table of texts", _variables, "none",
         "variables beside the daemon's own; an empty text takes one away"),
     Key("limits.cpu_s", "seconds, 0: no limit", _number(0, 10**9), "0",
@@ -118,27 +99,18 @@ KEYS: Final = (
         "what must stay free on the disk where programs run"),
     Key("isolation.kind", "`none` or `bwrap`", _one_of(*Isolation), "`none`",
         "`bwrap`: each run in bubblewrap; where that is not there, nothing runs"),
-    Key("isolation.network", "true or false", _flag, "false", "with bwrap: let it use the network"),
+    Key("isolation.network", "true or false", is_flag, "false",
+        "with bwrap: let it use the network"),
     Key("isolation.devices", "list of paths", _texts, "none",
         "with bwrap: devices that it may use, such as `/dev/gpiochip0`"),
     Key("isolation.readable", "list of paths", _texts, "none",
         "with bwrap: what else it may read"),
 )  # fmt: skip
 
-_BY_NAME: Final = {key.name: key for key in KEYS}
-_TABLES: Final = frozenset(name.partition(".")[0] for name in _BY_NAME if "." in name)
-
 
 @dataclass(frozen=True, slots=True)
-class Config:
-    """The effective configuration; ``sources`` says where each value that was given comes from."""
-
-    values: Mapping[str, Any]
-    sources: Mapping[str, str]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The value, or ``default`` where nobody gave one."""
-        return self.values.get(name, default)
+class Config(Given):
+    """The effective configuration."""
 
     def settings(self, state: Path, environment: Mapping[str, str]) -> Settings:
         """How programs run; ``environment`` is what the daemon passes on."""
@@ -180,55 +152,9 @@ def load(file: Path | None, options: Mapping[str, Any]) -> Config:
 
     ``options`` are those of the command line by key, None where not given. Raises ``UsageError``.
     """
-    found = DEFAULT_FILE if file is None else file
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    if file is not None or found.exists():
-        values = _read(found)
-        sources = dict.fromkeys(values, str(found))
-    for name, variable in VARIABLES.items():
-        if os.environ.get(variable):
-            values[name], sources[name] = os.environ[variable], variable
-    for name, value in options.items():
-        if value is not None and value is not False:
-            values[name], sources[name] = value, COMMAND_LINE
-    return Config(values, sources)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    import tomllib  # half a megabyte, for boards that have a file only
-
-    try:
-        tree = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}", "name it with --config") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{file} is not UTF-8 (byte {error.start})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{file} is no TOML: {error}") from None
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if name in _TABLES and isinstance(value, dict):
-            flat |= {f"{name}.{below}": inner for below, inner in value.items()}
-        else:
-            flat[name] = value
-    for name, value in flat.items():
-        key = _BY_NAME.get(name)
-        if key is None:
-            raise UsageError(f"{file}: there is no key {name}", _nearest(name))
-        if not key.accepts(value):
-            raise UsageError(f"{file}: {name} = {value!r} is not allowed", f"expected: {key.kind}")
-    return flat
-
-
-def _nearest(name: str) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, _BY_NAME, 1, 0.5)
-    if not near:
-        last = name.rpartition(".")[2]
-        near = [known for known in _BY_NAME if known.rpartition(".")[2] == last]
-    return f"did you mean {near[0]}?" if near else "docs/device.md lists every key"
+    if file is None and DEFAULT_FILE.exists():
+        file = DEFAULT_FILE
+    return Config(*gather(file, KEYS, connection.VARIABLES, options, DOCUMENT))
 
 
 def _share_of_memory() -> int:

@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from hwsync import __version__, logs
-from hwsync.address import BrokerUrl, broker_address
-from hwsync.device.config import COMMAND_LINE, DEFAULT_FILE, STOP_S, VARIABLES, Config, load
+from hwsync import __version__, connection, logs
+from hwsync.device.config import DEFAULT_FILE, STOP_S, Config, load
 from hwsync.device.life import Inbox, Reload, Setup, Stop, live
 from hwsync.device.no_journal import AnyJournal, open_journal
 from hwsync.device.trust import Trust
@@ -35,7 +34,10 @@ OWN_VARIABLES: Final = frozenset(
 )
 """What systemd tells the daemon, and no program."""
 
-OPTIONS: Final = ("user", "broker", "root", "state_dir", "credentials", "allow_root")
+OPTIONS: Final = (
+    *("user", "broker", "root", "state_dir", "credentials", "allow_root"),
+    *("ca", "certificate", "key", "allow_plaintext"),
+)
 """Those that are called like their key."""
 
 
@@ -68,7 +70,7 @@ def _configured(options: argparse.Namespace) -> tuple[Config, Setup]:
     low, high = limits.TIMEOUT_S
     if options.max_timeout is not None and not low <= options.max_timeout <= high:
         raise UsageError(f"--max-timeout must be {low:g} to {high:g} seconds")
-    url = _broker(config)
+    url = connection.broker(config)
     state = Path(config.get("state_dir") or state_directory("--state-dir", f"device-{user}"))
     return config, Setup(
         user,
@@ -85,20 +87,6 @@ def _configured(options: argparse.Namespace) -> tuple[Config, Setup]:
 def _trust(user: str, keys: list[str] | None) -> Trust | None:
     """An empty list trusts nobody: then nothing runs. Raises ``UsageError``."""
     return None if keys is None else Trust(user, keys)
-
-
-def _broker(config: Config) -> BrokerUrl:
-    """The broker's address with its login. Raises ``BadUrl`` and ``UsageError``."""
-    text, source = config.get("broker"), config.sources.get("broker", COMMAND_LINE)
-    credentials = config.get("credentials")
-    if source in VARIABLES.values():
-        text = None  # the variable is the address's own affair: there a password is allowed
-    elif source != COMMAND_LINE and BrokerUrl.parse(text).password is not None:
-        raise UsageError(
-            f"{source}: a password in broker is seen by whoever may read this file",
-            "name a file of two lines, user and password, with the key credentials",
-        )
-    return broker_address(text, Path(credentials) if credentials else None)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -158,6 +146,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     state = "for the journal; default $STATE_DIRECTORY, else ~/.local/state/hwsync/device-USER"
     add("--state-dir", type=Path, metavar="DIR", help=state)
     add("--credentials", type=Path, metavar="FILE", help="two lines: user, password")
+    ca = "PEM: the authority that signed the broker's certificate; or HWSYNC_CA"
+    add("--ca", metavar="FILE", help=ca)
+    own = "PEM: our own, for a broker that asks for one; or HWSYNC_CERT"
+    add("--cert", dest="certificate", metavar="FILE", help=own)
+    add("--key", metavar="FILE", help="PEM: its private key; or HWSYNC_KEY")
+    plain = "let a password go to another machine without TLS"
+    add("--allow-plaintext", action="store_true", help=plain)
     add("--directory", type=Path, metavar="DIR", help="where programs run; default STATE-DIR/work")
     add("--max-timeout", type=float, metavar="SECONDS", help="no program runs longer on this board")
     add("--allow-root", action="store_true", help="run programs as root, if started as root")

@@ -29,11 +29,13 @@ from typing import Final
 from hwsync.address import BrokerUrl
 from hwsync.protocol.errors import HwsyncError, TooLarge
 from hwsync.protocol.limits import MAX_MESSAGE
-from hwsync.transport.link import CONNECT_S, Failed, Link, WrongVersion
+from hwsync.transport.failed import Failed, WrongVersion
+from hwsync.transport.link import CONNECT_S, Link
 from hwsync.transport.signals import (
     Connected,
     Delivery,
     Disconnected,
+    Secured,
     Signal,
     Subscribed,
     Subscription,
@@ -41,8 +43,8 @@ from hwsync.transport.signals import (
 )
 
 __all__ = [
-    "Connected", "Delivery", "Disconnected", "Signal", "Subscribed", "Subscription", "Transport",
-    "Will",
+    "Connected", "Delivery", "Disconnected", "Secured", "Signal", "Subscribed", "Subscription",
+    "Transport", "Will",
 ]  # fmt: skip
 
 log = logging.getLogger("hwsync.transport")
@@ -175,7 +177,7 @@ class Transport:
                 link = self._connect()
             except Failed as failure:
                 log.warning("no connection to %s: %s", self.url, failure)
-                self._tell(Disconnected(str(failure), False))
+                self._tell(Disconnected(failure.reason, False, failure.cure))
             except Exception:
                 log.exception("hwsync failed to connect to %s; this is a bug", self.url)
                 self._tell(Disconnected("an error inside hwsync", False))
@@ -224,13 +226,15 @@ class Transport:
     def opened(self, link: Link, session_present: bool) -> None:
         """For the link: it stands."""
         self._link = link
+        secured = link.secured()
         log.info(
-            "connected to %s as %s, MQTT %s",
+            "connected to %s as %s, MQTT %s%s",
             self.url,
             self.client_id,
             "5" if link.protocol == 5 else "3.1.1",
+            f", {secured.version}" if secured else "",
         )
-        self._tell(Connected(session_present, link.protocol))
+        self._tell(Connected(session_present, link.protocol, secured))
         link.subscribe(self.subscriptions)
 
     def emit(self, link: Link, signal: Signal) -> None:

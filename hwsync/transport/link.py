@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -20,7 +20,11 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from hwsync.address import BrokerUrl
-from hwsync.transport.signals import Delivery, Signal, Subscribed, Subscription
+from hwsync.transport.failed import Failed, WrongVersion
+from hwsync.transport.signals import Delivery, Secured, Signal, Subscribed, Subscription
+
+if TYPE_CHECKING:
+    import ssl
 
 log = logging.getLogger("hwsync.transport")
 
@@ -32,14 +36,6 @@ SESSION_S: Final = 7 * 86_400  # how long a broker keeps a persistent session (M
 _UNSUPPORTED_VERSION: Final = 132
 _TAKEN_OVER: Final = 142
 _FIRST_FAILURE: Final = 128  # reason codes from here on say no
-
-
-class Failed(Exception):
-    """An attempt ended without a connection; the message is for people."""
-
-
-class WrongVersion(Failed):
-    """The broker does not speak this version of MQTT."""
 
 
 class Owner(Protocol):
@@ -54,6 +50,33 @@ class Owner(Protocol):
 
     def emit(self, link: Link, signal: Signal) -> None:
         """Something came."""
+
+
+class _Client(Client):
+    """paho leaves a socket open whose TLS or websocket does not come about.
+
+    And before 2.2 it waits for a TLS handshake as long as a keepalive.
+    """
+
+    begun: socket.socket | None = None
+
+    def _create_socket_connection(self) -> socket.socket:
+        self.begun = super()._create_socket_connection()
+        return self.begun
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        assert self._ssl_context is not None
+        self.begun = sock = self._ssl_context.wrap_socket(
+            tcp_sock, server_hostname=self._host, do_handshake_on_connect=False
+        )
+        sock.settimeout(CONNECT_S)
+        sock.do_handshake()
+        return sock
+
+    def give_up(self) -> None:
+        """Close what was begun and has led to no connection."""
+        if self.begun is not None:
+            self.begun.close()
 
 
 class Link:
@@ -76,18 +99,18 @@ class Link:
         self._gate = threading.Lock()
         self._released = False
         url = owner.url
-        self.client = Client(
+        self.client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id,
             protocol=MQTTv5 if protocol == 5 else MQTTv311,
-            transport="websockets" if url.scheme == "ws" else "tcp",
+            transport="websockets" if url.websockets else "tcp",
             reconnect_on_failure=False,
             manual_ack=True,
             **({} if protocol == 5 else {"clean_session": owner.clean_session}),
         )
         self.client.connect_timeout = CONNECT_S
         self.client.max_inflight_messages_set(WINDOW)
-        if url.scheme == "ws":
+        if url.websockets:
             self.client.ws_set_options(url.path)
         if url.username is not None:
             self.client.username_pw_set(url.username, url.password)
@@ -109,12 +132,18 @@ class Link:
             self.client.on_connect = self._guard(self._on_probe)
         url = self._owner.url
         try:
+            if url.encrypted:
+                from hwsync.transport import tls
+
+                self.client.tls_set_context(tls.context(url))
             self.client.connect(
                 url.host, url.port, KEEPALIVE_S, **(v5 if self.protocol == 5 else {})
             )
         except OSError as error:
-            raise Failed(error.strerror or str(error) or "no connection") from None
+            self.client.give_up()
+            raise _why(url, error) from None
         except ValueError as error:
+            self.client.give_up()
             raise Failed(str(error)) from None
         self.client.loop_start()
         self.answered.wait(patience)
@@ -123,9 +152,21 @@ class Link:
             self.close()
             raise WrongVersion(text) if self.refused == _UNSUPPORTED_VERSION else Failed(text)
         if self.connected_at is None:
+            hung_up = self.ended.is_set()
             self.close()
             silent = f"the broker does not answer to MQTT {'5' if self.protocol == 5 else '3.1.1'}"
-            raise WrongVersion(silent) if self.protocol == 5 else Failed(silent)
+            if self.protocol == 5:
+                raise WrongVersion(silent)
+            raise (_hung_up(url) if hung_up else None) or Failed(silent)
+
+    def secured(self) -> Secured | None:
+        """What protects the connection; None: nothing."""
+        if not self._owner.url.encrypted:
+            return None
+        from hwsync.transport import tls
+
+        sock = self.client.socket()
+        return tls.secured(getattr(sock, "_socket", sock))  # paho wraps a websocket's
 
     def close(self) -> None:
         """End the connection: politely where it stands, and the thread with it."""
@@ -276,6 +317,25 @@ class Link:
         self.ended.set()
         with self._idle:
             self._idle.notify_all()
+
+
+def _why(url: BrokerUrl, error: OSError) -> Failed:
+    """What an attempt that ended with this error says to people."""
+    found = None
+    if url.encrypted:
+        from hwsync.transport import tls
+
+        found = tls.explain(url, error)
+    elif isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
+        found = _hung_up(url)  # a websocket's beginning
+    return found or Failed(error.strerror or str(error) or "no connection")
+
+
+def _hung_up(url: BrokerUrl) -> Failed | None:
+    """Why the broker may have ended the connection before any answer; None: nobody knows."""
+    from hwsync.transport import tls
+
+    return tls.closed(url)
 
 
 def _no_delay(_: Client, __: object, sock: Any) -> None:

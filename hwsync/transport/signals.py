@@ -24,11 +24,20 @@ class Subscription:
 
 
 @dataclass(frozen=True, slots=True)
+class Secured:
+    """TLS: its version; when the broker's certificate expires, as Unix seconds, None: unknown."""
+
+    version: str
+    expires: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
     """The broker accepted us; before any delivery of this connection. ``protocol`` is 4 or 5."""
 
     session_present: bool
     protocol: int
+    secured: Secured | None = None  # None: no TLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +47,14 @@ class Subscribed:
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """A connection ended, or (``was_connected`` false) an attempt failed."""
+    """A connection ended, or (``was_connected`` false) an attempt failed; for people.
+
+    ``cure``: what to do, where that is known.
+    """
 
     reason: str
     was_connected: bool
+    cure: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hwsync.address import BrokerUrl
 from tests.support.brokers import MosquittoBroker
 from tests.support.faults import FaultyLab
 from tests.support.mqtt import Watcher
 from tests.support.processes import Process
 from tests.support.proxy import Proxy
+from tests.support.transports import Client
 
 
 @pytest.fixture
@@ -27,3 +31,16 @@ def lab(
     one = FaultyLab(mosquitto, *proxies, watch(mosquitto), start, tmp_path)
     one.coordinator()
     return one
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., Client]]:
+    """Starts clients; stops them after the test."""
+    with ExitStack() as stack:
+
+        def connect_one(url: str | BrokerUrl, name: str, *topics: str, **options: Any) -> Client:
+            client = Client(url, name, list(topics), **options)
+            stack.callback(client.transport.stop, 0.0)
+            return client
+
+        yield connect_one

@@ -373,7 +373,8 @@ def test_root_is_refused_unless_it_is_allowed(refuse: Callable[..., str], tmp_pa
         (["--broker", "http://pi:1883"], "'http://pi:1883' is no broker's address (such as mqtt:"),
         (["--broker", "pi1"], "'pi1' is no broker's address"),
         (["--broker", "mqtt://pi:99999"], "the broker's address is no URL"),
-        (["--broker", "mqtts://pi"], "mqtts:// is not in this version"),
+        (["--ca", "/ca.pem"], "is not encrypted, so --ca"),
+        (["--broker", "mqtts://pi", "--key", "k"], "a key without its certificate"),
         (["--broker", "mqtt://u:secret@pi"], "a password in --broker is seen by"),
         (["--max-timeout", "0"], "--max-timeout must be 0.1 to 86400 seconds"),
         (["--max-timeout", "nan"], "--max-timeout must be 0.1 to 86400 seconds"),
@@ -397,6 +398,7 @@ def test_credentials_without_two_lines_of_text_are_refused(
     refuse: Callable[..., str], tmp_path: Path, content: bytes
 ) -> None:
     file = tmp_path / "credentials"
+    file.touch(0o600)
     file.write_bytes(content)
     said = refuse(2, *AS_ROOT, "--user", "pi1", "--credentials", str(file))
     assert said.startswith(f"hwsync-device: {file} ")
@@ -435,6 +437,7 @@ def test_the_daemon_logs_in_with_its_credentials_and_not_without(
 
     def daemon(password: str) -> Process:
         file = tmp_path / password
+        file.touch(0o600)
         file.write_text(f"pi1\n{password}\n")
         command = [*DEVICE, "--user", "pi1", "--broker", broker.url, *AS_ROOT]
         command += ["--state-dir", str(tmp_path / f"state-{password}"), "--credentials", str(file)]

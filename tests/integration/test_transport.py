@@ -6,9 +6,7 @@ import logging
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -22,48 +20,14 @@ from hwsync.transport import (
     Disconnected,
     Signal,
     Subscribed,
-    Subscription,
     Transport,
     Will,
 )
 from tests.support.brokers import Broker, MosquittoBroker
 from tests.support.mqtt import Watcher, publish
 from tests.support.ports import free_port
+from tests.support.transports import RECONNECT_S, Client
 from tests.support.waiting import wait_until
-
-RECONNECT_S = 30.0  # the longest pause before a new attempt
-
-
-class Client:
-    """A transport and everything that it signalled."""
-
-    def __init__(self, url: str, name: str, topics: list[str], **options: Any) -> None:
-        self.inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
-        options = {"on_signal": self.inbox.put, **options}
-        self.transport = Transport(
-            BrokerUrl.parse(url), name, subscriptions=[Subscription(t) for t in topics], **options
-        )
-        self.transport.start()
-
-    def next(self, kind: type[Any], timeout: float = RECONNECT_S) -> Any:
-        """The next signal of that kind; others are passed over."""
-        while True:
-            signal = self.inbox.get(timeout=timeout)
-            if isinstance(signal, kind):
-                return signal
-
-
-@pytest.fixture
-def connect() -> Iterator[Callable[..., Client]]:
-    """Starts clients; stops them after the test."""
-    with ExitStack() as stack:
-
-        def connect_one(url: str, name: str, *topics: str, **options: Any) -> Client:
-            client = Client(url, name, list(topics), **options)
-            stack.callback(client.transport.stop, 0.0)
-            return client
-
-        yield connect_one
 
 
 def test_packets_go_out_at_once(mosquitto: MosquittoBroker, connect: Callable[..., Client]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from tests.support.certificates import Certificate
 from tests.support.ports import LOOPBACK, free_port
 from tests.support.processes import Process
 from tests.support.programs import require_program
@@ -154,6 +155,22 @@ class AmqttBroker(Broker):
 
     def command(self, configuration: Path) -> list[str]:
         return [sys.executable, "-m", "hwsync.cli", "broker", str(configuration)]
+
+
+def encrypted(
+    port: int,
+    server: Certificate,
+    *,
+    clients: Path | None = None,
+    websockets: bool = False,
+    more: Sequence[str] = (),
+) -> list[str]:
+    """The lines of a listener with TLS. ``clients``: the authority whose certificate each needs."""
+    lines = [f"listener {port} {LOOPBACK}", "allow_anonymous true"]
+    lines += ["protocol websockets"] if websockets else []
+    lines += [f"certfile {server.certificate}", f"keyfile {server.key}"]
+    lines += [f"cafile {clients}", "require_certificate true"] if clients else []
+    return [*lines, *more]
 
 
 def answers(port: int) -> bool:

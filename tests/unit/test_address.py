@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hwsync.address import BrokerUrl
+from hwsync.address import BrokerUrl, Tls
 from hwsync.protocol.errors import BadUrl
 
 
@@ -16,6 +16,10 @@ from hwsync.protocol.errors import BadUrl
         ("mqtt://[::1]:1884", "::1", 1884, ""),
         ("ws://pi", "pi", 8080, "/mqtt"),
         ("ws://pi:80/broker", "pi", 80, "/broker"),
+        ("mqtts://pi", "pi", 8883, ""),
+        ("mqtts://[::1]:1/", "::1", 1, ""),
+        ("wss://pi", "pi", 8443, "/mqtt"),
+        ("wss://pi/broker/", "pi", 8443, "/broker/"),
     ],
 )
 def test_good_addresses(text: str, host: str, port: int, path: str) -> None:
@@ -43,7 +47,8 @@ def test_a_login_is_decoded_and_never_printed() -> None:
         ("mqtt://pi:0", "port 0"),
         ("mqtt://pi/topic", "a part too many"),
         ("ws://pi/mqtt?x=1", "a part too many"),
-        ("mqtts://pi", "mqtts:// is not in this version"),
+        ("mqtts://pi/topic", "a part too many"),
+        ("mqttss://pi", "is no broker's address"),
         ("http://teacher:secret@pi", "is no broker's address"),
     ],
 )
@@ -53,3 +58,27 @@ def test_bad_addresses_are_named_with_an_example(text: str, said: str) -> None:
     assert said in caught.value.message
     assert "secret" not in str(caught.value)
     assert "mqtt://" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("localhost", True), ("127.0.0.1", True), ("127.9.9.9", True), ("[::1]", True),
+        ("128.0.0.1", False), ("127.0.0.1.lab", False), ("127.lab", False), ("[::2]", False),
+        ("pi", False), ("[fe80::1]", False),
+    ],
+)  # fmt: skip
+def test_what_never_leaves_this_machine(host: str, local: bool) -> None:
+    assert BrokerUrl.parse(f"mqtt://{host}").local is local
+
+
+def test_what_is_encrypted() -> None:
+    schemes = ("mqtt", "mqtts", "ws", "wss")
+    urls = [BrokerUrl.parse(f"{scheme}://pi") for scheme in schemes]
+    assert [url.encrypted for url in urls] == [False, True, False, True]
+    assert [url.websockets for url in urls] == [False, False, True, True]
+
+
+def test_no_key_is_printed() -> None:
+    url = BrokerUrl.parse("mqtts://pi").with_tls(Tls("CA", "CERTIFICATE", "S3CRET"))
+    assert "S3CRET" not in f"{url} {url!r} {url.tls} {url.tls!r}"

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from hwsync.broker.access import Acl, Passwords, matches
+from hwsync.broker.certificates import context
 from hwsync.broker.conf import Listener, load
 from hwsync.protocol.errors import BadConfig
+from tests.support.certificates import Authority
 from tests.support.programs import require_program
 
 
@@ -36,7 +38,19 @@ def test_listeners_and_websockets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("listener 1\nrequire_certificate true\n", "line 2: the embedded broker has no require"),
+        ("listener 1\nrequire_certificate true\n", "line 2: require_certificate without cafile"),
+        ("listener 1\nciphers ALL\n", "line 2: the embedded broker has no ciphers"),
+        ("listener 1\ncrlfile x\n", "line 2: the embedded broker has no crlfile"),
+        ("listener 1\n\ncertfile FILE\n", "line 3: certfile without keyfile"),
+        ("listener 1\nkeyfile FILE\nlistener 2\n", "line 2: keyfile without certfile"),
+        ("listener 1\ncafile FILE\n", "line 2: cafile without certfile"),
+        ("listener 1\ntls_version tlsv1.2\n", "line 2: tls_version without certfile"),
+        ("listener 1\ntls_version tlsv1.1\n", "line 2: the embedded broker has no tls_version"),
+        ("listener 1\nuse_identity_as_username true\n",
+         "line 2: use_identity_as_username without require_certificate"),
+        ("listener 1\nrequire_certificate yes\n", "line 2: require_certificate yes"),
+        ("cafile FILE\nlistener 1\n", "line 1: cafile"),
+        ("listener 1\ncafile /no/such\n", "line 2: cafile /no/such: there is no such file"),
         ("listener x\n", "line 1: listener x is no number"),
         ("listener 70000\n", "line 1: there is no port 70000"),
         ("listener\n", "line 1: listener"),
@@ -45,12 +59,42 @@ def test_listeners_and_websockets(tmp_path: Path) -> None:
         ("listener 1\nacl_file /no/such\n", "line 2: acl_file /no/such: there is no such file"),
         ("protocol websockets\n", "line 1: protocol websockets"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_honoured_names_its_line(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(BadConfig) as caught:
-        load(write(tmp_path, text))
+        load(write(tmp_path, text.replace("FILE", __file__)))
     assert said in caught.value.message
     assert caught.value.hint
+
+
+def test_the_tls_of_each_listener(tmp_path: Path) -> None:
+    pair = f"certfile {__file__}\nkeyfile {__file__}\n"
+    config = load(write(tmp_path, (
+        f"listener 1\n\nlistener 2\n{pair}\nlistener 3\nprotocol websockets\n{pair}"
+        f"cafile {__file__}\nrequire_certificate true\nuse_identity_as_username true\n"
+        "tls_version tlsv1.3\n"
+    )))  # fmt: skip
+    plain, tls, mutual = config.listeners
+    here = Path(__file__)
+    assert plain == Listener(1)
+    assert tls == Listener(2, certfile=here, keyfile=here)
+    assert mutual == Listener(3, "0.0.0.0", True, here, here, here, True, True, "tlsv1.3")
+    assert [listener.encrypted for listener in config.listeners] == [False, True, True]
+
+
+def test_certificates_that_cannot_be_used_name_their_line(
+    tmp_path: Path, authority: Authority
+) -> None:
+    server, client = authority.server, authority.client
+    for text, said in (
+        (f"certfile {__file__}\nkeyfile {server.key}", "line 2: certfile .*: "),
+        (f"certfile {server.certificate}\nkeyfile {client.key}", "line 2: .* is not its key"),
+        (f"keyfile {server.key}\ncafile {__file__}\nrequire_certificate true\n"
+         f"certfile {server.certificate}\n", "line 3: cafile .*cannot be used"),
+    ):  # fmt: skip
+        config = load(write(tmp_path, f"listener 1\n{text}\n"))
+        with pytest.raises(BadConfig, match=said):
+            context(config, config.listeners[0])
 
 
 def test_passwords_of_mosquitto_passwd(tmp_path: Path) -> None:

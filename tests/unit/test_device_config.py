@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hwsync.connection import VARIABLES
 from hwsync.device import config as module
 from hwsync.device.config import KEYS, Config, load
 from hwsync.protocol.errors import UsageError
@@ -17,7 +18,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs/device.md"
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in module.VARIABLES.values():
+    for name in VARIABLES.values():
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(module, "DEFAULT_FILE", tmp_path / "default.toml")
 

@@ -17,7 +17,7 @@ from hwsync.cli.checks import FULL, LOW
 from hwsync.coordinator import inspection
 from hwsync.coordinator.inspection import Inspection, inspect
 from hwsync.coordinator.migrations import SCHEMA
-from hwsync.findings import Finding, Result
+from hwsync.findings import Finding, Result, certificate
 from hwsync.probe import SLOW_S, Seen
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.record import Record, status_json
@@ -49,10 +49,22 @@ def said(finding: Finding, result: Result, *words: str) -> None:
         (Seen("", 0, "Connection refused"), None, ERROR, ["no broker answers", "--broker"]),
         (Seen("", 0, "the broker refused the connection (not authorized)"), None, ERROR,
          ["not authorized", "--credentials"]),
+        (Seen("", 0, "its certificate has expired", "renew it"), None, ERROR,
+         ["mqtt://h: its certificate has expired", "renew it"]),
     ],
 )  # fmt: skip
 def test_the_broker(seen: Seen, plain: Seen | None, result: Result, words: list[str]) -> None:
     said(checks.broker("mqtt://h", seen, plain), result, *words)
+
+
+def test_how_long_the_certificate_lasts() -> None:
+    def lasts(days: float) -> Finding:
+        return certificate("TLSv1.3", NOW + days * 86_400, NOW)
+
+    said(lasts(14), OK, "TLSv1.3, the broker's certificate lasts 14 more days")
+    said(lasts(13.9), WARNING, "lasts 13 more days", "renew it")
+    said(lasts(-0.1), WARNING, "lasts 0 more days", "renew it")
+    said(certificate("TLSv1.2", None, NOW), OK, "TLSv1.2")
 
 
 def test_an_attempt_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,162 @@
+"""Configuration files: one table of keys for each kind, and what stands nearer to the person wins.
+
+The law: what is not in the table, or is not of its kind, is refused with the file, the key and what
+would be right. The command line wins over the environment, that over the file, key by key. A file
+that holds something secret and can be read by others is refused, and nothing secret is ever shown.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from hwsync.address import PEM
+from hwsync.protocol.errors import UsageError
+
+COMMAND_LINE: Final = "the command line"
+OTHERS: Final = 0o007  # who is neither the owner nor of the group, which a service may be
+PRIVATE_KEY: Final = "PRIVATE KEY-----"
+ON_COMMAND_LINE, IN_ENVIRONMENT, IN_FILE, NOWHERE = range(4)  # from near to far
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a file. ``kind`` is for people; ``accepts`` says whether a value is of it."""
+
+    name: str  # with its table, such as limits.cpu_s
+    kind: str
+    accepts: Callable[[Any], bool]
+    default: str  # for people
+    meaning: str
+    secret: bool = False
+    beside: bool = False  # a path: from the folder of the file in which it stands
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The values that somebody gave; ``sources`` says who: a file, a variable, the command line."""
+
+    values: Mapping[str, Any] = field(repr=False)
+    sources: Mapping[str, str]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value, or ``default`` where nobody gave one."""
+        return self.values.get(name, default)
+
+    def distance(self, name: str) -> int:
+        """How far from the person a value comes: from ``ON_COMMAND_LINE`` to ``NOWHERE``."""
+        source = self.sources.get(name)
+        if source is None:
+            return NOWHERE
+        if source == COMMAND_LINE:
+            return ON_COMMAND_LINE
+        return IN_FILE if os.sep in source else IN_ENVIRONMENT
+
+
+def is_text(value: Any) -> bool:
+    """A text that can be an argument, a variable or a path."""
+    return isinstance(value, str) and bool(value) and "\0" not in value
+
+
+def is_flag(value: Any) -> bool:
+    """True or false, and not 1 or 0."""
+    return isinstance(value, bool)
+
+
+def gather(
+    file: Path | None,
+    keys: Iterable[Key],
+    variables: Mapping[str, str],
+    options: Mapping[str, Any],
+    document: str,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values and sources, by key; ``file`` None: there is none. Raises ``UsageError``.
+
+    ``variables``: of the environment, by key. ``options``: of the command line by key, None or
+    false where not given. ``document``: where a person finds all keys.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    if file is not None:
+        file = file.absolute()
+        values = _read(file, {key.name: key for key in keys}, document)
+        sources = dict.fromkeys(values, str(file))
+    for name, variable in variables.items():
+        if os.environ.get(variable):
+            values[name], sources[name] = os.environ[variable], variable
+    for name, value in options.items():
+        if value is not None and value is not False:
+            values[name], sources[name] = value, COMMAND_LINE
+    return values, sources
+
+
+def shown(key: Key | None, value: Any) -> str:
+    """A value as it may be printed."""
+    if key is not None and key.secret and not _is_path(key, value):
+        return "(not shown)"
+    return "(a PEM text)" if isinstance(value, str) and PEM in value else str(value)
+
+
+def private(path: Path, what: str) -> None:
+    """Raises ``UsageError`` where others may read the file; one that is not there is no matter."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if mode & OTHERS:
+        import shlex
+
+        raise UsageError(
+            f"{path} holds {what}, and every account of this machine can get at it "
+            f"(mode {mode & 0o777:04o})",
+            f"chmod o= {shlex.quote(str(path))}",
+        )
+
+
+def _is_path(key: Key, value: Any) -> bool:
+    return key.beside and isinstance(value, str) and PEM not in value
+
+
+def _read(file: Path, known: Mapping[str, Key], document: str) -> dict[str, Any]:
+    import tomllib  # half a megabyte, for those that have a file only
+
+    try:
+        tree = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}", "name it with --config") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is not UTF-8 (byte {error.start})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{file} is no TOML: {error}") from None
+    tables = {name.partition(".")[0] for name in known if "." in name}
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if name in tables and isinstance(value, dict):
+            flat |= {f"{name}.{below}": inner for below, inner in value.items()}
+        else:
+            flat[name] = value
+    for name, value in flat.items():
+        key = known.get(name)
+        if key is None:
+            raise UsageError(f"{file}: there is no key {name}", _nearest(name, known, document))
+        if not key.accepts(value):
+            said = f"the value of {name}" if key.secret or key.beside else f"{name} = {value!r}"
+            raise UsageError(f"{file}: {said} is not allowed", f"expected: {key.kind}")
+        if (key.secret and not key.beside) or (isinstance(value, str) and PRIVATE_KEY in value):
+            private(file, f"a secret ({name})")
+        if _is_path(key, value):
+            flat[name] = str(file.parent / value)
+    return flat
+
+
+def _nearest(name: str, known: Mapping[str, Key], document: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, 1, 0.5)
+    if not near:
+        last = name.rpartition(".")[2]
+        near = [other for other in known if other.rpartition(".")[2] == last]
+    return f"did you mean {near[0]}?" if near else f"{document} lists every key"

@@ -1,0 +1,33 @@
+"""A transport as a test holds it: started, with everything that it signalled."""
+
+from __future__ import annotations
+
+import queue
+from typing import Any
+
+from hwsync.address import BrokerUrl
+from hwsync.transport import Signal, Subscription, Transport
+
+RECONNECT_S = 30.0  # the longest pause before a new attempt
+
+
+class Client:
+    """A transport and everything that it signalled."""
+
+    def __init__(self, url: str | BrokerUrl, name: str, topics: list[str], **options: Any) -> None:
+        self.inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+        options = {"on_signal": self.inbox.put, **options}
+        self.transport = Transport(
+            BrokerUrl.parse(url) if isinstance(url, str) else url,
+            name,
+            subscriptions=[Subscription(topic) for topic in topics],
+            **options,
+        )
+        self.transport.start()
+
+    def next(self, kind: type[Any], timeout: float = RECONNECT_S) -> Any:
+        """The next signal of that kind; others are passed over."""
+        while True:
+            signal = self.inbox.get(timeout=timeout)
+            if isinstance(signal, kind):
+                return signal
