@@ -75,8 +75,9 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "pty": ("hwsync.runner",),
 }
 
-# Who imports what others name: the modules that a configuration wants ready for programs.
-IMPORTS_FOR_OTHERS = frozenset({"hwsync.runner.server"})
+# Who imports what others name: the modules that a configuration wants ready for programs, and those
+# that paho and the standard library import.
+IMPORTS_FOR_OTHERS = frozenset({"hwsync.runner.server", "hwsync.device.later"})
 
 # Calls that start a process, whatever module they come from; the same owners as subprocess.
 STARTS_A_PROCESS = frozenset(

@@ -21,6 +21,8 @@ from hwsync.protocol.wire import Envelope
 
 @dataclass(slots=True)
 class _Kept:
+    """An entry as it really is."""
+
     entry: Entry
     refusal: str  # why it will not start; empty: a result that must be written
 

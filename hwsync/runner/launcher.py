@@ -36,6 +36,28 @@ _HERE: Final = Path(__file__).parent
 EXECUTE: Final = _HERE.joinpath("execute.py").read_text(encoding="utf-8")
 SERVER: Final = _HERE.joinpath("server.py").read_text(encoding="utf-8")
 
+# The compiler leaves 1.5 MB in its process: so a child compiles the server's text, which is the
+# first message in its socket, and hands back code of this interpreter, whatever version that is.
+# The functions are called from here: one more frame below them would be seen by programs.
+START: Final = """
+import marshal, os, sys
+reader, writer = os.pipe()
+child = os.fork()
+if not child:
+    code = compile(os.read({control}, {size}), "<string>", "exec")
+    with open(writer, "wb") as pipe:
+        marshal.dump(code, pipe)
+    os._exit(0)
+os.close(writer)
+with open(reader, "rb") as pipe:
+    code = pipe.read()
+if os.waitpid(child, 0)[1]:
+    sys.exit(1)
+exec(marshal.loads(code))
+serve({control}, given, receive)
+execute(*task)
+"""
+
 log = logging.getLogger("hwsync.runner")
 
 
@@ -57,10 +79,12 @@ class Launcher:
             environment |= {"HOME": account.pw_dir, "USER": account.pw_name,
                             "LOGNAME": account.pw_name}  # fmt: skip
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        call = f"serve({theirs.fileno()}, {given!r}, receive)\nexecute(*task)\n"
+        text = f"{EXECUTE}\n\n{SERVER}\n\ngiven = {given!r}\n".encode()
+        start = START.format(control=theirs.fileno(), size=len(text))
         try:
+            ours.send(text)
             self._process = subprocess.Popen(
-                [settings.python, "-c", f"{EXECUTE}\n\n{SERVER}\n\n{call}"],
+                [settings.python, "-c", start],
                 stdin=subprocess.PIPE,  # three pipes: streams like those that a program will have
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -147,10 +147,12 @@ def end_session(session: int, start_time: int, limit: float = KILL_LIMIT_S) -> i
 
 def keep_orphans() -> None:
     """Become the parent of whatever below this process loses its own (a subreaper)."""
-    import ctypes  # half a megabyte, for one call
+    import _ctypes  # ctypes itself would be half a megabyte, for one call
 
-    if ctypes.CDLL(None, use_errno=True).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        log.warning("processes that escape from a program cannot be kept: %d", ctypes.get_errno())
+    itself = _ctypes.dlopen(None, os.RTLD_NOW)  # type: ignore[arg-type]
+    prctl = _ctypes.dlsym(itself, "prctl")
+    if _ctypes.call_function(prctl, (SET_CHILD_SUBREAPER, 1, 0, 0, 0)):
+        log.warning("processes that escape from a program cannot be kept")
 
 
 def end_orphans(ours: set[int], limit: float = KILL_LIMIT_S) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import sys
 import tempfile
 import venv
@@ -14,6 +16,7 @@ import pytest
 
 from hwsync.protocol.errors import CannotRun
 from hwsync.runner import Isolation, Job, Limits, RunEnd, Runner, Settings, Start, StopSwitch
+from hwsync.runner.launcher import Launcher
 from tests.support.programs import require_program
 
 
@@ -106,6 +109,30 @@ def test_a_preloaded_module_is_ready_and_not_taken_from_the_working_directory(
     (tmp_path / "tomllib.py").write_text("raise SystemExit('taken from the wrong place')")
     end = run(tmp_path, "import sys\nprint('tomllib' in sys.modules)", preload=("tomllib",))
     assert end.response == "True\n"
+
+
+def anonymous(pid: int) -> int:
+    """Kilobytes that the process does not share with a file."""
+    found = re.search(r"Anonymous: +(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())
+    assert found is not None
+    return int(found[1])
+
+
+def test_a_fork_server_is_hardly_larger_than_an_idle_interpreter(tmp_path: Path) -> None:
+    """Its own modules are 0.3 MB; were its text compiled in its own process, 1.8 MB."""
+    idle = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    launcher = Launcher(Settings(tmp_path))
+    try:
+        assert idle.stdout is not None
+        idle.stdout.readline()
+        assert anonymous(launcher.pid) - anonymous(idle.pid) < 900
+    finally:
+        launcher.close()
+        idle.communicate()
 
 
 def test_a_disk_that_is_too_full_is_refused(tmp_path: Path) -> None:
