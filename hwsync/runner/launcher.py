@@ -46,7 +46,7 @@ class Launcher:
                 f"the working directory {settings.directory} does not exist",
                 "create it, or name another",
             )
-        account = _account(settings.run_as)
+        account = account_of(settings.run_as)
         given = _given(settings, account)
         environment = dict(os.environ if settings.environment is None else settings.environment)
         if account is not None:
@@ -54,9 +54,11 @@ class Launcher:
                             "LOGNAME": account.pw_name}  # fmt: skip
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         call = f"serve({theirs.fileno()}, {given!r}, receive)\nexecute(*task)\n"
+        # Its home is the account's, and it is root: nothing that lies there may run in it.
+        options = [] if account is None else ["-s"]
         try:
             self._process = subprocess.Popen(
-                [settings.python, "-c", f"{EXECUTE}\n\n{SERVER}\n\n{call}"],
+                [settings.python, *options, "-c", f"{EXECUTE}\n\n{SERVER}\n\n{call}"],
                 stdin=subprocess.PIPE,  # three pipes: streams like those that a program will have
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -166,7 +168,7 @@ class Launcher:
         self.close()
 
 
-def _account(name: str | None) -> pwd.struct_passwd | None:
+def account_of(name: str | None) -> pwd.struct_passwd | None:
     """The account of the programs. Raises ``CannotRun``."""
     if name is None:
         return None
