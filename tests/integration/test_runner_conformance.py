@@ -689,7 +689,7 @@ def test_source_that_cannot_be_read_is_a_syntax_error(
     assert run.stderr.encode() != reference.stderr
 
 
-def test_a_daemons_ignored_and_blocked_signals_are_not_the_programs(
+def test_ignored_and_blocked_signals_are_not_the_programs(
     directory: Path, got: Callable[[str], RunEnd]
 ) -> None:
     daemon = """
@@ -806,7 +806,7 @@ def test_the_seed_of_hashes_is_the_servers(start: Start, directory: Path) -> Non
     assert not seen[0] & seen[1], "another server has another seed"
 
 
-def test_numpys_random_numbers_are_seeded_anew(directory: Path) -> None:
+def test_random_numbers_are_seeded_anew(directory: Path) -> None:
     """numpy itself is not here: a module of its name, which is seeded when it is imported."""
     modules = directory / "modules"
     (modules / "numpy").mkdir(parents=True)
@@ -815,12 +815,13 @@ def test_numpys_random_numbers_are_seeded_anew(directory: Path) -> None:
         "import os\ndef seed():\n    global drawn\n    drawn = os.urandom(8).hex()\nseed()\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(modules)}
-    program = "import numpy.random; print(numpy.random.drawn)"
-    settings = Settings(directory, environment=environment, preload=("numpy.random",))
+    program = "import numpy.random, random; print(numpy.random.drawn, random.random())"
+    settings = Settings(directory, environment=environment, preload=("numpy.random", "random"))
     with server(settings) as run:
         ends = [run(program) for _ in range(3)]
     assert [end.stderr for end in ends] == [""] * 3
-    assert len({end.response for end in ends}) == 3
+    drawn = zip(*(end.response.split() for end in ends), strict=True)
+    assert [len(set(numbers)) for numbers in drawn] == [3, 3]
 
 
 def test_the_collector_of_garbage_passes_over_what_was_there(start: Start, directory: Path) -> None:
