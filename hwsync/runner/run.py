@@ -128,7 +128,7 @@ class Run:
             self._drain()
             said = self._failure or self._captures["stderr"].text.strip()[-SHOWN:]
             said = " ".join(said.split()) or "it said nothing"
-            hint = "it must be Python 3.11 or later"
+            hint = "" if self._failure else "it must be Python 3.11 or later"
             if self._settings.isolation is Isolation.BWRAP:
                 hint = "hwsync-device --check tells whether isolation works here"
             raise CannotRun(f"the interpreter ended before the program: {said}", hint)

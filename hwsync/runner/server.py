@@ -288,7 +288,11 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
             prctl(set_dumpable, 1)
             prctl(set_death_signal, signals.SIGKILL)  # a change of account clears it
         limit()
-        os.chdir(given["directory"])
+        try:
+            os.chdir(given["directory"])
+        except OSError as error:
+            where = f"the working directory {given['directory']} cannot be entered"
+            raise OSError(error.errno, f"{where}: {error.strerror}") from error
         command = given["command"]
         if command and given["takes_file"]:
             # A file in memory: nothing to clean up, and no interpreter needs to know of it.

@@ -235,6 +235,15 @@ def test_a_folder_that_is_emptied_is_the_accounts(start: Start, open_folder: Pat
     assert (folder.stat().st_uid, folder.stat().st_mode & 0o777) == (65534, 0o700)
 
 
+@only_root
+@pytest.mark.parametrize("start", Start)
+def test_a_folder_that_the_account_cannot_reach_is_named(start: Start, open_folder: Path) -> None:
+    (open_folder / "closed").mkdir(mode=0o700)
+    folder = open_folder / "closed/work"
+    with pytest.raises(CannotRun, match=rf"{folder} cannot be entered: Permission denied$"):
+        run(folder, "print(1)", start=start, run_as="nobody", empty_directory=True)
+
+
 # Modules that a fork server imports, of its own or because Python does at its start.
 TAKEN = ("_ctypes", "_socket", "resource", "select", "time", "sitecustomize", "usercustomize")
 
