@@ -47,6 +47,28 @@ RUN_BY: dict[str, str] = {
 # A command that needs no broker and ends by itself -> its exit code. Run in the checkout.
 RUN_HERE: dict[str, int] = {"scripts/simulate --steps 20000 --seed 1": 0}
 
+# Each difference of a program from `python3 -`, as the list in docs/device.md has it: the words it
+# begins with -> the test that finds it to be one (of CONFORMANCE, where it names no file). What is
+# after "Warm only:" is parted at each ";".
+CONFORMANCE = "tests/integration/test_runner_conformance.py"
+SETTINGS = "tests/integration/test_runner_settings.py"
+DIFFERENCES: dict[str, str] = {
+    "Standard input is the request's": "test_a_program_that_reads_an_input_means_the_same",
+    "There is no `__file__`": "test_the_module_has_no_file",
+    "Two frames lie below": "test_two_frames_lie_below_the_module",
+    "`RecursionError` comes": "test_a_recursion_ends_a_few_calls_earlier",
+    "The source is compiled from memory": "test_source_that_cannot_be_read_is_a_syntax_error",
+    "`/proc/self/cmdline` is": "test_command_line_and_parent_are_the_fork_servers",
+    "Signals that the daemon": "test_ignored_and_blocked_signals_are_not_the_programs",
+    "There are no core files": "test_there_are_no_core_files",
+    "what was preloaded is loaded": "test_what_was_preloaded_is_loaded",
+    "the seed of `hash()`": "test_the_seed_of_hashes_is_the_servers",
+    "`random` and `numpy.random`": "test_random_numbers_are_seeded_anew",
+    "`gc.get_freeze_count()` is not 0": "test_the_collector_of_garbage_passes_over_what_was_there",
+    "at the end, objects": "test_what_only_a_preloaded_module_holds_is_not_finalized",
+    "with `run_as` the": f"{SETTINGS}::test_nothing_that_an_account_left_runs_as_root",
+}
+
 COMMAND_TAGS = frozenset({"console", "sh"})
 # Blocks that hold no commands. Another tag, or none, is refused: a command could hide there.
 OTHER_TAGS = frozenset({"text", "python", "json", "ini", "conf", "mermaid", "toml", "yaml"})
@@ -204,6 +226,22 @@ def test_who_runs_a_command_exists() -> None:
         for command, runner in RUN_BY.items()
         if (reason := runner_is_missing(command, runner))
     ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_difference_of_a_program_is_tested_as_one() -> None:
+    """A line of docs/device.md may hold several; each line, and each part of the last, has some."""
+    text = (CHECKOUT / "docs/device.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"What differs:\n\n((?:[- ] .*\n)+)", text)
+    items = [" ".join(item.split()) for item in re.split(r"^- ", listed, flags=re.MULTILINE)[1:]]
+    warm = items.pop()
+    assert warm.startswith("Warm only: ")
+    for item in (*items, *warm.removeprefix("Warm only: ").split("; ")):
+        assert any(item.startswith(words) for words in DIFFERENCES), f"no test for: {item}"
+    missing = [words for words in DIFFERENCES if " ".join(listed.split()).count(words) != 1]
+    assert not missing, "no longer in docs/device.md, or twice"
+    tests = [test if "::" in test else f"{CONFORMANCE}::{test}" for test in DIFFERENCES.values()]
+    wrong = [reason for test in tests if (reason := runner_is_missing("", test))]
     assert not wrong, "\n".join(wrong)
 
 

@@ -8,6 +8,7 @@ returns. What the rows mean is ``hwsync.device.journal``'s.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -89,6 +90,9 @@ class Sealed:
         self.over, self.refusal = False, ""
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            # The account of programs may pass through the folder; the log is made like this.
+            with contextlib.suppress(OSError):
+                os.chmod(path, 0o600)
             self._db.execute("pragma journal_mode=wal")
             self._db.execute("pragma synchronous=full")
             self._db.execute(f"pragma journal_size_limit={LOG_BYTES}")

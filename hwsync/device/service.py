@@ -117,13 +117,17 @@ def _serve(options: argparse.Namespace) -> None:
     while following is not None:
         setup, journal = following
         if not journal.over:
-            _make(setup.settings.directory)
+            _make(setup)
         following = live(setup, journal, inbox, notifier)
 
 
-def _make(directory: Path) -> None:
+def _make(setup: Setup) -> None:
+    """The folder of programs, and the way to it for the account that runs them."""
+    directory = setup.settings.directory
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        if setup.settings.run_as and directory.parent == setup.state:
+            os.chmod(setup.state, 0o711)  # what else is in it is closed by itself
     except OSError as error:
         raise UsageError(
             f"programs cannot run in {directory}: {error.strerror}",

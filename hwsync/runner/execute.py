@@ -32,8 +32,8 @@ def receive(program_pipe: int) -> bytes:
 
 
 def execute(program_pipe: int, status_pipe: int, warm: tuple | None) -> None:  # type: ignore[type-arg]
-    """``warm``: the modules that were there before, and what runs the handlers of ``atexit``,
-    collects garbage and makes a weak reference; None: a fresh interpreter.
+    """``warm``: the modules that were there before, what runs the handlers of ``atexit``, the
+    module ``gc``, and what makes a weak reference; None: a fresh interpreter.
 
     A warm interpreter ends by itself, since the ordinary end frees everything that was loaded
     before; where that could make a difference, the interpreter's own end follows nevertheless.
@@ -62,7 +62,14 @@ def execute(program_pipe: int, status_pipe: int, warm: tuple | None) -> None:  #
     code = None
     display = sys.__excepthook__
 
-    def end(status, ready, run_exit_handlers, collect, refer):  # type: ignore[no-untyped-def]
+    def clear(members):  # type: ignore[no-untyped-def]
+        """What a module holds, as the interpreter does it: private names first."""
+        for private in (True, False):
+            for name in list(members):
+                if (name[:1] == "_" != name[1:2]) is private and name != "__builtins__":
+                    members[name] = None
+
+    def end(status, ready, run_exit_handlers, gc, refer):  # type: ignore[no-untyped-def]
         """What the interpreter does at its end, to everything that was not there before."""
         threading = sys.modules.get("threading")
         if threading is not None:
@@ -73,21 +80,28 @@ def execute(program_pipe: int, status_pipe: int, warm: tuple | None) -> None:  #
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:
                 stream.flush()
+        if gc.isenabled():
+            # As the interpreter does while everything is held: this also brings whatever holds
+            # something before that, so that a file which nobody closed is written before the
+            # descriptor below it is closed.
+            gc.collect()
         left = []
         for name in [name for name in sys.modules if name not in ready or name == "__main__"]:
             try:
                 left.append(refer(sys.modules.pop(name)))
             except TypeError:
                 pass  # anything may be put there
-        collect()
+        gc.collect()
         for reference in reversed(left):
             alive = reference()
             if alive is not None:
-                members = alive.__dict__
-                for private in (True, False):
-                    for name in list(members):
-                        if (name[:1] == "_" != name[1:2]) is private and name != "__builtins__":
-                            members[name] = None
+                clear(alive.__dict__)  # type: ignore[no-untyped-call]
+        # What a module holds outlives it where one of its functions is known to what was there
+        # before, such as a signal's handler; that is never freed here.
+        usual = {"__builtins__", "__name__", "__spec__"}
+        dicts = [one for one in gc.get_objects() if type(one) is dict and one.keys() >= usual]
+        while dicts:
+            clear(dicts.pop())  # type: ignore[no-untyped-call]
         for stream in (sys.__stdout__, sys.__stderr__):
             if stream is not None and not stream.closed:
                 stream.flush()

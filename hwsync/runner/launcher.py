@@ -70,7 +70,7 @@ class Launcher:
                 f"the working directory {settings.directory} does not exist",
                 "create it, or name another",
             )
-        account = _account(settings.run_as)
+        account = account_of(settings.run_as)
         self._cgroup = Cgroup.make()
         given = _given(settings, account)
         given["cgroup"] = "" if self._cgroup is None else str(self._cgroup.path)
@@ -81,10 +81,12 @@ class Launcher:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         text = f"{EXECUTE}\n\n{SERVER}\n\ngiven = {given!r}\n".encode()
         start = START.format(control=theirs.fileno(), size=len(text))
+        # Its home is the account's, and it is root: nothing that lies there may run in it.
+        options = [] if account is None else ["-s"]
         try:
             ours.send(text)
             self._process = subprocess.Popen(
-                [settings.python, "-c", start],
+                [settings.python, *options, "-c", start],
                 stdin=subprocess.PIPE,  # three pipes: streams like those that a program will have
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -200,7 +202,7 @@ class Launcher:
         self.close()
 
 
-def _account(name: str | None) -> pwd.struct_passwd | None:
+def account_of(name: str | None) -> pwd.struct_passwd | None:
     """The account of the programs. Raises ``CannotRun``."""
     if name is None:
         return None

@@ -36,7 +36,9 @@ ANSWER_LIMIT_S: Final = 5.0  # for a server to end everything, on a machine that
 STOPPED_LOOK_S: Final = 0.1  # between two looks whether the program has stopped its server
 CHUNK: Final = 65536  # bytes: the capacity of a pipe
 
-STATUS_LINE: Final = re.compile(r"pid (\d+)|end (-?\d+) ([\d.]+) ([a-z-]+)|failed (.*)|ready|run")
+STATUS_LINE: Final = re.compile(
+    r"pid (\d{1,9})|end (-?\d{1,9}) (\d{1,9}\.\d{3}) ([a-z-]+)|failed (.*)|ready|run"
+)
 
 log = logging.getLogger("hwsync.runner")
 
@@ -66,6 +68,7 @@ class Run:
         self._group: Group | None = None
 
         self._heard = ""  # of the status pipe, up to an incomplete line
+        self._heard_nonsense = False
         self._pid: int | None = None
         self._ready = False
         self._failure: str | None = None
@@ -118,12 +121,14 @@ class Run:
             if self._stop.is_set:
                 return None
             raise CannotRun(f"the interpreter did not start within {START_LIMIT_S:g} s")
+        if self._over and self._pid is None:
+            raise CannotRun("the fork server was ended before the program", "send it again")
         process = read_process(self._pid) if self._pid is not None else None
         if self._over or process is None or process.session != process.pid:
             self._drain()
             said = self._failure or self._captures["stderr"].text.strip()[-SHOWN:]
             said = " ".join(said.split()) or "it said nothing"
-            hint = "it must be Python 3.11 or later"
+            hint = "" if self._failure else "it must be Python 3.11 or later"
             if self._settings.isolation is Isolation.BWRAP:
                 hint = "hwsync-device --check tells whether isolation works here"
             raise CannotRun(f"the interpreter ended before the program: {said}", hint)
@@ -205,13 +210,16 @@ class Run:
         self._close_descriptor(self._program_pipe)  # what was not handed over by now never is
         if not self._over:
             launcher.end()
-        deadline = time.monotonic() + ANSWER_LIMIT_S
-        while not self._over and time.monotonic() < deadline:
-            ready = self._selector.select(STOPPED_LOOK_S)
-            for key, _ in ready:
+        now = time.monotonic()
+        deadline, look = now + ANSWER_LIMIT_S, now + STOPPED_LOOK_S
+        while not self._over and now < deadline:
+            for key, _ in self._selector.select(STOPPED_LOOK_S):
                 key.data()
-            if not ready and not launcher.is_working:
-                break
+            now = time.monotonic()
+            if now >= look:  # also where somebody fills a pipe all the time
+                if not launcher.is_working:
+                    break
+                look = now + STOPPED_LOOK_S
         if self._over and self._end is not None:
             return
         self._launcher_failed = True
@@ -219,9 +227,10 @@ class Run:
         if self._group is not None:
             end_session(self._group.session, self._group.start_time, KILL_LIMIT_S)
         # The status pipe alone: whoever escaped may fill the others for ever.
+        # And once: it may fill this one too, which every program of one account can open.
         poll = select.poll()
         poll.register(self._status_pipe, select.POLLIN)
-        while not self._over and poll.poll(0):
+        if not self._over and poll.poll(0):
             self._read_status()
 
     def close(self) -> bool:
@@ -274,10 +283,14 @@ class Run:
             self._close_descriptor(self._status_pipe)
             return
         *lines, self._heard = (self._heard + data.decode("utf-8", "replace")).split("\n")
+        # Whoever finds this pipe may write to it for as long as it runs.
+        self._heard = self._heard[-CHUNK:]
         for line in lines:
             match = STATUS_LINE.fullmatch(line)
             if match is None:
-                log.warning("passed over on the status pipe: %.100r", line)
+                if not self._heard_nonsense:
+                    log.warning("passed over on the status pipe: %.100r", line)
+                self._heard_nonsense = True
             elif match[1]:
                 self._pid = int(match[1])
             elif match[2]:

@@ -18,7 +18,7 @@ from typing import Final
 
 from hwsync.protocol.errors import CannotRun
 from hwsync.runner.job import Job, RunEnd, StopSwitch
-from hwsync.runner.launcher import MEGABYTE, Launcher
+from hwsync.runner.launcher import MEGABYTE, Launcher, account_of
 from hwsync.runner.processes import Group, boot_id, end_orphans, keep_orphans
 from hwsync.runner.run import Run
 from hwsync.runner.settings import Settings
@@ -115,13 +115,13 @@ class Runner:
         for _ in range(2):
             launcher = launcher or self._launch()
             try:
-                if run.start(launcher, arguments):
+                if launcher.is_working and run.start(launcher, arguments):
                     return launcher
             except BaseException:
                 launcher.close()
                 raise
-            log.warning("the fork server has died; another one is started")
-            launcher.close()
+            log.warning("the fork server has died, or is stopped; another one is started")
+            launcher.kill()
             launcher = None
         raise CannotRun("the fork server dies again and again", "see the log")
 
@@ -147,8 +147,11 @@ class Runner:
         """Raises ``CannotRun``."""
         folder, free = self._settings.directory, self._settings.limits.free_disk_mb
         if self._settings.empty_directory:
+            account = account_of(self._settings.run_as)
             try:
                 _empty(folder)
+                if account is not None:
+                    os.chown(folder, account.pw_uid, account.pw_gid)
             except OSError as error:
                 raise CannotRun(f"{folder} cannot be emptied: {error.strerror}") from error
         if free and folder.is_dir():

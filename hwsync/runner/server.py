@@ -33,14 +33,13 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
             signals.signal(number, signals.default_int_handler if interrupt else signals.SIG_DFL)
     signals.pthread_sigmask(signals.SIG_SETMASK, ())
 
-    # Not from the working directory: a program could have left a module of that name there.
+    # Not from the working directory: a program could have left a module of that name there, and
+    # it would run as whoever runs this.
     first = sys.path[:1] == [""]
     if first:
         del sys.path[0]
     for module in given["preload"]:
         __import__(module)
-    if first:
-        sys.path.insert(0, "")
     wanted = set(sys.modules)
 
     import _ctypes
@@ -51,6 +50,9 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
     import resource
     import select
     import time
+
+    if first:
+        sys.path.insert(0, "")
 
     # _ctypes itself, since ctypes is half a megabyte.
     itself = _ctypes.dlopen(None, 2)  # type: ignore[arg-type]
@@ -319,7 +321,11 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
             prctl(set_dumpable, 1)
             prctl(set_death_signal, signals.SIGKILL)  # a change of account clears it
         limit()
-        os.chdir(given["directory"])
+        try:
+            os.chdir(given["directory"])
+        except OSError as error:
+            where = f"the working directory {given['directory']} cannot be entered"
+            raise OSError(error.errno, f"{where}: {error.strerror}") from error
         command = given["command"]
         if command and given["takes_file"]:
             # A file in memory: nothing to clean up, and no interpreter needs to know of it.
@@ -350,5 +356,5 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
         sys.modules["numpy.random"].seed()  # else each run would draw the same numbers
     namespace = sys.modules["__main__"].__dict__
     namespace["hidden"] = hidden
-    at_end = atexit._run_exitfuncs, gc.collect, _weakref.ref
+    at_end = atexit._run_exitfuncs, gc, _weakref.ref
     namespace["task"] = (program_pipe, status_pipe, (frozenset(wanted), *at_end))

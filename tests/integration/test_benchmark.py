@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +74,30 @@ def test_ctrl_c_ends_it_with_everything_it_started(
     assert errors.splitlines()[-1] == "stopped"
     assert not _processes_of(tmp_path)
     assert not list(tmp_path.glob("hwsync-benchmark-*"))
+
+
+def test_the_ways_to_start_a_program_stand_side_by_side(tmp_path: Path) -> None:
+    """The table has a line of each way, with figures; how large they are is no test's business."""
+    script = str(CHECKOUT / "benchmarks" / "runner.py")
+    ended = subprocess.run(
+        [sys.executable, script, "--rounds", "2", "--preload", "colorsys"],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        env=environment(tmp_path, {"TMPDIR": str(tmp_path)}),
+    )
+    assert ended.returncode == 0, ended.stderr
+    heading, *rows, aim = ended.stdout.splitlines()
+    assert heading.split() == ["min", "ms", "median", "ms", "to", "python3", "-"]
+    found = {row[:32].strip(): [float(figure) for figure in row[32:].split()] for row in rows}
+    ways = ["python3 -", "cold", "warm", *(["bwrap"] if shutil.which("bwrap") else [])]
+    imports = [f"{way}, import colorsys" for way in ("python3 -", "warm", "preload")]
+    assert list(found) == [*ways, *imports, "preload, print(1)"]
+    assert all(0 < least <= median and ratio > 0 for least, median, ratio in found.values())
+    assert found["python3 -"][2] == 1
+    assert aim.startswith("aim: warm at most ")
+    assert not _processes_of(tmp_path)
+    assert list(tmp_path.glob("tmp*")) == [], "its folder is gone"
 
 
 def test_the_memory_of_a_bare_client_and_of_the_daemon_stand_side_by_side(

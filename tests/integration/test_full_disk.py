@@ -1,4 +1,7 @@
-"""A coordinator and a device on a disk that is full for a while: a small tmpfs, really full."""
+"""A coordinator and a device on a disk that is full for a while: a small tmpfs, really full.
+
+And a program that would fill it, which is ended before.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from hwsync.protocol.errors import CannotRun
+from hwsync.runner import Job, Limits, RunEnd, Runner, Settings, Start, StopSwitch
+from hwsync.runner.processes import read_process
 from tests.support.board import envelope
 from tests.support.brokers import MosquittoBroker
 from tests.support.lab import Lab
@@ -91,6 +97,54 @@ def test_a_full_disk_delays_a_request_and_loses_nothing(
     check = lab.cli("check-db", "--db", str(lab.db))
     assert check.wait() == 0, check.account()
     assert "Traceback" not in coordinator.stderr
+
+
+# -- a program ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", Start)
+def test_a_program_that_fills_the_disk_is_ended_before_it_is_full(
+    disk: SmallDisk, start: Start
+) -> None:
+    """What it started too; what it wrote goes with it, and the next one runs."""
+    limits = Limits(free_disk_mb=1)
+    folder = disk.folder / "work"
+    runner = Runner(Settings(folder, empty_directory=True, start=start, limits=limits))
+    program = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    print(os.getpid(), flush=True)
+    with open("big", "wb", buffering=0) as file:
+        for _ in range(130):  # of 10,000 bytes: the disk holds two million
+            file.write(bytes(10_000))
+    time.sleep(600)
+os.wait()
+"""
+
+    def run(program: str) -> RunEnd:
+        return runner.run(
+            Job(program, "", (), 60.0),
+            on_started=lambda group: None,
+            on_output=lambda number, stream, text: None,
+            stop=StopSwitch(),
+        )
+
+    try:
+        end = run(program)
+        assert (end.outcome, end.exit_code, end.began) == ("killed", None, True), end
+        assert end.reason == "less than 1 MB free on the disk"
+        assert end.duration < 10
+        assert read_process(int(end.response)) is None
+        assert list(folder.iterdir()) == []
+        assert run("open('small', 'w').write('x' * 1000)").outcome == "ok"
+        disk.fill()
+        with pytest.raises(CannotRun, match=r"only 0 MB are free in .*work, 1 must be"):
+            run("print(1)")
+        disk.empty()
+        assert run("print(6*7)").response == "42\n"
+    finally:
+        runner.close()
 
 
 # -- a device --------------------------------------------------------------------------------------

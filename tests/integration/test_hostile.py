@@ -169,6 +169,19 @@ CASES = {
     "crashes": Case("import ctypes\nctypes.string_at(0)", "killed", "killed by SIGSEGV.*"),
 }
 
+# A process of another session has the status pipe, which it found in the fork server.
+STATUS_PIPE = """
+import os, signal, time
+server = os.getppid()
+for name in os.listdir(f"/proc/{server}/fd"):
+    path = f"/proc/{server}/fd/{name}"
+    if int(name) > 2 and os.readlink(path).startswith("pipe:"):
+        status = os.open(path, os.O_WRONLY)
+if os.fork() == 0:
+    os.setsid()
+    time.sleep(100)
+"""
+
 # What a program can do only where there is no isolation.
 WITHOUT = {
     "stops its fork server": Case(
@@ -182,6 +195,36 @@ WITHOUT = {
         "time.sleep(0.1)\nos.kill(os.getppid(), 9)\ntime.sleep(100)",
         "killed",
         "its parent process was ended, and so it was",
+    ),
+    # Its end is then not heard by the end of its pipe: the time limit is the last resort.
+    "kills its fork server, whose status pipe lives on": Case(
+        STATUS_PIPE + "os.kill(server, 9)\ntime.sleep(100)", "timeout", "time limit of 1 s", 1.0
+    ),
+    "kills its fork server, whose status pipe never ends": Case(
+        # Large: whoever reads it never comes to its end.
+        STATUS_PIPE.replace(
+            "time.sleep(100)",
+            "import fcntl\n    fcntl.fcntl(status, fcntl.F_SETPIPE_SZ, 2**20)\n"
+            "    while True:\n        os.write(status, b'x\\n' * 100_000)",
+        )
+        + "time.sleep(0.3)\nos.kill(server, 9)\ntime.sleep(100)",
+        "timeout",
+        "time limit of 1 s",
+        1.0,
+    ),
+    "stops its fork server, whose status pipe never ends": Case(
+        STATUS_PIPE.replace("time.sleep(100)", "while True:\n        os.write(status, b'x' * 4096)")
+        + "os.kill(server, signal.SIGSTOP)\ntime.sleep(100)",
+        "timeout",
+        "time limit of 1 s",
+        1.0,
+    ),
+    "writes nonsense to its status pipe": Case(
+        STATUS_PIPE.replace(
+            "time.sleep(100)", "while True:\n        os.write(status, b'\\nend 1 1.2.3 x\\n')"
+        )
+        + "time.sleep(0.2)",
+        "ok",
     ),
 }
 

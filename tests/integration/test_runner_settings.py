@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hwsync.protocol.errors import CannotRun
-from hwsync.runner import Isolation, Job, Limits, RunEnd, Runner, Settings, Start, StopSwitch
+from hwsync.runner import (
+    Group,
+    Isolation,
+    Job,
+    Limits,
+    RunEnd,
+    Runner,
+    Settings,
+    Start,
+    StopSwitch,
+    launcher,
+)
 from hwsync.runner.launcher import Launcher
+from hwsync.runner.processes import members, read_process
 from tests.support.programs import require_program
+
+SYSTEM_PYTHON = "/usr/bin/python3"  # root's own may lie where others cannot reach it
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has accounts to give")
 
 
 @pytest.fixture
@@ -28,12 +46,20 @@ def open_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def run(folder: Path, program: str, *, stdin: str = "", **settings: Any) -> RunEnd:
+def run(
+    folder: Path,
+    program: str,
+    *,
+    stdin: str = "",
+    timeout: float = 30.0,
+    on_started: Callable[[Group], None] = lambda group: None,
+    **settings: Any,
+) -> RunEnd:
     runner = Runner(Settings(folder, **settings))
     try:
         return runner.run(
-            Job(program, stdin, ("a", "b c"), 30.0),
-            on_started=lambda group: None,
+            Job(program, stdin, ("a", "b c"), timeout),
+            on_started=on_started,
             on_output=lambda number, stream, text: None,
             stop=StopSwitch(),
         )
@@ -81,7 +107,7 @@ def test_an_interpreter_that_is_missing_has_run_nothing(tmp_path: Path) -> None:
         run(tmp_path, "x", interpreter=("/no/such",))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has accounts to give")
+@only_root
 @pytest.mark.parametrize("start", Start)
 def test_programs_of_another_account(start: Start, open_folder: Path) -> None:
     secret = open_folder / "journal.db"
@@ -91,6 +117,167 @@ def test_programs_of_another_account(start: Start, open_folder: Path) -> None:
     end = run(open_folder, program, start=start, run_as="nobody", python=python)
     assert end.response == "(65534, 65534, 65534) nobody\n"
     assert "PermissionError" in end.stderr
+
+
+@dataclass(frozen=True)
+class Exceeding:
+    """A program that exceeds a limit, and how it then must end.
+
+    What it prints are the numbers of processes that must have ended by then.
+    """
+
+    limits: Limits
+    program: str
+    outcome: str
+    reason: str
+    timeout: float = 30.0
+
+
+MANY = """
+import os, time
+for _ in range(20):
+    if os.fork() == 0:
+        {each}
+        time.sleep(600)
+time.sleep(600)
+"""
+
+EXCEEDING = {
+    "wall time": Exceeding(
+        Limits(),
+        # Of another session, and deaf: root must end it nevertheless.
+        "import os, signal, time\nif os.fork():\n    time.sleep(600)\nos.setsid()\n"
+        "print(os.getpid(), flush=True)\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 64))\nwhile True:\n    pass",
+        "timeout",
+        "time limit of 0.3 s",
+        0.3,
+    ),
+    "processor time": Exceeding(
+        Limits(cpu_s=1), "while True:\n    pass", "killed", "CPU time limit of 1 s"
+    ),
+    "memory of one process": Exceeding(
+        Limits(memory_mb=200),
+        "x = bytearray(1 << 30)",
+        "error",
+        "exit code 1 (MemoryError; memory_mb = 200)",
+    ),
+    "memory of all": Exceeding(
+        Limits(memory_mb=100),
+        MANY.format(each="x = b'x' * 10_000_000"),
+        "killed",
+        "memory limit of 100 MB",
+    ),
+    "processes": Exceeding(
+        Limits(processes=10),
+        MANY.format(each="pass"),
+        "killed",
+        "limit of 10 processes and threads",
+    ),
+    "open files": Exceeding(
+        Limits(open_files=20),
+        "x = []\nwhile True:\n    x.append(open('/dev/null'))",
+        "error",
+        "exit code 1 (Too many open files; open_files = 20)",
+    ),
+    "file size": Exceeding(
+        Limits(file_size_mb=1),
+        "with open('big', 'wb', buffering=0) as file:\n    while True:\n"
+        "        file.write(bytes(100_000))",
+        "error",
+        "exit code 1 (File too large; file_size_mb = 1)",
+    ),
+}
+
+
+@only_root
+@pytest.mark.parametrize("start", Start)
+@pytest.mark.parametrize("name", EXCEEDING)
+def test_limits_hold_for_another_account(name: str, start: Start, open_folder: Path) -> None:
+    case, groups = EXCEEDING[name], list[Group]()
+    # What may fail only after the account has become the program's: not as root.
+    program = f"import os\nassert os.getresuid() == (65534,) * 3\n{case.program}"
+    end = run(open_folder / "work", program, start=start, run_as="nobody", limits=case.limits,
+              python=require_program(SYSTEM_PYTHON, "python3"), empty_directory=True,
+              timeout=case.timeout, on_started=groups.append)  # fmt: skip
+    assert (end.outcome, end.reason) == (case.outcome, case.reason), end
+    (group,) = groups
+    assert members(group.session, group.start_time) == []
+    assert [pid for pid in end.response.split() if read_process(int(pid)) is not None] == []
+    assert list((open_folder / "work").iterdir()) == []
+
+
+@only_root
+@pytest.mark.parametrize("start", Start)
+def test_the_kernel_counts_another_accounts_processes(
+    start: Start, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it never does for root; without a look and without room for others it is alone."""
+    monkeypatch.setattr(launcher, "LOOK_S", 600.0)
+    monkeypatch.setattr(launcher, "OTHERS", 0)
+    limits = Limits(processes=4)
+    end = run(open_folder / "work", MANY.format(each="pass"), start=start, run_as="nobody",
+              python=require_program(SYSTEM_PYTHON, "python3"), empty_directory=True,
+              limits=limits)  # fmt: skip
+    assert (end.outcome, end.exit_code) == ("error", 1), end
+    assert end.reason == "exit code 1 (Resource temporarily unavailable; processes = 4)"
+
+
+@only_root
+@pytest.mark.parametrize("start", Start)
+def test_a_folder_that_is_emptied_is_the_accounts(start: Start, open_folder: Path) -> None:
+    folder = open_folder / "work"
+    folder.mkdir()
+    (folder / "left").touch()
+    program = "import os\nprint(os.listdir('.'))\nopen(os.path.abspath('new'), 'w').close()"
+    end = run(folder, program, start=start, run_as="nobody", empty_directory=True,
+              python=require_program(SYSTEM_PYTHON, "python3"))  # fmt: skip
+    assert (end.response, end.stderr) == ("[]\n", "")
+    assert list(folder.iterdir()) == []
+    assert (folder.stat().st_uid, folder.stat().st_mode & 0o777) == (65534, 0o700)
+
+
+@only_root
+@pytest.mark.parametrize("start", Start)
+def test_a_folder_that_the_account_cannot_reach_is_named(start: Start, open_folder: Path) -> None:
+    (open_folder / "closed").mkdir(mode=0o700)
+    folder = open_folder / "closed/work"
+    with pytest.raises(CannotRun, match=rf"{folder} cannot be entered: Permission denied$"):
+        run(folder, "print(1)", start=start, run_as="nobody", empty_directory=True)
+
+
+# Modules that a fork server imports, of its own or because Python does at its start.
+TAKEN = ("_ctypes", "_socket", "resource", "select", "time", "sitecustomize", "usercustomize")
+
+
+@only_root
+@pytest.mark.parametrize("where", ["the working directory", "the home"])
+def test_nothing_that_an_account_left_runs_as_root(
+    where: str, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fork server is root's, and lives where the account may write."""
+    python = require_program(SYSTEM_PYTHON, "python3")
+    work, home = open_folder / "work", open_folder / "home"
+    work.mkdir()
+    nobody = pwd.getpwnam("nobody")
+    given = pwd.struct_passwd([*nobody[:5], str(home), nobody[6]])
+    monkeypatch.setattr(pwd, "getpwnam", {"nobody": given}.__getitem__)
+    ask = "import site; print(site.getusersitepackages())"
+    home_is = {**os.environ, "HOME": str(home)}
+    packages = subprocess.run([python, "-c", ask], env=home_is, capture_output=True, text=True)
+    folder = work if where == "the working directory" else Path(packages.stdout.strip())
+    folder.mkdir(parents=True, exist_ok=True)
+    witness = open_folder / "witness"
+    for name in TAKEN:
+        (folder / f"{name}.py").write_text(
+            f"import posix\nif posix.getuid() == 0:\n    open({str(witness)!r}, 'w')\n"
+        )
+    (folder / "its_own.py").touch()
+    program = "import importlib.util as u\nprint(u.find_spec('its_own') is not None)"
+    end = run(work, program, run_as="nobody", python=python)
+    # A fork of the server finds nothing in the home either: it has no such place in its path.
+    assert end.response == f"{where == 'the working directory'}\n", end
+    assert not witness.exists()
 
 
 def test_an_account_that_does_not_exist_is_refused(tmp_path: Path) -> None:
@@ -139,19 +326,3 @@ def test_a_disk_that_is_too_full_is_refused(tmp_path: Path) -> None:
     limits = Limits(free_disk_mb=10**9)
     with pytest.raises(CannotRun, match="MB are free in"):
         run(tmp_path, "print(1)", limits=limits)
-
-
-def test_random_numbers_differ_from_run_to_run(tmp_path: Path) -> None:
-    runner = Runner(Settings(tmp_path, preload=("random",)))
-    job = Job("import random\nprint(random.random())", "", (), 30.0)
-    ends = [
-        runner.run(
-            job,
-            on_started=lambda group: None,
-            on_output=lambda number, stream, text: None,
-            stop=StopSwitch(),
-        )
-        for _ in range(3)
-    ]
-    runner.close()
-    assert len({end.response for end in ends}) == 3
