@@ -33,6 +33,7 @@ class Key:
     meaning: str
     secret: bool = False
     beside: bool = False  # a path: from the folder of the file in which it stands
+    inline: str = PEM  # what tells such a key's text from a path
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def private(path: Path, what: str) -> None:
 
 
 def _is_path(key: Key, value: Any) -> bool:
-    return key.beside and isinstance(value, str) and PEM not in value
+    return key.beside and isinstance(value, str) and key.inline not in value
 
 
 def _read(file: Path, known: Mapping[str, Key], document: str) -> dict[str, Any]:
@@ -145,7 +146,8 @@ def _read(file: Path, known: Mapping[str, Key], document: str) -> dict[str, Any]
         if not key.accepts(value):
             said = f"the value of {name}" if key.secret or key.beside else f"{name} = {value!r}"
             raise UsageError(f"{file}: {said} is not allowed", f"expected: {key.kind}")
-        if (key.secret and not key.beside) or (isinstance(value, str) and PRIVATE_KEY in value):
+        text = isinstance(value, str) and PRIVATE_KEY in value
+        if (key.secret and not _is_path(key, value)) or text:
             private(file, f"a secret ({name})")
         if _is_path(key, value):
             flat[name] = str(file.parent / value)

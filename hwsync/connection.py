@@ -15,6 +15,7 @@ from typing import Any, Final
 from hwsync.address import DEFAULT_BROKER, ENCRYPTED, PEM, BrokerUrl, Tls
 from hwsync.configfile import COMMAND_LINE, IN_FILE, Given, Key, gather, is_flag, is_text, private
 from hwsync.protocol.errors import UsageError
+from hwsync.signing import SECRET
 
 FILE_VARIABLE: Final = "HWSYNC_CONFIG"
 BELOW_HOME: Final = ".config/hwsync/hwsync.toml"
@@ -51,12 +52,20 @@ KEYS: Final = (
 )  # fmt: skip
 
 
+SIGNING_KEY: Final = Key(
+    "signing_key", "path, or the key's text", is_text, "none",
+    "the coordinator's: every command is signed with it (`hwsync key make`)",
+    secret=True, beside=True, inline=SECRET,
+)  # fmt: skip
+
+
 def load(file: Path | None, options: Mapping[str, Any]) -> Given:
     """Of ``file`` (None: the one that HWSYNC_CONFIG names, else the first that exists).
 
     ``options`` are those of the command line by key. Raises ``UsageError``.
     """
-    return Given(*gather(file or _usual(), KEYS, VARIABLES, options, DOCUMENT))
+    keys = (*KEYS, SIGNING_KEY)
+    return Given(*gather(file or _usual(), keys, VARIABLES, options, DOCUMENT))
 
 
 def _usual() -> Path | None:

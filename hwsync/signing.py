@@ -36,6 +36,19 @@ class SigningKey:
         return cls(os.urandom(KEY_BYTES))
 
     @classmethod
+    def of(cls, text: str) -> SigningKey:
+        """The key of a secret text (``ed25519-secret:``). Raises ``UsageError``."""
+        seed = _decoded(text.removeprefix(SECRET), KEY_BYTES)
+        if not text.startswith(SECRET) or seed is None:
+            raise UsageError("this is no signing key", "hwsync key make FILE makes one")
+        return cls(seed)
+
+    @property
+    def secret(self) -> str:
+        """The text that ``of`` takes; for a file that only its owner can read."""
+        return SECRET + base64.b64encode(bytes(self._key)).decode()
+
+    @classmethod
     def load(cls, file: Path) -> SigningKey:
         """The key in a file of one line. Raises ``UsageError``, also where others can read it."""
         hint = "hwsync key make FILE makes one"
@@ -51,10 +64,10 @@ class SigningKey:
             ) from None
         except UnicodeDecodeError:
             text = ""
-        seed = _decoded(text.removeprefix(SECRET), KEY_BYTES)
-        if not text.startswith(SECRET) or seed is None:
-            raise UsageError(f"{file} is no signing key", hint)
-        return cls(seed)
+        try:
+            return cls.of(text)
+        except UsageError as error:
+            raise UsageError(f"{file}: {error.message}", error.hint) from None
 
     def save(self, file: Path) -> None:
         """Write a new file. Raises ``UsageError``, also where there is one already."""
@@ -65,7 +78,7 @@ class SigningKey:
         except OSError as error:
             raise UsageError(f"cannot write {file}: {error.strerror}") from None
         with open(descriptor, "w", encoding="ascii") as opened:
-            opened.write(SECRET + base64.b64encode(bytes(self._key)).decode() + "\n")
+            opened.write(f"{self.secret}\n")
 
     def sign(self, text: str) -> str:
         """The signature over the UTF-8 bytes of ``text``, in base64."""

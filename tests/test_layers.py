@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "protocol": frozenset(),
     "address": frozenset({"protocol"}),
     "configfile": frozenset({"protocol", "address"}),
-    "connection": frozenset({"protocol", "address", "configfile"}),
+    "connection": frozenset({"protocol", "address", "configfile", "signing"}),
     "paths": frozenset({"protocol"}),
     "transport": frozenset({"protocol", "address"}),
     "findings": frozenset(),
@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "logs": frozenset(),
     "notify": frozenset({"logs"}),
     "signing": frozenset({"protocol"}),
+    "lab": frozenset({"protocol", "broker", "signing"}),
     "coordinator": frozenset(
         {"protocol", "address", "transport", "runner", "logs", "notify", "signing"}
     ),
@@ -50,7 +51,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         {
             *("protocol", "address", "paths", "transport", "runner", "broker"),
             *("coordinator", "device", "client", "logs", "findings", "probe", "signing"),
-            *("configfile", "connection"),
+            *("configfile", "connection", "lab"),
         }
     ),
     "testing": frozenset(
@@ -70,6 +71,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "sqlite3": ("hwsync.coordinator", "hwsync.device.sealed", "hwsync.device.checking"),
     "click": ("hwsync.cli",),
     "nacl": ("hwsync.signing",),
+    "cryptography": ("hwsync.lab.authority",),
     "subprocess": ("hwsync.runner", "hwsync.cli.up"),
     "multiprocessing": ("hwsync.runner",),
     "pty": ("hwsync.runner",),

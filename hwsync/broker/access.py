@@ -10,11 +10,16 @@ import base64
 import binascii
 import hashlib
 import hmac
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from hwsync.protocol.errors import BadConfig
+
+ITERATIONS: Final = 101  # mosquitto_passwd's own default
+SALT_BYTES: Final = 12
+HASH_BYTES: Final = 64
 
 Access = Literal["read", "write"]
 _KINDS: Final[dict[str, frozenset[str]]] = {
@@ -59,6 +64,17 @@ class Passwords:
             return hashed is not None and _matches(hashed, password.encode())
         except (ValueError, binascii.Error):
             return False
+
+
+def hashed(password: str) -> str:
+    """What stands behind the name in such a file, as ``mosquitto_passwd`` would make it.
+
+    Few iterations: our passwords are random, and a broker checks one at each connect.
+    """
+    salt = os.urandom(SALT_BYTES)
+    made = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, ITERATIONS, HASH_BYTES)
+    encoded = (base64.b64encode(part).decode() for part in (salt, made))
+    return "$".join(("", "7", str(ITERATIONS), *encoded))
 
 
 def _matches(hashed: str, password: bytes) -> bool:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
-from hwsync.cli.common import Settings, common
+from hwsync.cli.common import Settings
+from hwsync.cli.labs import JSON, LAB, folder_of, say
 from hwsync.protocol.jsons import dumps
 from hwsync.signing import SigningKey
-
-FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 
 
 @click.group()
@@ -18,32 +17,82 @@ def key() -> None:
     """Keys for signed commands: the coordinator's, and whom boards trust."""
 
 
-@key.command()
-@common
+FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+PUBLIC = click.argument("public", metavar="KEY")
+
+
+@key.command("make")
+@JSON
 @FILE
 @click.pass_obj
-def make(settings: Settings, file: Path) -> None:
+def make_key(settings: Settings, file: Path, as_json: bool) -> None:
     """Make a signing key in FILE, for `hwsync coordinator --signing-key`, and print its public key.
 
-    The public key belongs into `trust` of each board's configuration.
+    The public key belongs into `trust` of each board's configuration. A lab that `hwsync init
+    --sign` made has its own: see `rotate`.
     """
+    settings.as_json |= as_json
     made = SigningKey.make()
     made.save(file)
-    _say(settings, made)
+    click.echo(dumps({"public": made.public}) if settings.as_json else made.public)
 
 
-@key.command()
-@common
+@key.command("show")
+@JSON
 @FILE
 @click.pass_obj
-def show(settings: Settings, file: Path) -> None:
+def show_key(settings: Settings, file: Path, as_json: bool) -> None:
     """Print the public key of the signing key in FILE."""
-    _say(settings, SigningKey.load(file))
+    public = SigningKey.load(file).public
+    click.echo(dumps({"public": public}) if as_json or settings.as_json else public)
 
 
-def _say(settings: Settings, signing: SigningKey) -> None:
-    public = signing.public
-    click.echo(dumps({"public": public}) if settings.as_json else public)
+@key.command("list")
+@JSON
+@LAB
+@click.pass_obj
+def list_keys(settings: Settings, lab: Path | None, as_json: bool) -> None:
+    """The public keys that the boards of a lab trust."""
+    for public in folder_of(lab).accounts.trust:
+        click.echo(dumps({"public": public}) if as_json or settings.as_json else public)
+
+
+@key.command("trust")
+@JSON
+@LAB
+@PUBLIC
+@click.pass_obj
+def trust_key(settings: Settings, public: str, lab: Path | None, as_json: bool) -> None:
+    """Let boards run what KEY signed, too."""
+    settings.as_json |= as_json
+    folder = folder_of(lab)
+    say(settings, folder, folder.trust(public), "the boards' files are new")
+
+
+@key.command("revoke")
+@JSON
+@LAB
+@PUBLIC
+@click.pass_obj
+def revoke_key(settings: Settings, public: str, lab: Path | None, as_json: bool) -> None:
+    """Let boards run nothing any more that KEY signed."""
+    settings.as_json |= as_json
+    folder = folder_of(lab)
+    say(settings, folder, folder.revoke(public), "the boards' files are new")
+
+
+@key.command("rotate")
+@JSON
+@LAB
+@click.pass_obj
+def rotate_key(settings: Settings, lab: Path | None, as_json: bool) -> None:
+    """Give the coordinator a new key, which boards trust beside the old ones.
+
+    First put the new files on the boards, then start the coordinator again, then `revoke` the old.
+    """
+    settings.as_json |= as_json
+    folder = folder_of(lab)
+    say(settings, folder, folder.rotate_key(), "the files of boards and coordinator are new")
 
 
 COMMANDS = (key,)

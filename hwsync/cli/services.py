@@ -12,6 +12,7 @@ from hwsync.coordinator.maintenance import DEFAULT_EVERY_S, EVERY_S, KEPT
 from hwsync.coordinator.retention import KEEP_DAYS, KEEP_MB
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
+from hwsync.signing import SECRET, SigningKey
 
 
 @click.command()
@@ -102,8 +103,16 @@ def coordinator(settings: Settings, db: Path | None, analysis: str, settle: floa
         metrics_file=metrics_file,
         keep_days=keep_days,
         keep_megabytes=keep_mb,
-        signing_key=signing_key,
+        signer=_signer(settings, signing_key),
     )
+
+
+def _signer(settings: Settings, option: Path | None) -> SigningKey | None:
+    """Of the option, else of the connection file: a path, or the key itself."""
+    given = str(option or settings.given.get("signing_key", ""))
+    if not given:
+        return None
+    return SigningKey.of(given) if given.startswith(SECRET) else SigningKey.load(Path(given))
 
 
 @click.command()

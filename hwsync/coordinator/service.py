@@ -55,16 +55,15 @@ def serve(
     metrics_file: Path | None = None,
     keep_days: float = 0.0,
     keep_megabytes: float = 0.0,
-    signing_key: Path | None = None,
+    signer: SigningKey | None = None,
 ) -> None:
     """Run the coordinator until SIGTERM or SIGINT. Times are seconds.
 
-    ``backups``: the folder, and how often; ``signing_key``: commands are signed with it. Raises
+    ``backups``: the folder, and how often; ``signer``: commands are signed with it. Raises
     ``DatabaseError`` when the database is in use or cannot be used, ``UsageError`` when the metrics
-    cannot be written or the key cannot be used.
+    cannot be written.
     """
     topics = Topics(root)
-    signer = SigningKey.load(signing_key) if signing_key else None
     inbox: queue.SimpleQueue[Signal | None] = queue.SimpleQueue()
     store = Store(db)
     transport = Transport(

@@ -88,10 +88,14 @@ class Topics:
         """Where the coordinator says how it is."""
         return self.of(ITSELF, Kind.HEALTH)
 
+    @property
+    def echo(self) -> str:
+        """Below it an operator may say and hear anything: for measuring a round trip."""
+        return f"{self.root}/{ITSELF}/echo"
+
     def echoes(self, name: str) -> tuple[str, str]:
-        """Two topics that nobody else listens to: for measuring a round trip."""
-        there = f"{self.root}/{ITSELF}/echo-{name}"
-        return f"{there}-there", f"{there}-back"
+        """Two topics that nobody else listens to."""
+        return f"{self.echo}/{name}/there", f"{self.echo}/{name}/back"
 
     def split(self, topic: str) -> tuple[str, Kind | None]:
         """(user as received, kind); the kind is None where the topic is none of ours."""

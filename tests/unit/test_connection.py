@@ -11,7 +11,7 @@ import pytest
 
 from hwsync import connection
 from hwsync.address import BrokerUrl
-from hwsync.connection import KEYS, VARIABLES, broker, load, variables
+from hwsync.connection import KEYS, SIGNING_KEY, VARIABLES, broker, load, variables
 from hwsync.device import config as device
 from hwsync.protocol.errors import BadUrl, UsageError
 from tests.support.certificates import Authority
@@ -265,6 +265,9 @@ def test_a_bad_address_is_said_without_its_password(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_document_lists_every_key() -> None:
-    rows = [f"| `{key.name}` | {key.kind} | {key.default} | {key.meaning} |" for key in KEYS]
+    rows = [
+        f"| `{key.name}` | {key.kind} | {key.default} | {key.meaning} |"
+        for key in (*KEYS, SIGNING_KEY)
+    ]
     _, _, table = DOCUMENT.read_text().partition("| key | kind | default | meaning |\n")
     assert table.partition("\n\n")[0].splitlines()[1:] == rows

@@ -1,0 +1,297 @@
+"""``hwsync init``, ``device`` and ``operator``: who may come into a lab.
+
+A password is never printed and never an argument: it stands in one file for each account.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from hwsync.cli.common import Settings, user_name
+from hwsync.cli.labs import JSON, LAB, folder_of, reload, say
+from hwsync.lab.accounts import BOARDS_PORT, COORDINATOR, OPERATORS_PORT, Accounts, Operator
+from hwsync.lab.folder import Folder, Given
+from hwsync.protocol.errors import UsageError
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.topics import DEFAULT_ROOT, Topics
+
+PORT: Final = click.IntRange(1, 65_535)
+NAME = click.argument("name", type=user_name)
+
+
+# -- init ------------------------------------------------------------------------------------------
+
+
+@click.command()
+@JSON
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Name or address of the broker's machine, as boards reach it; may be repeated. "
+    "The first is the one that they are told.  [default: this host's name]",
+)
+@click.option(
+    "--root", default=DEFAULT_ROOT, show_default=True, metavar="ROOT", help="Root of the topics."
+)
+@click.option(
+    "--port",
+    "boards_port",
+    type=PORT,
+    default=BOARDS_PORT,
+    show_default=True,
+    help="For boards and the coordinator.",
+)
+@click.option(
+    "--operators-port", type=PORT, default=OPERATORS_PORT, show_default=True, help="For operators."
+)
+@click.option(
+    "--mutual-tls",
+    is_flag=True,
+    help="Everybody needs a certificate of the lab beside the password.",
+)
+@click.option(
+    "--sign",
+    "signing",
+    is_flag=True,
+    help="The coordinator signs commands, and boards run nothing else (hwsync[sign]).",
+)
+@click.option(
+    "--cert",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The broker's certificate, where it is not the lab's own; with --key, --ca.",
+)
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Its private key.",
+)
+@click.option(
+    "--ca",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The authority that signed it.",
+)
+@click.option(
+    "--renew", is_flag=True, help="Of a lab that is there: its certificates anew, for these hosts."
+)
+@click.pass_obj
+def init(settings: Settings, directory: Path, hosts: tuple[str, ...], root: str, boards_port: int,
+         operators_port: int, mutual_tls: bool, signing: bool, cert: Path | None, key: Path | None,
+         ca: Path | None, renew: bool, as_json: bool) -> None:  # fmt: skip
+    """Make a lab in DIRECTORY that lets nobody in but its accounts.
+
+    A broker's configuration with TLS, its certificates, an account for the coordinator. Then
+    `hwsync device add` and `hwsync operator add`.
+    """
+    settings.as_json |= as_json
+    Topics(root)
+    given = None
+    if cert or key or ca:
+        if not (cert and key and ca):
+            raise UsageError("--cert, --key and --ca go together", "or leave them all out")
+        given = Given(cert, key, ca)
+    folder = Folder(directory)
+    if renew:
+        draft = folder.renew(hosts, given)
+        say(settings, folder, draft, "the certificates are new")
+        return
+    if boards_port == operators_port:
+        raise UsageError(f"boards and operators cannot share the port {boards_port}")
+    accounts = Accounts(hosts or (socket.gethostname(),), root, boards_port, operators_port,
+                        mutual_tls)  # fmt: skip
+    draft = folder.create(accounts, given, signing=signing)
+    if settings.as_json:
+        click.echo(dumps({"lab": str(folder.path), "hosts": list(accounts.hosts)}))
+        return
+    conf, own = folder.path / "broker.conf", folder.file_of(COORDINATOR, accounts)
+    click.echo(f"a lab in {folder.path}; boards reach its broker as {accounts.hosts[0]}")
+    click.echo(f"  mosquitto -c {conf}          (or: hwsync broker {conf})")
+    click.echo(f"  hwsync coordinator --config {own}")
+    click.echo(f"  hwsync device add pi1 --lab {folder.path}")
+    click.echo(f"  hwsync operator add {_person()} --boards all --lab {folder.path}")
+
+
+def _person() -> str:
+    name = os.environ.get("USER", "")
+    return name if name and name != "root" else "teacher"
+
+
+# -- device ----------------------------------------------------------------------------------------
+
+
+@click.group()
+def device() -> None:
+    """The boards of a lab: their accounts, and one file for each."""
+
+
+@device.command("add")
+@JSON
+@LAB
+@click.argument("names", nargs=-1, required=True, type=user_name)
+@click.pass_obj
+def add_device(settings: Settings, names: tuple[str, ...], lab: Path | None, as_json: bool) -> None:
+    """Let boards in: an account for each NAME, and the file to put on it."""
+    settings.as_json |= as_json
+    folder = folder_of(lab)
+    for name in names:
+        say(settings, folder, folder.add_board(name), f"{name} may come in", quiet=True)
+    reload(settings, folder)
+
+
+@device.command("remove")
+@JSON
+@LAB
+@NAME
+@click.pass_obj
+def remove_device(settings: Settings, name: str, lab: Path | None, as_json: bool) -> None:
+    """Let a board in no more; its connection ends."""
+    _remove(settings, name, lab, as_json, "boards")
+
+
+@device.command("rotate")
+@JSON
+@LAB
+@click.argument("name")
+@click.pass_obj
+def rotate_device(settings: Settings, name: str, lab: Path | None, as_json: bool) -> None:
+    """Give a board (or `coordinator`) a new password and file; the old one is worth nothing."""
+    _rotate(settings, name, lab, as_json, "boards")
+
+
+@device.command("list")
+@JSON
+@LAB
+@click.pass_obj
+def list_devices(settings: Settings, lab: Path | None, as_json: bool) -> None:
+    """The boards that may come in."""
+    folder = folder_of(lab)
+    accounts = folder.accounts
+    for name in accounts.boards:
+        file = folder.file_of(name, accounts)
+        here = str(file) if file.exists() else None
+        click.echo(dumps({"name": name, "file": here}) if as_json or settings.as_json else name)
+
+
+# -- operator --------------------------------------------------------------------------------------
+
+
+@click.group()
+def operator() -> None:
+    """The people and programs that send programs: their accounts and rights."""
+
+
+BOARDS = click.option(
+    "--boards",
+    required=True,
+    metavar="NAMES|all",
+    help="Which, with commas between; or all.",
+)
+READ_ONLY = click.option("--read-only", is_flag=True, help="To look on, and ask for nothing.")
+
+
+def _rights(boards: str, read_only: bool) -> Operator:
+    if boards == "all":
+        return Operator(None, read_only)
+    names = tuple(dict.fromkeys(user_name(name.strip()) for name in boards.split(",")))
+    return Operator(names, read_only)
+
+
+@operator.command("add")
+@JSON
+@LAB
+@NAME
+@BOARDS
+@READ_ONLY
+@click.pass_obj
+def add_operator(settings: Settings, name: str, boards: str, read_only: bool, lab: Path | None,
+                 as_json: bool) -> None:  # fmt: skip
+    """Let a person in: an account, and the file that it needs."""
+    settings.as_json |= as_json
+    folder = folder_of(lab)
+    say(settings, folder, folder.add_operator(name, _rights(boards, read_only)),
+         f"{name} may come in")  # fmt: skip
+
+
+@operator.command("change")
+@JSON
+@LAB
+@NAME
+@BOARDS
+@READ_ONLY
+@click.pass_obj
+def change_operator(settings: Settings, name: str, boards: str, read_only: bool, lab: Path | None,
+                    as_json: bool) -> None:  # fmt: skip
+    """Give a person other rights; the password stays."""
+    settings.as_json |= as_json
+    folder = folder_of(lab)
+    say(settings, folder, folder.change_operator(name, _rights(boards, read_only)),
+         f"{name} has other rights")  # fmt: skip
+
+
+@operator.command("remove")
+@JSON
+@LAB
+@NAME
+@click.pass_obj
+def remove_operator(settings: Settings, name: str, lab: Path | None, as_json: bool) -> None:
+    """Let a person in no more; his connections end."""
+    _remove(settings, name, lab, as_json, "operators")
+
+
+@operator.command("rotate")
+@JSON
+@LAB
+@NAME
+@click.pass_obj
+def rotate_operator(settings: Settings, name: str, lab: Path | None, as_json: bool) -> None:
+    """Give a person a new password, and a new file; the old one is worth nothing."""
+    _rotate(settings, name, lab, as_json, "operators")
+
+
+@operator.command("list")
+@JSON
+@LAB
+@click.pass_obj
+def list_operators(settings: Settings, lab: Path | None, as_json: bool) -> None:
+    """The people that may come in, and what they may do."""
+    for name, one in sorted(folder_of(lab).accounts.operators.items()):
+        boards: Any = "all" if one.boards is None else list(one.boards)
+        if as_json or settings.as_json:
+            click.echo(dumps({"name": name, "boards": boards, "read_only": one.read_only}))
+            continue
+        shown = boards if isinstance(boards, str) else ", ".join(boards) or "no board"
+        click.echo(f"{name}: {shown}{', read only' if one.read_only else ''}")
+
+
+def _remove(settings: Settings, name: str, lab: Path | None, as_json: bool, kind: str) -> None:
+    settings.as_json |= as_json
+    folder = folder_of(lab)
+    _is_of(folder, name, kind)
+    say(settings, folder, folder.remove(name), f"{name} may come in no more")
+
+
+def _rotate(settings: Settings, name: str, lab: Path | None, as_json: bool, kind: str) -> None:
+    settings.as_json |= as_json
+    folder = folder_of(lab)
+    if not (kind == "boards" and name == COORDINATOR):
+        _is_of(folder, name, kind)
+    say(settings, folder, folder.rotate(name), f"{name} has a new password")
+
+
+def _is_of(folder: Folder, name: str, kind: str) -> None:
+    if name not in getattr(folder.accounts, kind):
+        command = "device" if kind == "boards" else "operator"
+        raise UsageError(f"there is no {command} {name}", f"hwsync {command} list")
+
+
+COMMANDS = (init, device, operator)

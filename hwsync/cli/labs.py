@@ -1,0 +1,65 @@
+"""What the commands about a lab's folder share: where it is, and what is said of a change."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import click
+
+from hwsync.cli.common import Settings, fail
+from hwsync.lab.folder import Draft, Folder
+from hwsync.protocol.errors import HwsyncError
+from hwsync.protocol.jsons import dumps
+
+VARIABLE: Final = "HWSYNC_LAB"
+USUAL: Final = Path("/etc/hwsync")
+
+JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+LAB: Final = click.option(
+    "--lab",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help=f"The lab (or {VARIABLE}; default this folder where it is one, else {USUAL}).",
+)
+
+
+def folder_of(lab: Path | None) -> Folder:
+    """The lab that is meant."""
+    named = lab or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+    here = Path("lab.json").exists()
+    return Folder(named or (Path(".") if here else USUAL))
+
+
+def say(
+    settings: Settings, folder: Folder, draft: Draft, what: str, *, quiet: bool = False
+) -> None:
+    """What was done, which files are to be carried where, and whether the broker knows."""
+    if settings.as_json:
+        files = [str(file) for file in draft.written]
+        click.echo(dumps({"done": what, "files": files, "missing": draft.missing}))
+    else:
+        click.echo(what)
+        for file in draft.written:
+            click.echo(f"  {file}")
+        for name in draft.missing:
+            click.echo(f"  the file of {name} is not here: rotate {name} makes a new one")
+    if not quiet:
+        reload(settings, folder)
+
+
+def reload(settings: Settings, folder: Folder) -> None:
+    """Have the broker read its files again, and say whether it did."""
+    told, denied = folder.reload()
+    if denied:
+        fail(HwsyncError(
+            f"the broker (process {denied[0]}) has not heard of this yet: it is another account's",
+            f"sudo kill -HUP {denied[0]}, or: sudo systemctl reload hwsync-broker",
+        ), settings)  # fmt: skip
+    if settings.as_json:
+        return
+    if told:
+        click.echo("the broker has been told")
+    else:
+        click.echo("no broker of this lab runs here: one that does elsewhere must be told (SIGHUP)")

@@ -1,0 +1,142 @@
+"""Who may do what in a lab, and what the broker is told of it.
+
+The law: what is not granted here is refused. Only the coordinator writes ``command`` and
+``status``; a board writes its own answers and reads its own orders; an operator asks, for the
+boards that he was given. Nothing here touches a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from hwsync.protocol.errors import UsageError
+from hwsync.protocol.limits import USER_FORM, is_user
+from hwsync.protocol.topics import DEFAULT_ROOT, ITSELF, Kind, Topics
+
+COORDINATOR: Final = "coordinator"
+REPLIES: Final = "replies"  # where an operator may be answered: replies/<account>/…
+BOARDS_PORT: Final = 8883
+OPERATORS_PORT: Final = 8884
+VERSION: Final = 1  # of lab.json
+
+_OF_BOARD: Final = (Kind.COLLECTED, Kind.OUTPUT, Kind.RESPONSE, Kind.HEARTBEAT)
+_TO_BOARD: Final = (Kind.COMMAND, Kind.STATUS)
+_ASKS: Final = (Kind.REQUEST, Kind.CANCEL, Kind.RESET, Kind.ANALYSIS)
+_SEES: Final = (Kind.STATUS, Kind.ERROR, Kind.HEARTBEAT, *_OF_BOARD[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A person or a program that sends programs. ``boards`` None: all of them."""
+
+    boards: tuple[str, ...] | None
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Everything that a lab's files are made from, without any secret."""
+
+    hosts: tuple[str, ...]  # of the broker; the first is the one that boards are told
+    root: str = DEFAULT_ROOT
+    boards_port: int = BOARDS_PORT
+    operators_port: int = OPERATORS_PORT
+    mutual_tls: bool = False
+    boards: tuple[str, ...] = ()
+    operators: Mapping[str, Operator] = field(default_factory=dict)
+    trust: tuple[str, ...] = ()  # public keys: boards run only what one of them signed
+
+    def with_board(self, name: str) -> Accounts:
+        """Raises ``UsageError``."""
+        self._is_new(name)
+        return replace(self, boards=tuple(sorted((*self.boards, name))))
+
+    def with_operator(self, name: str, operator: Operator) -> Accounts:
+        """A new one, or the same with other rights. Raises ``UsageError``."""
+        if name not in self.operators:
+            self._is_new(name)
+        for board in operator.boards or ():
+            if board not in self.boards:
+                raise UsageError(
+                    f"there is no board {board}", f"hwsync device add {board} makes its account"
+                )
+        return replace(self, operators={**self.operators, name: operator})
+
+    def without(self, name: str) -> Accounts:
+        """Without that board or operator. Raises ``UsageError``."""
+        if name not in self.boards and name not in self.operators:
+            raise UsageError(f"there is no account {name}", "hwsync device list, operator list")
+        operators = {
+            other: replace(one, boards=one.boards and tuple(b for b in one.boards if b != name))
+            for other, one in self.operators.items()
+            if other != name
+        }
+        return replace(self, boards=tuple(b for b in self.boards if b != name), operators=operators)
+
+    def _is_new(self, name: str) -> None:
+        if not is_user(name):
+            raise UsageError(f"{name!r} is no name of an account: {USER_FORM}")
+        if name == COORDINATOR:
+            raise UsageError(f"{name} is the coordinator's own account", "take another name")
+        if name in self.boards or name in self.operators:
+            kind = "board" if name in self.boards else "operator"
+            raise UsageError(f"there is a {kind} {name} already", "rotate gives it a new password")
+
+    def as_json(self) -> dict[str, Any]:
+        """What is kept in ``lab.json``."""
+        return {
+            "version": VERSION, "hosts": list(self.hosts), "root": self.root,
+            "boards_port": self.boards_port, "operators_port": self.operators_port,
+            "mutual_tls": self.mutual_tls, "boards": list(self.boards),
+            "operators": {
+                name: {"boards": "all" if one.boards is None else list(one.boards),
+                       "read_only": one.read_only}
+                for name, one in sorted(self.operators.items())
+            },
+            "trust": list(self.trust),
+        }  # fmt: skip
+
+    @classmethod
+    def of_json(cls, fields: Mapping[str, Any]) -> Accounts:
+        """Raises ``KeyError``, ``TypeError`` or ``ValueError`` for what is none."""
+        if fields["version"] != VERSION:
+            raise ValueError(f"version {fields['version']}, and this hwsync knows {VERSION}")
+        operators = {
+            name: Operator(None if one["boards"] == "all" else tuple(one["boards"]),
+                           bool(one["read_only"]))
+            for name, one in fields["operators"].items()
+        }  # fmt: skip
+        return cls(
+            tuple(fields["hosts"]), fields["root"], int(fields["boards_port"]),
+            int(fields["operators_port"]), bool(fields["mutual_tls"]), tuple(fields["boards"]),
+            operators, tuple(fields["trust"]),
+        )  # fmt: skip
+
+
+def acl(accounts: Accounts) -> str:
+    """The broker's ACL file, as mosquitto reads it; what no line grants is refused."""
+    topics = Topics(accounts.root)
+    lines = ["# Made by hwsync; a change by hand is lost at the next device or operator command."]
+    lines += ["", f"user {COORDINATOR}", f"topic readwrite {accounts.root}/#"]
+    lines += [f"topic write {REPLIES}/#"]
+    for board in accounts.boards:
+        lines += ["", f"user {board}"]
+        lines += [f"topic read {topics.of(board, kind)}" for kind in _TO_BOARD]
+        lines += [f"topic write {topics.of(board, kind)}" for kind in _OF_BOARD]
+    for name, operator in sorted(accounts.operators.items()):
+        lines += ["", f"user {name}", *_of_operator(topics, name, operator)]
+    return "\n".join(lines) + "\n"
+
+
+def _of_operator(topics: Topics, name: str, operator: Operator) -> Iterator[str]:
+    for board in ("+",) if operator.boards is None else operator.boards:
+        yield from (f"topic read {topics.of(board, kind)}" for kind in _SEES)
+        yield f"topic read {topics.result(board, '+')}"
+        asks = (Kind.QUERY,) if operator.read_only else (*_ASKS, Kind.QUERY)
+        yield from (f"topic write {topics.of(board, kind)}" for kind in asks)
+    yield f"topic read {topics.health}"
+    yield f"topic write {topics.of(ITSELF, Kind.QUERY)}"
+    yield f"topic readwrite {topics.echo}/#"
+    yield f"topic readwrite {REPLIES}/{name}/#"

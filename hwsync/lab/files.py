@@ -1,0 +1,96 @@
+"""Files that are replaced whole, and secrets that nobody else can read, not for a moment.
+
+What the broker reads belongs to its group, where root makes a lab for another account.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from hwsync.protocol.errors import UsageError
+
+SECRET: Final = 0o600
+FOR_BROKER: Final = 0o640
+FOR_ALL: Final = 0o644
+GROUPS: Final = ("hwsync-broker", "mosquitto")  # of the account that serves; the first that exists
+
+
+def read(file: Path) -> str:
+    """Raises ``UsageError``."""
+    with saying(file):
+        return file.read_text(encoding="utf-8")
+
+
+def write(file: Path, text: str, mode: int) -> None:
+    """Replace the file, flushed to disk. Raises ``UsageError``."""
+    new = file.with_name(f".{file.name}.{os.getpid()}")
+    with saying(file):
+        new.unlink(missing_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SECRET)
+        try:
+            with open(descriptor, "w", encoding="utf-8") as opened:
+                opened.write(text)
+                opened.flush()
+                if mode == FOR_BROKER:
+                    _give_to_broker(new)
+                os.fchmod(opened.fileno(), mode)
+                os.fsync(opened.fileno())
+            new.replace(file)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+
+
+def remove(file: Path) -> None:
+    """Raises ``UsageError``; not where it is gone already."""
+    with saying(file):
+        file.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path, mode: int, *, for_broker: bool = False) -> None:
+    """Raises ``UsageError``."""
+    with saying(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if for_broker:
+            _give_to_broker(folder)
+        folder.chmod(mode)
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """One process at a time. Raises ``UsageError``."""
+    with saying(file):
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SECRET)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def saying(path: Path) -> Iterator[None]:
+    """What the disk says, as an error for people."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8") from None
+    except OSError as error:
+        hint = "as root: sudo" if isinstance(error, PermissionError) else ""
+        raise UsageError(f"{error.filename or path}: {error.strerror}", hint) from None
+
+
+def _give_to_broker(path: Path) -> None:
+    if os.geteuid() != 0:
+        return
+    for group in GROUPS:
+        with contextlib.suppress(LookupError):
+            shutil.chown(path, group=group)
+            return

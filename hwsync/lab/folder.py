@@ -1,0 +1,321 @@
+"""A lab's folder, changed by one command at a time.
+
+The law: an account's own file is written first, then what the broker is told, ``lab.json`` last: a
+command that was cut off has let nobody in, and is typed again. A password is known here only while
+its file is written; the broker has its hash.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from hwsync.broker.access import hashed
+from hwsync.lab import texts
+from hwsync.lab.accounts import COORDINATOR, Accounts, Operator, acl
+from hwsync.lab.authority import Pair, make_authority, sign
+from hwsync.lab.files import FOR_ALL, FOR_BROKER, SECRET, locked, make_folder, read, remove, write
+from hwsync.protocol.errors import UsageError
+from hwsync.signing import SigningKey, public_key
+
+PASSWORD_BYTES: Final = 24
+LOCAL: Final = ("localhost", "127.0.0.1", "::1")  # every broker's certificate is for these too
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The broker's certificate, its key and its authority, where they are not the lab's own."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+@dataclass(slots=True)
+class Draft:
+    """What one command makes of a lab."""
+
+    accounts: Accounts
+    hashes: dict[str, str] = field(default_factory=dict)  # of new passwords, by account
+    written: list[Path] = field(default_factory=list)  # files that somebody has to get
+    missing: list[str] = field(default_factory=list)  # accounts whose file is not here any more
+
+
+class Folder:
+    """The lab in ``path``. Every method raises ``UsageError``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._list = self.path / "lab.json"
+        self._broker = self.path / "broker"
+        self._ca = self.path / "ca.crt"
+
+    @property
+    def accounts(self) -> Accounts:
+        """As they are now."""
+        if not self._list.exists():
+            raise UsageError(
+                f"{self.path} is no lab", "hwsync init DIR makes one; --lab DIR names another"
+            )
+        try:
+            return Accounts.of_json(json.loads(read(self._list)))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"{self._list} is no list of a lab's accounts: {error}") from None
+
+    def file_of(self, account: str, accounts: Accounts) -> Path:
+        """The file that this account needs."""
+        if account == COORDINATOR:
+            return self.path / "coordinator.toml"
+        kind = "boards" if account in accounts.boards else "operators"
+        return self.path / kind / f"{account}.toml"
+
+    # -- what is done to it --------------------------------------------------------------------
+
+    def create(self, accounts: Accounts, given: Given | None, *, signing: bool) -> Draft:
+        """A new lab; ``signing``: its coordinator signs, and its boards run nothing else."""
+        if self._list.exists():
+            raise UsageError(f"{self.path} is a lab already", "--renew makes its certificates anew")
+        key = SigningKey.make() if signing else None
+        if key is not None:
+            accounts = replace(accounts, trust=(key.public,))
+        make_folder(self.path, 0o755)
+        make_folder(self._broker, 0o750, for_broker=True)
+        for name in ("boards", "operators"):
+            make_folder(self.path / name, 0o700)
+        with locked(self._broker / "lock"):
+            draft = Draft(accounts)
+            self._certify(accounts, given)
+            self._let_in(draft, COORDINATOR, key.secret if key else "")
+            self._configure(accounts)
+            self._publish(draft)
+            return draft
+
+    def renew(self, hosts: tuple[str, ...], given: Given | None) -> Draft:
+        """The broker's certificate anew, for these hosts (none: as before), and all files with it.
+
+        The passwords and the lab's own authority stay.
+        """
+        with self._changing() as draft:
+            draft.accounts = replace(draft.accounts, hosts=hosts or draft.accounts.hosts)
+            self._certify(draft.accounts, given)
+            self._configure(draft.accounts)
+            self._write_again(draft)
+            return draft
+
+    def add_board(self, name: str) -> Draft:
+        """An account for a board, and its file."""
+        with self._changing() as draft:
+            draft.accounts = draft.accounts.with_board(name)
+            self._let_in(draft, name)
+            return draft
+
+    def add_operator(self, name: str, operator: Operator) -> Draft:
+        """An account for a person, and its file."""
+        with self._changing() as draft:
+            if name in draft.accounts.operators:
+                raise UsageError(
+                    f"there is an operator {name} already", "hwsync operator change gives rights"
+                )
+            draft.accounts = draft.accounts.with_operator(name, operator)
+            self._let_in(draft, name)
+            return draft
+
+    def change_operator(self, name: str, operator: Operator) -> Draft:
+        """Other rights, the same password."""
+        with self._changing() as draft:
+            if name not in draft.accounts.operators:
+                raise UsageError(f"there is no operator {name}", "hwsync operator list")
+            draft.accounts = draft.accounts.with_operator(name, operator)
+            return draft
+
+    def remove(self, name: str) -> Draft:
+        """No such account any more; a connection that it has ends."""
+        with self._changing() as draft:
+            draft.accounts = draft.accounts.without(name)
+        for kind in ("boards", "operators"):
+            remove(self.path / kind / f"{name}.toml")
+        return draft
+
+    def rotate(self, name: str) -> Draft:
+        """A new password, and a new file; a connection with the old one ends."""
+        with self._changing() as draft:
+            accounts = draft.accounts
+            if name != COORDINATOR and name not in (*accounts.boards, *accounts.operators):
+                raise UsageError(
+                    f"there is no account {name}", "hwsync device list, hwsync operator list"
+                )
+            self._let_in(draft, name, self._signing_key() if name == COORDINATOR else "")
+            return draft
+
+    def trust(self, key: str) -> Draft:
+        """Boards run what this key signed, too; each needs its new file."""
+        public_key(key)
+        with self._changing() as draft:
+            others = tuple(one for one in draft.accounts.trust if one != key)
+            draft.accounts = replace(draft.accounts, trust=(*others, key))
+            self._write_again(draft)
+            return draft
+
+    def revoke(self, key: str) -> Draft:
+        """Boards run nothing any more that this key signed; each needs its new file."""
+        with self._changing() as draft:
+            if key not in draft.accounts.trust:
+                raise UsageError(f"{key[:80]} is not trusted here", "hwsync key list")
+            signing = self._signing_key()
+            if signing and SigningKey.of(signing).public == key:
+                raise UsageError(
+                    "this is the key with which the coordinator signs", "first: hwsync key rotate"
+                )
+            trust = tuple(one for one in draft.accounts.trust if one != key)
+            draft.accounts = replace(draft.accounts, trust=trust)
+            self._write_again(draft)
+            return draft
+
+    def rotate_key(self) -> Draft:
+        """A new key for the coordinator; boards trust it beside the ones before."""
+        with self._changing() as draft:
+            key = SigningKey.make()
+            draft.accounts = replace(draft.accounts, trust=(*draft.accounts.trust, key.public))
+            self._write_again(draft, key.secret)
+            return draft
+
+    def reload(self) -> tuple[list[int], list[int]]:
+        """Have the broker of this folder read its files again.
+
+        Returns the processes that were told, and those that may not be told by this account.
+        """
+        told: list[int] = []
+        denied: list[int] = []
+        conf = os.path.realpath(self.path / "broker.conf")
+        for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
+            if not _serves(pid, conf):
+                continue
+            try:
+                os.kill(pid, signal.SIGHUP)
+                told.append(pid)
+            except ProcessLookupError:
+                pass
+            except PermissionError:
+                denied.append(pid)
+        return told, denied
+
+    # -- the files -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _changing(self) -> Iterator[Draft]:
+        """One change at a time; what the broker is told follows where nothing was raised."""
+        accounts = self.accounts  # says that this is no lab, before a lock is made there
+        with locked(self._broker / "lock"):
+            accounts = self.accounts
+            draft = Draft(accounts)
+            yield draft
+            self._publish(draft)
+
+    def _publish(self, draft: Draft) -> None:
+        accounts = draft.accounts
+        for kind, names in (
+            ("boards", (COORDINATOR, *accounts.boards)),
+            ("operators", tuple(sorted(accounts.operators))),
+        ):
+            file = self._broker / f"{kind}.passwords"
+            lines = read(file).splitlines() if file.exists() else []
+            known = dict(line.split(":", 1) for line in lines if ":" in line) | draft.hashes
+            text = "".join(f"{name}:{known[name]}\n" for name in names if name in known)
+            write(file, text, FOR_BROKER)
+        write(self._broker / "acl", acl(accounts), FOR_BROKER)
+        write(self._list, json.dumps(accounts.as_json(), indent=1) + "\n", FOR_ALL)
+
+    def _configure(self, accounts: Accounts) -> None:
+        write(self.path / "broker.conf", texts.broker_conf(accounts, self.path), FOR_ALL)
+
+    def _let_in(self, draft: Draft, name: str, signing_key: str = "") -> None:
+        """A new password for that account, in its file and for the broker."""
+        password = secrets.token_urlsafe(PASSWORD_BYTES)
+        own = sign(self._authority(), name) if draft.accounts.mutual_tls else None
+        self._connect(draft, name, password, own, signing_key)
+        draft.hashes[name] = hashed(password)
+
+    def _write_again(self, draft: Draft, new_signing_key: str = "") -> None:
+        """Every account's file that is still here, with the password that it has."""
+        accounts = draft.accounts
+        for name in (COORDINATOR, *accounts.boards, *sorted(accounts.operators)):
+            file = self.file_of(name, accounts)
+            known = self._known(file) if file.exists() else {}
+            if "password" not in known:
+                draft.missing.append(name)
+                continue
+            own = Pair(known["certificate"], known["key"]) if "key" in known else None
+            signing_key = new_signing_key or str(known.get("signing_key", ""))
+            key = signing_key if name == COORDINATOR else ""
+            self._connect(draft, name, str(known["password"]), own, key)
+
+    def _connect(
+        self, draft: Draft, name: str, password: str, own: Pair | None, signing_key: str
+    ) -> None:
+        ca = read(self._ca)
+        text = texts.connection(draft.accounts, name, password, ca, own, signing_key)
+        file = self.file_of(name, draft.accounts)
+        write(file, text, SECRET)
+        draft.written.append(file)
+
+    def _signing_key(self) -> str:
+        return str(self._known(self.path / "coordinator.toml").get("signing_key", ""))
+
+    def _known(self, file: Path) -> dict[str, Any]:
+        try:
+            return tomllib.loads(read(file))
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{file} is no TOML: {error}") from None
+
+    def _certify(self, accounts: Accounts, given: Given | None) -> None:
+        """The broker's certificate: given, or signed by the lab's own authority."""
+        if given is None:
+            authority = self._authority()
+            made = sign(authority, accounts.hosts[0], (*accounts.hosts, *LOCAL))
+            pair = Pair(made.certificate + authority.certificate, made.key)
+        elif accounts.mutual_tls:
+            raise UsageError("mutual TLS needs the lab's own authority", "leave out --cert")
+        else:
+            pair = Pair(read(given.certificate), read(given.key))
+            write(self._ca, read(given.ca), FOR_ALL)
+        write(self._broker / "broker.crt", pair.certificate, FOR_BROKER)
+        write(self._broker / "broker.key", pair.key, FOR_BROKER)
+        write(self._broker / "ca.crt", read(self._ca), FOR_BROKER)
+
+    def _authority(self) -> Pair:
+        """The lab's own; made where there is none."""
+        key = self.path / "ca.key"
+        if not key.exists():
+            if self._ca.exists():
+                raise UsageError(
+                    f"{key} is not here, so nothing can be signed",
+                    "give the broker's certificate: --cert, --key and --ca",
+                )
+            made = make_authority()
+            write(key, made.key, SECRET)
+            write(self._ca, made.certificate, FOR_ALL)
+        return Pair(read(self._ca), read(key))
+
+
+def _serves(pid: int, conf: str) -> bool:
+    """Whether that process was started as a broker with this configuration."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    words = [os.fsdecode(word) for word in line.split(b"\0") if word]
+    if not any(os.path.basename(word) == "mosquitto" or word == "broker" for word in words[:4]):
+        return False
+    try:
+        folder = os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        folder = "/"  # another account's: an absolute path is all that we understand
+    return any(os.path.realpath(os.path.join(folder, word)) == conf for word in words[1:])

@@ -1,0 +1,106 @@
+"""The files of a lab as texts: the broker's configuration, a connection file for each account.
+
+Nothing here touches a file, and no secret is made here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from hwsync.lab.accounts import COORDINATOR, Accounts
+from hwsync.lab.authority import Pair
+from hwsync.protocol.limits import MAX_MESSAGE
+from hwsync.protocol.topics import DEFAULT_ROOT
+
+TOPIC: Final = 65_536  # bytes of a packet beyond its payload
+QUEUED: Final = 10_000  # messages that wait for a board that is away
+
+
+def broker_conf(accounts: Accounts, folder: Path) -> str:
+    """mosquitto's configuration, with absolute paths: mosquitto looks from where it was started."""
+    lines = [
+        "# Made by hwsync init: mosquitto -c FILE, or hwsync broker FILE. hwsync device and hwsync",
+        "# operator add and remove accounts, and have the broker read its files again.",
+        "per_listener_settings true",
+        "set_tcp_nodelay true",
+        f"message_size_limit {MAX_MESSAGE + TOPIC}",
+        f"max_queued_messages {QUEUED}",
+        "max_inflight_messages 100",
+        "# Sessions and retained messages: in the folder where the broker is started.",
+        "persistence true",
+        "autosave_interval 1",
+        "",
+        "# Boards and the coordinator. The account is the client id: no session is another's.",
+        *_listener(accounts.boards_port, folder, "boards", accounts.mutual_tls),
+        "use_username_as_clientid true",
+        "",
+        "# Operators, who have several connections at once.",
+        *_listener(accounts.operators_port, folder, "operators", accounts.mutual_tls),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _listener(port: int, folder: Path, who: str, mutual: bool) -> list[str]:
+    files = folder / "broker"
+    lines = [
+        f"listener {port}",
+        f"certfile {files / 'broker.crt'}",
+        f"keyfile {files / 'broker.key'}",
+        "tls_version tlsv1.2",
+    ]
+    if mutual:
+        lines += [f"cafile {files / 'ca.crt'}", "require_certificate true"]
+    return [
+        *lines,
+        "allow_anonymous false",
+        f"password_file {files / who}.passwords",
+        f"acl_file {files / 'acl'}",
+    ]
+
+
+def connection(
+    accounts: Accounts,
+    account: str,
+    password: str,
+    ca: str,
+    own: Pair | None,
+    signing_key: str = "",
+) -> str:
+    """What that account needs to come in; for a board also its name, and whom it trusts."""
+    board = account in accounts.boards
+    port = accounts.operators_port if account in accounts.operators else accounts.boards_port
+    host = "localhost" if account == COORDINATOR else accounts.hosts[0]
+    host = f"[{host}]" if ":" in host else host
+    lines = [_head(account, board), f"broker = {_text(f'mqtts://{host}:{port}')}"]
+    if accounts.root != DEFAULT_ROOT:
+        lines.append(f"root = {_text(accounts.root)}")
+    if board:
+        lines.append(f"user = {_text(account)}")
+    lines += [f"account = {_text(account)}", f"password = {_text(password)}"]
+    if board and accounts.trust:
+        lines.append(f"trust = [{', '.join(map(_text, accounts.trust))}]")
+    if signing_key:
+        lines.append(f"signing_key = {_text(signing_key)}")
+    lines.append(f"ca = {_pem(ca)}")
+    if own is not None:
+        lines += [f"certificate = {_pem(own.certificate)}", f"key = {_pem(own.key)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _head(account: str, board: bool) -> str:
+    if board:
+        return "# Put this on the board as /etc/hwsync/device.toml, with mode 0600. It is a secret."
+    if account == COORDINATOR:
+        return "# For hwsync coordinator --config. It is a secret."
+    return "# Put this into ~/.config/hwsync/hwsync.toml, with mode 0600. It is a secret."
+
+
+def _text(text: str) -> str:
+    """A basic string of TOML; JSON's escapes are among TOML's."""
+    return json.dumps(text)
+
+
+def _pem(text: str) -> str:
+    return f'"""\n{text.strip()}\n"""'
