@@ -174,6 +174,7 @@ def test_a_lab_that_is_given_certificates_later_has_no_authority_of_its_own_any_
     assert tomllib.loads(draft.written[0].read_text())["ca"].strip() == (
         authority.ca.read_text().strip()
     )
+    assert not (folder.path / "ca.key").exists()
     with pytest.raises(UsageError, match="so nothing can be signed"):
         folder.renew((), None)
     (folder.path / "ca.key").write_text(own_key)  # by hand

@@ -354,7 +354,7 @@ def test_the_broker_of_this_folder_is_told_and_no_other(folder: Folder, tmp_path
         started("less", conf, cwd=tmp_path),
     ]
     try:
-        told, denied = folder.reload()
+        told, denied = Folder(tmp_path / "link").reload()
         assert sorted(told) == sorted(process.pid for process in ours)
         assert denied == []
         assert [process.wait(10) for process in ours] == [0] * len(ours)
