@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -80,6 +81,19 @@ def test_the_tls_of_each_listener(tmp_path: Path) -> None:
     assert tls == Listener(2, certfile=here, keyfile=here)
     assert mutual == Listener(3, "0.0.0.0", True, here, here, here, True, True, "tlsv1.3")
     assert [listener.encrypted for listener in config.listeners] == [False, True, True]
+
+
+def test_what_a_listener_speaks(tmp_path: Path, authority: Authority) -> None:
+    pair = f"certfile {authority.server.certificate}\nkeyfile {authority.server.key}\n"
+    asked = f"cafile {authority.ca}\nrequire_certificate true\ntls_version tlsv1.3\n"
+    config = load(write(tmp_path, f"listener 1\nlistener 2\n{pair}listener 3\n{pair}{asked}"))
+    plain, tls, mutual = (context(config, listener) for listener in config.listeners)
+    assert plain is None
+    assert tls is not None
+    assert (tls.minimum_version, tls.verify_mode) == (ssl.TLSVersion.TLSv1_2, ssl.CERT_NONE)
+    assert mutual is not None
+    wanted = (ssl.TLSVersion.TLSv1_3, ssl.CERT_REQUIRED)
+    assert (mutual.minimum_version, mutual.verify_mode) == wanted
 
 
 def test_certificates_that_cannot_be_used_name_their_line(
