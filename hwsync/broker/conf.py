@@ -14,6 +14,7 @@ from typing import Any, Final
 from hwsync.protocol.errors import BadConfig
 
 DEFAULT_NAME: Final = "broker.conf"
+DIGITS: Final = 10  # of a number; mosquitto's own limits have so many
 HARMLESS: Final = {
     "set_tcp_nodelay": "asyncio sets it by itself",
     "persistence": "amqtt keeps nothing; docs/decisions.md says what that means",
@@ -204,6 +205,6 @@ def _protocol(config: BrokerConfig, value: str, where: str) -> BrokerConfig:
 
 
 def _number(name: str, value: str, where: str) -> int:
-    if not value.isascii() or not value.isdigit():
-        raise BadConfig(f"{where}: {name} {value} is no number", "a whole number from 0")
+    if not value.isascii() or not value.isdigit() or len(value) > DIGITS:
+        raise BadConfig(f"{where}: {name} {value[:40]} is no number", f"at most {DIGITS} digits")
     return int(value)

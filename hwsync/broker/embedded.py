@@ -2,9 +2,9 @@
 
 For the first five minutes, for tests, and where nothing can be installed. What amqtt does not do,
 and this module does not mend: it speaks MQTT 3.1.1 only, never sends an unacknowledged message
-again, forgets sessions and retained messages when it ends, does not enforce the keepalive, and lets
-wills pass the ACL. So the coordinator takes a clean session there, and whoever asks with an id
-repeats. mosquitto is the broker for a real lab.
+again, forgets sessions and retained messages when it ends, and lets wills pass the ACL. So the
+coordinator takes a clean session there, and whoever asks with an id repeats. mosquitto is the
+broker for a real lab.
 """
 
 from __future__ import annotations

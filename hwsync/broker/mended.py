@@ -1,4 +1,4 @@
-"""amqtt's broker with seven of its faults mended (docs/decisions.md, 45).
+"""amqtt's broker with a dozen of its faults mended (docs/decisions.md, 45).
 
 The law: only what loses a message or a connection, or lets one in that must not come, is mended;
 each method here says what amqtt does otherwise. It reaches into amqtt's inside, which setup.cfg
@@ -8,7 +8,6 @@ therefore holds to one release.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import logging
 import ssl
@@ -19,6 +18,7 @@ from typing import Any, Final
 
 import websockets
 from amqtt.adapters import (  # type: ignore[import-untyped]
+    BufferReader,
     ReaderAdapter,
     WebSocketsReader,
     WebSocketsWriter,
@@ -26,14 +26,18 @@ from amqtt.adapters import (  # type: ignore[import-untyped]
 )
 from amqtt.broker import Broker  # type: ignore[import-untyped]
 from amqtt.contexts import ListenerType  # type: ignore[import-untyped]
+from amqtt.errors import MQTTError, NoDataError  # type: ignore[import-untyped]
 
 from hwsync.broker.certificates import identity
+from hwsync.broker.reading import FRAME, VERSION, Reading, read_packet, version_of, whole
 
 log = logging.getLogger("hwsync.broker")
 
+CONNECT_S: Final = 10.0  # for a client to say who it is, from its connection on
+CLOSE_S: Final = 5.0  # for a client to take what it is still sent, before its connection is cut
+WRONG_VERSION: Final = b"\x20\x02\x00\x01"  # a CONNACK
 LAST_MESSAGES_S: Final = 10.0  # for what a client that leaves has sent; takes milliseconds
 TAKEOVER_S: Final = 5.0  # for a connection to end whose client came again; takes milliseconds
-FRAME: Final = 65_536  # bytes of a websocket's message beyond the payload: a topic, headers
 
 
 class Subscriptions(dict[str, list[tuple[Any, int]]]):
@@ -70,33 +74,25 @@ class WebStream(WebSocketsReader):  # type: ignore[misc]
         self._stream = io.BytesIO(buffer)
 
 
-class Bounded(ReaderAdapter):  # type: ignore[misc]
-    """What a client sends, up to a size: amqtt asks for a message's whole payload at once."""
-
-    def __init__(self, reader: ReaderAdapter, limit: int, peer: object) -> None:
-        self._reader, self._limit, self._peer = reader, limit, peer
-
-    async def read(self, n: int = -1) -> bytes:
-        """Raises ``ValueError`` for more than the limit; amqtt then closes the connection."""
-        if n > self._limit:
-            log.warning(
-                "a message of %d bytes from %s is above message_size_limit %d: its connection ends",
-                n, self._peer, self._limit,
-            )  # fmt: skip
-            raise ValueError("above message_size_limit")
-        return bytes(await self._reader.read(n))
-
-    def feed_eof(self) -> None:
-        """As of the reader inside."""
-        self._reader.feed_eof()
-
-
 @dataclass(slots=True)
 class Live:
     """One connection of a client, until everything of it has ended."""
 
     handler: Any
+    work: asyncio.Task[Any] | None = None
+    ending: bool = False  # its client came again, perhaps before it was served
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def end(self) -> None:
+        """In order, with its will; where it hangs, without."""
+        self.ending = True
+        await self.handler.handle_connection_closed()
+        try:
+            await asyncio.wait_for(self.ended.wait(), TAKEOVER_S)
+        except TimeoutError:
+            if self.work is not None:
+                self.work.cancel()
+            await self.ended.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,29 +145,44 @@ class MendedBroker(Broker):  # type: ignore[misc]
         """amqtt lets the connection live on whose client came again, and its end makes it deaf.
 
         As MQTT says, the older connection ends first, with its will; a login that is refused ends
-        nobody.
+        nobody. Of several that come at once each ends the one before: amqtt mixes them up, and
+        waits for ever for a part that was ended before it began. A clean session ends with its
+        connection: amqtt keeps it.
         """
         if self._secured[name].identified:
             # As mosquitto: the login that the client gave does not count.
             client_session.username, client_session.password = identity(writer.get_ssl_info()), None
         client_id = client_session.client_id
-        before = self._live.get(client_id)
-        if before is not None and await self._authenticate(
-            client_session, self.listeners_config[name]
-        ):
-            await before.handler.handle_connection_closed()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(before.ended.wait(), TAKEOVER_S)
         mine = Live(handler)
-        self._live[client_id] = mine
+        serve = super()._handle_client_session
+        admitted = await self._authenticate(client_session, self.listeners_config[name])
+        if admitted:
+            before, self._live[client_id] = self._live.get(client_id), mine
+            if before is not None:
+                await before.end()
+        mine.work = asyncio.ensure_future(
+            serve(reader, writer, client_session, handler, server, name)
+        )
         try:
-            await super()._handle_client_session(
-                reader, writer, client_session, handler, server, name
-            )
+            await asyncio.wait([mine.work])
+            if not mine.work.cancelled() and (failed := mine.work.exception()) is not None:
+                log.debug("amqtt failed on %s: %r", client_id, failed)
         finally:
-            mine.ended.set()
-            if self._live.get(client_id) is mine:
-                del self._live[client_id]
+            mine.work.cancel()
+            if admitted:
+                await self._left(client_id, client_session, mine)
+
+    async def _left(self, client_id: str, session: Any, mine: Live) -> None:
+        """Of a connection that has ended nothing is left but a session that was to be kept."""
+        if session.transitions.is_connected():
+            session.transitions.disconnect()
+        if session.clean_session and self._sessions.get(client_id, (None,))[0] is session:
+            del self._sessions[client_id]
+            await self._del_all_subscriptions(session)
+            session.clear_queues()
+        mine.ended.set()
+        if self._live.get(client_id) is mine:
+            del self._live[client_id]
 
     async def _authenticate(self, session: Any, listener: Any) -> bool:
         """amqtt knows no certificates: the login's check is asked where none has said who it is."""
@@ -184,10 +195,40 @@ class MendedBroker(Broker):  # type: ignore[misc]
     async def _client_connected(
         self, listener_name: str, reader: ReaderAdapter, writer: WriterAdapter
     ) -> None:
-        """amqtt takes a message of any size."""
-        if self._limit:
-            reader = Bounded(reader, self._limit, writer.get_peer_info())
-        await super()._client_connected(listener_name, reader, writer)
+        """amqtt keeps the socket of whoever it refuses for ever."""
+        try:
+            await super()._client_connected(listener_name, reader, writer)
+        except Exception as error:
+            log.debug("amqtt failed on a connection: %r", error)
+        finally:
+            await _closed(writer)
+
+    async def _initialize_client_session(
+        self, reader: ReaderAdapter, writer: WriterAdapter, *address: Any
+    ) -> Any:
+        """amqtt waits for a CONNECT, or for the rest of one, for ever; see ``reading``."""
+        peer = writer.get_peer_info()
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                connect = await read_packet(reader, self._limit, peer)
+        except TimeoutError:
+            raise MQTTError(f"no CONNECT within {CONNECT_S:g} s") from None
+        if connect is None:
+            raise NoDataError("it left without a CONNECT")
+        if version_of(connect) != VERSION:
+            writer.write(WRONG_VERSION)
+            await writer.drain()
+            raise MQTTError(f"it speaks version {version_of(connect)} of the protocol")
+        handler, session = await super()._initialize_client_session(
+            BufferReader(whole(connect)), writer, *address
+        )
+        if session.will_flag and not _is_topic(session.will_topic):
+            raise MQTTError("the topic of its will is none")
+        # What follows the CONNECT is still to be read, and from the connection.
+        attach = handler.attach
+        handler.attach = lambda session, _, writer: attach(session, reader, writer)
+        handler._reader_loop = Reading(handler, self._limit, peer).run
+        return handler, session
 
     async def _publish_retained_messages_for_subscription(
         self, subscription: tuple[str, int], session: Any
@@ -197,7 +238,10 @@ class MendedBroker(Broker):  # type: ignore[misc]
             await super()._publish_retained_messages_for_subscription(subscription, session)
 
     async def _client_message_loop(self, client_session: Any, handler: Any) -> None:
-        """amqtt drops what it has acknowledged and not yet passed on when its sender leaves."""
+        """amqtt drops what it has acknowledged and not yet passed on when its sender leaves.
+
+        And it never ends a client, nor sends its will, that left at once after its CONNECT.
+        """
         messages: asyncio.Queue[Any] = client_session.delivered_message_queue
 
         async def serve(wait: Callable[[], Awaitable[Any]], act: Callable[..., Any]) -> None:
@@ -205,6 +249,11 @@ class MendedBroker(Broker):  # type: ignore[misc]
                 if await act(client_session, handler, _ready(item)) is False:
                     return  # a topic on which nobody may publish: the connection ends
 
+        live = self._live.get(client_session.client_id)
+        over = live is None or live.handler is not handler or live.ending
+        if over or handler._reader_stopped.is_set():
+            # It ended before amqtt had made what it waits for, and would wait for that for ever.
+            await handler.handle_connection_closed()
         left = asyncio.ensure_future(handler.wait_disconnect())
         delivering = asyncio.ensure_future(serve(messages.get, self._handle_message_delivery))
         jobs = [
@@ -234,6 +283,22 @@ class MendedBroker(Broker):  # type: ignore[misc]
                     log.debug("amqtt failed on %s: %s", client_session.client_id, failed)
             while not messages.empty():
                 messages.get_nowait()
+
+
+def _is_topic(text: str | None) -> bool:
+    return bool(text) and not set(text or "") & {"+", "#", "\0"}
+
+
+async def _closed(writer: WriterAdapter) -> None:
+    """Close a connection; at once, where its client does not take what is still to be sent."""
+    try:
+        await asyncio.wait_for(writer.close(), CLOSE_S)
+    except Exception as error:
+        log.debug("a connection was not closed in order: %r", error)
+    stream = getattr(writer, "_writer", None) or getattr(writer, "_protocol", None)
+    transport = getattr(stream, "transport", None)
+    if transport is not None and not transport.is_closing():
+        transport.abort()
 
 
 def _ready(value: object) -> asyncio.Future[Any]:

@@ -15,6 +15,7 @@ from hwsync.coordinator.health import STALE_S
 from hwsync.coordinator.inspection import Inspection
 from hwsync.findings import CLOCK_SET, Finding, error, ok, warning
 from hwsync.probe import SLOW_S, Seen
+from hwsync.protocol.jsons import is_number
 from hwsync.protocol.limits import OFFLINE_AFTER_S
 from hwsync.protocol.record import State
 
@@ -235,11 +236,6 @@ def record(user: str, fields: Json, now: float, *, online: bool) -> Finding:
         found += f"{what}, which is not online{until}{queued}"
         return warning("record", found, f"start the device, or {line}")
     return ok("record", f"{found}{what}{until}{queued}", line)
-
-
-def is_number(value: object) -> bool:
-    """Whether a field is a number, as the protocol means it."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _ago(seconds: float) -> str:

@@ -53,6 +53,8 @@ def test_listeners_and_websockets(tmp_path: Path) -> None:
         ("cafile FILE\nlistener 1\n", "line 1: cafile"),
         ("listener 1\ncafile /no/such\n", "line 2: cafile /no/such: there is no such file"),
         ("listener x\n", "line 1: listener x is no number"),
+        ("listener " + "9" * 5_000, "line 1: listener 999"),
+        ("listener 1\nmessage_size_limit ٣\n", "line 2: message_size_limit ٣ is no number"),
         ("listener 70000\n", "line 1: there is no port 70000"),
         ("listener\n", "line 1: listener"),
         ("# nothing\n", "has no listener"),
@@ -122,8 +124,23 @@ def test_passwords_of_mosquitto_passwd(tmp_path: Path) -> None:
     assert passwords.accept("pi2", "other")
     assert not passwords.accept("pi1", "other")
     assert not passwords.accept("pi3", "other")
-    path.write_text("pi1:plain\n")
-    with pytest.raises(BadConfig, match="line 1"):
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        *("plain", "", "$5$c2FsdA==$aGFzaA==", "$7$", "$7$1", "$7$101$c2FsdA==", "$6$c2FsdA=="),
+        *("$7$101$c2FsdA==$", "$7$101$c2F_dA==$aGFzaA==", "$7$101$c2FsdA==$aGFzaA==$x"),
+        *("$7$-1$c2FsdA==$aGFzaA==", "$7$x$c2FsdA==$aGFzaA==", "$6$ü$aGFzaA=="),
+        "$7$999999999999$c2FsdA==$aGFzaA==",  # one login would take days, if Python took the number
+    ],
+)
+def test_what_is_no_password_of_mosquitto_passwd_names_its_line(
+    tmp_path: Path, stored: str
+) -> None:
+    path = tmp_path / "passwords"
+    path.write_text(f"# accounts\npi1:{stored}\n")
+    with pytest.raises(BadConfig, match="line 2"):
         Passwords(path)
 
 
