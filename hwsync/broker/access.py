@@ -57,6 +57,11 @@ class Passwords:
                 )
             self._stored[name] = found
 
+    def stored(self, name: str) -> str | None:
+        """What stands there for the user; another text after a change of the password."""
+        stored = self._stored.get(name)
+        return None if stored is None else repr(stored)
+
     def accept(self, name: str, password: str) -> bool:
         """Whether this is the user's password."""
         stored = self._stored.get(name)

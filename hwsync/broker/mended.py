@@ -12,6 +12,7 @@ import io
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, ItemsView, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -25,10 +26,11 @@ from amqtt.adapters import (  # type: ignore[import-untyped]
     WriterAdapter,
 )
 from amqtt.broker import Broker  # type: ignore[import-untyped]
-from amqtt.contexts import ListenerType  # type: ignore[import-untyped]
+from amqtt.contexts import Action, ListenerType  # type: ignore[import-untyped]
 from amqtt.errors import MQTTError, NoDataError  # type: ignore[import-untyped]
 
-from hwsync.broker.certificates import identity
+from hwsync.broker.conf import Listener
+from hwsync.broker.door import ENTRY, Door, at_the_door
 from hwsync.broker.reading import FRAME, VERSION, Reading, read_packet, version_of, whole
 
 log = logging.getLogger("hwsync.broker")
@@ -38,6 +40,9 @@ CLOSE_S: Final = 5.0  # for a client to take what it is still sent, before its c
 WRONG_VERSION: Final = b"\x20\x02\x00\x01"  # a CONNACK
 LAST_MESSAGES_S: Final = 10.0  # for what a client that leaves has sent; takes milliseconds
 TAKEOVER_S: Final = 5.0  # for a connection to end whose client came again; takes milliseconds
+
+
+_entrance: ContextVar[Entrance] = ContextVar("entrance")  # each connection is a task of its own
 
 
 class Subscriptions(dict[str, list[tuple[Any, int]]]):
@@ -79,6 +84,7 @@ class Live:
     """One connection of a client, until everything of it has ended."""
 
     handler: Any
+    session: Any = None
     work: asyncio.Task[Any] | None = None
     ending: bool = False  # its client came again, perhaps before it was served
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -96,22 +102,26 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
-class Secured:
-    """A listener's TLS. ``identified``: a client's certificate says who it is, and nothing else."""
+class Entrance:
+    """One listener: its TLS, and who comes in there."""
 
+    listener: Listener
     context: ssl.SSLContext | None
-    identified: bool
+    door: Door
 
 
 class MendedBroker(Broker):  # type: ignore[misc]
-    """``limit``: bytes of one message; 0: none. ``secured``: by the listener's name."""
+    """``limit``: bytes of one message; 0: none. ``entrances``: by the listener's name."""
 
-    def __init__(self, config: dict[str, Any], limit: int, secured: Mapping[str, Secured]) -> None:
+    def __init__(
+        self, config: dict[str, Any], limit: int, entrances: Mapping[str, Entrance]
+    ) -> None:
         super().__init__(config)
-        self._secured = secured
+        self._entrances = entrances
         self._subscriptions = Subscriptions()
         self._limit = limit
         self._live: dict[str, Live] = {}  # by client id
+        self._leaving: set[asyncio.Future[None]] = set()  # a task that nobody holds may vanish
 
     async def _create_server_instance(
         self, listener_name: str, listener_type: Any, address: str | None, port: int, _: Any
@@ -120,7 +130,7 @@ class MendedBroker(Broker):  # type: ignore[misc]
 
         And it lets clients without a certificate in where one is required.
         """
-        context = self._secured[listener_name].context
+        context = self._entrances[listener_name].context
         if listener_type is not ListenerType.WS:
             return await super()._create_server_instance(
                 listener_name, listener_type, address, port, context
@@ -149,11 +159,8 @@ class MendedBroker(Broker):  # type: ignore[misc]
         waits for ever for a part that was ended before it began. A clean session ends with its
         connection: amqtt keeps it.
         """
-        if self._secured[name].identified:
-            # As mosquitto: the login that the client gave does not count.
-            client_session.username, client_session.password = identity(writer.get_ssl_info()), None
         client_id = client_session.client_id
-        mine = Live(handler)
+        mine = Live(handler, client_session)
         serve = super()._handle_client_session
         admitted = await self._authenticate(client_session, self.listeners_config[name])
         if admitted:
@@ -184,18 +191,35 @@ class MendedBroker(Broker):  # type: ignore[misc]
         if self._live.get(client_id) is mine:
             del self._live[client_id]
 
-    async def _authenticate(self, session: Any, listener: Any) -> bool:
-        """amqtt knows no certificates: the login's check is asked where none has said who it is."""
-        names = (name for name, one in self.listeners_config.items() if one is listener)
-        if not self._secured[next(names)].identified:
-            return bool(await super()._authenticate(session, listener))
-        session.is_anonymous = False
-        return bool(session.username)
+    async def _authenticate(self, session: Any, _: Any) -> bool:
+        """It was decided at the door."""
+        return session.attributes.get(ENTRY) is not None
+
+    @property
+    def entrances(self) -> list[Entrance]:
+        """In the order of the configuration."""
+        return list(self._entrances.values())
+
+    def send_away(self) -> None:
+        """End the connections of those who would not come in any more."""
+        for client_id, live in list(self._live.items()):
+            entry = live.session.attributes.get(ENTRY)
+            if entry is not None and not entry.door.still_admits(entry):
+                log.info("%s may come in no more: its connection ends", client_id)
+                self._leaving.add(task := asyncio.ensure_future(live.end()))
+                task.add_done_callback(self._leaving.discard)
+
+    def _owner(self, client_id: str) -> str | None:
+        """Whose session there is under a client id; empty: nobody's in particular."""
+        session = self._sessions.get(client_id, (None,))[0]
+        entry = session.attributes.get(ENTRY) if session is not None else None
+        return None if session is None else (entry.account or "") if entry else ""
 
     async def _client_connected(
         self, listener_name: str, reader: ReaderAdapter, writer: WriterAdapter
     ) -> None:
         """amqtt keeps the socket of whoever it refuses for ever."""
+        _entrance.set(self._entrances[listener_name])
         try:
             await super()._client_connected(listener_name, reader, writer)
         except Exception as error:
@@ -219,9 +243,14 @@ class MendedBroker(Broker):  # type: ignore[misc]
             writer.write(WRONG_VERSION)
             await writer.drain()
             raise MQTTError(f"it speaks version {version_of(connect)} of the protocol")
+        # amqtt ends, or changes, the session of whoever's client id is named, before any login.
+        door, tls = _entrance.get().door, writer.get_ssl_info()
+        packet, entry = await at_the_door(whole(connect), door, tls, self._owner)
         handler, session = await super()._initialize_client_session(
-            BufferReader(whole(connect)), writer, *address
+            BufferReader(packet), writer, *address
         )
+        session.attributes[ENTRY] = entry
+        session.is_anonymous = entry is None or not entry.account  # nothing is queued for it
         if session.will_flag and not _is_topic(session.will_topic):
             raise MQTTError("the topic of its will is none")
         # What follows the CONNECT is still to be read, and from the connection.
@@ -233,9 +262,40 @@ class MendedBroker(Broker):  # type: ignore[misc]
     async def _publish_retained_messages_for_subscription(
         self, subscription: tuple[str, int], session: Any
     ) -> None:
-        """amqtt sends whoever connects what is retained for the subscriptions of others."""
-        if any(one is session for one, _ in self._subscriptions.get(subscription[0], ())):
-            await super()._publish_retained_messages_for_subscription(subscription, session)
+        """amqtt sends whoever connects what is retained for the subscriptions of others.
+
+        And it asks nobody whether that may be read.
+        """
+        wanted, qos = subscription
+        handler = self._get_handler(session)
+        if handler is None or all(
+            one is not session for one, _ in self._subscriptions.get(wanted, ())
+        ):
+            return
+        sends = [
+            asyncio.ensure_future(
+                handler.mqtt_publish(kept.topic, kept.data, min(qos, kept.qos or qos), retain=True)
+            )
+            for topic, kept in list(self._retained_messages.items())
+            if self._matches(topic, wanted)
+            and await self._topic_filtering(session, topic, Action.RECEIVE)
+        ]
+        if sends:
+            await asyncio.wait(sends)
+
+    async def _handle_disconnect(self, client_session: Any, handler: Any, waiter: Any) -> None:
+        """amqtt lets wills pass where its client may not write."""
+        if client_session.will_flag:
+            topic = client_session.will_topic
+            may = not topic.startswith("$") and await self._topic_filtering(
+                client_session, topic, Action.PUBLISH
+            )
+            if not may:
+                log.info(
+                    "the will of %s is dropped: it may not write there", client_session.client_id
+                )
+                client_session.will_flag = False
+        await super()._handle_disconnect(client_session, handler, waiter)
 
     async def _client_message_loop(self, client_session: Any, handler: Any) -> None:
         """amqtt drops what it has acknowledged and not yet passed on when its sender leaves.
