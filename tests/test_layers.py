@@ -30,9 +30,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "findings": frozenset(),
     "probe": frozenset({"address", "transport"}),
     "runner": frozenset({"protocol"}),
-    "broker": frozenset({"protocol"}),
+    "broker": frozenset({"protocol", "notify"}),
     "logs": frozenset(),
     "notify": frozenset({"logs"}),
+    "systemd": frozenset({"protocol"}),
     "coordinator": frozenset({"protocol", "address", "transport", "runner", "logs", "notify"}),
     "device": frozenset(
         {
@@ -44,7 +45,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "cli": frozenset(
         {
             *("protocol", "address", "paths", "transport", "runner", "broker"),
-            *("coordinator", "device", "client", "logs", "findings", "probe"),
+            *("coordinator", "device", "client", "logs", "findings", "probe", "systemd"),
         }
     ),
     "testing": frozenset(
@@ -63,7 +64,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "playhouse": ("hwsync.coordinator",),
     "sqlite3": ("hwsync.coordinator", "hwsync.device.sealed", "hwsync.device.checking"),
     "click": ("hwsync.cli",),
-    "subprocess": ("hwsync.runner", "hwsync.cli.up"),
+    "subprocess": ("hwsync.runner", "hwsync.cli.up", "hwsync.cli.service"),
     "multiprocessing": ("hwsync.runner",),
     "pty": ("hwsync.runner",),
 }

@@ -23,6 +23,7 @@ from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin  # type: ignore[i
 from hwsync.broker.access import Acl, Passwords
 from hwsync.broker.conf import BrokerConfig
 from hwsync.broker.mended import MendedBroker
+from hwsync.notify import Notifier
 from hwsync.protocol.errors import HwsyncError
 
 log = logging.getLogger("hwsync.broker")
@@ -126,10 +127,24 @@ async def _serve(config: BrokerConfig) -> None:
     for listener in config.listeners:
         kind = "websockets" if listener.websockets else "mqtt"
         log.info("listening on %s port %d (%s)", listener.address, listener.port, kind)
+    notifier = Notifier()
+    notifier.ready()
+    beating = loop.create_task(_beat(notifier, config))
     await stop.wait()
     log.info("stopping")
+    notifier.stopping()
+    beating.cancel()
     with contextlib.suppress(Exception):
         await broker.shutdown()
+
+
+async def _beat(notifier: Notifier, config: BrokerConfig) -> None:
+    """Tell systemd that the event loop turns; a broker has no other thread."""
+    ports = ", ".join(f"{listener.address} port {listener.port}" for listener in config.listeners)
+    while (wait := notifier.wait()) is not None:
+        notifier.status(lambda: f"listening on {ports}")
+        notifier.beat(network=True)
+        await asyncio.sleep(wait)
 
 
 def _cannot_listen(config: BrokerConfig, error: Exception) -> HwsyncError:
