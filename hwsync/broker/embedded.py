@@ -25,6 +25,7 @@ from hwsync.broker.access import Access
 from hwsync.broker.conf import BrokerConfig, load
 from hwsync.broker.door import ENTRY, Door, Entry
 from hwsync.broker.mended import Entrance, MendedBroker
+from hwsync.notify import Notifier
 from hwsync.protocol.errors import BadConfig, HwsyncError
 
 log = logging.getLogger("hwsync.broker")
@@ -86,10 +87,24 @@ async def _serve(config: BrokerConfig) -> None:
         kind = "websockets" if listener.websockets else "mqtt"
         tls = ", TLS" if listener.encrypted else ""
         log.info("listening on %s port %d (%s%s)", listener.address, listener.port, kind, tls)
+    notifier = Notifier()
+    notifier.ready()
+    beating = loop.create_task(_beat(notifier, config))
     await stop.wait()
     log.info("stopping")
+    notifier.stopping()
+    beating.cancel()
     with contextlib.suppress(Exception):
         await broker.shutdown()
+
+
+async def _beat(notifier: Notifier, config: BrokerConfig) -> None:
+    """Tell systemd that the event loop turns; a broker has no other thread."""
+    ports = ", ".join(f"{listener.address} port {listener.port}" for listener in config.listeners)
+    while (wait := notifier.wait()) is not None:
+        notifier.status(lambda: f"listening on {ports}")
+        notifier.beat(network=True)
+        await asyncio.sleep(wait)
 
 
 def _reload(broker: MendedBroker, before: BrokerConfig) -> None:
