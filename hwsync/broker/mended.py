@@ -1,4 +1,4 @@
-"""amqtt's broker with seven of its faults mended (docs/decisions.md, 45).
+"""amqtt's broker with eight of its faults mended (docs/decisions.md, 45).
 
 The law: only what loses a message or a connection, or lets one in that must not come, is mended;
 each method here says what amqtt does otherwise. It reaches into amqtt's inside, which setup.cfg
