@@ -132,6 +132,7 @@ def test_what_cannot_be_used_is_named(
         (OURS, "SSLV3_ALERT_HANDSHAKE_FAILURE", "ended the TLS handshake: sslv3_alert", "log"),
         (URL, "SSLV3_ALERT_HANDSHAKE_FAILURE", "wants a certificate of ours", "--key"),
         (URL, "TLSV13_ALERT_CERTIFICATE_REQUIRED", "wants a certificate of ours", "--key"),
+        (URL, "TLSV1_ALERT_INTERNAL_ERROR", "ended the TLS handshake: tlsv1_alert_int", "log"),
         (URL, "TLSV1_ALERT_PROTOCOL_VERSION", "speaks no TLS 1.2", "up to date"),
         (URL, "WRONG_VERSION_NUMBER", "speaks no TLS on port 8883", "8883 by default.*mqtt://"),
         (URL, "BAD_THING", "TLS failed: bad_thing", "bad_thing$"),
