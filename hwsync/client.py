@@ -21,6 +21,7 @@ from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import encode_id, read_object
 from hwsync.transport import (
     Delivery,
+    Denied,
     Disconnected,
     Signal,
     Subscribed,
@@ -82,6 +83,12 @@ class Conversation:
             signal = yield max(limit - self._monotonic(), 0.0)
             if signal is None:
                 return None
+            if isinstance(signal, Denied):
+                raise Refused(
+                    Code.NOT_ALLOWED,
+                    f"the broker does not let us publish for {self.user} ({signal.reason})",
+                    "hwsync operator list says who may; hwsync operator change gives the right",
+                )
             if isinstance(signal, Delivery):
                 self._acknowledge(signal)
                 user, kind = self.topics.split(signal.topic)
@@ -235,12 +242,14 @@ class Operator(Conversation):
         self._transport = Transport(
             url, client, on_signal=self._inbox.put, subscriptions=filters, prefer_v5=True
         )
+        # MQTT 3.1.1 does not say that a right is missing: it looks as if nobody answered.
+        as_whom = "" if url.username is None else f"; or {url.username} may not ask for {user}"
         super().__init__(
             topics,
             user,
             self._transport.publish,
             self._transport.acknowledge,
-            lab=f"{url} below the root {topics.root}",
+            lab=f"{url} below the root {topics.root}{as_whom}",
         )
 
     def __enter__(self) -> Self:

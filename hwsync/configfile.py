@@ -126,6 +126,9 @@ def _read(file: Path, known: Mapping[str, Key], document: str) -> dict[str, Any]
 
     try:
         tree = tomllib.loads(file.read_text(encoding="utf-8"))
+    except PermissionError as error:
+        cure = "name one of your own with --config, or join its group"
+        raise UsageError(f"cannot read {file}: {error.strerror}", cure) from None
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}", "name it with --config") from None
     except UnicodeDecodeError as error:

@@ -47,12 +47,15 @@ def broker(url: str, seen: Seen, plain: Seen | None) -> Finding:
     return ok("broker", f"{seen.name} at {url}, MQTT 5 and 3.1.1")
 
 
-def round_trip(seconds: float | None) -> Finding:
+def round_trip(seconds: float | None, scheme: str = "mqtt") -> Finding:
     """How long a message and its answer take through the broker."""
     if seconds is None:
         cure = "may this client subscribe and publish? see the broker's log"
         return error("round trip", "our own messages did not arrive", cure)
     found = f"{seconds * 1000:.1f} ms for a message and its answer, QoS 1"
+    if seconds > SLOW_S and scheme == "wss":
+        found += ": mosquitto takes 100 ms for each message over wss"
+        return warning("round trip", found, "use mqtts:// where that matters")
     if seconds > SLOW_S:
         found += ": the broker has no TCP_NODELAY (or the network is as slow as that)"
         return warning("round trip", found, "the line for broker.conf: set_tcp_nodelay true")

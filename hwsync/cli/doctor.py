@@ -85,7 +85,8 @@ def _broker(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, bool]:
         return False
     if seen.secured is not None:
         yield findings.certificate(seen.secured.version, seen.secured.expires, time.time())
-    yield checks.round_trip(round_trip(url, topics.echoes(secrets.token_hex(4))))
+    took = round_trip(url, topics.echoes(secrets.token_hex(4)))
+    yield checks.round_trip(took, url.scheme)
     return True
 
 
