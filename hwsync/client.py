@@ -9,7 +9,6 @@ from __future__ import annotations
 import queue
 import secrets
 import time
-from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -17,18 +16,12 @@ from typing import Any, Final, Self, TypeVar
 from hwsync.address import BrokerUrl
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, NoBroker, NoCoordinator, Refused
-from hwsync.protocol.record import (
-    Command,
-    Record,
-    Request,
-    State,
-    result_json,
-    status_json,
-)
+from hwsync.protocol.heard import read_heard
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import encode_id, read_object
 from hwsync.transport import (
     Delivery,
+    Denied,
     Disconnected,
     Signal,
     Subscribed,
@@ -45,15 +38,6 @@ T = TypeVar("T")
 Talk = Generator[float, Signal | None, T]
 
 _CODES: Final = {str(code): code for code in Code}
-_KEYS: Final[defaultdict[Kind, frozenset[str]]] = defaultdict(
-    frozenset,
-    {
-        Kind.STATUS: frozenset(status_json(Record(""))),
-        Kind.RESULT: frozenset(result_json(Command("", "", Request("")), State.REST)),
-        Kind.ERROR: frozenset({"error", "message", "hint", "topic", "id", "journal"}),
-        Kind.HEALTH: frozenset({"condition"}),
-    },
-)
 
 
 def fresh_id() -> str:
@@ -92,18 +76,26 @@ class Conversation:
     def hearing(self, limit: float) -> Talk[tuple[str, Kind, Json] | None]:
         """(user, kind, JSON) of what comes next; None: nothing until ``limit`` (monotonic).
 
-        The JSON is an empty object for a cleared message. What lacks a key of the protocol is no
-        coordinator's, and is passed over.
+        The JSON is an empty object for a cleared message. What is not as the protocol says
+        (``protocol.heard``) is nobody's of ours, and is passed over.
         """
         while True:
             signal = yield max(limit - self._monotonic(), 0.0)
             if signal is None:
                 return None
+            if isinstance(signal, Denied):
+                raise Refused(
+                    Code.NOT_ALLOWED,
+                    f"the broker does not let us publish for {self.user} ({signal.reason})",
+                    "hwsync operator list says who may; hwsync operator change gives the right",
+                )
             if isinstance(signal, Delivery):
                 self._acknowledge(signal)
                 user, kind = self.topics.split(signal.topic)
-                fields = read_object(signal.payload) or {}
-                if kind is not None and (not signal.payload or _KEYS[kind] <= fields.keys()):
+                if kind is None:
+                    continue
+                fields = read_heard(kind, signal.payload) if signal.payload else {}
+                if fields is not None:
                     return user, kind, fields
 
     def asking(
@@ -207,14 +199,14 @@ class Conversation:
         A retained status may be all that is left of one that has gone: its id is queried too.
         """
         _, first = yield from self.asking(
-            Kind.QUERY, b"", lambda kind, _: kind is Kind.STATUS, waiting=waiting
+            Kind.QUERY, b"", lambda kind, some: kind is Kind.STATUS and bool(some), waiting=waiting
         )
         if not first["id"]:
             return first
         latest = [first]
 
         def answer(kind: Kind, fields: Json) -> bool:
-            if kind is Kind.STATUS:
+            if kind is Kind.STATUS and fields:  # a cleared one has none
                 latest.append(fields)
             return kind in (Kind.RESULT, Kind.ERROR) and fields.get("id") == first["id"]
 
@@ -250,12 +242,14 @@ class Operator(Conversation):
         self._transport = Transport(
             url, client, on_signal=self._inbox.put, subscriptions=filters, prefer_v5=True
         )
+        # MQTT 3.1.1 does not say that a right is missing: it looks as if nobody answered.
+        as_whom = "" if url.username is None else f"; or {url.username} may not ask for {user}"
         super().__init__(
             topics,
             user,
             self._transport.publish,
             self._transport.acknowledge,
-            lab=f"{url} below the root {topics.root}",
+            lab=f"{url} below the root {topics.root}{as_whom}",
         )
 
     def __enter__(self) -> Self:

@@ -126,12 +126,17 @@ def _read(file: Path, known: Mapping[str, Key], document: str) -> dict[str, Any]
 
     try:
         tree = tomllib.loads(file.read_text(encoding="utf-8"))
+    except PermissionError as error:
+        cure = "name one of your own with --config, or join its group"
+        raise UsageError(f"cannot read {file}: {error.strerror}", cure) from None
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}", "name it with --config") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{file} is not UTF-8 (byte {error.start})") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also for a number of more digits than Python reads
         raise UsageError(f"{file} is no TOML: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{file} is no TOML: nested too deeply") from None
     tables = {name.partition(".")[0] for name in known if "." in name}
     flat: dict[str, Any] = {}
     for name, value in tree.items():

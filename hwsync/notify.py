@@ -89,9 +89,10 @@ class Notifier:
         else:
             self._send(f"WATCHDOG=1\nEXTEND_TIMEOUT_USEC={self._microseconds}")
 
-    def stopping(self) -> None:
-        """STOPPING=1."""
-        self._send("STOPPING=1")
+    def stopping(self, within: float = 0.0) -> None:
+        """STOPPING=1, and the seconds that it may take, where the unit's own may be too few."""
+        more = f"\nEXTEND_TIMEOUT_USEC={int(within * 1e6)}" if within else ""
+        self._send(f"STOPPING=1{more}")
 
     def _send(self, text: str) -> None:
         if not self._address:

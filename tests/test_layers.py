@@ -32,11 +32,12 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "findings": frozenset(),
     "probe": frozenset({"address", "transport"}),
     "runner": frozenset({"protocol"}),
-    "broker": frozenset({"protocol"}),
+    "broker": frozenset({"protocol", "notify"}),
     "logs": frozenset(),
     "notify": frozenset({"logs"}),
     "signing": frozenset({"protocol"}),
     "lab": frozenset({"protocol", "broker", "signing"}),
+    "systemd": frozenset({"protocol"}),
     "coordinator": frozenset(
         {"protocol", "address", "transport", "runner", "logs", "notify", "signing"}
     ),
@@ -51,7 +52,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         {
             *("protocol", "address", "paths", "transport", "runner", "broker"),
             *("coordinator", "device", "client", "logs", "findings", "probe", "signing"),
-            *("configfile", "connection", "lab"),
+            *("configfile", "connection", "lab", "systemd"),
         }
     ),
     "testing": frozenset(
@@ -72,7 +73,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "click": ("hwsync.cli",),
     "nacl": ("hwsync.signing",),
     "cryptography": ("hwsync.lab.authority",),
-    "subprocess": ("hwsync.runner", "hwsync.cli.up"),
+    "subprocess": ("hwsync.runner", "hwsync.cli.up", "hwsync.cli.service"),
     "multiprocessing": ("hwsync.runner",),
     "pty": ("hwsync.runner",),
 }
@@ -218,6 +219,7 @@ def test_a_device_loads_neither_the_database_layer_nor_the_command_line() -> Non
     loaded = set(done.stdout.split())
     assert "paho.mqtt.client" in loaded
     unwanted = {"peewee", "playhouse", "click", "amqtt", "hwsync.coordinator", "hwsync.cli"}
+    unwanted |= {"tomllib", "hwsync.transport.tls"}  # for boards with a file, and with TLS
     assert not loaded & unwanted
 
 

@@ -7,7 +7,6 @@ denied, and a ``deny`` beats every grant. A subscription is always accepted, del
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import os
@@ -20,6 +19,7 @@ from hwsync.protocol.errors import BadConfig
 ITERATIONS: Final = 101  # mosquitto_passwd's own default
 SALT_BYTES: Final = 12
 HASH_BYTES: Final = 64
+MAX_ROUNDS: Final = 1_000_000  # about a second for one login; mosquitto_passwd takes 101
 
 Access = Literal["read", "write"]
 _KINDS: Final[dict[str, frozenset[str]]] = {
@@ -45,24 +45,29 @@ class Passwords:
     """A file made by ``mosquitto_passwd``. Raises ``BadConfig``."""
 
     def __init__(self, path: Path) -> None:
-        self._hashes: dict[str, str] = {}
+        self._stored: dict[str, _Stored] = {}
         for number, line in enumerate(_lines(path), 1):
             name, colon, hashed = line.partition(":")
             if not line.strip() or line.startswith("#"):
                 continue
-            if not colon or hashed[:3] not in ("$6$", "$7$"):
+            if not colon or (found := _stored(hashed)) is None:
                 raise BadConfig(
                     f"{path}, line {number}: no password of mosquitto_passwd",
                     f"mosquitto_passwd {path} NAME makes one",
                 )
-            self._hashes[name] = hashed
+            self._stored[name] = found
+
+    def stored(self, name: str) -> str | None:
+        """What stands there for the user; another text after a change of the password."""
+        stored = self._stored.get(name)
+        return None if stored is None else repr(stored)
 
     def accept(self, name: str, password: str) -> bool:
         """Whether this is the user's password."""
-        hashed = self._hashes.get(name)
+        stored = self._stored.get(name)
         try:
-            return hashed is not None and _matches(hashed, password.encode())
-        except (ValueError, binascii.Error):
+            return stored is not None and _matches(stored, password.encode())
+        except UnicodeEncodeError:
             return False
 
 
@@ -77,15 +82,43 @@ def hashed(password: str) -> str:
     return "$".join(("", "7", str(ITERATIONS), *encoded))
 
 
-def _matches(hashed: str, password: bytes) -> bool:
-    parts = hashed.split("$")
-    if parts[1] == "7":
-        salt, wanted = base64.b64decode(parts[3]), base64.b64decode(parts[4])
-        made = hashlib.pbkdf2_hmac("sha512", password, salt, int(parts[2]), len(wanted))
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """One password as ``mosquitto_passwd`` writes it; ``rounds`` 0: a plain SHA-512."""
+
+    rounds: int
+    salt: bytes
+    digest: bytes
+
+
+def _stored(text: str) -> _Stored | None:
+    """``$6$SALT$DIGEST`` or ``$7$ROUNDS$SALT$DIGEST``; None: it is neither."""
+    match text.split("$"):
+        case ["", "6", salt, digest]:
+            rounds = "0"
+        case ["", "7", rounds, salt, digest] if rounds.isascii() and rounds.isdigit():
+            pass
+        case _:
+            return None
+    try:
+        found = _Stored(int(rounds), _decoded(salt), _decoded(digest))
+    except ValueError:
+        return None
+    return found if found.digest and found.rounds <= MAX_ROUNDS else None
+
+
+def _decoded(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+def _matches(stored: _Stored, password: bytes) -> bool:
+    if stored.rounds:
+        made = hashlib.pbkdf2_hmac(
+            "sha512", password, stored.salt, stored.rounds, len(stored.digest)
+        )
     else:
-        salt, wanted = base64.b64decode(parts[2]), base64.b64decode(parts[3])
-        made = hashlib.sha512(password + salt).digest()
-    return hmac.compare_digest(made, wanted)
+        made = hashlib.sha512(password + stored.salt).digest()
+    return hmac.compare_digest(made, stored.digest)
 
 
 class Acl:

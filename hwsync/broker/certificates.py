@@ -21,6 +21,13 @@ def context(config: BrokerConfig, listener: Listener) -> ssl.SSLContext | None:
         return None
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = LOWEST[listener.tls_version]
+    renew(made, config, listener)
+    return made
+
+
+def renew(made: ssl.SSLContext, config: BrokerConfig, listener: Listener) -> None:
+    """Read the files, again: for connections from now on. Raises ``BadConfig``."""
+    assert listener.certfile is not None
     try:
         made.load_cert_chain(listener.certfile, listener.keyfile, _no_passphrase)
     except (OSError, ValueError) as error:
@@ -31,7 +38,6 @@ def context(config: BrokerConfig, listener: Listener) -> ssl.SSLContext | None:
         except OSError as error:
             raise _useless(config, listener, "cafile", listener.cafile, error) from None
         made.verify_mode = ssl.CERT_REQUIRED
-    return made
 
 
 def identity(tls: Any) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from hwsync.protocol.errors import BadConfig
 
 DEFAULT_NAME: Final = "broker.conf"
+DIGITS: Final = 10  # of a number; mosquitto's own limits have so many
 HARMLESS: Final = {
     "set_tcp_nodelay": "asyncio sets it by itself",
     "persistence": "amqtt keeps nothing; docs/decisions.md says what that means",
@@ -38,7 +39,16 @@ HARMLESS: Final = {
 
 TLS_VERSIONS: Final = ("tlsv1.2", "tlsv1.3")  # the lowest that is spoken; mosquitto's default first
 FILES: Final = ("cafile", "certfile", "keyfile")
-FLAGS: Final = ("require_certificate", "use_identity_as_username")
+FLAGS: Final = ("require_certificate", "use_identity_as_username", "use_username_as_clientid")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Who comes in, and what they may do: of all listeners, or of one."""
+
+    allow_anonymous: bool = False  # mosquitto's default
+    password_file: Path | None = None
+    acl_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,9 @@ class Listener:
     keyfile: Path | None = None
     require_certificate: bool = False
     use_identity_as_username: bool = False
+    use_username_as_clientid: bool = False
     tls_version: str = TLS_VERSIONS[0]
+    rules: Rules = Rules()  # with per_listener_settings
     lines: dict[str, int] = field(default_factory=dict, compare=False)  # of each directive
 
     @property
@@ -68,11 +80,14 @@ class BrokerConfig:
 
     source: str
     listeners: tuple[Listener, ...] = ()
-    allow_anonymous: bool = False  # mosquitto's default
+    per_listener: bool = False
+    rules: Rules = Rules()  # without per_listener_settings
     message_size_limit: int = 0  # bytes of payload; 0: no limit
-    password_file: Path | None = None
-    acl_file: Path | None = None
     passed_over: tuple[str, ...] = field(default=())
+
+    def rules_of(self, listener: Listener) -> Rules:
+        """Those that count at this listener."""
+        return listener.rules if self.per_listener else self.rules
 
 
 def load(path: Path | None) -> BrokerConfig:
@@ -136,18 +151,30 @@ def _directive(config: BrokerConfig, name: str, value: str, number: int) -> Brok
         return replace(config, listeners=(*config.listeners, _listener(value, number, where)))
     if name == "protocol":
         return _protocol(config, value, where)
-    if name == "allow_anonymous":
-        return replace(config, allow_anonymous=_flag(name, value, where))
+    if name == "per_listener_settings":
+        if config.listeners:
+            raise BadConfig(f"{where}: {name} below a listener", "it stands above all others")
+        return replace(config, per_listener=_flag(name, value, where))
+    if name in ("allow_anonymous", "password_file", "acl_file"):
+        return _rule(config, name, value, where)
     if name in ("message_size_limit", "max_packet_size"):
         return replace(config, message_size_limit=_number(name, value, where))
-    if name in ("password_file", "acl_file"):
-        file = _file(name, value, where)
-        if name == "password_file":
-            return replace(config, password_file=file)
-        return replace(config, acl_file=file)
     raise BadConfig(
         f"{where}: the embedded broker has no {name}", "use mosquitto, or remove the line"
     )
+
+
+def _rule(config: BrokerConfig, name: str, value: str, where: str) -> BrokerConfig:
+    """Of the listener above it, or of all."""
+    read = _flag(name, value, where) if name == "allow_anonymous" else _file(name, value, where)
+    change: dict[str, Any] = {name: read}
+    if not config.per_listener:
+        return replace(config, rules=replace(config.rules, **change))
+    if not config.listeners:
+        raise BadConfig(f"{where}: {name} {value}", "below the listener that it is for")
+    *others, last = config.listeners
+    last = replace(last, rules=replace(last.rules, **change))
+    return replace(config, listeners=(*others, last))
 
 
 def _tls(config: BrokerConfig, name: str, value: str, number: int) -> BrokerConfig:
@@ -204,6 +231,6 @@ def _protocol(config: BrokerConfig, value: str, where: str) -> BrokerConfig:
 
 
 def _number(name: str, value: str, where: str) -> int:
-    if not value.isascii() or not value.isdigit():
-        raise BadConfig(f"{where}: {name} {value} is no number", "a whole number from 0")
+    if not value.isascii() or not value.isdigit() or len(value) > DIGITS:
+        raise BadConfig(f"{where}: {name} {value[:40]} is no number", f"at most {DIGITS} digits")
     return int(value)

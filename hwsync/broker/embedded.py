@@ -2,9 +2,9 @@
 
 For the first five minutes, for tests, and where nothing can be installed. What amqtt does not do,
 and this module does not mend: it speaks MQTT 3.1.1 only, never sends an unacknowledged message
-again, forgets sessions and retained messages when it ends, does not enforce the keepalive, and lets
-wills pass the ACL. So the coordinator takes a clean session there, and whoever asks with an id
-repeats. mosquitto is the broker for a real lab.
+again, forgets sessions and retained messages when it ends, and lets wills pass the ACL. So the
+coordinator takes a clean session there, and whoever asks with an id repeats. mosquitto is the
+broker for a real lab.
 """
 
 from __future__ import annotations
@@ -14,90 +14,45 @@ import contextlib
 import errno
 import logging
 import signal
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from amqtt.contexts import Action  # type: ignore[import-untyped]
-from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin  # type: ignore[import-untyped]
+from amqtt.plugins.base import BaseTopicPlugin  # type: ignore[import-untyped]
 
 from hwsync.broker import certificates
-from hwsync.broker.access import Acl, Passwords
-from hwsync.broker.conf import BrokerConfig
-from hwsync.broker.mended import MendedBroker, Secured
-from hwsync.protocol.errors import HwsyncError
+from hwsync.broker.access import Access
+from hwsync.broker.conf import BrokerConfig, load
+from hwsync.broker.door import ENTRY, Door, Entry
+from hwsync.broker.mended import Entrance, MendedBroker
+from hwsync.notify import Notifier
+from hwsync.protocol.errors import BadConfig, HwsyncError
 
 log = logging.getLogger("hwsync.broker")
 
 NOISY: Final = ("amqtt", "transitions", "websockets")
 
-_doors: dict[str, Door] = {}  # by the configuration's source: amqtt makes its plugins itself
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """What is asked of whoever comes in, publishes or is delivered something."""
-
-    allow_anonymous: bool
-    passwords: Passwords | None
-    acl: Acl | None
-
-    def admits(self, name: str | None, password: str | None) -> bool:
-        """Whether this login may come in."""
-        if not name:
-            return self.allow_anonymous
-        if self.passwords is None:
-            return self.allow_anonymous
-        return self.passwords.accept(name, password or "")
-
-
-class Login(BaseAuthPlugin):  # type: ignore[misc]
-    """amqtt's question at a connect."""
-
-    @dataclass
-    class Config:
-        """``door``: the key of the checks in this process."""
-
-        door: str = ""
-
-    async def authenticate(self, *, session: Any) -> bool:
-        """Whether the session may come in."""
-        try:
-            session.is_anonymous = not session.username  # nothing is queued for it while it is away
-            return _doors[self.config.door].admits(session.username, session.password)
-        except Exception:
-            log.exception("cannot check a login: refused")
-            return False
-
 
 class Topics(BaseTopicPlugin):  # type: ignore[misc]
     """amqtt's question at each publish, subscription and delivery."""
-
-    @dataclass
-    class Config:
-        """``door``: the key of the checks in this process."""
-
-        door: str = ""
 
     async def topic_filtering(
         self, *, session: Any = None, topic: str | None = None, action: Action | None = None
     ) -> bool:
         """As mosquitto: every subscription is accepted, what is delivered is filtered."""
-        acl = _doors[self.config.door].acl
-        if acl is None or session is None or topic is None or action is Action.SUBSCRIBE:
+        if session is None or topic is None or action is Action.SUBSCRIBE:
             return True
-        access = "write" if action is Action.PUBLISH else "read"
-        return acl.allows(access, topic, session.username, session.client_id or "")  # type: ignore[arg-type]
+        entry: Entry | None = session.attributes.get(ENTRY)
+        access: Access = "write" if action is Action.PUBLISH else "read"
+        return entry is not None and entry.door.allows(
+            access, topic, entry, session.client_id or ""
+        )
 
 
 def serve(config: BrokerConfig) -> None:
     """Serve until SIGTERM or SIGINT. Raises ``HwsyncError`` when it cannot listen."""
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    _doors[config.source] = Door(
-        config.allow_anonymous,
-        Passwords(config.password_file) if config.password_file else None,
-        Acl(config.acl_file) if config.acl_file else None,
-    )
     asyncio.run(_serve(config))
 
 
@@ -108,25 +63,22 @@ async def _serve(config: BrokerConfig) -> None:
         loop.add_signal_handler(end, stop.set)
     loop.set_exception_handler(_unhandled)
     listeners: dict[str, Any] = {}
-    secured: dict[str, Secured] = {}
+    entrances: dict[str, Entrance] = {}
     for number, listener in enumerate(config.listeners):
         host = f"[{listener.address}]" if ":" in listener.address else listener.address
         name = "default" if number == 0 else f"listener-{number}"
-        secured[name] = Secured(
-            certificates.context(config, listener), listener.use_identity_as_username
-        )
+        context = certificates.context(config, listener)
+        entrances[name] = Entrance(listener, context, Door(config, listener))
         listeners[name] = {
             "type": "ws" if listener.websockets else "tcp",
             "bind": f"{host}:{listener.port}",
             "max_connections": -1,
         }
-    plugins = {
-        f"{__name__}.{Login.__name__}": {"door": config.source},
-        f"{__name__}.{Topics.__name__}": {"door": config.source},
-    }
+    plugins: dict[str, Any] = {f"{__name__}.{Topics.__name__}": {}}
     broker = MendedBroker(
-        {"listeners": listeners, "plugins": plugins}, config.message_size_limit, secured
+        {"listeners": listeners, "plugins": plugins}, config.message_size_limit, entrances
     )
+    loop.add_signal_handler(signal.SIGHUP, _reload, broker, config)
     try:
         await broker.start()
     except Exception as error:
@@ -135,10 +87,41 @@ async def _serve(config: BrokerConfig) -> None:
         kind = "websockets" if listener.websockets else "mqtt"
         tls = ", TLS" if listener.encrypted else ""
         log.info("listening on %s port %d (%s%s)", listener.address, listener.port, kind, tls)
+    notifier = Notifier()
+    notifier.ready()
+    beating = loop.create_task(_beat(notifier, config))
     await stop.wait()
     log.info("stopping")
+    notifier.stopping()
+    beating.cancel()
     with contextlib.suppress(Exception):
         await broker.shutdown()
+
+
+async def _beat(notifier: Notifier, config: BrokerConfig) -> None:
+    """Tell systemd that the event loop turns; a broker has no other thread."""
+    ports = ", ".join(f"{listener.address} port {listener.port}" for listener in config.listeners)
+    while (wait := notifier.wait()) is not None:
+        notifier.status(lambda: f"listening on {ports}")
+        notifier.beat(network=True)
+        await asyncio.sleep(wait)
+
+
+def _reload(broker: MendedBroker, before: BrokerConfig) -> None:
+    """Accounts, rights and certificates anew; listeners stay as they are until a restart."""
+    try:
+        config = load(Path(before.source)) if Path(before.source).exists() else before
+        if len(config.listeners) != len(before.listeners):
+            raise BadConfig(f"{config.source}: other listeners", "they need a restart")
+        for entrance, listener in zip(broker.entrances, config.listeners, strict=True):
+            entrance.door.reload(config, listener)
+            if entrance.context is not None:
+                certificates.renew(entrance.context, config, listener)
+    except HwsyncError as error:
+        log.error("%s; what was read before still counts", error)
+        return
+    log.info("read %s again", config.source)
+    broker.send_away()
 
 
 def _cannot_listen(config: BrokerConfig, error: Exception) -> HwsyncError:

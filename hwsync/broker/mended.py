@@ -1,4 +1,4 @@
-"""amqtt's broker with seven of its faults mended (docs/decisions.md, 45).
+"""amqtt's broker with a dozen of its faults mended (docs/decisions.md, 45).
 
 The law: only what loses a message or a connection, or lets one in that must not come, is mended;
 each method here says what amqtt does otherwise. It reaches into amqtt's inside, which setup.cfg
@@ -8,32 +8,41 @@ therefore holds to one release.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, ItemsView, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 import websockets
 from amqtt.adapters import (  # type: ignore[import-untyped]
+    BufferReader,
     ReaderAdapter,
     WebSocketsReader,
     WebSocketsWriter,
     WriterAdapter,
 )
 from amqtt.broker import Broker  # type: ignore[import-untyped]
-from amqtt.contexts import ListenerType  # type: ignore[import-untyped]
+from amqtt.contexts import Action, ListenerType  # type: ignore[import-untyped]
+from amqtt.errors import MQTTError, NoDataError  # type: ignore[import-untyped]
 
-from hwsync.broker.certificates import identity
+from hwsync.broker.conf import Listener
+from hwsync.broker.door import ENTRY, Door, at_the_door
+from hwsync.broker.reading import FRAME, VERSION, Reading, read_packet, version_of, whole
 
 log = logging.getLogger("hwsync.broker")
 
+CONNECT_S: Final = 10.0  # for a client to say who it is, from its connection on
+CLOSE_S: Final = 5.0  # for a client to take what it is still sent, before its connection is cut
+WRONG_VERSION: Final = b"\x20\x02\x00\x01"  # a CONNACK
 LAST_MESSAGES_S: Final = 10.0  # for what a client that leaves has sent; takes milliseconds
 TAKEOVER_S: Final = 5.0  # for a connection to end whose client came again; takes milliseconds
-FRAME: Final = 65_536  # bytes of a websocket's message beyond the payload: a topic, headers
+
+
+_entrance: ContextVar[Entrance] = ContextVar("entrance")  # each connection is a task of its own
 
 
 class Subscriptions(dict[str, list[tuple[Any, int]]]):
@@ -70,52 +79,49 @@ class WebStream(WebSocketsReader):  # type: ignore[misc]
         self._stream = io.BytesIO(buffer)
 
 
-class Bounded(ReaderAdapter):  # type: ignore[misc]
-    """What a client sends, up to a size: amqtt asks for a message's whole payload at once."""
-
-    def __init__(self, reader: ReaderAdapter, limit: int, peer: object) -> None:
-        self._reader, self._limit, self._peer = reader, limit, peer
-
-    async def read(self, n: int = -1) -> bytes:
-        """Raises ``ValueError`` for more than the limit; amqtt then closes the connection."""
-        if n > self._limit:
-            log.warning(
-                "a message of %d bytes from %s is above message_size_limit %d: its connection ends",
-                n, self._peer, self._limit,
-            )  # fmt: skip
-            raise ValueError("above message_size_limit")
-        return bytes(await self._reader.read(n))
-
-    def feed_eof(self) -> None:
-        """As of the reader inside."""
-        self._reader.feed_eof()
-
-
 @dataclass(slots=True)
 class Live:
     """One connection of a client, until everything of it has ended."""
 
     handler: Any
+    session: Any = None
+    work: asyncio.Task[Any] | None = None
+    ending: bool = False  # its client came again, perhaps before it was served
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def end(self) -> None:
+        """In order, with its will; where it hangs, without."""
+        self.ending = True
+        await self.handler.handle_connection_closed()
+        try:
+            await asyncio.wait_for(self.ended.wait(), TAKEOVER_S)
+        except TimeoutError:
+            if self.work is not None:
+                self.work.cancel()
+            await self.ended.wait()
 
 
 @dataclass(frozen=True, slots=True)
-class Secured:
-    """A listener's TLS. ``identified``: a client's certificate says who it is, and nothing else."""
+class Entrance:
+    """One listener: its TLS, and who comes in there."""
 
+    listener: Listener
     context: ssl.SSLContext | None
-    identified: bool
+    door: Door
 
 
 class MendedBroker(Broker):  # type: ignore[misc]
-    """``limit``: bytes of one message; 0: none. ``secured``: by the listener's name."""
+    """``limit``: bytes of one message; 0: none. ``entrances``: by the listener's name."""
 
-    def __init__(self, config: dict[str, Any], limit: int, secured: Mapping[str, Secured]) -> None:
+    def __init__(
+        self, config: dict[str, Any], limit: int, entrances: Mapping[str, Entrance]
+    ) -> None:
         super().__init__(config)
-        self._secured = secured
+        self._entrances = entrances
         self._subscriptions = Subscriptions()
         self._limit = limit
         self._live: dict[str, Live] = {}  # by client id
+        self._leaving: set[asyncio.Future[None]] = set()  # a task that nobody holds may vanish
 
     async def _create_server_instance(
         self, listener_name: str, listener_type: Any, address: str | None, port: int, _: Any
@@ -124,7 +130,7 @@ class MendedBroker(Broker):  # type: ignore[misc]
 
         And it lets clients without a certificate in where one is required.
         """
-        context = self._secured[listener_name].context
+        context = self._entrances[listener_name].context
         if listener_type is not ListenerType.WS:
             return await super()._create_server_instance(
                 listener_name, listener_type, address, port, context
@@ -149,55 +155,153 @@ class MendedBroker(Broker):  # type: ignore[misc]
         """amqtt lets the connection live on whose client came again, and its end makes it deaf.
 
         As MQTT says, the older connection ends first, with its will; a login that is refused ends
-        nobody.
+        nobody. Of several that come at once each ends the one before: amqtt mixes them up, and
+        waits for ever for a part that was ended before it began. A clean session ends with its
+        connection: amqtt keeps it.
         """
-        if self._secured[name].identified:
-            # As mosquitto: the login that the client gave does not count.
-            client_session.username, client_session.password = identity(writer.get_ssl_info()), None
         client_id = client_session.client_id
-        before = self._live.get(client_id)
-        if before is not None and await self._authenticate(
-            client_session, self.listeners_config[name]
-        ):
-            await before.handler.handle_connection_closed()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(before.ended.wait(), TAKEOVER_S)
-        mine = Live(handler)
-        self._live[client_id] = mine
+        mine = Live(handler, client_session)
+        serve = super()._handle_client_session
+        admitted = await self._authenticate(client_session, self.listeners_config[name])
+        if admitted:
+            before, self._live[client_id] = self._live.get(client_id), mine
+            if before is not None:
+                await before.end()
+        mine.work = asyncio.ensure_future(
+            serve(reader, writer, client_session, handler, server, name)
+        )
         try:
-            await super()._handle_client_session(
-                reader, writer, client_session, handler, server, name
-            )
+            await asyncio.wait([mine.work])
+            if not mine.work.cancelled() and (failed := mine.work.exception()) is not None:
+                log.debug("amqtt failed on %s: %r", client_id, failed)
         finally:
-            mine.ended.set()
-            if self._live.get(client_id) is mine:
-                del self._live[client_id]
+            mine.work.cancel()
+            if admitted:
+                await self._left(client_id, client_session, mine)
 
-    async def _authenticate(self, session: Any, listener: Any) -> bool:
-        """amqtt knows no certificates: the login's check is asked where none has said who it is."""
-        names = (name for name, one in self.listeners_config.items() if one is listener)
-        if not self._secured[next(names)].identified:
-            return bool(await super()._authenticate(session, listener))
-        session.is_anonymous = False
-        return bool(session.username)
+    async def _left(self, client_id: str, session: Any, mine: Live) -> None:
+        """Of a connection that has ended nothing is left but a session that was to be kept."""
+        if session.transitions.is_connected():
+            session.transitions.disconnect()
+        if session.clean_session and self._sessions.get(client_id, (None,))[0] is session:
+            del self._sessions[client_id]
+            await self._del_all_subscriptions(session)
+            session.clear_queues()
+        mine.ended.set()
+        if self._live.get(client_id) is mine:
+            del self._live[client_id]
+
+    async def _authenticate(self, session: Any, _: Any) -> bool:
+        """It was decided at the door."""
+        return session.attributes.get(ENTRY) is not None
+
+    @property
+    def entrances(self) -> list[Entrance]:
+        """In the order of the configuration."""
+        return list(self._entrances.values())
+
+    def send_away(self) -> None:
+        """End the connections of those who would not come in any more."""
+        for client_id, live in list(self._live.items()):
+            entry = live.session.attributes.get(ENTRY)
+            if entry is not None and not entry.door.still_admits(entry):
+                log.info("%s may come in no more: its connection ends", client_id)
+                self._leaving.add(task := asyncio.ensure_future(live.end()))
+                task.add_done_callback(self._leaving.discard)
+
+    def _owner(self, client_id: str) -> str | None:
+        """Whose session there is under a client id; empty: nobody's in particular."""
+        session = self._sessions.get(client_id, (None,))[0]
+        entry = session.attributes.get(ENTRY) if session is not None else None
+        return None if session is None else (entry.account or "") if entry else ""
 
     async def _client_connected(
         self, listener_name: str, reader: ReaderAdapter, writer: WriterAdapter
     ) -> None:
-        """amqtt takes a message of any size."""
-        if self._limit:
-            reader = Bounded(reader, self._limit, writer.get_peer_info())
-        await super()._client_connected(listener_name, reader, writer)
+        """amqtt keeps the socket of whoever it refuses for ever."""
+        _entrance.set(self._entrances[listener_name])
+        try:
+            await super()._client_connected(listener_name, reader, writer)
+        except Exception as error:
+            log.debug("amqtt failed on a connection: %r", error)
+        finally:
+            await _closed(writer)
+
+    async def _initialize_client_session(
+        self, reader: ReaderAdapter, writer: WriterAdapter, *address: Any
+    ) -> Any:
+        """amqtt waits for a CONNECT, or for the rest of one, for ever; see ``reading``."""
+        peer = writer.get_peer_info()
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                connect = await read_packet(reader, self._limit, peer)
+        except TimeoutError:
+            raise MQTTError(f"no CONNECT within {CONNECT_S:g} s") from None
+        if connect is None:
+            raise NoDataError("it left without a CONNECT")
+        if version_of(connect) != VERSION:
+            writer.write(WRONG_VERSION)
+            await writer.drain()
+            raise MQTTError(f"it speaks version {version_of(connect)} of the protocol")
+        # amqtt ends, or changes, the session of whoever's client id is named, before any login.
+        door, tls = _entrance.get().door, writer.get_ssl_info()
+        packet, entry = await at_the_door(whole(connect), door, tls, self._owner)
+        handler, session = await super()._initialize_client_session(
+            BufferReader(packet), writer, *address
+        )
+        session.attributes[ENTRY] = entry
+        session.is_anonymous = entry is None or not entry.account  # nothing is queued for it
+        if session.will_flag and not _is_topic(session.will_topic):
+            raise MQTTError("the topic of its will is none")
+        # What follows the CONNECT is still to be read, and from the connection.
+        attach = handler.attach
+        handler.attach = lambda session, _, writer: attach(session, reader, writer)
+        handler._reader_loop = Reading(handler, self._limit, peer).run
+        return handler, session
 
     async def _publish_retained_messages_for_subscription(
         self, subscription: tuple[str, int], session: Any
     ) -> None:
-        """amqtt sends whoever connects what is retained for the subscriptions of others."""
-        if any(one is session for one, _ in self._subscriptions.get(subscription[0], ())):
-            await super()._publish_retained_messages_for_subscription(subscription, session)
+        """amqtt sends whoever connects what is retained for the subscriptions of others.
+
+        And it asks nobody whether that may be read.
+        """
+        wanted, qos = subscription
+        handler = self._get_handler(session)
+        if handler is None or all(
+            one is not session for one, _ in self._subscriptions.get(wanted, ())
+        ):
+            return
+        sends = [
+            asyncio.ensure_future(
+                handler.mqtt_publish(kept.topic, kept.data, min(qos, kept.qos or qos), retain=True)
+            )
+            for topic, kept in list(self._retained_messages.items())
+            if self._matches(topic, wanted)
+            and await self._topic_filtering(session, topic, Action.RECEIVE)
+        ]
+        if sends:
+            await asyncio.wait(sends)
+
+    async def _handle_disconnect(self, client_session: Any, handler: Any, waiter: Any) -> None:
+        """amqtt lets wills pass where its client may not write."""
+        if client_session.will_flag:
+            topic = client_session.will_topic
+            may = not topic.startswith("$") and await self._topic_filtering(
+                client_session, topic, Action.PUBLISH
+            )
+            if not may:
+                log.info(
+                    "the will of %s is dropped: it may not write there", client_session.client_id
+                )
+                client_session.will_flag = False
+        await super()._handle_disconnect(client_session, handler, waiter)
 
     async def _client_message_loop(self, client_session: Any, handler: Any) -> None:
-        """amqtt drops what it has acknowledged and not yet passed on when its sender leaves."""
+        """amqtt drops what it has acknowledged and not yet passed on when its sender leaves.
+
+        And it never ends a client, nor sends its will, that left at once after its CONNECT.
+        """
         messages: asyncio.Queue[Any] = client_session.delivered_message_queue
 
         async def serve(wait: Callable[[], Awaitable[Any]], act: Callable[..., Any]) -> None:
@@ -205,6 +309,11 @@ class MendedBroker(Broker):  # type: ignore[misc]
                 if await act(client_session, handler, _ready(item)) is False:
                     return  # a topic on which nobody may publish: the connection ends
 
+        live = self._live.get(client_session.client_id)
+        over = live is None or live.handler is not handler or live.ending
+        if over or handler._reader_stopped.is_set():
+            # It ended before amqtt had made what it waits for, and would wait for that for ever.
+            await handler.handle_connection_closed()
         left = asyncio.ensure_future(handler.wait_disconnect())
         delivering = asyncio.ensure_future(serve(messages.get, self._handle_message_delivery))
         jobs = [
@@ -234,6 +343,22 @@ class MendedBroker(Broker):  # type: ignore[misc]
                     log.debug("amqtt failed on %s: %s", client_session.client_id, failed)
             while not messages.empty():
                 messages.get_nowait()
+
+
+def _is_topic(text: str | None) -> bool:
+    return bool(text) and not set(text or "") & {"+", "#", "\0"}
+
+
+async def _closed(writer: WriterAdapter) -> None:
+    """Close a connection; at once, where its client does not take what is still to be sent."""
+    try:
+        await asyncio.wait_for(writer.close(), CLOSE_S)
+    except Exception as error:
+        log.debug("a connection was not closed in order: %r", error)
+    stream = getattr(writer, "_writer", None) or getattr(writer, "_protocol", None)
+    transport = getattr(stream, "transport", None)
+    if transport is not None and not transport.is_closing():
+        transport.abort()
 
 
 def _ready(value: object) -> asyncio.Future[Any]:

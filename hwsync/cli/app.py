@@ -15,7 +15,18 @@ import click
 
 import hwsync
 from hwsync import logs
-from hwsync.cli import database, doctor, key, lab, operate, records, run, services, up
+from hwsync.cli import (
+    database,
+    doctor,
+    key,
+    lab,
+    operate,
+    records,
+    run,
+    service,
+    services,
+    up,
+)
 from hwsync.cli.common import Settings, common, fail
 from hwsync.protocol.errors import HwsyncError
 
@@ -27,7 +38,7 @@ def cli() -> None:
     """Run programs on a lab's boards over MQTT and know exactly what happened."""
 
 
-for group in (services, up, run, operate, records, database, doctor, lab, key):
+for group in (services, up, run, operate, records, database, doctor, lab, key, service):
     for command in group.COMMANDS:
         cli.add_command(command)
 cli.add_command(operate.analyse, "analyze")

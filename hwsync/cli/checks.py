@@ -15,6 +15,7 @@ from hwsync.coordinator.health import STALE_S
 from hwsync.coordinator.inspection import Inspection
 from hwsync.findings import CLOCK_SET, Finding, error, ok, warning
 from hwsync.probe import SLOW_S, Seen
+from hwsync.protocol.jsons import is_number
 from hwsync.protocol.limits import OFFLINE_AFTER_S
 from hwsync.protocol.record import State
 
@@ -46,12 +47,15 @@ def broker(url: str, seen: Seen, plain: Seen | None) -> Finding:
     return ok("broker", f"{seen.name} at {url}, MQTT 5 and 3.1.1")
 
 
-def round_trip(seconds: float | None) -> Finding:
+def round_trip(seconds: float | None, scheme: str = "mqtt") -> Finding:
     """How long a message and its answer take through the broker."""
     if seconds is None:
         cure = "may this client subscribe and publish? see the broker's log"
         return error("round trip", "our own messages did not arrive", cure)
     found = f"{seconds * 1000:.1f} ms for a message and its answer, QoS 1"
+    if seconds > SLOW_S and scheme == "wss":
+        found += ": mosquitto takes 100 ms for each message over wss"
+        return warning("round trip", found, "use mqtts:// where that matters")
     if seconds > SLOW_S:
         found += ": the broker has no TCP_NODELAY (or the network is as slow as that)"
         return warning("round trip", found, "the line for broker.conf: set_tcp_nodelay true")
@@ -235,11 +239,6 @@ def record(user: str, fields: Json, now: float, *, online: bool) -> Finding:
         found += f"{what}, which is not online{until}{queued}"
         return warning("record", found, f"start the device, or {line}")
     return ok("record", f"{found}{what}{until}{queued}", line)
-
-
-def is_number(value: object) -> bool:
-    """Whether a field is a number, as the protocol means it."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _ago(seconds: float) -> str:

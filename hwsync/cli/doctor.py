@@ -31,7 +31,7 @@ from hwsync.logs import escape
 from hwsync.paths import state_directory
 from hwsync.probe import look, round_trip
 from hwsync.protocol.errors import DatabaseError, Unreachable, UsageError
-from hwsync.protocol.jsons import dumps
+from hwsync.protocol.jsons import dumps, is_number
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 
 LOOK_S: Final = 9.0  # for a broker; a person waits no longer for "there is none"
@@ -85,7 +85,8 @@ def _broker(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, bool]:
         return False
     if seen.secured is not None:
         yield findings.certificate(seen.secured.version, seen.secured.expires, time.time())
-    yield checks.round_trip(round_trip(url, topics.echoes(secrets.token_hex(4))))
+    took = round_trip(url, topics.echoes(secrets.token_hex(4)))
+    yield checks.round_trip(took, url.scheme)
     return True
 
 
@@ -102,7 +103,7 @@ def _coordinator(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, flo
             def fresh(kind: Kind, fields: Json) -> bool:
                 """Not what the broker kept, also where that comes late."""
                 at = fields.get("time")
-                if kind is not Kind.HEALTH or not checks.is_number(at):
+                if kind is not Kind.HEALTH or not is_number(at):
                     return False
                 new = bool(known) and at not in known
                 known.add(at)

@@ -212,7 +212,8 @@ def _lacks(url: BrokerUrl, version: str, topics: tuple[str, str]) -> None:
         say("amqtt forgets retained messages and sessions when it restarts, and speaks 3.1.1 only")
     seconds = round_trip(url, topics)
     if seconds is not None and seconds > SLOW_S:
-        say(f"a round trip takes {seconds * 1000:.0f} ms: no set_tcp_nodelay")
+        why = "that is wss" if url.scheme == "wss" else "no set_tcp_nodelay"
+        say(f"a round trip takes {seconds * 1000:.0f} ms: {why}")
 
 
 def _tell_lan(url: BrokerUrl) -> None:

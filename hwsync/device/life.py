@@ -8,6 +8,7 @@ not be written can be opened again; then nothing runs and nothing waits.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import random
 import threading
@@ -30,6 +31,7 @@ from hwsync.runner import Group, Job, Runner, Settings, StopSwitch, end_group
 from hwsync.transport import Delivery, Disconnected, Subscribed, Subscription, Transport, Will
 
 KILL_S: Final = 10.0  # for a program that was ended to be gone, and its result to be journalled
+LEAVE_S: Final = 10.0  # to close the connection and the journal
 STOP_LOOK_S: Final = 0.2  # between two looks whether the last program has ended
 LONGEST_WAIT_S: Final = 60.0
 JOURNAL_AGAIN_S: Final = 1.0  # after a journal that could not be read
@@ -58,9 +60,12 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """A signal: another configuration is to count, as soon as nothing runs or waits."""
+    """A signal: another configuration is to count, as soon as nothing runs or waits.
 
-    setup: Setup
+    None: one that only another process can read, which systemd then starts.
+    """
+
+    setup: Setup | None
 
 
 Inbox = queue.SimpleQueue[Any]
@@ -191,7 +196,7 @@ def _loop(
     again = time.monotonic() + AGAIN_S
     end: float | None = None  # s, monotonic: when a running program has had its time
     killed = False
-    reload: Setup | None = None
+    reload: Reload | None = None
     item: object = None
     while end is None or agent.running:
         now = time.monotonic()
@@ -203,8 +208,11 @@ def _loop(
             agent.end_run()
         pause = wait(agent, LONGEST_WAIT_S if end is None else STOP_LOOK_S)
         if end is None and reload is not None and agent.busy is None and not agent.running:
+            if reload.setup is None:
+                log.info("ending: the next start has the new configuration")
+                return None
             log.info("the new configuration counts from now on")
-            return reload, None
+            return reload.setup, None
         if end is None and agent.over:
             pause = min(pause, AGAIN_S)
             if agent.idle and now >= again:
@@ -224,10 +232,10 @@ def _loop(
             end = time.monotonic() + (setup.stop if end is None else 0.0)
             left = max(0.0, end - time.monotonic())
             log.info("stopping%s", f"; the program may run {left:g} s" if agent.running else "")
-            notifier.stopping()
+            notifier.stopping(math.ceil(left) + KILL_S + LEAVE_S)
             agent.stopping()
         elif isinstance(item, Reload):
-            reload = item.setup
+            reload = item
         else:
             if isinstance(item, Subscribed):
                 notifier.ready()

@@ -1,14 +1,18 @@
 """JSON as the protocol reads and writes it: finite numbers, no half characters, compact.
 
 The standard library's reader accepts NaN, turns 1e999 into infinity, fails on deep nesting with
-RecursionError and keeps lone surrogates that no UTF-8 can carry. Here all are ``ValueError``.
+RecursionError wherever the stack happens to end, and keeps lone surrogates that no UTF-8 can carry.
+Here the first three are ``ValueError``, and so is the last to ``size``.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import Any, Final
+
+from hwsync.protocol.limits import MAX_DEPTH
 
 MAX_INT: Final = 2**53
 
@@ -24,6 +28,7 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is not a finite number")
 
 
+_TOO_DEEP: Final = f"nested too deeply, more than {MAX_DEPTH} levels"
 _DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -31,11 +36,26 @@ _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separato
 def loads(text: str) -> Any:
     """The value of one JSON text. Raises ``ValueError`` with one line for people."""
     try:
-        return _DECODER.decode(text)
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError(_TOO_DEEP) from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_too_deep(value):
+        raise ValueError(_TOO_DEEP)
+    return value
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Level by level: what is read here can be written, shown and walked everywhere else."""
+    level, depth = [value], 0
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            return True
+        inside = [one.values() if isinstance(one, dict) else one for one in level]
+        level = [below for some in inside for below in some]
+    return False
 
 
 def dumps(value: object) -> str:
@@ -43,7 +63,16 @@ def dumps(value: object) -> str:
     try:
         return _ENCODER.encode(value)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError(_TOO_DEEP) from None
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a number, and no whole one that is too large to compute with."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max
+    )
 
 
 def is_count(value: object) -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 KIB: Final = 1024
 
 MAX_MESSAGE: Final = 4096 * KIB  # any message, escapes included; broker.conf allows it
+MAX_DEPTH: Final = 100  # lists and objects inside each other, in JSON
 MAX_PROGRAM: Final = 256 * KIB
 MAX_EXTRAS: Final = 64 * KIB  # stdin + args + meta together
 MAX_ANALYSIS: Final = 64 * KIB

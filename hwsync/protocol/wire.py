@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwsync.protocol import limits
-from hwsync.protocol.jsons import dumps, is_count, loads, size
+from hwsync.protocol.jsons import dumps, is_count, is_number, loads, size
 from hwsync.protocol.record import Account
 
 
@@ -66,7 +66,9 @@ class Status:
 
 
 def read_object(payload: bytes) -> dict[str, Any] | None:
-    """The JSON object of a payload, or None where it is none."""
+    """The JSON object of a payload, or None where it is none, or above ``MAX_MESSAGE``."""
+    if len(payload) > limits.MAX_MESSAGE:
+        return None
     try:
         obj = loads(payload.decode())
     except ValueError:
@@ -118,7 +120,7 @@ def read_envelope(payload: bytes) -> Envelope | None:
         and _counts(envelope.epoch, envelope.seq)
         and _texts(envelope.program, envelope.stdin, *envelope.args)
         and limits.TIMEOUT_S[0] <= envelope.timeout <= limits.TIMEOUT_S[1]
-        and isinstance(envelope.expires_at, float | int | None)
+        and (envelope.expires_at is None or is_number(envelope.expires_at))
         and isinstance(obj["args"], list)
         and obj.get("start") is None
     )
@@ -148,7 +150,8 @@ def read_status(payload: bytes) -> Status | None:
     sound = (
         _texts(status.id, *(text for pair in status.settled for text in pair))
         and (status.journal is None or limits.is_id(status.journal))
-        and _counts(status.state, status.epoch, status.seq, *([status.boot] if status.boot else []))
+        and _counts(status.state, status.epoch, status.seq)
+        and (status.boot is None or is_count(status.boot))
     )
     return status if sound else None
 

@@ -34,6 +34,7 @@ from hwsync.transport.link import CONNECT_S, Link
 from hwsync.transport.signals import (
     Connected,
     Delivery,
+    Denied,
     Disconnected,
     Secured,
     Signal,
@@ -43,8 +44,8 @@ from hwsync.transport.signals import (
 )
 
 __all__ = [
-    "Connected", "Delivery", "Disconnected", "Secured", "Signal", "Subscribed", "Subscription",
-    "Transport", "Will",
+    "Connected", "Delivery", "Denied", "Disconnected", "Secured", "Signal", "Subscribed",
+    "Subscription", "Transport", "Will",
 ]  # fmt: skip
 
 log = logging.getLogger("hwsync.transport")

@@ -21,7 +21,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from hwsync.address import BrokerUrl
 from hwsync.transport.failed import Failed, WrongVersion
-from hwsync.transport.signals import Delivery, Secured, Signal, Subscribed, Subscription
+from hwsync.transport.signals import Delivery, Denied, Secured, Signal, Subscribed, Subscription
 
 if TYPE_CHECKING:
     import ssl
@@ -306,7 +306,9 @@ class Link:
 
     def _on_publish(self, _: Client, __: object, ___: int, code: Any, *____: object) -> None:
         if code.value >= _FIRST_FAILURE:
-            log.error("the broker refused a message of ours (%s)", str(code).lower())
+            reason = str(code).lower()
+            log.warning("the broker refused a message of ours (%s)", reason)
+            self._owner.emit(self, Denied(reason))
         self._done()
 
     def _on_disconnect(self, _: Client, __: object, flags: Any, code: Any, *___: object) -> None:

@@ -72,4 +72,11 @@ class Delivery:
     correlation: bytes = b""
 
 
-Signal = Connected | Subscribed | Disconnected | Delivery
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The broker refused one of our messages, and says why (MQTT 5 only)."""
+
+    reason: str
+
+
+Signal = Connected | Subscribed | Disconnected | Delivery | Denied

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from hwsync.address import PEM, PORTS, BrokerUrl
+from hwsync.address import PEM, PORTS, BrokerUrl, Tls
 from hwsync.transport.failed import Failed
 from hwsync.transport.signals import Secured
 
@@ -32,6 +32,12 @@ _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
 _UNKNOWN_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21, 27})
 _OTHER_NAME: Final = frozenset({62, 64})
+# What OpenSSL says of an answer that is no TLS.
+_NO_TLS: Final = frozenset(
+    {"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}
+)
+# What a server says that wants a certificate: the first before TLS 1.3.
+_NO_CERTIFICATE: Final = ("HANDSHAKE_FAILURE", "CERTIFICATE_REQUIRED", "BAD_CERTIFICATE")
 # What a server says of our certificate, as OpenSSL names its alerts.
 _OUR_CERTIFICATE: Final = {
     "CERTIFICATE_EXPIRED": "it has expired, by the broker's clock",
@@ -126,7 +132,7 @@ def explain(url: BrokerUrl, error: OSError) -> Failed | None:
     """Why a connection over TLS failed like this; None: it has nothing to do with TLS."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _not_trusted(url, error)
-    if isinstance(error, ssl.SSLEOFError | ConnectionError):
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionError):
         return None if isinstance(error, ConnectionRefusedError) else _closed_on(url, error)
     if isinstance(error, ssl.SSLError):
         return _said(url, error.reason or str(error))
@@ -140,7 +146,7 @@ def explain(url: BrokerUrl, error: OSError) -> Failed | None:
 def _closed_on(url: BrokerUrl, error: OSError) -> Failed | None:
     """The same of a connection that was closed, if it was: a websocket may have been refused."""
     found = closed(url)
-    if found is None and isinstance(error, ssl.SSLEOFError | ConnectionResetError):
+    if found is None and isinstance(error, ssl.SSLError | ConnectionResetError):
         return Failed(_HUNG_UP, "see its log")
     return found
 
@@ -154,15 +160,10 @@ def _said(url: BrokerUrl, reason: str) -> Failed:
                 return Failed(f"the broker refuses our certificate: {meaning}", cure)
         if "PROTOCOL_VERSION" in reason:
             return Failed("the broker speaks no TLS 1.2 or later", "bring it up to date")
-        if not url.tls.certificate:
+        if not url.tls.certificate and any(name in reason for name in _NO_CERTIFICATE):
             return _wants_certificate()
         return Failed(f"the broker ended the TLS handshake: {reason.lower()}", "see its log")
-    if reason in (
-        "WRONG_VERSION_NUMBER",
-        "UNKNOWN_PROTOCOL",
-        "HTTP_REQUEST",
-        "RECORD_LAYER_FAILURE",
-    ):
+    if reason in _NO_TLS:
         return _no_tls(url)
     return Failed(f"TLS failed: {reason.lower()}")
 
@@ -211,9 +212,13 @@ def _not_trusted(url: BrokerUrl, error: ssl.SSLCertVerificationError) -> Failed:
 
 def _names(url: BrokerUrl) -> list[str]:
     """Whom the certificate is for, of a broker whose authority we trust; empty: unknown."""
-    anybody = context(url)
+    anybody = context(url.with_tls(Tls(url.tls.ca)))
     anybody.check_hostname = False
-    with suppress(OSError), _connected(url) as raw, anybody.wrap_socket(raw) as sock:
+    with (
+        suppress(OSError),
+        _connected(url) as raw,
+        anybody.wrap_socket(raw, server_hostname=url.host) as sock,
+    ):
         entries: Any = (sock.getpeercert() or {}).get("subjectAltName", ())
         return [str(name) for _, name in entries][:NAMES]
     return []
@@ -232,7 +237,7 @@ def closed(url: BrokerUrl) -> Failed | None:
             return _ended(url, sock)
     except TimeoutError:
         return None
-    except (ssl.SSLEOFError, ConnectionError):
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError):
         if _speaks_plain(url):
             return _no_tls(url)
         return Failed(_HUNG_UP, "see its log")
@@ -247,10 +252,11 @@ def _ended(url: BrokerUrl, sock: ssl.SSLSocket) -> Failed | None:
     """
     sock.settimeout(ALERT_S)
     try:
-        sock.recv(1)
+        if sock.recv(1):
+            return None
     except TimeoutError:
         return None  # it waits for our CONNECT: with TLS it has no quarrel
-    except (ssl.SSLEOFError, ConnectionError):
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError):
         pass
     except ssl.SSLError as error:
         return explain(url, error)

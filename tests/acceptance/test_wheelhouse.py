@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -33,6 +34,10 @@ def test_a_board_without_internet_installs_as_its_readme_says(
     assert kinds == ["README.txt", "hwsync", "paho_mqtt"]
     assert all("-none-any" in path.name for path in wheels.glob("*.whl"))
     assert os.listdir(wheels.parent) == ["hwsync"]
+    with ZipFile(next(wheels.glob("hwsync-*.whl"))) as wheel:
+        packaged = {name.rpartition("/")[2] for name in wheel.namelist() if "/systemd/" in name}
+    of_package = (CHECKOUT / "hwsync" / "systemd").iterdir()
+    assert packaged == {path.name for path in of_package if path.is_file()}
 
     lines = (wheels / "README.txt").read_text().splitlines()
     typed = [line.strip() for line in lines if line.startswith("    ")]

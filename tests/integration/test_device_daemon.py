@@ -255,6 +255,21 @@ def test_another_configuration_counts_once_nothing_runs(site: Site) -> None:
     assert site.returned("after")["hw_response"] == "hello\n"
 
 
+def test_a_configuration_that_systemd_hands_over_is_read_by_the_next_process(site: Site) -> None:
+    site.daemon.terminate()
+    site.daemon.wait(STOP_S)
+    site.daemon = site.device(variables={"CREDENTIALS_DIRECTORY": str(site.folder)})
+    gate = site.folder / "gate"
+    site.request("before", WAITING.format(gate=str(gate)))
+    site.watcher.wait_for(lambda message: "first" in message.text, topic="hw/pi1/output")
+    site.reconfigure("no configuration at all")  # what stands there now is not looked at
+    gate.touch()
+    assert site.returned("before")["outcome"] == "ok"
+    site.pub("analysis", "seen")
+    assert site.daemon.wait(STOP_S) == 0
+    assert "the next start has the new configuration" in site.daemon.stderr
+
+
 def test_a_configuration_that_is_wrong_changes_nothing(site: Site) -> None:
     site.reconfigure("[limits]\nmemory = 1")
     site.daemon.wait_for_log("did you mean limits.memory_mb")

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.brokers import Broker, MosquittoBroker
+from hwsync.device.config import STOP_S
+from hwsync.device.life import KILL_S, LEAVE_S
+from tests.support.brokers import AmqttBroker, Broker, MosquittoBroker, answers
 from tests.support.lab import AS_ROOT, DEVICE, HWSYNC, Lab
 from tests.support.mqtt import Watcher, publish
 from tests.support.processes import Process
@@ -223,7 +225,31 @@ def test_a_device_says_how_it_is_also_while_a_program_runs(
     device.send_signal(signal.SIGCONT)
     device.terminate()
     listener.wait_for("STOPPING=1")
+    # stop_s, and what the end takes: systemd waits so long, whatever the unit says.
+    listener.wait_for(f"EXTEND_TIMEOUT_USEC={int(STOP_S + KILL_S + LEAVE_S)}000000")
     assert device.wait(20) == 0
+
+
+def test_the_broker_says_how_it_is(
+    start: Callable[..., Process], tmp_path: Path, listener: Listener
+) -> None:
+    broker = AmqttBroker(tmp_path / "broker")
+    configuration = tmp_path / "broker.conf"
+    configuration.write_text("\n".join(broker.configuration()))
+    process = start(broker.command(configuration), name="broker", variables=served(listener))
+    listener.wait_for("READY=1")
+    listener.wait_for(f"STATUS=listening on 127.0.0.1 port {broker.port}")
+    listener.wait_for("WATCHDOG=1", count=3)
+    assert answers(broker.port)
+    process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: state_of(process) == "T", what="the process stands still")
+    listener.hear()
+    assert listener.hear(QUIET_S) == []
+    process.send_signal(signal.SIGCONT)
+    listener.wait_for("WATCHDOG=1", count=listener.said.count("WATCHDOG=1") + 2)
+    process.terminate()
+    listener.wait_for("STOPPING=1")
+    assert process.wait(20) == 0
 
 
 # The metrics

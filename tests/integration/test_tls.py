@@ -263,6 +263,7 @@ def test_a_whole_cycle(site: Site, start: Callable[..., Process], tmp_path: Path
         device = start(
             [*DEVICE, "--config", folder / "device.toml", "--user", "pi1", "--root", listener,
              "--state-dir", folder / "device", *AS_ROOT],
+            variables={"HWSYNC_BROKER": url.replace("//", "//pi1:s3cret@")},
             name=f"device-{listener}",
         )  # fmt: skip
         coordinator.wait_for_log(r"connected to .*TLSv1.3[\s\S]*\bready\b")

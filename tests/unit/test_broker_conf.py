@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from hwsync.broker.access import Acl, Passwords, matches
 from hwsync.broker.certificates import context
-from hwsync.broker.conf import Listener, load
+from hwsync.broker.conf import Listener, Rules, load
 from hwsync.protocol.errors import BadConfig
 from tests.support.certificates import Authority
 from tests.support.programs import require_program
@@ -24,7 +25,7 @@ def write(folder: Path, text: str) -> Path:
 def test_the_projects_own_file_is_honoured() -> None:
     config = load(Path("broker.conf"))
     assert config.listeners == (Listener(1883, "127.0.0.1"),)
-    assert config.allow_anonymous
+    assert config.rules.allow_anonymous
     assert config.message_size_limit > 4 * 1024 * 1024
     assert "set_tcp_nodelay" in config.passed_over
 
@@ -32,7 +33,7 @@ def test_the_projects_own_file_is_honoured() -> None:
 def test_listeners_and_websockets(tmp_path: Path) -> None:
     config = load(write(tmp_path, "listener 1\nlistener 2 ::1\nprotocol websockets\n"))
     assert config.listeners == (Listener(1), Listener(2, "::1", True))
-    assert not config.allow_anonymous
+    assert not config.rules.allow_anonymous
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,8 @@ def test_listeners_and_websockets(tmp_path: Path) -> None:
         ("cafile FILE\nlistener 1\n", "line 1: cafile"),
         ("listener 1\ncafile /no/such\n", "line 2: cafile /no/such: there is no such file"),
         ("listener x\n", "line 1: listener x is no number"),
+        ("listener " + "9" * 5_000, "line 1: listener 999"),
+        ("listener 1\nmessage_size_limit ٣\n", "line 2: message_size_limit ٣ is no number"),
         ("listener 70000\n", "line 1: there is no port 70000"),
         ("listener\n", "line 1: listener"),
         ("# nothing\n", "has no listener"),
@@ -78,8 +81,23 @@ def test_the_tls_of_each_listener(tmp_path: Path) -> None:
     here = Path(__file__)
     assert plain == Listener(1)
     assert tls == Listener(2, certfile=here, keyfile=here)
-    assert mutual == Listener(3, "0.0.0.0", True, here, here, here, True, True, "tlsv1.3")
+    assert mutual == Listener(
+        3, "0.0.0.0", True, here, here, here, True, True, tls_version="tlsv1.3"
+    )
     assert [listener.encrypted for listener in config.listeners] == [False, True, True]
+
+
+def test_what_a_listener_speaks(tmp_path: Path, authority: Authority) -> None:
+    pair = f"certfile {authority.server.certificate}\nkeyfile {authority.server.key}\n"
+    asked = f"cafile {authority.ca}\nrequire_certificate true\ntls_version tlsv1.3\n"
+    config = load(write(tmp_path, f"listener 1\nlistener 2\n{pair}listener 3\n{pair}{asked}"))
+    plain, tls, mutual = (context(config, listener) for listener in config.listeners)
+    assert plain is None
+    assert tls is not None
+    assert (tls.minimum_version, tls.verify_mode) == (ssl.TLSVersion.TLSv1_2, ssl.CERT_NONE)
+    assert mutual is not None
+    wanted = (ssl.TLSVersion.TLSv1_3, ssl.CERT_REQUIRED)
+    assert (mutual.minimum_version, mutual.verify_mode) == wanted
 
 
 def test_certificates_that_cannot_be_used_name_their_line(
@@ -108,8 +126,23 @@ def test_passwords_of_mosquitto_passwd(tmp_path: Path) -> None:
     assert passwords.accept("pi2", "other")
     assert not passwords.accept("pi1", "other")
     assert not passwords.accept("pi3", "other")
-    path.write_text("pi1:plain\n")
-    with pytest.raises(BadConfig, match="line 1"):
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        *("plain", "", "$5$c2FsdA==$aGFzaA==", "$7$", "$7$1", "$7$101$c2FsdA==", "$6$c2FsdA=="),
+        *("$7$101$c2FsdA==$", "$7$101$c2F_dA==$aGFzaA==", "$7$101$c2FsdA==$aGFzaA==$x"),
+        *("$7$-1$c2FsdA==$aGFzaA==", "$7$x$c2FsdA==$aGFzaA==", "$6$ü$aGFzaA=="),
+        "$7$999999999999$c2FsdA==$aGFzaA==",  # one login would take days, if Python took the number
+    ],
+)
+def test_what_is_no_password_of_mosquitto_passwd_names_its_line(
+    tmp_path: Path, stored: str
+) -> None:
+    path = tmp_path / "passwords"
+    path.write_text(f"# accounts\npi1:{stored}\n")
+    with pytest.raises(BadConfig, match="line 2"):
         Passwords(path)
 
 
@@ -140,3 +173,33 @@ def test_access_rules(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_filters(wanted: str, topic: str, expected: bool) -> None:
     assert matches(wanted, topic) is expected
+
+
+def test_who_comes_in_at_each_listener(tmp_path: Path) -> None:
+    accounts = f"password_file {__file__}\nacl_file {__file__}\nallow_anonymous false\n"
+    config = load(write(tmp_path, (
+        f"per_listener_settings true\nlistener 1\n{accounts}use_username_as_clientid true\n"
+        "listener 2\nallow_anonymous true\n"
+    )))  # fmt: skip
+    boards, operators = config.listeners
+    assert config.rules_of(boards) == Rules(False, Path(__file__), Path(__file__))
+    assert boards.use_username_as_clientid
+    assert config.rules_of(operators) == Rules(allow_anonymous=True)
+    assert not operators.use_username_as_clientid
+    shared = load(write(tmp_path, f"listener 1\nlistener 2\n{accounts}"))
+    assert {shared.rules_of(one) for one in shared.listeners} == {
+        Rules(False, Path(__file__), Path(__file__))
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("listener 1\nper_listener_settings true\n", "line 2: per_listener_settings below a"),
+        ("per_listener_settings true\nallow_anonymous true\nlistener 1\n", "line 2: allow_anon"),
+        ("per_listener_settings maybe\nlistener 1\n", "line 1: per_listener_settings maybe"),
+    ],
+)
+def test_rules_stand_where_they_count(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=said):
+        load(write(tmp_path, text))

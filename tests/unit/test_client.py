@@ -98,3 +98,17 @@ def test_a_text_that_is_not_whole_tells_nothing_of_the_program(
 def test_an_error_about_another_message_is_no_answer(line: Line) -> None:
     told = ask(line, error(Code.WRONG_STATE, "analysis"), result("mine"))
     assert told["hw_command"] == "mine"
+
+
+def test_what_is_forged_or_cleared_is_passed_over(line: Line) -> None:
+    """A status of another shape, an error whose code is a list, and one that was taken away."""
+    forged = status_json(Record("pi1", current=Command("pi1", "c1", Request("mine", "c1"))))
+    refusal = {"error": ["busy"], "message": {}, "hint": "", "topic": "hw/pi1/request", "id": "c1"}
+    noise = (
+        said("status", {**forged, "state": 9}),
+        said("error", refusal | {"journal": None}),
+        Delivery("hw/pi1/status", b"", 1, True, False, 1, 1),
+    )
+    assert ask(line, *noise, result("mine"))["id"] == "c1"
+    talk = line.conversation.reading()
+    assert line.drive(talk, *noise, status("mine"), *noise, result("mine"))["state"] == 1

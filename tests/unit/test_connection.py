@@ -144,7 +144,8 @@ def test_a_device_has_the_same_keys_and_one_login(write: Write) -> None:
     file = write(f"credentials = 'two'\n{LOGIN}", "device.toml")
     with pytest.raises(UsageError, match="two logins, credentials and account"):
         broker(device.load(file, {}))
-    assert "secret" not in repr(device.load(file, {}))
+    assert "s3cret" not in repr(device.load(file, {}))
+    assert "s3cret" not in repr(load(write(LAB + LOGIN), {}))
 
 
 # Certificates

@@ -122,6 +122,8 @@ def test_the_default_file_may_be_missing_and_is_read_where_it_is_not(tmp_path: P
         ("programs = 1", "there is no key programs", "did you mean|docs/device.md"),
         ("user = [", "is no TOML: Invalid value", ""),
         ("a = 1\nb b\n", "is no TOML: .*line 2", ""),
+        ("stop_s = " + "9" * 5_000, "is no TOML: .*digits", ""),
+        ("user = " + "[" * 5_000, "is no TOML: ", ""),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, said: str, hint: str) -> None:

@@ -39,6 +39,7 @@ UNSOUND = [
     {"timeout": 86_401}, {"timeout": "soon"}, {"timeout": None}, {"stdin": 1}, {"args": [1]},
     {"args": None}, {"start": {"at": 1}}, {"seq": 2**63}, {"epoch": 10**23}, {"program": "\ud800"},
     {"stdin": "\ud800"}, {"args": ["\ud800"]}, {"args": "ab"}, {"expires_at": [[[]]]},
+    {"expires_at": True}, {"expires_at": 10**400}, {"start": None, "more": " " * 2**22},
 ]  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def test_a_status_with_a_field_missing_or_misshapen_grants_nothing(board: Board)
     "changes",
     [
         {"seq": 10**23}, {"epoch": 2**63}, {"state": 10**30}, {"settled": [[["x"], "j"]]},
-        {"settled": [[1, 2]]}, {"journal": ["j"]}, {"id": "\ud800"},
+        {"settled": [[1, 2]]}, {"journal": ["j"]}, {"id": "\ud800"}, {"boot": ""}, {"boot": []},
     ],
     ids=str,
 )  # fmt: skip

@@ -94,6 +94,7 @@ def test_an_attempt_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) 
 def test_a_slow_round_trip_has_its_line_for_broker_conf() -> None:
     said(checks.round_trip(SLOW_S), OK, "20.0 ms")
     said(checks.round_trip(SLOW_S * 2.2), WARNING, "44.0 ms", "set_tcp_nodelay true")
+    said(checks.round_trip(SLOW_S * 10, "wss"), WARNING, "200.0 ms", "use mqtts://")
     said(checks.round_trip(None), ERROR, "did not arrive")
 
 

@@ -117,11 +117,20 @@ def test_a_bad_request_names_its_error(keys: dict[str, object], expected: Code) 
         '{"program": "x", "meta": {"a": "\\udc00"}}',
         '{"program": "x", "args": ["\\ud800"]}',
         '{"program": "x", "meta": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"program": "x", "meta": ' + "[" * limits.MAX_DEPTH + "]" * limits.MAX_DEPTH + "}",
         '{"program": "x", "timeout": ' + "1" * 5_000 + "}",
     ],
 )
 def test_json_that_cannot_be_meant_is_refused(text: str) -> None:
     assert code("request", text)[0] is Code.BAD_PAYLOAD
+
+
+def test_nesting_has_a_limit_that_no_stack_decides() -> None:
+    inside = limits.MAX_DEPTH - 1  # the request itself is the first
+    text = '{"program": "x", "meta": ' + "[" * inside + "]" * inside + "}"
+    assert isinstance(event("request", text), Requested)
+    wide = '{"program": "x", "meta": [' + "{}," * 5_000 + "[]]}"  # many, but not deep
+    assert isinstance(event("request", wide), Requested)
 
 
 def test_the_checks_run_in_their_order() -> None:

@@ -38,6 +38,11 @@ def test_ready_and_stopping_are_said_once_each(listener: Listener) -> None:
     assert listener.hear() == ["READY=1", "STOPPING=1"]
 
 
+def test_a_long_stop_asks_for_its_time(listener: Listener) -> None:
+    notifier(listener, Time()).stopping(25.5)
+    assert listener.hear() == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=25500000"]
+
+
 def test_the_status_is_said_where_it_changed_and_not_too_often(listener: Listener) -> None:
     time = Time()
     one = notifier(listener, time, watchdog="")

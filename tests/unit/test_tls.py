@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import ssl
+import subprocess
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -13,6 +17,7 @@ from hwsync.transport.failed import Failed
 from hwsync.transport.tls import context, explain
 from tests.support.certificates import Authority
 
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs/operations.md"
 URL = BrokerUrl.parse("mqtts://lab")
 OURS = URL.with_tls(Tls("", "own.pem", "own.key"))
 
@@ -39,6 +44,36 @@ def test_without_ca_the_systems_authorities_count(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(Failed):
         context(URL.with_tls(Tls("/no/such")))
     assert len(asked) == 1
+
+
+def test_the_certificates_of_the_document_are_accepted(tmp_path: Path) -> None:
+    block = re.search(r"```sh\n(openssl req -x509.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert block is not None
+    done = subprocess.run(
+        ["bash", "-euc", block[1]], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "lab-ca.key").stat().st_mode & 0o077 == 0
+    there = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    there.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    ours = context(URL.with_tls(Tls(str(tmp_path / "lab-ca.pem"))))
+    ours.verify_flags |= ssl.VerifyFlags.VERIFY_X509_STRICT  # as other clients may
+    for name in ("broker.lab", "192.168.1.10"):
+        assert shaken(ours, there, name)["subject"] == ((("commonName", "broker.lab"),),)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shaken(ours, there, "192.168.1.11")
+
+
+def shaken(ours: ssl.SSLContext, there: ssl.SSLContext, name: str) -> Any:
+    """The certificate that a client has after a handshake in memory."""
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ours.wrap_bio(down, up, server_hostname=name)
+    server = there.wrap_bio(up, down, server_side=True)
+    for _ in range(5):
+        for side in (client, server):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    return client.getpeercert()
 
 
 @pytest.mark.parametrize(
@@ -97,6 +132,7 @@ def test_what_cannot_be_used_is_named(
         (OURS, "SSLV3_ALERT_HANDSHAKE_FAILURE", "ended the TLS handshake: sslv3_alert", "log"),
         (URL, "SSLV3_ALERT_HANDSHAKE_FAILURE", "wants a certificate of ours", "--key"),
         (URL, "TLSV13_ALERT_CERTIFICATE_REQUIRED", "wants a certificate of ours", "--key"),
+        (URL, "TLSV1_ALERT_INTERNAL_ERROR", "ended the TLS handshake: tlsv1_alert_int", "log"),
         (URL, "TLSV1_ALERT_PROTOCOL_VERSION", "speaks no TLS 1.2", "up to date"),
         (URL, "WRONG_VERSION_NUMBER", "speaks no TLS on port 8883", "8883 by default.*mqtt://"),
         (URL, "BAD_THING", "TLS failed: bad_thing", "bad_thing$"),

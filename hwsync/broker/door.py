@@ -1,0 +1,105 @@
+"""Who comes in at a listener of the embedded broker, under which client id, and with which rights.
+
+The law: nothing of anybody's session is touched before the login was checked; a client id belongs
+to the account that has a session under it. With ``use_username_as_clientid`` the account is the
+client id. What the files say counts anew after a SIGHUP; whom they let in no more is sent away.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from amqtt.adapters import BufferReader  # type: ignore[import-untyped]
+from amqtt.mqtt.connect import ConnectPacket  # type: ignore[import-untyped]
+from amqtt.utils import gen_client_id  # type: ignore[import-untyped]
+
+from hwsync.broker.access import Access, Acl, Passwords
+from hwsync.broker.certificates import identity
+from hwsync.broker.conf import BrokerConfig, Listener
+
+log = logging.getLogger("hwsync.broker")
+
+ENTRY: Final = "hwsync.entry"  # of a session's attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How a session came in. ``proof``: the stored password that its own was compared with."""
+
+    door: Door
+    account: str | None
+    proof: str | None
+
+
+class Door:
+    """One listener's. Its construction and ``reload`` raise ``BadConfig``."""
+
+    def __init__(self, config: BrokerConfig, listener: Listener) -> None:
+        self.reload(config, listener)
+
+    def reload(self, config: BrokerConfig, listener: Listener) -> None:
+        """Read the files again; where one cannot be used, everything stays as it was."""
+        rules = config.rules_of(listener)
+        passwords = Passwords(rules.password_file) if rules.password_file else None
+        acl = Acl(rules.acl_file) if rules.acl_file else None
+        self._listener = listener
+        self._anonymous, self._passwords, self._acl = rules.allow_anonymous, passwords, acl
+
+    def enter(self, name: str | None, password: str | None, tls: Any) -> Entry | None:
+        """Who this login is; None: nobody. As mosquitto, a certificate stands for the login."""
+        if self._listener.use_identity_as_username:
+            subject = identity(tls)
+            return Entry(self, subject, None) if subject else None
+        if not name or self._passwords is None:
+            if not self._anonymous or (self._listener.use_username_as_clientid and not name):
+                return None
+            return Entry(self, name or None, None)
+        if not self._passwords.accept(name, password or ""):
+            return None
+        return Entry(self, name, self._passwords.stored(name))
+
+    def still_admits(self, entry: Entry) -> bool:
+        """Whether a session that came in would come in today."""
+        if entry.proof is None:
+            return self._listener.use_identity_as_username or self._anonymous
+        known = self._passwords
+        return known is not None and known.stored(entry.account or "") == entry.proof
+
+    def client_id(self, asked: str, entry: Entry) -> str:
+        """The id under which it is known."""
+        own = self._listener.use_username_as_clientid and entry.account
+        return entry.account or "" if own else asked
+
+    def allows(self, access: Access, topic: str, entry: Entry, client_id: str) -> bool:
+        """Whether it may read (be delivered) or write (publish) this topic."""
+        return self._acl is None or self._acl.allows(access, topic, entry.account, client_id)
+
+
+async def at_the_door(
+    packet: bytes, door: Door, tls: Any, owner: Callable[[str], str | None]
+) -> tuple[bytes, Entry | None]:
+    """A CONNECT as the broker may go on with it, and how it comes in; None: it is to be refused.
+
+    ``owner``: the account that has a session under a client id; empty: anybody's, None: there is
+    none. One that is refused gets an id of its own, so that it touches nobody's session.
+    """
+    connect = await ConnectPacket.from_stream(BufferReader(packet))
+    entry = door.enter(connect.username, connect.password, tls)
+    wanted = connect.client_id
+    if entry is not None:
+        wanted = door.client_id(wanted, entry)
+        account = owner(wanted)
+        if account is not None and account != (entry.account or ""):
+            log.warning("%s may not take the client id %s: it is another's", entry.account, wanted)
+            entry = None
+    if entry is None:
+        wanted, connect.clean_session_flag = gen_client_id(), True
+    elif entry.account is not None and connect.username_flag:
+        connect.username = entry.account
+    if wanted != connect.client_id or entry is None:
+        connect.client_id = wanted
+        packet = bytes(connect.to_bytes())
+    return packet, entry

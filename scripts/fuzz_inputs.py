@@ -1,0 +1,151 @@
+"""The fuzzing that scripts/fuzz runs: hostile payloads, packets, and a lab that gets both.
+
+The law: a seed and a number decide an input completely, and what is found is printed with the
+command that repeats it. Exit code 1: something was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import logging
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from simulate_worlds import MEMORY, Progress
+
+from tests.support.brokers import AmqttBroker
+from tests.support.fuzz_broker import GROWTH as SIEGE_GROWTH
+from tests.support.fuzz_broker import besiege
+from tests.support.fuzz_hypothesis import examples
+from tests.support.fuzz_run import GROWTH, Fault, Report, Run, totals
+from tests.support.ports import LOOPBACK, free_port
+
+PAYLOADS: Final = 1_000_000
+ATTACKS: Final = 20_000
+EXAMPLES: Final = 100  # one example of hypothesis for so many payloads
+SHOWN: Final = 300  # bytes of a payload
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="hwsync-fuzz-", dir=MEMORY if MEMORY.is_dir() else None))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+# Payloads through every reader
+
+
+def parsers(options: argparse.Namespace) -> int:
+    logging.disable()  # what a reader logs is not the question
+    with folder() as where:
+        run = Run(options.seed, where)
+        if options.payload is not None:
+            run.everywhere(base64.b64decode(options.payload))
+        elif options.number is not None:
+            run.run(1, options.number)
+        else:
+            progress = Progress(options.count, "payloads")
+            run.run(options.count, tell=progress.tell)
+            progress.end()
+            examples(run, options.count // EXAMPLES)
+        return _told(run.report)
+
+
+def _told(report: Report) -> int:
+    calls = totals(report.outcomes)
+    seconds, target, number = report.slowest
+    print(f"seed {report.seed}: {report.payloads:,} payloads, {report.calls:,} calls of readers, "
+          f"{report.seconds:.0f} s")  # fmt: skip
+    print("  " + ", ".join(f"{name} {count:,}" for name, count in sorted(calls.items())))
+    print(f"  slowest: {seconds * 1000:.0f} ms, {target}, number {number}")
+    if report.memory:
+        megabytes = ", ".join(f"{one / 2**20:.1f}" for one in report.memory)
+        print(f"  memory after each quarter, MiB: {megabytes}")
+    for fault in report.faults:
+        _show(report.seed, fault)
+    if report.growth > GROWTH:
+        print(f"MEMORY GROWS: {report.growth:,} bytes from the second quarter to the last")
+    return int(bool(report.faults) or report.growth > GROWTH)
+
+
+def _show(seed: int, fault: Fault) -> None:
+    print(f"FOUND by {fault.target}: {fault.what[:SHOWN]!a}")
+    more = f" … ({len(fault.payload)} bytes)" if len(fault.payload) > SHOWN else ""
+    print(f"  payload {fault.payload[:SHOWN]!r}{more}")
+    if fault.number >= 0:
+        print(f"  again: scripts/fuzz parsers --seed {seed} --number {fault.number}")
+    else:
+        print(f"  again: scripts/fuzz parsers --payload {base64.b64encode(fault.payload).decode()}")
+
+
+# Packets against the embedded broker
+
+
+def broker(options: argparse.Namespace) -> int:
+    port = free_port()
+    with folder() as where:
+        extra = [f"listener {port} {LOOPBACK}", "protocol websockets"]
+        served = AmqttBroker(where, extra=extra)
+        served.start()
+        progress = Progress(options.count, "attacks")
+        first, count = (0, options.count) if options.number is None else (options.number, 1)
+        try:
+            siege = asyncio.run(
+                besiege(served, port, options.seed, count, first, tell=progress.tell)
+            )
+        finally:
+            served.stop()
+    progress.end()
+    print(f"seed {siege.seed}: {siege.attacks:,} attacks, {siege.seconds:.0f} s")
+    print("  " + ", ".join(f"{name} {count:,}" for name, count in sorted(siege.ends.items())))
+    normal = sorted(siege.normal_s)
+    print(
+        f"  {len(normal)} clients that behave were served meanwhile, in {normal[-1]:.1f} s or less"
+    )
+    print(f"  closed by the broker at most {siege.longest_s:.1f} s after the last byte")
+    if siege.memory:
+        megabytes = ", ".join(f"{one / 2**20:.1f}" for one in siege.memory)
+        print(f"  its memory after each quarter, MiB: {megabytes}")
+    print(f"  its sockets before and after: {siege.connections[0]}, {siege.connections[1]}")
+    for fault in siege.faults:
+        print(f"FOUND: {fault}")
+    if siege.faults:
+        print(f"  one attack again: scripts/fuzz broker --seed {siege.seed} --number NUMBER")
+    if siege.growth > SIEGE_GROWTH:
+        print(f"MEMORY GROWS: {siege.growth:,} bytes from the second quarter to the last")
+    return int(bool(siege.faults) or siege.growth > SIEGE_GROWTH)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="WHAT")
+
+    def command(name: str, help: str, call: object, count: int) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=help, description=help)
+        one.add_argument("--count", type=int, default=count, help=f"how many (default {count:,})")
+        one.add_argument("--seed", type=int, default=random.randrange(10**6), help="printed")
+        one.set_defaults(call=call)
+        return one
+
+    one = command("parsers", "payloads, topics and files through every reader", parsers, PAYLOADS)
+    one.add_argument("--number", type=int, help="only this one of the seed's")
+    one.add_argument("--payload", metavar="BASE64", help="only this payload")
+    one = command("broker", "malformed packets against hwsync broker", broker, ATTACKS)
+    one.add_argument("--number", type=int, help="only this one of the seed's")
+    options = parser.parse_args()
+    return int(options.call(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

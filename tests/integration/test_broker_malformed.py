@@ -1,0 +1,186 @@
+"""Clients of ``hwsync broker`` that are no good ones: it ends them, and forgets them.
+
+``scripts/fuzz broker`` does the same with as many as one likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from tests.support.brokers import AmqttBroker
+from tests.support.fuzz_broker import GROWTH, besiege, sockets
+from tests.support.fuzz_packets import (
+    CONNACK_OK,
+    DISCONNECT,
+    HANDSHAKE,
+    PINGREQ,
+    Attacker,
+    connect,
+    publish,
+    subscribe,
+    text,
+)
+from tests.support.mqtt import Watcher
+from tests.support.ports import LOOPBACK, free_port
+from tests.support.waiting import PATIENCE, wait_until
+
+# 20,000 take longer than a test should; docs/reliability.md has their figures.
+ATTACKS = 2_000
+SEED = int(os.environ.get("HWSYNC_SEED", str(random.randrange(10**6))))
+
+
+class Raw(socket.socket):
+    """A connection that sends whatever it likes."""
+
+    def __init__(self, broker: AmqttBroker) -> None:
+        super().__init__()
+        self.settimeout(PATIENCE)
+        self.connect((LOOPBACK, broker.port))
+
+    def until_closed(self) -> bytes:
+        """All that still comes; fails the test where the broker does not close."""
+        heard = b""
+        try:
+            while data := self.recv(4_096):
+                heard += data
+        except ConnectionResetError:
+            pass
+        return heard
+
+
+def test_hostile_packets_end_their_connection_and_nothing_else(
+    start_amqtt: Callable[..., AmqttBroker],
+) -> None:
+    port = free_port()
+    broker = start_amqtt(extra=[f"listener {port} {LOOPBACK}", "protocol websockets"])
+    siege = asyncio.run(besiege(broker, port, SEED, ATTACKS))
+    assert siege.faults == [], f"seed {SEED}"
+    assert siege.attacks == ATTACKS
+    assert siege.growth < GROWTH, siege.memory
+    assert siege.connections[1] <= siege.connections[0]
+    assert len(siege.normal_s) == ATTACKS // 500 + 2
+    for end in ("closed by the broker", "answered", "left after no answer"):
+        assert siege.ends[end] > ATTACKS / 200, siege.ends
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        publish(b"fuzz/\xff", b"x", 1), publish("fuzz/\0", b"x", 1), publish("fuzz", b"x", 3),
+        b"\x30\x05\x00\x50fuz", b"\xf0\x00", b"\xc0\xff\xff\xff\xff\x01", connect("good"),
+        publish("fuzz/#", b"x"), subscribe(b"\xff"),
+    ],
+    ids=lambda data: data[:16].hex(),
+)  # fmt: skip
+def test_after_what_is_no_mqtt_a_client_is_sent_away(
+    amqtt_broker: AmqttBroker, watch: Callable[..., Watcher], data: bytes
+) -> None:
+    watcher = watch(amqtt_broker, "#")
+    with Raw(amqtt_broker) as raw:
+        raw.sendall(connect("good") + data + b"x" * 80 + publish("fuzz/after", b"x"))
+        assert raw.until_closed() == CONNACK_OK
+    with Raw(amqtt_broker) as other:
+        other.sendall(connect("other") + publish("fuzz/end", b"x", 1) + PINGREQ + DISCONNECT)
+        other.until_closed()
+    watcher.wait_for(lambda message: True, what="the good one", topic="fuzz/end")
+    assert [message.topic for message in watcher.messages()] == ["fuzz/end"]
+
+
+@pytest.mark.parametrize("properties", [b"\0", b"\x05\x11\0\0\0\x3c", b"\x03\x21\0\x14"])
+def test_mqtt_5_is_refused_and_not_kept_waiting(
+    amqtt_broker: AmqttBroker, properties: bytes
+) -> None:
+    with Raw(amqtt_broker) as raw:
+        raw.sendall(connect("five", level=5, properties=properties))
+        assert raw.until_closed() == b"\x20\x02\x00\x01"
+
+
+@pytest.mark.parametrize("topic", ["#", "a/+", "a\0", ""])
+def test_a_will_on_no_topic_is_refused(amqtt_broker: AmqttBroker, topic: str) -> None:
+    with Raw(amqtt_broker) as raw:
+        raw.sendall(connect("dying", flags=6, more=text(topic) + text(b"gone")))
+        assert raw.until_closed() == b""
+
+
+def test_the_socket_of_whoever_is_refused_or_leaves_is_not_kept(amqtt_broker: AmqttBroker) -> None:
+    before = sockets(amqtt_broker.process.pid)
+    for _ in range(20):
+        for data in (b"", b"GET / HTTP/1.1\r\n\r\n", connect("x")[:9], b"\x10\x00", HANDSHAKE):
+            with Raw(amqtt_broker) as raw:
+                raw.sendall(data)
+    wait_until(
+        lambda: sockets(amqtt_broker.process.pid) <= before,
+        what=lambda: f"{sockets(amqtt_broker.process.pid)} sockets, {before} before",
+    )
+
+
+def test_a_client_that_leaves_at_once_has_its_will(
+    amqtt_broker: AmqttBroker, watch: Callable[..., Watcher]
+) -> None:
+    watcher = watch(amqtt_broker, "will/#")
+    for number in range(20):
+        with Raw(amqtt_broker) as raw:
+            more = text(f"will/{number}") + text(b"gone")
+            raw.sendall(connect(f"short-{number}", flags=6, more=more))
+            raw.shutdown(socket.SHUT_WR)
+            raw.until_closed()
+    for number in range(20):
+        watcher.wait_for(lambda message: True, what="a will", topic=f"will/{number}")
+
+
+def test_a_client_that_is_silent_beyond_its_keepalive_ends_with_its_will(
+    amqtt_broker: AmqttBroker, watch: Callable[..., Watcher]
+) -> None:
+    watcher = watch(amqtt_broker, "will/#")
+    with Raw(amqtt_broker) as raw:
+        more = text("will/silent") + text(b"gone")
+        raw.sendall(connect("silent", flags=6, keepalive=1, more=more))
+        assert raw.until_closed() == CONNACK_OK
+    watcher.wait_for(lambda message: message.text == "gone", what="the will")
+
+
+def test_of_clients_of_one_name_that_come_together_the_last_one_stays(
+    amqtt_broker: AmqttBroker,
+) -> None:
+    """Also where they keep a session, and have left a message of QoS 2 half-way."""
+    before = sockets(amqtt_broker.process.pid)
+    half_way = publish("fuzz/two", b"x", 2, 7)
+    for flags in (0, 2):
+        crowd = [Raw(amqtt_broker) for _ in range(12)]
+        for raw in crowd:
+            raw.sendall(connect("same", flags=flags) + half_way)
+        with Raw(amqtt_broker) as last:
+            last.settimeout(60)
+            # The others have said their name before it.
+            wait_until(partial(_any_answered, crowd), what="one of them")
+            last.sendall(connect("same", flags=2))
+            assert last.recv(4) == CONNACK_OK
+            last.sendall(PINGREQ)
+            assert last.recv(2) == b"\xd0\x00"
+        for raw in crowd:
+            raw.close()
+    wait_until(lambda: sockets(amqtt_broker.process.pid) <= before, 30, "all of them forgotten")
+
+
+def _any_answered(crowd: list[Raw]) -> bool:
+    for raw in crowd:
+        try:
+            if raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                return True
+        except BlockingIOError:
+            pass
+    return False
+
+
+def test_a_number_decides_an_attack() -> None:
+    one, other = Attacker(5), Attacker(5)
+    list(map(other.at, range(50)))
+    assert [one.at(n) for n in (7, 3)] == [other.at(n) for n in (7, 3)]
+    assert Attacker(6).at(7) != one.at(7)

@@ -1,0 +1,385 @@
+"""Every reader of hwsync under hostile input: a hwsync error, or a value that keeps every limit.
+
+The law: a target takes what came from outside, and returns the name of what it made of it. Anything
+but a ``HwsyncError`` that comes out of one, ``AssertionError`` included, is a fault of hwsync.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from hwsync import connection
+from hwsync.address import BrokerUrl
+from hwsync.broker import access, conf
+from hwsync.cli import checks, operate
+from hwsync.cli.run import Streams, exit_code
+from hwsync.client import raise_refused
+from hwsync.coordinator.plan import error_json
+from hwsync.device.config import load as load_config
+from hwsync.device.journal import Journal
+from hwsync.logs import escape
+from hwsync.protocol import limits, messages
+from hwsync.protocol.effects import PublishError
+from hwsync.protocol.errors import JournalError, Refused
+from hwsync.protocol.events import (
+    Analysed,
+    Collected,
+    HeartbeatHeard,
+    Ignored,
+    Message,
+    Requested,
+    Returned,
+    StatusHeard,
+)
+from hwsync.protocol.heard import read_heard
+from hwsync.protocol.jsons import dumps, is_count, is_number, loads, size
+from hwsync.protocol.record import (
+    Command,
+    Outcome,
+    Record,
+    Reply,
+    Request,
+    State,
+    encode_envelope,
+    encode_result,
+    encode_status,
+)
+from hwsync.protocol.topics import INBOUND, Kind, Topics
+from hwsync.protocol.wire import encode_result as encode_account
+from hwsync.protocol.wire import read_envelope, read_status
+from tests.support.board import Board
+
+TOPICS: Final = Topics()
+NOW: Final = 1.7e9
+LONGEST_ERROR: Final = 1_000  # characters of a refusal's message or hint
+HEARD: Final = (Kind.STATUS, Kind.RESULT, Kind.ERROR, Kind.OUTPUT, Kind.HEARTBEAT, Kind.HEALTH)
+
+Target = Callable[[bytes], str]
+
+
+# The coordinator's side
+
+
+def coordinator(kind: Kind, retain: bool) -> Target:
+    """``messages.read`` for one topic; what it refuses can be published as an error."""
+    topic = TOPICS.of("pi1", kind)
+
+    def target(payload: bytes) -> str:
+        return read_message(Message(topic, payload, retain, reply=Reply("replies/me", b"x")))
+
+    return target
+
+
+def read_message(message: Message) -> str:
+    """One message through the coordinator's reader, and what it is used for afterwards."""
+    try:
+        event = messages.read(message, TOPICS)
+    except Refused as refusal:
+        _sound_refusal(refusal, message)
+        return f"refused {refusal.code}"
+    _sound(event)
+    return type(event).__name__
+
+
+def _sound_refusal(refusal: Refused, message: Message) -> None:
+    assert len(refusal.message) <= LONGEST_ERROR
+    assert len(refusal.hint) <= LONGEST_ERROR + 2 * len(message.topic)
+    assert refusal.id is None or limits.is_id(refusal.id)
+    assert refusal.journal is None or limits.is_id(refusal.journal)
+    error = error_json(PublishError(refusal, State.REST), message)
+    assert read_heard(Kind.ERROR, error) is not None
+    assert messages.named(message, TOPICS) == refusal.id
+
+
+def _sound(event: object) -> None:
+    if isinstance(event, Ignored):
+        return
+    if isinstance(event, HeartbeatHeard):
+        assert limits.is_id(event.journal)
+        assert is_count(event.boot)
+        assert event.seen is None or all(map(is_count, event.seen))
+        return
+    if isinstance(event, StatusHeard):
+        assert all(map(is_count, event.order))
+        return
+    ident = event.id  # type: ignore[attr-defined]
+    assert ident is None or limits.is_id(ident)
+    if isinstance(event, Requested):
+        _sound_request(event)
+    elif isinstance(event, Collected):
+        assert (event.id is None) == (event.boot is None)
+    elif isinstance(event, Analysed):
+        assert size(event.text) <= limits.MAX_ANALYSIS
+    elif isinstance(event, Returned):
+        _sound_result(event)
+
+
+def _sound_request(event: Requested) -> None:
+    request = event.request
+    assert size(request.program) <= limits.MAX_PROGRAM
+    extras = (request.stdin, request.meta, *request.args)
+    assert sum(map(size, extras)) <= limits.MAX_EXTRAS
+    assert limits.TIMEOUT_S[0] <= request.timeout <= limits.TIMEOUT_S[1]
+    assert request.expires == 0 or limits.EXPIRES_S[0] <= request.expires <= limits.EXPIRES_S[1]
+    assert limits.GRACE_S[0] <= request.grace <= limits.GRACE_S[1]
+    assert dumps(loads(request.meta)) == request.meta
+    record = Record("pi1", State.REQUESTED, 1, 1, current=Command("pi1", "c1", request))
+    envelope = read_envelope(encode_envelope(record))
+    assert envelope is not None
+    told = (envelope.program, envelope.stdin, envelope.args, envelope.timeout)
+    assert told == (request.program, request.stdin, request.args, request.timeout)
+    _published(record)
+
+
+def _sound_result(event: Returned) -> None:
+    account = event.account
+    assert size(account.response) <= limits.MAX_RESPONSE
+    assert size(account.stderr) <= limits.MAX_STDERR
+    assert len(account.reason) <= limits.MAX_REASON
+    assert "\n" not in account.reason
+    assert account.outcome not in (Outcome.EXPIRED, Outcome.LOST)
+    if event.id is not None and event.journal is not None and event.boot is not None:
+        again = encode_account(event.id, event.journal, event.boot, account)
+        assert messages.read(Message(TOPICS.of("pi1", Kind.RESPONSE), again), TOPICS) == event
+    request = Request("print(1)")
+    command = Command("pi1", "c1", request, account=account)
+    _published(Record("pi1", State.RETURNED, 1, 1, current=command))
+
+
+def _published(record: Record) -> None:
+    """What is said of it has its limit, and every reader takes it."""
+    status = encode_status(record)
+    assert len(status) <= limits.MAX_STATUS
+    assert read_status(status) is not None
+    assert read_heard(Kind.STATUS, status) is not None
+    assert record.current is not None
+    result = encode_result(record.current, record.state)
+    assert len(result) <= limits.MAX_MESSAGE
+    assert read_heard(Kind.RESULT, result) is not None
+
+
+# The device's side
+
+
+def envelope(payload: bytes) -> str:
+    """The device's envelope, and what its journal keeps of it."""
+    found = read_envelope(payload)
+    if found is None:
+        return "none"
+    assert limits.is_id(found.id)
+    assert limits.is_user(found.user)
+    assert is_count(found.epoch)
+    assert is_count(found.seq)
+    assert limits.TIMEOUT_S[0] <= found.timeout <= limits.TIMEOUT_S[1]
+    assert found.expires_at is None or is_number(found.expires_at)
+    assert len(payload) <= limits.MAX_MESSAGE
+    kept = loads(dumps(asdict(found)))
+    assert kept == {**asdict(found), "args": list(found.args)}
+    return "envelope"
+
+
+def status(payload: bytes) -> str:
+    """The status that a device acts on."""
+    found = read_status(payload)
+    if found is None:
+        return "none"
+    assert all(map(is_count, (*found.order, found.state)))
+    assert found.journal is None or limits.is_id(found.journal)
+    assert found.boot is None or is_count(found.boot)
+    assert all(isinstance(text, str) for pair in found.settled for text in pair)
+    assert sum(len(text) for pair in found.settled for text in pair) <= limits.MAX_MESSAGE
+    return "status"
+
+
+# The operator's side: what is heard is shown and acted on without another look
+
+
+def heard(kind: Kind) -> Target:
+    """What ``hwsync`` and ``hwsync doctor`` do with a message of that kind."""
+
+    def target(payload: bytes) -> str:
+        fields = read_heard(kind, payload)
+        if fields is None:
+            return "none"
+        dumps(fields).encode()
+        said = "\n".join(_shown(kind, fields))
+        for line in said.split("\n"):
+            escape(line).encode()
+        return str(kind)
+
+    return target
+
+
+def _shown(kind: Kind, fields: dict[str, Any]) -> list[str]:
+    if kind is Kind.ERROR:
+        try:
+            raise_refused(kind, fields)
+        except Refused as refusal:
+            return [str(refusal)]
+        raise AssertionError("an error is a refusal")
+    if kind is Kind.OUTPUT:
+        written: list[str] = []
+        Streams("c1", lambda _, text: written.append(text)).hear(kind, fields)
+        return written
+    if kind is Kind.HEARTBEAT:
+        found = [*checks.device("pi1", [fields], NOW), *checks.replaced("pi1", {}, [fields])]
+        return [operate._line("pi1", {}, fields), *(f"{one.found}{one.cure}" for one in found)]
+    if kind is Kind.HEALTH:
+        found = [checks.coordinator(False, fields, NOW), *checks.health(fields, NOW)]
+        return [f"{one.found}{one.cure}" for one in found]
+    written = []
+    Streams("c1", lambda _, text: written.append(text)).finish(fields)
+    code = exit_code(fields)
+    assert isinstance(code, int)
+    if kind is Kind.RESULT:
+        return [operate._line("pi1", fields, None), *written]
+    finding = checks.record("pi1", fields, NOW, online=False)
+    replaced = checks.replaced("pi1", fields, [{"journal": "other"}])
+    return [
+        *(operate._whole(fields), operate._line("pi1", fields, None), finding.found, *written),
+        *(one.found for one in replaced),
+    ]
+
+
+# Topics and addresses
+
+
+def topic(text: str) -> str:
+    """A topic from the broker, through everything that reads one."""
+    user, kind = TOPICS.split(text)
+    assert kind is None or text.startswith("hw/")
+    assert len(user) <= len(text)
+    result = read_message(Message(text, b""))
+    if user and kind in INBOUND and not limits.is_user(user):
+        assert result in ("refused bad_user", "refused not_allowed"), result
+    access.matches("hw/+/request", text)
+    access.matches(text, "hw/pi1/request")
+    return result
+
+
+def address(text: str) -> str:
+    """A broker's address."""
+    url = BrokerUrl.parse(text)
+    again = BrokerUrl.parse(url.with_login)
+    assert (again.host, again.port) == (url.host, url.port)
+    assert again == url or url.username is not None
+    assert url.password is None or len(url.password) < 4 or url.password not in str(url)
+    return "address"
+
+
+# Files
+
+
+class Files:
+    """The readers of files, in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder / "given"
+
+    def _given(self, data: bytes) -> Path:
+        self._file.write_bytes(data)
+        self._file.chmod(0o600)  # else a file with a password is refused for that alone
+        return self._file
+
+    def toml(self, data: bytes) -> str:
+        """device.toml."""
+        config = load_config(self._given(data), {})
+        config.settings(self._folder, {})
+        return "config"
+
+    def acl(self, data: bytes) -> str:
+        """mosquitto's ACL file."""
+        acl = access.Acl(self._given(data))
+        for name in ("pi1", None, "a/b", "+"):
+            acl.allows("read", "hw/pi1/command", name, "client")
+        return "acl"
+
+    def passwords(self, data: bytes) -> str:
+        """mosquitto's password file."""
+        passwords = access.Passwords(self._given(data))
+        for name in ("pi1", "pi2", ""):
+            assert not passwords.accept(name, "wrong")
+        return "passwords"
+
+    def broker_conf(self, data: bytes) -> str:
+        """broker.conf."""
+        config = conf.load(self._given(data))
+        assert all(0 <= listener.port <= 65_535 for listener in config.listeners)
+        assert config.message_size_limit >= 0
+        return "broker.conf"
+
+    def credentials(self, data: bytes) -> str:
+        """Two lines: user, password."""
+        options = {"broker": "mqtt://127.0.0.1", "credentials": str(self._given(data))}
+        connection.broker(connection.load(None, options))
+        return "credentials"
+
+
+class Journals:
+    """A device's journal whose files are not what was written."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "journal"
+        board = Board(folder / "board")
+        board.run()
+        board.journal.close()
+        self.files = {
+            path.name: path.read_bytes()
+            for path in board.journal._files.folder.iterdir()
+            if path.name.startswith("journal") and path.stat().st_size
+        }
+
+    def opened(self, name: str, data: bytes) -> str:
+        """One file replaced: it is read as it was, or set aside; never an error of Python."""
+        self._folder.mkdir(exist_ok=True)
+        for path in self._folder.iterdir():
+            path.unlink()
+        for file, content in self.files.items():
+            (self._folder / file).write_bytes(data if file == name else content)
+        try:
+            journal = Journal(self._folder, machine="m")
+        except JournalError:
+            return "refused"
+        try:
+            return "set aside" if any(self._folder.glob("journal-*")) else "opened"
+        finally:
+            journal.close()
+
+
+def targets() -> Mapping[str, Target]:
+    """Every reader of a payload, by name."""
+    return {
+        **{f"coordinator {kind}": coordinator(kind, False) for kind in INBOUND},
+        "coordinator retained request": coordinator(Kind.REQUEST, True),
+        "coordinator retained response": coordinator(Kind.RESPONSE, True),
+        "device command": envelope,
+        "device status": status,
+        **{f"operator {kind}": heard(kind) for kind in HEARD},
+    }
+
+
+# Seeds of the files
+
+
+TOML: Final = (
+    b'user = "pi1"\nbroker = "mqtt://127.0.0.1:1883"\nmax_timeout_s = 10.5\nallow_root = true\n'
+    b'[programs]\nrunner = "warm"\npreload = ["json"]\nenvironment = { A = "b" }\n'
+    b'[limits]\nmemory_mb = 100\ncpu_s = 1\n[isolation]\nkind = "none"\nnetwork = false\n'
+)
+ACL: Final = (
+    b"# all\nuser pi1\ntopic read hw/pi1/command\ntopic hw/#\npattern write hw/%u/response\n"
+    b"pattern deny hw/%c/+\ntopic deny hw/x\n"
+)
+PASSWORDS: Final = b"pi1:$7$101$pXzRIfLtXGJAEUWH$1c5q1Q==\npi2:$6$c2FsdA==$aGFzaA==\n# comment\n\n"
+BROKER_CONF: Final = (
+    b"listener 1883 127.0.0.1\nprotocol mqtt\nallow_anonymous true\nmessage_size_limit 4259840\n"
+    b"max_packet_size 100\npersistence true\n# comment\nlistener 8080\nprotocol websockets\n"
+)
+CREDENTIALS: Final = b"pi1\nsecret\n"
+ADDRESSES: Final = (
+    b"mqtt://127.0.0.1:1883", b"ws://host:8080/mqtt", b"mqtt://user:secret@host", b"mqtt://[::1]:9",
+)  # fmt: skip
