@@ -191,7 +191,7 @@ def list_devices(settings: Settings, lab: Path | None, as_json: bool) -> None:
     accounts = folder.accounts
     for name in accounts.boards:
         file = folder.file_of(name, accounts)
-        here = str(file) if file.exists() else None
+        here = str(file) if os.path.exists(file) else None
         click.echo(dumps({"name": name, "file": here}) if as_json or settings.as_json else name)
 
 

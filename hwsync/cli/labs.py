@@ -28,7 +28,7 @@ LAB: Final = click.option(
 def folder_of(lab: Path | None) -> Folder:
     """The lab that is meant."""
     named = lab or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
-    here = Path("lab.json").exists()
+    here = os.path.exists("lab.json")  # and not where that is not to be found out
     return Folder(named or (Path(".") if here else USUAL))
 
 

@@ -22,6 +22,12 @@ FOR_ALL: Final = 0o644
 GROUPS: Final = ("hwsync-broker", "mosquitto")  # of the account that serves; the first that exists
 
 
+def exists(path: Path) -> bool:
+    """Raises ``UsageError`` where that is not to be found out."""
+    with saying(path):
+        return path.exists()
+
+
 def read(file: Path) -> str:
     """Raises ``UsageError``."""
     with saying(file):

@@ -23,7 +23,17 @@ from hwsync.broker.access import hashed
 from hwsync.lab import texts
 from hwsync.lab.accounts import COORDINATOR, Accounts, Operator, acl
 from hwsync.lab.authority import Pair, check_host, make_authority, sign
-from hwsync.lab.files import FOR_ALL, FOR_BROKER, SECRET, locked, make_folder, read, remove, write
+from hwsync.lab.files import (
+    FOR_ALL,
+    FOR_BROKER,
+    SECRET,
+    exists,
+    locked,
+    make_folder,
+    read,
+    remove,
+    write,
+)
 from hwsync.protocol.errors import UsageError
 from hwsync.signing import SigningKey, public_key
 
@@ -62,7 +72,7 @@ class Folder:
     @property
     def accounts(self) -> Accounts:
         """As they are now."""
-        if not self._list.exists():
+        if not exists(self._list):
             raise UsageError(
                 f"{self.path} is no lab", "hwsync init DIR makes one; --lab DIR names another"
             )
@@ -88,7 +98,7 @@ class Folder:
         key = SigningKey.make() if signing else None
         if key is not None:
             accounts = replace(accounts, trust=(key.public,))
-        if not self.path.exists():
+        if not exists(self.path):
             make_folder(self.path, 0o755)
         make_folder(self._broker, 0o750, for_broker=True)
         for name in ("boards", "operators"):
@@ -161,7 +171,7 @@ class Folder:
                 raise UsageError(
                     f"there is no account {name}", "hwsync device list, hwsync operator list"
                 )
-            lost = not self.file_of(name, accounts).exists()
+            lost = not exists(self.file_of(name, accounts))
             if name == COORDINATOR and accounts.trust and lost:
                 key = SigningKey.make()
                 draft.accounts = replace(accounts, trust=(*accounts.trust, key.public))
@@ -205,7 +215,7 @@ class Folder:
         """A new key for the coordinator; boards trust it beside the ones before."""
         with self._changing() as draft:
             file = self.file_of(COORDINATOR, draft.accounts)
-            if not file.exists():
+            if not exists(file):
                 raise UsageError(f"{file} is not here, and its signing key with it",
                                  "first: hwsync device rotate coordinator")  # fmt: skip
             key = SigningKey.make()
@@ -236,7 +246,7 @@ class Folder:
     # -- the files -----------------------------------------------------------------------------
 
     def _is_new(self) -> None:
-        if self._list.exists():
+        if exists(self._list):
             raise UsageError(f"{self.path} is a lab already", "--renew makes its certificates anew")
 
     @contextmanager
@@ -256,7 +266,7 @@ class Folder:
             ("operators", tuple(sorted(accounts.operators))),
         ):
             file = self._broker / f"{kind}.passwords"
-            lines = read(file).splitlines() if file.exists() else []
+            lines = read(file).splitlines() if exists(file) else []
             known = dict(line.split(":", 1) for line in lines if ":" in line) | draft.hashes
             text = "".join(f"{name}:{known[name]}\n" for name in names if name in known)
             write(file, text, FOR_BROKER)
@@ -278,7 +288,7 @@ class Folder:
         accounts = draft.accounts
         for name in (COORDINATOR, *accounts.boards, *sorted(accounts.operators)):
             file = self.file_of(name, accounts)
-            known = self._known(file) if file.exists() else {}
+            known = self._known(file) if exists(file) else {}
             if "password" not in known:
                 draft.missing.append(name)
                 continue
@@ -301,7 +311,7 @@ class Folder:
     def _signing_key(self) -> str:
         """The coordinator's, where its file is here and has one."""
         file = self.path / "coordinator.toml"
-        return str(self._known(file).get("signing_key", "")) if file.exists() else ""
+        return str(self._known(file).get("signing_key", "")) if exists(file) else ""
 
     def _known(self, file: Path) -> dict[str, Any]:
         try:
@@ -329,12 +339,12 @@ class Folder:
     def _authority(self) -> Pair:
         """The lab's own; made where there is none."""
         key = self.path / "ca.key"
-        if self._ca.exists() and not key.exists():
+        if exists(self._ca) and not exists(key):
             raise UsageError(
                 f"{key} is not here, so nothing can be signed",
                 "give the broker's certificate: --cert, --key and --ca",
             )
-        if not self._ca.exists():  # it comes last: a key without it has signed nothing
+        if not exists(self._ca):  # it comes last: a key without it has signed nothing
             made = make_authority()
             write(key, made.key, SECRET)
             write(self._ca, made.certificate, FOR_ALL)

@@ -196,7 +196,7 @@ def test_the_coordinators_file_has_its_signing_key_and_it_is_on_the_brokers_mach
 
 
 def test_a_boards_file_configures_a_board(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its name, the broker, whom it trusts: nothing else is to be typed on the board."""
     folder = made(tmp_path, replace(EMPTY, hosts=("localhost",), boards_port=9), signing=True)
@@ -205,6 +205,7 @@ def test_a_boards_file_configures_a_board(
     assert config.get("user") == "pi1"
     assert tuple(config.get("trust")) == folder.accounts.trust
     assert str(connection.broker(config)) == "mqtts://localhost:9"
+    monkeypatch.setattr(service.logs, "setup", lambda *_, **__: None)  # the tests have their own
     options = ["--check", "--json", "--allow-root", "--state-dir", str(tmp_path / "state")]
     assert service.main(["--config", str(file), *options]) == 1  # nobody listens on that port
     said = capsys.readouterr()
