@@ -354,6 +354,12 @@ def test_what_is_wrong_is_said_and_changes_nothing(typed: Typed) -> None:
         assert said.stdout == ""
     assert {file: file.read_bytes() for file in typed.path.rglob("*") if file.is_file()} == before
     assert not Path(none).exists()
+    # What came before the one that is refused has been done, and is said.
+    said = typed.here("device", "add", "pi2", "pi1", "pi3")
+    assert (said.exit_code, typed.here("device", "list").stdout) == (2, "pi1\npi2\n")
+    assert said.stdout.startswith("pi2 may come in\n")
+    assert "no broker of this lab runs here" in said.stdout
+    assert "there is a board pi1 already" in said.stderr
     if os.geteuid() == 0:
         typed.refused_to_another_account("device", "add", "pi2")
         typed.path.chmod(0o700)

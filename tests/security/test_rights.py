@@ -100,6 +100,9 @@ NOT_KEPT: Final[Named] = {
     "client id to whoever has any account: the board's connection ends. It comes in again.",
     ("mosquitto", "what waits for a board, from the operators' listener"): "the session goes with "
     "the client id, and mosquitto drops it: hwsync sends again what nobody collected.",
+    ("mosquitto", "what waits for the coordinator, from the operators' listener"): "likewise: an "
+    "operator who takes its client id can make a request vanish that was acknowledged. Whoever "
+    "names an id and asks for it, as hwsync run does, finds out and sends it again.",
 }
 NOT_KEPT_CELLS: Final[dict[str, dict[Cell, str]]] = {"mosquitto": {}, "amqtt": {}}
 
@@ -347,6 +350,31 @@ def test_what_waits_for_a_board_is_told_to_no_operator(lab: AccountLab, rights: 
     came = come_again(lab, rights)
     kept_or_excused(lab, "what waits for a board, from the operators' listener", order.text in came)
     assert not operator.lives()
+
+
+def test_a_request_that_waits_for_the_coordinator_outlives_who_takes_its_client_id(
+    lab: AccountLab, rights: Rights
+) -> None:
+    """While it is away for a moment, and an operator comes in as ``coordinator``."""
+    coordinator = lab.come_in("coordinator", id="any", clean=False)
+    coordinator.subscribe(["hw/+/request"])
+    coordinator.close()
+    alice = lab.come_in("alice")
+    alice.publish([Told("hw/pi1/request", "acknowledged")])
+    rights.after("alice", alice)
+    thief = lab.client(lab.login("teacher"), id="coordinator", clean=False)
+    if thief.accepted:
+        thief.subscribe(["replies/teacher/x"])
+        fence = Told("replies/teacher/x", rights.fence())
+        rights.observer.publish([fence])
+        assert thief.until(fence.__eq__, "the operator hears") == [fence]
+    again = lab.come_in("coordinator", id="any", clean=False)
+    again.subscribe([FENCES["coordinator"][1]])
+    came = {one.text for one in rights.hears("coordinator", again)}
+    kept_or_excused(lab, "what waits for the coordinator, from the operators' listener",
+                    "acknowledged" in came)  # fmt: skip
+    again.close()
+    lab.come_in("coordinator").close()
 
 
 def test_a_last_word_on_a_foreign_topic_is_not_said(lab: AccountLab, rights: Rights) -> None:
