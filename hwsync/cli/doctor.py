@@ -133,22 +133,22 @@ def _usual_database() -> Path:
     """The default's; where there is none, the one of the systemd unit."""
     path = default_database()
     unit = SERVICE_STATE / "hwsync" / path.name
-    return unit if not os.path.exists(path) and unit.parent.is_dir() else path
+    return unit if not os.path.exists(path) and os.path.isdir(unit.parent) else path
 
 
 def _usual_state(user: str) -> Path:
-    """The same for the state of a user's device."""
+    """The same for the state of a user's device, where this account can see it."""
     folder = state_directory("--state-dir", f"device-{user}")
     unit = SERVICE_STATE / f"hwsync-device-{user}"
-    return unit if not os.path.exists(folder) and unit.is_dir() else folder
+    return unit if not os.path.exists(folder) and os.path.isdir(unit) else folder
 
 
 def _disk(db: Path | None, user: str | None) -> Iterator[Finding]:
     """Once for each file system on which something is kept."""
     folders: list[Path] = []
     with suppress(UsageError):  # there is no home directory: the database's check has said so
-        folders.append((db or _usual_database()).resolve().parent)
-        folders += [] if user is None else [_usual_state(user).resolve()]
+        folders.append(Path(os.path.realpath(db or _usual_database())).parent)
+        folders += [] if user is None else [Path(os.path.realpath(_usual_state(user)))]
     seen: set[int] = set()
     for folder in folders:
         there = next(place for place in (folder, *folder.parents) if os.path.isdir(place))
