@@ -102,6 +102,13 @@ def init(settings: Settings, directory: Path, hosts: tuple[str, ...], root: str,
         given = Given(cert, key, ca)
     folder = Folder(directory)
     if renew:
+        if (root, boards_port, operators_port) != (DEFAULT_ROOT, BOARDS_PORT, OPERATORS_PORT) or (
+            mutual_tls or signing
+        ):
+            raise UsageError(
+                "--root, --port, --operators-port, --mutual-tls and --sign are for a new lab",
+                "--renew goes with --host, or with --cert, --key and --ca",
+            )
         draft = folder.renew(hosts, given)
         say(settings, folder, draft, "the certificates are new")
         return
@@ -143,9 +150,15 @@ def add_device(settings: Settings, names: tuple[str, ...], lab: Path | None, as_
     """Let boards in: an account for each NAME, and the file to put on it."""
     settings.as_json |= as_json
     folder = folder_of(lab)
-    for name in names:
-        say(settings, folder, folder.add_board(name), f"{name} may come in", quiet=True)
-    reload(settings, folder)
+    added = False
+    try:
+        for name in names:
+            draft = folder.add_board(name)
+            added = True
+            say(settings, folder, draft, f"{name} may come in", quiet=True)
+    finally:
+        if added:  # be it that a later one was refused
+            reload(settings, folder)
 
 
 @device.command("remove")

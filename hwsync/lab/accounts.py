@@ -16,6 +16,7 @@ from hwsync.protocol.limits import USER_FORM, is_user
 from hwsync.protocol.topics import DEFAULT_ROOT, ITSELF, Kind, Topics
 
 COORDINATOR: Final = "coordinator"
+ALL: Final = "all"  # the boards of an operator who was given every one
 REPLIES: Final = "replies"  # where an operator may be answered: replies/<account>/…
 BOARDS_PORT: Final = 8883
 OPERATORS_PORT: Final = 8884
@@ -48,9 +49,19 @@ class Accounts:
     operators: Mapping[str, Operator] = field(default_factory=dict)
     trust: tuple[str, ...] = ()  # public keys: boards run only what one of them signed
 
+    def __post_init__(self) -> None:
+        first = self.root.partition("/")[0]
+        if first == REPLIES or not self.root.isprintable():
+            raise UsageError(
+                f"{self.root!r} cannot be the root of a lab",
+                f"take a word such as hw; below {REPLIES}/ operators are answered",
+            )
+
     def with_board(self, name: str) -> Accounts:
         """Raises ``UsageError``."""
         self._is_new(name)
+        if name == ALL:
+            raise UsageError(f"{name} means every board of a lab", "take another name")
         return replace(self, boards=tuple(sorted((*self.boards, name))))
 
     def with_operator(self, name: str, operator: Operator) -> Accounts:
@@ -91,7 +102,7 @@ class Accounts:
             "boards_port": self.boards_port, "operators_port": self.operators_port,
             "mutual_tls": self.mutual_tls, "boards": list(self.boards),
             "operators": {
-                name: {"boards": "all" if one.boards is None else list(one.boards),
+                name: {"boards": ALL if one.boards is None else list(one.boards),
                        "read_only": one.read_only}
                 for name, one in sorted(self.operators.items())
             },
@@ -104,15 +115,25 @@ class Accounts:
         if fields["version"] != VERSION:
             raise ValueError(f"version {fields['version']}, and this hwsync knows {VERSION}")
         operators = {
-            name: Operator(None if one["boards"] == "all" else tuple(one["boards"]),
+            name: Operator(None if one["boards"] == ALL else _texts(one, "boards"),
                            bool(one["read_only"]))
             for name, one in fields["operators"].items()
         }  # fmt: skip
         return cls(
-            tuple(fields["hosts"]), fields["root"], int(fields["boards_port"]),
-            int(fields["operators_port"]), bool(fields["mutual_tls"]), tuple(fields["boards"]),
-            operators, tuple(fields["trust"]),
+            _texts(fields, "hosts"), str(fields["root"]), int(fields["boards_port"]),
+            int(fields["operators_port"]), bool(fields["mutual_tls"]), _texts(fields, "boards"),
+            operators, _texts(fields, "trust"),
         )  # fmt: skip
+
+
+def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Raises ``KeyError``, ``TypeError``, ``ValueError``."""
+    texts = fields[name]
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{name} is no list of texts")
+    if name == "hosts" and not texts:
+        raise ValueError("it names no host")
+    return tuple(texts)
 
 
 def acl(accounts: Accounts) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from hwsync.protocol.errors import UsageError
 
+MAX_COMMON_NAME: Final = 64  # characters (RFC 5280); a host's name may be longer
 BEGINS: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 AUTHORITY_YEARS: Final = 20
 CERTIFICATE_YEARS: Final = 10
@@ -38,6 +39,17 @@ def make_authority() -> Pair:
     return _signed(builder, key, key, key.public_key())
 
 
+def check_host(host: str) -> None:
+    """Raises ``UsageError`` for what is no name and no address."""
+    if not host or not host.isascii() or not host.isprintable() or set(host) & set("/@ *[]"):
+        raise _no_host(host)
+    if ":" in host:
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise _no_host(host) from None
+
+
 def sign(authority: Pair, name: str, hosts: tuple[str, ...] = ()) -> Pair:
     """A certificate for that common name: for a broker on these hosts, or for a client (none).
 
@@ -47,7 +59,14 @@ def sign(authority: Pair, name: str, hosts: tuple[str, ...] = ()) -> Pair:
     ca = x509.load_pem_x509_certificate(authority.certificate.encode())
     ca_key = serialization.load_pem_private_key(authority.key.encode(), None)
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = _building(_name(name), ca.subject, key.public_key(), CERTIFICATE_YEARS)
+    if ca.public_key() != ca_key.public_key():
+        raise UsageError(
+            "ca.key is not the key of the authority in ca.crt, so nothing can be signed",
+            "put back the lab's own, or give the broker's certificate: --cert, --key and --ca",
+        )
+    builder = _building(
+        _name(name[:MAX_COMMON_NAME]), ca.subject, key.public_key(), CERTIFICATE_YEARS
+    )
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
     builder = builder.add_extension(_usage(certificates=False), critical=True)
     purpose = usages.SERVER_AUTH if hosts else usages.CLIENT_AUTH
@@ -101,18 +120,15 @@ def _name(text: str) -> Any:
 
 def _host(host: str) -> Any:
     x509 = _cryptography()[0]
+    check_host(host)
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
-        pass
-    try:
-        if set(host) & set("/:@ *") or not host.isascii():
-            raise ValueError
         return x509.DNSName(host)
-    except ValueError:
-        raise UsageError(
-            f"{host!r} is no host of a broker", "a name such as lab.local, or an address"
-        ) from None
+
+
+def _no_host(host: str) -> UsageError:
+    return UsageError(f"{host!r} is no host of a broker", "a name such as lab.local, or an address")
 
 
 def _cryptography() -> tuple[Any, Any, Any, Any]:

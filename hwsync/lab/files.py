@@ -43,6 +43,7 @@ def write(file: Path, text: str, mode: int) -> None:
                 os.fchmod(opened.fileno(), mode)
                 os.fsync(opened.fileno())
             new.replace(file)
+            _flush(file.parent)
         except BaseException:
             new.unlink(missing_ok=True)
             raise
@@ -55,9 +56,9 @@ def remove(file: Path) -> None:
 
 
 def make_folder(folder: Path, mode: int, *, for_broker: bool = False) -> None:
-    """Raises ``UsageError``."""
+    """Open to nobody else for a moment. Raises ``UsageError``."""
     with saying(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode, parents=True, exist_ok=True)
         if for_broker:
             _give_to_broker(folder)
         folder.chmod(mode)
@@ -85,6 +86,15 @@ def saying(path: Path) -> Iterator[None]:
     except OSError as error:
         hint = "as root: sudo" if isinstance(error, PermissionError) else ""
         raise UsageError(f"{error.filename or path}: {error.strerror}", hint) from None
+
+
+def _flush(folder: Path) -> None:
+    """What was renamed in it, to disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _give_to_broker(path: Path) -> None:

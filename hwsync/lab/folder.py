@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import signal
+import ssl
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from typing import Any, Final
 from hwsync.broker.access import hashed
 from hwsync.lab import texts
 from hwsync.lab.accounts import COORDINATOR, Accounts, Operator, acl
-from hwsync.lab.authority import Pair, make_authority, sign
+from hwsync.lab.authority import Pair, check_host, make_authority, sign
 from hwsync.lab.files import FOR_ALL, FOR_BROKER, SECRET, locked, make_folder, read, remove, write
 from hwsync.protocol.errors import UsageError
 from hwsync.signing import SigningKey, public_key
@@ -81,16 +82,19 @@ class Folder:
 
     def create(self, accounts: Accounts, given: Given | None, *, signing: bool) -> Draft:
         """A new lab; ``signing``: its coordinator signs, and its boards run nothing else."""
-        if self._list.exists():
-            raise UsageError(f"{self.path} is a lab already", "--renew makes its certificates anew")
+        self._is_new()
+        for host in accounts.hosts:
+            check_host(host)
         key = SigningKey.make() if signing else None
         if key is not None:
             accounts = replace(accounts, trust=(key.public,))
-        make_folder(self.path, 0o755)
+        if not self.path.exists():
+            make_folder(self.path, 0o755)
         make_folder(self._broker, 0o750, for_broker=True)
         for name in ("boards", "operators"):
             make_folder(self.path / name, 0o700)
         with locked(self._broker / "lock"):
+            self._is_new()
             draft = Draft(accounts)
             self._certify(accounts, given)
             self._let_in(draft, COORDINATOR, key.secret if key else "")
@@ -105,6 +109,8 @@ class Folder:
         """
         with self._changing() as draft:
             draft.accounts = replace(draft.accounts, hosts=hosts or draft.accounts.hosts)
+            for host in draft.accounts.hosts:
+                check_host(host)
             self._certify(draft.accounts, given)
             self._configure(draft.accounts)
             self._write_again(draft)
@@ -139,19 +145,30 @@ class Folder:
     def remove(self, name: str) -> Draft:
         """No such account any more; a connection that it has ends."""
         with self._changing() as draft:
+            file = self.file_of(name, draft.accounts)
             draft.accounts = draft.accounts.without(name)
-        for kind in ("boards", "operators"):
-            remove(self.path / kind / f"{name}.toml")
-        return draft
+            remove(file)
+            return draft
 
     def rotate(self, name: str) -> Draft:
-        """A new password, and a new file; a connection with the old one ends."""
+        """A new password, and a new file; a connection with the old one ends.
+
+        A coordinator whose file is lost has lost its signing key too: then it gets a new one.
+        """
         with self._changing() as draft:
             accounts = draft.accounts
             if name != COORDINATOR and name not in (*accounts.boards, *accounts.operators):
                 raise UsageError(
                     f"there is no account {name}", "hwsync device list, hwsync operator list"
                 )
+            lost = not self.file_of(name, accounts).exists()
+            if name == COORDINATOR and accounts.trust and lost:
+                key = SigningKey.make()
+                draft.accounts = replace(accounts, trust=(*accounts.trust, key.public))
+                self._let_in(draft, name, key.secret)
+                draft.written.clear()
+                self._write_again(draft)
+                return draft
             self._let_in(draft, name, self._signing_key() if name == COORDINATOR else "")
             return draft
 
@@ -175,6 +192,11 @@ class Folder:
                     "this is the key with which the coordinator signs", "first: hwsync key rotate"
                 )
             trust = tuple(one for one in draft.accounts.trust if one != key)
+            if not trust:
+                raise UsageError(
+                    "boards trust no other key, and would run what nobody signed",
+                    "first: hwsync key rotate",
+                )
             draft.accounts = replace(draft.accounts, trust=trust)
             self._write_again(draft)
             return draft
@@ -182,6 +204,10 @@ class Folder:
     def rotate_key(self) -> Draft:
         """A new key for the coordinator; boards trust it beside the ones before."""
         with self._changing() as draft:
+            file = self.file_of(COORDINATOR, draft.accounts)
+            if not file.exists():
+                raise UsageError(f"{file} is not here, and its signing key with it",
+                                 "first: hwsync device rotate coordinator")  # fmt: skip
             key = SigningKey.make()
             draft.accounts = replace(draft.accounts, trust=(*draft.accounts.trust, key.public))
             self._write_again(draft, key.secret)
@@ -208,6 +234,10 @@ class Folder:
         return told, denied
 
     # -- the files -----------------------------------------------------------------------------
+
+    def _is_new(self) -> None:
+        if self._list.exists():
+            raise UsageError(f"{self.path} is a lab already", "--renew makes its certificates anew")
 
     @contextmanager
     def _changing(self) -> Iterator[Draft]:
@@ -252,7 +282,9 @@ class Folder:
             if "password" not in known:
                 draft.missing.append(name)
                 continue
-            own = Pair(known["certificate"], known["key"]) if "key" in known else None
+            own = None
+            if "certificate" in known and "key" in known:
+                own = Pair(str(known["certificate"]), str(known["key"]))
             signing_key = new_signing_key or str(known.get("signing_key", ""))
             key = signing_key if name == COORDINATOR else ""
             self._connect(draft, name, str(known["password"]), own, key)
@@ -267,7 +299,9 @@ class Folder:
         draft.written.append(file)
 
     def _signing_key(self) -> str:
-        return str(self._known(self.path / "coordinator.toml").get("signing_key", ""))
+        """The coordinator's, where its file is here and has one."""
+        file = self.path / "coordinator.toml"
+        return str(self._known(file).get("signing_key", "")) if file.exists() else ""
 
     def _known(self, file: Path) -> dict[str, Any]:
         try:
@@ -285,7 +319,9 @@ class Folder:
             raise UsageError("mutual TLS needs the lab's own authority", "leave out --cert")
         else:
             pair = Pair(read(given.certificate), read(given.key))
+            _fit(given)
             write(self._ca, read(given.ca), FOR_ALL)
+            remove(self.path / "ca.key")  # of another authority, from here on
         write(self._broker / "broker.crt", pair.certificate, FOR_BROKER)
         write(self._broker / "broker.key", pair.key, FOR_BROKER)
         write(self._broker / "ca.crt", read(self._ca), FOR_BROKER)
@@ -293,16 +329,36 @@ class Folder:
     def _authority(self) -> Pair:
         """The lab's own; made where there is none."""
         key = self.path / "ca.key"
-        if not key.exists():
-            if self._ca.exists():
-                raise UsageError(
-                    f"{key} is not here, so nothing can be signed",
-                    "give the broker's certificate: --cert, --key and --ca",
-                )
+        if self._ca.exists() and not key.exists():
+            raise UsageError(
+                f"{key} is not here, so nothing can be signed",
+                "give the broker's certificate: --cert, --key and --ca",
+            )
+        if not self._ca.exists():  # it comes last: a key without it has signed nothing
             made = make_authority()
             write(key, made.key, SECRET)
             write(self._ca, made.certificate, FOR_ALL)
         return Pair(read(self._ca), read(key))
+
+
+def _fit(given: Given) -> None:
+    """Raises ``UsageError`` where a broker could not use them."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        file = given.certificate
+        context.load_cert_chain(file, given.key, _no_passphrase)
+        file = given.ca
+        context.load_verify_locations(file)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        if why == "KEY_VALUES_MISMATCH":
+            why = f"{given.key} is not its key"
+        raise UsageError(f"{file} cannot be used: {why}",
+                         "certificates and key are of the form PEM") from None  # fmt: skip
+
+
+def _no_passphrase() -> str:
+    raise ValueError("its key is locked with a passphrase")
 
 
 def _serves(pid: int, conf: str) -> bool:

@@ -98,8 +98,8 @@ def _head(account: str, board: bool) -> str:
 
 
 def _text(text: str) -> str:
-    """A basic string of TOML; JSON's escapes are among TOML's."""
-    return json.dumps(text)
+    """A basic string of TOML: JSON's but for its surrogates, which TOML does not have."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _pem(text: str) -> str:

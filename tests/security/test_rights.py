@@ -1,0 +1,392 @@
+"""Who may do what in a lab that ``hwsync init`` made: every account, on every topic, in every way.
+
+What is expected is written here by hand and is nobody else's: the rules of who may do what as a
+table, beside which what a real broker does is held.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import pytest
+
+from hwsync.lab.accounts import Operator
+from tests.support.account_lab import EVERYTHING, OBSERVER, AccountLab, folder_for_broker
+from tests.support.packets import Client, Login, Told
+from tests.support.rights import Cell, Rights, Way
+
+BROKERS: Final = ("mosquitto",)
+
+# w: may publish, let the broker keep, leave as a will. r: is told, at once and of what was kept.
+#                  coordinator  board     operator  to look   operator
+#                               pi1       of pi1    at pi1    of all
+ACCOUNTS: Final = ("coordinator", "pi1", "alice", "rita", "teacher")
+TABLE: Final = """
+hw/pi1/request                 rw   -    w    -    w
+hw/pi1/command                 rw   r    -    -    -
+hw/pi1/collected               rw   w    r    r    r
+hw/pi1/output                  rw   w    r    r    r
+hw/pi1/response                rw   w    r    r    r
+hw/pi1/analysis                rw   -    w    -    w
+hw/pi1/cancel                  rw   -    w    -    w
+hw/pi1/reset                   rw   -    w    -    w
+hw/pi1/query                   rw   -    w    w    w
+hw/pi1/status                  rw   r    r    r    r
+hw/pi1/error                   rw   -    r    r    r
+hw/pi1/result/c1               rw   -    r    r    r
+hw/pi1/heartbeat               rw   w    r    r    r
+hw/pi2/request                 rw   -    -    -    w
+hw/pi2/command                 rw   -    -    -    -
+hw/pi2/collected               rw   -    -    -    r
+hw/pi2/output                  rw   -    -    -    r
+hw/pi2/response                rw   -    -    -    r
+hw/pi2/analysis                rw   -    -    -    w
+hw/pi2/cancel                  rw   -    -    -    w
+hw/pi2/reset                   rw   -    -    -    w
+hw/pi2/query                   rw   -    -    -    w
+hw/pi2/status                  rw   -    -    -    r
+hw/pi2/error                   rw   -    -    -    r
+hw/pi2/result/c1               rw   -    -    -    r
+hw/pi2/heartbeat               rw   -    -    -    r
+hw/@hwsync/health              rw   -    r    r    r
+hw/@hwsync/query               rw   -    w    w    w
+hw/@hwsync/echo/x/there        rw   -    rw   rw   rw
+hw/@hwsync/command             rw   -    -    -    -
+hw/pi1                         rw   -    -    -    -
+hw/pi1/other                   rw   -    -    -    -
+hw/pi1/result                  rw   -    -    -    -
+hw/pi1/result/c1/more          rw   -    -    -    -
+hw/pi1/command/more            rw   -    -    -    -
+hw/pi1/request/more            rw   -    -    -    -
+hw/pi1/response/more           rw   -    -    -    -
+hw/pi11/response               rw   -    -    -    r
+hw/pi11/command                rw   -    -    -    -
+hw                             rw   -    -    -    -
+replies/alice/1                w    -    rw   -    -
+replies/rita/1                 w    -    -    rw   -
+replies/teacher/1              w    -    -    -    rw
+replies/alice2/1               w    -    -    -    -
+replies/pi1/1                  w    -    -    -    -
+replies/1                      w    -    -    -    -
+hwx/pi1/command                -    -    -    -    -
+other/pi1/command              -    -    -    -    -
+pi1/command                    -    -    -    -    -
+/hw/pi1/command                -    -    -    -    -
+$hw/pi1/command                -    -    -    -    -
+$SYS/broker/version            -    -    -    -    -
+"""
+GRANTED: Final = {
+    topic: dict(zip(ACCOUNTS, columns, strict=True))
+    for topic, *columns in map(str.split, TABLE.strip().splitlines())
+}
+TOPICS: Final = tuple(GRANTED)
+
+FENCES: Final = {  # where each may speak; where each may hear
+    "coordinator": ("hw/fence/status", "hw/fence/response"),
+    "pi1": ("hw/pi1/heartbeat", "hw/pi1/status"),
+    "alice": ("replies/alice/fence", "hw/pi1/status"),
+    "rita": ("replies/rita/fence", "hw/pi1/status"),
+    "teacher": ("replies/teacher/fence", "hw/pi1/status"),
+}
+WILLS: Final = ("hw/pi1/command", "hw/pi1/status", "hw/pi1/response", "hw/pi1/heartbeat")
+CELLS: Final = 1_500  # that the matrix has at least
+
+Named = dict[tuple[str, str], str]  # (broker, what): why
+NOT_KEPT: Final[Named] = {
+    ("mosquitto", "a board's connection, from the operators' listener"): "mosquitto 2.0 gives a "
+    "client id to whoever has any account: the board's connection ends. It comes in again.",
+    ("mosquitto", "what waits for a board, from the operators' listener"): "the session goes with "
+    "the client id, and mosquitto drops it: hwsync sends again what nobody collected.",
+    ("mosquitto", "an operator's connection with a board's client id"): "the board takes its "
+    "client id back.",
+}
+NOT_KEPT_CELLS: Final[dict[str, dict[Cell, str]]] = {"mosquitto": {}}
+
+
+@pytest.fixture(scope="module", params=BROKERS)
+def lab(request: pytest.FixtureRequest) -> Iterator[AccountLab]:
+    """Two boards and three operators; ``gone`` was a board, and is none any more."""
+    with folder_for_broker() as path:
+        operators = {
+            "alice": Operator(("pi1",)),
+            "rita": Operator(("pi1",), read_only=True),
+            "teacher": Operator(None),
+        }
+        made = AccountLab(request.param, path, ("pi1", "pi2", "gone"), operators)
+        made.removed = made.login("gone")
+        made.folder.remove("gone")
+        made.add_observer()
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop()
+
+
+@pytest.fixture(scope="module")
+def rights(lab: AccountLab) -> Rights:
+    return Rights(lab, TOPICS, FENCES)
+
+
+def logins(lab: AccountLab) -> dict[str, Login]:
+    """Those who must not come in, on both listeners where that makes a difference."""
+    boards, operators = lab.ports["boards"], lab.ports["operators"]
+    pi1, alice = lab.login("pi1"), lab.login("alice")
+    return {
+        "nobody, with the boards": Login(None, None, boards),
+        "nobody, with the operators": Login(None, None, operators),
+        "a wrong password, with the boards": Login("pi1", "wrong", boards),
+        "a wrong password, with the operators": Login("alice", "wrong", operators),
+        "no password, with the boards": Login("coordinator", None, boards),
+        "an empty password, with the operators": Login("teacher", "", operators),
+        "another board's password": Login("pi2", pi1.password, boards),
+        "a removed board": lab.removed,
+        "an unknown account": Login("mallory", "mallory", operators),
+        "a board, with the operators": Login("pi1", pi1.password, operators),
+        "the coordinator, with the operators": lab.login("coordinator", "operators"),
+        "an operator, with the boards": Login("alice", alice.password, boards),
+    }
+
+
+def expected(cell: Cell) -> bool:
+    account, way, topic = cell
+    granted = GRANTED[topic].get(account, "-")  # whoever is not in the table may do nothing
+    return ("r" if way in (Way.HEAR, Way.FIND) else "w") in granted
+
+
+def test_every_account_on_every_topic_in_every_way(
+    lab: AccountLab, rights: Rights, record_property: Callable[[str, object], None]
+) -> None:
+    cells = rights.all_cells()
+    for who, login in logins(lab).items():
+        cells |= rights.refused(who, login, WILLS)
+    record_property(f"cells on {lab.kind}", len(cells))
+    print(f"{len(cells)} cells on {lab.kind}")
+    assert len(cells) >= CELLS
+    wrong = {cell: came for cell, came in cells.items() if came != expected(cell)}
+    excused = NOT_KEPT_CELLS[lab.kind]
+    assert {cell: came for cell, came in wrong.items() if cell not in excused} == {}
+    assert [cell for cell in excused if cell not in wrong] == [], "kept after all"
+    # It must be able to see both: what comes through, and what does not.
+    assert {(way, came) for (_, way, _), came in cells.items()} == {
+        (way, came) for way in Way for came in (True, False)
+    }
+
+
+def kept_or_excused(lab: AccountLab, what: str, kept: bool) -> None:
+    """A promise that a broker cannot keep is one that it really does not keep."""
+    assert kept != ((lab.kind, what) in NOT_KEPT), f"{what} on {lab.kind}: kept {kept}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("response", {"id": "c1", "journal": "j", "boot": 1, "outcome": "ok", "ran": "yes"}),
+        ("collected", {"id": "c1", "journal": "j", "boot": 1}),
+        ("heartbeat", {"online": True, "journal": "j", "boot": 9}),
+        ("output", {"id": "c1", "n": 1, "stream": "stdout", "text": "forged"}),
+    ],
+)
+def test_a_board_cannot_speak_for_another(
+    lab: AccountLab, rights: Rights, kind: str, fields: dict[str, object]
+) -> None:
+    pi1 = lab.come_in("pi1")
+    own, forged = json.dumps(fields | {"n": "own"}), json.dumps(fields | {"n": "forged"})
+    pi1.publish([Told(f"hw/pi1/{kind}", own), Told(f"hw/pi2/{kind}", forged),
+                 Told(f"hw/pi2/{kind}", forged, retain=True)])  # fmt: skip
+    heard = rights.after("pi1", pi1)
+    assert own in heard
+    assert forged not in heard
+    assert forged not in rights.kept()
+
+
+@pytest.mark.parametrize("kind", ["command", "status"])
+@pytest.mark.parametrize("account", ["pi1", "alice", "rita", "teacher"])
+def test_nobody_can_give_a_board_orders_but_the_coordinator(
+    lab: AccountLab, rights: Rights, account: str, kind: str
+) -> None:
+    """Not at once, not kept for when the board comes, not as a last word."""
+    topic = f"hw/pi1/{kind}"
+    client = lab.come_in(account, id="order", will=Told(topic, "order as a will", retain=True))
+    client.publish([Told(topic, "order"), Told(topic, "order kept", retain=True)])
+    heard = rights.after(account, client)
+    client.drop()
+    lab.come_in(account, id="order").close()
+    heard |= rights.heard()
+    assert not {text for text in heard | rights.kept() if text.startswith("order")}
+    coordinator = lab.come_in("coordinator")
+    coordinator.publish([Told(topic, "order of the coordinator")])
+    assert "order of the coordinator" in rights.after("coordinator", coordinator)
+
+
+def test_whoever_is_given_one_board_hears_and_asks_nothing_of_another(
+    lab: AccountLab, rights: Rights
+) -> None:
+    foreign = [topic for topic in TOPICS if topic.startswith("hw/pi2/")]
+    for account in ("pi1", "alice", "rita"):
+        client = lab.come_in(account)
+        client.subscribe([*foreign, "hw/pi2/#", "hw/pi2/+", FENCES[account][1]])
+        assert rights.hears(account, client, [Told(topic, "secret") for topic in foreign]) == []
+        client.publish(Told(topic, f"{account} asks") for topic in foreign)
+        assert f"{account} asks" not in rights.after(account, client)
+
+
+FILTERS: Final = (
+    "#", "+/#", "hw/#", "hw/+/status", "+/+/command", "hw/+/+", "+/pi2/#", "hw/pi2/#", "+/+/+/+",
+    "replies/#", "replies/+/1", "$SYS/#", "$hw/#", "$share/g/#", "$share/g/hw/#",
+    "$share/g/hw/pi2/status", "$share/g/+/+/command", "$share/h/replies/#",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("wanted", FILTERS)
+def test_a_wildcard_gives_nobody_more(lab: AccountLab, rights: Rights, wanted: str) -> None:
+    """SUBSCRIBE may be granted; what is delivered is what the topic's own right gives."""
+    writable = [topic for topic in TOPICS if not topic.startswith("$SYS")]
+    heard: set[str] = set()
+    for account in ACCOUNTS:
+        client = lab.come_in(account, id="wild")
+        client.subscribe([wanted, FENCES[account][1]])
+        came = rights.hears(account, client, [Told(topic, "told") for topic in writable])
+        topics = {one.topic for one in came} - {topic for _, topic in FENCES.values()}
+        allowed = {topic for topic in TOPICS if "r" in GRANTED[topic][account]}
+        assert topics <= allowed, f"{account} subscribes {wanted}"
+        heard |= topics
+        client.close()
+    covered = wanted.removeprefix("$share/g/").removeprefix("$share/h/")
+    if covered in ("#", "hw/#", "+/#", "hw/+/+"):  # of these there is much that one may hear
+        assert len(heard) > 20
+
+
+def test_a_share_of_a_subscription_takes_nothing_from_others(
+    lab: AccountLab, rights: Rights
+) -> None:
+    """Whoever may not hear a topic and shares its filter gets no message in place of another."""
+    board = lab.come_in("pi1")
+    board.subscribe(["hw/pi1/command", "hw/pi1/status"])
+    thief = lab.come_in("alice", id="thief")
+    thief.subscribe(["$share/g/hw/pi1/command", FENCES["alice"][1]])
+    orders = [Told("hw/pi1/command", f"order {number}") for number in range(20)]
+    came = [one.text for one in rights.hears("pi1", board, orders) if one.text.startswith("order")]
+    assert came == [one.text for one in orders]
+    stolen = rights.hears("alice", thief)
+    assert [one.text for one in stolen if one.text.startswith("order")] == []
+
+
+def test_with_the_boards_a_client_id_is_the_account(lab: AccountLab, rights: Rights) -> None:
+    """Whoever names another's ends nobody's connection and gets nobody's session."""
+    pi1 = lab.come_in("pi1", id="board", clean=False)
+    pi1.subscribe(["hw/pi1/command", "hw/pi1/status"])
+    for id in ("pi1", "hwsync-device-pi1", "coordinator"):
+        other = lab.come_in("pi2", id=id, clean=False)
+        assert not other.session_present
+        assert pi1.lives(), id
+        order = Told("hw/pi1/command", f"for pi1, not {id}")
+        assert order in rights.hears("pi1", pi1, [order])
+        other.subscribe(["hw/pi2/status"])
+        own = Told("hw/pi2/status", rights.fence())
+        rights.observer.publish([own])
+        assert other.until(own.__eq__, "pi2 hears") == [own]
+        lab.come_in("pi2").close()  # and its session is gone
+    # The account's own second connection takes the first one's place, under any id.
+    again = lab.come_in("pi1", id="another")
+    assert not pi1.lives()
+    assert again.lives()
+
+
+def take(lab: AccountLab, rights: Rights, *, live: bool) -> tuple[Client, Client, Told]:
+    """An operator comes in with a board's client id: (board, operator, the board's last command).
+
+    ``live``: while the board is connected, which has that command; else the command waits for it.
+    """
+    order = Told("hw/pi1/command", rights.fence())
+    pi1 = lab.come_in("pi1", id="board", clean=False)
+    pi1.subscribe(["hw/pi1/command", "hw/pi1/status"])
+    rights.hears("pi1", pi1, [order] if live else [])
+    if not live:
+        pi1.close()
+        rights.observer.publish([order])
+    operator = lab.come_in("teacher", id="pi1", clean=False)
+    operator.subscribe(["replies/teacher/x", "hw/pi1/command"])
+    fence = Told("replies/teacher/x", rights.fence())
+    rights.observer.publish([Told("hw/pi1/command", "meanwhile"), fence])
+    came = operator.until(fence.__eq__, "the operator hears")
+    assert came == [fence], "a command was delivered to an operator"
+    return pi1, operator, order
+
+
+def test_a_boards_client_id_from_the_operators_listener(lab: AccountLab, rights: Rights) -> None:
+    """Where the broker gives it away, the board comes in again and no command went elsewhere."""
+    pi1, operator, _ = take(lab, rights, live=True)
+    kept_or_excused(lab, "a board's connection, from the operators' listener", pi1.lives())
+    operator.close()
+    again = lab.come_in("pi1", id="board", clean=False)
+    again.subscribe(["hw/pi1/command", "hw/pi1/status"])
+    order = Told("hw/pi1/command", "sent again")
+    assert order in rights.hears("pi1", again, [order])
+    again.close()
+    lab.come_in("pi1").close()
+
+
+def test_what_waits_for_a_board_is_told_to_no_operator(lab: AccountLab, rights: Rights) -> None:
+    """Who took the client id cannot stay when the board comes."""
+    _, operator, order = take(lab, rights, live=False)
+    again = lab.come_in("pi1", id="board", clean=False)
+    again.subscribe(["hw/pi1/command", "hw/pi1/status"])
+    new = Told("hw/pi1/command", "after it")
+    came = rights.hears("pi1", again, [new])
+    assert new in came
+    kept_or_excused(lab, "what waits for a board, from the operators' listener", order in came)
+    kept_or_excused(lab, "an operator's connection with a board's client id", operator.lives())
+    again.close()
+    lab.come_in("pi1").close()
+
+
+def test_a_last_word_on_a_foreign_topic_is_not_said(lab: AccountLab, rights: Rights) -> None:
+    for account, topic in (
+        ("pi1", "hw/pi2/heartbeat"),
+        ("pi1", "hw/pi1/status"),
+        ("alice", "hw/pi1/response"),
+        ("alice", "hw/pi2/request"),
+        ("rita", "hw/pi1/request"),
+        ("teacher", "hw/@hwsync/health"),
+    ):
+        for retain in (False, True):
+            lab.come_in(account, id="last", will=Told(topic, "last word", retain)).drop()
+            lab.come_in(account, id="last").close()
+        assert "last word" not in rights.heard() | rights.kept()
+    own = Told("hw/pi1/heartbeat", "the board is gone", retain=True)
+    lab.come_in("pi1", will=own).drop()
+    lab.come_in("pi1").close()
+    assert own.text in rights.heard() & rights.kept()
+    rights.tell_all("", retain=True)
+
+
+def test_a_status_that_a_board_retains_is_not_kept(lab: AccountLab, rights: Rights) -> None:
+    """Nor can it clear the one that the coordinator had the broker keep."""
+    coordinator, pi1 = lab.come_in("coordinator"), lab.come_in("pi1")
+    coordinator.publish([Told("hw/pi1/status", "true", retain=True)])
+    rights.after("coordinator", coordinator)
+    pi1.publish([Told("hw/pi1/status", "forged", retain=True),
+                 Told("hw/pi1/status", "", retain=True)])  # fmt: skip
+    rights.after("pi1", pi1)
+    kept = rights.kept()
+    assert "true" in kept
+    assert "forged" not in kept
+    rights.tell_all("", retain=True)
+
+
+def test_an_account_of_the_other_listener_is_refused(lab: AccountLab) -> None:
+    for account, listener in (("pi1", "operators"), ("coordinator", "operators"),
+                              ("alice", "boards"), ("teacher", "boards")):  # fmt: skip
+        assert lab.come_in(account).lives()
+        refused = lab.client(lab.login(account, listener), id="elsewhere")
+        assert refused.code in (4, 5), f"{account} with the {listener}"
+
+
+def test_every_promise_that_is_not_kept_is_of_a_broker_that_is_tested() -> None:
+    assert {broker for broker, _ in NOT_KEPT} <= set(BROKERS)
+    assert set(NOT_KEPT_CELLS) == set(BROKERS)
+    assert OBSERVER not in ACCOUNTS
+    assert "#" in EVERYTHING

@@ -1,0 +1,391 @@
+"""A lab's accounts and what is made of them: the broker's ACL, the file of each account, keys."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwsync import connection
+from hwsync.broker.access import Passwords
+from hwsync.device import config as device
+from hwsync.device import service
+from hwsync.lab import texts
+from hwsync.lab.accounts import COORDINATOR, Accounts, Operator, acl
+from hwsync.lab.authority import Pair
+from hwsync.lab.folder import Folder
+from hwsync.protocol.errors import UsageError
+from hwsync.protocol.topics import Topics
+from hwsync.signing import SigningKey
+
+EMPTY = Accounts(("lab.local",))
+TWO = EMPTY.with_board("pi1").with_board("pi2")
+PEM = "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n"
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)  # nothing here loses its power
+    for name in (*connection.VARIABLES.values(), connection.FILE_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+
+
+def made(tmp_path: Path, accounts: Accounts = EMPTY, *, signing: bool = False) -> Folder:
+    folder = Folder(tmp_path / "lab")
+    folder.create(accounts, None, signing=signing)
+    return folder
+
+
+def own(folder: Folder, name: str) -> dict[str, Any]:
+    return tomllib.loads(folder.file_of(name, folder.accounts).read_text())
+
+
+# -- accounts --------------------------------------------------------------------------------------
+
+
+def test_boards_and_operators_have_names_of_their_own() -> None:
+    lab = EMPTY.with_board("pi2").with_board("pi1").with_operator("alice", Operator(("pi2",)))
+    assert lab.boards == ("pi1", "pi2")
+    for name, said in (
+        ("pi1", "there is a board pi1 already"),
+        ("alice", "there is an? operator alice already"),
+        ("coordinator", "the coordinator's own account"),
+        ("all", "means every board"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            lab.with_board(name)
+    for name in ("pi1", "coordinator"):
+        with pytest.raises(UsageError):
+            lab.with_operator(name, Operator(None))
+
+
+@pytest.mark.parametrize("name", ["", "a b", "+", "#", "a/b", "@hwsync", ".x", "x:y", "a\nb", "ü",
+                                  "x" * 65])  # fmt: skip
+def test_a_name_that_could_be_more_than_a_name_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="is no name of an account"):
+        EMPTY.with_board(name)
+    with pytest.raises(UsageError, match="is no name of an account"):
+        EMPTY.with_operator(name, Operator(None))
+
+
+def test_an_operator_is_given_boards_that_there_are_and_other_ones_later() -> None:
+    with pytest.raises(UsageError, match="there is no board pi3"):
+        TWO.with_operator("alice", Operator(("pi1", "pi3")))
+    lab = TWO.with_operator("alice", Operator(("pi1",)))
+    assert lab.with_operator("alice", Operator(None, True)).operators["alice"].read_only
+
+
+def test_a_removed_board_is_taken_from_the_operators_and_the_last_one_leaves_none() -> None:
+    lab = TWO.with_operator("alice", Operator(("pi1", "pi2"))).with_operator("bob", Operator(None))
+    lab = lab.without("pi1")
+    assert (lab.boards, lab.operators["alice"].boards) == (("pi2",), ("pi2",))
+    lab = lab.without("pi2")
+    assert lab.operators["alice"].boards == ()  # and not None, which would be all
+    assert lab.operators["bob"].boards is None
+    assert "alice" not in lab.without("alice").operators
+    for name in ("pi1", COORDINATOR, "nobody"):
+        with pytest.raises(UsageError, match=f"there is no account {name}"):
+            lab.without(name)
+
+
+def test_what_is_kept_in_the_file_is_everything() -> None:
+    lab = Accounts(
+        ("a", "::1"), "some/root", 1, 2, True, ("pi1",),
+        {"alice": Operator(("pi1",), True), "bob": Operator(None), "eve": Operator(())}, ("k",),
+    )  # fmt: skip
+    assert Accounts.of_json(json.loads(json.dumps(lab.as_json()))) == lab
+
+
+@pytest.mark.parametrize("root", ["replies", "replies/alice", "hw\nuser alice", "hw\x7f"])
+def test_a_root_that_would_give_operators_more_is_refused(root: str) -> None:
+    with pytest.raises(UsageError, match="cannot be the root of a lab"):
+        replace(EMPTY, root=root)
+    assert replace(EMPTY, root="replies2/x").root == "replies2/x"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "", "[]", "null", "{", "\xff", {"version": 2}, {"version": None}, {"hosts": []},
+        {"hosts": "lab"}, {"boards": "pi1"}, {"boards": [1]}, {"trust": None}, {"boards_port": "x"},
+        {"operators": []}, {"operators": {"a": {}}}, {"root": "replies"},
+        {"operators": {"a": {"boards": "every", "read_only": False}}},
+    ],
+)  # fmt: skip
+def test_a_broken_list_of_accounts_is_said_with_its_file(tmp_path: Path, change: Any) -> None:
+    file = tmp_path / "lab.json"
+    text = change if isinstance(change, str) else json.dumps(EMPTY.as_json() | change)
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match=r"lab\.json|cannot be the root"):
+        _ = Folder(tmp_path).accounts
+
+
+# -- what the broker is told -----------------------------------------------------------------------
+
+
+def test_the_broker_is_told_what_each_account_may_do() -> None:
+    lab = EMPTY.with_board("pi1").with_operator("a", Operator(("pi1",)))
+    lab = lab.with_operator("b", Operator(None, True)).with_operator("c", Operator(()))
+    _, _, text = acl(replace(lab, root="x/y")).partition("\n\n")
+    blocks = dict(block.split("\n", 1) for block in text.strip().split("\n\n"))
+    assert list(blocks) == ["user coordinator", "user pi1", "user a", "user b", "user c"]
+    seen = ("status", "error", "heartbeat", "collected", "output", "response", "result/+")
+    everybody = [
+        "read x/y/@hwsync/health",
+        "write x/y/@hwsync/query",
+        "readwrite x/y/@hwsync/echo/#",
+    ]
+    expected = {
+        "coordinator": ["readwrite x/y/#", "write replies/#"],
+        "pi1": ["read x/y/pi1/command", "read x/y/pi1/status", "write x/y/pi1/collected",
+                "write x/y/pi1/output", "write x/y/pi1/response", "write x/y/pi1/heartbeat"],
+        "a": [*(f"read x/y/pi1/{kind}" for kind in seen), "write x/y/pi1/request",
+              "write x/y/pi1/cancel", "write x/y/pi1/reset", "write x/y/pi1/analysis",
+              "write x/y/pi1/query", *everybody, "readwrite replies/a/#"],
+        "b": [*(f"read x/y/+/{kind}" for kind in seen), "write x/y/+/query", *everybody,
+              "readwrite replies/b/#"],
+        "c": [*everybody, "readwrite replies/c/#"],
+    }  # fmt: skip
+    for name, lines in expected.items():
+        given = blocks[f"user {name}"].splitlines()
+        assert sorted(given) == sorted(f"topic {line}" for line in lines), name
+
+
+# -- an account's own file -------------------------------------------------------------------------
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "own.toml"
+    file.touch(0o600)
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize(("host", "shown"), [("lab.local", "lab.local"), ("10.0.0.1", "10.0.0.1"),
+                                             ("fd00::1", "[fd00::1]")])  # fmt: skip
+def test_an_operators_file_is_a_connection(tmp_path: Path, host: str, shown: str) -> None:
+    lab = replace(EMPTY, hosts=(host, "other"), root='hw/\U0001f600 \\ "x"', operators_port=4711)
+    lab = lab.with_operator("alice", Operator(None))
+    text = texts.connection(lab, "alice", "p'\"\\w", PEM, Pair("C" + PEM, "K" + PEM))
+    given = connection.load(written(tmp_path, text), {})
+    url = connection.broker(given)
+    assert str(url) == f"mqtts://{shown}:4711"
+    assert (url.host, url.port) == (host, 4711)
+    assert (url.username, url.password) == ("alice", "p'\"\\w")
+    assert (url.tls.ca.strip(), url.tls.certificate.strip()) == (PEM.strip(), "C" + PEM.strip())
+    assert url.tls.key.strip() == "K" + PEM.strip()
+    assert Topics(given.get("root")).root == lab.root
+
+
+def test_the_coordinators_file_has_its_signing_key_and_it_is_on_the_brokers_machine(
+    tmp_path: Path,
+) -> None:
+    key = SigningKey.make()
+    lab = replace(TWO, trust=(key.public,), boards_port=4711)
+    text = texts.connection(lab, COORDINATOR, "secret", PEM, None, key.secret)
+    given = connection.load(written(tmp_path, text), {})
+    assert given.get("signing_key") == key.secret
+    assert str(connection.broker(given)) == "mqtts://localhost:4711"
+    assert (given.get("root"), given.get("account")) == (None, COORDINATOR)
+    with pytest.raises(UsageError, match="there is no key signing_key"):
+        device.load(written(tmp_path, text), {})
+
+
+def test_a_boards_file_configures_a_board(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its name, the broker, whom it trusts: nothing else is to be typed on the board."""
+    folder = made(tmp_path, replace(EMPTY, hosts=("localhost",), boards_port=9), signing=True)
+    [file] = folder.add_board("pi1").written
+    config = device.load(file, {})
+    assert config.get("user") == "pi1"
+    assert tuple(config.get("trust")) == folder.accounts.trust
+    assert str(connection.broker(config)) == "mqtts://localhost:9"
+    options = ["--check", "--json", "--allow-root", "--state-dir", str(tmp_path / "state")]
+    assert service.main(["--config", str(file), *options]) == 1  # nobody listens on that port
+    said = capsys.readouterr()
+    found = [json.loads(line) for line in said.out.splitlines()]
+    assert any("mqtts://localhost:9" in one["found"] for one in found), found
+    assert {one["check"] for one in found if one["result"] == "error"} == {"broker"}
+    assert str(config.get("password")) not in said.out + said.err
+
+
+def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    [file] = folder.add_board("pi1").written
+    file.chmod(0o644)
+    with pytest.raises(UsageError, match="every account of this machine"):
+        device.load(file, {})
+
+
+# -- the folder ------------------------------------------------------------------------------------
+
+
+def test_the_broker_takes_the_password_in_each_file_and_no_other(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    folder.add_board("pi1")
+    folder.add_operator("alice", Operator(None))
+    before = {name: own(folder, name)["password"] for name in (COORDINATOR, "pi1", "alice")}
+    assert len(set(before.values())) == 3
+    assert all(len(password) >= 32 for password in before.values())
+    for name in before:
+        [file] = folder.rotate(name).written
+        assert file == folder.file_of(name, folder.accounts)
+    boards = Passwords(folder.path / "broker/boards.passwords")
+    operators = Passwords(folder.path / "broker/operators.passwords")
+    for name, file in ((COORDINATOR, boards), ("pi1", boards), ("alice", operators)):
+        assert file.accept(name, own(folder, name)["password"])
+        assert not file.accept(name, before[name])
+        other = boards if file is operators else operators
+        assert not other.accept(name, own(folder, name)["password"])
+
+
+def test_a_change_keeps_everybody_elses_password(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    folder.add_board("pi1")
+    folder.add_operator("alice", Operator(("pi1",)))
+    passwords = {name: own(folder, name)["password"] for name in (COORDINATOR, "pi1", "alice")}
+    folder.add_board("pi2")
+    folder.change_operator("alice", Operator(None))
+    folder.rotate("pi2")
+    folder.remove("pi2")
+    folder.renew(("new.local",), None)
+    assert {name: own(folder, name)["password"] for name in passwords} == passwords
+    boards = Passwords(folder.path / "broker/boards.passwords")
+    assert boards.accept("pi1", passwords["pi1"])
+    assert "pi2" not in (folder.path / "broker/acl").read_text()
+    assert "pi2" not in (folder.path / "broker/boards.passwords").read_text()
+    assert not (folder.path / "boards/pi2.toml").exists()
+
+
+def test_renew_writes_the_new_host_into_every_file_and_names_those_that_are_not_here(
+    tmp_path: Path,
+) -> None:
+    folder = made(tmp_path)
+    folder.add_board("pi1")
+    folder.add_board("pi2")
+    (folder.path / "boards/pi2.toml").unlink()
+    ca = (folder.path / "ca.crt").read_text()
+    draft = folder.renew(("new.local", "10.0.0.9"), None)
+    assert [file.name for file in draft.written] == ["coordinator.toml", "pi1.toml"]
+    assert draft.missing == ["pi2"]
+    assert own(folder, "pi1")["broker"] == "mqtts://new.local:8883"
+    assert folder.accounts.hosts == ("new.local", "10.0.0.9")
+    assert (folder.path / "ca.crt").read_text() == ca
+    assert folder.renew((), None).accounts.hosts == ("new.local", "10.0.0.9")
+
+
+def test_what_is_no_lab_is_said_and_stays_untouched(tmp_path: Path) -> None:
+    for change in (lambda f: f.add_board("a"), lambda f: f.remove("a"), lambda f: f.renew((), None),
+                   lambda f: f.rotate("a"), lambda f: f.rotate_key()):  # fmt: skip
+        with pytest.raises(UsageError, match="is no lab"):
+            change(Folder(tmp_path / "none"))
+    assert list(tmp_path.iterdir()) == []
+    folder = made(tmp_path)
+    before = (folder.path / "coordinator.toml").read_text()
+    with pytest.raises(UsageError, match="is a lab already"):
+        folder.create(EMPTY, None, signing=True)
+    assert (folder.path / "coordinator.toml").read_text() == before
+
+
+def test_whom_there_is_not_can_be_neither_changed_nor_rotated_nor_removed(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    folder.add_operator("alice", Operator(None))
+    with pytest.raises(UsageError, match="there is an operator alice already"):
+        folder.add_operator("alice", Operator(None))
+    with pytest.raises(UsageError, match="there is no operator bob"):
+        folder.change_operator("bob", Operator(None))
+    for change in (folder.rotate, folder.remove):
+        with pytest.raises(UsageError, match="there is no account bob"):
+            change("bob")
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def test_a_new_key_is_trusted_beside_the_old_one_until_that_is_revoked(tmp_path: Path) -> None:
+    folder = made(tmp_path, signing=True)
+    folder.add_board("pi1")
+    [old] = folder.accounts.trust
+    with pytest.raises(UsageError, match="with which the coordinator signs"):
+        folder.revoke(old)
+    draft = folder.rotate_key()
+    assert {file.name for file in draft.written} == {"coordinator.toml", "pi1.toml"}
+    new = SigningKey.of(own(folder, COORDINATOR)["signing_key"]).public
+    assert new != old
+    assert own(folder, "pi1")["trust"] == [old, new] == list(folder.accounts.trust)
+    folder.revoke(old)
+    assert own(folder, "pi1")["trust"] == [new]
+    assert "signing_key" not in own(folder, "pi1")
+    folder.rotate(COORDINATOR)
+    assert SigningKey.of(own(folder, COORDINATOR)["signing_key"]).public == new
+    with pytest.raises(UsageError, match="is not trusted here"):
+        folder.revoke(old)
+
+
+def test_a_foreign_key_is_trusted_and_revoked(tmp_path: Path) -> None:
+    folder = made(tmp_path, signing=True)
+    folder.add_board("pi1")
+    foreign = SigningKey.make().public
+    folder.trust(foreign)
+    folder.trust(foreign)
+    assert own(folder, "pi1")["trust"] == list(folder.accounts.trust)
+    assert folder.accounts.trust.count(foreign) == 1
+    folder.revoke(foreign)
+    assert foreign not in own(folder, "pi1")["trust"]
+    for text in ("", "ed25519:", "ed25519:abc", foreign[:-1], foreign + "\n"):
+        with pytest.raises(UsageError, match="is no public key"):
+            folder.trust(text)
+
+
+def test_the_last_trusted_key_stays_since_boards_would_run_anything_without(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    folder.add_board("pi1")
+    foreign = SigningKey.make().public
+    folder.trust(foreign)
+    with pytest.raises(UsageError, match="boards trust no other key") as caught:
+        folder.revoke(foreign)
+    assert caught.value.hint == "first: hwsync key rotate"
+    folder.rotate_key()
+    folder.revoke(foreign)
+    [new] = own(folder, "pi1")["trust"]
+    assert SigningKey.of(own(folder, COORDINATOR)["signing_key"]).public == new
+
+
+def test_files_that_are_not_here_are_named_and_a_lost_coordinators_file_is_made_anew(
+    tmp_path: Path,
+) -> None:
+    folder = made(tmp_path, signing=True)
+    for name in ("pi1", "pi2"):
+        folder.add_board(name)
+    [old] = folder.accounts.trust
+    (folder.path / "boards/pi2.toml").unlink()
+    assert folder.rotate_key().missing == ["pi2"]
+    (folder.path / "coordinator.toml").unlink()
+    with pytest.raises(UsageError, match="its signing key with it") as caught:
+        folder.rotate_key()
+    assert caught.value.hint == "first: hwsync device rotate coordinator"
+    assert len(folder.accounts.trust) == 2
+    draft = folder.rotate(COORDINATOR)
+    assert [file.name for file in draft.written] == ["coordinator.toml", "pi1.toml"]
+    assert draft.missing == ["pi2"]
+    new = SigningKey.of(own(folder, COORDINATOR)["signing_key"]).public
+    assert own(folder, "pi1")["trust"] == list(folder.accounts.trust)
+    assert folder.accounts.trust[0] == old
+    assert folder.accounts.trust[2:] == (new,)
+    boards = Passwords(folder.path / "broker/boards.passwords")
+    assert boards.accept(COORDINATOR, own(folder, COORDINATOR)["password"])
+
+
+def test_a_file_that_is_no_toml_is_said(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    folder.add_board("pi1")
+    (folder.path / "boards/pi1.toml").write_text("user = [")
+    with pytest.raises(UsageError, match=r"pi1\.toml is no TOML"):
+        folder.rotate_key()
+    (folder.path / "boards/pi1.toml").write_text("user = 'pi1'")
+    assert folder.rotate_key().missing == ["pi1"]
