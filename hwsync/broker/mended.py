@@ -8,6 +8,7 @@ therefore holds to one release.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import logging
 from collections.abc import Awaitable, Callable, ItemsView, Iterator
@@ -26,6 +27,9 @@ from amqtt.adapters import (  # type: ignore[import-untyped]
 from amqtt.broker import Broker  # type: ignore[import-untyped]
 from amqtt.contexts import ListenerType  # type: ignore[import-untyped]
 from amqtt.errors import MQTTError, NoDataError  # type: ignore[import-untyped]
+from amqtt.mqtt.protocol.broker_handler import (  # type: ignore[import-untyped]
+    BrokerProtocolHandler,
+)
 
 from hwsync.broker.reading import FRAME, VERSION, Reading, read_packet, version_of, whole
 
@@ -34,6 +38,7 @@ log = logging.getLogger("hwsync.broker")
 CONNECT_S: Final = 10.0  # for a client to say who it is, from its connection on
 CLOSE_S: Final = 5.0  # for a client to take what it is still sent, before its connection is cut
 WRONG_VERSION: Final = b"\x20\x02\x00\x01"  # a CONNACK
+REFUSED: Final = b"\x20\x02\x00\x05"  # likewise
 LAST_MESSAGES_S: Final = 10.0  # for what a client that leaves has sent; takes milliseconds
 TAKEOVER_S: Final = 5.0  # for a connection to end whose client came again; takes milliseconds
 
@@ -85,12 +90,13 @@ class Live:
         """In order, with its will; where it hangs, without."""
         self.ending = True
         await self.handler.handle_connection_closed()
-        try:
-            await asyncio.wait_for(self.ended.wait(), TAKEOVER_S)
-        except TimeoutError:
+        for _ in range(2):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.ended.wait(), TAKEOVER_S)
+                return
             if self.work is not None:
                 self.work.cancel()
-            await self.ended.wait()
+        log.warning("a connection of a client that came again does not end")
 
 
 class MendedBroker(Broker):  # type: ignore[misc]
@@ -129,32 +135,34 @@ class MendedBroker(Broker):  # type: ignore[misc]
     ) -> None:
         """amqtt lets the connection live on whose client came again, and its end makes it deaf.
 
-        As MQTT says, the older connection ends first, with its will; a login that is refused ends
-        nobody. Of several that come at once each ends the one before: amqtt mixes them up, and
-        waits for ever for a part that was ended before it began. A clean session ends with its
-        connection: amqtt keeps it.
+        As MQTT says, the older connection ends first, with its will. Of several that come at once
+        each ends the one before: amqtt mixes them up, and waits for ever for a part that was ended
+        before it began. A clean session ends with its connection: amqtt keeps it.
         """
         client_id = client_session.client_id
         mine = Live(handler)
         serve = super()._handle_client_session
-        admitted = await self._authenticate(client_session, self.listeners_config[name])
-        if admitted:
-            before, self._live[client_id] = self._live.get(client_id), mine
+        before, self._live[client_id] = self._live.get(client_id), mine
+        try:
             if before is not None:
                 await before.end()
-        mine.work = asyncio.ensure_future(
-            serve(reader, writer, client_session, handler, server, name)
-        )
-        try:
+            if mine.ending:
+                return  # it came again once more meanwhile
+            mine.work = asyncio.ensure_future(
+                serve(reader, writer, client_session, handler, server, name)
+            )
             await asyncio.wait([mine.work])
             if not mine.work.cancelled() and (failed := mine.work.exception()) is not None:
                 log.debug("amqtt failed on %s: %r", client_id, failed)
+            await self._left(client_id, client_session)
         finally:
-            mine.work.cancel()
-            if admitted:
-                await self._left(client_id, client_session, mine)
+            if mine.work is not None:
+                mine.work.cancel()
+            mine.ended.set()
+            if self._live.get(client_id) is mine:
+                del self._live[client_id]
 
-    async def _left(self, client_id: str, session: Any, mine: Live) -> None:
+    async def _left(self, client_id: str, session: Any) -> None:
         """Of a connection that has ended nothing is left but a session that was to be kept."""
         if session.transitions.is_connected():
             session.transitions.disconnect()
@@ -162,9 +170,6 @@ class MendedBroker(Broker):  # type: ignore[misc]
             del self._sessions[client_id]
             await self._del_all_subscriptions(session)
             session.clear_queues()
-        mine.ended.set()
-        if self._live.get(client_id) is mine:
-            del self._live[client_id]
 
     async def _client_connected(
         self, listener_name: str, reader: ReaderAdapter, writer: WriterAdapter
@@ -180,7 +185,10 @@ class MendedBroker(Broker):  # type: ignore[misc]
     async def _initialize_client_session(
         self, reader: ReaderAdapter, writer: WriterAdapter, *address: Any
     ) -> Any:
-        """amqtt waits for a CONNECT, or for the rest of one, for ever; see ``reading``."""
+        """amqtt waits for a CONNECT, or for the rest of one, for ever; see ``reading``.
+
+        And it changes, or drops, the session of that name before it looks at the login.
+        """
         peer = writer.get_peer_info()
         try:
             async with asyncio.timeout(CONNECT_S):
@@ -193,15 +201,23 @@ class MendedBroker(Broker):  # type: ignore[misc]
             writer.write(WRONG_VERSION)
             await writer.drain()
             raise MQTTError(f"it speaks version {version_of(connect)} of the protocol")
+        _, asked = await BrokerProtocolHandler.init_from_connect(
+            BufferReader(whole(connect)), writer, self.plugins_manager
+        )
+        if asked.will_flag and not _is_topic(asked.will_topic):
+            raise MQTTError("the topic of its will is none")
+        if not await self._authenticate(asked, None):
+            writer.write(REFUSED)
+            await writer.drain()
+            raise MQTTError("its login is refused")
         handler, session = await super()._initialize_client_session(
             BufferReader(whole(connect)), writer, *address
         )
-        if session.will_flag and not _is_topic(session.will_topic):
-            raise MQTTError("the topic of its will is none")
         # What follows the CONNECT is still to be read, and from the connection.
         attach = handler.attach
         handler.attach = lambda session, _, writer: attach(session, reader, writer)
-        handler._reader_loop = Reading(handler, self._limit, peer).run
+        reading = Reading(handler, self._limit, peer)
+        handler._reader_loop, handler._retry_deliveries = reading.run, reading.repeat
         return handler, session
 
     async def _publish_retained_messages_for_subscription(
