@@ -12,9 +12,9 @@ from typing import Any, Final, NoReturn, TypeVar
 import click
 
 from hwsync.address import BrokerUrl, broker_address
+from hwsync.cli import say
 from hwsync.paths import state_directory
 from hwsync.protocol.errors import HwsyncError, Refused, UsageError
-from hwsync.protocol.jsons import dumps
 from hwsync.protocol.limits import ID_FORM, USER_FORM, is_id, is_user
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
 
@@ -128,9 +128,9 @@ def fail(error: HwsyncError, settings: Settings, code: int | None = None) -> NoR
     if settings.as_json:
         said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
         heard = error.heard if isinstance(error, Refused) else None
-        click.echo(dumps(heard or said))
+        say.json_line(heard or said)
     else:
-        click.echo(f"hwsync: {error.message}", err=True)
+        say.line(f"hwsync: {error.message}", err=True)
         if error.hint:
-            click.echo(f"  {error.hint}", err=True)
+            say.line(f"  {error.hint}", err=True)
     sys.exit(error.exit_code if code is None else code)

@@ -7,6 +7,7 @@ takes at most about a quarter of a minute, unless an interpreter hangs: that is 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sqlite3
 import tempfile
@@ -23,7 +24,6 @@ from hwsync.findings import CLOCK_SET, Finding, Result, error, ok
 from hwsync.logs import escape
 from hwsync.probe import look
 from hwsync.protocol.errors import CannotRun
-from hwsync.protocol.jsons import dumps
 from hwsync.runner import Job, Runner, Settings, StopSwitch
 
 BROKER_S: Final = 5.0  # for the broker to let us in
@@ -48,9 +48,9 @@ def show(found: Iterator[Finding], *, as_json: bool) -> int:
     for one in found:
         failed |= one.result is not Result.OK
         if as_json:
-            print(dumps(asdict(one)), flush=True)
+            print(json.dumps(asdict(one), separators=(",", ":")), flush=True)  # ASCII
             continue
-        print(f"{one.result:6} {one.check}: {escape(one.found)}", flush=True)
+        print(escape(f"{one.result:6} {one.check}: {one.found}"), flush=True)
         if one.cure:
             print(f"       {escape(one.cure)}", flush=True)
     return 1 if failed else 0
