@@ -21,17 +21,16 @@ import click
 
 from hwsync import __version__, findings
 from hwsync.address import BrokerUrl
-from hwsync.cli import checks
+from hwsync.cli import checks, say
 from hwsync.cli.checks import Json
 from hwsync.cli.common import DATABASE, Settings, common, default_database, user_name
 from hwsync.client import QUIET_S, Operator
 from hwsync.coordinator.inspection import inspect
 from hwsync.findings import Finding, Result
-from hwsync.logs import escape
 from hwsync.paths import state_directory
 from hwsync.probe import look, round_trip
 from hwsync.protocol.errors import DatabaseError, Unreachable, UsageError
-from hwsync.protocol.jsons import dumps, is_number
+from hwsync.protocol.jsons import is_number
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 
 LOOK_S: Final = 9.0  # for a broker; a person waits no longer for "there is none"
@@ -54,14 +53,17 @@ def doctor(settings: Settings, db: Path | None, user: str | None) -> None:
     worst = 0
     for finding in _all(settings, db, user):
         worst |= finding.result is Result.ERROR
-        click.echo(dumps(asdict(finding)) if settings.as_json else _line(finding))
+        if settings.as_json:
+            say.json_line(asdict(finding))
+        else:
+            say.line(_line(finding))
     sys.exit(worst)
 
 
 def _line(finding: Finding) -> str:
     label = "to type" if finding.result is Result.OK else "cure"
     cure = f"; {label}: {finding.cure}" if finding.cure else ""
-    return escape(f"{finding.result:8} {finding.check:12} {finding.found}{cure}")
+    return f"{finding.result:8} {finding.check:12} {finding.found}{cure}"
 
 
 def _all(settings: Settings, db: Path | None, user: str | None) -> Iterator[Finding]:
