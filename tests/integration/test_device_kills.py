@@ -85,6 +85,7 @@ class Board:
         self.folder.mkdir()
         self.witness, self.hang = self.folder / "witness", self.folder / "hang"
         self.witness.touch()
+        self.mark = str(self.folder)  # other tests have a pi1 of theirs meanwhile
         self.daemon: Process | None = None
 
     def start(self, point: str = "", passing: int = 1) -> Process:
@@ -92,7 +93,7 @@ class Board:
         arguments = ["--user", self.user, "--broker", self.bench.broker.url, *AS_ROOT]
         arguments += ["--state-dir", str(self.folder / "state")]
         name = f"{self.user}-{point or 'whole'}".replace(" ", "-")
-        self.daemon = self.bench.start([*command, *arguments], name, HW_MARK=self.user)
+        self.daemon = self.bench.start([*command, *arguments], name, HW_MARK=self.mark)
         return self.daemon
 
     def die(self, point: str, passing: int = 1) -> None:
@@ -142,7 +143,7 @@ class Board:
 
     def processes(self) -> list[int]:
         """Whatever lives with the daemon's mark in its environment: itself, servers, programs."""
-        mark = f"HW_MARK={self.user}\0".encode()
+        mark = f"HW_MARK={self.mark}\0".encode()
         found = []
         for name in os.listdir("/proc"):
             process = read_process(int(name)) if name.isdecimal() else None
