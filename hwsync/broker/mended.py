@@ -30,6 +30,7 @@ log = logging.getLogger("hwsync.broker")
 
 LAST_MESSAGES_S: Final = 10.0  # for what a client that leaves has sent; takes milliseconds
 TAKEOVER_S: Final = 5.0  # for a connection to end whose client came again; takes milliseconds
+CLOSE_S: Final = 1.0  # for a websocket's client to take leave; many only close the connection
 FRAME: Final = 65_536  # bytes of a websocket's message beyond the payload: a topic, headers
 
 
@@ -108,7 +109,10 @@ class MendedBroker(Broker):  # type: ignore[misc]
     async def _create_server_instance(
         self, listener_name: str, listener_type: Any, address: str | None, port: int, ssl: Any
     ) -> Any:
-        """amqtt ends a websocket at a message of 1 MiB, whatever is configured."""
+        """amqtt ends a websocket at a message of 1 MiB, whatever is configured.
+
+        And it waits ten seconds for a client's farewell, in which the whole broker does not end.
+        """
         if listener_type is not ListenerType.WS:
             return await super()._create_server_instance(
                 listener_name, listener_type, address, port, ssl
@@ -120,6 +124,7 @@ class MendedBroker(Broker):  # type: ignore[misc]
             ssl=ssl,
             subprotocols=[websockets.Subprotocol("mqtt")],
             max_size=self._limit + FRAME if self._limit else None,
+            close_timeout=CLOSE_S,
         )
 
     async def ws_connected(self, websocket: Any, listener_name: str) -> None:
@@ -153,6 +158,16 @@ class MendedBroker(Broker):  # type: ignore[misc]
             mine.ended.set()
             if self._live.get(client_id) is mine:
                 del self._live[client_id]
+
+    async def _cleanup_session(self, client_id: str) -> None:
+        """amqtt empties the queue of a client that leaves at that moment, and of its end's sign.
+
+        ``_client_message_loop`` waits for that, and the broker's end for the loop.
+        """
+        session, _ = self._sessions.get(client_id, (None, None))
+        await super()._cleanup_session(client_id)
+        if session is not None:
+            session.delivered_message_queue.put_nowait(None)
 
     async def _client_connected(
         self, listener_name: str, reader: ReaderAdapter, writer: WriterAdapter
