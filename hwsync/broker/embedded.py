@@ -27,6 +27,7 @@ from hwsync.protocol.errors import HwsyncError
 
 log = logging.getLogger("hwsync.broker")
 
+STOP_S: Final = 3.0  # for amqtt to end, which takes milliseconds, or in rare races for ever
 NOISY: Final = ("amqtt", "transitions", "websockets")
 
 _doors: dict[str, Door] = {}  # by the configuration's source: amqtt makes its plugins itself
@@ -129,7 +130,7 @@ async def _serve(config: BrokerConfig) -> None:
     await stop.wait()
     log.info("stopping")
     with contextlib.suppress(Exception):
-        await broker.shutdown()
+        await asyncio.wait_for(broker.shutdown(), STOP_S)
 
 
 def _cannot_listen(config: BrokerConfig, error: Exception) -> HwsyncError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -218,6 +219,26 @@ def test_it_ends_though_a_websocket_does_not_answer(
             assert answer.read(3)[2] == CONNACK
         broker.process.terminate()
         assert broker.process.wait(ENDS_S) == 0
+
+
+NEVER_ENDS = """
+import asyncio, sys
+from hwsync.broker.mended import MendedBroker
+from hwsync.cli import main
+MendedBroker.shutdown = lambda self: asyncio.Event().wait()
+sys.argv[1:1] = ["broker"]
+main()
+"""
+
+
+def test_it_ends_though_amqtt_never_does(start: Callable[..., Process], tmp_path: Path) -> None:
+    """As in a race of amqtt's: it waits for a task whose cancellation was lost."""
+    conf = tmp_path / "broker.conf"
+    conf.write_text(f"listener {free_port()} 127.0.0.1\nallow_anonymous true\n")
+    broker = start([sys.executable, "-c", NEVER_ENDS, conf], name="broker")
+    broker.wait_for_log("listening on")
+    broker.terminate()
+    assert broker.wait(ENDS_S) == 0
 
 
 @pytest.mark.parametrize("clean", [False, True])
