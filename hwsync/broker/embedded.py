@@ -30,6 +30,7 @@ from hwsync.protocol.errors import BadConfig, HwsyncError
 
 log = logging.getLogger("hwsync.broker")
 
+STOP_S: Final = 3.0  # for amqtt to end, which takes milliseconds, or in rare races for ever
 NOISY: Final = ("amqtt", "transitions", "websockets")
 
 
@@ -95,7 +96,7 @@ async def _serve(config: BrokerConfig) -> None:
     notifier.stopping()
     beating.cancel()
     with contextlib.suppress(Exception):
-        await broker.shutdown()
+        await asyncio.wait_for(broker.shutdown(), STOP_S)
 
 
 async def _beat(notifier: Notifier, config: BrokerConfig) -> None:

@@ -45,6 +45,7 @@ WRONG_VERSION: Final = b"\x20\x02\x00\x01"  # a CONNACK
 REFUSED: Final = b"\x20\x02\x00\x05"  # likewise
 LAST_MESSAGES_S: Final = 10.0  # for what a client that leaves has sent; takes milliseconds
 TAKEOVER_S: Final = 5.0  # for a connection to end whose client came again; takes milliseconds
+FAREWELL_S: Final = 1.0  # for a websocket's client to take leave; many only close the connection
 
 
 _entrance: ContextVar[Entrance] = ContextVar("entrance")  # each connection is a task of its own
@@ -134,7 +135,8 @@ class MendedBroker(Broker):  # type: ignore[misc]
     ) -> Any:
         """amqtt ends a websocket at a message of 1 MiB, whatever is configured.
 
-        And it lets clients without a certificate in where one is required.
+        It lets clients without a certificate in where one is required, and waits ten seconds for
+        a client's farewell, in which the whole broker does not end.
         """
         context = self._entrances[listener_name].context
         if listener_type is not ListenerType.WS:
@@ -148,6 +150,7 @@ class MendedBroker(Broker):  # type: ignore[misc]
             ssl=context,
             subprotocols=[websockets.Subprotocol("mqtt")],
             max_size=self._limit + FRAME if self._limit else None,
+            close_timeout=FAREWELL_S,
         )
 
     async def ws_connected(self, websocket: Any, listener_name: str) -> None:
@@ -219,6 +222,16 @@ class MendedBroker(Broker):  # type: ignore[misc]
         session = self._sessions.get(client_id, (None,))[0]
         entry = session.attributes.get(ENTRY) if session is not None else None
         return None if session is None else (entry.account or "") if entry else ""
+
+    async def _cleanup_session(self, client_id: str) -> None:
+        """amqtt empties the queue of a client that leaves at that moment, and of its end's sign.
+
+        ``_client_message_loop`` waits for that, and the broker's end for the loop.
+        """
+        session, _ = self._sessions.get(client_id, (None, None))
+        await super()._cleanup_session(client_id)
+        if session is not None:
+            session.delivered_message_queue.put_nowait(None)
 
     async def _client_connected(
         self, listener_name: str, reader: ReaderAdapter, writer: WriterAdapter
