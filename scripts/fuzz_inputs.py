@@ -65,7 +65,9 @@ def parsers(options: argparse.Namespace) -> int:
             progress = Progress(options.count, "payloads")
             run.run(options.count, tell=progress.tell)
             progress.end()
-            examples(run, options.count // EXAMPLES)
+            progress = Progress(options.count // EXAMPLES, "examples of hypothesis")
+            examples(run, options.count // EXAMPLES, tell=progress.tell)
+            progress.end()
         return _told(run.report)
 
 
@@ -82,7 +84,7 @@ def _told(report: Report) -> int:
     for fault in report.faults:
         _show(report.seed, fault)
     if report.growth > GROWTH:
-        print(f"MEMORY GROWS: {report.growth:,} bytes from the second quarter to the last")
+        print(f"MEMORY GROWS: {report.growth:,} bytes in each of the last two quarters")
     return int(bool(report.faults) or report.growth > GROWTH)
 
 

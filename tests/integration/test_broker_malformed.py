@@ -35,7 +35,7 @@ from tests.support.programs import require_program
 from tests.support.waiting import PATIENCE, wait_until
 
 # 20,000 take longer than a test should; docs/reliability.md has their figures.
-ATTACKS = 2_000
+ATTACKS = 1_000
 SEED = int(os.environ.get("HWSYNC_SEED", str(random.randrange(10**6))))
 
 
