@@ -138,6 +138,7 @@ def test_passwords_and_access_rules_are_kept(
     broker = start_amqtt(
         extra=["allow_anonymous false", f"password_file {passwords}", f"acl_file {rules}"]
     )
+    assert "with accounts mosquitto is the better broker" in broker.log
     for wrong in ([], ["-u", "pi1", "-P", "guess"], ["-u", "nobody", "-P", "of-pi1"]):
         with pytest.raises(AssertionError, match="ended with"):
             publish(broker, "hw/pi1/response", "x", options=wrong)
