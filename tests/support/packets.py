@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tests.support.ports import LOOPBACK
 from tests.support.waiting import PATIENCE
@@ -127,10 +128,23 @@ class Client:
         return True
 
     def close(self) -> None:
-        """DISCONNECT: no will is published."""
-        with contextlib.suppress(OSError):
+        """DISCONNECT: no will is published. Returns when the broker has ended it, too."""
+        with contextlib.suppress(OSError, Closed):
             self._socket.sendall(b"\xe0\x00")
+            while True:
+                self._read()
         self._socket.close()
+
+    def until_closed(self) -> None:
+        """Take what comes until the broker hangs up."""
+        with contextlib.suppress(OSError, Closed):
+            while True:
+                self._read()
+
+    def certificate_names(self) -> set[str]:
+        """The hosts that the broker's certificate is for."""
+        found: dict[str, Any] = self._socket.getpeercert() or {}
+        return {str(name) for _, name in found.get("subjectAltName", ())}
 
     def drop(self) -> None:
         """Be gone without a word."""

@@ -26,7 +26,7 @@ class Way(StrEnum):
 
 Cell = tuple[str, Way, str]  # (account, way, topic)
 
-OF_BROKER: Final = "$SYS/"  # nobody but the broker itself writes below it
+OF_BROKER: Final = {"mosquitto": "$SYS/", "amqtt": "$"}  # where nobody else may write, ever
 
 
 class Rights:
@@ -35,6 +35,7 @@ class Rights:
     def __init__(self, lab: AccountLab, topics: Sequence[str],
                  fences: Mapping[str, tuple[str, str]]) -> None:  # fmt: skip
         self.lab, self.topics, self.fences = lab, topics, fences
+        self.writable = [one for one in topics if not one.startswith(OF_BROKER[lab.kind])]
         self.observer = lab.come_in(OBSERVER)
         self.observer.subscribe(EVERYTHING)
         self._number = 0
@@ -58,13 +59,14 @@ class Rights:
         for client in clients.values():
             client.close()
         for account in self.fences:
+            cells |= self._say_apart(account, Way.PUBLISH)
+            cells |= self._say_apart(account, Way.RETAIN)
             cells |= self._wills(account)
         return cells
 
     def tell_all(self, text: str, *, retain: bool = False) -> None:
         """The observer says it on every topic, and has heard it."""
-        writable = [topic for topic in self.topics if not topic.startswith(OF_BROKER)]
-        self.observer.publish(Told(topic, text, retain) for topic in writable)
+        self.observer.publish(Told(topic, text, retain) for topic in self.writable)
         self.heard()
 
     def heard(self) -> set[str]:
@@ -78,6 +80,7 @@ class Rights:
         """The texts of what the broker has retained."""
         fresh = self.lab.come_in(OBSERVER)
         fresh.subscribe(EVERYTHING)
+        fresh.subscribe(["hw/observer/fence"])  # answered when all of the former was sent
         fence = self.fence()
         fresh.publish([Told("hw/observer/fence", fence)])
         came = fresh.until(lambda one: one.text == fence, "a fresh observer hears itself")
@@ -110,9 +113,7 @@ class Rights:
             cells[who, Way.WILL, topic] = dying.accepted
         self.tell_all("told to all")
         heard = self.heard()
-        with contextlib.suppress(OSError, Closed):
-            while True:  # until the broker hangs up
-                listening._read()
+        listening.until_closed()
         for topic in self.topics:
             cells[who, Way.PUBLISH, topic] |= f"{who}: {topic}" in heard
             came = [one for one in listening.received if one.topic == topic]
@@ -123,7 +124,8 @@ class Rights:
 
     def _say(self, account: str, client: Client, way: Way) -> Iterable[tuple[Cell, bool]]:
         retain = way is Way.RETAIN
-        said = [Told(topic, f"{account} {way}: {topic}", retain) for topic in self.topics]
+        topics = [topic for topic in self.topics if not topic.startswith("$")]
+        said = [Told(topic, f"{account} {way}: {topic}", retain) for topic in topics]
         client.publish(said)
         seen = self.after(account, client)
         if retain:
@@ -131,10 +133,23 @@ class Rights:
             self.tell_all("", retain=True)
         return [((account, way, one.topic), one.text in seen) for one in said]
 
+    def _say_apart(self, account: str, way: Way) -> Iterator[tuple[Cell, bool]]:
+        """What may end the connection: on a fresh one for each topic."""
+        for topic in (topic for topic in self.topics if topic.startswith("$")):
+            said = Told(topic, f"{account} {way}: {topic}", way is Way.RETAIN)
+            with contextlib.suppress(OSError, Closed):
+                self.lab.come_in(account, id=f"apart-{account}").publish([said])
+            again = self.lab.come_in(account, id=f"apart-{account}")  # the former has ended
+            seen = self.after(account, again)
+            again.close()
+            came = said.text in (self.kept() if way is Way.RETAIN else seen)
+            yield (account, way, topic), came
+
     def _listen(self, clients: Mapping[str, Client], way: Way) -> Iterator[tuple[Cell, bool]]:
         """With each topic as a filter of its own."""
         for account, client in clients.items():
-            client.subscribe([*self.topics, self.fences[account][1]])
+            client.subscribe(self.topics)
+            client.subscribe([self.fences[account][1]])  # answered when what was kept was sent
         if way is Way.HEAR:
             self.tell_all("told to all")
         for account, client in clients.items():
