@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 import traceback
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TextIO
@@ -120,11 +121,18 @@ def _is_journal(stream: TextIO) -> bool:
     return said == f"{there.st_dev}:{there.st_ino}"
 
 
-def escape(text: str) -> str:
-    """The text without control, format and half characters: each is shown as its escape."""
+def escape(text: str, keep: str = "") -> str:
+    """The text without control, format and half characters: each is shown as its escape.
+
+    ``keep``: those that stay all the same. A blank of another width than a space stays too.
+    """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(c if _is_harmless(c) or c in keep else ascii(c)[1:-1] for c in text)
+
+
+def _is_harmless(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 def setup(

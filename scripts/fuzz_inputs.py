@@ -17,18 +17,25 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import pytest
 from simulate_worlds import MEMORY, Progress
 
-from tests.support.brokers import AmqttBroker
+from tests.support.brokers import AmqttBroker, MosquittoBroker
 from tests.support.fuzz_broker import GROWTH as SIEGE_GROWTH
 from tests.support.fuzz_broker import besiege
 from tests.support.fuzz_hypothesis import examples
+from tests.support.fuzz_lab import GROWTH as STORM_GROWTH
+from tests.support.fuzz_lab import rage
 from tests.support.fuzz_run import GROWTH, Fault, Report, Run, totals
+from tests.support.lab import Lab
+from tests.support.mqtt import Watcher
 from tests.support.ports import LOOPBACK, free_port
+from tests.support.processes import Process
 
 PAYLOADS: Final = 1_000_000
+LAB: Final = 40_000  # its memory is level after the first 20,000
 ATTACKS: Final = 20_000
 EXAMPLES: Final = 100  # one example of hypothesis for so many payloads
 SHOWN: Final = 300  # bytes of a payload
@@ -58,7 +65,9 @@ def parsers(options: argparse.Namespace) -> int:
             progress = Progress(options.count, "payloads")
             run.run(options.count, tell=progress.tell)
             progress.end()
-            examples(run, options.count // EXAMPLES)
+            progress = Progress(options.count // EXAMPLES, "examples of hypothesis")
+            examples(run, options.count // EXAMPLES, tell=progress.tell)
+            progress.end()
         return _told(run.report)
 
 
@@ -75,7 +84,7 @@ def _told(report: Report) -> int:
     for fault in report.faults:
         _show(report.seed, fault)
     if report.growth > GROWTH:
-        print(f"MEMORY GROWS: {report.growth:,} bytes from the second quarter to the last")
+        print(f"MEMORY GROWS: {report.growth:,} bytes in each of the last two quarters")
     return int(bool(report.faults) or report.growth > GROWTH)
 
 
@@ -127,6 +136,44 @@ def broker(options: argparse.Namespace) -> int:
     return int(bool(siege.faults) or siege.growth > SIEGE_GROWTH)
 
 
+# Payloads over a real broker to a real lab
+
+
+def lab(options: argparse.Namespace) -> int:
+    started: list[Process] = []
+
+    def start(command: list[str | Path], *, name: str, **more: Any) -> Process:
+        started.append(Process(command, name=name, directory=where, **more))
+        return started[-1]
+
+    with folder() as where:
+        served = MosquittoBroker(where / "broker")
+        served.start()
+        watcher = Watcher(served, "hw/pi1/#")
+        progress = Progress(options.count, "payloads")
+        try:
+            made = Lab(served, start, where)
+            made.coordinator("--settle", "1")
+            made.device()
+            storm = rage(made, watcher, options.seed, options.count, tell=progress.tell)
+        except (AssertionError, pytest.fail.Exception) as error:
+            print(f"FOUND, seed {options.seed}: {error}")
+            return 1
+        finally:
+            watcher.close()
+            for process in reversed(started):
+                process.stop()
+            served.stop()
+    progress.end()
+    print(f"seed {storm.seed}: {storm.sent:,} payloads sent, {storm.left_out:,} left out, "
+          f"{storm.seconds:.0f} s")  # fmt: skip
+    print(f"  unreadable {storm.unreadable:,}, refused in all {storm.refused:,}")
+    for name, memory in storm.memory.items():
+        megabytes = ", ".join(f"{one / 2**20:.1f}" for one in memory)
+        print(f"  memory of the {name} after each quarter, MiB: {megabytes}")
+    return int(storm.growth > STORM_GROWTH)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="WHAT")
@@ -143,6 +190,7 @@ def main() -> int:
     one.add_argument("--payload", metavar="BASE64", help="only this payload")
     one = command("broker", "malformed packets against hwsync broker", broker, ATTACKS)
     one.add_argument("--number", type=int, help="only this one of the seed's")
+    command("lab", "payloads over mosquitto to a coordinator and a device", lab, LAB)
     options = parser.parse_args()
     return int(options.call(options))
 

@@ -82,3 +82,17 @@ mosquitto_where_possible() {
     fi
     say "mosquitto or mosquitto-clients is missing: its tests are skipped (apt-get install mosquitto mosquitto-clients)"
 }
+
+# pytest with these arguments, WORKERS tests at a time. With --pdb, `-n 0` or `-p no:xdist` among them: one at a
+# time, in one process, as plain `pytest` does. Half of a test's time is waiting for other processes or the disk,
+# so that three keep two cores busy. A fixed number: the deadlines of the tests are made for it.
+WORKERS=3
+run_pytest() {
+    local spread=(-n auto --dist loadgroup)
+    case " $* " in
+        *no:xdist*) spread=() ;;
+    esac
+    # `-n auto` and not `-n 3`: pytest-xdist refuses a number together with --pdb.
+    PYTEST_XDIST_AUTO_NUM_WORKERS="${PYTEST_XDIST_AUTO_NUM_WORKERS:-$WORKERS}" \
+        python -m pytest ${spread[@]+"${spread[@]}"} "$@"
+}

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from amqtt.adapters import BufferReader  # type: ignore[import-untyped]
 from amqtt.mqtt.connect import ConnectPacket  # type: ignore[import-untyped]
-from amqtt.utils import gen_client_id  # type: ignore[import-untyped]
 
 from hwsync.broker.access import Access, Acl, Passwords
 from hwsync.broker.certificates import identity
@@ -81,25 +80,21 @@ class Door:
 async def at_the_door(
     packet: bytes, door: Door, tls: Any, owner: Callable[[str], str | None]
 ) -> tuple[bytes, Entry | None]:
-    """A CONNECT as the broker may go on with it, and how it comes in; None: it is to be refused.
+    """A CONNECT as the broker may go on with it, and how it comes in; None: it is refused.
 
     ``owner``: the account that has a session under a client id; empty: anybody's, None: there is
-    none. One that is refused gets an id of its own, so that it touches nobody's session.
+    none.
     """
     connect = await ConnectPacket.from_stream(BufferReader(packet))
     entry = door.enter(connect.username, connect.password, tls)
-    wanted = connect.client_id
-    if entry is not None:
-        wanted = door.client_id(wanted, entry)
-        account = owner(wanted)
-        if account is not None and account != (entry.account or ""):
-            log.warning("%s may not take the client id %s: it is another's", entry.account, wanted)
-            entry = None
     if entry is None:
-        wanted, connect.clean_session_flag = gen_client_id(), True
-    elif entry.account is not None and connect.username_flag:
-        connect.username = entry.account
-    if wanted != connect.client_id or entry is None:
+        return packet, None
+    wanted = door.client_id(connect.client_id, entry)
+    account = owner(wanted)
+    if account is not None and account != (entry.account or ""):
+        log.warning("%s may not take the client id %s: it is another's", entry.account, wanted)
+        return packet, None
+    if wanted != connect.client_id:
         connect.client_id = wanted
         packet = bytes(connect.to_bytes())
     return packet, entry

@@ -30,6 +30,12 @@ from hwsync.protocol.errors import BadConfig, HwsyncError
 
 log = logging.getLogger("hwsync.broker")
 
+STOP_S: Final = 3.0  # for amqtt to end, which takes milliseconds, or in rare races for ever
+LACKS: Final = (
+    "with accounts mosquitto is the better broker: this one speaks MQTT 3.1.1 only, so that nobody "
+    "is told of a message that was refused, and it forgets sessions and what is retained when it "
+    "ends (docs/security.md)"
+)
 NOISY: Final = ("amqtt", "transitions", "websockets")
 
 
@@ -87,6 +93,8 @@ async def _serve(config: BrokerConfig) -> None:
         kind = "websockets" if listener.websockets else "mqtt"
         tls = ", TLS" if listener.encrypted else ""
         log.info("listening on %s port %d (%s%s)", listener.address, listener.port, kind, tls)
+    if any(config.rules_of(listener).acl_file for listener in config.listeners):
+        log.warning(LACKS)
     notifier = Notifier()
     notifier.ready()
     beating = loop.create_task(_beat(notifier, config))
@@ -95,7 +103,7 @@ async def _serve(config: BrokerConfig) -> None:
     notifier.stopping()
     beating.cancel()
     with contextlib.suppress(Exception):
-        await broker.shutdown()
+        await asyncio.wait_for(broker.shutdown(), STOP_S)
 
 
 async def _beat(notifier: Notifier, config: BrokerConfig) -> None:

@@ -8,6 +8,7 @@ therefore holds to one release.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import logging
 import ssl
@@ -28,6 +29,9 @@ from amqtt.adapters import (  # type: ignore[import-untyped]
 from amqtt.broker import Broker  # type: ignore[import-untyped]
 from amqtt.contexts import Action, ListenerType  # type: ignore[import-untyped]
 from amqtt.errors import MQTTError, NoDataError  # type: ignore[import-untyped]
+from amqtt.mqtt.protocol.broker_handler import (  # type: ignore[import-untyped]
+    BrokerProtocolHandler,
+)
 
 from hwsync.broker.conf import Listener
 from hwsync.broker.door import ENTRY, Door, at_the_door
@@ -38,8 +42,10 @@ log = logging.getLogger("hwsync.broker")
 CONNECT_S: Final = 10.0  # for a client to say who it is, from its connection on
 CLOSE_S: Final = 5.0  # for a client to take what it is still sent, before its connection is cut
 WRONG_VERSION: Final = b"\x20\x02\x00\x01"  # a CONNACK
+REFUSED: Final = b"\x20\x02\x00\x05"  # likewise
 LAST_MESSAGES_S: Final = 10.0  # for what a client that leaves has sent; takes milliseconds
 TAKEOVER_S: Final = 5.0  # for a connection to end whose client came again; takes milliseconds
+FAREWELL_S: Final = 1.0  # for a websocket's client to take leave; many only close the connection
 
 
 _entrance: ContextVar[Entrance] = ContextVar("entrance")  # each connection is a task of its own
@@ -93,12 +99,13 @@ class Live:
         """In order, with its will; where it hangs, without."""
         self.ending = True
         await self.handler.handle_connection_closed()
-        try:
-            await asyncio.wait_for(self.ended.wait(), TAKEOVER_S)
-        except TimeoutError:
+        for _ in range(2):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.ended.wait(), TAKEOVER_S)
+                return
             if self.work is not None:
                 self.work.cancel()
-            await self.ended.wait()
+        log.warning("a connection of a client that came again does not end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +135,8 @@ class MendedBroker(Broker):  # type: ignore[misc]
     ) -> Any:
         """amqtt ends a websocket at a message of 1 MiB, whatever is configured.
 
-        And it lets clients without a certificate in where one is required.
+        It lets clients without a certificate in where one is required, and waits ten seconds for
+        a client's farewell, in which the whole broker does not end.
         """
         context = self._entrances[listener_name].context
         if listener_type is not ListenerType.WS:
@@ -142,6 +150,7 @@ class MendedBroker(Broker):  # type: ignore[misc]
             ssl=context,
             subprotocols=[websockets.Subprotocol("mqtt")],
             max_size=self._limit + FRAME if self._limit else None,
+            close_timeout=FAREWELL_S,
         )
 
     async def ws_connected(self, websocket: Any, listener_name: str) -> None:
@@ -154,32 +163,34 @@ class MendedBroker(Broker):  # type: ignore[misc]
     ) -> None:
         """amqtt lets the connection live on whose client came again, and its end makes it deaf.
 
-        As MQTT says, the older connection ends first, with its will; a login that is refused ends
-        nobody. Of several that come at once each ends the one before: amqtt mixes them up, and
-        waits for ever for a part that was ended before it began. A clean session ends with its
-        connection: amqtt keeps it.
+        As MQTT says, the older connection ends first, with its will. Of several that come at once
+        each ends the one before: amqtt mixes them up, and waits for ever for a part that was ended
+        before it began. A clean session ends with its connection: amqtt keeps it.
         """
         client_id = client_session.client_id
         mine = Live(handler, client_session)
         serve = super()._handle_client_session
-        admitted = await self._authenticate(client_session, self.listeners_config[name])
-        if admitted:
-            before, self._live[client_id] = self._live.get(client_id), mine
+        before, self._live[client_id] = self._live.get(client_id), mine
+        try:
             if before is not None:
                 await before.end()
-        mine.work = asyncio.ensure_future(
-            serve(reader, writer, client_session, handler, server, name)
-        )
-        try:
+            if mine.ending:
+                return  # it came again once more meanwhile
+            mine.work = asyncio.ensure_future(
+                serve(reader, writer, client_session, handler, server, name)
+            )
             await asyncio.wait([mine.work])
             if not mine.work.cancelled() and (failed := mine.work.exception()) is not None:
                 log.debug("amqtt failed on %s: %r", client_id, failed)
+            await self._left(client_id, client_session)
         finally:
-            mine.work.cancel()
-            if admitted:
-                await self._left(client_id, client_session, mine)
+            if mine.work is not None:
+                mine.work.cancel()
+            mine.ended.set()
+            if self._live.get(client_id) is mine:
+                del self._live[client_id]
 
-    async def _left(self, client_id: str, session: Any, mine: Live) -> None:
+    async def _left(self, client_id: str, session: Any) -> None:
         """Of a connection that has ended nothing is left but a session that was to be kept."""
         if session.transitions.is_connected():
             session.transitions.disconnect()
@@ -187,9 +198,6 @@ class MendedBroker(Broker):  # type: ignore[misc]
             del self._sessions[client_id]
             await self._del_all_subscriptions(session)
             session.clear_queues()
-        mine.ended.set()
-        if self._live.get(client_id) is mine:
-            del self._live[client_id]
 
     async def _authenticate(self, session: Any, _: Any) -> bool:
         """It was decided at the door."""
@@ -215,6 +223,16 @@ class MendedBroker(Broker):  # type: ignore[misc]
         entry = session.attributes.get(ENTRY) if session is not None else None
         return None if session is None else (entry.account or "") if entry else ""
 
+    async def _cleanup_session(self, client_id: str) -> None:
+        """amqtt empties the queue of a client that leaves at that moment, and of its end's sign.
+
+        ``_client_message_loop`` waits for that, and the broker's end for the loop.
+        """
+        session, _ = self._sessions.get(client_id, (None, None))
+        await super()._cleanup_session(client_id)
+        if session is not None:
+            session.delivered_message_queue.put_nowait(None)
+
     async def _client_connected(
         self, listener_name: str, reader: ReaderAdapter, writer: WriterAdapter
     ) -> None:
@@ -230,7 +248,10 @@ class MendedBroker(Broker):  # type: ignore[misc]
     async def _initialize_client_session(
         self, reader: ReaderAdapter, writer: WriterAdapter, *address: Any
     ) -> Any:
-        """amqtt waits for a CONNECT, or for the rest of one, for ever; see ``reading``."""
+        """amqtt waits for a CONNECT, or for the rest of one, for ever; see ``reading``.
+
+        And it changes, or drops, the session of that name before it looks at the login.
+        """
         peer = writer.get_peer_info()
         try:
             async with asyncio.timeout(CONNECT_S):
@@ -243,20 +264,28 @@ class MendedBroker(Broker):  # type: ignore[misc]
             writer.write(WRONG_VERSION)
             await writer.drain()
             raise MQTTError(f"it speaks version {version_of(connect)} of the protocol")
+        _, asked = await BrokerProtocolHandler.init_from_connect(
+            BufferReader(whole(connect)), writer, self.plugins_manager
+        )
+        if asked.will_flag and not _is_topic(asked.will_topic):
+            raise MQTTError("the topic of its will is none")
         # amqtt ends, or changes, the session of whoever's client id is named, before any login.
         door, tls = _entrance.get().door, writer.get_ssl_info()
         packet, entry = await at_the_door(whole(connect), door, tls, self._owner)
+        if entry is None:
+            writer.write(REFUSED)
+            await writer.drain()
+            raise MQTTError("its login is refused")
         handler, session = await super()._initialize_client_session(
             BufferReader(packet), writer, *address
         )
         session.attributes[ENTRY] = entry
-        session.is_anonymous = entry is None or not entry.account  # nothing is queued for it
-        if session.will_flag and not _is_topic(session.will_topic):
-            raise MQTTError("the topic of its will is none")
+        session.is_anonymous = not entry.account  # nothing is queued for it while it is away
         # What follows the CONNECT is still to be read, and from the connection.
         attach = handler.attach
         handler.attach = lambda session, _, writer: attach(session, reader, writer)
-        handler._reader_loop = Reading(handler, self._limit, peer).run
+        reading = Reading(handler, self._limit, peer)
+        handler._reader_loop, handler._retry_deliveries = reading.run, reading.repeat
         return handler, session
 
     async def _publish_retained_messages_for_subscription(

@@ -106,6 +106,11 @@ class Reading:
     def __init__(self, handler: Any, limit: int, peer: object) -> None:
         self._handler, self._limit, self._peer = handler, limit, peer
         self._under_way: set[asyncio.Task[None]] = set()
+        self._repeat = handler._retry_deliveries
+
+    async def repeat(self) -> None:
+        """What an earlier connection left half-way; amqtt serves nothing else for ten seconds."""
+        self._begin(self._repeat())
 
     async def run(self) -> None:
         """Until the client leaves, is silent for too long, or sends what is no MQTT."""

@@ -6,6 +6,7 @@ as its program did. No traceback reaches a person (HWSYNC_DEBUG=1 asks for one).
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -23,6 +24,7 @@ from hwsync.cli import (
     operate,
     records,
     run,
+    say,
     service,
     services,
     up,
@@ -55,14 +57,17 @@ def start() -> None:
     except HwsyncError as error:
         fail(error, settings)
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        for line in said.getvalue().splitlines():
+            say.line(line, err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
     except Exception as error:
-        click.echo(f"hwsync: {type(error).__name__}: {error}; this is a bug of hwsync", err=True)
-        if debug:
-            traceback.print_exc()
+        say.line(f"hwsync: {type(error).__name__}: {error}; this is a bug of hwsync", err=True)
+        for line in traceback.format_exc().splitlines() if debug else ():
+            say.line(line, err=True)
         sys.exit(1)

@@ -12,10 +12,10 @@ import click
 
 from hwsync import connection
 from hwsync.address import BrokerUrl
+from hwsync.cli import say
 from hwsync.configfile import Given
 from hwsync.paths import state_directory
 from hwsync.protocol.errors import HwsyncError, Refused, UsageError
-from hwsync.protocol.jsons import dumps
 from hwsync.protocol.limits import ID_FORM, USER_FORM, is_id, is_user
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
 
@@ -161,9 +161,9 @@ def fail(error: HwsyncError, settings: Settings, code: int | None = None) -> NoR
     if settings.as_json:
         said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
         heard = error.heard if isinstance(error, Refused) else None
-        click.echo(dumps(heard or said))
+        say.json_line(heard or said)
     else:
-        click.echo(f"hwsync: {error.message}", err=True)
+        say.line(f"hwsync: {error.message}", err=True)
         if error.hint:
-            click.echo(f"  {error.hint}", err=True)
+            say.line(f"  {error.hint}", err=True)
     sys.exit(error.exit_code if code is None else code)

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 
+from hwsync.cli import say
 from hwsync.cli.common import DATABASE, Settings, common, default_database, user_name
 from hwsync.client import Operator
 from hwsync.coordinator import maintenance
-from hwsync.logs import escape
-from hwsync.protocol.jsons import dumps
 from hwsync.protocol.topics import Kind
 
 
@@ -25,15 +24,15 @@ def backup(settings: Settings, db: Path | None, file: Path) -> None:
     source = db or default_database()
 
     def progress(left: int, all: int) -> None:
-        if sys.stderr.isatty() and all:
-            click.echo(f"\r{100 * (all - left) // all} % ", nl=False, err=True)
+        if all:
+            say.progress(f"{100 * (all - left) // all} % ")
 
     maintenance.back_up(source, file, progress)
     size = file.stat().st_size
     if settings.as_json:
-        click.echo(dumps({"backup": str(file), "bytes": size}))
+        say.json_line({"backup": str(file), "bytes": size})
     else:
-        click.echo(f"{source} → {file} ({size:,} bytes)")
+        say.line(f"{source} → {file} ({size:,} bytes)")
 
 
 @click.command()
@@ -53,13 +52,13 @@ def restore(settings: Settings, db: Path | None, file: Path, damaged: bool) -> N
     aside = str(done.aside) if done.aside else None
     if settings.as_json:
         said = {"restored": str(target), "epoch": done.epoch, "open": done.open, "aside": aside}
-        click.echo(dumps(said))
+        say.json_line(said)
         return
-    click.echo(f"{file} → {target}; epoch {done.epoch} begins when the coordinator starts")
+    say.line(f"{file} → {target}; epoch {done.epoch} begins when the coordinator starts")
     if done.open:
-        click.echo(f"{done.open} commands that were open in it will end as lost, ran maybe")
+        say.line(f"{done.open} commands that were open in it will end as lost, ran maybe")
     if aside:
-        click.echo(f"the database that was there is {aside}")
+        say.line(f"the database that was there is {aside}")
 
 
 @click.command("check-db")
@@ -75,11 +74,14 @@ def check_db(settings: Settings, db: Path | None) -> None:
     found = 0
     for line in maintenance.check(db or default_database()):
         found += 1
-        click.echo(dumps({"found": line}) if settings.as_json else escape(line))
+        if settings.as_json:
+            say.json_line({"found": line})
+        else:
+            say.line(line)
     if found:
         sys.exit(1)
     if not settings.as_json:
-        click.echo("nothing was found")
+        say.line("nothing was found")
 
 
 @click.command()
@@ -99,7 +101,10 @@ def forget(settings: Settings, db: Path | None, user: str) -> None:
             operator.clear(Kind.STATUS, Kind.HEARTBEAT)
 
     maintenance.forget(db or default_database(), user, clear)
-    click.echo(dumps({"forgotten": user}) if settings.as_json else f"{user} is forgotten")
+    if settings.as_json:
+        say.json_line({"forgotten": user})
+    else:
+        say.line(f"{user} is forgotten")
 
 
 COMMANDS = (backup, restore, forget, check_db)

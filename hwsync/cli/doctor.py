@@ -21,17 +21,16 @@ import click
 
 from hwsync import __version__, findings
 from hwsync.address import BrokerUrl
-from hwsync.cli import checks
+from hwsync.cli import checks, say
 from hwsync.cli.checks import Json
 from hwsync.cli.common import DATABASE, Settings, common, default_database, user_name
 from hwsync.client import QUIET_S, Operator
 from hwsync.coordinator.inspection import inspect
 from hwsync.findings import Finding, Result
-from hwsync.logs import escape
 from hwsync.paths import state_directory
 from hwsync.probe import look, round_trip
 from hwsync.protocol.errors import DatabaseError, Unreachable, UsageError
-from hwsync.protocol.jsons import dumps, is_number
+from hwsync.protocol.jsons import is_number
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 
 LOOK_S: Final = 9.0  # for a broker; a person waits no longer for "there is none"
@@ -54,14 +53,17 @@ def doctor(settings: Settings, db: Path | None, user: str | None) -> None:
     worst = 0
     for finding in _all(settings, db, user):
         worst |= finding.result is Result.ERROR
-        click.echo(dumps(asdict(finding)) if settings.as_json else _line(finding))
+        if settings.as_json:
+            say.json_line(asdict(finding))
+        else:
+            say.line(_line(finding))
     sys.exit(worst)
 
 
 def _line(finding: Finding) -> str:
     label = "to type" if finding.result is Result.OK else "cure"
     cure = f"; {label}: {finding.cure}" if finding.cure else ""
-    return escape(f"{finding.result:8} {finding.check:12} {finding.found}{cure}")
+    return f"{finding.result:8} {finding.check:12} {finding.found}{cure}"
 
 
 def _all(settings: Settings, db: Path | None, user: str | None) -> Iterator[Finding]:
@@ -133,22 +135,22 @@ def _usual_database() -> Path:
     """The default's; where there is none, the one of the systemd unit."""
     path = default_database()
     unit = SERVICE_STATE / "hwsync" / path.name
-    return unit if not os.path.exists(path) and unit.parent.is_dir() else path
+    return unit if not os.path.exists(path) and os.path.isdir(unit.parent) else path
 
 
 def _usual_state(user: str) -> Path:
-    """The same for the state of a user's device."""
+    """The same for the state of a user's device, where this account can see it."""
     folder = state_directory("--state-dir", f"device-{user}")
     unit = SERVICE_STATE / f"hwsync-device-{user}"
-    return unit if not os.path.exists(folder) and unit.is_dir() else folder
+    return unit if not os.path.exists(folder) and os.path.isdir(unit) else folder
 
 
 def _disk(db: Path | None, user: str | None) -> Iterator[Finding]:
     """Once for each file system on which something is kept."""
     folders: list[Path] = []
     with suppress(UsageError):  # there is no home directory: the database's check has said so
-        folders.append((db or _usual_database()).resolve().parent)
-        folders += [] if user is None else [_usual_state(user).resolve()]
+        folders.append(Path(os.path.realpath(db or _usual_database())).parent)
+        folders += [] if user is None else [Path(os.path.realpath(_usual_state(user)))]
     seen: set[int] = set()
     for folder in folders:
         there = next(place for place in (folder, *folder.parents) if os.path.isdir(place))

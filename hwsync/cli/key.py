@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from hwsync.cli import say
 from hwsync.cli.common import Settings
-from hwsync.cli.labs import JSON, LAB, folder_of, say
-from hwsync.protocol.jsons import dumps
+from hwsync.cli.labs import JSON, LAB, folder_of, told
 from hwsync.signing import SigningKey
 
 
@@ -34,7 +34,7 @@ def make_key(settings: Settings, file: Path, as_json: bool) -> None:
     settings.as_json |= as_json
     made = SigningKey.make()
     made.save(file)
-    click.echo(dumps({"public": made.public}) if settings.as_json else made.public)
+    _tell(made.public, settings.as_json)
 
 
 @key.command("show")
@@ -44,7 +44,7 @@ def make_key(settings: Settings, file: Path, as_json: bool) -> None:
 def show_key(settings: Settings, file: Path, as_json: bool) -> None:
     """Print the public key of the signing key in FILE."""
     public = SigningKey.load(file).public
-    click.echo(dumps({"public": public}) if as_json or settings.as_json else public)
+    _tell(public, as_json or settings.as_json)
 
 
 @key.command("list")
@@ -54,7 +54,7 @@ def show_key(settings: Settings, file: Path, as_json: bool) -> None:
 def list_keys(settings: Settings, lab: Path | None, as_json: bool) -> None:
     """The public keys that the boards of a lab trust."""
     for public in folder_of(lab).accounts.trust:
-        click.echo(dumps({"public": public}) if as_json or settings.as_json else public)
+        _tell(public, as_json or settings.as_json)
 
 
 @key.command("trust")
@@ -66,7 +66,7 @@ def trust_key(settings: Settings, public: str, lab: Path | None, as_json: bool) 
     """Let boards run what KEY signed, too."""
     settings.as_json |= as_json
     folder = folder_of(lab)
-    say(settings, folder, folder.trust(public), "the boards' files are new")
+    told(settings, folder, folder.trust(public), "the boards' files are new")
 
 
 @key.command("revoke")
@@ -78,7 +78,7 @@ def revoke_key(settings: Settings, public: str, lab: Path | None, as_json: bool)
     """Let boards run nothing any more that KEY signed."""
     settings.as_json |= as_json
     folder = folder_of(lab)
-    say(settings, folder, folder.revoke(public), "the boards' files are new")
+    told(settings, folder, folder.revoke(public), "the boards' files are new")
 
 
 @key.command("rotate")
@@ -92,7 +92,14 @@ def rotate_key(settings: Settings, lab: Path | None, as_json: bool) -> None:
     """
     settings.as_json |= as_json
     folder = folder_of(lab)
-    say(settings, folder, folder.rotate_key(), "the files of boards and coordinator are new")
+    told(settings, folder, folder.rotate_key(), "the files of boards and coordinator are new")
+
+
+def _tell(public: str, as_json: bool) -> None:
+    if as_json:
+        say.json_line({"public": public})
+    else:
+        say.line(public)
 
 
 COMMANDS = (key,)

@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import click
 
+from hwsync.cli import say
 from hwsync.cli.common import Settings, user_name
-from hwsync.cli.labs import JSON, LAB, folder_of, reload, say
+from hwsync.cli.labs import JSON, LAB, folder_of, reload, told
 from hwsync.lab.accounts import BOARDS_PORT, COORDINATOR, OPERATORS_PORT, Accounts, Operator
 from hwsync.lab.folder import Folder, Given
 from hwsync.protocol.errors import UsageError
-from hwsync.protocol.jsons import dumps
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
 
 PORT: Final = click.IntRange(1, 65_535)
@@ -110,7 +110,7 @@ def init(settings: Settings, directory: Path, hosts: tuple[str, ...], root: str,
                 "--renew goes with --host, or with --cert, --key and --ca",
             )
         draft = folder.renew(hosts, given)
-        say(settings, folder, draft, "the certificates are new")
+        told(settings, folder, draft, "the certificates are new")
         return
     if boards_port == operators_port:
         raise UsageError(f"boards and operators cannot share the port {boards_port}")
@@ -118,14 +118,14 @@ def init(settings: Settings, directory: Path, hosts: tuple[str, ...], root: str,
                         mutual_tls)  # fmt: skip
     draft = folder.create(accounts, given, signing=signing)
     if settings.as_json:
-        click.echo(dumps({"lab": str(folder.path), "hosts": list(accounts.hosts)}))
+        say.json_line({"lab": str(folder.path), "hosts": list(accounts.hosts)})
         return
     conf, own = folder.path / "broker.conf", folder.file_of(COORDINATOR, accounts)
-    click.echo(f"a lab in {folder.path}; boards reach its broker as {accounts.hosts[0]}")
-    click.echo(f"  mosquitto -c {conf}          (or: hwsync broker {conf})")
-    click.echo(f"  hwsync coordinator --config {own}")
-    click.echo(f"  hwsync device add pi1 --lab {folder.path}")
-    click.echo(f"  hwsync operator add {_person()} --boards all --lab {folder.path}")
+    say.line(f"a lab in {folder.path}; boards reach its broker as {accounts.hosts[0]}")
+    say.line(f"  mosquitto -c {conf}          (or: hwsync broker {conf})")
+    say.line(f"  hwsync coordinator --config {own}")
+    say.line(f"  hwsync device add pi1 --lab {folder.path}")
+    say.line(f"  hwsync operator add {_person()} --boards all --lab {folder.path}")
 
 
 def _person() -> str:
@@ -155,7 +155,7 @@ def add_device(settings: Settings, names: tuple[str, ...], lab: Path | None, as_
         for name in names:
             draft = folder.add_board(name)
             added = True
-            say(settings, folder, draft, f"{name} may come in", quiet=True)
+            told(settings, folder, draft, f"{name} may come in", quiet=True)
     finally:
         if added:  # be it that a later one was refused
             reload(settings, folder)
@@ -192,7 +192,10 @@ def list_devices(settings: Settings, lab: Path | None, as_json: bool) -> None:
     for name in accounts.boards:
         file = folder.file_of(name, accounts)
         here = str(file) if os.path.exists(file) else None
-        click.echo(dumps({"name": name, "file": here}) if as_json or settings.as_json else name)
+        if as_json or settings.as_json:
+            say.json_line({"name": name, "file": here})
+        else:
+            say.line(name)
 
 
 # -- operator --------------------------------------------------------------------------------------
@@ -231,7 +234,7 @@ def add_operator(settings: Settings, name: str, boards: str, read_only: bool, la
     """Let a person in: an account, and the file that it needs."""
     settings.as_json |= as_json
     folder = folder_of(lab)
-    say(settings, folder, folder.add_operator(name, _rights(boards, read_only)),
+    told(settings, folder, folder.add_operator(name, _rights(boards, read_only)),
          f"{name} may come in")  # fmt: skip
 
 
@@ -247,7 +250,7 @@ def change_operator(settings: Settings, name: str, boards: str, read_only: bool,
     """Give a person other rights; the password stays."""
     settings.as_json |= as_json
     folder = folder_of(lab)
-    say(settings, folder, folder.change_operator(name, _rights(boards, read_only)),
+    told(settings, folder, folder.change_operator(name, _rights(boards, read_only)),
          f"{name} has other rights")  # fmt: skip
 
 
@@ -280,17 +283,17 @@ def list_operators(settings: Settings, lab: Path | None, as_json: bool) -> None:
     for name, one in sorted(folder_of(lab).accounts.operators.items()):
         boards: Any = "all" if one.boards is None else list(one.boards)
         if as_json or settings.as_json:
-            click.echo(dumps({"name": name, "boards": boards, "read_only": one.read_only}))
+            say.json_line({"name": name, "boards": boards, "read_only": one.read_only})
             continue
         shown = boards if isinstance(boards, str) else ", ".join(boards) or "no board"
-        click.echo(f"{name}: {shown}{', read only' if one.read_only else ''}")
+        say.line(f"{name}: {shown}{', read only' if one.read_only else ''}")
 
 
 def _remove(settings: Settings, name: str, lab: Path | None, as_json: bool, kind: str) -> None:
     settings.as_json |= as_json
     folder = folder_of(lab)
     _is_of(folder, name, kind)
-    say(settings, folder, folder.remove(name), f"{name} may come in no more")
+    told(settings, folder, folder.remove(name), f"{name} may come in no more")
 
 
 def _rotate(settings: Settings, name: str, lab: Path | None, as_json: bool, kind: str) -> None:
@@ -298,7 +301,7 @@ def _rotate(settings: Settings, name: str, lab: Path | None, as_json: bool, kind
     folder = folder_of(lab)
     if not (kind == "boards" and name == COORDINATOR):
         _is_of(folder, name, kind)
-    say(settings, folder, folder.rotate(name), f"{name} has a new password")
+    told(settings, folder, folder.rotate(name), f"{name} has a new password")
 
 
 def _is_of(folder: Folder, name: str, kind: str) -> None:

@@ -8,10 +8,10 @@ from typing import Final
 
 import click
 
+from hwsync.cli import say
 from hwsync.cli.common import Settings, fail
 from hwsync.lab.folder import Draft, Folder
 from hwsync.protocol.errors import HwsyncError
-from hwsync.protocol.jsons import dumps
 
 VARIABLE: Final = "HWSYNC_LAB"
 USUAL: Final = Path("/etc/hwsync")
@@ -32,19 +32,19 @@ def folder_of(lab: Path | None) -> Folder:
     return Folder(named or (Path(".") if here else USUAL))
 
 
-def say(
+def told(
     settings: Settings, folder: Folder, draft: Draft, what: str, *, quiet: bool = False
 ) -> None:
     """What was done, which files are to be carried where, and whether the broker knows."""
     if settings.as_json:
         files = [str(file) for file in draft.written]
-        click.echo(dumps({"done": what, "files": files, "missing": draft.missing}))
+        say.json_line({"done": what, "files": files, "missing": draft.missing})
     else:
-        click.echo(what)
+        say.line(what)
         for file in draft.written:
-            click.echo(f"  {file}")
+            say.line(f"  {file}")
         for name in draft.missing:
-            click.echo(f"  the file of {name} is not here: rotate {name} makes a new one")
+            say.line(f"  the file of {name} is not here: rotate {name} makes a new one")
     if not quiet:
         reload(settings, folder)
 
@@ -60,6 +60,6 @@ def reload(settings: Settings, folder: Folder) -> None:
     if settings.as_json:
         return
     if told:
-        click.echo("the broker has been told")
+        say.line("the broker has been told")
     else:
-        click.echo("no broker of this lab runs here: one that does elsewhere must be told (SIGHUP)")
+        say.line("no broker of this lab runs here: one that does elsewhere must be told (SIGHUP)")

@@ -8,13 +8,12 @@ from typing import Any, Final
 
 import click
 
+from hwsync.cli import say
 from hwsync.cli.common import Settings, command_id, common, read_text, user_name
 from hwsync.client import QUIET_S, Json, Operator
 from hwsync.findings import CLOCK_SET
-from hwsync.logs import escape
 from hwsync.protocol import limits
 from hwsync.protocol.errors import NotFound, UsageError
-from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire import encode_analysis, encode_id, encode_reset
@@ -41,14 +40,18 @@ def status(settings: Settings, user: str | None, watch: bool) -> None:
                     f"{user} has never been seen",
                     "is the name right? hwsync status lists the users",
                 )
-            click.echo(dumps(record) if settings.as_json else _whole(record))
+            if settings.as_json:
+                say.json_line(record)
+            else:
+                for line in _whole(record):
+                    say.line(line)
         else:
             _table(operator, settings)
         with suppress(KeyboardInterrupt):
             while watch:
                 for name, kind, fields in operator.hear(1.0):
                     if kind is Kind.STATUS and fields:
-                        click.echo(dumps(fields) if settings.as_json else _line(name, fields, None))
+                        _say(settings, fields, _line(name, fields, None))
 
 
 def _table(operator: Operator, settings: Settings) -> None:
@@ -65,9 +68,9 @@ def _table(operator: Operator, settings: Settings) -> None:
     for name in sorted(records.keys() | beats.keys()):
         record, beat = records.get(name, {}), beats.get(name)
         shown = {**record, "user": name, "online": _online(beat)}
-        click.echo(dumps(shown) if settings.as_json else _line(name, record, beat))
+        _say(settings, shown, _line(name, record, beat))
     if not records and not beats:
-        click.echo("nobody has been seen yet", err=True)
+        say.line("nobody has been seen yet", err=True)
 
 
 def _online(beat: Json | None) -> bool:
@@ -88,22 +91,27 @@ def _line(name: str, record: Json, beat: Json | None) -> str:
     end = record.get("outcome") or ""
     queued = record.get("queued") or 0
     more = f"  +{queued} queued" if queued else ""
-    return escape(
-        f"{name:20} {state} {state.name.lower():10}{online:9} {record.get('id', ''):28} {end}{more}"
-    )
+    id = record.get("id", "")
+    return f"{name:20} {state} {state.name.lower():10}{online:9} {id:28} {end}{more}"
 
 
-def _whole(record: Json) -> str:
+def _say(settings: Settings, fields: Json, line: str) -> None:
+    if settings.as_json:
+        say.json_line(fields)
+    else:
+        say.line(line)
+
+
+def _whole(record: Json) -> list[str]:
     state = State(record["state"])
     lines = [f"{record['user']}: {state} {state.name.lower()}"]
     for name in SHOWN:
         value: Any = record[name]
         if value not in (None, "") and (name, value) != ("queued", 0):
             text = value.rstrip("\n") if isinstance(value, str) else str(value)
-            lines.append(
-                f"  {name:16} " + "\n                   ".join(map(escape, text.split("\n")))
-            )
-    return "\n".join(lines)
+            first, *more = text.split("\n")
+            lines += [f"  {name:16} {first}", *(f"{'':19}{line}" for line in more)]
+    return lines
 
 
 @click.command()
@@ -161,7 +169,7 @@ def _current(operator: Operator, user: str) -> str:
 def _tell(settings: Settings, operator: Operator, kind: Kind, payload: bytes, id: str) -> None:
     """Send it until it is answered; print the record, or raise what refused it."""
     fields = operator.tell(kind, payload, id)
-    click.echo(dumps(fields) if settings.as_json else _line(operator.user, fields, None))
+    _say(settings, fields, _line(operator.user, fields, None))
 
 
 COMMANDS = (status, analyse, cancel, reset)

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from hwsync.cli import say
 from hwsync.cli.common import DATABASE, Settings, command_id, common, default_database, user_name
 from hwsync.coordinator.reader import Reader
-from hwsync.logs import escape
 from hwsync.protocol.jsons import dumps
 
 
@@ -23,7 +23,10 @@ def history(settings: Settings, db: Path | None, user: str) -> None:
     """Every change of USER's record, and every refused message."""
     with Reader(db or default_database()) as reader:
         for row in reader.history(user):
-            click.echo(dumps(row) if settings.as_json else _line(row))
+            if settings.as_json:
+                say.json_line(row)
+            else:
+                say.line(_line(row))
 
 
 @click.command()
@@ -37,23 +40,23 @@ def show(settings: Settings, db: Path | None, user: str, id: str) -> None:
     with Reader(db or default_database()) as reader:
         shown = reader.show(user, id)
     if settings.as_json:
-        click.echo(dumps(shown))
+        say.json_line(shown)
         return
     rows = shown.pop("history")
     for name, value in shown.items():
-        click.echo(f"{name:16} {escape(value) if isinstance(value, str) else dumps(value)}")
+        say.line(f"{name:16} {value if isinstance(value, str) else dumps(value)}")
     for row in rows:
-        click.echo(_line(row))
+        say.line(_line(row))
 
 
 def _line(row: dict[str, Any]) -> str:
     if "kept" in row:
         return f"{row['refused']} messages were refused in all; the first {row['kept']} are shown"
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["time"]))
-    payload = escape(row["payload"][:60])
+    payload = row["payload"][:60]
     if "error" in row:
-        return f"{stamp}  refused {row['error']}: {escape(row['message'])}  [{payload}]"
-    note = f"  {'late: ' if row['late'] else ''}{escape(row['note'])}" if row["note"] else ""
+        return f"{stamp}  refused {row['error']}: {row['message']}  [{payload}]"
+    note = f"  {'late: ' if row['late'] else ''}{row['note']}" if row["note"] else ""
     move = f"{row['before']} → {row['state']}"
     return f"{stamp}  {move}  {row['command']:24} {row['id']}{note}  [{payload}]"
 

@@ -10,12 +10,13 @@ from typing import Any, Final
 
 import click
 
+from hwsync.cli import say
 from hwsync.cli.common import F, Settings, command_id, common, fail, read_text, seconds, user_name
 from hwsync.client import ANSWER_S, Json, Operator, fresh_id, raise_refused
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import MANUAL, OUTCOME
 from hwsync.protocol.errors import Code, NoCoordinator, Refused, TooLarge, UsageError
-from hwsync.protocol.jsons import dumps, loads, size
+from hwsync.protocol.jsons import loads, size
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire import encode_analysis, encode_id, encode_request
@@ -67,12 +68,6 @@ class Streams:
                 self._write(stream, whole[len(printed) :])
             elif not printed.startswith(whole):
                 self._write(stream, "\n" + whole)
-
-
-def _write(stream: str, text: str) -> None:
-    target = sys.stdout if stream == "stdout" else sys.stderr
-    target.write(text)
-    target.flush()
 
 
 def program_options(command: F) -> F:
@@ -139,7 +134,10 @@ def send(settings: Settings, /, user: str, **given: Any) -> None:
         present = _Present(user)
         fields = operator.tell(Kind.REQUEST, request, id, heard=present.hear)
         present.tell(fields)
-    click.echo(dumps(fields) if settings.as_json else id)
+    if settings.as_json:
+        say.json_line(fields)
+    else:
+        say.line(id)
 
 
 @click.command()
@@ -149,13 +147,17 @@ def send(settings: Settings, /, user: str, **given: Any) -> None:
 @click.option(
     "--no-analysis", is_flag=True, help="End in state 3 and leave the analysis to others."
 )
+@click.option("--raw", is_flag=True, help="Let the program steer this terminal.")
 @click.pass_obj
-def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: bool,
+def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: bool, raw: bool,
         **given: Any) -> None:  # fmt: skip
     """Run a program on USER: its output here, its exit code this command's.
 
     124 when its time was over, 128 + signal when it was killed, 125 when hwsync could not run
     it, 130 when it was cancelled (the first Ctrl-C cancels, the second leaves).
+
+    Into a file or a pipe its output goes as it is; on a terminal control characters other than
+    newline and tab are shown as escapes, unless --raw.
     """
     if no_analysis and analysis is not None:
         raise UsageError("--analysis and --no-analysis contradict each other", "give one of them")
@@ -165,27 +167,27 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character
     try:
-        end = _run(settings, user, id, request, analysis, by_hand)
+        end = _run(settings, user, id, request, analysis, by_hand, raw)
     except (Refused, TooLarge) as error:
         fail(error, settings, NOT_RUN)
     if settings.as_json:
-        click.echo(dumps(end))
+        say.json_line(end)
     elif end["outcome"] not in ("ok", "error"):
-        click.echo(f"hwsync: {end['outcome']}: {end['reason']} (ran: {end['ran']})", err=True)
+        say.line(f"hwsync: {end['outcome']}: {end['reason']} (ran: {end['ran']})", err=True)
     if end["truncated"]:
-        click.echo("hwsync: the output was longer than is kept; this is its start", err=True)
+        say.line("hwsync: the output was longer than is kept; this is its start", err=True)
     sys.exit(exit_code(end))
 
 
 def _run(settings: Settings, user: str, id: str, request: bytes, analysis: str | None,
-         by_hand: bool) -> Json:  # fmt: skip
+         by_hand: bool, raw: bool) -> Json:  # fmt: skip
     """Ask, show the output, analyse where that was asked for; the command's end."""
     waiting = _Waiting(user)
 
     def write(stream: str, text: str) -> None:
         waiting.end()
         if not settings.as_json:
-            _write(stream, text)
+            say.program(text, sys.stdout if stream == "stdout" else sys.stderr, raw=raw)
 
     streams = Streams(id, write)
     with Operator(settings.url, settings.topics, user, live=True) as operator:
@@ -201,7 +203,8 @@ def _run(settings: Settings, user: str, id: str, request: bytes, analysis: str |
             present.tell(operator.tell(Kind.REQUEST, request, id, heard=hear, waiting=waiting.tick))
             end = _follow(operator, id, waiting, streams, last)
         except KeyboardInterrupt:
-            click.echo(f"\nhwsync: cancelling {id}; Ctrl-C again leaves", err=True)
+            say.line("", err=True)
+            say.line(f"hwsync: cancelling {id}; Ctrl-C again leaves", err=True)
             end = _follow(operator, id, waiting, streams, last, ask=Kind.CANCEL)
         waiting.end()
         if analysis is not None and end["state"] == State.RETURNED:
@@ -226,7 +229,7 @@ class _Present:
     def tell(self, status: Json) -> None:
         """``status``: what acknowledged the request."""
         if not self._heard and status["state"] == State.REQUESTED:
-            click.echo(
+            say.line(
                 f"hwsync: a device {self._user} has never been seen; the program waits for one",
                 err=True,
             )
@@ -244,15 +247,13 @@ class _Waiting:
         if self._wanted:
             seconds = time.monotonic() - self._began
             place = f" (place {self.place} in the queue)" if self.place else ""
-            sys.stderr.write(f"\r\033[Kwaiting for {self._user}{place} … {seconds:.0f} s ")
-            sys.stderr.flush()
+            say.progress(f"waiting for {self._user}{place} … {seconds:.0f} s ")
             self._shown = True
 
     def end(self) -> None:
         self._wanted = False
         if self._shown:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
+            say.progress("")
             self._shown = False
 
 
@@ -294,7 +295,7 @@ def _analysed(operator: Operator, id: str, analysis: str) -> Json:
     try:
         return operator.tell(Kind.ANALYSIS, encode_analysis(analysis, id), id)
     except Refused as refusal:
-        click.echo(f"hwsync: the analysis was refused: {refusal.message}", err=True)
+        say.line(f"hwsync: the analysis was refused: {refusal.message}", err=True)
         return operator.query(id)
 
 

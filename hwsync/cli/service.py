@@ -20,10 +20,10 @@ from typing import Any, Final
 import click
 
 import hwsync
+from hwsync.cli import say
 from hwsync.cli.common import Settings
 from hwsync.logs import escape
 from hwsync.protocol.errors import HwsyncError, NotFound, UsageError
-from hwsync.protocol.jsons import dumps
 from hwsync.systemd import ACCOUNTS, FOLDERS, UNITS, Machine, Part, Wanted, wanted
 from hwsync.systemd.written import Found, look, marked, remove, write
 
@@ -59,7 +59,7 @@ class Target:
         """Have systemd do something. Raises ``HwsyncError``."""
         if self.destdir is not None:
             return
-        click.echo(f"{'would call' if self.dry_run else 'calling'} {' '.join(command)}")
+        say.line(f"{'would call' if self.dry_run else 'calling'} {' '.join(command)}")
         if not self.dry_run:
             _call(command)
 
@@ -119,13 +119,13 @@ def install(units: tuple[str, ...], connection: str | None, gpio: bool, no_isola
         if look(target.path(below)) is Found.NOTHING:
             _write(target, below, text)
     if not touched:
-        click.echo("everything was as it should be")
+        say.line("everything was as it should be")
     _announce(target, asked, machine, start=not no_start)
     others = [
         one.unit for one in asked if before & {*one.own} and touched & {*one.own, *one.shared}
     ]
     if others and destdir is None:
-        click.echo(f"what runs takes the change over with: systemctl restart {' '.join(others)}")
+        say.line(f"what runs takes the change over with: systemctl restart {' '.join(others)}")
 
 
 def _announce(target: Target, asked: Sequence[Wanted], machine: Machine, *, start: bool) -> None:
@@ -144,7 +144,7 @@ def _announce(target: Target, asked: Sequence[Wanted], machine: Machine, *, star
         and machine.mosquitto
         and any(one.part is Part.BROKER for one in asked)
     ):
-        click.echo("Debian's own mosquitto.service must not have the same port: "
+        say.line("Debian's own mosquitto.service must not have the same port: "
                    "systemctl disable --now mosquitto")  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def uninstall(units: tuple[str, ...], dry_run: bool, destdir: Path | None) -> No
                 if look(target.path(below)) is not Found.NOTHING:
                     _remove(target, below)
         target.call("systemctl", "daemon-reload")
-        click.echo(f"kept: {one.state} and /etc/hwsync")
+        say.line(f"kept: {one.state} and /etc/hwsync")
 
 
 @service.command()
@@ -188,7 +188,10 @@ def status(settings: Settings, as_json: bool) -> None:
     if not found:
         raise NotFound("no unit of hwsync is installed here", "hwsync service install --help")
     for unit in found:
-        click.echo(dumps(unit) if as_json or settings.as_json else _line(unit))
+        if as_json or settings.as_json:
+            say.json_line(unit)
+        else:
+            say.line(_line(unit))
     sys.exit(any(unit["active"] != "active" for unit in found))
 
 
@@ -254,7 +257,7 @@ def _require_visible(machine: Machine, *, strict: bool) -> None:
             )
             if strict:
                 raise error
-            click.echo(f"hwsync: {error}", err=True)
+            say.line(f"hwsync: {error}", err=True)
             return
 
 
@@ -278,12 +281,13 @@ def _write(target: Target, below: PurePosixPath, text: str) -> bool:
     if target.dry_run:
         if look(path) is not Found.NOTHING and path.read_text(encoding="utf-8") == text:
             return False
-        click.echo(f"would write {path}:")
-        click.echo("".join(f"    {line}\n" for line in text.splitlines()), nl=False)
+        say.line(f"would write {path}:")
+        for line in text.splitlines():
+            say.line(f"    {line}")
         return True
     changed = write(path, text)
     if changed:
-        click.echo(f"wrote {path}")
+        say.line(f"wrote {path}")
     return changed
 
 
@@ -293,9 +297,9 @@ def _remove(target: Target, below: PurePosixPath) -> bool:
     if found is Found.NOTHING:
         return False
     if found is not Found.OURS:
-        click.echo(f"left {path}: it was {found.value}")
+        say.line(f"left {path}: it was {found.value}")
         return False
-    click.echo(f"{'would remove' if target.dry_run else 'removed'} {path}")
+    say.line(f"{'would remove' if target.dry_run else 'removed'} {path}")
     if not target.dry_run:
         remove(path)
     return True

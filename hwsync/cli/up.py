@@ -21,6 +21,7 @@ import click
 from hwsync import connection
 from hwsync.address import BrokerUrl
 from hwsync.cli.common import Settings, common, default_database
+from hwsync.cli.say import line
 from hwsync.client import Operator
 from hwsync.probe import SLOW_S, look, round_trip
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
@@ -99,7 +100,7 @@ def _all_live(parts: list[_Part]) -> None:
 
 def say(text: str) -> None:
     """One line of ``up`` itself."""
-    click.echo(f"up           {text}", err=True)
+    line(f"up           {text}", err=True)
 
 
 class _Part:
@@ -130,8 +131,9 @@ class _Part:
 
     def _show(self, stream: IO[bytes]) -> None:
         with suppress(OSError, ValueError):
-            for line in stream:
-                click.echo(f"{self.name:12} {line.decode(errors='replace').rstrip()}", err=True)
+            for line_of in stream:
+                said = line_of.decode(errors="replace").rstrip()
+                line(f"{self.name:12} {said}", err=True)  # mosquitto escapes nothing
         self._process.wait()
         self._ended.put(self.name)
 

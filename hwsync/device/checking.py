@@ -7,6 +7,7 @@ takes at most about a quarter of a minute, unless an interpreter hangs: that is 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sqlite3
 import tempfile
@@ -24,7 +25,6 @@ from hwsync.findings import CLOCK_SET, Finding, Result, certificate, error, ok
 from hwsync.logs import escape
 from hwsync.probe import look
 from hwsync.protocol.errors import CannotRun
-from hwsync.protocol.jsons import dumps
 from hwsync.runner import Job, Runner, Settings, StopSwitch
 
 BROKER_S: Final = 7.0  # for the broker to let us in; an attempt may take 5
@@ -55,9 +55,9 @@ def show(found: Iterator[Finding], *, as_json: bool) -> int:
     for one in found:
         failed |= one.result is Result.ERROR
         if as_json:
-            print(dumps(asdict(one)), flush=True)
+            print(json.dumps(asdict(one), separators=(",", ":")), flush=True)  # ASCII
             continue
-        print(f"{one.result:6} {one.check}: {escape(one.found)}", flush=True)
+        print(escape(f"{one.result:6} {one.check}: {one.found}"), flush=True)
         if one.cure:
             print(f"       {escape(one.cure)}", flush=True)
     return 1 if failed else 0

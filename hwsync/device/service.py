@@ -11,13 +11,14 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from hwsync import __version__, connection, logs
 from hwsync.device.config import DEFAULT_FILE, STOP_S, Config, load
 from hwsync.device.life import Inbox, Reload, Setup, Stop, live
 from hwsync.device.no_journal import AnyJournal, open_journal
 from hwsync.device.trust import Trust
+from hwsync.logs import escape
 from hwsync.notify import Notifier
 from hwsync.paths import state_directory
 from hwsync.protocol import limits
@@ -144,9 +145,16 @@ def _make(setup: Setup) -> None:
         ) from None
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says an argument that was not meant without what a terminal would obey."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escape(message))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """``hwsync-device``; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="hwsync-device", description="Run the programs that hwsync sends to this board."
     )
     add = parser.add_argument
@@ -177,11 +185,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _check(options)
         _serve(options)
     except HwsyncError as error:
-        print(f"hwsync-device: {error}", file=sys.stderr)
+        print(escape(f"hwsync-device: {error}"), file=sys.stderr)
         return error.exit_code
     except Exception as error:
         log.exception("hwsync-device failed; this is a bug")
-        print(f"hwsync-device: {type(error).__name__}: {error}", file=sys.stderr)
+        print(escape(f"hwsync-device: {type(error).__name__}: {error}"), file=sys.stderr)
         return 1
     return 0
 

@@ -7,6 +7,7 @@ read. What a device says of a finished run is never refused for its size: it is 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -34,6 +35,7 @@ from hwsync.protocol.topics import Kind, Topics
 
 LATER: Final = "this version of hwsync does not have it"
 _DEVICE_OUTCOMES: Final = frozenset(Outcome) - {Outcome.EXPIRED, Outcome.LOST}
+_HEXADECIMAL: Final = frozenset("0123456789abcdef")
 _REQUEST_KEYS: Final = frozenset(
     [
         "program",
@@ -373,6 +375,11 @@ def _result(fields: _Fields) -> Returned:
     response, stderr = fields.text("response"), fields.text("stderr")
     sha256 = fields.obj.get("sha256")
     hashes = sha256 if isinstance(sha256, dict) else {}
+    truncated = (
+        fields.boolean("truncated")
+        or size(response) > limits.MAX_RESPONSE
+        or size(stderr) > limits.MAX_STDERR
+    )
     account = Account(
         Outcome(outcome),
         Ran(ran),
@@ -384,18 +391,22 @@ def _result(fields: _Fields) -> Returned:
         fields.optional("started"),
         fields.optional("start_error"),
         fields.optional("clock_bound"),
-        fields.boolean("truncated")
-        or size(response) > limits.MAX_RESPONSE
-        or size(stderr) > limits.MAX_STDERR,
-        _hash(hashes.get("stdout")),
-        _hash(hashes.get("stderr")),
+        truncated,
+        _hash(hashes.get("stdout"), None if truncated else response),
+        _hash(hashes.get("stderr"), None if truncated else stderr),
     )
     return Returned(account, ident, journal, boot)
 
 
-def _hash(value: object) -> str:
-    """A SHA-256 in hexadecimal; anything else is no hash."""
-    if isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef"):
+def _hash(value: object, text: str | None) -> str:
+    """A SHA-256 in hexadecimal; anything else, or one of another text, is no hash of it.
+
+    ``text``: None where it is not whole. Bytes that were no UTF-8 were replaced in it: then nobody
+    can compare.
+    """
+    if not (isinstance(value, str) and len(value) == 64 and not set(value) - _HEXADECIMAL):
+        return ""
+    if text is None or "\ufffd" in text or hashlib.sha256(text.encode()).hexdigest() == value:
         return value
     return ""
 

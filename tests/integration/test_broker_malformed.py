@@ -9,8 +9,10 @@ import asyncio
 import os
 import random
 import socket
+import subprocess
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -29,10 +31,11 @@ from tests.support.fuzz_packets import (
 )
 from tests.support.mqtt import Watcher
 from tests.support.ports import LOOPBACK, free_port
+from tests.support.programs import require_program
 from tests.support.waiting import PATIENCE, wait_until
 
 # 20,000 take longer than a test should; docs/reliability.md has their figures.
-ATTACKS = 2_000
+ATTACKS = 1_000
 SEED = int(os.environ.get("HWSYNC_SEED", str(random.randrange(10**6))))
 
 
@@ -43,6 +46,13 @@ class Raw(socket.socket):
         super().__init__()
         self.settimeout(PATIENCE)
         self.connect((LOOPBACK, broker.port))
+
+    def exactly(self, size: int) -> bytes:
+        """So many bytes."""
+        heard = b""
+        while len(heard) < size and (data := self.recv(size - len(heard))):
+            heard += data
+        return heard
 
     def until_closed(self) -> bytes:
         """All that still comes; fails the test where the broker does not close."""
@@ -107,6 +117,32 @@ def test_a_will_on_no_topic_is_refused(amqtt_broker: AmqttBroker, topic: str) ->
     with Raw(amqtt_broker) as raw:
         raw.sendall(connect("dying", flags=6, more=text(topic) + text(b"gone")))
         assert raw.until_closed() == b""
+
+
+def test_a_login_that_is_refused_changes_nothing_for_the_one_that_is_there(
+    start_amqtt: Callable[..., AmqttBroker], tmp_path: Path, watch: Callable[..., Watcher]
+) -> None:
+    """Neither its subscriptions, nor its will, nor its name, by which it may do things."""
+    passwords = tmp_path / "passwords"
+    program = require_program("mosquitto_passwd", "mosquitto")
+    subprocess.run([program, "-c", "-b", passwords, "pi1", "secret"], check=True)
+    broker = start_amqtt(extra=[f"password_file {passwords}"])
+    login = text("pi1") + text("secret")
+    with Raw(broker) as good:
+        good.sendall(connect("board", flags=0xC4, more=text("will/mine") + text("x") + login))
+        good.sendall(subscribe("hw/pi1/command"))
+        assert good.exactly(9) == CONNACK_OK + b"\x90\x03\x00\x02\x01"
+        for flags in (0xC4, 0xC6):
+            with Raw(broker) as other:
+                more = text("will/theirs") + text("x") + text("pi1") + text("guessed")
+                other.sendall(connect("board", flags=flags, more=more))
+                assert other.until_closed() == b"\x20\x02\x00\x05"
+        watcher = watch(broker, "will/#", username="pi1", password="secret")
+        with Raw(broker) as sender:
+            sender.sendall(connect("sender", flags=0xC2, more=login))
+            sender.sendall(publish("hw/pi1/command", b"heard"))
+            assert good.exactly(25)[-5:] == b"heard"
+    watcher.wait_for(lambda message: message.topic == "will/mine", what="its own will")
 
 
 def test_the_socket_of_whoever_is_refused_or_leaves_is_not_kept(amqtt_broker: AmqttBroker) -> None:

@@ -28,7 +28,7 @@ from tests.support.brokers import MosquittoBroker
 from tests.support.lab import AS_ROOT, DEVICE, HWSYNC
 from tests.support.mqtt import Watcher, publish
 from tests.support.processes import Process
-from tests.support.waiting import wait_until
+from tests.support.waiting import START_PATIENCE, wait_until
 
 KILLED = [sys.executable, killed_device.__file__]
 
@@ -59,7 +59,7 @@ class Bench:
     def coordinator(self) -> Process:
         command = [*HWSYNC, "coordinator", "--broker", self.broker.url, "--settle", "0"]
         master = self.start([*command, "--db", self.folder / "hwsync.db"], "coordinator")
-        master.wait_for_log(r"\bready\b")
+        master.wait_for_log(r"\bready\b", START_PATIENCE)
         return master
 
     def start(self, command: list[Any], name: str, **variables: str) -> Process:
@@ -85,6 +85,7 @@ class Board:
         self.folder.mkdir()
         self.witness, self.hang = self.folder / "witness", self.folder / "hang"
         self.witness.touch()
+        self.mark = str(self.folder)  # other tests have a pi1 of theirs meanwhile
         self.daemon: Process | None = None
 
     def start(self, point: str = "", passing: int = 1) -> Process:
@@ -92,13 +93,13 @@ class Board:
         arguments = ["--user", self.user, "--broker", self.bench.broker.url, *AS_ROOT]
         arguments += ["--state-dir", str(self.folder / "state")]
         name = f"{self.user}-{point or 'whole'}".replace(" ", "-")
-        self.daemon = self.bench.start([*command, *arguments], name, HW_MARK=self.user)
+        self.daemon = self.bench.start([*command, *arguments], name, HW_MARK=self.mark)
         return self.daemon
 
     def die(self, point: str, passing: int = 1) -> None:
         """A life that must end at that point, and leave no process."""
         daemon = self.start(point, passing)
-        assert daemon.wait() == -signal.SIGKILL, daemon.account()
+        assert daemon.wait(START_PATIENCE) == -signal.SIGKILL, daemon.account()
         wait_until(lambda: not self.processes(), what=lambda: f"the end of {self.processes()}")
 
     def stop(self) -> None:
@@ -116,8 +117,11 @@ class Board:
         return self.watcher.wait_for_state(self.user, 1, id=id)
 
     def end_of(self, id: str) -> tuple[str, str, str]:
-        """Outcome, ran and output, when the record is at rest after that command."""
-        end = self.watcher.wait_for_state(self.user, 0, id=id)
+        """Outcome, ran and output, when the record is at rest after that command.
+
+        The device may only just have been started.
+        """
+        end = self.watcher.wait_for_state(self.user, 0, START_PATIENCE, id=id)
         return end["outcome"], end["ran"], end["hw_response"]
 
     def run_to_its_end(self, id: str) -> None:
@@ -139,7 +143,7 @@ class Board:
 
     def processes(self) -> list[int]:
         """Whatever lives with the daemon's mark in its environment: itself, servers, programs."""
-        mark = f"HW_MARK={self.user}\0".encode()
+        mark = f"HW_MARK={self.mark}\0".encode()
         found = []
         for name in os.listdir("/proc"):
             process = read_process(int(name)) if name.isdecimal() else None
@@ -316,6 +320,7 @@ def test_a_kill_where_a_new_epoch_begins(tmp_path: Path, point: str) -> None:
         board.start()
         again = bench.watcher.wait_for(
             lambda message: (message.json["id"], message.json["boot"]) == ("a", 2),
+            START_PATIENCE,
             topic="hw/pi1/response",
             after=mark,
         ).json

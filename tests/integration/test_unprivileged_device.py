@@ -18,6 +18,8 @@ from tests.support.processes import Process
 from tests.support.unprivileged import HostileLab, unprivileged
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("hostile")  # as tests/integration/test_hostile.py
+
 CONFIGURATION = """
 [limits]
 memory_mb = 200

@@ -31,6 +31,7 @@ from tests.support.modelled import Modelled
 
 STEPS = int(os.environ.get("HWSYNC_STEPS", "100000"))
 STEPS_EACH = 100  # in one life of a database
+PARTS = 6  # tests with an equal share of the steps, so that several cores may share them
 SPARE = 1.25  # some lives end early, and some rules find nothing to do
 MEMORY = Path("/dev/shm")  # nothing here is about the disk
 
@@ -265,13 +266,15 @@ def _quick() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_coordinator_does_in_every_step_what_the_model_says() -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_the_coordinator_does_in_every_step_what_the_model_says(part: int) -> None:
+    steps = -(-STEPS // PARTS)
     Protocol.steps = 0
     began = time.monotonic()
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Protocol,
         settings=settings(
-            max_examples=int(STEPS * SPARE / STEPS_EACH) + 1,
+            max_examples=int(steps * SPARE / STEPS_EACH) + 1,
             stateful_step_count=STEPS_EACH,
             derandomize=False,
             print_blob=True,
@@ -282,5 +285,6 @@ def test_the_coordinator_does_in_every_step_what_the_model_says() -> None:
         ),
     )
     seconds = time.monotonic() - began
-    print(f"{Protocol.steps} steps in {seconds:.0f} s: {Protocol.steps / seconds:.0f} a second")
-    assert Protocol.steps >= STEPS
+    a_second = Protocol.steps / seconds
+    print(f"part {part}: {Protocol.steps} steps in {seconds:.0f} s: {a_second:.0f} a second")
+    assert Protocol.steps >= steps

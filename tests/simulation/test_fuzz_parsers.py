@@ -21,7 +21,7 @@ from tests.support.fuzz_payloads import VALID, Mutator, encoded
 from tests.support.fuzz_run import GROWTH, Report, Run, totals
 
 COUNT = 50_000
-EXAMPLES = 500
+EXAMPLES = 200
 SEED = int(os.environ.get("HWSYNC_SEED", str(random.randrange(10**6))))
 
 

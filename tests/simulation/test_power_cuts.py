@@ -248,15 +248,15 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "hwsync")
 
 
-def test_a_coordinator_outlives_a_power_cut_at_every_operation(tmp_path: Path) -> None:
-    recording = record(tmp_path / "uncut")
+def test_a_coordinator_outlives_a_power_cut_at_every_operation(memory: Path) -> None:
+    recording = record(memory / "uncut")
     ends = [(id, outcome, ran) for _, id, outcome, ran, *_ in recording.end["commands"]]
     assert ends == ENDS
     changes = {new.at for old, new in pairwise(recording.commits) if new.content != old.content}
     begin = recording.saves[0]  # until then, the tables were made
     assert {at for at in changes if at > begin} <= set(recording.saves), "a batch in parts"
     cuts = 0
-    for image in recording.disk.images(tmp_path / "cut", SEED):
+    for image in recording.disk.images(memory / "cut", SEED):
         path, said = image.folder / NAME, recording.said_by(image.cut)
         assert list(torn(image.look_at(NAME), recording.commits, image.cut)) == [], image
         with closing(Store(path)):
@@ -272,12 +272,12 @@ def test_a_coordinator_outlives_a_power_cut_at_every_operation(tmp_path: Path) -
 
 @pytest.mark.parametrize("synchronous", ["off", "normal"])
 def test_a_disk_that_is_not_told_to_sync_loses_what_was_said(
-    tmp_path: Path, synchronous: str
+    memory: Path, synchronous: str
 ) -> None:
-    recording = record(tmp_path / "uncut", synchronous)
+    recording = record(memory / "uncut", synchronous)
     lost = sum(
         any(unkept(image.folder / NAME, recording.said_by(image.cut)))
-        for image in recording.disk.images(tmp_path / "cut", SEED)
+        for image in recording.disk.images(memory / "cut", SEED)
     )
     print(f"{lost} cuts lose something with {synchronous}")
     assert lost > 0

@@ -257,11 +257,11 @@ def mark(image: Image, commits: list[Commit]) -> None:
         files.close()
 
 
-def test_a_device_outlives_a_power_cut_at_every_operation(tmp_path: Path) -> None:
-    recording = record(tmp_path / "uncut")
+def test_a_device_outlives_a_power_cut_at_every_operation(memory: Path) -> None:
+    recording = record(memory / "uncut")
     assert ends(recording) == ENDS
     cuts = 0
-    for image in recording.disk.images(tmp_path / "cut", SEED):
+    for image in recording.disk.images(memory / "cut", SEED):
         facts = recording.known_by(image.cut)
         assert list(torn(image.look_at(NAME), recording.commits, image.cut)) == [], image
         mark(image, recording.commits)
@@ -286,11 +286,11 @@ def ends(recording: Recording) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("synchronous", ["off", "normal"])
 def test_a_disk_that_is_not_told_to_sync_loses_what_a_device_said(
-    tmp_path: Path, synchronous: str
+    memory: Path, synchronous: str
 ) -> None:
-    recording = record(tmp_path / "uncut", synchronous)
+    recording = record(memory / "uncut", synchronous)
     lost = 0
-    for image in recording.disk.images(tmp_path / "cut", SEED):
+    for image in recording.disk.images(memory / "cut", SEED):
         try:
             with closing(Journal(image.folder, machine="m")) as journal:
                 lost += any(untrue(journal, recording.known_by(image.cut)))

@@ -17,7 +17,7 @@ from tests.support.certificates import Certificate
 from tests.support.ports import LOOPBACK, free_port
 from tests.support.processes import Process
 from tests.support.programs import require_program
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.waiting import START_PATIENCE, wait_until
 
 PROBE_TIMEOUT = 1.0  # seconds for one CONNACK
 # MQTT 3.1.1, clean session, keepalive 60 s, client id "hwsync-test-probe"; and DISCONNECT.
@@ -73,7 +73,7 @@ class Broker(ABC):
         )
         wait_until(
             self._answers_or_ended,
-            PATIENCE,
+            START_PATIENCE,
             lambda: f"{self.name} answers on port {self.port}\n{self.account()}",
         )
         assert self._process.running, self.account()

@@ -13,7 +13,7 @@ from tests.support.lab import Lab
 from tests.support.mqtt import Watcher
 from tests.support.processes import Process
 from tests.support.proxy import PUBACK, PUBLISH, TO_BROKER, TO_CLIENT, Packet, Proxy, Rule
-from tests.support.waiting import wait_until
+from tests.support.waiting import START_PATIENCE, wait_until
 
 # Says that it runs, waits (half a minute at most) for the test to open the gate, says that it ends.
 WAITING = """
@@ -80,7 +80,9 @@ class FaultyLab(Lab):
                variables: dict[str, str] | None = None) -> Process:  # fmt: skip
         self.url = f"mqtt://127.0.0.1:{self.board.port}"
         process = super().device(user, folder, variables)
-        self.watcher.wait_for(lambda _: True, what="a heartbeat", topic=f"hw/{user}/heartbeat")
+        self.watcher.wait_for(
+            lambda _: True, START_PATIENCE, "a heartbeat", topic=f"hw/{user}/heartbeat"
+        )
         return process
 
     # -- what is asked ------------------------------------------------------------------------

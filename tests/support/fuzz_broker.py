@@ -130,8 +130,8 @@ async def _attack(
                 siege.ends["answered" if data else "closed by the broker"] += 1
             except TimeoutError:
                 siege.ends["left after no answer"] += 1
-                keep = not attack.connected and len(held) < HELD
-            except OSError:
+                keep = attack.mute and len(held) < HELD
+            except ConnectionError:
                 siege.ends["reset by the broker"] += 1
         elif attack.end is End.RESET:
             writer.get_extra_info("socket").setsockopt(
@@ -155,15 +155,16 @@ async def _send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, atta
             await asyncio.wait_for(writer.drain(), ENDS_S)
             if piece == HANDSHAKE:  # what follows at once is not read as frames
                 await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), ANSWER_S)
-    except (OSError, EOFError):
+    except (ConnectionError, EOFError):
         return True
     return False
 
 
 async def _until_closed(reader: asyncio.StreamReader) -> None:
-    with contextlib.suppress(OSError):
-        while await asyncio.wait_for(reader.read(65_536), ENDS_S):
-            pass
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(ENDS_S):
+            while await reader.read(65_536):
+                pass
 
 
 async def _normal(broker: Broker, siege: Siege) -> None:

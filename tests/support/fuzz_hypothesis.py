@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import hypothesis
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from hwsync.protocol.topics import Kind
 from tests.support.fuzz_payloads import VALID, encoded
 from tests.support.fuzz_run import Run
+
+TELL_EVERY: Final = 100
 
 _VALID: Final = [(kind, one) for kind, some in VALID.items() for one in some if type(one) is dict]
 _KEYS: Final = sorted({key for _, one in _VALID for key in one})
@@ -34,8 +37,9 @@ def payloads(draw: st.DrawFn) -> tuple[Kind | None, bytes]:
     return None, draw(st.binary())
 
 
-def examples(run: Run, count: int) -> None:
+def examples(run: Run, count: int, tell: Callable[[int], None] = lambda done: None) -> None:
     """So many examples through every reader of payloads; what was found is in the report."""
+    first = run.report.payloads
 
     @hypothesis.seed(run.report.seed)
     @hypothesis.settings(
@@ -46,6 +50,8 @@ def examples(run: Run, count: int) -> None:
     def search(example: tuple[Kind | None, bytes]) -> None:
         found = len(run.report.faults)
         run.report.payloads += 1
+        if run.report.payloads % TELL_EVERY == 0:
+            tell(run.report.payloads - first)
         run.everywhere(example[1])
         assert len(run.report.faults) == found
 

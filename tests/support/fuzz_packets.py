@@ -39,6 +39,7 @@ class Attack:
     connected: bool  # the first thing is a good CONNECT
     pieces: tuple[bytes, ...]
     end: End
+    mute: bool = False  # it never says who it is
 
 
 # Packets
@@ -105,6 +106,8 @@ class Attacker:
         """The same for the same number."""
         self._dice.seed((self._seed << 40) + number)
         dice = self._dice
+        if dice.random() < 0.01:
+            return self._mute()
         websocket = dice.random() < 0.2
         connected = dice.random() < 0.6
         pieces = [self._spoilt() for _ in range(1 + int(dice.random() * RUNS))]
@@ -119,6 +122,14 @@ class Attacker:
             connected &= first == HANDSHAKE
         end = dice.choice((End.HALF, End.HALF, End.LEAVE, End.RESET, End.STAY))
         return Attack(websocket, connected, tuple(pieces), end)
+
+    def _mute(self) -> Attack:
+        """The beginning of a CONNECT, or nothing, and then it waits."""
+        websocket = self._dice.random() < 0.3
+        data = connect("mute")[: int(self._dice.random() * 10)]
+        if websocket:
+            return Attack(True, False, (HANDSHAKE,), End.STAY, True)
+        return Attack(False, False, (data,), End.STAY, True)
 
     def _good_connect(self, number: int) -> bytes:
         dice = self._dice

@@ -239,7 +239,7 @@ def _shown(kind: Kind, fields: dict[str, Any]) -> list[str]:
     finding = checks.record("pi1", fields, NOW, online=False)
     replaced = checks.replaced("pi1", fields, [{"journal": "other"}])
     return [
-        *(operate._whole(fields), operate._line("pi1", fields, None), finding.found, *written),
+        *(*operate._whole(fields), operate._line("pi1", fields, None), finding.found, *written),
         *(one.found for one in replaced),
     ]
 

@@ -26,7 +26,7 @@ FILES_EVERY: Final = 16  # of so many payloads one goes through the readers of f
 JOURNALS_EVERY: Final = 1_000  # opening one takes milliseconds
 LONGEST_S: Final = 1.0  # for one call; the longest message takes about a tenth
 AGAIN: Final = 3  # times that a slow call is measured
-GROWTH: Final = 12 * 2**20  # bytes, from the second quarter to the last: above the noise
+GROWTH: Final = 4 * 2**20  # bytes in each of the last two quarters: above the noise
 FAULTS: Final = 20  # kept; the rest is counted
 TELL_EVERY: Final = 2_000
 
@@ -56,8 +56,11 @@ class Report:
 
     @property
     def growth(self) -> int:
-        """Bytes, from the end of the second quarter to the end of the last."""
-        return self.memory[-1] - self.memory[1] if len(self.memory) == 4 else 0
+        """Bytes that each of the last two quarters added at least: one step is no leak."""
+        if len(self.memory) < 4:
+            return 0
+        _, second, third, last = self.memory
+        return min(third - second, last - third)
 
 
 def resident(pid: int | None = None) -> int:

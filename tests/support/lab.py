@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.support.brokers import Broker
 from tests.support.mqtt import publish
 from tests.support.processes import Process
+from tests.support.waiting import START_PATIENCE
 
 HWSYNC = [sys.executable, "-m", "hwsync.cli"]
 DEVICE = [sys.executable, "-m", "hwsync.device.service"]
@@ -32,7 +33,7 @@ class Lab:
             name="coordinator",
             variables=variables,
         )
-        process.wait_for_log(r"\bready\b")
+        process.wait_for_log(r"\bready\b", START_PATIENCE)
         self.processes["coordinator"] = process
         return process
 

@@ -82,7 +82,7 @@ class Message:
         """The decoded payload; None where it is no JSON."""
         try:
             return json.loads(self.payload)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
 

@@ -29,7 +29,7 @@ from tests.support.lab import Lab
 from tests.support.mqtt import Watcher
 from tests.support.processes import CHECKOUT, Process
 from tests.support.programs import require_program
-from tests.support.waiting import wait_until
+from tests.support.waiting import START_PATIENCE, wait_until
 
 SYSTEM_PYTHON: Final = "/usr/bin/python3"
 NUMBERS: Final = range(62_000, 63_000)  # no distribution gives these to an account
@@ -149,7 +149,7 @@ class HostileLab(Lab):
              "--broker", self.url, "--state-dir", str(account.folder / "state")],
             "device",
         )  # fmt: skip
-        self.daemon.wait_for_log("connected to")
+        self.daemon.wait_for_log("connected to", START_PATIENCE)
 
     def run(self, program: str, **keys: object) -> dict[str, Any]:
         """The status at the end of that program; ``keys`` are the request's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -123,6 +124,22 @@ def test_a_bad_request_names_its_error(keys: dict[str, object], expected: Code) 
 )
 def test_json_that_cannot_be_meant_is_refused(text: str) -> None:
     assert code("request", text)[0] is Code.BAD_PAYLOAD
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, True), ({"response": "other"}, False), ({"response": "\ufffd"}, True),
+        ({"response": "other", "truncated": True}, True),
+    ],
+)  # fmt: skip
+def test_a_hash_of_another_text_is_none(changes: dict[str, object], kept: bool) -> None:
+    """Else ``hwsync check-db`` takes the text for changed."""
+    digest = hashlib.sha256(b"42\n").hexdigest()
+    result = {"id": "c1", "journal": "j1", "boot": 1, "outcome": "ok", "response": "42\n"}
+    heard = event("response", {**result, "sha256": {"stdout": digest}, **changes})
+    assert isinstance(heard, Returned)
+    assert heard.account.sha256_stdout == (digest if kept else "")
 
 
 def test_nesting_has_a_limit_that_no_stack_decides() -> None:

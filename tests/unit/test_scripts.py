@@ -123,3 +123,23 @@ def test_a_missing_mosquitto_is_named_and_ends_ci(
     done = run(checkout, "id() { echo 1000; }\nmosquitto_where_possible", **variables)
     assert done.returncode == exit_code
     assert "mosquitto or mosquitto-clients is missing" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "called"),
+    [
+        ("tests/unit -k 'a or b'", "-m pytest -n auto --dist loadgroup tests/unit -k a or b"),
+        ("-n 0", "-m pytest -n auto --dist loadgroup -n 0"),  # pytest takes the last one
+        ("-p no:xdist -x", "-m pytest -p no:xdist -x"),  # and without xdist, knows no -n
+    ],
+)
+def test_the_tests_are_shared_out_unless_the_arguments_say_otherwise(
+    checkout: Path, arguments: str, called: str
+) -> None:
+    says = '#!/bin/sh\necho "$PYTEST_XDIST_AUTO_NUM_WORKERS: $*"\n'
+    machine = checkout.parent / "machine"
+    (machine / "python").write_text(says)
+    (machine / "python").chmod(0o755)
+    assert run(checkout, f"run_pytest {arguments}").stdout == f"3: {called}\n"
+    other = run(checkout, f"run_pytest {arguments}", PYTEST_XDIST_AUTO_NUM_WORKERS="7")
+    assert other.stdout == f"7: {called}\n"

@@ -45,6 +45,16 @@ def test_free_ports_differ_are_free_and_not_in_the_outgoing_range() -> None:
         server.bind((LOOPBACK, ports[-1]))
 
 
+def test_tests_that_run_at_a_time_are_never_given_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker's port is free between its kill and its restart, and must be nobody else's then."""
+    given: list[set[int]] = []
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "3")
+    for worker in ("gw0", "gw1", "gw2"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        given.append({free_port() % 3 for _ in range(20)})
+    assert given == [{0}, {1}, {2}]
+
+
 def test_a_process_s_streams_are_kept_apart(start: Start) -> None:
     process = start(
         [
