@@ -16,6 +16,8 @@ from hwsync.runner import Job, Limits, RunEnd, Runner, Settings, StopSwitch, cgr
 from hwsync.runner.cgroup import Cgroup, own_cgroup
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("hostile")  # as tests/integration/test_hostile.py
+
 WHERE = "print(open('/proc/self/cgroup').read())"
 ESCAPED = (
     "import os, time\n"
@@ -25,15 +27,35 @@ ESCAPED = (
 KILL_SERVER = "os.kill(os.getppid(), 9)\ntime.sleep(100)"
 
 
+class Own:
+    """The test's own cgroup, and what was made below it since; others have some there too."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._before = set(os.listdir(path))
+
+    @property
+    def new(self) -> list[Path]:
+        """Of this process."""
+        ours = f"hwsync-programs-{os.getpid()}-"
+        names = set(os.listdir(self.path)) - self._before
+        return [self.path / name for name in names if name.startswith(ours)]
+
+    @property
+    def members(self) -> list[str]:
+        """Process numbers in these."""
+        return [pid for path in self.new for pid in (path / "cgroup.procs").read_text().split()]
+
+
 @pytest.fixture(autouse=True)
-def own() -> Iterator[Path]:
-    """The test's own cgroup, which is as empty afterwards as it was before."""
+def own() -> Iterator[Own]:
     made = Cgroup.make()
     if made is None:
         pytest.skip("no cgroup (version 2) is writable here")
     made.remove()
-    yield made.path.parent
-    assert [name for name in os.listdir(made.path.parent) if cgroup.NAME.fullmatch(name)] == []
+    own = Own(made.path.parent)
+    yield own
+    assert own.new == []
 
 
 def run(runner: Runner, program: str, timeout: float = 30.0) -> RunEnd:
@@ -49,19 +71,11 @@ def made(folder: Path, **settings: Any) -> Runner:
     return Runner(Settings(folder, **settings))
 
 
-def members_of(found: list[Path]) -> list[str]:
-    return [pid for path in found for pid in (path / "cgroup.procs").read_text().split()]
-
-
-def ours(own: Path) -> list[Path]:
-    return [own / name for name in os.listdir(own) if name.startswith("hwsync-programs-")]
-
-
-def test_a_program_is_born_in_its_servers_cgroup(own: Path, tmp_path: Path) -> None:
+def test_a_program_is_born_in_its_servers_cgroup(own: Own, tmp_path: Path) -> None:
     runner = made(tmp_path)
     try:
         said = [run(runner, WHERE).response for _ in range(2)]
-        assert members_of(ours(own)) != []  # the server, ready for the next
+        assert own.members != []  # the server, ready for the next
     finally:
         runner.close()
     for text in said:
@@ -69,7 +83,7 @@ def test_a_program_is_born_in_its_servers_cgroup(own: Path, tmp_path: Path) -> N
 
 
 def test_the_stroke_alone_ends_everything_and_the_server_comes_back(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "send(signals.SIGKILL, pids)" in launcher.SERVER
     harmless = launcher.SERVER.replace("send(signals.SIGKILL, pids)", "pass")
@@ -81,27 +95,27 @@ def test_the_stroke_alone_ends_everything_and_the_server_comes_back(
         end = run(runner, ESCAPED + "time.sleep(100)", 0.3)
         assert end.outcome == "timeout"
         assert time.monotonic() - began < 3.0  # a sweep would give up after KILL_LIMIT_S
-        assert len(members_of(ours(own))) == 1
+        assert len(own.members) == 1
         assert "hwsync-programs-" in run(runner, "import os\n" + WHERE + "\nos.fork()").response
     finally:
         runner.close()
 
 
 def test_what_escaped_from_a_server_that_was_killed_ends_with_its_cgroup(
-    own: Path, tmp_path: Path
+    own: Own, tmp_path: Path
 ) -> None:
     runner = made(tmp_path)  # not alone: nobody here is a subreaper
     try:
         end = run(runner, ESCAPED + KILL_SERVER)
         assert end.outcome == "killed"  # with its server
-        assert members_of(ours(own)) == []
+        assert own.members == []
         assert run(runner, "print(1)").response == "1\n"
     finally:
         runner.close()
 
 
 @pytest.mark.parametrize("account", ["nobody", None])
-def test_a_fork_bomb_is_seen_and_ended_at_one_stroke(account: str | None, own: Path) -> None:
+def test_a_fork_bomb_is_seen_and_ended_at_one_stroke(account: str | None, own: Own) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root runs programs as another account, and needs this most")
     bomb = (
@@ -112,16 +126,16 @@ def test_a_fork_bomb_is_seen_and_ended_at_one_stroke(account: str | None, own: P
     try:
         end = run(runner, bomb, 20.0)
         assert (end.outcome, end.reason) == ("killed", "limit of 100 processes and threads")
-        assert len(members_of(ours(own))) == 1
+        assert len(own.members) == 1
         assert run(runner, "print(1)").response == "1\n"
     finally:
         runner.close()
 
 
-def test_what_a_dead_daemon_left_is_ended(own: Path) -> None:
+def test_what_a_dead_daemon_left_is_ended(own: Own) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    folder = own / f"hwsync-programs-{dead.pid}-0"
+    folder = own.path / f"hwsync-programs-{dead.pid}-0"
     folder.mkdir()
     left = subprocess.Popen(["sleep", "100"])
     (folder / "cgroup.procs").write_text(str(left.pid))
@@ -143,7 +157,7 @@ def test_no_cgroup_where_the_kernel_shows_none(
         runner.close()
 
 
-def test_own_cgroup_is_the_one_that_the_kernel_names(own: Path) -> None:
+def test_own_cgroup_is_the_one_that_the_kernel_names(own: Own) -> None:
     found = own_cgroup()
-    assert found == own
-    assert str(os.getpid()) in (own / "cgroup.procs").read_text().split()
+    assert found == own.path
+    assert str(os.getpid()) in (own.path / "cgroup.procs").read_text().split()

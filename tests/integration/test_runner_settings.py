@@ -35,6 +35,8 @@ from tests.support.programs import require_program
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # root's own may lie where others cannot reach it
 
+# The kernel counts an account's processes: other tests must not start some meanwhile.
+alone = pytest.mark.xdist_group("hostile")
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has accounts to give")
 
 
@@ -207,6 +209,7 @@ def test_limits_hold_for_another_account(name: str, start: Start, open_folder: P
     assert list((open_folder / "work").iterdir()) == []
 
 
+@alone
 @only_root
 @pytest.mark.parametrize("start", Start)
 def test_the_kernel_counts_another_accounts_processes(

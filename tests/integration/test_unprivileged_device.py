@@ -52,7 +52,8 @@ def test_a_program_runs_under_the_account(lab: HostileLab) -> None:
 
 def test_neither_a_fork_bomb_nor_the_death_of_its_parent_leaves_anything(lab: HostileLab) -> None:
     bomb = lab.run("import os\nwhile True:\n    os.fork()", timeout=5)
-    assert (bomb["outcome"], bomb["ran"]) == ("killed", "yes")
+    assert bomb["outcome"] in ("killed", "error")  # seen by the server, or refused by the kernel
+    assert bomb["ran"] == "yes"
     lab.assert_nothing_left()
     orphan = "import os, signal, time\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(100)"
     assert lab.run(orphan, timeout=5)["outcome"] in ("killed", "interrupted")
