@@ -17,7 +17,7 @@ from tests.support.brokers import Broker
 from tests.support.lab import Lab
 from tests.support.mqtt import Watcher
 from tests.support.processes import Process
-from tests.support.waiting import wait_until
+from tests.support.waiting import START_PATIENCE, wait_until
 
 ATTACKS = 200
 LATER = 2_000_000_000  # an epoch that the coordinator believes nobody, and so leaves alone
@@ -61,12 +61,12 @@ class Signed:
     def new_life(self, folder: str) -> None:
         """The forged statuses say more than the coordinator ever will: only this listens again.
 
-        The old life has acknowledged everything before, or the new one would hear it.
+        The old one leaves in order, with everything acknowledged: nothing comes to the new one.
         """
         unsigned = {**json.loads(json.loads(self.envelopes()[0])["signed"]), "id": "fence"}
         self.watcher.publish("hw/pi1/command", json.dumps(unsigned))
-        self.lab.processes[folder].wait_for_log("id=fence not run")
-        self.lab.processes[folder].kill()
+        self.lab.processes[folder].wait_for_log("id=fence not run", START_PATIENCE)
+        self.lab.processes[folder].stop()
         self.lab.device(folder=folder).wait_for_log("connected to")
 
     def grant(self, id: str, epoch: int, seq: int) -> None:
