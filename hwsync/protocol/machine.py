@@ -19,6 +19,7 @@ from typing import Final
 
 from hwsync.protocol import late, limits, replies
 from hwsync.protocol.analysis import MANUAL
+from hwsync.protocol.asker import asker_of
 from hwsync.protocol.effects import (
     Analyse,
     Decision,
@@ -188,7 +189,10 @@ def _moved(before: Record, after: Record, event: Event, moment: Moment, move: Mo
         forgotten=before.forgotten and event.verb is Verb.RESTORE,
         current=command,
     )
-    entry = Entry(event.verb, before.state, after.state, after.id)
+    # In the log too, whose hashes show a change of it.
+    asker = command.asker if command is not None and event.verb is Verb.REQUEST else None
+    note = asker.note if asker else ""
+    entry = Entry(event.verb, before.state, after.state, after.id, note=note)
     changed = before.state is not after.state
     effects = due(after) if changed else (PublishStatus(after),)
     was = before.current
@@ -229,6 +233,8 @@ def _new_command(record: Record, event: Requested, moment: Moment, rules: Rules)
         issued=moment.wall,
         replies=(event.reply,) if event.reply else (),
         doubtful=_may_be_from_before(request, moment, rules),
+        asker=asker_of(request, event.reply),
+        program_sha256=hashlib.sha256(request.program.encode()).hexdigest(),
     )
 
 
@@ -259,6 +265,7 @@ def _queued(record: Record, event: Requested, moment: Moment, rules: Rules) -> D
         queue=(*record.queue, command.id),
     )
     note = f"queued at place {len(after.queue)}"
+    note += f"; {command.asker.note}" if command.asker else ""
     entry = Entry(Verb.REQUEST, record.state, record.state, command.id, note=note)
     return Decision(after, entry, command, answers(after, command))
 
