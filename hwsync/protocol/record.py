@@ -199,6 +199,7 @@ class Record:
     taken_at: float | None = None  # in ticks; when the present command was taken from the queue
     forgotten: bool = False  # a typing error: not published until something changes it
     current: Command | None = None
+    recent: tuple[float, ...] = ()  # ticks; its last requests, where they are counted; not stored
 
     @property
     def id(self) -> str:
