@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import io
+import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -10,13 +13,15 @@ from typing import Any, Final
 
 import click
 
+from hwsync.address import BrokerUrl
 from hwsync.cli import say
 from hwsync.cli.common import F, Settings, command_id, common, fail, read_text, seconds, user_name
 from hwsync.client import ANSWER_S, Json, Operator, fresh_id, raise_refused
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import MANUAL, OUTCOME
+from hwsync.protocol.asker import CLAIM
 from hwsync.protocol.errors import Code, NoCoordinator, Refused, TooLarge, UsageError
-from hwsync.protocol.jsons import loads, size
+from hwsync.protocol.jsons import cut, dumps, loads, size
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire import encode_analysis, encode_id, encode_request
@@ -88,14 +93,38 @@ def program_options(command: F) -> F:
                      help="Past the timeout, until it is lost.  [default: 30]"),
         click.option("--stdin", "stdin", metavar="FILE", help="Standard input; - is this one's."),
         click.option("--arg", "more", multiple=True, help="An argument of the program."),
-        click.option("--meta", metavar="JSON", help="Kept with the command."),
+        click.option("--meta", metavar="JSON",
+                     help="Kept with the command; its key by says who asks."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
     return command
 
 
-def _request(analysis: str, **given: Any) -> tuple[str, bytes]:
+def claim(url: BrokerUrl) -> str:
+    """Who asks, by our own word: the account at the broker, else the login and its machine."""
+    name = url.username
+    if name is None:
+        try:
+            login = getpass.getuser()
+        except (KeyError, OSError):  # this account has no name
+            login = str(os.getuid())
+        name = f"{login}@{socket.gethostname()}"
+    return cut(name.encode(errors="replace").decode(), limits.MAX_CLAIM)
+
+
+def _claimed(keys: Json, by: str) -> Json:
+    """The keys with who asks, unless ``meta`` says so, is no object, or would be too large."""
+    meta = keys.get("meta", {})
+    if not isinstance(meta, dict) or CLAIM in meta:
+        return keys
+    claimed = {**meta, CLAIM: by}
+    extras = (keys.get("stdin", ""), *keys["args"], dumps(claimed))
+    fits = sum(map(size, extras)) <= limits.MAX_EXTRAS
+    return {**keys, "meta": claimed} if fits else keys
+
+
+def _request(analysis: str, by: str, **given: Any) -> tuple[str, bytes]:
     """(id, request). Raises ``UsageError``."""
     file, code, args = given["file"], given["code"], list(given["args"])
     if code is not None and file is not None:
@@ -118,9 +147,10 @@ def _request(analysis: str, **given: Any) -> tuple[str, bytes]:
     if given["meta"] is not None:
         try:
             keys["meta"] = loads(given["meta"])
+            size(dumps(keys["meta"]))
         except ValueError as error:
             raise UsageError(f"--meta is no JSON: {error}") from None
-    return keys["id"], encode_request(program, **keys)
+    return keys["id"], encode_request(program, **_claimed(keys, by))
 
 
 @click.command()
@@ -129,7 +159,7 @@ def _request(analysis: str, **given: Any) -> tuple[str, bytes]:
 @click.pass_obj
 def send(settings: Settings, /, user: str, **given: Any) -> None:
     """Ask for a program to run on USER; print its id as soon as it is acknowledged."""
-    id, request = _request(OUTCOME, **given)
+    id, request = _request(OUTCOME, claim(settings.url), **given)
     with Operator(settings.url, settings.topics, user) as operator:
         present = _Present(user)
         fields = operator.tell(Kind.REQUEST, request, id, heard=present.hear)
@@ -162,7 +192,7 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     if no_analysis and analysis is not None:
         raise UsageError("--analysis and --no-analysis contradict each other", "give one of them")
     by_hand = no_analysis or analysis is not None
-    id, request = _request(MANUAL if by_hand else OUTCOME, **given)
+    id, request = _request(MANUAL if by_hand else OUTCOME, claim(settings.url), **given)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character

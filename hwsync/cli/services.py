@@ -11,6 +11,7 @@ from hwsync.cli.common import DATABASE, Settings, common, default_database, seco
 from hwsync.coordinator.maintenance import DEFAULT_EVERY_S, EVERY_S, KEPT
 from hwsync.coordinator.retention import KEEP_DAYS, KEEP_MB
 from hwsync.protocol import limits
+from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
 from hwsync.signing import SECRET, SigningKey
 
@@ -82,11 +83,36 @@ from hwsync.signing import SECRET, SigningKey
     metavar="FILE",
     help="Sign every command with this key (hwsync key make).",
 )
+@click.option(
+    "--requests-per-minute",
+    type=click.IntRange(0, int(limits.REQUESTS_PER_MINUTE[1])),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="New requests for one user; 0: no limit.",
+)
+@click.option(
+    "--max-program-kb",
+    type=click.IntRange(1, limits.MAX_PROGRAM // limits.KIB),
+    metavar="N",
+    default=limits.MAX_PROGRAM // limits.KIB,
+    show_default=True,
+    help="The largest program, in units of 1,024 bytes.",
+)
+@click.option(
+    "--max-queue",
+    type=click.IntRange(1, limits.MAX_QUEUE),
+    metavar="N",
+    default=limits.MAX_QUEUE,
+    show_default=True,
+    help="So many requests may wait for one user.",
+)
 @click.pass_obj
 def coordinator(settings: Settings, db: Path | None, analysis: str, settle: float,
                 analysis_within: float, clean_session: bool, backup_dir: Path | None,
                 backup_every: float, metrics_file: Path | None, keep_days: float,
-                keep_mb: float, signing_key: Path | None) -> None:  # fmt: skip
+                keep_mb: float, signing_key: Path | None, requests_per_minute: int,
+                max_program_kb: int, max_queue: int) -> None:  # fmt: skip
     """Run the coordinator until SIGTERM or Ctrl-C."""
     from hwsync.coordinator.service import serve
 
@@ -104,6 +130,7 @@ def coordinator(settings: Settings, db: Path | None, analysis: str, settle: floa
         keep_days=keep_days,
         keep_megabytes=keep_mb,
         signer=_signer(settings, signing_key),
+        allowance=Allowance(requests_per_minute, max_program_kb * limits.KIB, max_queue),
     )
 
 

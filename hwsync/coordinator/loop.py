@@ -158,6 +158,8 @@ class Coordinator:
                 stored[user] = replace(record, due_at=known.due_at, taken_at=known.taken_at)
             else:
                 changed.append(record)
+            if known is not None:
+                stored[user] = replace(stored[user], recent=known.recent)
         self.records = stored
         self._behind = {user for user, record in stored.items() if record.epoch < self.epoch}
         for record in stored.values():

@@ -25,7 +25,7 @@ from hwsync.coordinator.store import Batch, Store, lock
 from hwsync.protocol.errors import Code, DatabaseError, NotFound, Refused
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.machine import digest_of
-from hwsync.protocol.record import Record, Request, State
+from hwsync.protocol.record import WHO_ASKED, Record, Request, State, Verb
 
 log = logging.getLogger("hwsync.coordinator")
 
@@ -231,8 +231,10 @@ def check(path: Path) -> Iterator[str]:
     with contextlib.closing(opened(path)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         looks = {"file": _pages}
-        if version == SCHEMA:  # an older one has no hashes
+        if version > 1:  # the first one had no hashes
             looks |= {"transitions": chain.broken, "hw_status": _records, "commands": _commands}
+        if version == SCHEMA:
+            looks["asked"] = _askers
         for name, look in looks.items():
             try:
                 yield from look(connection)
@@ -287,6 +289,22 @@ def _commands(connection: sqlite3.Connection) -> Iterator[str]:
             whole = row[text].encode()
             if row[stored] and "\ufffd" not in row[text] and _sha256(whole) != row[stored]:
                 yield f"{name}: its {text} was changed"
+
+
+def _askers(connection: sqlite3.Connection) -> Iterator[str]:
+    """Who asked is who the log names, and a program's own hash is that of the program."""
+    # CROSS JOIN: from the log to the commands, which have an index for it.
+    noted = f"""
+        SELECT c.*, t.note FROM transitions t CROSS JOIN commands c
+        ON c.user = t.user AND c.id = t.id WHERE t.command = '{Verb.REQUEST}'"""
+    for row in _rows(connection, noted):
+        name = f"commands: {row['id']} of {row['user']}"
+        _, asked, said = row["note"].partition(WHO_ASKED)
+        stored = row["asked_by"] is not None and f"({row['asked_known_by']}): {row['asked_by']}"
+        if (bool(asked) and said) != stored:
+            yield f"{name}: who asked was changed"
+        if not row["pruned"] and _sha256(row["program"].encode()) != row["program_sha256"]:
+            yield f"{name}: the hash of its program was changed"
 
 
 def _digest(row: Any) -> str:

@@ -6,6 +6,7 @@ transaction, after a backup beside the database.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from sqlite3 import Connection, connect
@@ -38,7 +39,25 @@ def _second(connection: Connection) -> None:
     chain.write(connection)
 
 
-MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_second,)
+def _third(connection: Connection) -> None:
+    for statement in (
+        "ALTER TABLE commands ADD COLUMN asked_by TEXT",
+        "ALTER TABLE commands ADD COLUMN asked_known_by TEXT",
+        "ALTER TABLE commands ADD COLUMN program_sha256 TEXT NOT NULL DEFAULT ''",
+    ):
+        connection.execute(statement)
+    connection.create_function("sha256", 1, _sha256, deterministic=True)
+    connection.execute(
+        "UPDATE commands SET program_sha256 = sha256(program) WHERE NOT orphan AND NOT pruned"
+    )
+    connection.create_function("sha256", 1, None)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_second, _third)
 """The first one brings a database from version 1 to 2, and so on."""
 
 SCHEMA: Final = len(MIGRATIONS) + 1

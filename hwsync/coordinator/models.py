@@ -89,6 +89,9 @@ class CommandRow(Model):
     replies = TextField()  # JSON list of [topic, correlation data in hexadecimal]
     doubtful = BooleanField()  # a restore ended it, or it may be a repeat from before one
     pruned = BooleanField()  # its texts are gone (retention.py); hashes and end stay
+    asked_by = TextField(null=True)  # null: nobody is known
+    asked_known_by = TextField(null=True)  # "reply topic" or "claim"
+    program_sha256 = TextField()  # hexadecimal; empty where its text was never known
 
     class Meta:
         table_name = "commands"

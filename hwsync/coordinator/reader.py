@@ -5,17 +5,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from peewee import Model
 
 from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
-from hwsync.coordinator.models import HwStatus, RefusedCount, RefusedMessage, Transition
-from hwsync.coordinator.rows import find_command, select, table
+from hwsync.coordinator.models import CommandRow, HwStatus, RefusedCount, RefusedMessage, Transition
+from hwsync.coordinator.rows import asker_from, find_command, select, table
 from hwsync.protocol import limits
 from hwsync.protocol.errors import DatabaseError, NotFound
 from hwsync.protocol.jsons import loads
-from hwsync.protocol.record import State, result_json
+from hwsync.protocol.record import Asker, State, result_json
 
 
 def open_to_read(path: Path, *, for_long: bool = False) -> tuple[sqlite3.Connection, int, int]:
@@ -69,9 +69,14 @@ class Reader:
         self._connection.close()
 
     def history(self, user: str) -> Iterator[dict[str, Any]]:
-        """Transitions and refused messages of a user, in order of time. Raises ``NotFound``."""
+        """Transitions and refused messages of a user, in order of time. Raises ``NotFound``.
+
+        A transition has who asked for its command too, and the hash of that program.
+        """
         try:
-            rows = [*self._read(Transition, user), *self._read(RefusedMessage, user)]
+            asked = self._asked(user)
+            log = [row | asked.get(row["id"], _NOT_ASKED) for row in self._read(Transition, user)]
+            rows = [*log, *self._read(RefusedMessage, user)]
             total = self._connection.execute(
                 f'SELECT total FROM "{table(RefusedCount)}" WHERE user = ?', (user,)
             ).fetchone()
@@ -98,8 +103,17 @@ class Reader:
         state = State(row["state"]) if row and row["id"] == id else State.REST
         queue: list[str] = loads(row["queue"]) if row else []
         shown = result_json(command, state, queue.index(id) + 1 if id in queue else 0)
+        shown |= _asked(command.asker, command.program_sha256)
         shown["history"] = [entry for entry in rows if entry["id"] == id]
         return shown
+
+    def _asked(self, user: str) -> dict[str, dict[str, Any]]:
+        """Who asked for each command, by its id."""
+        columns = "id, asked_by, asked_known_by, program_sha256"
+        rows = select(
+            self._connection, f'SELECT {columns} FROM "{table(CommandRow)}" WHERE user = ?', user
+        )
+        return {row["id"]: _asked(asker_from(row), row["program_sha256"]) for row in rows}
 
     def _read(self, model: type[Model], user: str) -> Iterator[dict[str, Any]]:
         sql = f'SELECT * FROM "{table(model)}" WHERE user = ? ORDER BY row'
@@ -108,6 +122,17 @@ class Reader:
             for name in ("hash", "payload_sha256"):
                 row.pop(name, None)
             yield {**row, "payload": bytes(payload).decode(errors="replace")}
+
+
+def _asked(asker: Asker | None, program_sha256: str) -> dict[str, Any]:
+    return {
+        "asked_by": asker and asker.name,
+        "asked_known_by": asker and asker.known_by,
+        "program_sha256": program_sha256 or None,
+    }
+
+
+_NOT_ASKED: Final = _asked(None, "")  # a reset at rest is no command's
 
 
 def _unreadable(path: Path, error: sqlite3.Error) -> DatabaseError:

@@ -16,7 +16,9 @@ from hwsync.coordinator.models import CommandRow
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import (
     Account,
+    Asker,
     Command,
+    KnownBy,
     Outcome,
     Ran,
     Record,
@@ -150,6 +152,9 @@ def command_values(command: Command) -> tuple[object, ...]:
         _list([(reply.topic, reply.correlation.hex()) for reply in command.replies]),
         command.doubtful,
         command.pruned,
+        command.asker and command.asker.name,
+        command.asker and command.asker.known_by,
+        command.program_sha256,
     )
 
 
@@ -204,4 +209,13 @@ def command_from(row: Row) -> Command:
         tuple(Reply(topic, bytes.fromhex(data)) for topic, data in json.loads(row["replies"])),
         bool(row["doubtful"]),
         bool(row["pruned"]),
+        asker_from(row),
+        row["program_sha256"],
     )
+
+
+def asker_from(row: Row) -> Asker | None:
+    """Who asked, of a row of ``CommandRow``."""
+    if row["asked_by"] is None:
+        return None
+    return Asker(row["asked_by"], KnownBy(row["asked_known_by"]))

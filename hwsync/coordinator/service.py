@@ -22,6 +22,7 @@ from hwsync.coordinator.retention import Retention
 from hwsync.coordinator.store import Store
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
+from hwsync.protocol.allowance import FULL, Allowance
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.topics import INBOUND, Kind, Topics
 from hwsync.signing import SigningKey
@@ -56,6 +57,7 @@ def serve(
     keep_days: float = 0.0,
     keep_megabytes: float = 0.0,
     signer: SigningKey | None = None,
+    allowance: Allowance = FULL,
 ) -> None:
     """Run the coordinator until SIGTERM or SIGINT. Times are seconds.
 
@@ -77,7 +79,14 @@ def serve(
         takeover_hint="stop the other coordinator: one broker and root has one",
     )
     try:
-        rules = Rules(root, analysis, analysis_within)
+        rules = Rules(root, analysis, analysis_within, allowance=allowance)
+        if allowance != FULL:
+            log.info(
+                "a user may have %s requests a minute, programs of %d bytes, a queue of %d",
+                allowance.requests_per_minute or "any number of",
+                allowance.max_program,
+                allowance.max_queue,
+            )
         coordinator = Coordinator(store, transport, SystemClock(), rules, settle=settle,
                                   signer=signer)  # fmt: skip
         log.info("database %s, %d users", db, len(coordinator.records))

@@ -36,8 +36,11 @@ DEFAULT_SETTLE_S: Final = 30.0
 MAX_CORRELATION: Final = KIB  # bytes of an MQTT 5 request's correlation data
 MAX_REPLY_TOPIC: Final = KIB  # bytes of its response topic
 MAX_REPLIES: Final = 4  # response topics kept for one command, while it is open
+MAX_CLAIM: Final = 256  # bytes of the name in ``meta`` that says who asks; a longer one is none
 
 MAX_QUEUE: Final = 100  # requests that wait behind the present one, a user
+REQUESTS_PER_MINUTE: Final = (1, 10_000)  # new ones, a user; or 0: no limit
+RATE_S: Final = 60.0  # the minute over which they are counted
 AMBIGUOUS_S: Final = 2.0  # after a command was taken from the queue: a person may mean the last one
 
 DOUBT_S: Final = 86_400.0  # after a rise of the epoch: an id may have been known before

@@ -18,7 +18,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hwsync.protocol import late, limits, replies
+from hwsync.protocol.allowance import FULL, Allowance
 from hwsync.protocol.analysis import MANUAL
+from hwsync.protocol.asker import asker_of
 from hwsync.protocol.effects import (
     Analyse,
     Decision,
@@ -64,6 +66,7 @@ class Rules:
     analysis: str = MANUAL  # the analyser of a request that names none
     analysis_within: float = limits.DEFAULT_ANALYSIS_WITHIN_S  # seconds in state 3; 0: for ever
     restored_at: float | None = None  # wall clock at the last rise of the epoch
+    allowance: Allowance = FULL
 
 
 Step = Callable[[Record, Command, Event, Moment, Rules], Record]
@@ -139,6 +142,7 @@ def _decide(
         if known is not None:
             _same_request(event.request, known)
             return replies.repeated(record, known, event.reply, answers(record, known))
+        rules.allowance.fits(event.request)
         if event.request.queue and record.state is not State.REST:
             return _queued(record, event, moment, rules)
     elif isinstance(event, DeadlinePassed | NextInQueue | Restored):
@@ -188,7 +192,10 @@ def _moved(before: Record, after: Record, event: Event, moment: Moment, move: Mo
         forgotten=before.forgotten and event.verb is Verb.RESTORE,
         current=command,
     )
-    entry = Entry(event.verb, before.state, after.state, after.id)
+    # In the log too, whose hashes show a change of it.
+    asker = command.asker if command is not None and event.verb is Verb.REQUEST else None
+    note = asker.note if asker else ""
+    entry = Entry(event.verb, before.state, after.state, after.id, note=note)
     changed = before.state is not after.state
     effects = due(after) if changed else (PublishStatus(after),)
     was = before.current
@@ -229,6 +236,8 @@ def _new_command(record: Record, event: Requested, moment: Moment, rules: Rules)
         issued=moment.wall,
         replies=(event.reply,) if event.reply else (),
         doubtful=_may_be_from_before(request, moment, rules),
+        asker=asker_of(request, event.reply),
+        program_sha256=hashlib.sha256(request.program.encode()).hexdigest(),
     )
 
 
@@ -244,12 +253,7 @@ def _may_be_from_before(request: Request, moment: Moment, rules: Rules) -> bool:
 
 def _queued(record: Record, event: Requested, moment: Moment, rules: Rules) -> Decision:
     """The request waits behind the present command; the state does not move."""
-    if len(record.queue) >= limits.MAX_QUEUE:
-        raise Refused(
-            Code.QUEUE_FULL,
-            f"{limits.MAX_QUEUE} requests wait for {record.user} already",
-            "wait until some have ended, cancel some, or reset the queue",
-        )
+    rules.allowance.has_room(record)
     command = _new_command(record, event, moment, rules)
     after = replace(
         record,
@@ -257,8 +261,10 @@ def _queued(record: Record, event: Requested, moment: Moment, rules: Rules) -> D
         time=moment.wall,
         count=command.number,
         queue=(*record.queue, command.id),
+        recent=rules.allowance.counted(record, moment),
     )
     note = f"queued at place {len(after.queue)}"
+    note += f"; {command.asker.note}" if command.asker else ""
     entry = Entry(Verb.REQUEST, record.state, record.state, command.id, note=note)
     return Decision(after, entry, command, answers(after, command))
 
@@ -292,7 +298,8 @@ def hole(record: Record, event: Event, rules: Rules) -> Refused:
 def _request(record: Record, _: Command, event: Event, moment: Moment, rules: Rules) -> Record:
     assert isinstance(event, Requested)
     command = _new_command(record, event, moment, rules)
-    after = replace(record, count=command.number, taken_at=None)
+    recent = rules.allowance.counted(record, moment)
+    after = replace(record, count=command.number, taken_at=None, recent=recent)
     return _waits(after, command, moment)
 
 

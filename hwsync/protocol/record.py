@@ -76,6 +76,9 @@ RAN_BY_OUTCOME: Final = {
 """What follows from the outcome; of a cancelled run only the device knows."""
 
 
+WHO_ASKED: Final = "who asked "
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A program and how to run it (docs/protocol.md, section 4)."""
@@ -119,6 +122,26 @@ class Reply:
     correlation: bytes = b""  # given back with the answer
 
 
+class KnownBy(StrEnum):
+    """How it is known who asked for a command."""
+
+    REPLY_TOPIC = "reply topic"  # who gets the answer; another may have named it, and not hear it
+    CLAIM = "claim"  # the sender's own word, which proves nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asked for a command, and how that is known (``protocol.asker``)."""
+
+    name: str
+    known_by: KnownBy
+
+    @property
+    def note(self) -> str:
+        """The same in the log; the name last, so that no name can look like more than a claim."""
+        return f"{WHO_ASKED}({self.known_by}): {self.name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """One command of a user, from its request to its end, and what was heard of it since."""
@@ -142,6 +165,8 @@ class Command:
     replies: tuple[Reply, ...] = ()  # who is to be told of its end, until they surely were
     doubtful: bool = False  # a restore ended it, or it may be a repeat from before one
     pruned: bool = False  # its texts were dropped with the years; hashes and end stay
+    asker: Asker | None = None  # of the first request that named the id; None: nobody is known
+    program_sha256: str = ""  # hexadecimal; empty where its text was never known here
 
     def told(self, account: Account) -> Account:
         """The account as the record may give it: where a restore stands between, never a ``no``."""
@@ -174,6 +199,7 @@ class Record:
     taken_at: float | None = None  # in ticks; when the present command was taken from the queue
     forgotten: bool = False  # a typing error: not published until something changes it
     current: Command | None = None
+    recent: tuple[float, ...] = ()  # ticks; its last requests, where they are counted; not stored
 
     @property
     def id(self) -> str:

@@ -328,7 +328,9 @@ def test_history_and_show_read_the_database_also_without_a_coordinator(lab: Lab)
     rows = [json.loads(line) for line in ended(refused(), 0).stdout.splitlines()]
     assert [row["state"] for row in rows if "command" in row] == [1, 2, 3, 0]
     shown = one(ended(lab.cli("show", "pi1", "c1", "--db", str(lab.db), "--json"), 0))
-    assert (shown["hw_response"], shown["meta"]) == ("1\n", '{"who":"me"}')
+    meta = {"who": "me", "by": shown["asked_by"]}
+    assert (shown["hw_response"], json.loads(shown["meta"])) == ("1\n", meta)
+    assert (shown["asked_known_by"], shown["asked_by"].count("@")) == ("claim", 1)
     assert len(shown["history"]) == 4
     text = ended(lab.cli("show", "pi1", "c1", "--db", str(lab.db)), 0).stdout
     assert "hw_command_request" in text

@@ -36,7 +36,7 @@ def lab(path: Path) -> Iterator[Lab]:
         opened.hear("response", result(response="42\n", sha256=digests))
         opened.hear("analysis", b"right")
         opened.hear("cancel", b"")
-        opened.hear("request", request("c2"))
+        opened.hear("request", request("c2", meta={"by": "alice"}))
         yield opened
 
 
@@ -65,6 +65,14 @@ CHANGES = [
     ("DELETE FROM transitions", "its log: nothing"),
     ("UPDATE commands SET program = 'x' WHERE id = 'c1'", "c1 of pi1: its program, stdin or args"),
     ("UPDATE commands SET response = '43' WHERE id = 'c1'", "c1 of pi1: its response was changed"),
+    (
+        "UPDATE commands SET program_sha256 = '' WHERE id = 'c1'",
+        "c1 of pi1: the hash of its",
+    ),
+    ("UPDATE commands SET asked_by = 'bob' WHERE id = 'c2'", "c2 of pi1: who asked was changed"),
+    ("UPDATE commands SET asked_known_by = 'reply topic' WHERE id = 'c2'", "c2 of pi1: who asked"),
+    ("UPDATE commands SET asked_by = NULL WHERE id = 'c2'", "c2 of pi1: who asked was changed"),
+    ("UPDATE commands SET asked_by = '' WHERE id = 'c1'", "c1 of pi1: who asked was changed"),
 ]
 
 
@@ -171,7 +179,7 @@ def test_the_schedule_keeps_the_last_ones(
     assert kept == sorted(made)[-KEPT:]
 
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "schema-1.sql"
+FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").glob("schema-*.sql"))
 
 
 def test_a_restore_puts_the_backup_in_place_and_begins_an_epoch(lab: Lab, path: Path) -> None:
@@ -223,15 +231,28 @@ def test_a_damaged_backup_is_restored_only_where_that_is_asked_for(lab: Lab, pat
         restore(path.with_name("none.db"), path)
 
 
-def test_a_backup_of_an_older_schema_is_brought_up_to_date(path: Path) -> None:
+@pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.stem)
+def test_a_backup_of_an_older_schema_is_brought_up_to_date(path: Path, fixture: Path) -> None:
     old = path.with_name("old.db")
     with closing(sqlite3.connect(old)) as connection:
-        connection.executescript(FIXTURE.read_text())
+        connection.executescript(fixture.read_text())
+    assert list(check(old)) == []
     done = restore(old, path)
     assert (done.aside, done.open) == (None, 1)
     assert list(check(path)) == []
     with closing(Store(path)) as store:
         assert store.epoch()[0] == done.epoch
+
+
+def test_what_was_changed_in_an_older_backup_is_found_before_it_is_migrated(
+    path: Path,
+) -> None:
+    old = path.with_name("old.db")
+    with closing(sqlite3.connect(old)) as connection:
+        connection.executescript(FIXTURES[1].read_text())
+    change(old, "UPDATE commands SET program = 'x' WHERE id = 'c1'")
+    with pytest.raises(DatabaseError, match="its program, stdin or args were changed"):
+        restore(old, path)
 
 
 def test_a_forgotten_user_is_published_again_only_when_something_is_new(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hwsync.coordinator.maintenance import check
 from hwsync.coordinator.migrations import SCHEMA
 from hwsync.coordinator.models import HwStatus
 from hwsync.coordinator.reader import Reader
@@ -134,6 +136,12 @@ def test_an_older_database_is_brought_up_to_date_after_a_backup(path: Path, fixt
         assert record.current.journal == "j1"
         assert brief(lab.hear("response", result("c2")))[0] == "status 3"
     assert columns(path) == columns(fresh)
+    with Reader(path) as reader:
+        for id in ("c1", "c2"):  # who asked was not written down then: nobody is named
+            shown = reader.show("pi1", id)
+            assert (shown["asked_by"], shown["asked_known_by"]) == (None, None)
+            assert shown["program_sha256"] == hashlib.sha256(b"print(6*7)").hexdigest()
+    assert list(check(path)) == []
     version = fixture.stem.removeprefix("schema-")
     backup = path.with_name(f"{path.name}.schema-{version}")
     with closing(sqlite3.connect(backup)) as connection:
