@@ -74,8 +74,9 @@ class Reader:
         A transition has who asked for its command too, and the hash of that program.
         """
         try:
-            asked = self._asked(user)
-            log = [row | asked.get(row["id"], _NOT_ASKED) for row in self._read(Transition, user)]
+            log = list(self._read(Transition, user))
+            asked = self._asked(user)  # after the log, which may grow meanwhile
+            log = [row | asked.get(row["id"], _NOT_ASKED) for row in log]
             rows = [*log, *self._read(RefusedMessage, user)]
             total = self._connection.execute(
                 f'SELECT total FROM "{table(RefusedCount)}" WHERE user = ?', (user,)
