@@ -272,7 +272,9 @@ def test_renew_writes_the_new_host_into_every_file_and_names_those_that_are_not_
     (folder.path / "boards/pi2.toml").unlink()
     ca = (folder.path / "ca.crt").read_text()
     draft = folder.renew(("new.local", "10.0.0.9"), None)
-    assert [file.name for file in draft.written] == ["coordinator.toml", "pi1.toml"]
+    assert [file.name for file in draft.written] == [
+        "pi1.toml"
+    ]  # the coordinator is beside its broker
     assert draft.missing == ["pi2"]
     assert own(folder, "pi1")["broker"] == "mqtts://new.local:8883"
     assert folder.accounts.hosts == ("new.local", "10.0.0.9")
