@@ -5,6 +5,7 @@ The law: no address is ever printed with its password, and no certificate with i
 
 from __future__ import annotations
 
+import re
 import socket
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -16,6 +17,7 @@ DEFAULT_BROKER: Final = "mqtt://127.0.0.1:1883"
 # 8443 for wss as 8080 for ws: any account may listen there, which 443 and 80 do not allow.
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 8080, "wss": 8443}
 PEM: Final = "-----BEGIN "  # what tells a PEM text from a path
+HARMLESS: Final = re.compile(r"([a-z]{1,8}://)?[\w.-]{0,64}(:\d{1,5})?(/[\w.-]{0,64})?")  # no login
 ENCRYPTED: Final = {"mqtt": "mqtts", "ws": "wss"}  # what to type instead
 
 
@@ -55,11 +57,11 @@ class BrokerUrl:
         try:
             parts = urlsplit(text)
             port = parts.port
-        except ValueError as error:
-            raise BadUrl(f"the broker's address is no URL: {error}", hint) from None
+        except ValueError:  # whose text may show a part of a password
+            raise BadUrl("the broker's address is no URL", hint) from None
         if parts.scheme not in PORTS or not parts.hostname:
-            shown = text.rpartition("@")[2][:80]
-            raise BadUrl(f"{shown!r} is no broker's address", hint)
+            shown = f"{text!r} is" if HARMLESS.fullmatch(text) else "this is"
+            raise BadUrl(f"{shown} no broker's address", hint)
         if (
             parts.query
             or parts.fragment

@@ -17,9 +17,11 @@ from amqtt.mqtt.connect import ConnectPacket  # type: ignore[import-untyped]
 
 from hwsync.broker.access import Access, Acl, Passwords
 from hwsync.broker.certificates import identity
-from hwsync.broker.conf import BrokerConfig, Listener
+from hwsync.broker.conf import BrokerConfig, Listener, Rules
 
 log = logging.getLogger("hwsync.broker")
+
+Read = tuple[Passwords | None, Acl | None]
 
 ENTRY: Final = "hwsync.entry"  # of a session's attributes
 
@@ -41,11 +43,18 @@ class Door:
 
     def reload(self, config: BrokerConfig, listener: Listener) -> None:
         """Read the files again; where one cannot be used, everything stays as it was."""
+        self.change(*self.read(config, listener))
+
+    def read(self, config: BrokerConfig, listener: Listener) -> tuple[Listener, Rules, Read]:
+        """What the files say now, for ``change``. Raises ``BadConfig``."""
         rules = config.rules_of(listener)
         passwords = Passwords(rules.password_file) if rules.password_file else None
-        acl = Acl(rules.acl_file) if rules.acl_file else None
-        self._listener = listener
-        self._anonymous, self._passwords, self._acl = rules.allow_anonymous, passwords, acl
+        return listener, rules, (passwords, Acl(rules.acl_file) if rules.acl_file else None)
+
+    def change(self, listener: Listener, rules: Rules, read: Read) -> None:
+        """From now on this counts."""
+        self._listener, self._anonymous = listener, rules.allow_anonymous
+        self._passwords, self._acl = read
 
     def enter(self, name: str | None, password: str | None, tls: Any) -> Entry | None:
         """Who this login is; None: nobody. As mosquitto, a certificate stands for the login."""
@@ -66,6 +75,11 @@ class Door:
             return self._listener.use_identity_as_username or self._anonymous
         known = self._passwords
         return known is not None and known.stored(entry.account or "") == entry.proof
+
+    def reserves(self, client_id: str) -> bool:
+        """Whether this client id is that of an account here, so that nobody else may take it."""
+        known = self._passwords if self._listener.use_username_as_clientid else None
+        return known is not None and known.stored(client_id) is not None
 
     def client_id(self, asked: str, entry: Entry) -> str:
         """The id under which it is known."""

@@ -2,9 +2,8 @@
 
 For the first five minutes, for tests, and where nothing can be installed. What amqtt does not do,
 and this module does not mend: it speaks MQTT 3.1.1 only, never sends an unacknowledged message
-again, forgets sessions and retained messages when it ends, and lets wills pass the ACL. So the
-coordinator takes a clean session there, and whoever asks with an id repeats. mosquitto is the
-broker for a real lab.
+again, and forgets sessions and retained messages when it ends. So the coordinator takes a clean
+session there, and whoever asks with an id repeats. mosquitto is the broker for a real lab.
 """
 
 from __future__ import annotations
@@ -121,10 +120,13 @@ def _reload(broker: MendedBroker, before: BrokerConfig) -> None:
         config = load(Path(before.source)) if Path(before.source).exists() else before
         if len(config.listeners) != len(before.listeners):
             raise BadConfig(f"{config.source}: other listeners", "they need a restart")
-        for entrance, listener in zip(broker.entrances, config.listeners, strict=True):
-            entrance.door.reload(config, listener)
+        pairs = list(zip(broker.entrances, config.listeners, strict=True))
+        read = [entrance.door.read(config, listener) for entrance, listener in pairs]
+        for entrance, listener in pairs:
             if entrance.context is not None:
                 certificates.renew(entrance.context, config, listener)
+        for (entrance, _), changed in zip(pairs, read, strict=True):
+            entrance.door.change(*changed)
     except HwsyncError as error:
         log.error("%s; what was read before still counts", error)
         return

@@ -218,7 +218,9 @@ class MendedBroker(Broker):  # type: ignore[misc]
                 task.add_done_callback(self._leaving.discard)
 
     def _owner(self, client_id: str) -> str | None:
-        """Whose session there is under a client id; empty: nobody's in particular."""
+        """Whose a client id is; empty: nobody's in particular."""
+        if any(entrance.door.reserves(client_id) for entrance in self.entrances):
+            return client_id
         session = self._sessions.get(client_id, (None,))[0]
         entry = session.attributes.get(ENTRY) if session is not None else None
         return None if session is None else (entry.account or "") if entry else ""

@@ -28,8 +28,15 @@ LAB: Final = click.option(
 def folder_of(lab: Path | None) -> Folder:
     """The lab that is meant."""
     named = lab or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
-    here = os.path.exists("lab.json")  # and not where that is not to be found out
-    return Folder(named or (Path(".") if here else USUAL))
+    return Folder(named or (Path(".") if _is_ours(Path(".")) else USUAL))
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether there is a lab of this account: root must not take what somebody left in a folder."""
+    try:
+        return all(path.stat().st_uid == os.geteuid() for path in (folder, folder / "lab.json"))
+    except OSError:
+        return False
 
 
 def told(

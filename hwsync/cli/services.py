@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from hwsync.coordinator.retention import KEEP_DAYS, KEEP_MB
 from hwsync.protocol import limits
 from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
+from hwsync.protocol.errors import UsageError
 from hwsync.signing import SECRET, SigningKey
 
 
@@ -136,10 +138,23 @@ def coordinator(settings: Settings, db: Path | None, analysis: str, settle: floa
 
 def _signer(settings: Settings, option: Path | None) -> SigningKey | None:
     """Of the option, else of the connection file: a path, or the key itself."""
-    given = str(option or settings.given.get("signing_key", ""))
+    if option is not None:
+        if str(option).startswith(SECRET):
+            raise UsageError(
+                "--signing-key names a file", "a key as argument is seen by everybody here"
+            )
+        return SigningKey.load(option)
+    given = str(settings.given.get("signing_key", ""))
     if not given:
         return None
-    return SigningKey.of(given) if given.startswith(SECRET) else SigningKey.load(Path(given))
+    if given.startswith(SECRET):
+        return SigningKey.of(given)
+    if not os.path.exists(given):  # which may be a key without its beginning
+        source = settings.given.sources["signing_key"]
+        raise UsageError(
+            f"{source}: signing_key is no key and no file", "hwsync key make FILE makes one"
+        )
+    return SigningKey.load(Path(given))
 
 
 @click.command()

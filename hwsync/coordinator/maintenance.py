@@ -242,10 +242,10 @@ def check(path: Path) -> Iterator[str]:
                 yield f"{name}: cannot be read: {error}"
 
 
-def _rows(connection: sqlite3.Connection, sql: str) -> Iterator[sqlite3.Row]:
+def _rows(connection: sqlite3.Connection, sql: str, *values: object) -> Iterator[sqlite3.Row]:
     cursor = connection.cursor()
     cursor.row_factory = sqlite3.Row
-    yield from cursor.execute(sql)
+    yield from cursor.execute(sql, values)
 
 
 def _pages(connection: sqlite3.Connection) -> Iterator[str]:
@@ -294,10 +294,10 @@ def _commands(connection: sqlite3.Connection) -> Iterator[str]:
 def _askers(connection: sqlite3.Connection) -> Iterator[str]:
     """Who asked is who the log names, and a program's own hash is that of the program."""
     # CROSS JOIN: from the log to the commands, which have an index for it.
-    noted = f"""
+    noted = """
         SELECT c.*, t.note FROM transitions t CROSS JOIN commands c
-        ON c.user = t.user AND c.id = t.id WHERE t.command = '{Verb.REQUEST}'"""
-    for row in _rows(connection, noted):
+        ON c.user = t.user AND c.id = t.id WHERE t.command = ?"""
+    for row in _rows(connection, noted, Verb.REQUEST):
         name = f"commands: {row['id']} of {row['user']}"
         _, asked, said = row["note"].partition(WHO_ASKED)
         stored = row["asked_by"] is not None and f"({row['asked_known_by']}): {row['asked_by']}"

@@ -110,10 +110,10 @@ class Reader:
 
     def _asked(self, user: str) -> dict[str, dict[str, Any]]:
         """Who asked for each command, by its id."""
-        columns = "id, asked_by, asked_known_by, program_sha256"
-        rows = select(
-            self._connection, f'SELECT {columns} FROM "{table(CommandRow)}" WHERE user = ?', user
-        )
+        sql = f"""
+            SELECT id, asked_by, asked_known_by, program_sha256
+            FROM "{table(CommandRow)}" WHERE user = ?"""
+        rows = select(self._connection, sql, user)
         return {row["id"]: _asked(asker_from(row), row["program_sha256"]) for row in rows}
 
     def _read(self, model: type[Model], user: str) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from hwsync import __version__
@@ -30,6 +31,7 @@ from hwsync.protocol.wire import (
     encode_output,
     encode_result,
     read_envelope,
+    read_seal,
     read_status,
 )
 from hwsync.runner import Group, Job, RunEnd
@@ -37,6 +39,7 @@ from hwsync.runner import Group, Job, RunEnd
 log = logging.getLogger("hwsync.device")
 
 PRUNE_S: Final = 60.0  # between two looks for what the journal need not keep
+REFUSALS: Final = 20  # commands that are refused from memory at the same time; more are passed over
 PROBE_S: Final = 10.0  # between two attempts to write, while the journal cannot be written
 
 
@@ -157,7 +160,7 @@ class Agent:
             if kind is Kind.COMMAND:
                 envelope = read_envelope(payload)
                 if envelope is not None and (self._trust or envelope.user == self._user):
-                    self._heard_envelope(envelope, self._doubt(envelope, payload))
+                    self._heard_envelope(*self._doubt(envelope, payload))
             elif kind is Kind.STATUS:
                 status = read_status(payload)
                 if status is not None:
@@ -168,13 +171,15 @@ class Agent:
             log.exception("hwsync failed on a message on %s; this is a bug", topic)
         acknowledge()
 
-    def _doubt(self, envelope: Envelope, payload: bytes) -> Doubt | None:
+    def _doubt(self, envelope: Envelope, payload: bytes) -> tuple[Envelope, Doubt | None]:
+        """The envelope, with the key that is now known to have signed it, or what is against it."""
         if self._trust is None:
-            return None
-        newest = self._journal.newest
-        return self._trust.doubt(
-            envelope, payload, self._journal.name, newest, self._outside.wall()
-        )
+            return envelope, None
+        name, newest, wall = self._journal.name, self._journal.newest, self._outside.wall()
+        doubt = self._trust.doubt(envelope, payload, name, newest, wall)
+        seal = read_seal(payload)
+        key = seal.key if seal and not doubt else ""
+        return replace(envelope, signed_by=key), doubt
 
     def _heard_envelope(self, envelope: Envelope, doubt: Doubt | None) -> None:
         known = self._get(envelope.id)
@@ -182,7 +187,9 @@ class Agent:
         if self._running and self._running.id == envelope.id:
             return
         if known and known.stage is Stage.RECEIVED:
-            if order > known.order and not doubt:
+            # A forged copy that came first does not stand in the way of the true one.
+            forged = self._trust is not None and self._unwritten.refusal(known.id)
+            if (order > known.order or forged) and not doubt:
                 self._receive(envelope)
             elif self._waiting and self._waiting.id == envelope.id:
                 self._send_collected()
@@ -198,7 +205,7 @@ class Agent:
             self._receive(envelope, again=known is not None)
             return
         log.warning("not run: %s", doubt.reason, extra={"id": envelope.id})
-        if doubt.answer:
+        if doubt.answer and self._unwritten.refusals < REFUSALS:
             self._waiting = self._unwritten.refuse(envelope, doubt.reason)
             self._say_collected()
         else:
@@ -280,7 +287,7 @@ class Agent:
         elif status.cancelling:
             account = Account(Outcome.CANCELLED, Ran.NO, "cancelled before it began")
             self._close(entry, account, status.order)
-        elif refusal := self._unwritten.refusal(entry.id):
+        elif refusal := self._unwritten.refusal(entry.id) or self._distrusted(entry):
             account = Account(Outcome.REJECTED, Ran.NO, refusal[: limits.MAX_REASON])
             self._close(entry, account, status.order)
         else:
@@ -290,6 +297,12 @@ class Agent:
             timeout = min(envelope.timeout, self._max_timeout or envelope.timeout)
             job = Job(envelope.program, envelope.stdin, envelope.args, timeout)
             self._outside.start_run(job, entry.id)
+
+    def _distrusted(self, entry: Entry) -> str:
+        """Why it must not start although it was received; empty where it may."""
+        if self._trust is None:
+            return ""
+        return self._trust.at_grant(entry.envelope, self._outside.wall())
 
     def _heard_of_less(self, entry: Entry, status: Status) -> None:
         """The record has not come as far as the envelope says, and ``collected`` is answered so."""
@@ -402,7 +415,7 @@ class Agent:
             online=online,
             journal=self._journal.name,
             boot=self._journal.boot,
-            seen=self._seen,
+            seen=max(self._seen, self._journal.newest),
             version=__version__,
             busy=self.busy,
             running=self._running.id if self._running else None,

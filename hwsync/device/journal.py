@@ -120,7 +120,8 @@ class Journal(Sealed):
         self.boot = int(meta.get("boot", 0)) + 1
         self.epoch = int(meta.get("epoch", 0))
         epoch, seq = meta.get("newest", "0 0").split()
-        self.newest = (int(epoch), int(seq))  # (epoch, seq) of the newest envelope, pruned or not
+        # (epoch, seq) of the newest signed envelope, pruned or not; others may be forged.
+        self.newest = (int(epoch), int(seq))
         self._base = self._age = float(meta.get("age", 0.0))
         with self._changing():
             self._head |= {"journal": self.name, "machine": machine, "boot": str(self.boot)}
@@ -153,7 +154,8 @@ class Journal(Sealed):
             "id": envelope.id, "state": "received", "envelope": dumps(asdict(envelope)),
             "epoch": envelope.epoch, "seq": envelope.seq, "settled": 0, "changed": self._at(now),
         }  # fmt: skip
-        newest = max(self.newest, (envelope.epoch, envelope.seq))
+        order = (envelope.epoch, envelope.seq)
+        newest = max(self.newest, order) if envelope.signed_by else self.newest
         with self._changing():
             self._head["newest"] = f"{newest[0]} {newest[1]}"
             row = self._row(envelope.id)

@@ -27,12 +27,24 @@ class Doubt:
     answer: bool = True
 
 
+UNSIGNED: Final = "it is not signed, and this board runs only what is"
+
+
 class Trust:
     """The keys of one board. Raises ``UsageError`` where one is none, or PyNaCl is missing."""
 
     def __init__(self, user: str, keys: Iterable[str]) -> None:
         self._user = user
         self._trusted = Trusted(keys)
+
+    def at_grant(self, envelope: Envelope, wall: float) -> str:
+        """Why an envelope that was received must not start now; empty: it may.
+
+        Trust may have changed since, and whoever forges a grant may have waited with it.
+        """
+        if envelope.signed_by not in self._trusted:
+            return _untrusted(envelope.signed_by)
+        return _expired(envelope, wall)
 
     def doubt(
         self,
@@ -60,20 +72,28 @@ class Trust:
         self, envelope: Envelope, seal: Seal | None, newest: tuple[int, int], wall: float
     ) -> str:
         if seal is None:
-            return "it is not signed, and this board runs only what is"
+            return UNSIGNED
         if seal.key not in self._trusted:
-            return f"it is signed by a key that this board does not trust: {seal.key[:80]}"
+            return _untrusted(seal.key)
         if not self._trusted.verifies(seal.key, seal.text, seal.signature):
             return "its signature is wrong: it was altered on its way"
         if envelope.user != self._user:
             return f"it is signed for {envelope.user}, this board is {self._user}"
         if (envelope.epoch, envelope.seq) <= newest:
             return "it is older than what this board has already received: somebody sent it again"
-        expires = envelope.expires_at
-        # A clock that was never set says nothing; the order above holds without any.
-        if expires is not None and wall >= CLOCK_SET and wall > expires + CLOCK_SLACK_S:
-            return f"it expired at {_shown(expires)}, and this board's clock says {_shown(wall)}"
-        return ""
+        return _expired(envelope, wall)
+
+
+def _untrusted(key: str) -> str:
+    return f"it is signed by a key that this board does not trust: {key[:80]}" if key else UNSIGNED
+
+
+def _expired(envelope: Envelope, wall: float) -> str:
+    """A clock that was never set says nothing; the order of envelopes holds without any."""
+    expires = envelope.expires_at
+    if expires is not None and wall >= CLOCK_SET and wall > expires + CLOCK_SLACK_S:
+        return f"it expired at {_shown(expires)}, and this board's clock says {_shown(wall)}"
+    return ""
 
 
 def _shown(wall: float) -> str:

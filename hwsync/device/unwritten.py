@@ -74,6 +74,11 @@ class Unwritten:
         return [entry for entry in entries if entry.account and not entry.settled]
 
     @property
+    def refusals(self) -> int:
+        """How many commands are kept that will not start."""
+        return sum(bool(kept.refusal) for kept in self._kept.values())
+
+    @property
     def waits(self) -> bool:
         """Whether a result must still be written."""
         return any(not kept.refusal for kept in self._kept.values())

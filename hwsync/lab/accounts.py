@@ -119,6 +119,10 @@ class Accounts:
                            bool(one["read_only"]))
             for name, one in fields["operators"].items()
         }  # fmt: skip
+        for name in (*_texts(fields, "boards"), *operators):
+            if not is_user(name):
+                raise ValueError(f"{name!r} is no name of an account")
+        Topics(str(fields["root"]))
         return cls(
             _texts(fields, "hosts"), str(fields["root"]), int(fields["boards_port"]),
             int(fields["operators_port"]), bool(fields["mutual_tls"]), _texts(fields, "boards"),

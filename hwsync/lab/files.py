@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import grp
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +45,7 @@ def write(file: Path, text: str, mode: int) -> None:
                 opened.write(text)
                 opened.flush()
                 if mode == FOR_BROKER:
-                    _give_to_broker(new)
+                    mode = _given_to_broker(opened.fileno(), mode)
                 os.fchmod(opened.fileno(), mode)
                 os.fsync(opened.fileno())
             new.replace(file)
@@ -65,9 +65,11 @@ def make_folder(folder: Path, mode: int, *, for_broker: bool = False) -> None:
     """Open to nobody else for a moment. Raises ``UsageError``."""
     with saying(folder):
         folder.mkdir(mode, parents=True, exist_ok=True)
-        if for_broker:
-            _give_to_broker(folder)
-        folder.chmod(mode)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(descriptor, _given_to_broker(descriptor, mode) if for_broker else mode)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -103,10 +105,13 @@ def _flush(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _give_to_broker(path: Path) -> None:
-    if os.geteuid() != 0:
-        return
-    for group in GROUPS:
-        with contextlib.suppress(LookupError):
-            shutil.chown(path, group=group)
-            return
+def _given_to_broker(descriptor: int, mode: int) -> int:
+    """Of the broker's group from now on, where root makes a lab for its account; the mode for that.
+
+    Anybody else serves his lab himself: his own group is everybody's on many machines.
+    """
+    for group in GROUPS if os.geteuid() == 0 else ():
+        with contextlib.suppress(KeyError):
+            os.fchown(descriptor, -1, grp.getgrnam(group).gr_gid)
+            return mode
+    return mode & ~0o077

@@ -304,7 +304,9 @@ class Folder:
         ca = read(self._ca)
         text = texts.connection(draft.accounts, name, password, ca, own, signing_key)
         file = self.file_of(name, draft.accounts)
-        if exists(file) and read(file) == text:
+        before = read(file) if exists(file) else ""
+        text += texts.own_part(before)
+        if before == text:
             return  # nobody has to carry it anywhere
         write(file, text, SECRET)
         draft.written.append(file)
@@ -379,7 +381,8 @@ def _serves(pid: int, conf: str) -> bool:
     except OSError:
         return False
     words = [os.fsdecode(word) for word in line.split(b"\0") if word]
-    if not any(os.path.basename(word) == "mosquitto" or word == "broker" for word in words[:4]):
+    ours = "broker" in words[1:4]  # hwsync broker, perhaps by way of an interpreter
+    if not words or not (os.path.basename(words[0]) == "mosquitto" or ours):
         return False
     try:
         folder = os.readlink(f"/proc/{pid}/cwd")

@@ -14,6 +14,7 @@ from hwsync.lab.authority import Pair
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.topics import DEFAULT_ROOT
 
+OWN: Final = "# What you add below this line stays when hwsync makes the file anew."
 TOPIC: Final = 65_536  # bytes of a packet beyond its payload
 QUEUED: Final = 10_000  # messages that wait for a board that is away
 
@@ -86,7 +87,12 @@ def connection(
     lines.append(f"ca = {_pem(ca)}")
     if own is not None:
         lines += [f"certificate = {_pem(own.certificate)}", f"key = {_pem(own.key)}"]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", OWN]) + "\n"
+
+
+def own_part(text: str) -> str:
+    """What somebody added to such a file below its last line."""
+    return text.partition(f"\n{OWN}\n")[2]
 
 
 def _head(account: str, board: bool) -> str:

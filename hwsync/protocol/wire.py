@@ -29,6 +29,7 @@ class Envelope:
     stdin: str
     args: tuple[str, ...]
     expires_at: float | None = None
+    signed_by: str = ""  # the key whose signature this device has verified
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,25 +92,30 @@ def test_secrets_are_their_owners_and_the_brokers_files_its_groups(folder: Folde
 def test_only_root_gives_files_to_the_broker_and_to_the_first_group_that_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_flush: None
 ) -> None:
-    given: list[tuple[str, str]] = []
+    given: list[tuple[str, int]] = []
 
-    def chown(path: Path, group: str) -> None:
-        if group == "hwsync-broker":
-            raise LookupError(group)
-        given.append((Path(path).name, group))
+    def fchown(descriptor: int, owner: int, group: int) -> None:
+        assert owner == -1
+        given.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, group))
 
-    monkeypatch.setattr(shutil, "chown", chown)
+    def named(name: str) -> SimpleNamespace:
+        if name == "hwsync-broker":
+            raise KeyError(name)
+        return SimpleNamespace(gr_gid=4711)
+
+    monkeypatch.setattr(os, "fchown", fchown)
+    monkeypatch.setattr(grp, "getgrnam", named)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     files.write(tmp_path / "acl", "text", files.FOR_BROKER)
+    files.make_folder(tmp_path / "own", 0o750, for_broker=True)
     assert given == []
+    assert (mode(tmp_path / "acl"), mode(tmp_path / "own")) == (0o600, 0o700)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     for number in (files.FOR_BROKER, files.SECRET, files.FOR_ALL):
         files.write(tmp_path / "acl", "text", number)
     files.make_folder(tmp_path / "broker", 0o750, for_broker=True)
-    assert [(name.startswith(".acl."), group) for name, group in given[:-1]] == [
-        (True, "mosquitto")
-    ]
-    assert given[-1] == ("broker", "mosquitto")
+    assert [(name.startswith(".acl."), group) for name, group in given[:-1]] == [(True, 4711)]
+    assert given[-1] == ("broker", 4711)
 
 
 def test_nothing_secret_is_open_to_others_for_a_moment(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hwsync.device.agent import REFUSALS
 from hwsync.device.journal import KEEP_S
 from hwsync.device.trust import CLOCK_SLACK_S, Trust
 from hwsync.protocol.errors import UsageError
@@ -165,6 +166,8 @@ def test_two_hundred_altered_commands_are_all_rejected(board: Board) -> None:
             tried += 1
             assert board.told()[-1] == (f"m{seq}", "rejected", "no")
             assert "signature is wrong" in board.said("response")[-1]["reason"]
+            settled = [[f"m{seq}", board.journal.name]]
+            board.status(10**6 + seq + 1, 0, "", epoch=4, settled=settled)
     assert tried >= 200
     assert board.world.jobs == []
     board.hear("command", signed(board, id="z", epoch=5, seq=1))
@@ -242,6 +245,67 @@ def test_what_was_closed_is_opened_again_by_a_newer_signature_only(board: Board)
     assert ran(board, payload, 4) == []
     assert ran(board, text(board, seq=5).encode(), 6) == []
     assert ran(board, signed(board, seq=7), 8) == ["a"]
+
+
+def test_what_was_received_before_the_board_trusted_anybody_does_not_start(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    board.hear("command", text(board).encode())
+    board.begin(trust=Trust("u", [KEY.public]))
+    board.status(9, 2)
+    assert board.told() == [("a", "rejected", "no")]
+    assert "it is not signed" in board.said("response")[-1]["reason"]
+    assert board.world.jobs == []
+    board.journal.close()
+
+
+def test_what_was_received_from_a_key_that_was_revoked_since_does_not_start(board: Board) -> None:
+    board.hear("command", signed(board))
+    board.begin(trust=Trust("u", [OTHER.public]))
+    board.status(9, 2)
+    assert board.told() == [("a", "rejected", "no")]
+    assert "does not trust" in board.said("response")[-1]["reason"]
+
+
+def test_a_grant_that_comes_too_late_starts_nothing(board: Board) -> None:
+    board.world.time += 10_000_000.0
+    board.hear("command", signed(board, expires_at=board.world.wall() + 300.0))
+    board.world.time += 400.0
+    board.status(9, 2)
+    assert board.told() == [("a", "rejected", "no")]
+    assert "it expired at" in board.said("response")[-1]["reason"]
+
+
+def test_what_is_not_signed_does_not_make_a_board_refuse_what_is(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    board.hear("command", text(board, epoch=2**53, seq=0).encode())
+    board.status(0, 0, "", epoch=2**53)
+    assert board.journal.newest == (0, 0)
+    board.begin(trust=Trust("u", [KEY.public]))
+    assert ran(board, signed(board, id="b", seq=5)) == ["b"]
+    board.journal.close()
+
+
+def test_a_forged_copy_that_comes_first_does_not_keep_the_true_one_from_running(
+    board: Board,
+) -> None:
+    board.hear("command", text(board, seq=5_000, program="evil").encode())
+    assert ran(board, signed(board)) == ["a"]
+    assert [job.program for _, job in board.world.jobs] == ["print(6*7)"]
+
+
+def test_a_new_life_says_how_far_the_last_one_saw(board: Board) -> None:
+    board.hear("command", signed(board, epoch=3, seq=7))
+    board.begin(trust=Trust("u", [KEY.public]))
+    board.agent.connected()
+    assert board.said("heartbeat")[-1]["seen"] == [3, 7]
+
+
+def test_forgeries_do_not_fill_the_memory(board: Board) -> None:
+    for number in range(3 * REFUSALS):
+        board.hear("command", text(board, id=f"f{number}", seq=number).encode())
+        board.status(number, 2, f"f{number}")
+    assert len(board.told()) == REFUSALS
+    assert board.world.jobs == []
 
 
 def test_whoever_was_revoked_is_not_trusted(board: Board) -> None:
