@@ -463,3 +463,19 @@ def test_a_signing_key_is_made_once_and_shown(
     bad = start([*HWSYNC, "coordinator", "--signing-key", str(tmp_path / "none")])
     assert bad.wait() == 2
     assert "cannot read the signing key" in bad.stderr
+
+
+def test_a_signing_key_is_no_argument_and_is_not_shown(
+    start: Callable[..., Process], tmp_path: Path
+) -> None:
+    secret = "ed25519-secret:" + "A" * 43 + "="
+    done = start([*HWSYNC, "coordinator", "--signing-key", secret])
+    assert done.wait() == 2
+    assert "--signing-key names a file" in done.stderr
+    config = tmp_path / "c.toml"
+    config.write_text(f'signing_key = "{"A" * 43}="\n')
+    config.chmod(0o600)
+    done = start([*HWSYNC, "coordinator", "--config", str(config)])
+    assert done.wait() == 2
+    assert "signing_key is no key and no file" in done.stderr
+    assert "AAAA" not in done.stderr

@@ -462,3 +462,15 @@ def test_every_promise_that_is_not_kept_is_of_a_broker_that_is_tested() -> None:
     assert set(NOT_KEPT_CELLS) == set(BROKERS)
     assert OBSERVER not in ACCOUNTS
     assert "#" in EVERYTHING
+
+
+@pytest.mark.parametrize("owner", ["pi2", "coordinator"])
+def test_the_id_of_whoever_is_away_is_taken_by_nobody_on_amqtt(lab: AccountLab, owner: str) -> None:
+    """He would keep it when the owner comes: nobody of that name would be let in any more."""
+    if lab.kind != "amqtt":
+        pytest.skip("mosquitto lets an operator have any id (NOT_KEPT)")
+    for clean in (False, True):
+        taken = lab.client(lab.login("alice"), id=owner, clean=clean)
+        assert not taken.accepted
+    assert lab.come_in(owner).lives()
+    assert lab.client(lab.login("alice"), id="alices-own", clean=False).accepted

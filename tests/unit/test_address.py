@@ -82,3 +82,26 @@ def test_what_is_encrypted() -> None:
 def test_no_key_is_printed() -> None:
     url = BrokerUrl.parse("mqtts://pi").with_tls(Tls("CA", "CERTIFICATE", "S3CRET"))
     assert "S3CRET" not in f"{url} {url!r} {url.tls} {url.tls!r}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mqtts://anna:s3cr/et@host",
+        "mqtt://anna:geheim\u2100@host",
+        "mqtt:/anna:s3cret/x",
+        "anna:s3cret@host",
+        "http://anna:s3cret@host",
+        "mqtt://anna:s3cret@host:0",
+    ],
+)
+def test_no_part_of_a_password_is_in_an_error(text: str) -> None:
+    with pytest.raises(BadUrl) as caught:
+        BrokerUrl.parse(text)
+    assert "s3cr" not in str(caught.value)
+    assert "geheim" not in str(caught.value)
+
+
+def test_an_address_without_a_login_is_shown() -> None:
+    with pytest.raises(BadUrl, match=r"'broker\.lab:1883' is no broker's address"):
+        BrokerUrl.parse("broker.lab:1883")

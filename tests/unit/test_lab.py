@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from hwsync import connection
 from hwsync.broker.access import Passwords
+from hwsync.cli.labs import folder_of
 from hwsync.device import config as device
 from hwsync.device import service
 from hwsync.lab import texts
@@ -392,3 +394,47 @@ def test_a_file_that_is_no_toml_is_said(tmp_path: Path) -> None:
         folder.rotate_key()
     (folder.path / "boards/pi1.toml").write_text("user = 'pi1'")
     assert folder.rotate_key().missing == ["pi1"]
+
+
+# -- what the folder of somebody else could do -----------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["x\nuser y", "../up", "", "a b", "+"])
+@pytest.mark.parametrize("kind", ["boards", "operators"])
+def test_a_name_in_lab_json_is_one(kind: str, name: str, tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    file = folder.path / "lab.json"
+    fields = json.loads(file.read_text())
+    rights = {"boards": "all", "read_only": False}
+    fields[kind] = [name] if kind == "boards" else {name: rights}
+    file.write_text(json.dumps(fields))
+    with pytest.raises(UsageError, match="is no list of a lab's accounts"):
+        _ = folder.accounts
+
+
+def test_the_lab_of_somebody_else_is_not_taken_because_one_stands_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path)
+    where = next(path.parent for path in tmp_path.rglob("lab.json"))
+    monkeypatch.chdir(where)
+    monkeypatch.delenv("HWSYNC_LAB", raising=False)
+    assert folder_of(None).path == where
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert folder_of(None).path == Path("/etc/hwsync")
+
+
+def test_what_somebody_added_to_a_boards_file_stays(tmp_path: Path) -> None:
+    folder = made(tmp_path, signing=True)
+    folder.add_board("pi1")
+    file = folder.path / "boards/pi1.toml"
+    added = "max_timeout_s = 60\n[isolation]\nkind = 'bwrap'\n"
+    file.write_text(file.read_text() + added)
+    before = own(folder, "pi1")
+    for change in (folder.rotate_key, lambda: folder.rotate("pi1")):
+        change()
+        now = own(folder, "pi1")
+        assert (now["max_timeout_s"], now["isolation"]) == (60, {"kind": "bwrap"})
+        assert file.read_text().count("max_timeout_s") == 1
+    assert now["password"] != before["password"]
+    assert len(now["trust"]) == 2
