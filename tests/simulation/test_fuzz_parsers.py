@@ -100,9 +100,7 @@ def test_a_slow_reader_and_one_that_keeps_what_it_read_are_found(
     kept: list[bytes] = []
     run._targets = {"keeps": lambda data: str(kept.append(bytes([1]) * 50_000))}
     report = run.run(10_000)
-    assert (
-        report.growth > GROWTH / 6
-    )  # a fifth of the payloads
+    assert report.growth > GROWTH / 6  # a fifth of the payloads
     assert "it took" in report.faults[0].what
 
 
