@@ -96,8 +96,8 @@ async def at_the_door(
 ) -> tuple[bytes, Entry | None]:
     """A CONNECT as the broker may go on with it, and how it comes in; None: it is refused.
 
-    ``owner``: the account that has a session under a client id; empty: anybody's, None: there is
-    none.
+    ``owner``: the account that a client id belongs to; empty: to somebody without one, None: to
+    nobody.
     """
     connect = await ConnectPacket.from_stream(BufferReader(packet))
     entry = door.enter(connect.username, connect.password, tls)

@@ -218,7 +218,7 @@ class MendedBroker(Broker):  # type: ignore[misc]
                 task.add_done_callback(self._leaving.discard)
 
     def _owner(self, client_id: str) -> str | None:
-        """Whose a client id is; empty: nobody's in particular."""
+        """The account that a client id belongs to; empty: to somebody without one."""
         if any(entrance.door.reserves(client_id) for entrance in self.entrances):
             return client_id
         session = self._sessions.get(client_id, (None,))[0]

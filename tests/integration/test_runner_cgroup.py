@@ -16,7 +16,8 @@ from hwsync.runner import Job, Limits, RunEnd, Runner, Settings, StopSwitch, cgr
 from hwsync.runner.cgroup import Cgroup, own_cgroup
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("hostile")  # as tests/integration/test_hostile.py
+# As tests/integration/test_hostile.py.
+pytestmark = [pytest.mark.starving, pytest.mark.xdist_group("hostile")]
 
 WHERE = "print(open('/proc/self/cgroup').read())"
 ESCAPED = (

@@ -18,7 +18,8 @@ from tests.support.processes import Process
 from tests.support.unprivileged import HostileLab, unprivileged
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("hostile")  # as tests/integration/test_hostile.py
+# As tests/integration/test_hostile.py.
+pytestmark = [pytest.mark.starving, pytest.mark.xdist_group("hostile")]
 
 CONFIGURATION = """
 [limits]
