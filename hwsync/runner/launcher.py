@@ -71,14 +71,14 @@ class Launcher:
                 "create it, or name another",
             )
         account = account_of(settings.run_as)
-        self._cgroup = Cgroup.make()
         given = _given(settings, account)
-        given["cgroup"] = "" if self._cgroup is None else str(self._cgroup.path)
         environment = dict(os.environ if settings.environment is None else settings.environment)
         if account is not None:
             environment |= {"HOME": account.pw_dir, "USER": account.pw_name,
                             "LOGNAME": account.pw_name}  # fmt: skip
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._cgroup = Cgroup.make()  # the last of it: whatever fails from here on ends it
+        given["cgroup"] = "" if self._cgroup is None else str(self._cgroup.path)
         text = f"{EXECUTE}\n\n{SERVER}\n\ngiven = {given!r}\n".encode()
         start = START.format(control=theirs.fileno(), size=len(text))
         # Its home is the account's, and it is root: nothing that lies there may run in it.

@@ -12,7 +12,18 @@ from typing import Any
 
 import pytest
 
-from hwsync.runner import Job, Limits, RunEnd, Runner, Settings, StopSwitch, cgroup, launcher
+from hwsync.protocol.errors import CannotRun
+from hwsync.runner import (
+    Isolation,
+    Job,
+    Limits,
+    RunEnd,
+    Runner,
+    Settings,
+    StopSwitch,
+    cgroup,
+    launcher,
+)
 from hwsync.runner.cgroup import Cgroup, own_cgroup
 from tests.support.waiting import wait_until
 
@@ -131,6 +142,16 @@ def test_a_fork_bomb_is_seen_and_ended_at_one_stroke(account: str | None, own: O
         assert run(runner, "print(1)").response == "1\n"
     finally:
         runner.close()
+
+
+def test_a_server_that_cannot_be_made_leaves_no_cgroup(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for settings in ({"isolation": Isolation.BWRAP}, {"python": "/no/such"}):
+        with pytest.raises(CannotRun):
+            made(tmp_path, **settings).start()
+        assert own.new == []
 
 
 def test_what_a_dead_daemon_left_is_ended(own: Own) -> None:
