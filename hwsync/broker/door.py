@@ -36,16 +36,13 @@ class Entry:
 
 
 class Door:
-    """One listener's. Its construction and ``reload`` raise ``BadConfig``."""
+    """One listener's. Its construction raises ``BadConfig``."""
 
     def __init__(self, config: BrokerConfig, listener: Listener) -> None:
-        self.reload(config, listener)
-
-    def reload(self, config: BrokerConfig, listener: Listener) -> None:
-        """Read the files again; where one cannot be used, everything stays as it was."""
         self.change(*self.read(config, listener))
 
-    def read(self, config: BrokerConfig, listener: Listener) -> tuple[Listener, Rules, Read]:
+    @staticmethod
+    def read(config: BrokerConfig, listener: Listener) -> tuple[Listener, Rules, Read]:
         """What the files say now, for ``change``. Raises ``BadConfig``."""
         rules = config.rules_of(listener)
         passwords = Passwords(rules.password_file) if rules.password_file else None

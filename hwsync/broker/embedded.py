@@ -73,7 +73,7 @@ async def _serve(config: BrokerConfig) -> None:
         host = f"[{listener.address}]" if ":" in listener.address else listener.address
         name = "default" if number == 0 else f"listener-{number}"
         context = certificates.context(config, listener)
-        entrances[name] = Entrance(listener, context, Door(config, listener))
+        entrances[name] = Entrance(context, Door(config, listener))
         listeners[name] = {
             "type": "ws" if listener.websockets else "tcp",
             "bind": f"{host}:{listener.port}",
@@ -121,7 +121,7 @@ def _reload(broker: MendedBroker, before: BrokerConfig) -> None:
         if len(config.listeners) != len(before.listeners):
             raise BadConfig(f"{config.source}: other listeners", "they need a restart")
         pairs = list(zip(broker.entrances, config.listeners, strict=True))
-        read = [entrance.door.read(config, listener) for entrance, listener in pairs]
+        read = [Door.read(config, listener) for listener in config.listeners]
         for entrance, listener in pairs:
             if entrance.context is not None:
                 certificates.renew(entrance.context, config, listener)

@@ -33,8 +33,7 @@ from amqtt.mqtt.protocol.broker_handler import (  # type: ignore[import-untyped]
     BrokerProtocolHandler,
 )
 
-from hwsync.broker.conf import Listener
-from hwsync.broker.door import ENTRY, Door, at_the_door
+from hwsync.broker.door import ENTRY, Door, Entry, at_the_door
 from hwsync.broker.reading import FRAME, VERSION, Reading, read_packet, version_of, whole
 
 log = logging.getLogger("hwsync.broker")
@@ -112,7 +111,6 @@ class Live:
 class Entrance:
     """One listener: its TLS, and who comes in there."""
 
-    listener: Listener
     context: ssl.SSLContext | None
     door: Door
 
@@ -221,9 +219,10 @@ class MendedBroker(Broker):  # type: ignore[misc]
         """The account that a client id belongs to; empty: to somebody without one."""
         if any(entrance.door.reserves(client_id) for entrance in self.entrances):
             return client_id
-        session = self._sessions.get(client_id, (None,))[0]
-        entry = session.attributes.get(ENTRY) if session is not None else None
-        return None if session is None else (entry.account or "") if entry else ""
+        if client_id not in self._sessions:
+            return None
+        entry: Entry | None = self._sessions[client_id][0].attributes.get(ENTRY)
+        return (entry.account or "") if entry else ""
 
     async def _cleanup_session(self, client_id: str) -> None:
         """amqtt empties the queue of a client that leaves at that moment, and of its end's sign.

@@ -176,8 +176,8 @@ class Agent:
         if self._trust is None:
             return envelope, None
         name, newest, wall = self._journal.name, self._journal.newest, self._outside.wall()
-        doubt = self._trust.doubt(envelope, payload, name, newest, wall)
         seal = read_seal(payload)
+        doubt = self._trust.doubt(envelope, seal, name, newest, wall)
         key = seal.key if seal and not doubt else ""
         return replace(envelope, signed_by=key), doubt
 
@@ -288,7 +288,7 @@ class Agent:
             account = Account(Outcome.CANCELLED, Ran.NO, "cancelled before it began")
             self._close(entry, account, status.order)
         elif refusal := self._unwritten.refusal(entry.id) or self._distrusted(entry):
-            account = Account(Outcome.REJECTED, Ran.NO, refusal[: limits.MAX_REASON])
+            account = Account(Outcome.REJECTED, Ran.NO, refusal)
             self._close(entry, account, status.order)
         else:
             self._collect.end()

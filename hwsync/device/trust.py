@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from hwsync.findings import CLOCK_SET
-from hwsync.protocol.wire import Envelope, Seal, read_seal
+from hwsync.protocol.wire import Envelope, Seal
 from hwsync.signing import Trusted
 
+UNSIGNED: Final = "it is not signed, and this board runs only what is"
 CLOCK_SLACK_S: Final = 60.0  # between the clocks of coordinator and board, when something expires
 
 
@@ -25,9 +26,6 @@ class Doubt:
 
     reason: str
     answer: bool = True
-
-
-UNSIGNED: Final = "it is not signed, and this board runs only what is"
 
 
 class Trust:
@@ -49,17 +47,16 @@ class Trust:
     def doubt(
         self,
         envelope: Envelope,
-        payload: bytes,
+        seal: Seal | None,
         journal: str,
         newest: tuple[int, int],
         wall: float,
     ) -> Doubt | None:
-        """What speaks against an envelope that is new here; ``payload`` is how it came.
+        """What speaks against an envelope that is new here; ``seal`` None: it is not signed.
 
         ``newest``: (epoch, seq) of the newest envelope that this journal received; ``wall``: Unix
         seconds by this board's clock.
         """
-        seal = read_seal(payload)
         refusal = self._refusal(envelope, seal, newest, wall)
         if refusal:
             return Doubt(refusal)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from hwsync.device.journal import Entry, Stage
 from hwsync.device.no_journal import AnyJournal
+from hwsync.protocol import limits
 from hwsync.protocol.record import Account
 from hwsync.protocol.wire import Envelope
 
@@ -46,7 +47,7 @@ class Unwritten:
     def refuse(self, envelope: Envelope, reason: str) -> Entry:
         """Keep a new command, which will not start."""
         entry = Entry(envelope.id, Stage.RECEIVED, envelope, None, None, None, settled=False)
-        self._kept[envelope.id] = _Kept(entry, reason)
+        self._kept[envelope.id] = _Kept(entry, reason[: limits.MAX_REASON])
         return entry
 
     def ended(self, entry: Entry, account: Account, order: tuple[int, int] | None) -> None:

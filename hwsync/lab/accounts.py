@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from hwsync.protocol.asker import REPLIES
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.limits import USER_FORM, is_user
 from hwsync.protocol.topics import DEFAULT_ROOT, ITSELF, Kind, Topics
 
 COORDINATOR: Final = "coordinator"
 ALL: Final = "all"  # the boards of an operator who was given every one
-REPLIES: Final = "replies"  # where an operator may be answered: replies/<account>/…
 BOARDS_PORT: Final = 8883
 OPERATORS_PORT: Final = 8884
 VERSION: Final = 1  # of lab.json

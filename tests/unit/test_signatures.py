@@ -134,7 +134,7 @@ def test_no_changed_bit_of_a_signed_command_passes(board: Board) -> None:
         if seen is not None:
             readable += 1
             name, wall = board.journal.name, board.world.wall()
-            doubt = trust.doubt(seen, bytes(changed), name, (0, 0), wall)
+            doubt = trust.doubt(seen, read_seal(bytes(changed)), name, (0, 0), wall)
             assert doubt is not None, bytes(changed)
             assert doubt.answer
     assert readable > 500  # the others are no envelopes any more
