@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from hwsync.protocol.errors import HwsyncError, Refused, UsageError
 from hwsync.protocol.limits import ID_FORM, USER_FORM, is_id, is_user
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
 
+SBIN: Final = ":/usr/sbin:/sbin"
 _NAMES: Final = (
     *("broker", "root", "as_json", "credentials", "config", "ca", "certificate", "key"),
     "allow_plaintext",
@@ -106,16 +109,35 @@ class Settings:
         return connection.broker(self.given)
 
 
+def find_mosquitto() -> str | None:
+    """Its path, also where Debian keeps it, outside the PATH of an ordinary user; None: none."""
+    return shutil.which("mosquitto", path=os.environ.get("PATH", os.defpath) + SBIN)
+
+
 def default_database() -> Path:
     """``$STATE_DIRECTORY/hwsync.db``, else below the home directory."""
     return state_directory("--db") / "hwsync.db"
 
 
+FILE: Final = click.Path(path_type=Path, dir_okay=False)
+FOLDER: Final = click.Path(path_type=Path, file_okay=False)
+
 DATABASE: Final = click.option(
     "--db",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="The database; default $STATE_DIRECTORY/hwsync.db, else ~/.local/state/hwsync/hwsync.db.",
 )
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    settings = context.ensure_object(Settings)
+    if value and parameter.name in _NAMES:
+        setattr(settings, parameter.name, value)
+    return value
+
+
+JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.",
+                           expose_value=False, callback=_keep)  # fmt: skip
 
 
 def common(command: F) -> F:
@@ -125,12 +147,11 @@ def common(command: F) -> F:
                      expose_value=False, callback=_keep),
         click.option("--root", metavar="ROOT", help="Root of the topics (or HWSYNC_ROOT).",
                      expose_value=False, callback=_keep),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object a line.",
-                     expose_value=False, callback=_keep),
-        click.option("--credentials", type=click.Path(path_type=Path, dir_okay=False),
+        JSON,
+        click.option("--credentials", type=FILE,
                      help="File with two lines: user, password.",
                      expose_value=False, callback=_keep),
-        click.option("--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+        click.option("--config", type=FILE, metavar="FILE",
                      help="Connection file, TOML (or HWSYNC_CONFIG; default "
                      "~/.config/hwsync/hwsync.toml, /etc/hwsync/hwsync.toml).",
                      expose_value=False, callback=_keep),
@@ -147,13 +168,6 @@ def common(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    settings = context.ensure_object(Settings)
-    if value and parameter.name in _NAMES:
-        setattr(settings, parameter.name, value)
-    return value
 
 
 def fail(error: HwsyncError, settings: Settings, code: int | None = None) -> NoReturn:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hwsync.cli import say
-from hwsync.cli.common import DATABASE, Settings, common, default_database, user_name
+from hwsync.cli.common import DATABASE, FILE, Settings, common, default_database, user_name
 from hwsync.client import Operator
 from hwsync.coordinator import maintenance
 from hwsync.protocol.topics import Kind
@@ -17,7 +17,7 @@ from hwsync.protocol.topics import Kind
 @click.command()
 @common
 @DATABASE
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=FILE)
 @click.pass_obj
 def backup(settings: Settings, db: Path | None, file: Path) -> None:
     """Copy the database to FILE, also while the coordinator runs."""
@@ -29,16 +29,17 @@ def backup(settings: Settings, db: Path | None, file: Path) -> None:
 
     maintenance.back_up(source, file, progress)
     size = file.stat().st_size
-    if settings.as_json:
-        say.json_line({"backup": str(file), "bytes": size})
-    else:
-        say.line(f"{source} → {file} ({size:,} bytes)")
+    say.either(
+        settings.as_json,
+        {"backup": str(file), "bytes": size},
+        f"{source} → {file} ({size:,} bytes)",
+    )
 
 
 @click.command()
 @common
 @DATABASE
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=FILE)
 @click.option("--damaged", is_flag=True, help="Also where check-db finds something in FILE.")
 @click.pass_obj
 def restore(settings: Settings, db: Path | None, file: Path, damaged: bool) -> None:
@@ -74,10 +75,7 @@ def check_db(settings: Settings, db: Path | None) -> None:
     found = 0
     for line in maintenance.check(db or default_database()):
         found += 1
-        if settings.as_json:
-            say.json_line({"found": line})
-        else:
-            say.line(line)
+        say.either(settings.as_json, {"found": line}, line)
     if found:
         sys.exit(1)
     if not settings.as_json:
@@ -101,10 +99,7 @@ def forget(settings: Settings, db: Path | None, user: str) -> None:
             operator.clear(Kind.STATUS, Kind.HEARTBEAT)
 
     maintenance.forget(db or default_database(), user, clear)
-    if settings.as_json:
-        say.json_line({"forgotten": user})
-    else:
-        say.line(f"{user} is forgotten")
+    say.either(settings.as_json, {"forgotten": user}, f"{user} is forgotten")
 
 
 COMMANDS = (backup, restore, forget, check_db)

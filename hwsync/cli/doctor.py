@@ -53,10 +53,7 @@ def doctor(settings: Settings, db: Path | None, user: str | None) -> None:
     worst = 0
     for finding in _all(settings, db, user):
         worst |= finding.result is Result.ERROR
-        if settings.as_json:
-            say.json_line(asdict(finding))
-        else:
-            say.line(_line(finding))
+        say.either(settings.as_json, asdict(finding), _line(finding))
     sys.exit(worst)
 
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 import click
 
 from hwsync.cli import say
-from hwsync.cli.common import Settings, user_name
-from hwsync.cli.labs import JSON, LAB, folder_of, reload, told
-from hwsync.lab.accounts import BOARDS_PORT, COORDINATOR, OPERATORS_PORT, Accounts, Operator
+from hwsync.cli.common import FILE, FOLDER, JSON, Settings, user_name
+from hwsync.cli.labs import LAB, reload, told
+from hwsync.lab.accounts import ALL, BOARDS_PORT, COORDINATOR, OPERATORS_PORT, Accounts, Operator
 from hwsync.lab.folder import Folder, Given
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
@@ -29,7 +29,7 @@ NAME = click.argument("name", type=user_name)
 
 @click.command()
 @JSON
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("directory", type=FOLDER)
 @click.option(
     "--host",
     "hosts",
@@ -65,19 +65,19 @@ NAME = click.argument("name", type=user_name)
 )
 @click.option(
     "--cert",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE",
     help="The broker's certificate, where it is not the lab's own; with --key, --ca.",
 )
 @click.option(
     "--key",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE",
     help="Its private key.",
 )
 @click.option(
     "--ca",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE",
     help="The authority that signed it.",
 )
@@ -87,13 +87,12 @@ NAME = click.argument("name", type=user_name)
 @click.pass_obj
 def init(settings: Settings, directory: Path, hosts: tuple[str, ...], root: str, boards_port: int,
          operators_port: int, mutual_tls: bool, signing: bool, cert: Path | None, key: Path | None,
-         ca: Path | None, renew: bool, as_json: bool) -> None:  # fmt: skip
+         ca: Path | None, renew: bool) -> None:  # fmt: skip
     """Make a lab in DIRECTORY that lets nobody in but its accounts.
 
     A broker's configuration with TLS, its certificates, an account for the coordinator. Then
     `hwsync device add` and `hwsync operator add`.
     """
-    settings.as_json |= as_json
     Topics(root)
     given = None
     if cert or key or ca:
@@ -146,10 +145,8 @@ def device() -> None:
 @LAB
 @click.argument("names", nargs=-1, required=True, type=user_name)
 @click.pass_obj
-def add_device(settings: Settings, names: tuple[str, ...], lab: Path | None, as_json: bool) -> None:
+def add_device(settings: Settings, names: tuple[str, ...], folder: Folder) -> None:
     """Let boards in: an account for each NAME, and the file to put on it."""
-    settings.as_json |= as_json
-    folder = folder_of(lab)
     added = False
     try:
         for name in names:
@@ -166,9 +163,9 @@ def add_device(settings: Settings, names: tuple[str, ...], lab: Path | None, as_
 @LAB
 @NAME
 @click.pass_obj
-def remove_device(settings: Settings, name: str, lab: Path | None, as_json: bool) -> None:
+def remove_device(settings: Settings, name: str, folder: Folder) -> None:
     """Let a board in no more; its connection ends."""
-    _remove(settings, name, lab, as_json, "boards")
+    _remove(settings, folder, name, "boards")
 
 
 @device.command("rotate")
@@ -176,26 +173,22 @@ def remove_device(settings: Settings, name: str, lab: Path | None, as_json: bool
 @LAB
 @click.argument("name")
 @click.pass_obj
-def rotate_device(settings: Settings, name: str, lab: Path | None, as_json: bool) -> None:
+def rotate_device(settings: Settings, name: str, folder: Folder) -> None:
     """Give a board (or `coordinator`) a new password and file; the old one is worth nothing."""
-    _rotate(settings, name, lab, as_json, "boards")
+    _rotate(settings, folder, name, "boards")
 
 
 @device.command("list")
 @JSON
 @LAB
 @click.pass_obj
-def list_devices(settings: Settings, lab: Path | None, as_json: bool) -> None:
+def list_devices(settings: Settings, folder: Folder) -> None:
     """The boards that may come in."""
-    folder = folder_of(lab)
     accounts = folder.accounts
     for name in accounts.boards:
         file = folder.file_of(name, accounts)
         here = str(file) if os.path.exists(file) else None
-        if as_json or settings.as_json:
-            say.json_line({"name": name, "file": here})
-        else:
-            say.line(name)
+        say.either(settings.as_json, {"name": name, "file": here}, name)
 
 
 # -- operator --------------------------------------------------------------------------------------
@@ -216,7 +209,7 @@ READ_ONLY = click.option("--read-only", is_flag=True, help="To look on, and ask 
 
 
 def _rights(boards: str, read_only: bool) -> Operator:
-    if boards == "all":
+    if boards == ALL:
         return Operator(None, read_only)
     names = tuple(dict.fromkeys(user_name(name.strip()) for name in boards.split(",")))
     return Operator(names, read_only)
@@ -229,11 +222,10 @@ def _rights(boards: str, read_only: bool) -> Operator:
 @BOARDS
 @READ_ONLY
 @click.pass_obj
-def add_operator(settings: Settings, name: str, boards: str, read_only: bool, lab: Path | None,
-                 as_json: bool) -> None:  # fmt: skip
+def add_operator(
+    settings: Settings, name: str, boards: str, read_only: bool, folder: Folder
+) -> None:
     """Let a person in: an account, and the file that it needs."""
-    settings.as_json |= as_json
-    folder = folder_of(lab)
     told(settings, folder, folder.add_operator(name, _rights(boards, read_only)),
          f"{name} may come in")  # fmt: skip
 
@@ -245,11 +237,10 @@ def add_operator(settings: Settings, name: str, boards: str, read_only: bool, la
 @BOARDS
 @READ_ONLY
 @click.pass_obj
-def change_operator(settings: Settings, name: str, boards: str, read_only: bool, lab: Path | None,
-                    as_json: bool) -> None:  # fmt: skip
+def change_operator(
+    settings: Settings, name: str, boards: str, read_only: bool, folder: Folder
+) -> None:
     """Give a person other rights; the password stays."""
-    settings.as_json |= as_json
-    folder = folder_of(lab)
     told(settings, folder, folder.change_operator(name, _rights(boards, read_only)),
          f"{name} has other rights")  # fmt: skip
 
@@ -259,9 +250,9 @@ def change_operator(settings: Settings, name: str, boards: str, read_only: bool,
 @LAB
 @NAME
 @click.pass_obj
-def remove_operator(settings: Settings, name: str, lab: Path | None, as_json: bool) -> None:
+def remove_operator(settings: Settings, name: str, folder: Folder) -> None:
     """Let a person in no more; his connections end."""
-    _remove(settings, name, lab, as_json, "operators")
+    _remove(settings, folder, name, "operators")
 
 
 @operator.command("rotate")
@@ -269,36 +260,31 @@ def remove_operator(settings: Settings, name: str, lab: Path | None, as_json: bo
 @LAB
 @NAME
 @click.pass_obj
-def rotate_operator(settings: Settings, name: str, lab: Path | None, as_json: bool) -> None:
+def rotate_operator(settings: Settings, name: str, folder: Folder) -> None:
     """Give a person a new password, and a new file; the old one is worth nothing."""
-    _rotate(settings, name, lab, as_json, "operators")
+    _rotate(settings, folder, name, "operators")
 
 
 @operator.command("list")
 @JSON
 @LAB
 @click.pass_obj
-def list_operators(settings: Settings, lab: Path | None, as_json: bool) -> None:
+def list_operators(settings: Settings, folder: Folder) -> None:
     """The people that may come in, and what they may do."""
-    for name, one in sorted(folder_of(lab).accounts.operators.items()):
-        boards: Any = "all" if one.boards is None else list(one.boards)
-        if as_json or settings.as_json:
-            say.json_line({"name": name, "boards": boards, "read_only": one.read_only})
-            continue
+    for name, one in sorted(folder.accounts.operators.items()):
+        boards: Any = ALL if one.boards is None else list(one.boards)
         shown = boards if isinstance(boards, str) else ", ".join(boards) or "no board"
-        say.line(f"{name}: {shown}{', read only' if one.read_only else ''}")
+        text = f"{name}: {shown}{', read only' if one.read_only else ''}"
+        value = {"name": name, "boards": boards, "read_only": one.read_only}
+        say.either(settings.as_json, value, text)
 
 
-def _remove(settings: Settings, name: str, lab: Path | None, as_json: bool, kind: str) -> None:
-    settings.as_json |= as_json
-    folder = folder_of(lab)
+def _remove(settings: Settings, folder: Folder, name: str, kind: str) -> None:
     _is_of(folder, name, kind)
     told(settings, folder, folder.remove(name), f"{name} may come in no more")
 
 
-def _rotate(settings: Settings, name: str, lab: Path | None, as_json: bool, kind: str) -> None:
-    settings.as_json |= as_json
-    folder = folder_of(lab)
+def _rotate(settings: Settings, folder: Folder, name: str, kind: str) -> None:
     if not (kind == "boards" and name == COORDINATOR):
         _is_of(folder, name, kind)
     told(settings, folder, folder.rotate(name), f"{name} has a new password")

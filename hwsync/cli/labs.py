@@ -9,20 +9,12 @@ from typing import Final
 import click
 
 from hwsync.cli import say
-from hwsync.cli.common import Settings, fail
+from hwsync.cli.common import FOLDER, Settings, fail
 from hwsync.lab.folder import Draft, Folder
 from hwsync.protocol.errors import HwsyncError
 
 VARIABLE: Final = "HWSYNC_LAB"
 USUAL: Final = Path("/etc/hwsync")
-
-JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-LAB: Final = click.option(
-    "--lab",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help=f"The lab (or {VARIABLE}; default this folder where it is one, else {USUAL}).",
-)
 
 
 def folder_of(lab: Path | None) -> Folder:
@@ -37,6 +29,16 @@ def _is_ours(folder: Path) -> bool:
         return all(path.stat().st_uid == os.geteuid() for path in (folder, folder / "lab.json"))
     except OSError:
         return False
+
+
+LAB: Final = click.option(
+    "--lab",
+    "folder",
+    type=FOLDER,
+    callback=lambda _, __, lab: folder_of(lab),
+    metavar="DIR",
+    help=f"The lab (or {VARIABLE}; default this folder where it is one, else {USUAL}).",
+)
 
 
 def told(

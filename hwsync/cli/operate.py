@@ -51,7 +51,7 @@ def status(settings: Settings, user: str | None, watch: bool) -> None:
             while watch:
                 for name, kind, fields in operator.hear(1.0):
                     if kind is Kind.STATUS and fields:
-                        _say(settings, fields, _line(name, fields, None))
+                        say.either(settings.as_json, fields, _line(name, fields, None))
 
 
 def _table(operator: Operator, settings: Settings) -> None:
@@ -68,7 +68,7 @@ def _table(operator: Operator, settings: Settings) -> None:
     for name in sorted(records.keys() | beats.keys()):
         record, beat = records.get(name, {}), beats.get(name)
         shown = {**record, "user": name, "online": _online(beat)}
-        _say(settings, shown, _line(name, record, beat))
+        say.either(settings.as_json, shown, _line(name, record, beat))
     if not records and not beats:
         say.line("nobody has been seen yet", err=True)
 
@@ -93,13 +93,6 @@ def _line(name: str, record: Json, beat: Json | None) -> str:
     more = f"  +{queued} queued" if queued else ""
     id = record.get("id", "")
     return f"{name:20} {state} {state.name.lower():10}{online:9} {id:28} {end}{more}"
-
-
-def _say(settings: Settings, fields: Json, line: str) -> None:
-    if settings.as_json:
-        say.json_line(fields)
-    else:
-        say.line(line)
 
 
 def _whole(record: Json) -> list[str]:
@@ -169,7 +162,7 @@ def _current(operator: Operator, user: str) -> str:
 def _tell(settings: Settings, operator: Operator, kind: Kind, payload: bytes, id: str) -> None:
     """Send it until it is answered; print the record, or raise what refused it."""
     fields = operator.tell(kind, payload, id)
-    _say(settings, fields, _line(operator.user, fields, None))
+    say.either(settings.as_json, fields, _line(operator.user, fields, None))
 
 
 COMMANDS = (status, analyse, cancel, reset)

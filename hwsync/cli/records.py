@@ -23,10 +23,7 @@ def history(settings: Settings, db: Path | None, user: str) -> None:
     """Every change of USER's record, and every refused message."""
     with Reader(db or default_database()) as reader:
         for row in reader.history(user):
-            if settings.as_json:
-                say.json_line(row)
-            else:
-                say.line(_line(row))
+            say.either(settings.as_json, row, _line(row))
 
 
 @click.command()

@@ -164,10 +164,7 @@ def send(settings: Settings, /, user: str, **given: Any) -> None:
         present = _Present(user)
         fields = operator.tell(Kind.REQUEST, request, id, heard=present.hear)
         present.tell(fields)
-    if settings.as_json:
-        say.json_line(fields)
-    else:
-        say.line(id)
+    say.either(settings.as_json, fields, id)
 
 
 @click.command()

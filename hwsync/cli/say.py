@@ -28,6 +28,14 @@ def json_line(value: object) -> None:
     click.echo(json.dumps(value, allow_nan=False, separators=(",", ":")))
 
 
+def either(as_json: bool, value: object, text: str) -> None:
+    """One line, for programs or for people."""
+    if as_json:
+        json_line(value)
+    else:
+        line(text)
+
+
 def program(text: str, stream: TextIO, *, raw: bool = False) -> None:
     """What a program wrote: as it is, like ssh; on a terminal only with ``raw``."""
     stream.flush()

@@ -21,8 +21,7 @@ import click
 
 import hwsync
 from hwsync.cli import say
-from hwsync.cli.common import Settings
-from hwsync.logs import escape
+from hwsync.cli.common import FOLDER, JSON, Settings, find_mosquitto
 from hwsync.protocol.errors import HwsyncError, NotFound, UsageError
 from hwsync.systemd import ACCOUNTS, FOLDERS, UNITS, Machine, Part, Wanted, wanted
 from hwsync.systemd.written import Found, look, marked, remove, write
@@ -31,13 +30,12 @@ ROOT: Final = Path("/")
 HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 """What ProtectHome and PrivateTmp take out of the units' sight."""
 CALL_S: Final = 60.0  # for one call of systemctl; it waits for no start
-SBIN: Final = ":/usr/sbin:/sbin"  # where Debian keeps mosquitto, outside a user's PATH
 SHOWN: Final = ("Id", "LoadState", "ActiveState", "SubState", "Result", "UnitFileState", "MainPID",
                 "NRestarts", "ActiveEnterTimestamp", "StatusText")  # fmt: skip
 
 DESTDIR = click.option(
     "--destdir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     metavar="DIR",
     help="Write below DIR instead, for an image, and call nothing.",
 )
@@ -173,9 +171,9 @@ def uninstall(units: tuple[str, ...], dry_run: bool, destdir: Path | None) -> No
 
 
 @service.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@JSON
 @click.pass_obj
-def status(settings: Settings, as_json: bool) -> None:
+def status(settings: Settings) -> None:
     """One line for each unit. The exit code is 1 where one is not active, or there is none."""
     _require_systemd()
     units = [Wanted(part).unit for part in (Part.BROKER, Part.COORDINATOR)]
@@ -188,10 +186,7 @@ def status(settings: Settings, as_json: bool) -> None:
     if not found:
         raise NotFound("no unit of hwsync is installed here", "hwsync service install --help")
     for unit in found:
-        if as_json or settings.as_json:
-            say.json_line(unit)
-        else:
-            say.line(_line(unit))
+        say.either(settings.as_json, unit, _line(unit))
     sys.exit(any(unit["active"] != "active" for unit in found))
 
 
@@ -228,7 +223,7 @@ def _line(unit: dict[str, Any]) -> str:
     if unit["at_boot"] != "enabled":
         parts.append("not started at boot")
     parts += [unit["status"]] if unit["status"] else []
-    return escape(f"{unit['unit']:32} {', '.join(parts)}")
+    return f"{unit['unit']:32} {', '.join(parts)}"
 
 
 def _machine(no_mosquitto: bool) -> Machine:
@@ -240,9 +235,8 @@ def _machine(no_mosquitto: bool) -> Machine:
                 f"there is no {binaries / name}: hwsync is not installed in {sys.prefix}",
                 "python3 -m venv /opt/hwsync && /opt/hwsync/bin/pip install hwsync",
             )
-    mosquitto = shutil.which("mosquitto", path=os.environ.get("PATH", os.defpath) + SBIN)
     groups = frozenset(group.gr_name for group in grp.getgrall())
-    return Machine(binaries, None if no_mosquitto else mosquitto, groups)
+    return Machine(binaries, None if no_mosquitto else find_mosquitto(), groups)
 
 
 def _require_visible(machine: Machine, *, strict: bool) -> None:

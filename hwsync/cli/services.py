@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hwsync import logs
-from hwsync.cli.common import DATABASE, Settings, common, default_database, seconds
+from hwsync.cli.common import DATABASE, FILE, FOLDER, Settings, common, default_database, seconds
 from hwsync.coordinator.maintenance import DEFAULT_EVERY_S, EVERY_S, KEPT
 from hwsync.coordinator.retention import KEEP_DAYS, KEEP_MB
 from hwsync.protocol import limits
@@ -47,7 +47,7 @@ from hwsync.signing import SECRET, SigningKey
 @click.option("--clean-session", is_flag=True, help="Keep no session at the broker (for amqtt).")
 @click.option(
     "--backup-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     metavar="DIR",
     help=f"Back the database up there; the last {KEPT} stay.",
 )
@@ -61,7 +61,7 @@ from hwsync.signing import SECRET, SigningKey
 )
 @click.option(
     "--metrics-file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE",
     help="Figures for Prometheus (node_exporter's textfile collector), every 15 s.",
 )
@@ -81,7 +81,7 @@ from hwsync.signing import SECRET, SigningKey
 )
 @click.option(
     "--signing-key",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE",
     help="Sign every command with this key (hwsync key make).",
 )
@@ -159,7 +159,7 @@ def _signer(settings: Settings, option: Path | None) -> SigningKey | None:
 
 @click.command()
 @common
-@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", required=False, type=FILE)
 def broker(file: Path | None) -> None:
     """Serve FILE (./broker.conf, else the packaged one) with the embedded broker."""
     from hwsync.broker.conf import load

@@ -20,7 +20,7 @@ import click
 
 from hwsync import connection
 from hwsync.address import BrokerUrl
-from hwsync.cli.common import Settings, common, default_database
+from hwsync.cli.common import FILE, Settings, common, default_database, find_mosquitto
 from hwsync.cli.say import line
 from hwsync.client import Operator
 from hwsync.probe import SLOW_S, look, round_trip
@@ -36,7 +36,7 @@ LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 @click.command()
 @common
 @click.option("--user", help="The name of this machine's device (default: the host's).")
-@click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="The database.")
+@click.option("--db", type=FILE, help="The database.")
 @click.option("--analysis", type=click.Choice(ANALYSERS), default=MANUAL, show_default=True)
 @click.option("--allow-root", is_flag=True, help="As root: run programs as root.")
 @click.option("--lan", is_flag=True, help="Let other machines in; says what that means.")
@@ -160,7 +160,7 @@ def _broker(url: BrokerUrl, lan: bool, state: Path, parts: list[_Part],
         raise NoBroker(f"no broker answers at {url}", "start it there, or leave --broker out")
     state.mkdir(parents=True, exist_ok=True)
     address = "0.0.0.0" if lan else "127.0.0.1"
-    mosquitto = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    mosquitto = find_mosquitto()
     conf = _configuration(state, url.port, address, mosquitto is not None)
     command = [sys.executable, "-m", "hwsync.cli", "broker", str(conf)]
     if mosquitto is not None:

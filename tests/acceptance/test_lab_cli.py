@@ -243,14 +243,19 @@ def test_a_lab_from_its_first_command_to_the_last(typed: Typed) -> None:
     typed.assert_no_password_in_sight()
 
 
-def test_a_lab_with_mutual_tls(typed: Typed) -> None:
-    typed.init("--mutual-tls")
+def working(typed: Typed, option: str) -> tuple[Process, Process]:
+    """A lab made with that option, in which alice has run a program; its coordinator and pi1."""
+    typed.init(option)
     assert typed.here("device", "add", "pi1").exit_code == 0
     assert typed.here("operator", "add", "alice", "--boards", "all").exit_code == 0
     typed.broker()
-    typed.coordinator()
-    typed.device("pi1")
+    coordinator, device = typed.coordinator(), typed.device("pi1")
     assert typed.run("alice", "pi1", "print(6*7)").stdout == "42\n"
+    return coordinator, device
+
+
+def test_a_lab_with_mutual_tls(typed: Typed) -> None:
+    working(typed, "--mutual-tls")
 
     # The password alone lets nobody in, and neither does a certificate without one.
     own = typed.own("operators/alice.toml")
@@ -275,12 +280,7 @@ def test_a_lab_with_mutual_tls(typed: Typed) -> None:
 
 
 def test_a_lab_that_signs(typed: Typed) -> None:
-    typed.init("--sign")
-    assert typed.here("device", "add", "pi1").exit_code == 0
-    assert typed.here("operator", "add", "alice", "--boards", "all").exit_code == 0
-    typed.broker()
-    coordinator, device = typed.coordinator(), typed.device("pi1")
-    assert typed.run("alice", "pi1", "print(6*7)").stdout == "42\n"
+    coordinator, device = working(typed, "--sign")
 
     # A coordinator with a new key, before the board has its new file: it runs nothing.
     [old] = typed.here("key", "list").stdout.split()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsync.cli import service
+from hwsync.cli import common, service
 from hwsync.cli.app import cli
 from hwsync.cli.common import Settings
 from hwsync.protocol.errors import HwsyncError, NotFound, UsageError
@@ -52,7 +52,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     monkeypatch.setenv("SAYS", str(says))
     monkeypatch.setattr(service, "ROOT", tmp_path / "root")
-    monkeypatch.setattr(service, "SBIN", "")
+    monkeypatch.setattr(common, "SBIN", "")
     monkeypatch.setattr(service, "HIDDEN", ())
     monkeypatch.setattr(service.sysconfig, "get_path", lambda _: str(binaries))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
