@@ -21,7 +21,7 @@ from typing import Any, Final
 from hwsync.protocol.errors import CannotRun
 from hwsync.runner.bubblewrap import inside
 from hwsync.runner.cgroup import Cgroup
-from hwsync.runner.processes import KILL_LIMIT_S, read_process
+from hwsync.runner.processes import KILL_LIMIT_S, SWEEP_LIMIT_S, read_process
 from hwsync.runner.settings import Isolation, Settings, Start
 
 START_LIMIT_S: Final = 60.0  # for an interpreter to start: a cold SD card under load takes seconds
@@ -249,5 +249,6 @@ def _given(settings: Settings, account: pwd.struct_passwd | None) -> dict[str, A
         "others": OTHERS,
         "look": LOOK_S,
         "kill_limit": KILL_LIMIT_S,
+        "sweep_limit": SWEEP_LIMIT_S,
         "looks": LOOKS,
     }

@@ -20,7 +20,11 @@ from typing import Final
 
 from hwsync.protocol.errors import CannotRun
 
-KILL_LIMIT_S: Final = 5.0  # a process that survives SIGKILL for longer hangs in the kernel
+# A process that survives SIGKILL for longer hangs in the kernel. It counts from the last look that
+# found somebody new: beside a fork bomb in sessions of its own, of which each has as much of the
+# processor as we, one look was seen to take 55 s, and to give up leaves the bomb for ever.
+KILL_LIMIT_S: Final = 5.0
+SWEEP_LIMIT_S: Final = 300.0  # for all looks together
 FIRST_PAUSE_S: Final = 0.001  # between two looks; doubles
 LONGEST_PAUSE_S: Final = 0.05
 PROC: Final = Path("/proc")
@@ -117,10 +121,11 @@ def end_session(session: int, start_time: int, limit: float = KILL_LIMIT_S) -> i
     """SIGKILL to everything in the session until nothing of it lives; returns how many there were.
 
     A process group is killed as a whole, so that none of it slips away by forking; a program that
-    makes new groups meanwhile is met by the next look. Waits at most ``limit`` seconds, then logs
-    what would not end.
+    makes new groups meanwhile is met by the next look. Waits at most ``limit`` seconds from the
+    last look that found somebody new, then logs what would not end.
     """
-    deadline = time.monotonic() + limit
+    began = time.monotonic()
+    deadline = began + limit
     pause = FIRST_PAUSE_S
     ended: set[tuple[int, int]] = set()
     empty_looks = 0
@@ -133,6 +138,9 @@ def end_session(session: int, start_time: int, limit: float = KILL_LIMIT_S) -> i
                 return len(ended)
             continue
         empty_looks = 0
+        found = {(process.pid, process.start_time) for process in alive}
+        if found - ended:
+            deadline = min(time.monotonic() + limit, began + SWEEP_LIMIT_S)
         if time.monotonic() >= deadline:
             pids = ", ".join(str(process.pid) for process in alive)
             log.error("session %d: still alive after SIGKILL and %g s: %s", session, limit, pids)
@@ -140,7 +148,7 @@ def end_session(session: int, start_time: int, limit: float = KILL_LIMIT_S) -> i
         for group in {process.group for process in alive}:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
-        ended.update((process.pid, process.start_time) for process in alive)
+        ended |= found
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE_S)
 
@@ -155,23 +163,54 @@ def keep_orphans() -> None:
         log.warning("processes that escape from a program cannot be kept")
 
 
-def end_orphans(ours: set[int], limit: float = KILL_LIMIT_S) -> None:
-    """End every child of this process but ``ours``, and what is below it, and collect them."""
-    deadline = time.monotonic() + limit
+def end_orphans(ours: set[int]) -> None:
+    """End everything below this process but ``ours`` and what is below those, and collect it.
+
+    What is stopped cannot fork: first nobody moves, then all are ended (as in ``server.py``). What
+    is left when the limits are over is logged.
+    """
+    began = time.monotonic()
+    deadline = began + KILL_LIMIT_S
     pause = FIRST_PAUSE_S
-    while time.monotonic() < deadline:
-        found = [process for process in _everybody() if process.parent == os.getpid()]
-        orphans = [process for process in found if process.pid not in ours]
-        if not orphans:
-            return
-        for process in orphans:
-            with contextlib.suppress(OSError):
-                os.kill(process.pid, signal.SIGKILL)
+    stopped: set[int] = set()
+    while True:
+        found = _below(ours)
+        while new := found - stopped:
+            _send(signal.SIGSTOP, new)
+            stopped |= new
+            found = _below(ours)
+            deadline = min(time.monotonic() + KILL_LIMIT_S, began + SWEEP_LIMIT_S)
+        _send(signal.SIGKILL, found)
+        for pid in found:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(process.pid, os.WNOHANG)
+                os.waitpid(pid, os.WNOHANG)
+        if not found:
+            return
+        if time.monotonic() >= deadline:
+            log.error("%d processes that a program left live on after SIGKILL", len(found))
+            return
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE_S)
-    log.error("processes that a program left are still alive after SIGKILL and %g s", limit)
+
+
+def _below(but: set[int]) -> set[int]:
+    """Every process under this one, zombies too, but those named and what is under them."""
+    children: dict[int, list[int]] = {}
+    for process in _everybody():
+        children.setdefault(process.parent, []).append(process.pid)
+    found: set[int] = set()
+    waiting = [os.getpid()]
+    while waiting:
+        new = set(children.get(waiting.pop(), [])) - but - found
+        found |= new
+        waiting += new
+    return found
+
+
+def _send(number: int, pids: set[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it is gone, or another account's
+            os.kill(pid, number)
 
 
 def end_group(group: Group) -> int:

@@ -27,12 +27,12 @@ from hwsync.protocol.limits import MAX_RESPONSE, MAX_STDERR
 from hwsync.runner.job import Job, RunEnd, StopSwitch
 from hwsync.runner.launcher import MEGABYTE, SHOWN, START_LIMIT_S, Launcher
 from hwsync.runner.output import Capture, Pieces
-from hwsync.runner.processes import KILL_LIMIT_S, Group, end_session, read_process
+from hwsync.runner.processes import SWEEP_LIMIT_S, Group, end_session, read_process
 from hwsync.runner.settings import Isolation, Settings
 from hwsync.runner.verdict import Seen, verdict
 
 LONGEST_WAIT_S: Final = 60.0  # one wait of the loop; any number that a selector accepts
-ANSWER_LIMIT_S: Final = 5.0  # for a server to end everything, on a machine that is overrun
+ANSWER_LIMIT_S: Final = SWEEP_LIMIT_S + 5.0  # for a server that works to end everything
 STOPPED_LOOK_S: Final = 0.1  # between two looks whether the program has stopped its server
 CHUNK: Final = 65536  # bytes: the capacity of a pipe
 
@@ -225,7 +225,7 @@ class Run:
         self._launcher_failed = True
         launcher.kill()
         if self._group is not None:
-            end_session(self._group.session, self._group.start_time, KILL_LIMIT_S)
+            end_session(self._group.session, self._group.start_time)
         # The status pipe alone: whoever escaped may fill the others for ever.
         # And once: it may fill this one too, which every program of one account can open.
         poll = select.poll()

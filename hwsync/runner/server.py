@@ -151,7 +151,8 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
     def sweep(child: int) -> tuple[int, float]:
         """End everything below us; the child's wait status (-1: unknown) and processor time."""
         status, used, pause, looks = -1, 0.0, 0.0005, 0
-        deadline = time.monotonic() + given["kill_limit"]
+        began = time.monotonic()
+        deadline = began + given["kill_limit"]
         stopped: set[int] = set()
         while True:
             while True:
@@ -174,6 +175,7 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
                 looks += 1
                 if looks == given["looks"]:
                     strike()
+                deadline = min(time.monotonic() + given["kill_limit"], began + given["sweep_limit"])
             send(signals.SIGKILL, pids)
             time.sleep(pause)
             pause = min(pause * 2, 0.02)

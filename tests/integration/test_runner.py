@@ -387,11 +387,10 @@ Runner(Settings(Path.cwd())).run(Job(sys.argv[1], "", (), 600.0), on_started=sho
 
 @pytest.mark.parametrize("server", ["lives", "is stopped"])
 def test_the_leftovers_of_a_daemon_that_died_are_ended(server: str) -> None:
-    """By its fork server at once; where a program has stopped that, by the next life."""
-    stop = "os.kill(os.getppid(), signal.SIGSTOP)" if server == "is stopped" else "pass"
+    """By its fork server at once; where that was stopped, by the next life."""
     program = (
-        "import os, signal, subprocess, time\nsubprocess.Popen(['sleep', '600'])\n"
-        f"{stop}\nprint(os.getppid(), flush=True)\ntime.sleep(600)"
+        "import os, subprocess, time\nsubprocess.Popen(['sleep', '600'])\n"
+        "print(os.getppid(), flush=True)\ntime.sleep(600)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", LIVING, program],
@@ -404,6 +403,9 @@ def test_the_leftovers_of_a_daemon_that_died_are_ended(server: str) -> None:
         parent = int(process.stdout.readline())
         group = Group(int(session), int(start_time), boot)
         assert len(members(group.session, group.start_time)) == 2
+        if server == "is stopped":
+            process.send_signal(signal.SIGSTOP)  # first the daemon: it would see to its server
+            os.kill(parent, signal.SIGSTOP)
         process.kill()
     if server == "is stopped":
         assert end_group(group) == 2

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from hwsync.protocol.errors import CannotRun
 from hwsync.runner import Group, StopSwitch, end_group
 from hwsync.runner import processes as module
-from hwsync.runner.processes import boot_id, end_session, members, read_process
+from hwsync.runner.processes import Process, boot_id, end_session, members, read_process
 
 SLEEPERS = 3
 
@@ -135,6 +136,22 @@ def test_who_was_there_before_the_recorded_start_is_a_stranger(
     leader.wait(10)
     assert end_group(dataclasses.replace(group, start_time=2**62)) == 0
     assert len(members(group.session, group.start_time)) == SLEEPERS
+
+
+def test_a_look_that_takes_longer_than_the_limit_is_acted_upon(
+    session: tuple[subprocess.Popen[bytes], Group], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a fork bomb one look may take a minute."""
+    leader, group = session
+
+    def slowly(number: int, start_time: int) -> list[Process]:
+        found = members(number, start_time)
+        time.sleep(0.3)
+        return found
+
+    monkeypatch.setattr(module, "members", slowly)
+    assert end_session(group.session, group.start_time, limit=0.2) == SLEEPERS + 1
+    assert leader.wait(10) == -signal.SIGKILL
 
 
 def test_what_will_not_end_is_logged_after_a_bounded_time(
