@@ -37,7 +37,7 @@ LIMITS = {
 }
 # Seconds from the end of a program, or its limit, to the answer, at most. Alone a fork bomb takes
 # 2 to 8, anything else less than 1.
-PROMPT = 30.0
+PROMPT = 15.0
 
 
 @dataclass(frozen=True)
