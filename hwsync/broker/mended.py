@@ -251,7 +251,8 @@ class MendedBroker(Broker):  # type: ignore[misc]
     ) -> Any:
         """amqtt waits for a CONNECT, or for the rest of one, for ever; see ``reading``.
 
-        And it changes, or drops, the session of that name before it looks at the login.
+        And it changes, or drops, the session of that name before it looks at the login; and goes on
+        with one that is to end with its connection, for a client that comes to stay.
         """
         peer = writer.get_peer_info()
         try:
@@ -277,6 +278,10 @@ class MendedBroker(Broker):  # type: ignore[misc]
             writer.write(REFUSED)
             await writer.drain()
             raise MQTTError("its login is refused")
+        before = self._sessions.get(door.client_id(asked.client_id, entry), (None,))[0]
+        if before is not None and before.clean_session:
+            del self._sessions[before.client_id]
+            await self._del_all_subscriptions(before)
         handler, session = await super()._initialize_client_session(
             BufferReader(packet), writer, *address
         )
