@@ -128,8 +128,15 @@ def lab(request: pytest.FixtureRequest) -> Iterator[AccountLab]:
 
 
 @pytest.fixture(scope="module")
-def rights(lab: AccountLab) -> Rights:
+def observed(lab: AccountLab) -> Rights:
     return Rights(lab, TOPICS, FENCES)
+
+
+@pytest.fixture
+def rights(observed: Rights) -> Rights:
+    """What an earlier test has said is not heard in this one."""
+    observed.heard()
+    return observed
 
 
 def logins(lab: AccountLab) -> dict[str, Login]:
@@ -350,6 +357,24 @@ def test_what_waits_for_a_board_is_told_to_no_operator(lab: AccountLab, rights: 
     came = come_again(lab, rights)
     kept_or_excused(lab, "what waits for a board, from the operators' listener", order.text in came)
     assert not operator.lives()
+
+
+def test_a_board_that_comes_to_stay_while_its_clean_connection_lives_is_waited_for(
+    lab: AccountLab, rights: Rights
+) -> None:
+    clean = lab.come_in("pi1", id="board")
+    clean.subscribe(["hw/pi1/status"])
+    pi1 = lab.come_in("pi1", id="board", clean=False)
+    assert not pi1.session_present
+    assert not clean.lives()
+    pi1.subscribe(["hw/pi1/command"])
+    pi1.close()
+    order = Told("hw/pi1/command", rights.fence())
+    foreign = Told("hw/pi1/status", "only the clean one wanted to hear it")
+    rights.observer.publish([order, foreign])
+    came = come_again(lab, rights)
+    assert order.text in came
+    assert foreign.text not in came
 
 
 def test_a_request_that_waits_for_the_coordinator_outlives_who_takes_its_client_id(
