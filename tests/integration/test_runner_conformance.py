@@ -741,7 +741,7 @@ print(end.response, end=end.stderr)
         timeout=60,
         check=False,
     )
-    assert (done.stdout, done.stderr) == ("0\n", "")
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
 # -- only where it is warm ------------------------------------------------------------------------
