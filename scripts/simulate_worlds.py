@@ -188,26 +188,25 @@ def _counts(counter: Counter[str]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counter.items()))
 
 
-def hunts(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Each mutant until it is caught, alone or together with what covers it."""
-    wanted = [one for one in MUTANTS if options.mutant in one.name]
+def hunts(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Each mutant as soon as it is caught, alone or together with what covers it."""
+    left = [one.name for one in MUTANTS if options.mutant in one.name]
     worlds = options.seeds or WORLDS
-    progress = Progress(len(wanted), "mutants")
-    found: list[dict[str, Any]] = []
+    progress, ended = Progress(len(left), "mutants"), 0
     pool = ProcessPoolExecutor(options.jobs)
-    left, running = list(wanted), set[Future[dict[str, Any]]]()
+    running: set[Future[dict[str, Any]]] = set()
     try:
         while left or running:
             while left and len(running) < options.jobs:  # so that Ctrl-C leaves nothing to be begun
-                running.add(pool.submit(_hunted, left.pop(0).name, options.seed, worlds))
+                running.add(pool.submit(_hunted, left.pop(0), options.seed, worlds))
             done, running = wait(running, return_when=FIRST_COMPLETED)
-            found += [one.result() for one in done]
-            progress.tell(len(found))
+            progress.end()
+            yield from (one.result() for one in done)
+            ended += len(done)
+            progress.tell(ended)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    progress.end()
-    names = [one.name for one in wanted]
-    return sorted(found, key=lambda one: names.index(one["safeguard"]))
+        progress.end()
 
 
 def _hunted(name: str, first: int, worlds: int) -> dict[str, Any]:
@@ -218,6 +217,29 @@ def _hunted(name: str, first: int, worlds: int) -> dict[str, Any]:
         said["with"] = mutant.covered_by
         alone = hunt(mutant, first, worlds, cover=True)
     return said | {"worlds": alone[0], "steps": alone[1], "caught": alone[2]}
+
+
+def tell_hunts(options: argparse.Namespace, began: float) -> int:
+    """Print each verdict as it comes, with ``--json`` all at the end; return the exit code."""
+    found: list[dict[str, Any]] = []
+    try:
+        for one in hunts(options):
+            found.append(one)
+            if not options.json:
+                covered = f" (with: {one['with']})" if one["with"] else ""
+                caught = one["caught"][:90] or "SURVIVED"
+                line = f"{one['safeguard']}{covered}: after {one['steps']:,} steps: {caught}"
+                print(line.replace("\n", " "), flush=True)
+    except KeyboardInterrupt:
+        print("\nended early", file=sys.stderr)
+        return 130
+    survived = [one for one in found if not one["caught"] or BROKEN in one["caught"]]
+    if options.json:
+        print(json.dumps(found))
+    else:
+        print(f"mutants: {len(found)}, survived: {len(survived)}, "
+              f"{time.monotonic() - began:.0f} s")  # fmt: skip
+    return int(bool(survived))
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -295,23 +317,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     began = time.monotonic()
     if options.mutants or options.mutant:
-        try:
-            found = hunts(options)
-        except KeyboardInterrupt:
-            print("\nended early", file=sys.stderr)
-            return 130
-        survived = [one for one in found if not one["caught"] or BROKEN in one["caught"]]
-        if options.json:
-            print(json.dumps(found))
-        else:
-            for one in found:
-                covered = f" (with: {one['with']})" if one["with"] else ""
-                caught = one["caught"][:90] or "SURVIVED"
-                steps = f"{one['steps']:,} steps"
-                print(f"{one['safeguard']}{covered}: after {steps}: {caught}".replace("\n", " "))
-            print(f"mutants: {len(found)}, survived: {len(survived)}, "
-                  f"{time.monotonic() - began:.0f} s")  # fmt: skip
-        return int(bool(survived))
+        return tell_hunts(options, began)
     totals = simulate(options)
     if options.json:
         print(json.dumps({
