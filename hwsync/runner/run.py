@@ -37,7 +37,7 @@ STOPPED_LOOK_S: Final = 0.1  # between two looks whether the program has stopped
 CHUNK: Final = 65536  # bytes: the capacity of a pipe
 
 STATUS_LINE: Final = re.compile(
-    r"pid (\d{1,9})|end (-?\d{1,9}) (\d{1,9}\.\d{3}) ([a-z-]+)|failed (.*)|ready|run"
+    r"pid (\d{1,9})|end (-?\d{1,9}) (\d{1,9}\.\d{3}) ([a-z-]+)|failed (.*)|ready|run|left"
 )
 
 log = logging.getLogger("hwsync.runner")
@@ -300,6 +300,10 @@ class Run:
                 self._began = False
             elif line == "ready":
                 self._ready = True
+            elif line == "left":
+                if not self._launcher_failed:
+                    log.error("the fork server could not end what a program left")
+                self._launcher_failed = True
             else:
                 self._began = True
 

@@ -132,7 +132,7 @@ class Runner:
 
     def _give_back(self, launcher: Launcher, good: bool) -> None:
         if not good:
-            log.warning("a program ended or stopped its fork server; the next run starts another")
+            log.warning("the fork server was ended, stopped or failed; the next run starts another")
             launcher.close()
             return
         with self._lock:

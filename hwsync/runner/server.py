@@ -148,8 +148,11 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
             if not write("cgroup.procs", b"0"):
                 given["cgroup"] = ""  # what is forked from now on is not born in it
 
-    def sweep(child: int) -> tuple[int, float]:
-        """End everything below us; the child's wait status (-1: unknown) and processor time."""
+    def sweep(child: int) -> tuple[int, float, bool]:
+        """End everything below us; the child's wait status (-1: unknown), processor time, success.
+
+        False where something is left when the limits are over: that is the daemon's to end.
+        """
         status, used, pause, looks = -1, 0.0, 0.0005, 0
         began = time.monotonic()
         deadline = began + given["kill_limit"]
@@ -159,13 +162,13 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
                 try:
                     pid, said, usage = os.wait4(-1, os.WNOHANG)
                 except ChildProcessError:
-                    return status, used
+                    return status, used, True
                 if not pid:
                     break
                 if pid == child:
                     status, used = said, usage.ru_utime + usage.ru_stime
             if time.monotonic() > deadline:
-                return status, used
+                return status, used, False
             # What is stopped cannot fork: first nobody moves, then all are ended.
             pids = below(True)
             while new := [pid for pid in pids if pid not in stopped]:
@@ -262,9 +265,10 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
         os.close(handle)
         if why != "-":
             strike()
-        status, used = sweep(child)
+        status, used, ended = sweep(child)
         try:
-            os.write(status_pipe, b"end %d %.3f %s\n" % (status, used, why.encode()))
+            end = b"end %d %.3f %s\n" % (status, used, why.encode())
+            os.write(status_pipe, end if ended else end + b"left\n")
         except OSError:
             pass  # nobody wants to know any more
         os.close(status_pipe)

@@ -414,6 +414,45 @@ def test_the_leftovers_of_a_daemon_that_died_are_ended(server: str) -> None:
     assert end_group(group) == 0
 
 
+GIVING_UP = """
+import logging, sys
+from pathlib import Path
+from hwsync.runner import Job, Runner, Settings, StopSwitch, cgroup, launcher
+from hwsync.runner.processes import read_process
+logging.basicConfig(format="%(message)s")
+cgroup.own_cgroup = lambda: None  # it would end what is left in one stroke
+launcher.KILL_LIMIT_S = -1.0  # over before the server has ended anything
+runner = Runner(Settings(Path.cwd()), alone=True)
+for program in sys.argv[1:]:
+    end = runner.run(Job(program, "", (), 60.0), on_started=lambda group: None,
+                     on_output=lambda *piece: None, stop=StopSwitch())
+    left = read_process(int(end.response))
+    print(end.outcome, end.exit_code, left is not None and left.alive)
+runner.close()
+"""
+
+
+def test_what_a_fork_server_cannot_end_the_daemon_ends(tmp_path: Path) -> None:
+    program = (
+        "import subprocess\nprint(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", GIVING_UP, program, program],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "ok 0 False\n" * 2, done.stderr
+    said = [
+        "the fork server could not end what a program left",
+        "the fork server was ended, stopped or failed; the next run starts another",
+    ]
+    assert done.stderr.splitlines() == said * 2
+
+
 @pytest.mark.parametrize("where", ["drain", "read"])
 def test_a_failure_after_the_handing_over_is_interrupted_never_not_run(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
