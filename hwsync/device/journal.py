@@ -10,8 +10,10 @@ runs twice. Damage that is found later is ``JournalDamaged`` to every call until
 
 Its size: programs and input are dropped when a result is settled, long texts of all but the last
 ``KEEP_TEXTS`` settled results soon after, and the rest of a settled entry (under 5 KB) when the
-device has run for ``KEEP_S`` more. What is dropped makes room in the file, which is as large as it
-ever had to be; SQLite's log is cut to 4 MiB.
+device has run for ``KEEP_S`` more. Of a signed command that may have run its end stays for ever,
+without any text (0.7 KB): the coordinator may sign it again, and whoever keeps the answers from
+it could wait until its id was forgotten. What is dropped makes room in the file, which is as large
+as it ever had to be; SQLite's log is cut to 4 MiB.
 
 ``now`` is in seconds, of a clock that counts evenly while the process lives (monotonic). The
 journal adds up those of all its lives, so that no jump of a wall clock makes anything old.
@@ -40,6 +42,7 @@ log = logging.getLogger("hwsync.device")
 KEEP_S: Final = 24 * 3_600.0  # of running time: a settled id is known for at least so long
 KEEP_TEXTS: Final = 100  # settled results that keep long texts: for a database that was put back
 LONG: Final = 2_000  # characters of a result in the journal
+KEPT: Final = 2  # in the column ``settled``: for ever
 MACHINE: Final = (Path("/etc/machine-id"), Path("/proc/device-tree/serial-number"))
 
 
@@ -204,26 +207,28 @@ class Journal(Sealed):
     def prune(self, now: float) -> None:
         """Forget settled ones after ``KEEP_S``, and long texts of all but the last ``KEEP_TEXTS``.
 
-        How each ended, and its hashes, stay.
+        How each ended, and its hashes, stay till then; of signed ones that may have run for ever.
         """
         long = (
             f"settled = 1 and length(account) > {LONG} "
             f"order by changed desc, rowid desc limit -1 offset {KEEP_TEXTS}"
         )
-        old = "select id, checksum from entries where settled = 1 and changed < ?"
-        forget = self._read(old, self._at(now) - KEEP_S)
-        shorten = self._rows(long)
-        if not forget and not shorten:
+        old = self._rows("settled = 1 and changed < ?", self._at(now) - KEEP_S)
+        kept = [row for row in old if _may_come_again(row)]
+        keeping = {row["id"] for row in kept}
+        forget = [row for row in old if row["id"] not in keeping]
+        gone = {row["id"] for row in old}
+        shorten = [row for row in self._rows(long) if row["id"] not in gone]
+        if not old and not shorten:
             return
-        gone = {id for id, _ in forget}
         with self._changing():
-            for id, checksum in forget:
-                self._delete(id, checksum)
+            for row in forget:
+                self._delete(row["id"], row["checksum"])
             for row in shorten:
-                if row["id"] not in gone:
-                    bare = {"response": "", "stderr": "", "truncated": True}
-                    self._put(row | {"account": dumps(loads(row["account"]) | bare)})
-        self._ids -= gone
+                self._put(row | {"account": _without_texts(row["account"])})
+            for row in kept:
+                self._put(row | {"account": _without_texts(row["account"]), "settled": KEPT})
+        self._ids -= gone - keeping
 
     def probe(self) -> None:
         """Try to write: where that succeeds, ``refusal`` is empty again."""
@@ -251,6 +256,15 @@ class Journal(Sealed):
             return _entry(row)
         except (ValueError, TypeError, KeyError) as error:
             raise self._damaged(f"an entry cannot be read: {error}") from None
+
+
+def _may_come_again(row: Row) -> bool:
+    """Signed, and may have run."""
+    return row["state"] in ("started", "finished") and bool(loads(row["envelope"])["signed_by"])
+
+
+def _without_texts(account: str) -> str:
+    return dumps(loads(account) | {"response": "", "stderr": "", "truncated": True})
 
 
 def _entry(row: Row) -> Entry:

@@ -190,11 +190,26 @@ def test_the_same_command_again_is_answered_and_not_run(board: Board) -> None:
     assert ran(board, payload, 11) == []
 
 
-def test_an_old_command_is_refused_after_the_journal_forgot_it(board: Board) -> None:
-    payload = signed(board)
-    assert ran(board, payload) == ["a"]
+def test_a_command_that_ran_is_known_for_ever_also_when_it_is_signed_again(board: Board) -> None:
+    """As it is while a broker in bad hands keeps all answers from the coordinator."""
+    assert ran(board, signed(board)) == ["a"]
     board.agent.run_started(GROUP)
     board.agent.run_ended(END)
+    board.settle(10)
+    for seq in (11, 21):
+        board.pass_time(KEEP_S + 120.0)
+        assert ran(board, signed(board, seq=seq), seq + 1) == []
+        [result] = board.said("response")[-1:]
+        assert (result["id"], result["outcome"], result["response"]) == ("a", "ok", "")
+        board.begin(trust=Trust("u", [KEY.public]))
+    board.status(1, 0, "b", epoch=1)
+    assert board.said("response") == []  # a forged epoch does not bring them all again
+
+
+def test_an_old_command_is_refused_after_the_journal_forgot_it(board: Board) -> None:
+    payload = signed(board)
+    board.hear("command", payload)
+    board.status(9, 0, "b")
     board.settle(10)
     board.pass_time(KEEP_S + 120.0)
     assert board.journal.get("a") is None
