@@ -19,6 +19,7 @@ from hwsync.protocol.errors import UsageError
 COMMAND_LINE: Final = "the command line"
 OTHERS: Final = 0o007  # who is neither the owner nor of the group, which a service may be
 PRIVATE_KEY: Final = "PRIVATE KEY-----"
+NOT_SHOWN: Final = ("@", "-secret:", PRIVATE_KEY)  # in a value: an address with a password, a key
 ON_COMMAND_LINE, IN_ENVIRONMENT, IN_FILE, NOWHERE = range(4)  # from near to far
 
 
@@ -149,7 +150,9 @@ def _read(file: Path, known: Mapping[str, Key], document: str) -> dict[str, Any]
         if key is None:
             raise UsageError(f"{file}: there is no key {name}", _nearest(name, known, document))
         if not key.accepts(value):
-            said = f"the value of {name}" if key.secret or key.beside else f"{name} = {value!r}"
+            said = f"{name} = {value!r}"
+            if key.secret or key.beside or any(mark in said for mark in NOT_SHOWN):
+                said = f"the value of {name}"
             raise UsageError(f"{file}: {said} is not allowed", f"expected: {key.kind}")
         text = isinstance(value, str) and PRIVATE_KEY in value
         if (key.secret and not _is_path(key, value)) or text:

@@ -91,6 +91,10 @@ class SigningKey:
 def public_key(text: str) -> bytes:
     """The bytes of a public key. Raises ``UsageError``."""
     key = _decoded(text.removeprefix(PUBLIC), KEY_BYTES)
+    if text.startswith(SECRET):  # not repeated: it may end in a log
+        raise UsageError(
+            "a secret key stands where a public one belongs", "hwsync key show FILE prints that one"
+        )
     if not text.startswith(PUBLIC) or key is None:
         raise UsageError(
             f"{text[:80]!r} is no public key", "hwsync key show prints one: ed25519: and base64"

@@ -35,6 +35,7 @@ from hwsync.lab.files import (
     write,
 )
 from hwsync.protocol.errors import UsageError
+from hwsync.signing import SECRET as KEY_TEXT
 from hwsync.signing import SigningKey, public_key
 
 PASSWORD_BYTES: Final = 24
@@ -195,8 +196,7 @@ class Folder:
         with self._changing() as draft:
             if key not in draft.accounts.trust:
                 raise UsageError(f"{key[:80]} is not trusted here", "hwsync key list")
-            signing = self._signing_key()
-            if signing and SigningKey.of(signing).public == key:
+            if self._signs_with(key):
                 raise UsageError(
                     "this is the key with which the coordinator signs", "first: hwsync key rotate"
                 )
@@ -279,12 +279,12 @@ class Folder:
         """A new password for that account, in its file and for the broker."""
         password = secrets.token_urlsafe(PASSWORD_BYTES)
         own = sign(self._authority(), name) if draft.accounts.mutual_tls else None
-        self._connect(draft, name, password, own, signing_key)
+        self._keep(draft, *self._connection(draft.accounts, name, password, own, signing_key))
         draft.hashes[name] = hashed(password)
 
     def _write_again(self, draft: Draft, new_signing_key: str = "") -> None:
-        """Every account's file that is still here, with the password that it has."""
-        accounts = draft.accounts
+        """Every account's file that is still here, with the password that it has; or none."""
+        accounts, made = draft.accounts, []
         for name in (COORDINATOR, *accounts.boards, *sorted(accounts.operators)):
             file = self.file_of(name, accounts)
             known = self._known(file) if exists(file) else {}
@@ -296,29 +296,54 @@ class Folder:
                 own = Pair(str(known["certificate"]), str(known["key"]))
             signing_key = new_signing_key or str(known.get("signing_key", ""))
             key = signing_key if name == COORDINATOR else ""
-            self._connect(draft, name, str(known["password"]), own, key)
+            made.append(self._connection(accounts, name, str(known["password"]), own, key))
+        for file, text in made:
+            self._keep(draft, file, text)
 
-    def _connect(
-        self, draft: Draft, name: str, password: str, own: Pair | None, signing_key: str
-    ) -> None:
-        ca = read(self._ca)
-        text = texts.connection(draft.accounts, name, password, ca, own, signing_key)
-        file = self.file_of(name, draft.accounts)
-        before = read(file) if exists(file) else ""
-        text += texts.own_part(before)
-        if before == text:
+    def _connection(
+        self, accounts: Accounts, name: str, password: str, own: Pair | None, signing_key: str
+    ) -> tuple[Path, str]:
+        """The account's file, and what is to stand in it. Raises ``UsageError``."""
+        file = self.file_of(name, accounts)
+        text = texts.connection(accounts, name, password, read(self._ca), own, signing_key)
+        added = texts.own_part(read(file) if exists(file) else "")
+        try:
+            twice = tomllib.loads(text).keys() & tomllib.loads(added).keys()
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{file}: what was added at its end is no TOML: {error}") from None
+        if twice:
+            raise UsageError(
+                f"{file}: {', '.join(sorted(twice))} was added at its end, and is to stand above",
+                "take it out there, and repeat the command",
+            )
+        return file, text + added
+
+    def _keep(self, draft: Draft, file: Path, text: str) -> None:
+        if exists(file) and read(file) == text:
             return  # nobody has to carry it anywhere
         write(file, text, SECRET)
         draft.written.append(file)
 
     def _signing_key(self) -> str:
-        """The coordinator's, where its file is here and has one."""
+        """The coordinator's that hwsync wrote, where its file is here and has one."""
         file = self.path / "coordinator.toml"
         return str(self._known(file).get("signing_key", "")) if exists(file) else ""
 
-    def _known(self, file: Path) -> dict[str, Any]:
+    def _signs_with(self, key: str) -> bool:
+        """Whether that is the coordinator's key, also where somebody else wrote it there."""
+        file = self.path / "coordinator.toml"
+        signing = str(self._known(file, all=True).get("signing_key", "")) if exists(file) else ""
+        if not signing:
+            return False
+        inside = signing.startswith(KEY_TEXT)
+        own = SigningKey.of(signing) if inside else SigningKey.load(file.parent / signing)
+        return own.public == key
+
+    def _known(self, file: Path, *, all: bool = False) -> dict[str, Any]:
+        """What hwsync wrote there; ``all``: with what somebody added at its end."""
+        text = read(file)
         try:
-            return tomllib.loads(read(file))
+            return tomllib.loads(text if all else texts.written_part(text))
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{file} is no TOML: {error}") from None
 

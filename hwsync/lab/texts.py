@@ -90,6 +90,11 @@ def connection(
     return "\n".join([*lines, "", OWN]) + "\n"
 
 
+def written_part(text: str) -> str:
+    """What hwsync wrote into such a file."""
+    return text.partition(f"\n{OWN}\n")[0]
+
+
 def own_part(text: str) -> str:
     """What somebody added to such a file below its last line."""
     return text.partition(f"\n{OWN}\n")[2]

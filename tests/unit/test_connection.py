@@ -122,6 +122,8 @@ def test_account_and_password_are_one_thing(write: Write, monkeypatch: pytest.Mo
         ("password = ['s3cret']", "the value of password is not allowed"),
         ("key = ['s3cret']", "the value of key is not allowed"),
         ("[password]\nx = 's3cret'", "the value of password is not allowed"),
+        ("broker = ['mqtt://bob:s3cret@lab']", "the value of broker is not allowed"),
+        ("root = ['ed25519-secret:s3cret']", "the value of root is not allowed"),
         ("allow_plaintext = 1", "allow_plaintext = 1 is not allowed"),
     ],
 )

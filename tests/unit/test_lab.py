@@ -345,6 +345,10 @@ def test_a_foreign_key_is_trusted_and_revoked(tmp_path: Path) -> None:
     for text in ("", "ed25519:", "ed25519:abc", foreign[:-1], foreign + "\n"):
         with pytest.raises(UsageError, match="is no public key"):
             folder.trust(text)
+    secret = SigningKey.make().secret
+    with pytest.raises(UsageError, match="a secret key stands where a public one") as refused:
+        folder.trust(secret)
+    assert secret not in str(refused.value)
 
 
 def test_the_last_trusted_key_stays_since_boards_would_run_anything_without(tmp_path: Path) -> None:
@@ -438,3 +442,37 @@ def test_what_somebody_added_to_a_boards_file_stays(tmp_path: Path) -> None:
         assert file.read_text().count("max_timeout_s") == 1
     assert now["password"] != before["password"]
     assert len(now["trust"]) == 2
+
+
+def test_a_signing_key_that_somebody_added_stays_his(tmp_path: Path) -> None:
+    folder, key = made(tmp_path), SigningKey.make()
+    folder.add_board("pi1")
+    key.save(folder.path / "signing.key")
+    file = folder.path / "coordinator.toml"
+    file.write_text(file.read_text() + 'signing_key = "signing.key"\n')
+    folder.trust(SigningKey.make().public)
+    folder.trust(key.public)
+    folder.rotate("coordinator")
+    assert own(folder, "coordinator")["signing_key"] == "signing.key"
+    with pytest.raises(UsageError, match="the key with which the coordinator signs"):
+        folder.revoke(key.public)
+    before = [path.read_bytes() for path in sorted(folder.path.rglob("*.toml"))]
+    with pytest.raises(UsageError, match=r"coordinator\.toml: signing_key was added at its end"):
+        folder.rotate_key()
+    assert [path.read_bytes() for path in sorted(folder.path.rglob("*.toml"))] == before
+
+
+def test_what_somebody_added_and_hwsync_is_to_write_changes_nothing(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    folder.add_board("pi0")
+    folder.add_board("pi1")
+    file = folder.path / "boards/pi1.toml"
+    file.write_text(file.read_text() + f'trust = ["{SigningKey.make().public}"]\n')
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=r"pi1\.toml: trust was added at its end"):
+        folder.trust(SigningKey.make().public)
+    file.write_text(file.read_text() + "max_timeout_s =\n")
+    before[file] = file.read_bytes()
+    with pytest.raises(UsageError, match=r"pi1\.toml: what was added at its end is no TOML"):
+        folder.trust(SigningKey.make().public)
+    assert {path: path.read_bytes() for path in before} == before
