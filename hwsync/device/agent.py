@@ -213,7 +213,8 @@ class Agent:
 
     def _receive(self, envelope: Envelope, *, again: bool = False) -> None:
         try:
-            if again:
+            written = self._journal.get(envelope.id)
+            if again or (written and written.stage is Stage.CLOSED):
                 # What was said of it may still be under way, and be taken for the answer.
                 self._journal.next_boot()
             self._journal.received(envelope, self._outside.monotonic())

@@ -47,6 +47,27 @@ def test_what_cannot_be_written_as_received_is_collected_and_rejected_at_its_gra
     assert (board.ran(), board.agent.busy, board.journal.get("a")) == ([], None, None)
 
 
+def test_a_closed_command_is_opened_with_another_boot_also_after_that_was_refused(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the ``rejected`` that is still under way could pass for the answer to the new grant."""
+
+    def refuse() -> None:
+        raise JournalUnavailable(REASON)
+
+    board.envelope(seq=1)
+    board.status(3, 0, "")
+    first = board.said("response")[-1]
+    assert (first["outcome"], first["boot"]) == ("rejected", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(board.journal, "next_boot", refuse)
+        board.envelope(seq=5)
+    board.envelope(seq=6)
+    assert board.said("collected")[-1]["boot"] == 2
+    board.status(8, 2)
+    assert board.ran() == ["a"]
+
+
 def test_a_refusal_is_repeated_until_it_is_settled_and_then_forgotten(board: Board) -> None:
     refused(board)
     board.status(2, 2)
