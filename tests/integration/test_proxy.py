@@ -158,6 +158,8 @@ def test_a_client_is_cut_off_after_what_it_got_and_comes_back(
 ) -> None:
     rule = proxy.cut_after(PUBLISH, TO_CLIENT, where=lambda packet: packet.body.endswith(b"2"))
     publish(mosquitto, "hw/a", "1")
+    keeper.wait_for(Delivery, 1)
+    wait_until(lambda: proxy.acknowledged(proxy.seen(PUBLISH, TO_CLIENT)[0]), what="the first")
     publish(mosquitto, "hw/a", "2")
     keeper.wait_for(Disconnected, 1)
     keeper.wait_for(Delivery, 3)  # its own acknowledgement was not passed any more
