@@ -72,6 +72,11 @@ class Entry:
         """(epoch, seq) of the newest envelope."""
         return (self.envelope.epoch, self.envelope.seq)
 
+    @property
+    def may_come_again(self) -> bool:
+        """Signed, and may have run: for as long as it waits it may be signed once more."""
+        return bool(self.envelope.signed_by) and self.stage in (Stage.STARTED, Stage.FINISHED)
+
 
 def machine_id() -> str:
     """What tells this machine from another; empty where nothing does."""
@@ -213,22 +218,23 @@ class Journal(Sealed):
             f"settled = 1 and length(account) > {LONG} "
             f"order by changed desc, rowid desc limit -1 offset {KEEP_TEXTS}"
         )
-        old = self._rows("settled = 1 and changed < ?", self._at(now) - KEEP_S)
-        kept = [row for row in old if _may_come_again(row)]
-        keeping = {row["id"] for row in kept}
-        forget = [row for row in old if row["id"] not in keeping]
-        gone = {row["id"] for row in old}
-        shorten = [row for row in self._rows(long) if row["id"] not in gone]
+        old = {
+            row["id"]: row
+            for row in self._rows("settled = 1 and changed < ?", self._at(now) - KEEP_S)
+        }
+        forgotten = {id for id, row in old.items() if not self._entry(row).may_come_again}
+        shorten = [row for row in self._rows(long) if row["id"] not in old]
         if not old and not shorten:
             return
         with self._changing():
-            for row in forget:
-                self._delete(row["id"], row["checksum"])
+            for id, row in old.items():
+                if id in forgotten:
+                    self._delete(id, row["checksum"])
+                else:
+                    self._put(_without_texts(row) | {"settled": KEPT})
             for row in shorten:
-                self._put(row | {"account": _without_texts(row["account"])})
-            for row in kept:
-                self._put(row | {"account": _without_texts(row["account"]), "settled": KEPT})
-        self._ids -= gone - keeping
+                self._put(_without_texts(row))
+        self._ids -= forgotten
 
     def probe(self) -> None:
         """Try to write: where that succeeds, ``refusal`` is empty again."""
@@ -258,13 +264,9 @@ class Journal(Sealed):
             raise self._damaged(f"an entry cannot be read: {error}") from None
 
 
-def _may_come_again(row: Row) -> bool:
-    """Signed, and may have run."""
-    return row["state"] in ("started", "finished") and bool(loads(row["envelope"])["signed_by"])
-
-
-def _without_texts(account: str) -> str:
-    return dumps(loads(account) | {"response": "", "stderr": "", "truncated": True})
+def _without_texts(row: Row) -> Row:
+    bare = {"response": "", "stderr": "", "truncated": True}
+    return row | {"account": dumps(loads(row["account"]) | bare)}
 
 
 def _entry(row: Row) -> Entry:

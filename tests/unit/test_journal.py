@@ -17,6 +17,7 @@ import pytest
 from hwsync.device.journal import KEEP_S, KEEP_TEXTS, Journal, Stage, machine_id
 from hwsync.device.sealed import VERSION
 from hwsync.protocol.errors import JournalError
+from hwsync.protocol.jsons import dumps, loads
 from hwsync.protocol.record import Account, Outcome, Ran
 from hwsync.protocol.wire import Envelope
 from hwsync.runner import Group
@@ -315,6 +316,19 @@ def test_what_was_written_survives_a_kill(
 def test_every_change_is_flushed_to_the_disk(journal: Journal) -> None:
     level = journal._db.execute("pragma synchronous").fetchone()
     assert level == (2,), "FULL: a power cut takes nothing back"
+
+
+def test_an_entry_from_before_there_were_signatures_is_forgotten(journal: Journal) -> None:
+    journal.received(ENVELOPE, 0.0)
+    journal.finished("a", ACCOUNT, 0.0)
+    journal.settle("a", 0.0)
+    with journal._changing():
+        [row] = journal._rows("id = 'a'")
+        before = {name: value for name, value in loads(row["envelope"]).items()
+                  if name != "signed_by"}  # fmt: skip
+        journal._put(row | {"envelope": dumps(before)})
+    journal.prune(KEEP_S + 1.0)
+    assert journal.get("a") is None
 
 
 def test_long_texts_of_settled_results_are_dropped_but_the_last(journal: Journal) -> None:
