@@ -202,7 +202,7 @@ class Agent:
         if self.busy is not None or self._stopping:
             return
         if doubt is None:
-            self._receive(envelope, again=known is not None)
+            self._receive(envelope)
             return
         log.warning("not run: %s", doubt.reason, extra={"id": envelope.id})
         if doubt.answer and self._unwritten.refusals < REFUSALS:
@@ -211,10 +211,10 @@ class Agent:
         else:
             self._heartbeat()
 
-    def _receive(self, envelope: Envelope, *, again: bool = False) -> None:
+    def _receive(self, envelope: Envelope) -> None:
         try:
-            written = self._journal.get(envelope.id)
-            if again or (written and written.stage is Stage.CLOSED):
+            known = self._unwritten.get(envelope.id), self._journal.get(envelope.id)
+            if any(entry and entry.stage is Stage.CLOSED for entry in known):
                 # What was said of it may still be under way, and be taken for the answer.
                 self._journal.next_boot()
             self._journal.received(envelope, self._outside.monotonic())
