@@ -193,9 +193,7 @@ class MendedBroker(Broker):  # type: ignore[misc]
         if session.transitions.is_connected():
             session.transitions.disconnect()
         if session.clean_session and self._sessions.get(client_id, (None,))[0] is session:
-            del self._sessions[client_id]
-            await self._del_all_subscriptions(session)
-            session.clear_queues()
+            await self._delete_session(client_id)
 
     async def _authenticate(self, session: Any, _: Any) -> bool:
         """It was decided at the door."""
@@ -280,6 +278,7 @@ class MendedBroker(Broker):  # type: ignore[misc]
             raise MQTTError("its login is refused")
         before = self._sessions.get(door.client_id(asked.client_id, entry), (None,))[0]
         if before is not None and before.clean_session:
+            # Not ``_delete_session``: what it has sent so far is still to be passed on.
             del self._sessions[before.client_id]
             await self._del_all_subscriptions(before)
         handler, session = await super()._initialize_client_session(
