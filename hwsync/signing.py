@@ -69,6 +69,11 @@ class SigningKey:
         except UsageError as error:
             raise UsageError(f"{file}: {error.message}", error.hint) from None
 
+    @classmethod
+    def given(cls, value: str, folder: Path) -> SigningKey:
+        """What a configuration names: the secret text itself, or a file, from ``folder`` on."""
+        return cls.of(value) if value.startswith(SECRET) else cls.load(folder / value)
+
     def save(self, file: Path) -> None:
         """Write a new file. Raises ``UsageError``, also where there is one already."""
         try:

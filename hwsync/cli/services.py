@@ -147,14 +147,13 @@ def _signer(settings: Settings, option: Path | None) -> SigningKey | None:
     given = str(settings.given.get("signing_key", ""))
     if not given:
         return None
-    if given.startswith(SECRET):
-        return SigningKey.of(given)
-    if not os.path.exists(given):  # which may be a key without its beginning
+    # Not shown: it may be a key without its beginning.
+    if not given.startswith(SECRET) and not os.path.exists(given):
         source = settings.given.sources["signing_key"]
         raise UsageError(
             f"{source}: signing_key is no key and no file", "hwsync key make FILE makes one"
         )
-    return SigningKey.load(Path(given))
+    return SigningKey.given(given, Path())
 
 
 @click.command()

@@ -35,7 +35,6 @@ from hwsync.lab.files import (
     write,
 )
 from hwsync.protocol.errors import UsageError
-from hwsync.signing import SECRET as KEY_TEXT
 from hwsync.signing import SigningKey, public_key
 
 PASSWORD_BYTES: Final = 24
@@ -332,18 +331,14 @@ class Folder:
     def _signs_with(self, key: str) -> bool:
         """Whether that is the coordinator's key, also where somebody else wrote it there."""
         file = self.path / "coordinator.toml"
-        signing = str(self._known(file, all=True).get("signing_key", "")) if exists(file) else ""
-        if not signing:
-            return False
-        inside = signing.startswith(KEY_TEXT)
-        own = SigningKey.of(signing) if inside else SigningKey.load(file.parent / signing)
-        return own.public == key
+        signing = self._known(file, added=True).get("signing_key") if exists(file) else None
+        return bool(signing) and SigningKey.given(str(signing), file.parent).public == key
 
-    def _known(self, file: Path, *, all: bool = False) -> dict[str, Any]:
-        """What hwsync wrote there; ``all``: with what somebody added at its end."""
+    def _known(self, file: Path, *, added: bool = False) -> dict[str, Any]:
+        """What hwsync wrote there; ``added``: with what somebody added at its end."""
         text = read(file)
         try:
-            return tomllib.loads(text if all else texts.written_part(text))
+            return tomllib.loads(text if added else texts.written_part(text))
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{file} is no TOML: {error}") from None
 
