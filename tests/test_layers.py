@@ -10,13 +10,12 @@ through ``import_module("…")`` count like any other.
 from __future__ import annotations
 
 import ast
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.processes import python
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGE = CHECKOUT / "hwsync"
@@ -206,15 +205,7 @@ def test_imports_run_downhill(module: str) -> None:
 
 def test_a_device_loads_neither_the_database_layer_nor_the_command_line() -> None:
     """Tiny boards have only paho: what is really loaded counts, not only what the files name."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import hwsync.device.service, sys; print(*sys.modules)"],
-        cwd=CHECKOUT,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = python("import hwsync.device.service, sys; print(*sys.modules)", cwd=CHECKOUT)
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())
     assert "paho.mqtt.client" in loaded

@@ -25,9 +25,9 @@ from hwsync.protocol.limits import MAX_PROGRAM, MAX_RESPONSE, MAX_STDERR
 from hwsync.runner import Group, Job, RunEnd, Runner, Settings, Start, StopSwitch, end_group
 from hwsync.runner import run as run_module
 from hwsync.runner.processes import members, read_process
+from tests.support.processes import CHECKOUT, python
 from tests.support.waiting import wait_until
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 LONG = 60.0  # seconds: a limit that no passing test reaches
 # Seconds between the end of a program and the answer. Measured: 0.01; a busy machine takes longer.
 PROMPT = 2.0
@@ -358,15 +358,7 @@ Runner(Settings(Path.cwd())).run(
 
 @pytest.mark.parametrize("sent", [0, 5, 8, 20, 28])
 def test_a_program_that_did_not_come_whole_never_runs(sent: int, tmp_path: Path) -> None:
-    daemon = subprocess.run(
-        [sys.executable, "-c", DAEMON, str(sent)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    daemon = python(DAEMON, str(sent), cwd=tmp_path)
     assert daemon.returncode == 9, daemon.stderr
     session, start_time, _, said = daemon.stdout.split()
     assert said == "cut"
@@ -436,15 +428,7 @@ def test_what_a_fork_server_cannot_end_the_daemon_ends(tmp_path: Path) -> None:
     program = (
         "import subprocess\nprint(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", GIVING_UP, program, program],
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = python(GIVING_UP, program, program, cwd=tmp_path)
     assert done.stdout == "ok 0 False\n" * 2, done.stderr
     said = [
         "the fork server could not end what a program left",
@@ -729,13 +713,7 @@ def test_many_at_once_do_not_mix(run: Run) -> None:
 
 
 def test_the_runner_loads_little() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import hwsync.runner, sys; print(*sys.modules)"],
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    done = python("import hwsync.runner, sys; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())
     assert not loaded & {"asyncio", "multiprocessing", "paho", "peewee", "click", "concurrent"}

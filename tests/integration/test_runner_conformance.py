@@ -21,8 +21,7 @@ from pathlib import Path
 import pytest
 
 from hwsync.runner import Job, RunEnd, Runner, Settings, Start, StopSwitch
-
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests.support.processes import python
 
 BLOT = re.compile(
     r"0x[0-9a-f]{6,}"  # an object's address
@@ -685,14 +684,7 @@ end = Runner(Settings(Path.cwd())).run(Job(program, "", (), 60.0), on_started=la
                        on_output=lambda *piece: None, stop=StopSwitch())
 print(end.response, end=end.stderr)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", daemon],
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = python(daemon)
     assert done.stdout.startswith("0 <built-in function default_int_handler> set()"), done
 
 
@@ -732,15 +724,7 @@ print(end.response, end=end.stderr)
 """
     if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0:
         pytest.skip("core files are forbidden here already")
-    done = subprocess.run(
-        [sys.executable, "-c", daemon],
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = python(daemon, cwd=directory)
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 

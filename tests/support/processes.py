@@ -56,6 +56,21 @@ def _installed() -> bool:
     return True
 
 
+def python(
+    source: str, *arguments: str, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A text of Python in a process of its own, to its end; it finds this checkout."""
+    return subprocess.run(
+        [sys.executable, "-c", source, *arguments],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 class Process:
     """A running command.
 

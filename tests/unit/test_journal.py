@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -21,6 +18,7 @@ from hwsync.protocol.jsons import dumps, loads
 from hwsync.protocol.record import Account, Outcome, Ran
 from hwsync.protocol.wire import Envelope
 from hwsync.runner import Group
+from tests.support.processes import CHECKOUT, python
 
 ENVELOPE = Envelope("a", "u", 0, 5, "print('ä\0')", 2.5, "in\n", ("x", "ü"), 99.5)
 GROUP = Group(4711, 99, "this-boot")
@@ -293,15 +291,7 @@ def test_what_was_written_survives_a_kill(
     stages: list[Stage], opened: Callable[..., Journal], tmp_path: Path
 ) -> None:
     source = KILLED.format(steps="\n".join(STEPS[stage] for stage in stages))
-    checkout = Path(__file__).resolve().parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", source, str(tmp_path)],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = python(source, str(tmp_path), cwd=CHECKOUT)
     assert done.returncode == -signal.SIGKILL, done.stderr
     journal = opened()
     entry = journal.get("a")
