@@ -38,7 +38,7 @@ def through(runner: Runner, program: str) -> Callable[[], None]:
 
     def once() -> None:
         end = runner.run(
-            job, on_started=lambda group: None, on_output=lambda *piece: None, stop=StopSwitch()
+            job, on_started=lambda group: None, on_output=lambda piece: None, stop=StopSwitch()
         )
         if end.outcome != "ok":
             raise SystemExit(f"the program failed: {end.reason}\n{end.stderr}")

@@ -34,7 +34,7 @@ from hwsync.protocol.wire import (
     read_seal,
     read_status,
 )
-from hwsync.runner import Group, Job, RunEnd
+from hwsync.runner import Group, Job, Piece, RunEnd
 
 log = logging.getLogger("hwsync.device")
 
@@ -340,10 +340,12 @@ class Agent:
             if self._cancelling or self._stopping:
                 self._outside.stop_run()
 
-    def output(self, n: int, stream: str, text: str) -> None:
+    def output(self, piece: Piece) -> None:
         """One live piece."""
         if self._running:
-            payload = encode_output(self._running.id, n, stream, text)
+            payload = encode_output(
+                self._running.id, piece.number, piece.stream, piece.text, piece.at, piece.skipped
+            )
             self._outside.publish(self._topics.of(self._user, Kind.OUTPUT), payload, qos=0)
 
     def run_ended(self, end: RunEnd) -> None:

@@ -128,7 +128,7 @@ def _programs(settings: Settings) -> Iterator[Finding]:
                 end = runner.run(
                     Job(program, "", (), RUN_S),
                     on_started=lambda group: None,
-                    on_output=lambda number, stream, text: None,
+                    on_output=lambda piece: None,
                     stop=StopSwitch(),
                 )
                 took = time.monotonic() - ready

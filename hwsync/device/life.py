@@ -27,7 +27,7 @@ from hwsync.notify import Notifier
 from hwsync.protocol.errors import HwsyncError, JournalError
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import encode_heartbeat
-from hwsync.runner import Group, Job, Runner, Settings, StopSwitch, end_group
+from hwsync.runner import Group, Job, Piece, Runner, Settings, StopSwitch, end_group
 from hwsync.transport import Delivery, Disconnected, Subscribed, Subscription, Transport, Will
 
 KILL_S: Final = 10.0  # for a program that was ended to be gone, and its result to be journalled
@@ -124,8 +124,8 @@ class Outside:
             if errors:
                 raise errors[0]
 
-        def output(n: int, stream: str, text: str) -> None:
-            self._inbox.put(lambda: agent.output(n, stream, text))
+        def output(piece: Piece) -> None:
+            self._inbox.put(lambda: agent.output(piece))
 
         try:
             end = self.runner.run(job, on_started=started, on_output=output, stop=stop)

@@ -27,6 +27,7 @@ GRACE_S: Final = (1.0, 3_600.0)
 SETTLE_S: Final = (0.0, 3_600.0)
 ANALYSIS_WITHIN_S: Final = (0.1, 2_592_000.0)  # or 0: no limit
 
+DEFAULT_NAME: Final = "program.py"  # of the file that a program is run as
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_EXPIRES_S: Final = 300.0
 DEFAULT_GRACE_S: Final = 30.0
@@ -64,8 +65,10 @@ REFUSED_PAYLOAD: Final = KIB
 
 USER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 USER_FORM: Final = "1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit"
 ID_FORM: Final = "1 to 64 of A-Z a-z 0-9 . _ : -"
+NAME_FORM: Final = "1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter, digit or _"
 
 
 def is_user(text: object) -> bool:
@@ -76,3 +79,8 @@ def is_user(text: object) -> bool:
 def is_id(text: object) -> bool:
     """Whether this is a valid id of a command, or name of a journal."""
     return isinstance(text, str) and ID.fullmatch(text) is not None
+
+
+def is_name(text: object) -> bool:
+    """Whether this is a valid name of a program's file."""
+    return isinstance(text, str) and NAME.fullmatch(text) is not None

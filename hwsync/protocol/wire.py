@@ -207,9 +207,10 @@ def encode_heartbeat(*, online: bool, journal: str, boot: int, **more: object) -
     return dumps({"online": online, "journal": journal, "boot": boot, **more}).encode()
 
 
-def encode_output(id: str, n: int, stream: str, text: str) -> bytes:
-    """One numbered piece of live output."""
-    return dumps({"id": id, "n": n, "stream": stream, "text": text}).encode()
+def encode_output(id: str, n: int, stream: str, text: str, at: int, skipped: int = 0) -> bytes:
+    """One numbered piece of live output: ``at`` and ``skipped`` are bytes of its stream."""
+    piece = {"id": id, "n": n, "stream": stream, "text": text, "at": at}
+    return dumps({**piece, "skipped": skipped} if skipped else piece).encode()
 
 
 def encode_id(id: str | None) -> bytes:

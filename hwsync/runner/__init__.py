@@ -4,7 +4,7 @@ Nothing here knows the protocol's messages or a journal: a ``Job`` goes in, a ``
 and between them the caller is told of the ``Group`` that its journal needs to end leftovers.
 """
 
-from hwsync.runner.job import Job, RunEnd, StopSwitch
+from hwsync.runner.job import Job, Piece, RunEnd, StopSwitch
 from hwsync.runner.processes import Group, end_group
 from hwsync.runner.runner import Runner
 from hwsync.runner.settings import Isolation, Limits, Settings, Start
@@ -14,6 +14,7 @@ __all__ = [
     "Isolation",
     "Job",
     "Limits",
+    "Piece",
     "RunEnd",
     "Runner",
     "Settings",

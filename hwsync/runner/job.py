@@ -6,6 +6,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hwsync.protocol.limits import DEFAULT_GRACE_S, DEFAULT_NAME
+from hwsync.protocol.output import Order
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -14,7 +17,20 @@ class Job:
     program: str  # Python source; a coding line in it is honoured
     stdin: str  # the whole standard input, as UTF-8; "" is end of file at once
     args: tuple[str, ...]  # sys.argv[1:]
-    timeout: float  # seconds, counted from the handing over of the program
+    timeout: float  # seconds from the handing over of the program until its end begins
+    name: str = DEFAULT_NAME  # of the file that is run (``limits.is_name``)
+    grace: float = DEFAULT_GRACE_S  # seconds; its end and all that follows take at most half of it
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a program's output, as it comes (docs/protocol.md, section 3)."""
+
+    number: int  # from 0, over both streams
+    stream: str  # "stdout" or "stderr"
+    text: str
+    at: int  # bytes of the stream that came before; bytes of the text's UTF-8, as all here
+    skipped: int = 0  # bytes right before this piece that no piece has
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +44,10 @@ class RunEnd:
     exit_code: int | None  # 128 + signal when a signal ended it; None when hwsync or nobody knows
     duration: float  # seconds from the handing over to the end, on the monotonic clock
     started: float  # Unix seconds of the handing over; of the cancelling where that came first
-    truncated: bool  # whether response or stderr is only the start
+    truncated: bool  # whether response or stderr is only the beginning and the end
     sha256_stdout: str  # hexadecimal, over every byte that was written
     sha256_stderr: str
+    order: Order | None = None  # of response and stderr; None: not known, or too long
     began: bool = True  # False: cancelled before its first instruction, so surely nothing ran
 
 

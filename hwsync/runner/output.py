@@ -12,6 +12,9 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from hwsync.protocol.jsons import size
+from hwsync.runner.job import Piece
+
 PIECES_PER_SECOND: Final = 10  # of both streams: enough to look live, few enough for a broker
 PIECE_INTERVAL_S: Final = 1 / PIECES_PER_SECOND
 
@@ -75,11 +78,12 @@ class Pieces:
     A failing ``on_output`` is logged once and never reaches the run.
     """
 
-    def __init__(self, on_output: Callable[[int, str, str], None]) -> None:
+    def __init__(self, on_output: Callable[[Piece], None]) -> None:
         self._on_output = on_output
         self._waiting: dict[str, list[str]] = {}
         self._not_before = 0.0
         self._number = 0
+        self._shown: dict[str, int] = {}  # bytes of each stream
         self._failed = False
 
     def add(self, stream: str, text: str) -> None:
@@ -104,10 +108,12 @@ class Pieces:
 
     def _show(self, stream: str) -> None:
         text = "".join(self._waiting.pop(stream))
-        number = self._number
+        at = self._shown.get(stream, 0)
+        piece = Piece(self._number, stream, text, at)
+        self._shown[stream] = at + size(text)
         self._number += 1
         try:
-            self._on_output(number, stream, text)
+            self._on_output(piece)
         except Exception as error:
             if not self._failed:
                 log.warning(

@@ -24,7 +24,7 @@ from typing import Final
 
 from hwsync.protocol.errors import CannotRun
 from hwsync.protocol.limits import MAX_RESPONSE, MAX_STDERR
-from hwsync.runner.job import Job, RunEnd, StopSwitch
+from hwsync.runner.job import Job, Piece, RunEnd, StopSwitch
 from hwsync.runner.launcher import MEGABYTE, SHOWN, START_LIMIT_S, Launcher
 from hwsync.runner.output import Capture, Pieces
 from hwsync.runner.processes import SWEEP_LIMIT_S, Group, end_session, read_process
@@ -50,7 +50,7 @@ class Run:
         self,
         settings: Settings,
         stdin: bytes,
-        on_output: Callable[[int, str, str], None],
+        on_output: Callable[[Piece], None],
         stop: StopSwitch,
     ) -> None:
         self._settings = settings

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from hwsync.protocol.errors import CannotRun
-from hwsync.runner.job import Job, RunEnd, StopSwitch
+from hwsync.runner.job import Job, Piece, RunEnd, StopSwitch
 from hwsync.runner.launcher import MEGABYTE, Launcher, account_of
 from hwsync.runner.processes import Group, boot_id, end_orphans, keep_orphans
 from hwsync.runner.run import Run
@@ -64,16 +64,16 @@ class Runner:
         job: Job,
         *,
         on_started: Callable[[Group], None],
-        on_output: Callable[[int, str, str], None],
+        on_output: Callable[[Piece], None],
         stop: StopSwitch,
     ) -> RunEnd:
         """Run the job to its end; blocks.
 
         ``on_started`` is called once, before the program can do anything; what it raises comes out
         of here, and nothing has run then. It is not called when ``stop`` is set before.
-        ``on_output(n, "stdout" or "stderr", text)`` gets live pieces, n counting from 0; it is
-        called in this thread and must not block: the time limit would wait for it. Raises
-        ``CannotRun`` when the program could not be started or did not begin; nothing has run then.
+        ``on_output`` gets live pieces; it is called in this thread and must not block: the time
+        limit would wait for it. Raises ``CannotRun`` when the program could not be started or did
+        not begin; nothing has run then.
         Once it has begun nothing is raised: what fails then makes the outcome ``interrupted``.
         """
         boot = boot_id()

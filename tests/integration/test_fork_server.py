@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from hwsync.protocol.errors import CannotRun
-from hwsync.runner import Group, Job, RunEnd, Runner, Settings, Start, StopSwitch
+from hwsync.runner import Group, Job, Piece, RunEnd, Runner, Settings, Start, StopSwitch
 from hwsync.runner.launcher import Launcher
 from hwsync.runner.processes import members, read_process
 from tests.support.waiting import wait_until
@@ -45,9 +45,9 @@ class Bench:
     ) -> RunEnd:
         """``at_first_output`` gets what the program printed first: the number of its server."""
 
-        def on_output(number: int, stream: str, text: str) -> None:
-            if number == 0:
-                at_first_output(int(text))
+        def on_output(piece: Piece) -> None:
+            if piece.number == 0:
+                at_first_output(int(piece.text))
 
         return self.runner.run(
             Job(program, "", (), timeout),

@@ -126,7 +126,7 @@ os.wait()
         return runner.run(
             Job(program, "", (), 60.0),
             on_started=lambda group: None,
-            on_output=lambda number, stream, text: None,
+            on_output=lambda piece: None,
             stop=StopSwitch(),
         )
 

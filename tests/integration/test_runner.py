@@ -22,7 +22,7 @@ import pytest
 
 from hwsync.protocol.errors import CannotRun
 from hwsync.protocol.limits import MAX_PROGRAM, MAX_RESPONSE, MAX_STDERR
-from hwsync.runner import Group, Job, RunEnd, Runner, Settings, Start, StopSwitch, end_group
+from hwsync.runner import Group, Job, Piece, RunEnd, Runner, Settings, Start, StopSwitch, end_group
 from hwsync.runner import run as run_module
 from hwsync.runner.processes import members, read_process
 from tests.support.processes import CHECKOUT, python
@@ -56,16 +56,16 @@ class Run:
         args: tuple[str, ...] = (),
         timeout: float = LONG,
         on_started: Callable[[Group], None] = lambda group: None,
-        on_output: Callable[[int, str, str], None] = lambda number, stream, text: None,
+        on_output: Callable[[Piece], None] = lambda piece: None,
     ) -> RunEnd:
         def started(group: Group) -> None:
             self.groups.append(group)
             on_started(group)
 
-        def output(number: int, stream: str, text: str) -> None:
-            self.pieces.append((number, stream, text))
+        def output(piece: Piece) -> None:
+            self.pieces.append((piece.number, piece.stream, piece.text))
             self.times.append(time.monotonic())
-            on_output(number, stream, text)
+            on_output(piece)
 
         try:
             self.end = self.runner.run(
@@ -180,7 +180,7 @@ time.sleep(600)
 
 
 def test_the_switch_cancels(run: Run) -> None:
-    def on_output(number: int, stream: str, text: str) -> None:
+    def on_output(piece: Piece) -> None:
         threading.Thread(target=run.stop.set).start()
 
     end = run("import time\nprint(1, flush=True)\ntime.sleep(600)", on_output=on_output)
@@ -352,7 +352,7 @@ runner.Run = Cut
 Runner(Settings(Path.cwd())).run(
     Job("open('witness', 'w')\\n#the end", "", (), 60.0),
     on_started=lambda group: print(group.session, group.start_time, group.boot_id, flush=True),
-    on_output=lambda *piece: None, stop=StopSwitch())
+    on_output=lambda piece: None, stop=StopSwitch())
 """
 
 
@@ -373,7 +373,7 @@ from hwsync.runner import Job, Runner, Settings, StopSwitch
 def show(group):
     print(group.session, group.start_time, group.boot_id, flush=True)
 Runner(Settings(Path.cwd())).run(Job(sys.argv[1], "", (), 600.0), on_started=show,
-    on_output=lambda number, stream, text: print(text, flush=True), stop=StopSwitch())
+    on_output=lambda piece: print(piece.text, flush=True), stop=StopSwitch())
 """
 
 
@@ -417,7 +417,7 @@ launcher.KILL_LIMIT_S = -1.0  # over before the server has ended anything
 runner = Runner(Settings(Path.cwd()), alone=True)
 for program in sys.argv[1:]:
     end = runner.run(Job(program, "", (), 60.0), on_started=lambda group: None,
-                     on_output=lambda *piece: None, stop=StopSwitch())
+                     on_output=lambda piece: None, stop=StopSwitch())
     left = read_process(int(end.response))
     print(end.outcome, end.exit_code, left is not None and left.alive)
 runner.close()
@@ -480,7 +480,7 @@ def test_what_cannot_start_is_said_and_leaves_nothing(runner: Runner, job: Job, 
         runner.run(
             job,
             on_started=groups.append,
-            on_output=lambda number, stream, text: None,
+            on_output=lambda piece: None,
             stop=StopSwitch(),
         )
     assert groups == []
@@ -547,8 +547,8 @@ def test_both_streams_are_cut_and_hashed_whole(run: Run) -> None:
 def test_what_waits_in_the_pipe_at_the_end_is_taken(run: Run) -> None:
     """The program is gone before the second look at a pipe that holds more than one read takes."""
 
-    def on_output(number: int, stream: str, text: str) -> None:
-        if number == 0:
+    def on_output(piece: Piece) -> None:
+        if piece.number == 0:
             (group,) = run.groups
             wait_until(lambda: not members(group.session, group.start_time))
 
@@ -602,7 +602,7 @@ def test_pieces_come_live_numbered_and_not_too_many(run: Run) -> None:
 def test_the_first_piece_comes_while_the_program_runs(run: Run, tmp_path: Path) -> None:
     go = tmp_path / "go"
 
-    def on_output(number: int, stream: str, text: str) -> None:
+    def on_output(piece: Piece) -> None:
         go.touch()
 
     end = run(
@@ -619,7 +619,7 @@ def test_the_first_piece_comes_while_the_program_runs(run: Run, tmp_path: Path) 
 def test_a_failing_callback_does_not_touch_the_run(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def on_output(number: int, stream: str, text: str) -> None:
+    def on_output(piece: Piece) -> None:
         raise OSError("no network")
 
     end = run("print(1, flush=True)\nprint(2)", on_output=on_output)

@@ -74,7 +74,7 @@ def run(runner: Runner, program: str, timeout: float = 30.0) -> RunEnd:
     return runner.run(
         Job(program, "", (), timeout),
         on_started=lambda group: None,
-        on_output=lambda number, stream, text: None,
+        on_output=lambda piece: None,
         stop=StopSwitch(),
     )
 

@@ -517,7 +517,7 @@ def got(start: Start, directory: Path) -> Iterator[Callable[..., RunEnd]]:
         return runners[-1].run(
             Job(program, stdin, ARGUMENTS, 60.0),
             on_started=lambda group: None,
-            on_output=lambda number, stream, text: None,
+            on_output=lambda piece: None,
             stop=StopSwitch(),
         )
 
@@ -681,7 +681,7 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
 program = "import _signal as s; print(s.getsignal(1), s.getsignal(2), s.pthread_sigmask(0, ()))"
 end = Runner(Settings(Path.cwd())).run(Job(program, "", (), 60.0), on_started=lambda group: None,
-                       on_output=lambda *piece: None, stop=StopSwitch())
+                       on_output=lambda piece: None, stop=StopSwitch())
 print(end.response, end=end.stderr)
 """
     done = python(daemon)
@@ -719,7 +719,7 @@ resource.setrlimit(resource.RLIMIT_CORE, (highest, highest))
 program = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE)[0])"
 runner = Runner(Settings(Path.cwd(), start=Start({str(start)!r})))
 end = runner.run(Job(program, "", (), 60.0), on_started=lambda group: None,
-                 on_output=lambda *piece: None, stop=StopSwitch())
+                 on_output=lambda piece: None, stop=StopSwitch())
 print(end.response, end=end.stderr)
 """
     if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0:
@@ -740,7 +740,7 @@ def server(settings: Settings) -> Iterator[Callable[..., RunEnd]]:
         return runner.run(
             Job(program, "", arguments, 60.0),
             on_started=lambda group: None,
-            on_output=lambda number, stream, text: None,
+            on_output=lambda piece: None,
             stop=StopSwitch(),
         )
 

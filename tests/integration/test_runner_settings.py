@@ -62,7 +62,7 @@ def run(
         return runner.run(
             Job(program, stdin, ("a", "b c"), timeout),
             on_started=on_started,
-            on_output=lambda number, stream, text: None,
+            on_output=lambda piece: None,
             stop=StopSwitch(),
         )
     finally:

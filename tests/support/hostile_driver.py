@@ -42,7 +42,7 @@ def run(runner: Runner, program: str, timeout: float) -> dict[str, Any]:
         end = runner.run(
             Job(program, "", (), timeout),
             on_started=lambda group: None,
-            on_output=lambda number, stream, text: None,
+            on_output=lambda piece: None,
             stop=StopSwitch(),
         )
         outcome, reason, code = end.outcome, end.reason, end.exit_code

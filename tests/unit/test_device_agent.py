@@ -15,7 +15,7 @@ from hwsync import __version__
 from hwsync.device.journal import Stage
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.limits import UNKNOWN_S
-from hwsync.runner import Job
+from hwsync.runner import Job, Piece
 from tests.support.board import CANCELLED, END, GROUP, NEVER_BEGAN, Board
 
 BACKOFF = [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
@@ -303,16 +303,16 @@ def test_an_id_that_is_running_is_not_run_again(board: Board) -> None:
 
 
 def test_live_output_is_sent_only_while_the_program_runs(board: Board) -> None:
-    board.agent.output(0, "stdout", "early")
+    board.agent.output(Piece(0, "stdout", "early", 0))
     board.run()
-    board.agent.output(0, "stdout", "4")
-    board.agent.output(1, "stderr", "2")
+    board.agent.output(Piece(0, "stdout", "4", 0))
+    board.agent.output(Piece(1, "stderr", "2", 1))
     board.agent.run_ended(END)
-    board.agent.output(2, "stdout", "late")
+    board.agent.output(Piece(2, "stdout", "late", 2))
     sent = [each for each in board.world.sent if each.kind == "output"]
     assert [each.fields for each in sent] == [
-        {"id": "a", "n": 0, "stream": "stdout", "text": "4"},
-        {"id": "a", "n": 1, "stream": "stderr", "text": "2"},
+        {"id": "a", "n": 0, "stream": "stdout", "text": "4", "at": 0},
+        {"id": "a", "n": 1, "stream": "stderr", "text": "2", "at": 1},
     ]
     assert {(each.qos, each.retain) for each in sent} == {(0, False)}
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwsync.runner import Piece
 from hwsync.runner.output import PIECE_INTERVAL_S, PIECES_PER_SECOND, Capture, Pieces
 
 
@@ -56,8 +57,8 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[int, str, str]] = []
 
-    def __call__(self, number: int, stream: str, text: str) -> None:
-        self.calls.append((number, stream, text))
+    def __call__(self, piece: Piece) -> None:
+        self.calls.append((piece.number, piece.stream, piece.text))
 
 
 def test_the_first_piece_is_due_at_once_and_later_ones_are_gathered() -> None:
@@ -117,7 +118,7 @@ def test_an_empty_text_is_no_piece() -> None:
 def test_a_failing_callback_is_logged_once_and_goes_no_further(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fail(number: int, stream: str, text: str) -> None:
+    def fail(piece: Piece) -> None:
         raise ConnectionError("no broker")
 
     pieces = Pieces(fail)
