@@ -11,7 +11,7 @@ fail() {
     exit 1
 }
 
-# The interpreter that makes .venv: $PYTHON, else python3. Ends the script when it is too old or cannot.
+# The interpreter that makes the environment: $PYTHON, else python3. Ends the script when it is too old or cannot.
 find_python() {
     python="${PYTHON:-python3}"
     command -v "$python" >/dev/null 2>&1 ||
@@ -23,12 +23,12 @@ find_python() {
         fail "$python cannot make an environment: python3-venv is missing. On Debian: apt-get install python3-venv"
 }
 
-# environment [EXTRA]: makes .venv and installs the project into it, editable, with the extra (`dev`).
+# environment [EXTRA]: makes .venv (or $VENV) and installs the project into it, editable, with the extra (`dev`).
 # Does nothing when neither setup.cfg nor pyproject.toml has changed since. Puts its bin first in PATH
 # and /usr/sbin last (Debian keeps mosquitto there, outside the PATH of an ordinary user).
 environment() {
     extra="${1:-}"
-    venv="$root/.venv"
+    venv="${VENV:-$root/.venv}"
     # Two of these scripts at the same time must not build one environment together.
     if command -v flock >/dev/null 2>&1; then
         exec 9<"$root"

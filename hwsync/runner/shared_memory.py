@@ -44,7 +44,7 @@ class SharedMemory:
         names = ", ".join(sorted(name for name, _ in new)[:SHOWN])
         what = f"{sum(new.values()):,} bytes of shared memory in {len(new)} files ({names})"
         if not self._is_ours():
-            log.warning("while a program ran, %s came into %s and stay", what, FOLDER)
+            log.info("while a program ran, %s came into %s and stay", what, FOLDER)
             return
         for name, _ in new:
             path = FOLDER / name
