@@ -19,7 +19,8 @@ SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 CONFIGURATION: Final = (
     *("/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/group"),
     *("/etc/nsswitch.conf", "/etc/python3", "/etc/python3.11", "/etc/mime.types"),
-    *("/etc/hosts", "/etc/host.conf", "/etc/fonts"),  # localhost is there without a network
+    *("/etc/hosts", "/etc/host.conf"),  # localhost is there without a network
+    *("/etc/fonts", "/var/cache/fontconfig"),
 )
 FOR_NETWORK: Final = (
     "/etc/resolv.conf",
