@@ -9,6 +9,7 @@
     │   └── JournalDamaged      what stands in it is not what was written
     ├── CannotRun           programs cannot be started on this machine as configured     exit 125
     ├── TooLarge            a message above hwsync's own limit, stopped before sending   exit 1
+    ├── OutputError         what is printed cannot be written where it goes              exit 74
     ├── UsageError          what the person typed cannot be meant                        exit 2
     │   ├── BadUrl          a broker address
     │   └── BadConfig       a line of a configuration file
@@ -110,6 +111,12 @@ class CannotRun(HwsyncError):
 
 class TooLarge(HwsyncError):
     """A message above hwsync's own limit: a broker would drop it silently or cut the connection."""
+
+
+class OutputError(HwsyncError):
+    """What is printed cannot be written where it goes: the disk is full, say."""
+
+    exit_code = 74  # EX_IOERR
 
 
 class UsageError(HwsyncError):

@@ -15,7 +15,8 @@ from hwsync import connection
 from hwsync.address import BrokerUrl
 from hwsync.broker import access, conf
 from hwsync.cli import checks, operate
-from hwsync.cli.run import Streams, exit_code
+from hwsync.cli.run import exit_code
+from hwsync.cli.streams import Streams
 from hwsync.client import raise_refused
 from hwsync.coordinator.plan import error_json
 from hwsync.device.config import load as load_config
@@ -213,6 +214,19 @@ def heard(kind: Kind) -> Target:
     return target
 
 
+class Shown:
+    """Keeps what a run would show."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def program(self, stream: str, text: str) -> None:
+        self.texts.append(text)
+
+    def note(self, stream: str, text: str) -> None:
+        self.texts.append(text)
+
+
 def _shown(kind: Kind, fields: dict[str, Any]) -> list[str]:
     if kind is Kind.ERROR:
         try:
@@ -221,25 +235,25 @@ def _shown(kind: Kind, fields: dict[str, Any]) -> list[str]:
             return [str(refusal)]
         raise AssertionError("an error is a refusal")
     if kind is Kind.OUTPUT:
-        written: list[str] = []
-        Streams("c1", lambda _, text: written.append(text)).hear(kind, fields)
-        return written
+        shown = Shown()
+        Streams("c1", shown).hear(kind, fields)
+        return shown.texts
     if kind is Kind.HEARTBEAT:
         found = [*checks.device("pi1", [fields], NOW), *checks.replaced("pi1", {}, [fields])]
         return [operate._line("pi1", {}, fields), *(f"{one.found}{one.cure}" for one in found)]
     if kind is Kind.HEALTH:
         found = [checks.coordinator(False, fields, NOW), *checks.health(fields, NOW)]
         return [f"{one.found}{one.cure}" for one in found]
-    written = []
-    Streams("c1", lambda _, text: written.append(text)).finish(fields)
+    shown = Shown()
+    Streams("c1", shown).finish(fields)
     code = exit_code(fields)
     assert isinstance(code, int)
     if kind is Kind.RESULT:
-        return [operate._line("pi1", fields, None), *written]
+        return [operate._line("pi1", fields, None), *shown.texts]
     finding = checks.record("pi1", fields, NOW, online=False)
     replaced = checks.replaced("pi1", fields, [{"journal": "other"}])
     return [
-        *(*operate._whole(fields), operate._line("pi1", fields, None), finding.found, *written),
+        *(*operate._whole(fields), operate._line("pi1", fields, None), finding.found, *shown.texts),
         *(one.found for one in replaced),
     ]
 
