@@ -50,7 +50,7 @@ def seconds(
             raise click.BadParameter(f"{text!r} is no number of {unit}") from None
         if not (low <= value <= high or (zero and value == 0)):
             also = "0 or " if zero else ""
-            raise click.BadParameter(f"{text} is not {also}{low:.10g} to {high:.10g} {unit}")
+            raise click.BadParameter(f"{text} is not {also}{low:.12g} to {high:.12g} {unit}")
         return value
 
     return convert

@@ -36,7 +36,7 @@ class Code(StrEnum):
     NOT_CURRENT = "not_current"  # an id this user never had, or another device's command
     AMBIGUOUS = "ambiguous"  # without an id, just after the next command was taken from the queue
     QUEUE_FULL = "queue_full"
-    ID_REUSED = "id_reused"  # a known id with another program, stdin or args
+    ID_REUSED = "id_reused"  # a known id with another program, stdin, args or name
     BAD_PAYLOAD = "bad_payload"  # not UTF-8, not the JSON it should be, a value out of range
     TOO_LARGE = "too_large"  # above a named limit
     UNKNOWN_FIELD = "unknown_field"  # a key that the protocol does not know

@@ -130,8 +130,12 @@ def _sound_request(event: Requested) -> None:
     record = Record("pi1", State.REQUESTED, 1, 1, current=Command("pi1", "c1", request))
     envelope = read_envelope(encode_envelope(record))
     assert envelope is not None
-    told = (envelope.program, envelope.stdin, envelope.args, envelope.timeout)
-    assert told == (request.program, request.stdin, request.args, request.timeout)
+    told = (envelope.program, envelope.stdin, envelope.args, envelope.timeout, envelope.grace)
+    assert told == (request.program, request.stdin, request.args, request.timeout, request.grace)
+    assert envelope.name == (request.name or limits.DEFAULT_NAME)
+    assert request.expires_at is None or (
+        limits.EXPIRES_AT_S[0] <= request.expires_at <= limits.EXPIRES_AT_S[1]
+    )
     _published(record)
 
 
@@ -140,6 +144,10 @@ def _sound_result(event: Returned) -> None:
     assert size(account.response) <= limits.MAX_RESPONSE
     assert size(account.stderr) <= limits.MAX_STDERR
     assert len(account.reason) <= limits.MAX_REASON
+    if account.order is not None:
+        assert len(dumps(account.order)) <= limits.MAX_ORDER
+        assert {stream for stream, _ in account.order} <= {"stdout", "stderr"}
+        assert sum(count for _, count in account.order) == size(account.response + account.stderr)
     assert "\n" not in account.reason
     assert account.outcome not in (Outcome.EXPIRED, Outcome.LOST)
     if event.id is not None and event.journal is not None and event.boot is not None:
@@ -175,6 +183,8 @@ def envelope(payload: bytes) -> str:
     assert is_count(found.epoch)
     assert is_count(found.seq)
     assert limits.TIMEOUT_S[0] <= found.timeout <= limits.TIMEOUT_S[1]
+    assert limits.GRACE_S[0] <= found.grace <= limits.GRACE_S[1]
+    assert limits.is_name(found.name)
     assert found.expires_at is None or is_number(found.expires_at)
     assert len(payload) <= limits.MAX_MESSAGE
     kept = loads(dumps(asdict(found)))

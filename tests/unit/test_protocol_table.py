@@ -15,7 +15,9 @@ from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Record, State, Verb,
 from hwsync.protocol.table import HOLE, markdown_table, mermaid, rewrite
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
-NO_LIMITS = frozenset({"KIB", "USER", "ID", "USER_FORM", "ID_FORM"})  # a unit, and patterns
+NO_LIMITS = frozenset(  # a unit, patterns, and a text
+    {"KIB", "USER", "ID", "NAME", "USER_FORM", "ID_FORM", "NAME_FORM", "DEFAULT_NAME"}
+)
 
 
 def text() -> str:
