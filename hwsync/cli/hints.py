@@ -20,18 +20,21 @@ MAX_SHOWN: Final = 60  # characters of a program's first line
 
 
 def hints(end: Json, asked: Asked) -> Iterator[str]:
-    """One line each, for people. ``end``: the command's status."""
+    """One line each, for people, behind what ``run`` says of the end."""
     if end["outcome"] == "timeout":
         yield _of_time(end["reason"], asked)
     if end["outcome"] == "error":
         last = end["stderr"].rstrip().rpartition("\n")[2]
         if last.startswith("EOFError: EOF when reading a line") and not asked.stdin:
-            yield "it asked for input and had none: --stdin FILE gives it one, --stdin - this one's"
+            yield (
+                "hwsync: it asked for input and had none: --stdin FILE gives it one, "
+                "--stdin - what is typed here"
+            )
         first = asked.program.partition("\n")[0].strip()
         if first.startswith("#!") and not OF_PYTHON.search(first) and last.startswith(NO_PYTHON):
             name = "the program" if asked.file in (None, "-") else asked.file
             yield (
-                f"{name} begins with {first[:MAX_SHOWN]}, and the board ran it with Python; a "
+                f"hwsync: {name} begins with {first[:MAX_SHOWN]}, and the board ran it with Python; a "
                 "board runs another language where its programs.interpreter says so "
                 "(docs/device.md)"
             )
@@ -45,6 +48,6 @@ def _of_time(reason: str, asked: Asked) -> str:
     except ValueError:
         shorter = False
     if shorter:
-        return f"that is the board's own limit (max_timeout_s); {wanted} s were asked for"
+        return f"  that is the board's own limit (max_timeout_s); {wanted} s were asked for"
     where = "" if asked.file is None else " before FILE"
-    return f"--timeout SECONDS{where} lets it run longer; it was {wanted}"
+    return f"  --timeout SECONDS{where} lets it run longer; it was {wanted}"

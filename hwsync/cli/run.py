@@ -108,7 +108,7 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
             finally:
                 screen.end()
     except OutputError as error:
-        hint = f"the command {asked.id} goes on; hwsync status {user} shows it"
+        hint = f"this does not end the command {asked.id}; hwsync status {user} shows its end"
         raise OutputError(error.message, hint) from None
     except (Refused, TooLarge) as error:
         fail(error, settings, NOT_RUN)
@@ -124,7 +124,7 @@ def _tell_end(end: Json, asked: Asked, screen: Screen, missing: int) -> None:
     if end["outcome"] not in ("ok", "error"):
         screen.tell(f"hwsync: {end['outcome']}: {end['reason']} (ran: {end['ran']})")
     for hint in hints(end, asked):
-        screen.tell(f"  {hint}")
+        screen.tell(hint)
     if end["truncated"]:
         screen.tell(f"hwsync: the output was longer than is kept: {_kept(end, missing)}")
     elif missing:
@@ -170,7 +170,7 @@ def _run(operator: Operator, asked: Asked, analysis: str | None, last: State, vi
             view.screen.tell(warning)
         end = _follow(operator, id, view, last)
     except KeyboardInterrupt:
-        view.screen.tell("")  # behind ^C
+        view.screen.begin_line()  # behind ^C
         view.screen.tell(
             f"hwsync: cancelling {id}: it may end by itself, which can take some seconds; "
             "Ctrl-C again leaves"

@@ -112,6 +112,10 @@ class Screen:
             self._put("stderr", "\n", False)
         say.line(text, err=True)
 
+    def begin_line(self) -> None:
+        """Somebody else wrote to the terminal: what comes next begins a line."""
+        self._open.update(dict.fromkeys(self._terminals, True))
+
     def end(self) -> None:
         """The program's output is over: what was held back is shown, and colours are as before."""
         for name in self._terminals - (set(self._streams) if self._raw else set()):

@@ -29,9 +29,9 @@ def test_most_ends_need_no_hint(outcome: str) -> None:
 
 def test_a_time_limit_names_the_option() -> None:
     hint = said(asked(), "timeout", reason="time limit of 10 s")
-    assert hint == "--timeout SECONDS before FILE lets it run longer; it was 10"
+    assert hint == "  --timeout SECONDS before FILE lets it run longer; it was 10"
     hint = said(asked(file=None, timeout=0.3), "timeout", reason="time limit of 0.3 s")
-    assert hint == "--timeout SECONDS lets it run longer; it was 0.3"
+    assert hint == "  --timeout SECONDS lets it run longer; it was 0.3"
 
 
 @pytest.mark.parametrize("reason", ["", "TIMEOUT", "time limit of 2e s", "time limit of . s"])
@@ -73,7 +73,7 @@ def test_a_program_that_asks_says_how_to_answer() -> None:
 )
 def test_another_language_is_named(program: str, last: str, hinted: bool) -> None:
     hint = said(asked(program, "x.sh"), "error", f"  File …\n{last}\n")
-    assert hint.startswith("x.sh begins with #!") is hinted
+    assert hint.startswith("hwsync: x.sh begins with #!") is hinted
     assert bool(hint) is hinted
     if hinted:
         assert "programs.interpreter" in hint
@@ -81,4 +81,4 @@ def test_another_language_is_named(program: str, last: str, hinted: bool) -> Non
 
 def test_code_that_has_no_file_is_the_program() -> None:
     for file in (None, "-"):
-        assert said(asked(BASH, file), "error", "SyntaxError: x").startswith("the program begins")
+        assert said(asked(BASH, file), "error", "SyntaxError: x").startswith("hwsync: the program")

@@ -129,6 +129,19 @@ def test_a_colour_that_the_program_took_back_is_not_taken_back_again(
     assert terminal.getvalue() == f"{RED}a\x1b[0;0mb\nours\n"
 
 
+def test_a_line_of_ours_does_not_stand_behind_what_was_typed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = both(monkeypatch)
+    screen = Screen()
+    screen.program("stdout", "a\n")
+    terminal.write("^C")
+    screen.begin_line()
+    screen.tell("ours")
+    screen.tell("again")
+    assert terminal.getvalue() == "a\n^C\nours\nagain\n"
+
+
 def test_a_line_among_the_output_begins_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = both(monkeypatch)
     screen = Screen()
