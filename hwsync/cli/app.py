@@ -42,7 +42,11 @@ UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EI
 @click.version_option(hwsync.__version__, prog_name="hwsync")
 @common
 def cli() -> None:
-    """Run programs on a lab's boards over MQTT and know exactly what happened."""
+    """Run programs on a lab's boards over MQTT and know exactly what happened.
+
+    Exit codes: 1 refused or not found, 2 wrong usage, 74 the output cannot be written, 125 nobody
+    answers; run ends as its program did.
+    """
 
 
 for group in (services, up, run, operate, records, database, doctor, lab, key, service):

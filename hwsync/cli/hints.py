@@ -34,8 +34,8 @@ def hints(end: Json, asked: Asked) -> Iterator[str]:
         if first.startswith("#!") and not OF_PYTHON.search(first) and last.startswith(NO_PYTHON):
             name = "the program" if asked.file in (None, "-") else asked.file
             yield (
-                f"hwsync: {name} begins with {first[:MAX_SHOWN]}, and the board ran it with Python; a "
-                "board runs another language where its programs.interpreter says so "
+                f"hwsync: {name} begins with {first[:MAX_SHOWN]}, and the board ran it with "
+                "Python; a board runs another language where its programs.interpreter says so "
                 "(docs/device.md)"
             )
 
