@@ -105,6 +105,26 @@ def test_a_person_is_told_what_was_lost_and_sees_what_comes_next(
     )
 
 
+def test_what_comes_while_it_is_cancelled_is_shown_and_a_second_ctrl_c_leaves(
+    lab: Lab, watch: Callable[..., Watcher]
+) -> None:
+    watcher = watch(lab.broker, "hw/pi1/status")
+    run = lab.cli("run", "pi1", "--id", "c1", "-c", "1")
+    collect(lab, watcher)
+    piece(lab, 0, 0, "on\n")
+    wait_until(lambda: run.stdout == "on\n", what="the first piece")
+    run.interrupt()
+    watcher.wait_for_status("pi1", lambda status: status["cancelling"])
+    piece(lab, 1, 3, "pins let go\n")
+    wait_until(lambda: run.stdout == "on\npins let go\n", what="what it does at its end")
+    run.interrupt()
+    assert run.wait() == 130
+    assert run.stderr.rstrip("\n") == (  # behind ^C click ends the line
+        "hwsync: cancelling c1: it may end by itself, which can take some seconds; "
+        "Ctrl-C again leaves"
+    )
+
+
 def test_the_text_that_was_cut_is_beginning_and_end(
     lab: Lab, watch: Callable[..., Watcher]
 ) -> None:

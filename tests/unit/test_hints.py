@@ -41,7 +41,7 @@ def test_a_reason_in_other_words_is_no_boards_limit(reason: str) -> None:
 
 @pytest.mark.parametrize(
     ("timeout", "limit", "own"),
-    [(60.0, "5", True), (1e6, "3600", True), (1234567.0, "1.23457e+06", False), (5.0, "5", False)],
+    [(60.0, "5", True), (1e6, "3600", True), (1234564.0, "1.23456e+06", False), (5.0, "5", False)],
 )
 def test_a_boards_own_limit_is_no_matter_of_the_option(
     timeout: float, limit: str, own: bool

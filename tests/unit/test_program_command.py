@@ -58,6 +58,7 @@ def typed(command: click.Command, *words: str) -> dict[str, Any]:
         ("-- pi1 --queue x.py", {"file": "--queue", "args": ("x.py",)}),
         ("pi1 -c -- x", {"code": "--", "file": "x"}),
         ("pi1 -c -- -- x", {"code": "--", "file": "x"}),
+        ("-c -- pi1 --queue x -h", {"code": "--", "queue": True, "file": "x", "args": ("-h",)}),
         ("pi1", {}),
     ],
 )  # fmt: skip

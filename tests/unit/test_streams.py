@@ -200,7 +200,7 @@ def test_what_is_old_or_repeated_or_anothers_is_passed_over() -> None:
 def test_an_older_device_does_not_say_the_place(at: Any) -> None:
     seen = Seen()
     run = Streams("c1", seen)
-    for n, text in ((0, "a"), (1, "é"), (3, "lost"), (4, "on")):
+    for n, text in ((0, "a"), (0, "a"), (1, "é"), (3, "lost"), (4, "on")):
         hear(run, piece(n, text, at=at) if at is not None else piece(n, text))
     assert seen.text("stdout") == "aé"
     run.finish(end("aé and the rest"))
@@ -248,6 +248,17 @@ def test_an_order_that_is_none_is_standard_output_first(order: Any) -> None:
     seen = Seen()
     Streams("c1", seen).finish(end("é1", "22", order=order))
     assert seen.parts == [("stdout", "é1"), ("stderr", "22")]
+
+
+def test_an_order_that_parts_the_line_of_the_gap_is_none() -> None:
+    text = "a\n[hwsync: 90 bytes left out]\nb\n"
+    for first in (2, 3, 20, len(text) - 2):
+        seen = Seen()
+        order = [["stdout", first], ["stderr", 1], ["stdout", len(text) - first]]
+        Streams("c1", seen).finish(end(text, "2", truncated=True, order=order))
+        parted = first in (2, len(text) - 2)
+        expected = text[:first] + "2" + text[first:] if parted else f"{text}2"
+        assert seen.in_order == expected
 
 
 # Held back, and what is cut
