@@ -215,6 +215,19 @@ MUTANTS: Final = (
               "pass"),),
     ),
     Mutant(
+        "nothing is granted after its expires_at",
+        (Edit(machine, "_collect", "if is_past(record.expires_at, moment):", "if False:"),),
+        faults=("pause", "partition", "kill", "delay"),
+    ),
+    Mutant(
+        "what waits ends at its expires_at",
+        (Edit(machine, "_is_due", "ticking or is_past(record.expires_at, moment)", "ticking"),),
+    ),
+    Mutant(
+        "a program is run under its name",
+        (Edit(Agent, "_heard_while_waiting", "name=envelope.name,", ""),),
+    ),
+    Mutant(
         "a cloned journal gets another name",
         (Edit(Journal, "_begin", "if bound is not None and bound != machine:", "if False:"),),
     ),
