@@ -16,6 +16,7 @@ What a test started is ended after it, the last first; pytest shows its output o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,6 +30,10 @@ from tests.support.certificates import Authority
 from tests.support.mqtt import HasPort, Watcher
 from tests.support.processes import Process, environment
 from tests.support.proxy import Proxy
+
+# A developer's shell or CI may set these, a board does not, and what they hide is what users see.
+for variable in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
+    os.environ.pop(variable, None)
 
 # No deadline for one example: the machine's load is not what a property is about.
 hypothesis.settings.register_profile("hwsync", deadline=None, print_blob=True)

@@ -54,17 +54,17 @@ RUN_HERE: dict[str, int] = {"scripts/simulate --steps 20000 --seed 1": 0}
 CONFORMANCE = "tests/integration/test_runner_conformance.py"
 SETTINGS = "tests/integration/test_runner_settings.py"
 DIFFERENCES: dict[str, str] = {
-    "Standard input is the request's": "test_a_program_that_reads_an_input_means_the_same",
-    "There is no `__file__`": "test_the_module_has_no_file",
+    "Standard output is line-buffered": "test_standard_output_is_line_buffered",
     "Two frames lie below": "test_two_frames_lie_below_the_module",
     "`RecursionError` comes": "test_a_recursion_ends_a_few_calls_earlier",
-    "The source is compiled from memory": "test_source_that_cannot_be_read_is_a_syntax_error",
     "`/proc/self/cmdline` is": "test_command_line_and_parent_are_the_fork_servers",
     "Signals that the daemon": "test_ignored_and_blocked_signals_are_not_the_programs",
     "There are no core files": "test_there_are_no_core_files",
+    "In a folder that is kept": f"{SETTINGS}::test_in_a_folder_that_is_kept_only_the_program_goes",
+    "In bubblewrap it does not lead": "test_in_bubblewrap_it_does_not_lead_its_session",
     "what was preloaded is loaded": "test_what_was_preloaded_is_loaded",
     "the seed of `hash()`": "test_the_seed_of_hashes_is_the_servers",
-    "`random` and `numpy.random`": "test_random_numbers_are_seeded_anew",
+    "generators of random numbers": "test_random_numbers_are_seeded_anew",
     "`gc.get_freeze_count()` is not 0": "test_the_collector_of_garbage_passes_over_what_was_there",
     "at the end, objects": "test_what_only_a_preloaded_module_holds_is_not_finalized",
     "with `run_as` the": f"{SETTINGS}::test_nothing_that_an_account_left_runs_as_root",

@@ -58,6 +58,9 @@ class Outside(Protocol):
     def end_leftovers(self, group: Group) -> int:
         """End what an earlier life left running; how many processes."""
 
+    def refusal(self) -> str:
+        """Why no program can be run, whatever it is; empty where one can."""
+
     def presence(self) -> Mapping[str, Any]:
         """What the heartbeat says of the board."""
 
@@ -98,7 +101,7 @@ class Agent:
         self._results = Backoff(outside)
         self._heartbeat_at = outside.monotonic()
         self._probe_at: float | None = None
-        self._refusing = journal.refusal  # as the last heartbeat said
+        self._refusing = self._refusal()  # as the last heartbeat said
         self._recover()
 
     @property
@@ -418,6 +421,9 @@ class Agent:
             self._send_result(entry)
         return bool(entries)
 
+    def _refusal(self) -> str:
+        return self._journal.refusal or self._outside.refusal()
+
     def _heartbeat(self, online: bool = True) -> None:
         payload = encode_heartbeat(
             online=online,
@@ -428,10 +434,10 @@ class Agent:
             busy=self.busy,
             running=self._running.id if self._running else None,
             **self._outside.presence(),
-            refusing=self._journal.refusal or None,
+            refusing=self._refusal() or None,
             time=self._outside.wall(),
         )
-        self._refusing = self._journal.refusal
+        self._refusing = self._refusal()
         topic = self._topics.of(self._user, Kind.HEARTBEAT)
         self._outside.publish(topic, payload, retain=True)
         self._heartbeat_at = self._outside.monotonic() + limits.HEARTBEAT_S
@@ -442,9 +448,10 @@ class Agent:
         self._probe(now)
         if self._prune_at <= now:
             self._prune()
-        if self._refusing and not self._journal.refusal:
-            log.info("the journal can be written again")
-        if self._heartbeat_at <= now or self._refusing != self._journal.refusal:
+        refusal = self._refusal()
+        if self._refusing and not refusal:
+            log.info("programs can be run again")
+        if self._heartbeat_at <= now or self._refusing != refusal:
             self._heartbeat()
         if self._collect.is_due():
             self._send_collected()

@@ -20,6 +20,7 @@ from hwsync.runner import Isolation, Limits, Settings, Start
 DEFAULT_FILE: Final = Path("/etc/hwsync/device.toml")
 DOCUMENT: Final = "docs/device.md"
 STOP_S: Final = 10.0  # what a running program gets at SIGTERM; systemd's TimeoutStopSec is above
+END_GRACE_S: Final = 2.0
 MEMORY_SHARE: Final = 0.75  # of the machine's memory, for programs
 
 
@@ -67,6 +68,8 @@ KEYS: Final = (
         "no program runs longer on this board, whatever its request says"),
     Key("stop_s", "seconds, 0 to 3600", _number(0, 3600), f"{STOP_S:g}",
         "what a running program gets to end by itself at SIGTERM"),
+    Key("end_grace_s", "seconds, 0 to 60", _number(0, 60), f"{END_GRACE_S:g}",
+        "what a program gets from SIGINT to SIGTERM where it is ended; 0: it is ended at once"),
     Key("allow_root", "true or false", is_flag, "false",
         "started as root, run programs as root; `run_as` is better"),
     Key("trust", "list of public keys", _texts, "none",
@@ -78,7 +81,7 @@ KEYS: Final = (
     Key("programs.preload", "list of modules", _texts, "none",
         "what the warm interpreter has imported already"),
     Key("programs.interpreter", "list of texts", _texts, "none",
-        "another one and its options, such as `[\"/usr/bin/bash\"]`: it gets the program as a "
+        "another one and its options, such as `[\"/usr/bin/bash\"]`: it gets the program's "
         "file, then the arguments"),
     Key("programs.directory", PATH, is_text, "`work` in the state folder",
         "where programs run"),
@@ -140,6 +143,7 @@ class Config(Given):
                 free_disk_mb=limit("free_disk_mb", 100),
             ),
             isolation=Isolation(get("isolation.kind", Isolation.NONE)),
+            end_grace_s=get("end_grace_s", END_GRACE_S),
             network=get("isolation.network", False),
             devices=tuple(get("isolation.devices", ())),
             readable=tuple(get("isolation.readable", ())),

@@ -30,7 +30,7 @@ from hwsync.protocol.wire import encode_heartbeat
 from hwsync.runner import Group, Job, Piece, Runner, Settings, StopSwitch, end_group
 from hwsync.transport import Delivery, Disconnected, Subscribed, Subscription, Transport, Will
 
-KILL_S: Final = 10.0  # for a program that was ended to be gone, and its result to be journalled
+KILL_S: Final = 10.0  # past ``end_grace_s``: for a program to be gone, and to be journalled
 LEAVE_S: Final = 10.0  # to close the connection and the journal
 STOP_LOOK_S: Final = 0.2  # between two looks whether the last program has ended
 LONGEST_WAIT_S: Final = 60.0
@@ -55,7 +55,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A signal: end. The second one ends a running program at once."""
+    """A signal: end. With the second one a running program is ended without waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,9 @@ class Outside:
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
         link = self.transport
         return link is not None and link.publish(topic, payload, qos=qos, retain=retain)
+
+    def refusal(self) -> str:
+        return self.runner.refusal
 
     def presence(self) -> dict[str, Any]:
         return presence(self._state, self.runner.version)
@@ -202,9 +205,9 @@ def _loop(
         now = time.monotonic()
         if end is not None and now >= end:
             if killed:
-                log.error("the program's result was not journalled within %g s", KILL_S)
+                log.error("the program's result was not journalled in time")
                 return None
-            killed, end = True, now + KILL_S
+            killed, end = True, now + setup.settings.end_grace_s + KILL_S
             agent.end_run()
         pause = wait(agent, LONGEST_WAIT_S if end is None else STOP_LOOK_S)
         if end is None and reload is not None and agent.busy is None and not agent.running:
@@ -228,11 +231,12 @@ def _loop(
             item = None
             continue
         if isinstance(item, Stop):
-            # A second signal gives no more time: it takes what is left.
+            # A second signal gives no more time: its end begins at once.
             end = time.monotonic() + (setup.stop if end is None else 0.0)
             left = max(0.0, end - time.monotonic())
             log.info("stopping%s", f"; the program may run {left:g} s" if agent.running else "")
-            notifier.stopping(math.ceil(left) + KILL_S + LEAVE_S)
+            ending = setup.settings.end_grace_s + KILL_S
+            notifier.stopping(math.ceil(left + ending) + LEAVE_S)
             agent.stopping()
         elif isinstance(item, Reload):
             reload = item

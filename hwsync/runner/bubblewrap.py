@@ -19,10 +19,10 @@ SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 CONFIGURATION: Final = (
     *("/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/group"),
     *("/etc/nsswitch.conf", "/etc/python3", "/etc/python3.11", "/etc/mime.types"),
+    *("/etc/hosts", "/etc/host.conf", "/etc/fonts"),  # localhost is there without a network
 )
 FOR_NETWORK: Final = (
     "/etc/resolv.conf",
-    "/etc/hosts",
     "/etc/services",
     "/etc/ssl",
     "/etc/gai.conf",
@@ -30,7 +30,7 @@ FOR_NETWORK: Final = (
 TMP_MB: Final = 100  # of memory for a private /tmp
 
 
-def inside(settings: Settings) -> list[str]:
+def inside(settings: Settings, beside: Path | None) -> list[str]:
     """The command that the interpreter's own follows. Raises ``CannotRun``."""
     program = shutil.which("bwrap", path=os.environ.get("PATH", os.defpath))
     if program is None:
@@ -38,7 +38,8 @@ def inside(settings: Settings) -> list[str]:
             "isolation bwrap is asked for, and bubblewrap is not installed",
             "apt-get install bubblewrap",
         )
-    command = [program, "--unshare-all", "--die-with-parent"]
+    # Process 1 is the interpreter's (``execute.stand_by``): it tells exit codes from signals.
+    command = [program, "--unshare-all", "--die-with-parent", "--as-pid-1"]
     if settings.network:
         command.append("--share-net")
     paths = [*SYSTEM, *CONFIGURATION, *(FOR_NETWORK if settings.network else ())]
@@ -58,8 +59,9 @@ def inside(settings: Settings) -> list[str]:
         command += ["--dev-bind", path, path]
     if settings.devices:
         command += ["--ro-bind", "/sys", "/sys"]
-    folder = str(settings.directory)
-    return [*command, "--bind", folder, folder, "--chdir", folder, "--"]
+    for path in filter(None, (settings.directory, beside)):
+        command += ["--bind", str(path), str(path)]
+    return [*command, "--chdir", str(settings.directory), "--"]
 
 
 def _of_interpreter(settings: Settings) -> list[str]:
@@ -67,7 +69,7 @@ def _of_interpreter(settings: Settings) -> list[str]:
     found = []
     if settings.interpreter:
         found.append(str(Path(settings.interpreter[0]).parent))
-    elif settings.python == sys.executable:
+    if settings.python == sys.executable:
         found += [sys.prefix, sys.base_prefix]
     else:
         for path in (Path(settings.python), Path(settings.python).resolve()):

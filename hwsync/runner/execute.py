@@ -1,18 +1,25 @@
 """The program's own process: given to an interpreter as text, never imported to be run.
 
-It says ``ready``, waits for the program, compiles it, says ``run`` right before the program's first
-instruction, and runs it as ``python3 -`` does. A program that did not come whole never runs. The
-program pipe carries eight bytes of length (big-endian) and the source.
+It says ``ready``, waits for the program, puts it into the run's folder as a file, compiles it, says
+``run`` before the program's first instruction, and runs it as ``python3 NAME`` does; one that does
+not compile is left to the interpreter itself, which says why. A program that did not come whole
+never runs. The program pipe carries eight bytes of length (big-endian) and the source; ``failed
+TEXT`` on the status pipe says why nothing was run.
 
 Everything is local to its function and from modules that every interpreter has loaded at its start:
-the program finds a ``__main__`` and a ``sys.modules`` as with ``python3 -``.
+the program finds a ``__main__`` and a ``sys.modules`` as with ``python3 NAME``.
 """
 
 
-def receive(program_pipe: int) -> bytes:
-    """The whole program: eight bytes of length (big-endian), and the source.
+def load(
+    program_pipe: int, status_pipe: int, name: str, mark: str, beside: str
+) -> tuple[bytes, str]:
+    """The whole program, and the path of its file: in the working directory, or ``beside`` it.
 
-    A program that does not come whole never runs: this ends the process.
+    A folder that is emptied is the program's alone, and has neither ``mark`` nor ``beside``. In one
+    that is kept an empty file with the name ``mark`` says that the program's file is hwsync's to
+    remove; where the account may not write, the program is put into the folder ``beside``. A
+    program that does not come whole, or cannot be written, never runs: this ends the process.
     """
     import os
 
@@ -26,12 +33,91 @@ def receive(program_pipe: int) -> bytes:
             count -= len(part)
         return b"".join(parts)
 
+    def write(path: str, data: bytes, mode: int, only: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | only
+        file = os.open(path, flags, mode)
+        while data:
+            data = data[os.write(file, data) :]
+        os.close(file)
+
+    os.write(status_pipe, b"ready\n")
     source = exactly(int.from_bytes(exactly(8), "big"))
     os.close(program_pipe)
-    return source
+    try:
+        try:
+            if mark and not os.path.lexists(name):
+                write(mark, b"", 0o600, 0)
+            write(name, source, 0o666, os.O_EXCL)
+        except OSError as error:
+            if not beside or error.errno not in (1, 13, 30):  # EPERM, EACCES, EROFS
+                raise
+            name = f"{beside}/{name}"
+            write(name, source, 0o666, os.O_EXCL)
+    except OSError as error:
+        why = f"{name} cannot be written in {os.getcwd()}: {error.strerror}"
+        if isinstance(error, FileExistsError):
+            why = f"{os.getcwd()} has another {name} already; send it under another name"
+        os.write(status_pipe, f"failed {why}\n".encode(errors="replace"))
+        os._exit(0)
+    return source, name
 
 
-def execute(program_pipe: int, status_pipe: int, warm: tuple | None) -> None:  # type: ignore[type-arg]
+def stand_by(program_pipe: int, status_pipe: int, patience: float) -> None:
+    """Be process 1 of a namespace: fork, and return in the child only.
+
+    The parent collects whatever ends and says ``exit STATUS SECONDS`` of its child, as the fork
+    server does: bubblewrap itself would make one number of exit codes and signals. What the child
+    leaves may end by itself within ``patience`` seconds; with this process the namespace ends.
+    """
+    import _signal as signals
+    import os
+    import time
+
+    child = os.fork()
+    if not child:
+        return
+    for number in signals.valid_signals():
+        if signals.getsignal(number) not in (signals.SIG_DFL, signals.SIG_IGN, None):
+            signals.signal(number, signals.SIG_IGN)
+    for descriptor in (0, 1, 2, program_pipe):
+        os.close(descriptor)
+    while True:
+        pid, status, usage = os.wait4(-1, 0)
+        if pid == child:
+            break
+    try:
+        os.write(status_pipe, b"exit %d %.3f\n" % (status, usage.ru_utime + usage.ru_stime))
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                time.sleep(0.002)
+    finally:
+        os._exit(0)
+
+
+def become(
+    program_pipe: int, status_pipe: int, name: str, mark: str, beside: str, command: list[str]
+) -> None:
+    """Run the program with another interpreter: it gets the file's path, then the arguments."""
+    import _signal as signals
+    import os
+    import sys
+
+    _, path = load(program_pipe, status_pipe, name, mark, beside)
+    os.write(status_pipe, b"run\n")
+    for number in (signals.SIGPIPE, signals.SIGXFSZ):  # which Python ignores
+        signals.signal(number, signals.SIG_DFL)
+    os.set_inheritable(status_pipe, False)
+    try:
+        os.execv(command[0], [*command, path, *sys.argv[1:]])
+    except OSError as error:
+        os.write(status_pipe, f"failed {command[0]}: {error.strerror}\n".encode(errors="replace"))
+    os._exit(0)
+
+
+def execute(  # type: ignore[no-untyped-def]
+    program_pipe: int, status_pipe: int, name: str, mark: str, beside: str, warm
+) -> None:
     """``warm``: the modules that were there before, what runs the handlers of ``atexit``, the
     module ``gc``, and what makes a weak reference; None: a fresh interpreter.
 
@@ -41,25 +127,51 @@ def execute(program_pipe: int, status_pipe: int, warm: tuple | None) -> None:  #
     import os
     import sys
 
-    os.write(status_pipe, b"ready\n")
-    source = receive(program_pipe)
+    source, given = load(program_pipe, status_pipe, name, mark, beside)
+    path = os.path.join(os.getcwd(), given)
 
-    sys.argv = ["-", *sys.argv[1:]]
-    sys.orig_argv = [sys.orig_argv[0], *sys.argv]
+    if sys.path[:1] == [""]:  # it is not where PYTHONSAFEPATH is set
+        sys.path[:1] = dict.fromkeys((os.path.dirname(path), os.getcwd()))
+    interpreter = sys.orig_argv[: sys.orig_argv.index("-c")]  # with its options
+    sys.argv = [given, *sys.argv[1:]]
+    sys.orig_argv = [*interpreter, *sys.argv]
+    # What the compiler warns of is not said twice where the interpreter reads the file once more.
+    stderr, sys.stderr = sys.stderr, sys.modules["io"].StringIO()
+    try:
+        code = compile(source, path, "exec", dont_inherit=True)
+    except BaseException:
+        code = None
+    warned, sys.stderr = sys.stderr, stderr
+    try:
+        os.write(status_pipe, b"run\n")
+    except OSError:
+        os._exit(0)  # nobody is left who could say how it ended
+    os.close(status_pipe)
+    if code is None:
+        os.execvp(interpreter[0], sys.orig_argv)  # which says in its own words what is wrong
+    if stderr is not None:
+        stderr.write(warned.getvalue())
+    del source, interpreter, warned, stderr
+    try:
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    except (AttributeError, OSError, ValueError):
+        pass  # there is none
     ours = sys.modules["__main__"]
     names = {name: value for name, value in vars(ours).items() if name[:2] == "__"}
+    loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", path)
+    names.update(__doc__=None, __annotations__={}, __loader__=loader, __file__=path)
+    names["__cached__"] = None
     main = type(sys)("__main__")
     vars(main).clear()
-    vars(main).update(names, __doc__=None, __annotations__={})
+    vars(main).update(names)
     if warm is None:
         vars(ours).clear()
-        vars(ours).update(vars(main))
+        vars(ours).update(names)
         main = ours
     sys.modules["__main__"] = main
     namespace = vars(main)
-    del main, ours, names
+    del main, ours, names, loader, given
 
-    code = None
     display = sys.__excepthook__
 
     def clear(members):  # type: ignore[no-untyped-def]
@@ -108,13 +220,6 @@ def execute(program_pipe: int, status_pipe: int, warm: tuple | None) -> None:  #
         os._exit(status & 255)
 
     try:
-        code = compile(source, "<stdin>", "exec", dont_inherit=True)
-        try:
-            os.write(status_pipe, b"run\n")
-        except OSError:
-            os._exit(0)  # nobody is left who could say how it ended
-        os.close(status_pipe)
-        del source
         exec(code, namespace)
         status = 0
     except SystemExit as leaving:

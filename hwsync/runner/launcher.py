@@ -12,8 +12,10 @@ import math
 import os
 import pwd
 import select
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +29,8 @@ from hwsync.runner.settings import Isolation, Settings, Start
 START_LIMIT_S: Final = 60.0  # for an interpreter to start: a cold SD card under load takes seconds
 LEAVE_LIMIT_S: Final = 1.0  # for a server to leave once its socket is closed: a millisecond
 LOOK_S: Final = 0.1  # between two looks at the limits that the kernel does not enforce
+PATIENCE_S: Final = 0.2  # for what a program leaves to end by itself
+MARK: Final = ".hwsync-"  # begins the name of a file that says: the rest is a program's file
 LOOKS: Final = 4  # that still find somebody new, before the cgroup is ended: one more is usual
 OTHERS: Final = 200  # processes of the same account that may begin while a program runs
 MEGABYTE: Final = 1_000_000
@@ -54,7 +58,7 @@ with open(reader, "rb") as pipe:
 if os.waitpid(child, 0)[1]:
     sys.exit(1)
 exec(marshal.loads(code))
-serve({control}, given, receive)
+serve({control}, given, become)
 execute(*task)
 """
 
@@ -71,7 +75,8 @@ class Launcher:
                 "create it, or name another",
             )
         account = account_of(settings.run_as)
-        given = _given(settings, account)
+        self._beside = _beside(account) if not settings.empty_directory else None
+        given = _given(settings, account, self._beside)
         environment = dict(os.environ if settings.environment is None else settings.environment)
         if account is not None:
             environment |= {"HOME": account.pw_dir, "USER": account.pw_name,
@@ -98,6 +103,8 @@ class Launcher:
         except (OSError, ValueError) as error:
             ours.close()
             self._end_cgroup()
+            if self._beside is not None:
+                shutil.rmtree(self._beside, ignore_errors=True)
             why = (error.strerror if isinstance(error, OSError) else None) or error
             raise CannotRun(
                 f"{settings.python} cannot be started: {why}", "check the interpreter's path"
@@ -152,9 +159,11 @@ class Launcher:
                 said += part
         return said.decode("utf-8", "replace")
 
-    def begin(self, arguments: tuple[str, ...], files: tuple[int, int, int, int, int]) -> bool:
+    def begin(
+        self, name: str, arguments: tuple[str, ...], files: tuple[int, int, int, int, int]
+    ) -> bool:
         """Have a program's process forked; False: the server is gone."""
-        message = b"\0".join([b"run", *(text.encode() for text in arguments)])
+        message = b"\0".join([b"run", *(text.encode() for text in (name, *arguments))])
         if said := self._complaints():
             log.warning("the fork server said: %.300s", said)
         try:
@@ -168,11 +177,24 @@ class Launcher:
             ) from error
         return True
 
+    def clean_up(self) -> None:
+        """Remove what a program left beside its folder. Raises ``OSError``."""
+        for path in [] if self._beside is None else self._beside.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
     @property
     def is_working(self) -> bool:
         """False: it is gone, or stopped."""
         process = read_process(self.pid)
         return process is not None and process.state not in "TtZX"
+
+    def signal(self, number: int) -> None:
+        """Have it send that signal to the program's foreground group."""
+        with contextlib.suppress(OSError):
+            self._socket.send(b"signal %d" % number, socket.MSG_DONTWAIT)
 
     def end(self) -> None:
         """Ask it to end its program and everything below it."""
@@ -188,6 +210,8 @@ class Launcher:
             self._process.kill()
             self._process.wait()
         self._end_cgroup()
+        if self._beside is not None:
+            shutil.rmtree(self._beside, ignore_errors=True)
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
@@ -219,14 +243,25 @@ def account_of(name: str | None) -> pwd.struct_passwd | None:
     return account
 
 
-def _given(settings: Settings, account: pwd.struct_passwd | None) -> dict[str, Any]:
+def _beside(account: pwd.struct_passwd | None) -> Path:
+    """An empty folder of the programs' account, for programs that cannot write their own."""
+    path = Path(tempfile.mkdtemp(prefix="hwsync-program-"))
+    if account is not None:
+        os.chown(path, account.pw_uid, account.pw_gid)
+    return path
+
+
+def _given(
+    settings: Settings, account: pwd.struct_passwd | None, beside: Path | None
+) -> dict[str, Any]:
     """What the server is told: plain values, since they travel as Python text."""
     limits = settings.limits
-    command = list(settings.interpreter)
-    if not command and (settings.start is Start.COLD or settings.isolation is not Isolation.NONE):
+    isolated = settings.isolation is Isolation.BWRAP
+    command: list[str] = []
+    if isolated:
+        command = [*inside(settings, beside), settings.python]
+    elif settings.start is Start.COLD and not settings.interpreter:
         command = [settings.python]
-    if command and settings.isolation is Isolation.BWRAP:
-        command = [*inside(settings), *command]
 
     def in_bytes(megabytes: int | None) -> int:
         return (megabytes or 0) * MEGABYTE
@@ -234,9 +269,12 @@ def _given(settings: Settings, account: pwd.struct_passwd | None) -> dict[str, A
     return {
         "preload": settings.preload if settings.start is Start.WARM else (),
         "directory": str(settings.directory),
-        "command": command,
-        "takes_file": bool(settings.interpreter),
-        "execute": EXECUTE if command and not settings.interpreter else "",
+        "command": command,  # of a fresh Python; empty: the program's process is forked
+        "interpreter": list(settings.interpreter),
+        "isolated": isolated,
+        "execute": EXECUTE if command else "",
+        "beside": "" if beside is None else str(beside),
+        "mark": "" if settings.empty_directory else MARK,
         "uid": os.geteuid() if account is None else account.pw_uid,
         "gid": os.getegid() if account is None else account.pw_gid,
         "groups": None if account is None else os.getgrouplist(account.pw_name, account.pw_gid),
@@ -251,4 +289,5 @@ def _given(settings: Settings, account: pwd.struct_passwd | None) -> dict[str, A
         "kill_limit": KILL_LIMIT_S,
         "sweep_limit": SWEEP_LIMIT_S,
         "looks": LOOKS,
+        "patience": PATIENCE_S,
     }

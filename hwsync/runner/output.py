@@ -1,7 +1,7 @@
-"""One stream of a program's output: hashed whole, kept up to a limit, shown live in pieces.
+"""What a program writes: hashed whole, kept with its beginning and its end, shown live in pieces.
 
-``Capture`` never keeps more than its limit, whatever a program prints. ``Pieces`` decides when what
-was kept is shown; all pieces of a stream, joined, are the kept text.
+``Capture`` never holds more than about twice its limit, whatever a program prints; ``Received``
+notes which stream came when, as long as that is worth noting; ``Pieces`` shows them live.
 """
 
 from __future__ import annotations
@@ -10,58 +10,52 @@ import codecs
 import hashlib
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from hwsync.protocol.jsons import size
+from hwsync.protocol.output import Ends, Kept, Order, order_kept
 from hwsync.runner.job import Piece
 
-PIECES_PER_SECOND: Final = 10  # of both streams: enough to look live, few enough for a broker
-PIECE_INTERVAL_S: Final = 1 / PIECES_PER_SECOND
+TIMES_PER_SECOND: Final = 10  # enough to look live, few enough for a broker
+PIECE_INTERVAL_S: Final = 1 / TIMES_PER_SECOND
+PIECES_AT_ONCE: Final = 8  # of streams that take turns; what is more is joined
+THIN_BYTES: Final = 16 * 1024  # of one stream at once, where it is past what is kept
+MOST_TURNS: Final = 1000  # of one stream after the other; no result has room for more
 
 log = logging.getLogger("hwsync.runner")
 
 
 class Capture:
-    """Bytes in, text out: incrementally decoded UTF-8, bad bytes replaced, cut at a character.
+    """Bytes in, text out: incrementally decoded UTF-8, bad bytes replaced.
 
     ``limit`` is in bytes of the kept text's own UTF-8 (a replaced byte counts as three).
     """
 
     def __init__(self, limit: int) -> None:
-        self._room = limit
-        self._parts: list[str] = []
+        self._ends = Ends(limit)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._hash = hashlib.sha256()
-        self.truncated = False
         self.total = 0  # bytes fed
 
     def feed(self, data: bytes) -> str:
-        """Take the next bytes of the stream; returns the text that was newly kept."""
+        """Take the next bytes of the stream; returns the text that they are."""
         self.total += len(data)
         self._hash.update(data)
-        return self._keep(data, final=False)
+        return self._decode(data, final=False)
 
     def finish(self) -> str:
         """The stream has ended; returns what an incomplete character at its end became."""
-        return self._keep(b"", final=True)
+        return self._decode(b"", final=True)
 
-    def _keep(self, data: bytes, *, final: bool) -> str:
-        if self.truncated:
-            return ""
+    def _decode(self, data: bytes, *, final: bool) -> str:
         text = self._decoder.decode(data, final)
-        encoded = text.encode("utf-8")
-        if len(encoded) > self._room:
-            self.truncated = True
-            encoded = encoded[: self._room]
-            text = encoded.decode("utf-8", "ignore")  # drops only the character that was cut
-        self._room -= len(encoded)
-        if text:
-            self._parts.append(text)
+        self._ends.add(text)
         return text
 
-    @property
-    def text(self) -> str:
-        return "".join(self._parts)
+    def kept(self) -> Kept:
+        """What is kept of the text."""
+        return self._ends.kept()
 
     @property
     def sha256(self) -> str:
@@ -69,26 +63,83 @@ class Capture:
         return self._hash.hexdigest()
 
 
-class Pieces:
-    """Live pieces of several streams, numbered from 0 over all of them.
+class Received:
+    """In which order the parts of several streams came."""
 
-    The first piece is due at once, each later one ``PIECE_INTERVAL_S`` after the one before, of
-    whichever stream; where several wait, the one that has waited longest is shown.
-    ``flush`` gives whatever is left at the end. Times are monotonic seconds, given by the caller.
-    A failing ``on_output`` is logged once and never reaches the run.
+    def __init__(self) -> None:
+        self._turns: list[tuple[str, int]] = []
+        self._is_known = True
+
+    def add(self, stream: str, text: str) -> None:
+        """The next text."""
+        if not text or not self._is_known:
+            return
+        if self._turns and self._turns[-1][0] == stream:
+            self._turns[-1] = (stream, self._turns[-1][1] + size(text))
+        else:
+            self._turns.append((stream, size(text)))
+            self._is_known = len(self._turns) <= MOST_TURNS
+
+    def order(self, kept: dict[str, Kept]) -> Order | None:
+        """That of the kept texts; None where it is not known, or too long."""
+        return order_kept(self._turns, kept) if self._is_known else None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Text of one stream that is to be shown next."""
+
+    stream: str
+    is_past: bool  # the limit of what is kept
+    parts: list[str] = field(default_factory=list)
+    skipped: int = 0  # bytes that came before it and are not shown
+
+
+class Pieces:
+    """Live pieces of several streams, numbered from 0 over all of them, in the order they came.
+
+    What waits is shown ``TIMES_PER_SECOND`` times at most, the first of it at once; ``flush`` shows
+    what is left at the end. Of a stream that is past its limit (``limits``: bytes) only the last
+    lines of what waits are shown. Times are monotonic seconds, given by the caller. A failing
+    ``on_output`` is logged once and never reaches the run.
     """
 
-    def __init__(self, on_output: Callable[[Piece], None]) -> None:
+    def __init__(self, on_output: Callable[[Piece], None], limits: dict[str, int]) -> None:
         self._on_output = on_output
-        self._waiting: dict[str, list[str]] = {}
+        self._left = dict(limits)  # bytes of each stream until it may be thinned
+        self._shown = dict.fromkeys(limits, 0)  # bytes of each stream, with those that were skipped
+        self._waiting: list[_Waiting] = []
         self._not_before = 0.0
         self._number = 0
-        self._shown: dict[str, int] = {}  # bytes of each stream
         self._failed = False
 
     def add(self, stream: str, text: str) -> None:
-        if text:
-            self._waiting.setdefault(stream, []).append(text)
+        """Text that came."""
+        if not text:
+            return
+        last = self._place(stream, self._left[stream] <= 0)
+        last.parts.append(text)
+        self._left[stream] -= size(text)
+        if last.is_past:
+            self._thin(last)
+
+    def _place(self, stream: str, is_past: bool) -> _Waiting:
+        # Where streams take many turns, what is more goes to their last ones.
+        candidates = self._waiting[-1:] if len(self._waiting) < PIECES_AT_ONCE else self._waiting
+        for one in reversed(candidates):
+            if (one.stream, one.is_past) == (stream, is_past):
+                return one
+        self._waiting.append(_Waiting(stream, is_past))
+        return self._waiting[-1]
+
+    def _thin(self, one: _Waiting) -> None:
+        data = "".join(one.parts).encode()
+        if len(data) <= THIN_BYTES:
+            return
+        end = data[-THIN_BYTES:]
+        text = end[end.find(b"\n") + 1 :].decode(errors="ignore")
+        one.parts = [text]
+        one.skipped += len(data) - size(text)
 
     @property
     def due(self) -> float | None:
@@ -96,21 +147,22 @@ class Pieces:
         return self._not_before if self._waiting else None
 
     def send(self, now: float) -> None:
-        """Show what has waited longest, if its time has come."""
+        """Show what waits, if its time has come."""
         if self._waiting and self._not_before <= now:
-            self._show(next(iter(self._waiting)))
+            self.flush()
             self._not_before = now + PIECE_INTERVAL_S
 
     def flush(self) -> None:
         """Show what is left, whatever the time."""
-        for stream in list(self._waiting):
-            self._show(stream)
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            self._show(one)
 
-    def _show(self, stream: str) -> None:
-        text = "".join(self._waiting.pop(stream))
-        at = self._shown.get(stream, 0)
-        piece = Piece(self._number, stream, text, at)
-        self._shown[stream] = at + size(text)
+    def _show(self, one: _Waiting) -> None:
+        text = "".join(one.parts)
+        at = self._shown[one.stream] + one.skipped
+        piece = Piece(self._number, one.stream, text, at, one.skipped)
+        self._shown[one.stream] = at + size(text)
         self._number += 1
         try:
             self._on_output(piece)

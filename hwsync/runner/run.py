@@ -2,8 +2,9 @@
 
 The law, in the order of a run: the program's session exists before anybody is told of it; the
 program is handed over only afterwards; it has begun when its process says so, right before its
-first instruction; the time limit counts from the handing over; when the program has ended, by
-itself or not, so has everything below it, and only then it is said how.
+first instruction; the time limit counts from the handing over. At the limit, or when it is
+cancelled, it is first asked to end (SIGINT, then SIGTERM), and then ended. When the program has
+ended, so has everything below it, and only then it is said how.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import re
 import select
 import selectors
+import signal
 import struct
 import sys
 import termios
@@ -26,7 +28,7 @@ from hwsync.protocol.errors import CannotRun
 from hwsync.protocol.limits import MAX_RESPONSE, MAX_STDERR
 from hwsync.runner.job import Job, Piece, RunEnd, StopSwitch
 from hwsync.runner.launcher import MEGABYTE, SHOWN, START_LIMIT_S, Launcher
-from hwsync.runner.output import Capture, Pieces
+from hwsync.runner.output import Capture, Pieces, Received
 from hwsync.runner.processes import SWEEP_LIMIT_S, Group, end_session, read_process
 from hwsync.runner.settings import Isolation, Settings
 from hwsync.runner.verdict import Seen, verdict
@@ -36,8 +38,11 @@ ANSWER_LIMIT_S: Final = SWEEP_LIMIT_S + 5.0  # for a server that works to end ev
 STOPPED_LOOK_S: Final = 0.1  # between two looks whether the program has stopped its server
 CHUNK: Final = 65536  # bytes: the capacity of a pipe
 
+TERM_S: Final = 0.5  # between SIGTERM and the end of everything
+
 STATUS_LINE: Final = re.compile(
-    r"pid (\d{1,9})|end (-?\d{1,9}) (\d{1,9}\.\d{3}) ([a-z-]+)|failed (.*)|ready|run|left"
+    r"pid (?P<pid>\d{1,9})|exit (?P<status>\d{1,9}) (?P<used>\d{1,9}\.\d{3})|end (?P<why>[a-z-]+)"
+    r"|failed (?P<failure>.*)|ready|run|left"
 )
 
 log = logging.getLogger("hwsync.runner")
@@ -56,8 +61,10 @@ class Run:
         self._settings = settings
         self._stdin = stdin
         self._stop = stop
-        self._pieces = Pieces(on_output)
-        self._captures = {"stdout": Capture(MAX_RESPONSE), "stderr": Capture(MAX_STDERR)}
+        most = {"stdout": MAX_RESPONSE, "stderr": MAX_STDERR}
+        self._pieces = Pieces(on_output, most)
+        self._captures = {stream: Capture(limit) for stream, limit in most.items()}
+        self._received = Received()
         self._descriptors: set[int] = set()
         self._outputs: dict[str, int] = {}  # the streams that are still open
         self._program_pipe = -1
@@ -73,7 +80,8 @@ class Run:
         self._ready = False
         self._failure: str | None = None
         self._over = False  # the status pipe has closed: nothing is left, or the server is gone
-        self._end: tuple[int, float, str] | None = None  # wait status, processor time, limit
+        self._exit: tuple[int, float] | None = None  # wait status, processor time in s
+        self._end = ""  # the limit that the server ended it for; "-" or "asked": none
 
         self._began = False
         self._started = 0.0  # wall clock
@@ -82,7 +90,7 @@ class Run:
 
     # -- start ---------------------------------------------------------------------------------
 
-    def start(self, launcher: Launcher, arguments: tuple[str, ...]) -> bool:
+    def start(self, launcher: Launcher, job: Job) -> bool:
         """Have the program's process made; False: the server has died, take another."""
         theirs_in, ours_in = self._pipe()
         ours_out, theirs_out = self._pipe()
@@ -90,7 +98,7 @@ class Run:
         their_program, self._program_pipe = self._pipe()
         self._status_pipe, their_status = self._pipe()
         theirs = (theirs_in, theirs_out, theirs_err, their_program, their_status)
-        begun = launcher.begin(arguments, theirs)
+        begun = launcher.begin(job.name, job.args, theirs)
         for descriptor in theirs:
             self._close_descriptor(descriptor)
         if not begun:
@@ -126,7 +134,7 @@ class Run:
         process = read_process(self._pid) if self._pid is not None else None
         if self._over or process is None or process.session != process.pid:
             self._drain()
-            said = self._failure or self._captures["stderr"].text.strip()[-SHOWN:]
+            said = self._failure or self._captures["stderr"].kept().text.strip()[-SHOWN:]
             said = " ".join(said.split()) or "it said nothing"
             hint = "" if self._failure else "it must be Python 3.11 or later"
             if self._settings.isolation is Isolation.BWRAP:
@@ -152,21 +160,50 @@ class Run:
         def too_much() -> bool:
             return most is not None and sum(c.total for c in self._captures.values()) > most
 
-        ended = self._serve(lambda: self._over or too_much(), self._started_monotonic + job.timeout)
-        self._duration = time.monotonic() - self._started_monotonic
-        why = "output" if ended and not self._over else "" if ended else "time"
+        def finished() -> bool:
+            return self._has_ended or too_much()
+
+        ended = self._serve(finished, self._started_monotonic + job.timeout)
+        why = "output" if ended and not self._has_ended else "" if ended else "time"
         if why == "time" and self._stop.is_set:
             why = "cancelled"
+        if why in ("time", "cancelled") and self._began:
+            self._ask_to_end(job.grace, finished)
+        self._note_duration()
         self.end_all()
         self._drain()
-        stderr = self._captures["stderr"].text
-        seen = Seen(why, self._began, self._end, self._failure, stderr, self._duration)
-        outcome, reason, exit_code = verdict(seen, job.timeout, self._settings)
+        stderr = self._captures["stderr"].kept().text
+        seen = Seen(why, self._began, self._exit, self._end, self._failure, stderr)
+        outcome, reason, exit_code = verdict(seen, job, self._settings)
         return self._account(outcome, reason, exit_code)
+
+    @property
+    def _has_ended(self) -> bool:
+        """The program itself; what it leaves may go on for a moment."""
+        return self._over or self._exit is not None
+
+    def _note_duration(self) -> None:
+        if not self._duration:
+            self._duration = time.monotonic() - self._started_monotonic
+
+    def _ask_to_end(self, grace: float, finished: Callable[[], bool]) -> None:
+        """SIGINT and then SIGTERM, so that it may put back what it holds.
+
+        All of it takes as long as configured, and at most half of the request's grace
+        (docs/protocol.md, section 5).
+        """
+        wanted = self._settings.end_grace_s
+        if not wanted or self._launcher is None:
+            return
+        share = min(1.0, grace / 2 / (wanted + TERM_S))
+        for number, seconds in ((signal.SIGINT, wanted), (signal.SIGTERM, TERM_S)):
+            self._launcher.signal(number)
+            if self._serve(finished, time.monotonic() + seconds * share, heed_stop=False):
+                return
 
     def lost(self, reason: str) -> RunEnd:
         """What is to be said where the runner itself failed: what was read until then."""
-        self._duration = time.monotonic() - self._started_monotonic
+        self._note_duration()
         with contextlib.suppress(Exception):
             self._drain()
         return self._account("interrupted", reason, None)
@@ -177,26 +214,27 @@ class Run:
         return self._account("cancelled", "cancelled before it began", None)
 
     def _account(self, outcome: str, reason: str, exit_code: int | None) -> RunEnd:
-        stdout, stderr = self._captures["stdout"], self._captures["stderr"]
-        self._pieces.add("stdout", stdout.finish())
-        self._pieces.add("stderr", stderr.finish())
+        for stream, capture in self._captures.items():
+            self._show(stream, capture.finish())
         self._pieces.flush()
+        kept = {stream: capture.kept() for stream, capture in self._captures.items()}
         cut = [
-            f"{name} cut: {capture.total:,} bytes"
-            for name, capture in self._captures.items()
-            if capture.truncated
+            f"{stream} cut: {self._captures[stream].total:,} bytes"
+            for stream, text in kept.items()
+            if text.truncated
         ]
         return RunEnd(
             outcome=outcome,
             reason="; ".join(filter(None, [reason, *cut])),
-            response=stdout.text,
-            stderr=stderr.text,
+            response=kept["stdout"].text,
+            stderr=kept["stderr"].text,
             exit_code=exit_code,
             duration=self._duration,
             started=self._started or time.time(),
             truncated=bool(cut),
-            sha256_stdout=stdout.sha256,
-            sha256_stderr=stderr.sha256,
+            sha256_stdout=self._captures["stdout"].sha256,
+            sha256_stderr=self._captures["stderr"].sha256,
+            order=self._received.order(kept),
             began=self._began,
         )
 
@@ -208,7 +246,7 @@ class Run:
             return
         launcher, self._launcher = self._launcher, None
         self._close_descriptor(self._program_pipe)  # what was not handed over by now never is
-        if not self._over:
+        if not self._has_ended:
             launcher.end()
         now = time.monotonic()
         deadline, look = now + ANSWER_LIMIT_S, now + STOPPED_LOOK_S
@@ -220,7 +258,7 @@ class Run:
                 if not launcher.is_working:
                     break
                 look = now + STOPPED_LOOK_S
-        if self._over and self._end is not None:
+        if self._over and self._end:
             return
         self._launcher_failed = True
         launcher.kill()
@@ -244,11 +282,13 @@ class Run:
 
     # -- the loop ------------------------------------------------------------------------------
 
-    def _serve(self, finished: Callable[[], bool], deadline: float) -> bool:
+    def _serve(
+        self, finished: Callable[[], bool], deadline: float, *, heed_stop: bool = True
+    ) -> bool:
         """Serve every descriptor until ``finished``; False: stopped, or past the deadline."""
         while not finished():
             now = time.monotonic()
-            if self._stop.is_set or now >= deadline:
+            if (heed_stop and self._stop.is_set) or now >= deadline:
                 return False
             due = self._pieces.due
             until = min(now + LONGEST_WAIT_S, deadline, deadline if due is None else due)
@@ -261,7 +301,7 @@ class Run:
         descriptor = self._outputs[stream]
         data = os.read(descriptor, CHUNK)
         if data:
-            self._pieces.add(stream, self._captures[stream].feed(data))
+            self._show(stream, self._captures[stream].feed(data))
         else:
             del self._outputs[stream]
             self._close_descriptor(descriptor)
@@ -274,7 +314,11 @@ class Run:
             while left > 0:
                 data = os.read(descriptor, min(left, CHUNK))
                 left -= len(data)
-                self._pieces.add(stream, self._captures[stream].feed(data))
+                self._show(stream, self._captures[stream].feed(data))
+
+    def _show(self, stream: str, text: str) -> None:
+        self._received.add(stream, text)
+        self._pieces.add(stream, text)
 
     def _read_status(self) -> None:
         data = os.read(self._status_pipe, CHUNK)
@@ -291,12 +335,16 @@ class Run:
                 if not self._heard_nonsense:
                     log.warning("passed over on the status pipe: %.100r", line)
                 self._heard_nonsense = True
-            elif match[1]:
-                self._pid = int(match[1])
-            elif match[2]:
-                self._end = int(match[2]), float(match[3]), match[4]
-            elif match[5] is not None:
-                self._failure = match[5]
+            elif match["pid"]:
+                self._pid = int(match["pid"])
+            elif match["status"]:
+                # The first one counts: with bubblewrap its own end follows that of the program.
+                self._exit = self._exit or (int(match["status"]), float(match["used"]))
+                self._note_duration()
+            elif match["why"]:
+                self._end = match["why"]
+            elif match["failure"] is not None:
+                self._failure = match["failure"]
                 self._began = False
             elif line == "ready":
                 self._ready = True

@@ -7,29 +7,25 @@ that died is replaced: that is logged, and costs the time of a start.
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Final
 
 from hwsync.protocol.errors import CannotRun
+from hwsync.protocol.limits import NAME_FORM, is_name
 from hwsync.runner.job import Job, Piece, RunEnd, StopSwitch
-from hwsync.runner.launcher import MEGABYTE, Launcher, account_of
+from hwsync.runner.launcher import Launcher
 from hwsync.runner.processes import Group, boot_id, end_orphans, keep_orphans
 from hwsync.runner.run import Run
 from hwsync.runner.settings import Settings
-
-EMPTYING_LIMIT_S: Final = 60.0  # for what a program left in its folder
+from hwsync.runner.shared_memory import SharedMemory
+from hwsync.runner.workplace import Workplace
 
 log = logging.getLogger("hwsync.runner")
 
 
 class Runner:
-    """Runs programs with the meaning of ``python3 -`` (docs/device.md has the differences).
+    """Runs programs with the meaning of ``python3 NAME`` (docs/device.md has the differences).
 
     ``alone``: this process has no children but the runner's, so that whatever else becomes its
     child is a program's, and is ended.
@@ -39,6 +35,9 @@ class Runner:
         # The fork server lives in that folder: a relative path would mean another one there.
         self._settings = replace(settings, directory=settings.directory.absolute())
         self._alone = alone
+        self._workplace = Workplace(self._settings)
+        self._shared_memory = SharedMemory(self._settings)
+        self._unusable = ""  # why the interpreter cannot be used, as far as is known
         self._idle: Launcher | None = None
         self._lock = threading.Lock()
         self.version = ""  # of the interpreter that was last made ready
@@ -48,9 +47,16 @@ class Runner:
     def start(self) -> None:
         """Have a server ready; best called before there is any thread. Raises ``CannotRun``."""
         boot_id()
+        self._workplace.prepare()
         with self._lock:
             if self._idle is None:
                 self._idle = self._launch()
+
+    @property
+    def refusal(self) -> str:
+        """Why every program is refused, as far as is known; empty while there is no such reason."""
+        self._workplace.look_again()
+        return self._unusable or self._workplace.refusal
 
     def close(self) -> None:
         """End the server that is kept. No run may be under way."""
@@ -77,6 +83,8 @@ class Runner:
         Once it has begun nothing is raised: what fails then makes the outcome ``interrupted``.
         """
         boot = boot_id()
+        if not is_name(job.name):
+            raise CannotRun(f"{job.name[:80]!r} is no name for a program's file", NAME_FORM)
         source = _encoded(job.program, "the program")
         given = _encoded(job.stdin, "the standard input")
         for number, argument in enumerate(job.args, 1):
@@ -85,11 +93,14 @@ class Runner:
                 raise CannotRun(f"argument {number} holds a NUL character")
         run = Run(self._settings, given, on_output, stop)
         launcher: Launcher | None = None
+        prepared = False
         try:
             group = None
             if not stop.is_set:
-                self._prepare_directory()
-                launcher = self._begin(run, job.args)
+                self._workplace.prepare()
+                self._shared_memory.prepare()
+                prepared = True
+                launcher = self._begin(run, job)
                 group = run.wait_for_session(boot)
             if group is not None:
                 on_started(group)
@@ -107,15 +118,16 @@ class Runner:
             good = run.close()
             if launcher is not None:
                 self._give_back(launcher, good)
-            self._clean_up()
+            if prepared:
+                self._clean_up()
 
-    def _begin(self, run: Run, arguments: tuple[str, ...]) -> Launcher:
+    def _begin(self, run: Run, job: Job) -> Launcher:
         with self._lock:
             launcher, self._idle = self._idle, None
         for _ in range(2):
             launcher = launcher or self._launch()
             try:
-                if launcher.is_working and run.start(launcher, arguments):
+                if launcher.is_working and run.start(launcher, job):
                     return launcher
             except BaseException:
                 launcher.close()
@@ -126,11 +138,21 @@ class Runner:
         raise CannotRun("the fork server dies again and again", "see the log")
 
     def _launch(self) -> Launcher:
-        launcher = Launcher(self._settings)
+        try:
+            launcher = Launcher(self._settings)
+        except CannotRun as error:
+            self._unusable = error.message
+            raise
+        self._unusable = ""
         self.version = launcher.version
         return launcher
 
     def _give_back(self, launcher: Launcher, good: bool) -> None:
+        try:
+            launcher.clean_up()
+        except OSError as error:
+            log.error("cannot clean up after a program: %s", error)
+            good = False
         if not good:
             log.warning("the fork server was ended, stopped or failed; the next run starts another")
             launcher.close()
@@ -141,59 +163,18 @@ class Runner:
                 return
         launcher.close()
 
-    # -- the working directory -----------------------------------------------------------------
-
-    def _prepare_directory(self) -> None:
-        """Raises ``CannotRun``."""
-        folder, free = self._settings.directory, self._settings.limits.free_disk_mb
-        if self._settings.empty_directory:
-            account = account_of(self._settings.run_as)
-            try:
-                _empty(folder)
-                if account is not None:
-                    os.chown(folder, account.pw_uid, account.pw_gid)
-            except OSError as error:
-                raise CannotRun(f"{folder} cannot be emptied: {error.strerror}") from error
-        if free and folder.is_dir():
-            left = shutil.disk_usage(folder).free
-            if left < free * MEGABYTE:
-                raise CannotRun(
-                    f"only {left // MEGABYTE} MB are free in {folder}, {free} must be",
-                    "make space, or lower free_disk_mb",
-                )
-
     def _clean_up(self) -> None:
-        """After a run: what it left, in processes and in its folder."""
-        try:
-            if self._alone:
-                idle = self._idle
-                end_orphans({idle.pid} if idle is not None else set())
-            if self._settings.empty_directory:
-                _empty(self._settings.directory)
-        except OSError as error:
-            log.error("cannot clean up after a program: %s", error)
+        """After a run: what it left, in processes, in memory and in its folder."""
+        for work in (self._end_orphans, self._shared_memory.clean_up, self._workplace.clean_up):
+            try:
+                work()
+            except (OSError, CannotRun) as error:
+                log.error("cannot clean up after a program: %s", error)
 
-
-def _empty(folder: Path) -> None:
-    """Make ``folder``, and remove what is in it, deep or locked. Raises ``OSError``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    os.chmod(folder, 0o700)
-    for changes in ((), (["chmod", "-R", "u+rwX"],)):
-        names = [str(folder / name) for name in os.listdir(folder)]
-        if not names:
-            return
-        for command in (*changes, ["rm", "-rf", "--one-file-system"]):
-            # 1,000 at once: a command line has an end.
-            for at in range(0, len(names), 1000):
-                subprocess.run(
-                    [*command, "--", *names[at : at + 1000]],
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    timeout=EMPTYING_LIMIT_S,
-                    check=False,
-                )
-    if os.listdir(folder):
-        raise OSError(0, "something in it cannot be removed")
+    def _end_orphans(self) -> None:
+        if self._alone:
+            idle = self._idle
+            end_orphans({idle.pid} if idle is not None else set())
 
 
 def _encoded(text: str, what: str) -> bytes:

@@ -6,24 +6,26 @@ told to or when it exceeds a limit, and says how it ended only after everything 
 as a subreaper it is the parent of whatever escapes. One program at a time. When the daemon is gone,
 so is everything here.
 
-The control socket carries ``run`` with the arguments and the descriptors of standard input, output,
-error, program and status, and ``end``; it answers ``warm`` once. The status pipe of a run carries
-lines: ``pid N``, ``ready``, ``run``, ``failed TEXT`` and at last ``end STATUS SECONDS WHY``, with
-the wait status, the processor time and the limit that was exceeded, or ``-``.
+The control socket carries ``run`` with the program's name, its arguments and the descriptors of
+standard input, output, error, program and status; ``signal N`` for the program's foreground group;
+and ``end``; it answers ``warm`` once. The status pipe of a run carries lines: ``pid N``, ``ready``,
+``run``, ``failed TEXT``, ``exit STATUS SECONDS`` when the program has ended, with its wait status
+and processor time, and ``end WHY`` when nothing is left below it, with the limit that was exceeded,
+``asked``, or ``-``.
 
 The program's own process sees nothing of this: no module that only the server needs is left.
 """
 
 
-def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
-    """``given``: the same for every run (``launcher.py``); ``receive``: that of ``execute.py``.
+def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
+    """``given``: the same for every run (``launcher.py``); ``become``: that of ``execute.py``.
 
     Returns in a program's process only, for ``execute`` to follow.
     """
+    import _signal as signals  # the module signal would load a dozen others
     import os
     import sys
 
-    signals = __import__("_signal")  # the module signal would load a dozen others
     for number in signals.valid_signals():
         # A daemon started by nohup ignores SIGHUP; its programs must not. SIGPIPE and SIGXFSZ are
         # ignored by Python itself.
@@ -40,6 +42,16 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
         del sys.path[0]
     for module in given["preload"]:
         __import__(module)
+        threading = sys.modules.get("threading")
+        threads = [] if threading is None else threading.enumerate()[1:]
+        for thread in threads:
+            thread.join(0.5)
+        if len(sys._current_frames()) > 1:
+            # A fork copies no thread, but the locks that it holds.
+            left = ", ".join(one.name for one in threads if one.is_alive()) or "without a name"
+            sys.stderr.write(f"the module {module} leaves threads running ({left})\n")
+            sys.stderr.flush()
+            os._exit(1)
     wanted = set(sys.modules)
 
     import _ctypes
@@ -148,27 +160,36 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
             if not write("cgroup.procs", b"0"):
                 given["cgroup"] = ""  # what is forked from now on is not born in it
 
-    def sweep(child: int) -> tuple[int, float, bool]:
-        """End everything below us; the child's wait status (-1: unknown), processor time, success.
+    def collect(child: int, status_pipe: int) -> bool:
+        """Take what has ended, and say of the child how; False: nothing is below us."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if not pid:
+                return True
+            if pid == child:
+                tell(status_pipe, b"exit %d %.3f" % (status, usage.ru_utime + usage.ru_stime))
+
+    def tell(status_pipe: int, line: bytes) -> None:
+        try:
+            os.write(status_pipe, line + b"\n")
+        except OSError:
+            pass  # nobody wants to know any more
+
+    def sweep(child: int, status_pipe: int) -> bool:
+        """End everything below us.
 
         False where something is left when the limits are over: that is the daemon's to end.
         """
-        status, used, pause, looks = -1, 0.0, 0.0005, 0
+        pause, looks = 0.0005, 0
         began = time.monotonic()
         deadline = began + given["kill_limit"]
         stopped: set[int] = set()
-        while True:
-            while True:
-                try:
-                    pid, said, usage = os.wait4(-1, os.WNOHANG)
-                except ChildProcessError:
-                    return status, used, True
-                if not pid:
-                    break
-                if pid == child:
-                    status, used = said, usage.ru_utime + usage.ru_stime
+        while collect(child, status_pipe):
             if time.monotonic() > deadline:
-                return status, used, False
+                return False
             # What is stopped cannot fork: first nobody moves, then all are ended.
             pids = below(True)
             while new := [pid for pid in pids if pid not in stopped]:
@@ -182,6 +203,28 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
             send(signals.SIGKILL, pids)
             time.sleep(pause)
             pause = min(pause * 2, 0.02)
+        return True
+
+    def wait_for_helpers(child: int, status_pipe: int) -> None:
+        """What the program leaves may end by itself, as Python's resource tracker does."""
+        until, pause = time.monotonic() + given["patience"], 0.0005
+        while collect(child, status_pipe) and time.monotonic() < until:
+            time.sleep(pause)
+            pause = min(pause * 2, 0.005)
+
+    def signal_group(child: int, number: int) -> None:
+        """As a terminal does: everybody in the program's own process group.
+
+        bubblewrap would end at once and take all with it, so it is passed over.
+        """
+        if not given["isolated"]:
+            try:
+                os.killpg(child, number)
+            except OSError:
+                pass  # it has ended
+            return
+        group = str(child).encode()
+        send(number, [pid for pid in below(True) if pid != child and stat(pid)[2:3] == [group]])
 
     # -- limits ---------------------------------------------------------------------------------
 
@@ -201,17 +244,26 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
             if tasks_and_us > allowed + 1:
                 return "processes"
         pages = tasks = 0
-        for pid in below(False):
+        pids = below(False)
+        for pid in pids:
             fields = read(f"/proc/{pid}/statm").split()
             if len(fields) > 2 and fields[1] != b"0":
-                pages += int(fields[1]) - int(fields[2])
+                pages += int(fields[1])
                 tasks += int((stat(pid) + [b"0"] * 18)[17])
         # First: many processes share pages that are counted for each of them.
         if allowed and tasks > allowed:
             return "processes"
-        if given["memory"] and pages * page > given["memory"]:
+        # Quick and too much, since what is shared is counted for each: then looked at closely.
+        if 0 < given["memory"] < pages * page and sum(map(memory, pids)) > given["memory"]:
             return "memory"
         return ""
+
+    def memory(pid: int) -> int:
+        """Bytes of a process, of what it shares its part; files that it maps are none of them."""
+        parts = read(f"/proc/{pid}/smaps_rollup") or read(f"/proc/{pid}/status")
+        wanted = b"Pss_Anon:", b"Pss_Shmem:", b"RssAnon:", b"RssShmem:"
+        lines = [line.split() for line in parts.splitlines()]
+        return sum(int(line[1]) * 1024 for line in lines if line and line[0] in wanted)
 
     def tasks_of_account() -> int:
         """How many processes and threads its account has already."""
@@ -243,41 +295,57 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
     # -- one run --------------------------------------------------------------------------------
 
     def oversee(child: int, status_pipe: int) -> None:
-        """Until it has ended, or is to be ended."""
+        """Until it has ended, or is to be ended, and nothing is left below us."""
         handle = os.pidfd_open(child)
         poll = select.poll()
         poll.register(handle, select.POLLIN)
         poll.register(control, select.POLLIN)
         looks = given["memory"] or given["processes"] or given["free_disk"]
-        why = "-"
-        while True:
+        why = ""
+        signalled = False
+        while not why:
             ready = dict(poll.poll(given["look"] * 1000 if looks else None))
             if handle in ready:
-                break
-            if control.fileno() in ready:
-                why = "asked"
-                if not control.recv(64):
-                    why = "gone"
-                break
-            why = (looks and exceeded()) or "-"
-            if why != "-":
-                break
+                why = "-"
+            elif control.fileno() in ready:
+                message = control.recv(64)
+                if message[:7] == b"signal ":
+                    signalled = True
+                    signal_group(child, int(message[7:]))
+                else:
+                    why = "asked" if message else "gone"
+            elif looks:
+                why = exceeded()
+                if why and signalled:
+                    why = "asked"  # it had been told to end before
         os.close(handle)
-        if why != "-":
+        if why == "-":
+            wait_for_helpers(child, status_pipe)
+        else:
             strike()
-        status, used, ended = sweep(child)
-        try:
-            end = b"end %d %.3f %s\n" % (status, used, why.encode())
-            os.write(status_pipe, end if ended else end + b"left\n")
-        except OSError:
-            pass  # nobody wants to know any more
+        if not sweep(child, status_pipe):
+            tell(status_pipe, b"left")
+        tell(status_pipe, b"end " + why.encode())
         os.close(status_pipe)
         if why == "gone":
             os._exit(0)
 
+    def reseeding():  # type: ignore[no-untyped-def]
+        """What gives each generator of random numbers that was made here another state."""
+        random, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
+        python, numpys = getattr(random, "Random", ()), getattr(numpy, "BitGenerator", ())
+        if numpy is not None:
+            yield numpy.seed
+        for one in gc.get_objects() if random or numpy else ():
+            if issubclass(type(one), python):
+                yield one.seed
+            elif issubclass(type(one), numpys):
+                yield lambda one=one: setattr(one, "state", type(one)().state)
+
     if given["cgroup"] and not write("cgroup.procs", b"0"):
         given["cgroup"] = ""
     gc.collect()
+    seeds = list(reseeding())  # type: ignore[no-untyped-call]
     gc.freeze()
     control.send(b"warm %d.%d.%d" % sys.version_info[:3])
     try:
@@ -303,7 +371,7 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
         if os.getpid() == server:
             sys.stderr.write(f"the fork server failed: {type(error).__name__}: {error}\n")
             sys.stderr.flush()
-            sweep(0)
+            sweep(0, -1)
             os._exit(1)
         raise
 
@@ -315,7 +383,9 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
             os._exit(0)
         os.setsid()
         os.write(status_pipe, b"pid %d\n" % os.getpid())
-        arguments = [part.decode("utf-8", "surrogateescape") for part in message.split(b"\0")[1:]]
+        parts = [part.decode("utf-8", "surrogateescape") for part in message.split(b"\0")]
+        name, *arguments = parts[1:]
+        mark = given["mark"] + name if given["mark"] else ""
         control.close()
         for number, file in enumerate((stdin, stdout, stderr)):
             os.dup2(file, number)
@@ -332,35 +402,32 @@ def serve(control_descriptor, given, receive):  # type: ignore[no-untyped-def]
         except OSError as error:
             where = f"the working directory {given['directory']} cannot be entered"
             raise OSError(error.errno, f"{where}: {error.strerror}") from error
-        command = given["command"]
-        if command and given["takes_file"]:
-            # A file in memory: nothing to clean up, and no interpreter needs to know of it.
-            os.write(status_pipe, b"ready\n")
-            program = os.memfd_create("program", 0)
-            source = receive(program_pipe)
-            while source:
-                source = source[os.write(program, source) :]
-            os.write(status_pipe, b"run\n")
-            os.lseek(program, 0, 0)
-            for number in (signals.SIGPIPE, signals.SIGXFSZ):
-                signals.signal(number, signals.SIG_DFL)
-            os.execv(command[0], [*command, f"/dev/fd/{program}", *arguments])
-        if command:
+        place = program_pipe, status_pipe, name, mark, given["beside"]
+        sys.argv = ["-c", *arguments]
+        if given["command"]:
+            # A fresh interpreter: of Python, or one of Python that becomes another.
             os.set_inheritable(program_pipe, True)
             os.set_inheritable(status_pipe, True)
-            text = f"{given['execute']}\n\nexecute({program_pipe}, {status_pipe}, None)\n"
-            os.execv(command[0], [*command, "-c", text, *arguments])
+            last = given["interpreter"] or None
+            then = f"{'become' if last else 'execute'}(*{place}, {last})"
+            before = f"stand_by(*{place[:2]}, {given['patience']})\n" if given["isolated"] else ""
+            text = f"{given['execute']}\n\n{before}{then}\n"
+            os.execv(given["command"][0], [*given["command"], "-c", text, *arguments])
+        if given["interpreter"]:
+            become(*place, given["interpreter"])
     except BaseException as error:
         said = getattr(error, "strerror", None) or str(error)
         os.write(status_pipe, f"failed {said}\n".encode(errors="replace"))
         os._exit(0)
 
-    sys.argv = ["-c", *arguments]
     # Out of sight, not freed: to free a module writes to pages that are shared until then.
     hidden = [sys.modules.pop(name) for name in set(sys.modules) - wanted]
-    if "numpy.random" in sys.modules:
-        sys.modules["numpy.random"].seed()  # else each run would draw the same numbers
+    for seed in seeds:
+        try:
+            seed()  # else each run would draw the same numbers
+        except Exception:
+            pass  # one that needs more than the system's own dice
     namespace = sys.modules["__main__"].__dict__
     namespace["hidden"] = hidden
     at_end = atexit._run_exitfuncs, gc, _weakref.ref
-    namespace["task"] = (program_pipe, status_pipe, (frozenset(wanted), *at_end))
+    namespace["task"] = (*place, (frozenset(wanted), *at_end))

@@ -49,9 +49,10 @@ class Settings:
     start: Start = Start.WARM
     python: str = sys.executable  # the interpreter, Python 3.11 or later
     preload: tuple[str, ...] = ()  # modules that the warm interpreter has imported
-    interpreter: tuple[str, ...] = ()  # any other: gets the program as a file, then the arguments
+    interpreter: tuple[str, ...] = ()  # any other: gets the program's file, then the arguments
     run_as: str | None = None  # account of the programs; only for root
     limits: Limits = field(default_factory=Limits)
+    end_grace_s: float = 2.0  # from SIGINT to SIGTERM where a program is ended; 0: ended at once
     isolation: Isolation = Isolation.NONE
     network: bool = False  # with BWRAP
     devices: tuple[str, ...] = ()  # with BWRAP: paths in /dev

@@ -7,12 +7,14 @@ it; where the kernel only refused a call, the reason names the limit beside the 
 from __future__ import annotations
 
 import os
+import re
 import signal
 from dataclasses import dataclass
 from typing import Final
 
 from hwsync.protocol.errors import CannotRun
-from hwsync.runner.settings import Isolation, Settings
+from hwsync.runner.job import Job
+from hwsync.runner.settings import Settings
 
 Verdict = tuple[str, str, int | None]
 
@@ -25,6 +27,8 @@ SAID: Final = (
 )
 """What the last line of standard error has where the kernel kept a limit."""
 
+
+SHEBANG: Final = re.compile(r"#! *(\S.*)")
 
 BY_SERVER: Final = {
     "memory": "memory limit of {0.memory_mb} MB",
@@ -40,29 +44,28 @@ class Seen:
 
     why: str  # "time", "cancelled" or "output" where the daemon ended it, else empty
     began: bool
-    end: tuple[int, float, str] | None  # wait status, processor time in s, the server's limit
+    exit: tuple[int, float] | None  # wait status, processor time in s
+    end: str  # the limit that the server ended it for, or another word; empty: it is gone
     failure: str | None  # its process could not be made
     stderr: str
-    duration: float  # s
 
 
-def verdict(seen: Seen, timeout: float, settings: Settings) -> Verdict:
-    """Raises ``CannotRun`` where it did not begin for another reason than its own text."""
-    exited = seen.end is not None and seen.end[0] >= 0 and os.WIFEXITED(seen.end[0])
+def verdict(seen: Seen, job: Job, settings: Settings) -> Verdict:
+    """Raises ``CannotRun`` where it did not begin."""
     if seen.why == "cancelled":
         return "cancelled", f"cancelled {'while it ran' if seen.began else 'before it began'}", None
-    # What cannot be compiled never begins, and ends by itself with its own complaint.
-    if not seen.began and (seen.why or seen.failure is not None or not exited):
-        raise CannotRun(f"the program did not begin: {_hindrance(seen, timeout)}")
+    if not seen.began:
+        raise CannotRun(f"the program did not begin: {_hindrance(seen, job.timeout)}")
     # The server looks by itself: what it has found came before whatever the daemon waited for.
-    found = seen.end is not None and seen.end[2] in BY_SERVER
-    if seen.why == "time" and not found:
-        return "timeout", f"time limit of {timeout:g} s", None
-    if seen.why == "output" and not found:
+    if seen.end in BY_SERVER:
+        return "killed", BY_SERVER[seen.end].format(settings.limits), None
+    if seen.why == "time":
+        return "timeout", f"time limit of {job.timeout:g} s", None
+    if seen.why == "output":
         return "killed", f"output limit of {settings.limits.output_mb} MB", None
-    if seen.end is None:
+    if seen.exit is None or not seen.end:
         return "killed", "its parent process was ended, and so it was", None
-    return _of_end(seen, settings)
+    return _of_exit(*seen.exit, seen.stderr, job, settings)
 
 
 def _hindrance(seen: Seen, timeout: float) -> str:
@@ -70,37 +73,27 @@ def _hindrance(seen: Seen, timeout: float) -> str:
         return seen.failure
     if seen.why == "time":
         return f"time limit of {timeout:g} s"
-    if seen.end is not None and os.WIFSIGNALED(seen.end[0]):
-        return f"killed by {_signal_name(os.WTERMSIG(seen.end[0]))}"
+    if seen.exit is not None and os.WIFSIGNALED(seen.exit[0]):
+        return f"killed by {_signal_name(os.WTERMSIG(seen.exit[0]))}"
     return "it was ended"
 
 
-def _of_end(seen: Seen, settings: Settings) -> Verdict:
-    assert seen.end is not None
-    status, used, limit = seen.end
+def _of_exit(status: int, used: float, stderr: str, job: Job, settings: Settings) -> Verdict:
     limits = settings.limits
-    if limit in BY_SERVER:
-        return "killed", BY_SERVER[limit].format(limits), None
-    signalled = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    code = 0 if signalled else os.WEXITSTATUS(status)
-    isolated = settings.isolation is Isolation.BWRAP
-    if isolated and 128 < code <= 128 + signal.NSIG:
-        signalled = code - 128  # bubblewrap tells it so
-    if signalled:
-        reason = f"killed by {_signal_name(signalled)}"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        reason = f"killed by {_signal_name(number)}"
         cpu = limits.cpu_s
-        if cpu and (signalled == signal.SIGXCPU or (signalled == signal.SIGKILL and used >= cpu)):
+        if cpu and (number == signal.SIGXCPU or (number == signal.SIGKILL and used >= cpu)):
             reason = f"CPU time limit of {cpu:g} s"
-        elif signalled == signal.SIGXFSZ and limits.file_size_mb:
+        elif number == signal.SIGXFSZ and limits.file_size_mb:
             reason = f"file size limit of {limits.file_size_mb} MB"
-        elif isolated and cpu and signalled == signal.SIGKILL and seen.duration >= cpu:
-            reason += f", as at the CPU time limit of {cpu:g} s"
-        elif isolated:
-            reason += f" (or exit code {code}: bubblewrap does not tell them apart)"
-        return "killed", reason, 128 + signalled
-    if code:
-        return "error", f"exit code {code}{_hint(seen.stderr, settings)}", code
-    return "ok", "", 0
+        return "killed", reason, 128 + number
+    code = os.WEXITSTATUS(status)
+    if not code:
+        return "ok", "", 0
+    hint = _hint(stderr, settings) or _other_language(job.program, stderr, settings)
+    return "error", f"exit code {code}{hint}", code
 
 
 def _hint(stderr: str, settings: Settings) -> str:
@@ -110,6 +103,17 @@ def _hint(stderr: str, settings: Settings) -> str:
         if text in last and value:
             return f" ({text}; {name} = {value})"
     return ""
+
+
+def _other_language(program: str, stderr: str, settings: Settings) -> str:
+    """Where Python could not read a program whose first line asks for something else."""
+    match = SHEBANG.match(program)
+    last = stderr.rstrip().rpartition("\n")[2]
+    if match is None or settings.interpreter or "python" in match[1]:
+        return ""
+    if not last.startswith(("SyntaxError", "IndentationError", "TabError", "NameError")):
+        return ""
+    return f" (its first line asks for {match[1][:80].strip()}, and this board runs Python)"
 
 
 def _signal_name(number: int) -> str:

@@ -94,6 +94,9 @@ class Device(Process):
             self.port.acknowledge(delivery)
         self.point("after a device's acknowledgement")
 
+    def refusal(self) -> str:
+        return ""
+
     def presence(self) -> dict[str, object]:
         """No board is there to be described."""
         return {}

@@ -323,7 +323,10 @@ def test_live_output_is_seen_while_the_program_still_runs(site: Site) -> None:
 def test_standard_input_and_arguments_arrive(site: Site) -> None:
     program = "import sys; print([sys.argv, sys.stdin.read()])"
     site.request("given", program, stdin="ä\nb", args=["-x", "", "two words"])
-    assert site.returned("given")["hw_response"] == "[['-', '-x', '', 'two words'], 'ä\\nb']\n"
+    assert (
+        site.returned("given")["hw_response"]
+        == "[['program.py', '-x', '', 'two words'], 'ä\\nb']\n"
+    )
 
 
 def test_no_program_sees_what_is_for_the_daemon_alone(site: Site) -> None:

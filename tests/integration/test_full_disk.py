@@ -319,7 +319,7 @@ def test_a_start_that_a_full_disk_does_not_take_is_rejected(
             return db.execute("select state, settled from entries").fetchall()
 
     wait_until(lambda: stored() == [("finished", 1)], SOON_S, what="saved and settled")
-    wait_until(lambda: "can be written again" in device.stderr, what="the log says so")
+    wait_until(lambda: "programs can be run again" in device.stderr, what="the log says so")
     assert "Traceback" not in device.stderr
 
 

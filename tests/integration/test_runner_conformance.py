@@ -1,9 +1,9 @@
-"""A program means the same to ``Runner``, warm and cold, as to ``python3 -``.
+"""A program means the same to ``Runner``, warm, cold and in bubblewrap, as to ``python3 NAME``.
 
-Exit codes and streams must be equal, the streams byte for byte but for addresses of objects and the
-depth of a recursion. So they must for programs that read an input, to what they mean to an
-interpreter that has that input and them from elsewhere. The differences that are known and meant
-(docs/device.md) are tested at the end; tests/test_docs.py says which test has which.
+Exit codes and streams must be equal, the streams byte for byte but for addresses of objects, the
+depth of a recursion and seconds that passed. Each program also gets the same standard input. The
+differences that are known and meant (docs/device.md) are tested at the end; tests/test_docs.py says
+which test has which.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from ast import literal_eval
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hwsync.runner import Job, RunEnd, Runner, Settings, Start, StopSwitch
+from hwsync.runner import Isolation, Job, RunEnd, Runner, Settings, Start, StopSwitch
 from tests.support.processes import python
+from tests.support.programs import require_program
 
 BLOT = re.compile(
     r"0x[0-9a-f]{6,}"  # an object's address
     r"|\b\d{12,}\b"  # a thread's identity
     r"|(?<=repeated )\d+"  # frames of a recursion: two fewer fit
+    r"|(?<=in )\d+\.\d+s"  # what a test took
 )
 
+NAME = "a_program.py"
 ARGUMENTS = ("one", "-c", "--help", "-")
 
 # Whether it was written is what the tests look at, too.
@@ -99,10 +103,8 @@ raise Odd
     "sys.exit in a function": "import sys\ndef f():\n    sys.exit(4)\nf()",
     "raise SystemExit in finally": "try:\n    1 / 0\nfinally:\n    raise SystemExit(5)",
     "quit": "quit(6)",
-    "os._exit loses what is buffered": "import os\nprint('lost')\nos._exit(7)",
     "unflushed output": "import sys\nsys.stdout.write('no newline')\nsys.stderr.write('here too')",
     "closed standard output": "import sys\nprint('x')\nsys.stdout.close()",
-    "stdout closed below": "import os\nprint('x')\nos.close(1)",
     "order on one descriptor": "import os\nprint('first')\nos.dup2(1, 2)\n1 / 0",
     "atexit": """
 import atexit, sys
@@ -175,16 +177,12 @@ old()
     "unicode": "print('äß→😀')\nimport sys; print('é', file=sys.stderr)",
     "lone surrogate": "print('before')\nprint('\\ud800')",
     "lone surrogate in the message": "raise ValueError('\\ud800 é')",
-    "encodings": """
-import sys
-for stream in (sys.stdin, sys.stdout, sys.stderr):
-    print(stream.encoding, stream.errors, stream.line_buffering, stream.isatty(), stream.name)
-""",
     "input at end of file": "print(repr(__import__('sys').stdin.read()))\ninput('? ')",
-    "arguments": "import sys\nprint(sys.argv, sys.orig_argv[1:], sys.path[0] == '', sys.flags)",
+    "arguments": "import sys\nprint(sys.argv, sys.orig_argv[1:], sys.path, sys.flags)",
     "names": """
-print(sorted(set(dir()) - {"__file__", "__cached__"}))
+print(sorted(dir()), list(vars()))
 print(__name__, __doc__, __package__, __spec__, __loader__, __annotations__, __builtins__)
+print(__file__, __cached__, __loader__.path, __loader__.name)
 """,
     "docstring and annotations": "'a docstring'\nx: int = 1\nprint(__doc__, __annotations__)",
     "loaded modules": "import sys\nprint(sorted(sys.modules))",
@@ -326,10 +324,6 @@ def numbers():
 g = numbers()
 print(next(g))
 """,
-    "session and group": """
-import os
-print(os.getsid(0) == os.getpgrp() == os.getpid(), os.isatty(0))
-""",
     "open descriptors": """
 import os
 print(sorted(name for name in os.listdir("/proc/self/fd") if int(name) > 2)[:1] == ["3"])
@@ -343,6 +337,256 @@ def f():
 f()
 print(y, locals() is globals())
 """,
+}
+
+PROGRAMS |= {
+    "its own source": """
+import inspect, linecache, sys
+def f(x):
+    # a comment
+    return x
+class Point:
+    'the documentation'
+print(inspect.getsource(f), inspect.getsource(Point), inspect.getfile(f), inspect.getcomments(f))
+print(linecache.getline(__file__, 2))
+print(open(__file__).read() == inspect.getsource(sys.modules[__name__]))
+""",
+    "a pool, spawned": """
+import multiprocessing
+def square(x):
+    return x * x
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        print(pool.map(square, range(5)))
+""",
+    "a pool of a fork server": """
+import multiprocessing, sys
+def where(x):
+    return x, __name__, __file__, sys.argv
+if __name__ == "__main__":
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        print(pool.map(where, range(2)))
+""",
+    "a spawned process that fails": """
+import multiprocessing, sys
+def work(x):
+    print("child", x, sys.path[0] == sys.path[1], flush=True)
+    raise LookupError("in the child")
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=work, args=(1,), name="one")
+    process.start()
+    process.join()
+    sys.exit(process.exitcode + 10)
+""",
+    "a spawned process without the guard": """
+import multiprocessing
+multiprocessing.get_context("spawn").Process(target=print, args=(1,), name="one").start()
+""",
+    "futures": """
+from concurrent.futures import ProcessPoolExecutor
+import multiprocessing
+def work(x):
+    return 1 / x
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        print(list(executor.map(work, (1, 2))))
+        executor.submit(work, 0).result()
+""",
+    "shared memory": """
+from multiprocessing import shared_memory
+block = shared_memory.SharedMemory(create=True, size=100)
+block.buf[0] = 7
+print(bytes(shared_memory.SharedMemory(name=block.name).buf[:1]))
+block.close()
+block.unlink()
+""",
+    "argparse": "import argparse\nargparse.ArgumentParser(description='d').parse_args()",
+    "argparse that is asked for help": (
+        "import argparse\nargparse.ArgumentParser().parse_args(['--help'])"
+    ),
+    "pytest of itself": """
+import pytest, sys
+def test_one():
+    assert 1 + 1 == 2
+def test_two():
+    value = [1, 2]
+    assert value == [1, 3]
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__, "-p", "no:cacheprovider", "-p", "no:xdist", "-rN"]))
+""",
+    "unittest of itself": """
+import sys, unittest
+class Tests(unittest.TestCase):
+    def test_one(self):
+        self.assertEqual(1, 2)
+unittest.main(argv=sys.argv[:1], buffer=True) if len(sys.argv) < 2 else None
+unittest.TextTestRunner(stream=sys.stdout).run(unittest.defaultTestLoader.loadTestsFromName(
+    "Tests.test_one", sys.modules["__main__"])).printErrors()
+""",
+    "doctest of itself": """
+'''
+>>> 1 + 1
+3
+'''
+import doctest
+print(doctest.testmod())
+""",
+    "it starts itself again": """
+import subprocess, sys
+if "again" in sys.argv:
+    print("again", __file__, flush=True)
+    1 / 0
+print(subprocess.run([sys.executable, __file__, "again"]).returncode)
+""",
+    "it becomes itself": """
+import os, sys
+if "again" not in sys.argv:
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "again"])
+print("became", sys.argv)
+""",
+    "it imports itself": """
+import sys
+print(__name__)
+if __name__ == "__main__":
+    import a_program
+    print(a_program.__file__ == __file__, a_program.__spec__.origin)
+""",
+    "it runs itself as a module": """
+import runpy
+if __name__ == "__main__":
+    print(sorted(runpy.run_path(__file__, run_name="other")))
+""",
+    "a script of the folder": "import beside, pathlib\nprint(pathlib.Path(beside.__file__).parent)",
+    "where it is": """
+import os, pathlib, sys
+print(pathlib.Path(__file__).parent == pathlib.Path.cwd(), sys.path[0])
+print([name for name in sorted(os.listdir()) if name[0] != "."])
+""",
+    "its text changes while it runs": """
+def f():
+    1 / 0
+with open(__file__, "w") as file:
+    file.write("# other lines\\n" * 9)
+f()
+""",
+    "its file goes while it runs": "import os\nos.remove(__file__)\n1 / 0",
+    "it leaves the folder": "import os\nos.chdir('/')\ndef f():\n    1 / 0\nf()",
+    "warnings show their lines": "import warnings\nwarnings.warn('first')\nimport imp_no_such",
+    "a warning of the compiler, and an error": "x = '\\d'\ny = 1 is 1\nreturn\n",
+    "traceback of frames": """
+import traceback
+def f():
+    try:
+        g()
+    except ValueError as error:
+        print(traceback.format_exception(error), error.__traceback__.tb_frame.f_code.co_filename)
+def g():
+    raise ValueError(
+        "of two lines"
+    )
+f()
+g()
+""",
+    "logging says where": """
+import logging
+logging.basicConfig(format="%(pathname)s %(filename)s %(module)s %(lineno)d %(message)s")
+logging.error("here")
+""",
+    "tracemalloc": """
+import tracemalloc
+tracemalloc.start()
+x = [bytes(100) for _ in range(10)]
+print(tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, __file__)])
+      .statistics("lineno")[0].traceback)
+""",
+    "trace": """
+import sys, trace
+def f():
+    return 1
+tracer = trace.Trace(count=False, trace=True, ignoredirs=[sys.prefix, sys.base_prefix])
+tracer.runfunc(f)
+""",
+    "timeit and cProfile": """
+import cProfile, pstats
+def f():
+    return sum(range(10))
+profile = cProfile.Profile()
+profile.runcall(f)
+print(sorted(name for name in pstats.Stats(profile).stats if name[2] == "f"))
+""",
+    "importlib finds it": """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("another", __file__)
+print(spec.name, spec.origin, importlib.util.find_spec("a_program").origin)
+""",
+    "resources beside it": """
+import pathlib
+print((pathlib.Path(__file__).with_name("broken_beside.py")).read_text())
+""",
+    "ast and tokenize of itself": """
+import ast, tokenize
+print(ast.dump(ast.parse(open(__file__).read()).body[0]))
+print(len(list(tokenize.tokenize(open(__file__, "rb").readline))), tokenize.open(__file__).encoding)
+""",
+    "a thread's traceback": """
+import threading, traceback
+def work():
+    traceback.print_stack()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+""",
+    "faulthandler": """
+import faulthandler, sys
+def f():
+    faulthandler.dump_traceback(sys.stderr, all_threads=False)
+import threading
+thread = threading.Thread(target=f)
+thread.start()
+thread.join()
+""",
+    "an unknown coding": "# coding: no-such-codec\n",
+    "bytes that its coding cannot mean": "# coding: ascii\nx = 'é'\n",
+    "a NUL": "x = 1\ny = '\0'\n",
+    "shelve and pickle of a class": """
+import pickle, shelve
+class Point:
+    pass
+with shelve.open("shelf") as shelf:
+    shelf["one"] = Point()
+    print(type(shelf["one"]).__module__, pickle.dumps(Point())[:40])
+import glob, os
+for name in glob.glob("shelf*"):
+    os.remove(name)
+""",
+    "bytes below the text are buffered": (
+        "import os, sys\nsys.stdout.buffer.write(b'lost\\n')\nos._exit(0)"
+    ),
+    "a file that it writes": """
+with open("written.txt", "w") as file:
+    print("text", file=file)
+import os
+print(os.path.abspath("written.txt"), open("written.txt").read())
+os.remove("written.txt")
+""",
+}
+
+# Programs whose standard output is looked at more closely than by what it carries: it is
+# line-buffered, as in a terminal. Compared with ``python3 NAME`` where the program does so itself.
+LINE_BUFFERED = {
+    "encodings": """
+import sys
+for stream in (sys.stdin, sys.stdout, sys.stderr):
+    print(stream.encoding, stream.errors, stream.line_buffering, stream.isatty(), stream.name)
+""",
+    "os._exit loses only a line that is not complete": (
+        "import os\nprint('kept')\nprint('lost', end='')\nos._exit(7)"
+    ),
+    "stdout closed below": "import os\nprint('x')\nos.close(1)",
+    "a signal loses only a line that is not complete": (
+        "import os\nprint('kept')\nprint('lost', end='')\nos.kill(os.getpid(), 9)"
+    ),
+    "a copy of a fork prints nothing twice": "import os\nprint('once')\nos.fork()",
 }
 
 # Programs and the whole standard input of each.
@@ -458,49 +702,22 @@ print(input())
 }
 
 
-def expected(program: str, directory: Path) -> subprocess.CompletedProcess[bytes]:
-    # Through a file: from a pipe python3 - cannot honour a coding line other than UTF-8.
-    file = directory / "program"
+def expected(program: str, directory: Path, stdin: str = "") -> subprocess.CompletedProcess[bytes]:
+    """What ``python3 NAME`` does with it, in the folder in which the runner then runs it."""
+    file = directory / NAME
     file.write_bytes(program.encode())
-    with file.open("rb") as stdin:
-        return subprocess.run(
-            [sys.executable, "-", *ARGUMENTS],
-            stdin=stdin,
-            capture_output=True,
-            cwd=directory,
-            timeout=60,
-            check=False,
-            start_new_session=True,
-        )
-
-
-def expected_with_input(
-    program: str, stdin: str, directory: Path
-) -> subprocess.CompletedProcess[bytes]:
-    """As a script that is a pipe: standard input is free, and no traceback can show its lines.
-
-    What has the script's name says ``<stdin>``.
-    """
-    reader, writer = os.pipe()
-    with os.fdopen(writer, "wb") as file:
-        file.write(program.encode())  # a pipe holds more than any of these
-    name = f"/dev/fd/{reader}"
     try:
-        done = subprocess.run(
-            [sys.executable, name, *ARGUMENTS],
+        return subprocess.run(
+            [sys.executable, NAME, *ARGUMENTS],
             input=stdin.encode(),
             capture_output=True,
             cwd=directory,
             timeout=60,
             check=False,
             start_new_session=True,
-            pass_fds=[reader],
         )
     finally:
-        os.close(reader)
-    done.stdout = done.stdout.replace(name.encode(), b"<stdin>")
-    done.stderr = done.stderr.replace(name.encode(), b"<stdin>")
-    return done
+        file.unlink(missing_ok=True)
 
 
 @pytest.fixture(params=[Start.WARM, Start.COLD], scope="module")
@@ -509,13 +726,13 @@ def start(request: pytest.FixtureRequest) -> Start:
 
 
 @pytest.fixture
-def got(start: Start, directory: Path) -> Iterator[Callable[..., RunEnd]]:
+def got(way: dict[str, Any], directory: Path) -> Iterator[Callable[..., RunEnd]]:
     runners = []
 
     def run(program: str, stdin: str = "") -> RunEnd:
-        runners.append(Runner(Settings(directory, start=start)))
+        runners.append(Runner(Settings(directory, **way)))
         return runners[-1].run(
-            Job(program, stdin, ARGUMENTS, 60.0),
+            Job(program, stdin, ARGUMENTS, 60.0, NAME),
             on_started=lambda group: None,
             on_output=lambda piece: None,
             stop=StopSwitch(),
@@ -567,7 +784,7 @@ def test_a_program_that_reads_an_input_means_the_same(
     name: str, directory: Path, got: Callable[..., RunEnd]
 ) -> None:
     program, stdin = WITH_INPUT[name]
-    same(got(program, stdin), expected_with_input(program, stdin, directory))
+    same(got(program, stdin), expected(program, directory, stdin))
 
 
 def same(run: RunEnd, reference: subprocess.CompletedProcess[bytes]) -> None:
@@ -612,10 +829,29 @@ warnings.warn('w')
     assert run.exit_code == reference.returncode
 
 
-def test_the_module_has_no_file(directory: Path, got: Callable[[str], RunEnd]) -> None:
-    """docs/protocol.md, section 5 (CPython's own ``python3 -`` sets it to "<stdin>")."""
-    run = got("print([name in globals() for name in ('__file__', '__cached__')])")
-    assert run.response == "[False, False]\n"
+@pytest.mark.parametrize("name", LINE_BUFFERED)
+def test_standard_output_is_line_buffered(
+    name: str, directory: Path, got: Callable[[str], RunEnd]
+) -> None:
+    program = LINE_BUFFERED[name]
+    does_so = f"import sys; sys.stdout.reconfigure(line_buffering=True)\n{program}"
+    same(got(program), expected(does_so, directory))
+    assert blotted(got(program).response) != blotted(expected(program, directory).stdout.decode())
+
+
+LEADS = "import os; print(os.getsid(0) == os.getpgrp() == os.getpid(), os.isatty(0))"
+
+
+def test_it_leads_its_session(start: Start, directory: Path) -> None:
+    with server(Settings(directory, start=start)) as run:
+        assert run(LEADS).response == expected(LEADS, directory).stdout.decode() == "True False\n"
+
+
+def test_in_bubblewrap_it_does_not_lead_its_session(directory: Path) -> None:
+    require_program("bwrap", "bubblewrap")
+    with server(Settings(directory, isolation=Isolation.BWRAP)) as run:
+        assert run(LEADS).response == "False False\n"
+        assert run("import os; print(os.getppid())").response == "1\n"
 
 
 def test_two_frames_lie_below_the_module(directory: Path, got: Callable[[str], RunEnd]) -> None:
@@ -627,8 +863,8 @@ for level in (1, 2, 3, 4):
 """
     run = got(program)
     assert run.response == "3 3\n"
-    places = [line.split(":")[0] for line in run.stderr.splitlines()]
-    assert places == ["<stdin>", "<string>", "<string>", "sys"]
+    places = [line.split(":")[0] for line in run.stderr.splitlines() if line[0] != " "]
+    assert places == [str(directory / NAME), "<string>", "<string>", "sys"]
     reference = expected(program, directory)
     assert reference.stdout == b"1 1\n"
     assert reference.stderr.count(b"<string>") == 0
@@ -650,23 +886,6 @@ except RecursionError:
 """
     fewer = int(expected(program, directory).stdout) - int(got(program).response)
     assert fewer in (2, 3)  # whether the call of exec counts is CPython's affair
-
-
-@pytest.mark.parametrize(
-    "program", ["# coding: no-such-codec\n", "# coding: ascii\nx = 'é'\n", "x = 1\ny = '\0'\n"]
-)
-def test_source_that_cannot_be_read_is_a_syntax_error(
-    program: str, directory: Path, got: Callable[[str], RunEnd]
-) -> None:
-    reference = expected(program, directory)
-    run = got(program)
-    assert run.exit_code == reference.returncode == 1
-    assert "Traceback" not in run.stderr
-    # The words are those of compile, and not those of python3 -.
-    with pytest.raises(SyntaxError) as error:
-        compile(program.encode(), "<stdin>", "exec")
-    assert run.stderr.splitlines()[-1] == f"SyntaxError: {error.value.msg}"
-    assert run.stderr.encode() != reference.stderr
 
 
 def test_ignored_and_blocked_signals_are_not_the_programs(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,6 @@ SYSTEM_PYTHON = "/usr/bin/python3"  # root's own may lie where others cannot rea
 # The kernel counts an account's processes: other tests must not start some meanwhile.
 alone = pytest.mark.xdist_group("hostile")
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has accounts to give")
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """One that others may enter: any pytest that starts closes its own to them."""
-    with tempfile.TemporaryDirectory() as name:
-        os.chmod(name, 0o755)
-        yield Path(name)
 
 
 def run(
@@ -105,7 +98,7 @@ def test_a_relative_directory_is_that_of_the_caller(
 
 
 def test_an_interpreter_that_is_missing_has_run_nothing(tmp_path: Path) -> None:
-    with pytest.raises(CannotRun, match="did not begin: No such file"):
+    with pytest.raises(CannotRun, match="did not begin: /no/such: No such file"):
         run(tmp_path, "x", interpreter=("/no/such",))
 
 
@@ -235,7 +228,7 @@ def test_a_folder_that_is_emptied_is_the_accounts(start: Start, open_folder: Pat
     program = "import os\nprint(os.listdir('.'))\nopen(os.path.abspath('new'), 'w').close()"
     end = run(folder, program, start=start, run_as="nobody", empty_directory=True,
               python=require_program(SYSTEM_PYTHON, "python3"))  # fmt: skip
-    assert (end.response, end.stderr) == ("[]\n", "")
+    assert (end.response, end.stderr) == ("['program.py']\n", "")
     assert list(folder.iterdir()) == []
     assert (folder.stat().st_uid, folder.stat().st_mode & 0o777) == (65534, 0o700)
 
@@ -329,3 +322,143 @@ def test_a_disk_that_is_too_full_is_refused(tmp_path: Path) -> None:
     limits = Limits(free_disk_mb=10**9)
     with pytest.raises(CannotRun, match="MB are free in"):
         run(tmp_path, "print(1)", limits=limits)
+
+
+# -- the folder -----------------------------------------------------------------------------------
+
+
+def test_in_a_folder_that_is_kept_only_the_program_goes(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("1\n")
+    program = "import os\nprint(sorted(os.listdir()))\nopen('new', 'w').close()"
+    end = run(tmp_path, program)
+    assert end.response == "['.hwsync-program.py', 'data.csv', 'program.py']\n"
+    assert sorted(os.listdir(tmp_path)) == ["data.csv", "new"]
+
+
+def test_a_file_of_the_same_name_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("print('a person wrote this')\n")
+    with pytest.raises(CannotRun, match=rf"{tmp_path} has another program.py already"):
+        run(tmp_path, "print(1)")
+    assert (tmp_path / "program.py").read_text() == "print('a person wrote this')\n"
+    assert os.listdir(tmp_path) == ["program.py"]
+
+
+def test_what_a_power_cut_left_of_a_program_goes_before_the_next(tmp_path: Path) -> None:
+    for name in ("blink.py", ".hwsync-blink.py", ".hwsync-gone.py", "kept.py", ".hwsync-a b"):
+        (tmp_path / name).touch()
+    assert run(tmp_path, "print(1)").response == "1\n"
+    assert sorted(os.listdir(tmp_path)) == [".hwsync-a b", "kept.py"]
+
+
+def test_a_folder_that_was_swapped_for_a_link_is_not_emptied(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").touch()
+    (tmp_path / "work").symlink_to("precious")
+    with pytest.raises(CannotRun, match=r"work cannot be used: it is a link"):
+        run(tmp_path / "work", "print(1)", empty_directory=True)
+    assert (tmp_path / "precious/file").exists()
+
+
+def test_a_program_that_swaps_its_folder_gets_nothing_emptied(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").touch()
+    program = "import os\nos.rename('../work', '../old')\nos.symlink('precious', '../work')"
+    runner = Runner(Settings(tmp_path / "work", empty_directory=True))
+    job = Job(program, "", (), 30.0)
+    options: dict[str, Any] = {"on_started": lambda group: None, "on_output": lambda piece: None}
+    try:
+        assert runner.run(job, stop=StopSwitch(), **options).outcome == "ok"
+        assert "it is a link" in runner.refusal
+        with pytest.raises(CannotRun, match="it is a link"):
+            runner.run(job, stop=StopSwitch(), **options)
+        assert (tmp_path / "precious/file").exists()
+        (tmp_path / "work").unlink()
+        (tmp_path / "work").mkdir()
+        assert runner.refusal == ""
+        job = Job("print(1)", "", (), 30.0)
+        assert runner.run(job, stop=StopSwitch(), **options).outcome == "ok"
+    finally:
+        runner.close()
+
+
+@only_root
+def test_a_folder_of_somebody_else_is_not_emptied(open_folder: Path) -> None:
+    folder = open_folder / "work"
+    folder.mkdir()
+    (folder / "file").touch()
+    os.chown(folder, 61_000, 61_000)
+    with pytest.raises(CannotRun, match=r"belongs to account 61000, so it is not emptied"):
+        run(folder, "print(1)", run_as="nobody", empty_directory=True)
+    assert (folder / "file").exists()
+
+
+@only_root
+@pytest.mark.parametrize(
+    ("owner", "mode", "refused"),
+    [
+        (65534, 0o755, True),
+        (0, 0o757, True),
+        (0, 0o775, True),  # its group is the account's
+        (0, 0o1777, True),  # there the owner of a folder may rename it
+        (0, 0o755, False),
+        (0, 0o711, False),
+    ],
+)
+def test_a_folder_that_the_account_could_replace_is_refused(
+    owner: int, mode: int, refused: bool, open_folder: Path
+) -> None:
+    above = open_folder / "above"
+    above.mkdir()
+    os.chown(above, owner, 65534 if mode == 0o775 else 0)
+    above.chmod(mode)
+    (above / "work").mkdir()
+    (above / "work/file").touch()
+    given: dict[str, Any] = {"run_as": "nobody", "python": SYSTEM_PYTHON, "empty_directory": True}
+    if refused:
+        with pytest.raises(CannotRun, match=rf"nobody may write {above}: a program could put"):
+            run(above / "work", "print(1)", **given)
+        assert (above / "work/file").exists()
+        assert (above / "work").stat().st_uid == 0, "nor is it given away"
+    else:
+        assert run(above / "work", "print(1)", **given).outcome == "ok"
+
+
+@only_root
+def test_a_home_that_is_kept_may_be_the_accounts(open_folder: Path) -> None:
+    home = open_folder / "home"
+    home.mkdir()
+    os.chown(home, 65534, 65534)
+    end = run(home, "print(__file__)", run_as="nobody", python=SYSTEM_PYTHON)
+    assert end.response == f"{home}/program.py\n"
+    assert os.listdir(home) == []
+
+
+def test_what_cannot_be_removed_is_named_and_programs_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an rm that cannot remove it, as on a card that fails."""
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    rm = bin / "rm"
+    rm.write_text(
+        "#!/bin/bash\nif [ -e locked/file ]; then\n"
+        "  echo \"rm: cannot remove './locked/file': Read-only file system\" >&2; exit 1\nfi\n"
+        f'exec {shutil.which("rm")} "$@"\n'
+    )
+    rm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin}:{os.environ['PATH']}")
+    work = tmp_path / "work"
+    (work / "locked").mkdir(parents=True)
+    (work / "locked/file").touch()
+    runner = Runner(Settings(work, empty_directory=True))
+    said = f"{work} cannot be emptied: locked/file: Read-only file system"
+    try:
+        with pytest.raises(CannotRun) as error:
+            runner.start()
+        assert error.value.message == runner.refusal == said
+        (work / "locked/file").unlink()
+        assert runner.refusal == said, "looked at, not touched"
+        (work / "locked").rmdir()
+        assert runner.refusal == ""
+    finally:
+        runner.close()

@@ -61,6 +61,9 @@ class World:
     def stop_run(self) -> None:
         self.stops += 1
 
+    def refusal(self) -> str:
+        return ""
+
     def presence(self) -> dict[str, object]:
         return {"board": "a test's"}
 

@@ -1,0 +1,76 @@
+"""What a run leaves in /dev/shm, which outlives every process.
+
+The law: what was there before a run is never touched. What is new afterwards, and the programs'
+account's, is removed where nobody else uses that account; elsewhere it may be another program's of
+the same person, and is named in the log. With bubblewrap a run has a /dev/shm of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from hwsync.runner.launcher import account_of
+from hwsync.runner.settings import Isolation, Settings
+
+FOLDER: Final = Path("/dev/shm")
+DYNAMIC: Final = range(61184, 65520)  # accounts that systemd makes (DynamicUser, systemd.exec(5))
+SHOWN: Final = 5  # names in one line of the log
+
+log = logging.getLogger("hwsync.runner")
+
+Found = dict[tuple[str, int], int]  # (name, inode) -> bytes
+
+
+class SharedMemory:
+    """``prepare`` before a run, ``clean_up`` after it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._before: Found = {}
+
+    def prepare(self) -> None:
+        """Note what is there."""
+        self._before = self._look()
+
+    def clean_up(self) -> None:
+        """Remove, or name, what is there and was not. Raises ``OSError``."""
+        new = {key: size for key, size in self._look().items() if key not in self._before}
+        if not new:
+            return
+        names = ", ".join(sorted(name for name, _ in new)[:SHOWN])
+        what = f"{sum(new.values()):,} bytes of shared memory in {len(new)} files ({names})"
+        if not self._is_ours():
+            log.warning("while a program ran, %s came into %s and stay", what, FOLDER)
+            return
+        for name, _ in new:
+            path = FOLDER / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        log.info("removed what a program left: %s", what)
+
+    def _is_ours(self) -> bool:
+        """Whether only programs use this account."""
+        return self._settings.run_as is not None or self._uid() in DYNAMIC
+
+    def _uid(self) -> int:
+        account = account_of(self._settings.run_as)
+        return os.geteuid() if account is None else account.pw_uid
+
+    def _look(self) -> Found:
+        if self._settings.isolation is Isolation.BWRAP or not FOLDER.is_dir():
+            return {}
+        uid, found = self._uid(), {}
+        for entry in os.scandir(FOLDER):
+            try:
+                seen = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if seen.st_uid == uid:
+                found[entry.name, seen.st_ino] = seen.st_blocks * 512
+        return found
