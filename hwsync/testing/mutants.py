@@ -171,7 +171,7 @@ MUTANTS: Final = (
         "an id belongs to one text",
         (Edit(machine, "_same_request", "if not known.orphan and", "if False and"),),
         "the operator compares the program",
-        (Edit(client, "_is_of_another", "return told and", "return False and"),),
+        (Edit(client, "_is_of_another", "return any(", "return False and any("),),
     ),
     Mutant(
         "all is published again on a connect",
