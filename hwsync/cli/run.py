@@ -141,8 +141,8 @@ def _kept(end: Json, missing: int) -> str:
     if not sizes:
         return "this is its beginning"
     if missing:
-        return f"this is its beginning and its end; {' and '.join(sizes)} are in no record"
-    return f"this is all of it; {' and '.join(sizes)} are in no record"
+        return f"this is its beginning and its end; {missing:,} bytes between them are missing"
+    return f"all of it is here; the record has its ends, without {' and '.join(sizes)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,23 @@ def test_what_comes_while_it_is_cancelled_is_shown_and_a_second_ctrl_c_leaves(
     )
 
 
+def test_a_text_that_was_cut_may_have_been_shown_whole(
+    lab: Lab, watch: Callable[..., Watcher]
+) -> None:
+    watcher = watch(lab.broker, "hw/pi1/status")
+    run = lab.cli("run", "pi1", "--id", "c1", "-c", "1")
+    collect(lab, watcher)
+    piece(lab, 0, 0, "first\nsecond\nlast\n")
+    wait_until(lambda: run.stdout.endswith("last\n"), what="the only piece")
+    kept = "first\n[hwsync: 7 bytes left out]\nlast\n"
+    end(lab, response=kept, stderr="", truncated=True)
+    assert run.wait() == 0
+    assert run.stdout == "first\nsecond\nlast\n"
+    assert run.stderr.endswith(
+        "all of it is here; the record has its ends, without 7 bytes of stdout\n"
+    )
+
+
 def test_the_text_that_was_cut_is_beginning_and_end(
     lab: Lab, watch: Callable[..., Watcher]
 ) -> None:
@@ -137,5 +154,5 @@ def test_the_text_that_was_cut_is_beginning_and_end(
     assert run.stdout == kept
     assert run.stderr.endswith(
         "hwsync: the output was longer than is kept: this is its beginning and its end; "
-        "1,234 bytes of stdout are in no record\n"
+        "1,234 bytes between them are missing\n"
     )
