@@ -8,7 +8,6 @@ import pty
 import re
 import socket
 import subprocess
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from tests.support.lab import AS_ROOT, DEVICE, HWSYNC, Lab
 from tests.support.mqtt import Watcher
 from tests.support.ports import LOOPBACK
 from tests.support.processes import Process
+from tests.support.terminal import dangers
 from tests.support.waiting import PATIENCE, wait_until
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\x08\x0c\x0b\u202eexe.txt\u2066\u200b\u2028"
@@ -28,12 +28,6 @@ COLOURED = "\x1b[1;31mred\x1b[0m 5%\r10%\x1b[3"  # what may pass, and what looks
 SGR = re.compile(r"\x1b\[[0-9:;]*m")
 TOGETHER = 8  # commands
 PROGRAM = f"import sys\nsys.stdout.write({LINES!r})\nsys.stderr.write({LINES!r})\n"
-
-
-def dangers(text: str, keep: str = "\n\t") -> list[str]:
-    """The characters that a terminal obeys, or that turn a text around."""
-    obeyed = {one for one in text if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
-    return sorted(obeyed - set(keep))
 
 
 def clean(process: Process) -> str:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwsync.cli.screen import MAX_SGR, Filter, Screen
-from tests.acceptance.test_hostile_output import dangers
+from tests.support.terminal import dangers
 
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
 PASSES = re.compile(r"\x1b\[[0-9:;]*m|[\n\t\r]")
