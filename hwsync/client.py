@@ -37,6 +37,13 @@ Json = dict[str, Any]
 T = TypeVar("T")
 Talk = Generator[float, Signal | None, T]
 
+# What a repeat of an id has in common: key of the request, field of status or result, default.
+_EQUAL: Final[tuple[tuple[str, str, object], ...]] = (
+    ("program", "hw_command", ""),
+    ("stdin", "stdin", ""),
+    ("args", "args", []),
+    ("name", "name", limits.DEFAULT_NAME),
+)
 _CODES: Final = {str(code): code for code in Code}
 
 
@@ -334,9 +341,14 @@ class Operator(Conversation):
 
 def _is_of_another(request: Json, kind: Kind, fields: Json) -> bool:
     """Whether this tells of another program than the request's. A cut text tells nothing."""
-    told = kind in (Kind.STATUS, Kind.RESULT)
-    unknown = told and (fields["truncated"] or fields.get("pruned") or fields.get("orphan"))
-    return told and not unknown and fields["hw_command"] != request["program"]
+    if kind not in (Kind.STATUS, Kind.RESULT):
+        return False
+    if fields["truncated"] or fields.get("pruned") or fields.get("orphan"):
+        return False
+    return any(
+        (told := fields.get(name)) is not None and told != request.get(key, default)
+        for key, name, default in _EQUAL
+    )
 
 
 def raise_refused(kind: Kind, fields: Json) -> Json:

@@ -39,6 +39,7 @@ RUN_BY: dict[str, str] = {
     "mosquitto_pub -q 1 -t hw/pi1/analysis -m right": BY_HAND,
     "hwsync run pi1 -c 'print(6*7)'": BY_HAND,
     "hwsync history pi1": BY_HAND,
+    "hwsync run pi1 --timeout 60 blink.py --speed 2": BY_HAND,
     "hwsync doctor pi1": BY_HAND,
     "hwsync coordinator": BY_HAND,
     "hwsync-device --user pi1": BY_HAND,

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import sys
 
+NOT_ON_BOARDS = ("click", "peewee")  # what hwsync-device does without
+
 
 def main() -> None:
     """The entry point. Ctrl-C while the commands are loaded is no traceback either."""
     try:
         from hwsync.cli.app import start
-
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in NOT_ON_BOARDS:
+            raise
+        sys.exit(
+            "hwsync: this is a board's installation: it has hwsync-device and no other command\n"
+            f"  pip install hwsync (without --no-deps) adds the rest; {error.name} is missing"
+        )
+    except KeyboardInterrupt:
+        sys.exit(130)
+    try:
         start()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -17,7 +17,7 @@ from hwsync.address import BrokerUrl
 from hwsync.cli import say
 from hwsync.configfile import Given
 from hwsync.paths import state_directory
-from hwsync.protocol.errors import HwsyncError, Refused, UsageError
+from hwsync.protocol.errors import HwsyncError, OutputError, Refused, UsageError
 from hwsync.protocol.limits import ID_FORM, USER_FORM, is_id, is_user
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
 
@@ -50,21 +50,30 @@ def seconds(
             raise click.BadParameter(f"{text!r} is no number of {unit}") from None
         if not (low <= value <= high or (zero and value == 0)):
             also = "0 or " if zero else ""
-            raise click.BadParameter(f"{text} is not {also}{low:g} to {high:g} {unit}")
+            raise click.BadParameter(f"{text} is not {also}{low:.12g} to {high:.12g} {unit}")
         return value
 
     return convert
 
 
-def read_text(name: str) -> str:
-    """A file's text, ``-``: standard input's. Raises ``UsageError``."""
+def read_bytes(name: str) -> bytes:
+    """A file's bytes, ``-``: standard input's. Raises ``UsageError``."""
+    if name == "-" and sys.stdin is None:
+        raise UsageError("standard input is closed")
     try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        return data.decode()
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror}") from None
+
+
+def read_text(name: str) -> str:
+    """A file's text, ``-``: standard input's. Raises ``UsageError``."""
+    data = read_bytes(name)
+    try:
+        return data.decode()
     except UnicodeDecodeError as error:
-        raise UsageError(f"{name} is not UTF-8 (byte {error.start})") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{name} is not UTF-8 (byte {error.start}, in line {line})") from None
 
 
 def command_id(text: str) -> str:
@@ -172,7 +181,7 @@ def common(command: F) -> F:
 
 def fail(error: HwsyncError, settings: Settings, code: int | None = None) -> NoReturn:
     """Say what was wrong and what to do, and end with ``code``, else the error's exit code."""
-    if settings.as_json:
+    if settings.as_json and not isinstance(error, OutputError):
         said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
         heard = error.heard if isinstance(error, Refused) else None
         say.json_line(heard or said)

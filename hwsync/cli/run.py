@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import getpass
 import io
-import os
-import socket
 import sys
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import click
 
-from hwsync.address import BrokerUrl
 from hwsync.cli import say
-from hwsync.cli.common import F, Settings, command_id, common, fail, read_text, seconds, user_name
-from hwsync.client import ANSWER_S, Json, Operator, fresh_id, raise_refused
-from hwsync.protocol import limits
+from hwsync.cli.common import Settings, common, fail
+from hwsync.cli.hints import hints
+from hwsync.cli.request import Asked, ProgramCommand, claim, make_request, program_options
+from hwsync.cli.screen import Screen
+from hwsync.cli.streams import TEXTS, Streams
+from hwsync.client import ANSWER_S, Json, Operator, raise_refused
 from hwsync.protocol.analysis import MANUAL, OUTCOME
-from hwsync.protocol.asker import CLAIM
-from hwsync.protocol.errors import Code, NoCoordinator, Refused, TooLarge, UsageError
-from hwsync.protocol.jsons import cut, dumps, loads, size
+from hwsync.protocol.errors import (
+    Code,
+    NoCoordinator,
+    OutputError,
+    Refused,
+    TooLarge,
+    UsageError,
+)
+from hwsync.protocol.output import read_kept
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
-from hwsync.protocol.wire import encode_analysis, encode_id, encode_request
+from hwsync.protocol.wire import encode_analysis, encode_id
 
 LOOK_AGAIN_S: Final = 5.0  # a query while nothing is heard: a status may have been lost
 TICK_S: Final = 0.5  # between two looks at the clock
@@ -42,132 +47,25 @@ def exit_code(end: Json) -> int:
     return CODES.get(outcome, NOT_RUN)
 
 
-class Streams:
-    """Live pieces of one command as they come, the final text whole: nothing twice or left out."""
-
-    def __init__(self, id: str, write: Callable[[str, str], None]) -> None:
-        self._id = id
-        self._write = write
-        self._next = 0
-        self._printed = {"stdout": "", "stderr": ""}
-
-    def hear(self, kind: Kind, fields: Json) -> None:
-        """Print a piece, if this is one and none before it was missed."""
-        stream, text = fields.get("stream"), fields.get("text")
-        if (
-            kind is not Kind.OUTPUT
-            or (fields.get("id"), fields.get("n")) != (self._id, self._next)
-            or stream not in self._printed
-            or not isinstance(text, str)
-        ):
-            return
-        self._next += 1
-        self._printed[stream] += text
-        self._write(stream, text)
-
-    def finish(self, end: Json) -> None:
-        """Print what is still missing of the final texts."""
-        for stream, name in (("stdout", "hw_response"), ("stderr", "stderr")):
-            whole, printed = end[name], self._printed[stream]
-            if whole.startswith(printed):
-                self._write(stream, whole[len(printed) :])
-            elif not printed.startswith(whole):
-                self._write(stream, "\n" + whole)
-
-
-def program_options(command: F) -> F:
-    """The arguments of ``run`` and ``send``."""
-    options = [
-        click.argument("user", type=user_name),
-        click.argument("file", required=False),
-        click.argument("args", nargs=-1),
-        click.option("-c", "code", metavar="CODE", help="The program itself."),
-        click.option("--id", type=command_id, metavar="ID",
-                     help="The command's id; the same id runs once."),
-        click.option("--queue", is_flag=True, help="Wait behind the present command, if need be."),
-        click.option("--timeout", type=seconds(limits.TIMEOUT_S), metavar="SECONDS",
-                     help="Run time.  [default: 10]"),
-        click.option("--expires", type=seconds(limits.EXPIRES_S, zero=True), metavar="SECONDS",
-                     help="Until it must be collected; 0: no limit.  [default: 300]"),
-        click.option("--grace", type=seconds(limits.GRACE_S), metavar="SECONDS",
-                     help="Past the timeout, until it is lost.  [default: 30]"),
-        click.option("--stdin", "stdin", metavar="FILE", help="Standard input; - is this one's."),
-        click.option("--arg", "more", multiple=True, help="An argument of the program."),
-        click.option("--meta", metavar="JSON",
-                     help="Kept with the command; its key by says who asks."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def claim(url: BrokerUrl) -> str:
-    """Who asks, by our own word: the account at the broker, else the login and its machine."""
-    name = url.username
-    if name is None:
-        try:
-            login = getpass.getuser()
-        except (KeyError, OSError):  # this account has no name
-            login = str(os.getuid())
-        name = f"{login}@{socket.gethostname()}"
-    return cut(name.encode(errors="replace").decode(), limits.MAX_CLAIM)
-
-
-def _claimed(keys: Json, by: str) -> Json:
-    """The keys with who asks, unless ``meta`` says so, is no object, or would be too large."""
-    meta = keys.get("meta", {})
-    if not isinstance(meta, dict) or CLAIM in meta:
-        return keys
-    claimed = {**meta, CLAIM: by}
-    extras = (keys.get("stdin", ""), *keys["args"], dumps(claimed))
-    fits = sum(map(size, extras)) <= limits.MAX_EXTRAS
-    return {**keys, "meta": claimed} if fits else keys
-
-
-def _request(analysis: str, by: str, **given: Any) -> tuple[str, bytes]:
-    """(id, request). Raises ``UsageError``."""
-    file, code, args = given["file"], given["code"], list(given["args"])
-    if code is not None and file is not None:
-        file, args = None, [file, *args]
-    if code is None and file is None:
-        raise UsageError("no program", "name a FILE, - for standard input, or -c CODE")
-    if file == "-" and given["stdin"] == "-":
-        raise UsageError("standard input cannot be the program and its input", "name a file")
-    program = read_text(file) if code is None else code
-    try:
-        size(program + "".join([*args, *given["more"]]))
-    except ValueError:
-        raise UsageError("the program or its arguments are not UTF-8") from None
-    keys: Json = {"id": given["id"] or fresh_id(), "analysis": analysis}
-    keys |= {k: given[k] for k in ("timeout", "expires", "grace") if given[k] is not None}
-    keys |= {"queue": True} if given["queue"] else {}
-    keys["args"] = [*args, *given["more"]]
-    if given["stdin"] is not None:
-        keys["stdin"] = read_text(given["stdin"])
-    if given["meta"] is not None:
-        try:
-            keys["meta"] = loads(given["meta"])
-            size(dumps(keys["meta"]))
-        except ValueError as error:
-            raise UsageError(f"--meta is no JSON: {error}") from None
-    return keys["id"], encode_request(program, **_claimed(keys, by))
-
-
-@click.command()
+@click.command(cls=ProgramCommand)
 @common
 @program_options
 @click.pass_obj
 def send(settings: Settings, /, user: str, **given: Any) -> None:
-    """Ask for a program to run on USER; print its id as soon as it is acknowledged."""
-    id, request = _request(OUTCOME, claim(settings.url), **given)
+    """Ask for a program to run on USER; print its id as soon as it is acknowledged.
+
+    Options stand before FILE; everything behind it is the program's. -c CODE stands for FILE.
+    """
+    asked = make_request(OUTCOME, claim(settings.url), **given)
     with Operator(settings.url, settings.topics, user) as operator:
         present = _Present(user)
-        fields = operator.tell(Kind.REQUEST, request, id, heard=present.hear)
-        present.tell(fields)
-    say.either(settings.as_json, fields, id)
+        fields = operator.tell(Kind.REQUEST, asked.payload, asked.id, heard=present.hear)
+        if warning := present.warning(fields):
+            say.line(warning, err=True)
+    say.either(settings.as_json, fields, asked.id)
 
 
-@click.command()
+@click.command(cls=ProgramCommand)
 @common
 @program_options
 @click.option("--analysis", metavar="TEXT", help="Analyse the result with this text.")
@@ -180,72 +78,118 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
         **given: Any) -> None:  # fmt: skip
     """Run a program on USER: its output here, its exit code this command's.
 
-    124 when its time was over, 128 + signal when it was killed, 125 when hwsync could not run
-    it, 130 when it was cancelled (the first Ctrl-C cancels, the second leaves).
+    Options stand before FILE; everything behind it is the program's, as with python3 and ssh.
+    -c CODE stands for FILE, and - reads the program from standard input.
 
-    Into a file or a pipe its output goes as it is; on a terminal control characters other than
-    newline and tab are shown as escapes, unless --raw.
+    Exit code 124 when its time was over, 128 + signal when it was killed, 125 when hwsync could not
+    run it, 130 when it was cancelled, 74 when its output cannot be written here. The first Ctrl-C
+    cancels it, which gives it some seconds to end by itself; the second leaves.
+
+    Into a file or a pipe its output goes as it is. On a terminal colours and carriage returns
+    (progress bars) pass, and other control characters are shown as escapes, unless --raw.
     """
     if no_analysis and analysis is not None:
         raise UsageError("--analysis and --no-analysis contradict each other", "give one of them")
     by_hand = no_analysis or analysis is not None
-    id, request = _request(MANUAL if by_hand else OUTCOME, claim(settings.url), **given)
+    asked = make_request(MANUAL if by_hand else OUTCOME, claim(settings.url), **given)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character
+    # With an analyser it has ended at rest: then the next command is not refused as busy.
+    last = State.RETURNED if by_hand else State.REST
+    waiting = _Waiting(user)
+    screen = Screen(raw=raw, silent=settings.as_json, begin=waiting.end)
+    streams = Streams(asked.id, screen, screen.files, together=screen.together)
+    view = _View(waiting, screen, streams)
     try:
-        end = _run(settings, user, id, request, analysis, by_hand, raw)
+        with Operator(settings.url, settings.topics, user, live=True) as operator:
+            try:
+                end = _run(operator, asked, analysis, last, view)
+            finally:
+                screen.end()
+    except OutputError as error:
+        hint = f"this does not end the command {asked.id}; hwsync status {user} shows its end"
+        raise OutputError(error.message, hint) from None
     except (Refused, TooLarge) as error:
         fail(error, settings, NOT_RUN)
     if settings.as_json:
         say.json_line(end)
-    elif end["outcome"] not in ("ok", "error"):
-        say.line(f"hwsync: {end['outcome']}: {end['reason']} (ran: {end['ran']})", err=True)
-    if end["truncated"]:
-        say.line("hwsync: the output was longer than is kept; this is its start", err=True)
+    else:
+        _tell_end(end, asked, screen, streams.missing)
     sys.exit(exit_code(end))
 
 
-def _run(settings: Settings, user: str, id: str, request: bytes, analysis: str | None,
-         by_hand: bool, raw: bool) -> Json:  # fmt: skip
+def _tell_end(end: Json, asked: Asked, screen: Screen, missing: int) -> None:
+    """How it ended, and what to do then; nothing where all is well."""
+    if end["outcome"] not in ("ok", "error"):
+        screen.tell(f"hwsync: {end['outcome']}: {end['reason']} (ran: {end['ran']})")
+    for hint in hints(end, asked):
+        screen.tell(hint)
+    if end["truncated"]:
+        screen.tell(f"hwsync: the output was longer than is kept: {_kept(end, missing)}")
+    elif missing:
+        screen.tell(
+            f"hwsync: {missing:,} bytes of its output were not shown while it ran; "
+            f"hwsync status {end['user']} shows all of it"
+        )
+
+
+def _kept(end: Json, missing: int) -> str:
+    """What of a longer output is shown here, and what is in the record."""
+    texts = {stream: read_kept(end[name], True) for stream, name in TEXTS.items()}
+    sizes = [f"{text.left_out:,} bytes of {stream}" for stream, text in texts.items() if text.line]
+    if not sizes:
+        return "this is its beginning"
+    if missing:
+        return f"this is its beginning and its end; {missing:,} bytes between them are missing"
+    return f"all of it is here; the record has its ends, without {' and '.join(sizes)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """Where a person sees the run."""
+
+    waiting: _Waiting
+    screen: Screen
+    streams: Streams
+
+
+def _run(operator: Operator, asked: Asked, analysis: str | None, last: State, view: _View) -> Json:
     """Ask, show the output, analyse where that was asked for; the command's end."""
-    waiting = _Waiting(user)
+    id = asked.id
+    try:
+        present = _Present(operator.user)
 
-    def write(stream: str, text: str) -> None:
-        waiting.end()
-        if not settings.as_json:
-            say.program(text, sys.stdout if stream == "stdout" else sys.stderr, raw=raw)
+        def hear(kind: Kind, fields: Json) -> None:
+            present.hear(kind, fields)
+            view.streams.hear(kind, fields)
 
-    streams = Streams(id, write)
-    with Operator(settings.url, settings.topics, user, live=True) as operator:
-        # With an analyser it has ended at rest: then the next command is not refused as busy.
-        last = State.RETURNED if by_hand else State.REST
-        try:
-            present = _Present(user)
-
-            def hear(kind: Kind, fields: Json) -> None:
-                present.hear(kind, fields)
-                streams.hear(kind, fields)
-
-            present.tell(operator.tell(Kind.REQUEST, request, id, heard=hear, waiting=waiting.tick))
-            end = _follow(operator, id, waiting, streams, last)
-        except KeyboardInterrupt:
-            say.line("", err=True)
-            say.line(f"hwsync: cancelling {id}; Ctrl-C again leaves", err=True)
-            end = _follow(operator, id, waiting, streams, last, ask=Kind.CANCEL)
-        waiting.end()
-        if analysis is not None and end["state"] == State.RETURNED:
-            end = _analysed(operator, id, analysis)
-        if end["truncated"]:
-            # A status is cut sooner than a result.
-            whole = operator.query(id)
-            end |= {name: whole[name] for name in end.keys() & whole.keys()}
-    streams.finish(end)
+        tick = view.waiting.tick
+        fields = operator.tell(Kind.REQUEST, asked.payload, id, heard=hear, waiting=tick)
+        if warning := present.warning(fields):
+            view.screen.tell(warning)
+        end = _follow(operator, id, view, last)
+    except KeyboardInterrupt:
+        view.screen.begin_line()  # behind ^C
+        view.screen.tell(
+            f"hwsync: cancelling {id}: it may end by itself, which can take some seconds; "
+            "Ctrl-C again leaves"
+        )
+        end = _follow(operator, id, view, last, ask=Kind.CANCEL)
+    view.waiting.end()
+    if analysis is not None and end["state"] == State.RETURNED:
+        end = _analysed(operator, id, analysis, view.screen)
+    if end["truncated"]:
+        # A status is cut sooner than a result.
+        whole = operator.query(id)
+        end |= {name: whole[name] for name in end.keys() & whole.keys()}
+        end["order"] = whole.get("order")
+    view.streams.finish(end)
     return end
 
 
 class _Present:
-    """Says so where a device of that name was never heard: the name may be a typing error."""
+    """Whether a device of that name was ever heard: the name may be a typing error."""
 
     def __init__(self, user: str) -> None:
         self._user, self._heard = user, False
@@ -253,13 +197,11 @@ class _Present:
     def hear(self, kind: Kind, fields: Json) -> None:
         self._heard |= kind is Kind.HEARTBEAT and bool(fields)
 
-    def tell(self, status: Json) -> None:
-        """``status``: what acknowledged the request."""
-        if not self._heard and status["state"] == State.REQUESTED:
-            say.line(
-                f"hwsync: a device {self._user} has never been seen; the program waits for one",
-                err=True,
-            )
+    def warning(self, status: Json) -> str:
+        """What to say; ``status``: what acknowledged the request."""
+        if self._heard or status["state"] != State.REQUESTED:
+            return ""
+        return f"hwsync: a device {self._user} has never been seen; the program waits for one"
 
 
 class _Waiting:
@@ -267,7 +209,7 @@ class _Waiting:
 
     def __init__(self, user: str) -> None:
         self._user, self._began, self._shown = user, time.monotonic(), False
-        self._wanted = sys.stderr.isatty()
+        self._wanted = sys.stderr is not None and sys.stderr.isatty()
         self.place = 0  # in the queue
 
     def tick(self) -> None:
@@ -285,9 +227,8 @@ class _Waiting:
 
 
 def _follow(
-    operator: Operator, id: str, waiting: _Waiting, streams: Streams, last: State,
-    *, ask: Kind = Kind.QUERY,
-) -> Json:  # fmt: skip
+    operator: Operator, id: str, view: _View, last: State, *, ask: Kind = Kind.QUERY
+) -> Json:
     """Until the command has ended and its record is at rest, or in ``last``; its end.
 
     Raises ``NoCoordinator`` after ``ANSWER_S`` seconds without an answer.
@@ -306,23 +247,23 @@ def _follow(
         for _, kind, fields in operator.hear(TICK_S):
             if fields.get("id") != id or operator.is_foreign(ask, kind, fields):
                 continue
-            streams.hear(kind, fields)
+            view.streams.hear(kind, fields)
             if kind is Kind.ERROR and fields["error"] == Code.NOT_CURRENT:
                 raise_refused(kind, fields)  # it is not, or no longer, known there
             elif kind in (Kind.STATUS, Kind.RESULT):
                 heard = time.monotonic()
-                waiting.place = fields["queued"] if kind is Kind.RESULT else 0
+                view.waiting.place = fields["queued"] if kind is Kind.RESULT else 0
                 if fields["outcome"] is not None and fields["state"] in (State.REST, last):
                     return fields
-        waiting.tick()
+        view.waiting.tick()
 
 
-def _analysed(operator: Operator, id: str, analysis: str) -> Json:
+def _analysed(operator: Operator, id: str, analysis: str, screen: Screen) -> Json:
     """Publish the analysis; the command's end then. One that came first stays, and it is said."""
     try:
         return operator.tell(Kind.ANALYSIS, encode_analysis(analysis, id), id)
     except Refused as refusal:
-        say.line(f"hwsync: the analysis was refused: {refusal.message}", err=True)
+        screen.tell(f"hwsync: the analysis was refused: {refusal.message}")
         return operator.query(id)
 
 

@@ -2,30 +2,38 @@
 
 The law: what came from outside cannot steer a terminal or forge a line. A line for people has its
 control and format characters as escapes; JSON is ASCII, one object a line. Only a program's own
-output is passed on as it is, and only where nobody's terminal reads it (``program``).
+output is passed on as it is, and only where nobody's terminal reads it (``cli.screen`` says what a
+terminal gets). What cannot be written is an error of the output, and said once; where nobody reads
+any more, the command ends without a word.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from typing import Final, TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, NoReturn, TextIO
 
 import click
 
 from hwsync.logs import escape
+from hwsync.protocol.errors import OutputError
 
-LAYOUT: Final = "\n\t"  # what a program may do to a terminal
+NOBODY_READS: Final = 141  # the exit code of what SIGPIPE ends
 
 
 def line(text: str, *, err: bool = False) -> None:
     """One line for people."""
-    click.echo(escape(text), err=err)
+    with _writing():
+        click.echo(escape(text), err=err)
 
 
 def json_line(value: object) -> None:
     """One line for programs."""
-    click.echo(json.dumps(value, allow_nan=False, separators=(",", ":")))
+    with _writing():
+        click.echo(json.dumps(value, allow_nan=False, separators=(",", ":")))
 
 
 def either(as_json: bool, value: object, text: str) -> None:
@@ -36,20 +44,51 @@ def either(as_json: bool, value: object, text: str) -> None:
         line(text)
 
 
-def program(text: str, stream: TextIO, *, raw: bool = False) -> None:
-    """What a program wrote: as it is, like ssh; on a terminal only with ``raw``."""
-    stream.flush()
-    buffer = getattr(stream, "buffer", None)
-    if buffer is not None and (raw or not stream.isatty()):
-        buffer.write(text.encode(errors="backslashreplace"))
-        buffer.flush()
-    else:
-        stream.write(text if raw else escape(text, keep=LAYOUT))
+def program(text: str, stream: TextIO, *, as_it_is: bool) -> None:
+    """What a program wrote: its bytes as they are, or ``text`` that a terminal may be given."""
+    with _writing():
         stream.flush()
+        buffer = getattr(stream, "buffer", None)
+        if buffer is not None and as_it_is:
+            buffer.write(text.encode(errors="backslashreplace"))
+            buffer.flush()
+        else:
+            stream.write(text)
+            stream.flush()
 
 
 def progress(text: str) -> None:
     """A line that the next one overwrites, where a terminal watches."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\033[K{escape(text)}")
-        sys.stderr.flush()
+    if sys.stderr is not None and sys.stderr.isatty():
+        with _writing():
+            sys.stderr.write(f"\r\033[K{escape(text)}")
+            sys.stderr.flush()
+
+
+def cannot_write(error: OSError) -> NoReturn:
+    """Raises ``OutputError``; ends the process where nobody reads any more."""
+    _forget_what_is_left()
+    if isinstance(error, BrokenPipeError):
+        sys.exit(NOBODY_READS)
+    raise OutputError(f"cannot write the output: {error.strerror}") from None
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        cannot_write(error)
+
+
+def _forget_what_is_left() -> None:
+    """Python writes what is left in its buffers at its end, and would complain once more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            with suppress(OSError, ValueError):
+                os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -38,6 +38,11 @@ class ConnectedClock:
         """The clock's reading."""
         return self._counted + (0.0 if self._since is None else monotonic - self._since)
 
+    @property
+    def runs(self) -> bool:
+        """Whether the connection stands."""
+        return self._since is not None
+
     def wait(self, monotonic: float, due_at: float) -> float | None:
         """Seconds until a deadline may fire; None while disconnected."""
         if self._since is None:

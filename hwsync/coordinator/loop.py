@@ -43,7 +43,9 @@ from hwsync.protocol.record import (
     encode_result,
     encode_signed,
     encode_status,
+    ends_at,
     envelope_json,
+    is_past,
 )
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
@@ -127,7 +129,8 @@ class Coordinator:
         self._signer = signer
         self._nonce = nonce
         self._ticking = ConnectedClock(settle)
-        self._deadlines = Agenda()
+        self._deadlines = Agenda()  # in ticks
+        self._expiries = Agenda()  # on the wall clock; when nobody may collect any more
         self._resends = Resends(dice or random.Random())
         self._to_analyse: list[tuple[str, str]] = []  # user, id
         self._owed: dict[tuple[str, str], Command] = {}  # ended; their replies may not have arrived
@@ -177,6 +180,8 @@ class Coordinator:
         if (due_at := self._deadlines.nearest()) is not None:
             wait = self._ticking.wait(now, due_at)
             waits += [] if wait is None else [wait]
+        if self._ticking.runs and (expires_at := self._expiries.nearest()) is not None:
+            waits.append(max(expires_at - self._clock.wall(), 0.0))
         if (at := self._resends.nearest()) is not None:
             waits.append(max(at - now, 0.0))
         return min(waits, default=None)
@@ -265,6 +270,9 @@ class Coordinator:
         self._waiting = others
         self._perform(plan)
 
+    def _moment(self) -> Moment:
+        return Moment(self._clock.wall(), self._ticking.ticks(self._clock.monotonic()))
+
     def _empty_plan(self, now: float) -> Plan:
         ticks = self._ticking.ticks(now)
         saved = Saved(
@@ -305,6 +313,9 @@ class Coordinator:
         nearest = self._deadlines.nearest()
         if nearest is not None and self._ticking.wait(now, nearest) == 0.0:
             for user in self._deadlines.passed(plan.moment.ticks):
+                plan.deadline(user)
+        if self._ticking.runs:  # whoever is heard later cannot collect it either: nothing to settle
+            for user in self._expiries.passed(plan.moment.wall):
                 plan.deadline(user)
         return plan
 
@@ -367,9 +378,9 @@ class Coordinator:
         if self._signer is None:
             return encode_envelope(record)
         fields = envelope_json(record) | {"journal": self._resends.journal(record.user)}
-        if record.due_at is not None:
-            left = record.due_at - self._ticking.ticks(self._clock.monotonic())
-            fields["expires_at"] = self._clock.wall() + max(left, 0.0)
+        moment = self._moment()
+        if (at := ends_at(record, moment)) is not None:
+            fields["expires_at"] = max(at, moment.wall)
         text = dumps(fields)
         return encode_signed(text, self._signer.public, self._signer.sign(text))
 
@@ -380,7 +391,8 @@ class Coordinator:
             kept = record.seq > 0 and not record.forgotten
             self._publish(topic, encode_status(record), retain=kept)
         elif isinstance(effect, PublishEnvelope):
-            self._publish(self.topics.of(user, Kind.COMMAND), self._envelope(effect.record))
+            if not is_past(effect.record.expires_at, self._moment()):
+                self._publish(self.topics.of(user, Kind.COMMAND), self._envelope(effect.record))
         elif isinstance(effect, PublishResult):
             topic = self.topics.result(user, effect.command.id)
             self._publish(topic, encode_result(effect.command, effect.state, effect.place))
@@ -424,6 +436,7 @@ class Coordinator:
     def _schedule(self, record: Record, now: float) -> None:
         """Note the deadline, and the next repetition of an envelope."""
         self._deadlines.set(record.user, record.due_at)
+        self._expiries.set(record.user, record.expires_at)
         self._resends.schedule(record, now)
 
     def _send_again(self, now: float) -> None:

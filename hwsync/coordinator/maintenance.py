@@ -281,7 +281,7 @@ def _commands(connection: sqlite3.Connection) -> Iterator[str]:
         if row["pruned"]:
             continue
         if not row["orphan"] and _digest(row) != row["digest"]:
-            yield f"{name}: its program, stdin or args were changed"
+            yield f"{name}: its program, stdin, args or name were changed"
         if row["truncated"]:
             continue
         for text, stored in (("response", "sha256_stdout"), ("stderr", "sha256_stderr")):
@@ -308,7 +308,9 @@ def _askers(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _digest(row: Any) -> str:
-    return digest_of(Request(row["program"], stdin=row["stdin"], args=tuple(loads(row["args"]))))
+    args = tuple(loads(row["args"]))
+    name = dict(row).get("name")  # before schema 4 there was none
+    return digest_of(Request(row["program"], stdin=row["stdin"], args=args, name=name))
 
 
 def _sha256(data: bytes) -> str:

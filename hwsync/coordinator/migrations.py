@@ -53,11 +53,20 @@ def _third(connection: Connection) -> None:
     connection.create_function("sha256", 1, None)
 
 
+def _fourth(connection: Connection) -> None:
+    for statement in (
+        "ALTER TABLE commands ADD COLUMN name TEXT",
+        "ALTER TABLE commands ADD COLUMN expires_at REAL",
+        "ALTER TABLE commands ADD COLUMN output_order TEXT",
+    ):
+        connection.execute(statement)
+
+
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_second, _third)
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_second, _third, _fourth)
 """The first one brings a database from version 1 to 2, and so on."""
 
 SCHEMA: Final = len(MIGRATIONS) + 1

@@ -62,7 +62,7 @@ class CommandRow(Model):
     expires = FloatField()
     grace = FloatField()
     meta = TextField()  # JSON
-    digest = TextField()  # SHA-256 of program, stdin and args
+    digest = TextField()  # SHA-256 of what a repeat must equal (machine.digest_of)
     analyser = TextField()
     journal = TextField(null=True)  # the grant
     boot = IntegerField(null=True)
@@ -92,6 +92,9 @@ class CommandRow(Model):
     asked_by = TextField(null=True)  # null: nobody is known
     asked_known_by = TextField(null=True)  # "reply topic" or "claim"
     program_sha256 = TextField()  # hexadecimal; empty where its text was never known
+    name = TextField(null=True)  # of the file that is run; null: not given
+    expires_at = FloatField(null=True)  # Unix seconds
+    output_order = TextField(null=True)  # JSON list of [stream, bytes] of response and stderr
 
     class Meta:
         table_name = "commands"

@@ -14,6 +14,7 @@ from peewee import Model
 
 from hwsync.coordinator.models import CommandRow
 from hwsync.protocol.jsons import dumps
+from hwsync.protocol.output import Order
 from hwsync.protocol.record import (
     Account,
     Asker,
@@ -155,6 +156,9 @@ def command_values(command: Command) -> tuple[object, ...]:
         command.asker and command.asker.name,
         command.asker and command.asker.known_by,
         command.program_sha256,
+        request.name,
+        request.expires_at,
+        None if account.order is None else dumps(account.order),
     )
 
 
@@ -176,6 +180,7 @@ def command_from(row: Row) -> Command:
             bool(row["truncated"]),
             row["sha256_stdout"],
             row["sha256_stderr"],
+            _order(row["output_order"]),
         )
     request = Request(
         row["program"],
@@ -187,6 +192,8 @@ def command_from(row: Row) -> Command:
         tuple(json.loads(row["args"])),
         row["analyser"],
         row["meta"],
+        name=row["name"],
+        expires_at=row["expires_at"],
     )
     late_collected = json.loads(row["late_collected"] or "null")
     return Command(
@@ -212,6 +219,10 @@ def command_from(row: Row) -> Command:
         asker_from(row),
         row["program_sha256"],
     )
+
+
+def _order(text: str | None) -> Order | None:
+    return None if text is None else tuple((stream, count) for stream, count in json.loads(text))
 
 
 def asker_from(row: Row) -> Asker | None:

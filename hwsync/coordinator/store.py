@@ -263,7 +263,7 @@ _PRUNABLE: Final = f"""
     ORDER BY c.issued LIMIT ?"""
 _PRUNE_COMMAND: Final = f"""
     UPDATE "{table(CommandRow)}" SET program = '', stdin = '', args = '[]', response = '',
-    stderr = '', truncated = 1, pruned = 1 WHERE user = ? AND id = ?"""
+    stderr = '', output_order = NULL, truncated = 1, pruned = 1 WHERE user = ? AND id = ?"""
 _PRUNE_LOG: Final = f"""
     UPDATE "{table(Transition)}" SET payload = x'', pruned = 1 WHERE user = ? AND id = ?"""
 

@@ -299,7 +299,11 @@ class Agent:
             self._waiting, self._running, self._cancelling = None, entry, False
             envelope = entry.envelope
             timeout = min(envelope.timeout, self._max_timeout or envelope.timeout)
-            job = Job(envelope.program, envelope.stdin, envelope.args, timeout)
+            job = Job(
+                *(envelope.program, envelope.stdin, envelope.args, timeout),
+                name=envelope.name,
+                grace=envelope.grace,
+            )
             self._outside.start_run(job, entry.id)
 
     def _distrusted(self, entry: Entry) -> str:
@@ -370,6 +374,7 @@ class Agent:
                 truncated=end.truncated,
                 sha256_stdout=end.sha256_stdout,
                 sha256_stderr=end.sha256_stderr,
+                order=end.order,
             )
         )
 

@@ -64,7 +64,7 @@ KEYS: Final = (
         beside=True),
     Key("state_dir", PATH, is_text, "`$STATE_DIRECTORY`, else `~/.local/state/hwsync/device-USER`",
         "where the journal is"),
-    Key("max_timeout_s", "seconds, 0.1 to 86400", _TIMES, "none",
+    Key("max_timeout_s", "seconds, 0.1 to 2592000", _TIMES, "none",
         "no program runs longer on this board, whatever its request says"),
     Key("stop_s", "seconds, 0 to 3600", _number(0, 3600), f"{STOP_S:g}",
         "what a running program gets to end by itself at SIGTERM"),

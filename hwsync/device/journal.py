@@ -265,7 +265,7 @@ class Journal(Sealed):
 
 
 def _without_texts(row: Row) -> Row:
-    bare = {"response": "", "stderr": "", "truncated": True}
+    bare = {"response": "", "stderr": "", "truncated": True, "order": None}
     return row | {"account": dumps(loads(row["account"]) | bare)}
 
 
@@ -276,6 +276,8 @@ def _entry(row: Row) -> Entry:
     if row["account"] is not None:
         fields = loads(row["account"])
         fields.update(outcome=Outcome(fields["outcome"]), ran=Ran(fields["ran"]))
+        if fields.get("order") is not None:
+            fields["order"] = tuple((stream, count) for stream, count in fields["order"])
         account = Account(**fields)
     return Entry(
         row["id"],

@@ -70,7 +70,7 @@ def _configured(options: argparse.Namespace) -> tuple[Config, Setup]:
         )
     low, high = limits.TIMEOUT_S
     if options.max_timeout is not None and not low <= options.max_timeout <= high:
-        raise UsageError(f"--max-timeout must be {low:g} to {high:g} seconds")
+        raise UsageError(f"--max-timeout must be {low:.12g} to {high:.12g} seconds")
     url = connection.broker(config)
     state = Path(config.get("state_dir") or state_directory("--state-dir", f"device-{user}"))
     return config, Setup(

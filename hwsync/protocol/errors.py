@@ -9,6 +9,7 @@
     │   └── JournalDamaged      what stands in it is not what was written
     ├── CannotRun           programs cannot be started on this machine as configured     exit 125
     ├── TooLarge            a message above hwsync's own limit, stopped before sending   exit 1
+    ├── OutputError         what is printed cannot be written where it goes              exit 74
     ├── UsageError          what the person typed cannot be meant                        exit 2
     │   ├── BadUrl          a broker address
     │   └── BadConfig       a line of a configuration file
@@ -35,7 +36,7 @@ class Code(StrEnum):
     NOT_CURRENT = "not_current"  # an id this user never had, or another device's command
     AMBIGUOUS = "ambiguous"  # without an id, just after the next command was taken from the queue
     QUEUE_FULL = "queue_full"
-    ID_REUSED = "id_reused"  # a known id with another program, stdin or args
+    ID_REUSED = "id_reused"  # a known id with another program, stdin, args or name
     BAD_PAYLOAD = "bad_payload"  # not UTF-8, not the JSON it should be, a value out of range
     TOO_LARGE = "too_large"  # above a named limit
     UNKNOWN_FIELD = "unknown_field"  # a key that the protocol does not know
@@ -110,6 +111,12 @@ class CannotRun(HwsyncError):
 
 class TooLarge(HwsyncError):
     """A message above hwsync's own limit: a broker would drop it silently or cut the connection."""
+
+
+class OutputError(HwsyncError):
+    """What is printed cannot be written where it goes: the disk is full, say."""
+
+    exit_code = 74  # EX_IOERR
 
 
 class UsageError(HwsyncError):

@@ -76,6 +76,13 @@ def _texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_text, value))
 
 
+def _order(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(part, list) and len(part) == 2 and _text(part[0]) and is_count(part[1])
+        for part in value
+    )
+
+
 def _state(value: Any) -> bool:
     return is_count(value) and value in tuple(State)
 
@@ -100,6 +107,8 @@ _TOLD: Final[Mapping[str, _Check]] = {
     "start_error": _or_null(is_number),
     "clock_bound": _or_null(is_number),
     "truncated": _flag,
+    "name": _or_null(_text),
+    "order": _or_null(_order),
 }
 _FIELDS: Final[Mapping[Kind, Mapping[str, _Check]]] = {
     Kind.STATUS: {
@@ -135,7 +144,14 @@ _FIELDS: Final[Mapping[Kind, Mapping[str, _Check]]] = {
         "id": _or_null(_text),
         "journal": _or_null(_text),
     },
-    Kind.OUTPUT: {"id": _text, "n": is_count, "stream": _text, "text": _text},
+    Kind.OUTPUT: {
+        "id": _text,
+        "n": is_count,
+        "stream": _text,
+        "text": _text,
+        "at": _or_null(is_count),
+        "skipped": _or_null(is_count),
+    },
     Kind.HEARTBEAT: {
         "online": _flag,
         "journal": limits.is_id,
@@ -144,7 +160,14 @@ _FIELDS: Final[Mapping[Kind, Mapping[str, _Check]]] = {
     },
     Kind.HEALTH: {"condition": _text, "time": _or_null(is_number)},
 }
-_MAY_LACK: Final = {Kind.HEARTBEAT: {"time"}, Kind.HEALTH: {"time"}}  # wills
+_MAY_LACK: Final = {
+    Kind.HEARTBEAT: {"time"},  # a will has none
+    Kind.HEALTH: {"time"},
+    # What came later than the rest: a device or coordinator of before does not say it.
+    Kind.STATUS: {"name", "order"},
+    Kind.RESULT: {"name", "order"},
+    Kind.OUTPUT: {"at", "skipped"},
+}
 _NEEDED: Final = {
     kind: checks.keys() - _MAY_LACK.get(kind, set()) for kind, checks in _FIELDS.items()
 }

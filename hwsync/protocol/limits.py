@@ -19,10 +19,13 @@ MAX_ANALYSIS: Final = 64 * KIB
 MAX_RESPONSE: Final = 256 * KIB  # standard output, and a plain response
 MAX_STDERR: Final = 64 * KIB
 MAX_REASON: Final = 500  # characters: one line for people
+MAX_ORDER: Final = 4 * KIB  # of JSON; a longer order of a result is dropped
 MAX_STATUS: Final = 1024 * KIB  # of JSON; longer texts are cut in the status only
+STATUS_FIRST: Final = KIB  # of JSON: a status up to ``settled``, which a small device must read
 
-TIMEOUT_S: Final = (0.1, 86_400.0)
+TIMEOUT_S: Final = (0.1, 2_592_000.0)
 EXPIRES_S: Final = (1.0, 2_592_000.0)  # or 0: no limit
+EXPIRES_AT_S: Final = (0.0, 253_402_300_799.0)  # Unix time; the end of the last year of 4 digits
 GRACE_S: Final = (1.0, 3_600.0)
 SETTLE_S: Final = (0.0, 3_600.0)
 ANALYSIS_WITHIN_S: Final = (0.1, 2_592_000.0)  # or 0: no limit

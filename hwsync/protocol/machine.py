@@ -54,6 +54,8 @@ from hwsync.protocol.record import (
     Request,
     State,
     Verb,
+    ends_at,
+    is_past,
 )
 from hwsync.protocol.topics import DEFAULT_ROOT
 
@@ -82,9 +84,14 @@ class Move:
 
 
 def digest_of(request: Request) -> str:
-    """What must be equal in a repeat of an id: program, stdin and args. SHA-256, hexadecimal."""
-    text = dumps([request.program, request.stdin, request.args])
-    return hashlib.sha256(text.encode()).hexdigest()
+    """What must be equal in a repeat of an id: program, stdin, args, and a name of its own.
+
+    SHA-256, hexadecimal. The default's name is as if none was given, since it means the same.
+    """
+    texts: list[object] = [request.program, request.stdin, request.args]
+    if request.name not in (None, limits.DEFAULT_NAME):
+        texts.append({"name": request.name})
+    return hashlib.sha256(dumps(texts).encode()).hexdigest()
 
 
 def decide(
@@ -135,13 +142,16 @@ def _decide(
             raise late.never_had(record, event.id)
         return Decision(record, effects=answers(record, known, query=True))
     if isinstance(event, DeadlinePassed) and not (
-        event.id == record.id and record.due_at is not None and record.due_at <= moment.ticks
+        event.id == record.id and _is_due(record, moment)
     ):
         return Decision(record)
+    if isinstance(event, NextInQueue) and is_past(event.command.request.expires_at, moment):
+        return late.overdue(record, event.command, moment)
     if isinstance(event, Requested):
         if known is not None:
             _same_request(event.request, known)
             return replies.repeated(record, known, event.reply, answers(record, known))
+        _not_past(event.request, moment)
         rules.allowance.fits(event.request)
         if event.request.queue and record.state is not State.REST:
             return _queued(record, event, moment, rules)
@@ -187,11 +197,11 @@ def _moved(before: Record, after: Record, event: Event, moment: Moment, move: Mo
         seq=before.seq + 1,
         verb=Verb.REQUEST if event.verb is Verb.NEXT else event.verb,
         time=moment.wall,
-        deadline=None if after.due_at is None else moment.wall + after.due_at - moment.ticks,
         cancelling=after.cancelling and move.to is State.COLLECTED,
         forgotten=before.forgotten and event.verb is Verb.RESTORE,
         current=command,
     )
+    after = replace(after, deadline=ends_at(after, moment))
     # In the log too, whose hashes show a change of it.
     asker = command.asker if command is not None and event.verb is Verb.REQUEST else None
     note = asker.note if asker else ""
@@ -273,9 +283,24 @@ def _same_request(request: Request, known: Command) -> None:
     if not known.orphan and digest_of(request) != known.digest:
         raise Refused(
             Code.ID_REUSED,
-            f"the id {known.id} belongs to another program, stdin or args of {known.user}",
+            f"the id {known.id} belongs to another program, stdin, args or name of {known.user}",
             "take a new id for a new command",
         )
+
+
+def _not_past(request: Request, moment: Moment) -> None:
+    if is_past(request.expires_at, moment):
+        raise Refused(
+            Code.BAD_PAYLOAD,
+            f"'expires_at' is {request.expires_at:.3f}, and it is {moment.wall:.3f} already",
+            "name a later time, in seconds since 1970 (Unix time), or leave the key out",
+        )
+
+
+def _is_due(record: Record, moment: Moment) -> bool:
+    """Whether the present state ends: by the time of connection, or by the wall clock."""
+    ticking = record.due_at is not None and record.due_at <= moment.ticks
+    return ticking or is_past(record.expires_at, moment)
 
 
 def hole(record: Record, event: Event, rules: Rules) -> Refused:
@@ -318,6 +343,12 @@ def _waits(record: Record, command: Command, moment: Moment) -> Record:
 
 def _collect(record: Record, command: Command, event: Event, moment: Moment, _: Rules) -> Record:
     assert isinstance(event, Collected)
+    if is_past(record.expires_at, moment):
+        raise Refused(
+            Code.WRONG_STATE,
+            f"{command.id} had to be collected before {record.expires_at:.3f}",
+            "it ends as expired: nobody runs it",
+        )
     return replace(
         record,
         current=replace(command, journal=event.journal, boot=event.boot),
@@ -388,8 +419,12 @@ def _cancel_running(
     return replace(record, cancelling=True, due_at=due_at)
 
 
-def _expire_waiting(record: Record, command: Command, _: Event, __: Moment, ___: Rules) -> Record:
-    reason = f"not collected within {command.request.expires:g} s"
+def _expire_waiting(
+    record: Record, command: Command, _: Event, moment: Moment, __: Rules
+) -> Record:
+    reason = f"not collected within {command.request.expires:.12g} s"
+    if is_past(record.expires_at, moment):
+        reason = late.NOT_BEFORE
     return _ended(record, command, Outcome.EXPIRED, Ran.NO, reason)
 
 
@@ -397,7 +432,7 @@ def _expire_running(
     record: Record, command: Command, _: Event, moment: Moment, rules: Rules
 ) -> Record:
     request = command.request
-    within = f"no answer within {request.timeout + request.grace:g} s of its collection"
+    within = f"no answer within {request.timeout + request.grace:.12g} s of its collection"
     if record.cancelling:
         within = f"no answer within {request.grace:g} s of its cancel"
     after = _ended(record, command, Outcome.LOST, Ran.MAYBE, within)

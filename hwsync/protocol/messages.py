@@ -2,13 +2,13 @@
 
 The law: the checks run in one order (user, retained, size, UTF-8, JSON and fields, id), the first
 that fails names the error, and the error carries the message's id and journal where they can be
-read. What a device says of a finished run is never refused for its size: it is cut and marked.
+read. What a device says of a finished run is never refused for its size: it is cut and marked, and
+never for an order that does not fit its texts: that is dropped.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -29,7 +29,9 @@ from hwsync.protocol.events import (
     Returned,
     StatusHeard,
 )
-from hwsync.protocol.jsons import MAX_INT, cut, dumps, is_count, loads, size
+from hwsync.protocol.fields import Fields, bounded
+from hwsync.protocol.jsons import MAX_INT, dumps, is_count, loads, size
+from hwsync.protocol.output import Order, keep_ends
 from hwsync.protocol.record import RAN_BY_OUTCOME, Account, Outcome, Ran, Request
 from hwsync.protocol.topics import Kind, Topics
 
@@ -39,9 +41,11 @@ _HEXADECIMAL: Final = frozenset("0123456789abcdef")
 _REQUEST_KEYS: Final = frozenset(
     [
         "program",
+        "name",
         "id",
         "timeout",
         "expires",
+        "expires_at",
         "grace",
         "queue",
         "stdin",
@@ -130,108 +134,6 @@ def _text(payload: bytes) -> str:
         ) from None
 
 
-def _bounded(text: str, limit: int, what: str) -> str:
-    """The text itself. Raises ``Refused`` when it is too large or not to be written as UTF-8."""
-    try:
-        length = size(text)
-    except ValueError as error:
-        raise Refused(Code.BAD_PAYLOAD, f"{what} cannot be stored: {error}") from None
-    if length > limit:
-        raise Refused(
-            Code.TOO_LARGE, f"{what} has {length} bytes", f"at most {limit} bytes of UTF-8"
-        )
-    return text
-
-
-class _Fields:
-    """One JSON object of a message, read key by key; every refusal carries its id and journal."""
-
-    def __init__(self, obj: Mapping[str, Any], what: str) -> None:
-        self.obj = obj
-        self.what = what
-        ident, journal = obj.get("id"), obj.get("journal")
-        self._id = ident if limits.is_id(ident) else None
-        self._journal = journal if limits.is_id(journal) else None
-
-    def refuse(self, code: Code, message: str, hint: str = "") -> Refused:
-        return Refused(code, f"{self.what}: {message}", hint, id=self._id, journal=self._journal)
-
-    def named(self, error: Refused) -> Refused:
-        return self.refuse(error.code, error.message, error.hint)
-
-    def only(self, keys: frozenset[str]) -> None:
-        unknown = sorted(key for key in self.obj if key not in keys)
-        if unknown:
-            names = ", ".join(repr(key[:40]) for key in unknown[:5])
-            raise self.refuse(
-                Code.UNKNOWN_FIELD,
-                f"unknown key {names}",
-                "the keys are " + ", ".join(sorted(keys)),
-            )
-
-    def ident(self, key: str) -> str:
-        if key not in self.obj:
-            raise self.refuse(Code.BAD_PAYLOAD, f"the key {key!r} is missing", limits.ID_FORM)
-        value = self.obj[key]
-        if not limits.is_id(value):
-            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} is no valid id", limits.ID_FORM)
-        return str(value)
-
-    def text(self, key: str, default: str = "", limit: int = limits.MAX_MESSAGE) -> str:
-        value = self.obj.get(key, default)
-        if not isinstance(value, str):
-            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} must be text")
-        try:
-            return _bounded(value, limit, repr(key))
-        except Refused as error:
-            raise self.named(error) from None
-
-    def number(
-        self, key: str, default: float, allowed: tuple[float, float], *, zero: bool = False
-    ) -> float:
-        value = self.obj.get(key, default)
-        low, high = allowed
-        if not _is_number(value) or not (low <= value <= high or (zero and value == 0)):
-            also = "0 or " if zero else ""
-            raise self.refuse(
-                Code.BAD_PAYLOAD, f"{key!r} must be {also}{low:g} to {high:g} seconds"
-            )
-        return float(value)
-
-    def optional(self, key: str) -> float | None:
-        value = self.obj.get(key)
-        if value is None:
-            return None
-        if not _is_number(value):
-            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} must be a number or null")
-        try:
-            return float(value)
-        except OverflowError:
-            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} is out of range") from None
-
-    def integer(self, key: str, limit: int) -> int | None:
-        value = self.obj.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > limit:
-            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} must be a whole number up to {limit}")
-        return value
-
-    def boolean(self, key: str) -> bool:
-        value = self.obj.get(key, False)
-        if not isinstance(value, bool):
-            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} must be true or false")
-        return value
-
-
-def _is_number(value: object) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and (isinstance(value, int) or math.isfinite(value))
-    )
-
-
 def _request(payload: bytes) -> Requested | Ignored:
     if not payload:
         return Ignored("an empty message clears a retained one")
@@ -249,11 +151,11 @@ def _request(payload: bytes) -> Requested | Ignored:
                     '"program"',
                 ) from None
     if isinstance(obj, dict) and "program" in obj:
-        return Requested(_structured(_Fields(obj, "the request")))
-    return Requested(Request(_bounded(text, limits.MAX_PROGRAM, "the program")))
+        return Requested(_structured(Fields(obj, "the request")))
+    return Requested(Request(bounded(text, limits.MAX_PROGRAM, "the program")))
 
 
-def _structured(fields: _Fields) -> Request:
+def _structured(fields: Fields) -> Request:
     fields.only(_REQUEST_KEYS)
     ident = fields.ident("id") if fields.obj.get("id") is not None else None
     queue = fields.boolean("queue")
@@ -299,6 +201,8 @@ def _structured(fields: _Fields) -> Request:
         analysis,
         meta,
         queue,
+        fields.name("name"),
+        fields.instant("expires_at"),
     )
 
 
@@ -313,14 +217,14 @@ def _command(payload: bytes) -> Requested | Ignored:
     return _request(payload)
 
 
-def _object(payload: bytes, what: str, example: str) -> _Fields:
+def _object(payload: bytes, what: str, example: str) -> Fields:
     try:
         obj = loads(_text(payload))
     except ValueError as error:
         raise Refused(Code.BAD_PAYLOAD, f"{what} is no JSON: {error}", example) from None
     if not isinstance(obj, dict):
         raise Refused(Code.BAD_PAYLOAD, f"{what} must be a JSON object", example)
-    return _Fields(obj, what)
+    return Fields(obj, what)
 
 
 def _collected(payload: bytes) -> Collected:
@@ -332,7 +236,7 @@ def _collected(payload: bytes) -> Collected:
     return Collected(fields.ident("id"), fields.ident("journal"), _boot(fields))
 
 
-def _boot(fields: _Fields) -> int:
+def _boot(fields: Fields) -> int:
     boot = fields.integer("boot", MAX_INT)
     if boot is None or boot < 0:
         raise fields.refuse(Code.BAD_PAYLOAD, "'boot' must be a whole number from 0")
@@ -352,12 +256,12 @@ def _response(payload: bytes) -> Returned:
                 "mend the JSON; plain text must not begin with {",
             ) from None
     if isinstance(obj, dict) and "outcome" in obj:
-        return _result(_Fields(obj, "the result"))
-    answer = _bounded(text, limits.MAX_RESPONSE, "the response")
+        return _result(Fields(obj, "the result"))
+    answer = bounded(text, limits.MAX_RESPONSE, "the response")
     return Returned(Account(Outcome.OK, Ran.YES, response=answer))
 
 
-def _result(fields: _Fields) -> Returned:
+def _result(fields: Fields) -> Returned:
     """A device's result. Keys of later versions are passed over: a result is never lost by one."""
     ident, journal, boot = fields.ident("id"), fields.ident("journal"), _boot(fields)
     outcome = fields.obj["outcome"]
@@ -375,17 +279,15 @@ def _result(fields: _Fields) -> Returned:
     response, stderr = fields.text("response"), fields.text("stderr")
     sha256 = fields.obj.get("sha256")
     hashes = sha256 if isinstance(sha256, dict) else {}
-    truncated = (
-        fields.boolean("truncated")
-        or size(response) > limits.MAX_RESPONSE
-        or size(stderr) > limits.MAX_STDERR
-    )
+    kept, response_cut = keep_ends(response, limits.MAX_RESPONSE)
+    kept_stderr, stderr_cut = keep_ends(stderr, limits.MAX_STDERR)
+    truncated = fields.boolean("truncated") or response_cut or stderr_cut
     account = Account(
         Outcome(outcome),
         Ran(ran),
         " ".join(fields.text("reason").split())[: limits.MAX_REASON],
-        cut(response, limits.MAX_RESPONSE),
-        cut(stderr, limits.MAX_STDERR),
+        kept,
+        kept_stderr,
         fields.integer("exit_code", 2**32),
         fields.optional("duration"),
         fields.optional("started"),
@@ -394,8 +296,30 @@ def _result(fields: _Fields) -> Returned:
         truncated,
         _hash(hashes.get("stdout"), None if truncated else response),
         _hash(hashes.get("stderr"), None if truncated else stderr),
+        _order(fields.obj.get("order"), {"stdout": size(kept), "stderr": size(kept_stderr)}),
     )
     return Returned(account, ident, journal, boot)
+
+
+def _order(value: object, sizes: Mapping[str, int]) -> Order | None:
+    """The order of a result; None where it is none of these texts, whose bytes are ``sizes``."""
+    if not isinstance(value, list) or len(dumps(value)) > limits.MAX_ORDER:
+        return None
+    if not all(map(_is_part, value)):
+        return None
+    order = tuple((stream, count) for stream, count in value)
+    sums = {name: sum(count for stream, count in order if stream == name) for name in sizes}
+    return order if sums == sizes else None
+
+
+def _is_part(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and value[0] in ("stdout", "stderr")
+        and is_count(value[1])
+        and value[1] > 0
+    )
 
 
 def _hash(value: object, text: str | None) -> str:
@@ -422,14 +346,14 @@ def _analysis(payload: bytes) -> Analysed | Ignored:
         except ValueError:
             obj = None
     if not isinstance(obj, dict) or "analysis" not in obj:
-        return Analysed(_bounded(text, limits.MAX_ANALYSIS, "the analysis"))
-    fields = _Fields(obj, "the analysis")
+        return Analysed(bounded(text, limits.MAX_ANALYSIS, "the analysis"))
+    fields = Fields(obj, "the analysis")
     fields.only(frozenset(("analysis", "id")))
     ident = fields.ident("id") if obj.get("id") is not None else None
     value = obj["analysis"]
     try:
         stored = value if isinstance(value, str) else dumps(value)
-        return Analysed(_bounded(stored, limits.MAX_ANALYSIS, "the analysis"), ident)
+        return Analysed(bounded(stored, limits.MAX_ANALYSIS, "the analysis"), ident)
     except ValueError as error:
         raise fields.refuse(Code.BAD_PAYLOAD, str(error)) from None
     except Refused as error:

@@ -16,11 +16,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from hwsync.protocol.jsons import dumps, size
+from hwsync.protocol.jsons import cut, dumps, size
+from hwsync.protocol.limits import MAX_ORDER
 
 GAP_ROOM: Final = 64  # bytes that the line between may take
 GAP: Final = re.compile(r"^\[hwsync: ([0-9,]{1,24}) bytes left out(, within a line)?\]\n", re.M)
-MAX_ORDER: Final = 4096  # bytes of JSON
 
 Order = tuple[tuple[str, int], ...]
 """(stream, bytes) in the order received; a stream's own bytes follow each other."""
@@ -82,9 +82,13 @@ class Ends:
         start = last.find(b"\n") + 1
         tail = last[start:] if 0 < start <= len(last) // 2 else _end(last)
         left_out = self.total - len(head) - len(tail)
-        line = f"[hwsync: {left_out:,} bytes left out{', within a line' if within else ''}]\n"
-        line = f"\n{line}" if within else line
+        line = ("\n" if within else "") + _line(left_out, within)
         return Kept(head.decode() + line + tail.decode(), True, len(head), left_out, len(line))
+
+
+def _line(left_out: int, within: bool) -> str:
+    """What stands in the gap; a newline comes before it where the line before is cut."""
+    return f"[hwsync: {left_out:,} bytes left out{', within a line' if within else ''}]\n"
 
 
 def _start(data: bytes) -> bytes:
@@ -104,6 +108,24 @@ def keep_ends(text: str, limit: int) -> tuple[str, bool]:
     ends = Ends(limit)
     ends.add(text)
     return ends.kept().text, True
+
+
+def keep_again(text: str, limit: int, truncated: bool) -> str:
+    """A text that may have been cut before (``truncated``), cut to a smaller limit.
+
+    Its line counts what was left out before, where that lay in the part that is left out now.
+    Below ``GAP_ROOM`` nothing but a beginning fits.
+    """
+    if limit < GAP_ROOM:
+        return cut(text, limit)
+    ends = Ends(limit)
+    ends.add(text)
+    before, now = read_kept(text, truncated), ends.kept()
+    covers = now.head <= before.head and before.head + before.line <= now.head + now.left_out
+    if not (before.line and now.line and covers):
+        return now.text
+    count = now.left_out - before.line + before.left_out
+    return GAP.sub(lambda match: _line(count, bool(match[2])), now.text, count=1)
 
 
 def read_kept(text: str, truncated: bool) -> Kept:

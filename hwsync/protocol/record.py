@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from hwsync.protocol import limits
 from hwsync.protocol.jsons import cut, dumps
+from hwsync.protocol.output import Order, keep_again
 
 Json = dict[str, Any]
 
@@ -93,6 +94,8 @@ class Request:
     analysis: str | None = None  # an analyser's name; None: the coordinator's default
     meta: str = "{}"  # compact JSON, kept with the command
     queue: bool = False  # wait behind the present command instead of being refused
+    name: str | None = None  # of the file that is run; None: not given
+    expires_at: float | None = None  # Unix seconds; from then on it must not be collected
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ class Account:
     truncated: bool = False
     sha256_stdout: str = ""  # of the whole, where the text was cut
     sha256_stderr: str = ""
+    order: Order | None = None  # in which response and stderr came; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,7 @@ class Command:
     user: str
     id: str
     request: Request
-    digest: str = ""  # of program, stdin and args; empty for an orphan: its text is not known
+    digest: str = ""  # what a repeat must equal; empty for an orphan: its text is not known
     number: int = 0  # the user's how-many-eth command
     issued: float = 0.0  # coordinator's wall clock
     journal: str | None = None  # the grant: the device that collected it; None by hand
@@ -179,6 +183,11 @@ class Command:
         """Who analyses it: ``manual``, or an analyser that the coordinator runs."""
         return self.request.analysis or "manual"
 
+    @property
+    def name(self) -> str:
+        """Of the file that is run; empty where there is no program."""
+        return "" if self.orphan or not self.id else self.request.name or limits.DEFAULT_NAME
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -206,6 +215,12 @@ class Record:
         """The current command's id, empty before the first cycle."""
         return self.current.id if self.current else ""
 
+    @property
+    def expires_at(self) -> float | None:
+        """Unix seconds from which on nobody may collect what waits here."""
+        waits = self.current if self.state is State.REQUESTED else None
+        return waits.request.expires_at if waits else None
+
     def place(self, id: str) -> int:
         """Where a command waits in the queue, from 1; 0: it does not."""
         return self.queue.index(id) + 1 if id in self.queue else 0
@@ -218,6 +233,17 @@ class Moment:
     wall: float  # Unix seconds, for people
     ticks: float  # seconds on the monotonic clock while connected: deadlines count on it
     nonce: str = field(default="", repr=False)  # at least 64 random bits, for an id
+
+
+def is_past(expires_at: float | None, moment: Moment) -> bool:
+    """Whether the wall clock has reached it; None: it never does."""
+    return expires_at is not None and expires_at <= moment.wall
+
+
+def ends_at(record: Record, moment: Moment) -> float | None:
+    """Unix seconds, an estimate: when the record's state ends by itself; None: it does not."""
+    ticking = None if record.due_at is None else moment.wall + record.due_at - moment.ticks
+    return min((at for at in (ticking, record.expires_at) if at is not None), default=None)
 
 
 _NO_REQUEST: Final = Request("")
@@ -266,23 +292,41 @@ def status_json(record: Record) -> Json:
         "deadline": record.deadline,
         **_told(command),
         "queued": len(record.queue),
+        **_behind(command),
     }
 
 
-_TEXTS: Final = ("hw_command", "hw_response", "stderr", "server_analysis")
+def _behind(command: Command) -> Json:
+    """What came later than the fields before it, and so stands behind them."""
+    return {"name": command.name, "order": command.account and command.account.order}
+
+
+_OUTPUTS: Final = ("hw_response", "stderr")
+_TEXTS: Final = (*_OUTPUTS, "hw_command", "server_analysis")
 
 
 def _fit(fields: Json, limit: int) -> bytes:
-    """The fields as JSON of at most ``limit`` bytes, the long texts cut to that end."""
+    """The fields as JSON of at most ``limit`` bytes, the long texts cut to that end.
+
+    All else that stands there has a limit of its own, far below.
+    """
     payload = dumps(fields).encode()
     share = limit // len(_TEXTS)
     while len(payload) > limit:
         # An escape takes up to six bytes for one character: halve until it fits.
-        fields.update({key: cut(fields[key], share) for key in _TEXTS})
-        fields["truncated"] = True
-        payload = dumps(fields).encode()
+        payload = dumps(fields | _shortened(fields, share)).encode()
+        if not share:
+            break
         share //= 2
     return payload
+
+
+def _shortened(fields: Json, share: int) -> Json:
+    """The texts with at most so many bytes each, of the run's output the beginning and the end."""
+    outputs = {key: keep_again(fields[key], share, fields["truncated"]) for key in _OUTPUTS}
+    texts = {key: cut(fields[key], share) for key in _TEXTS if key not in _OUTPUTS}
+    same = all(text == fields[key] for key, text in outputs.items())
+    return {**outputs, **texts, "truncated": True, "order": fields["order"] if same else None}
 
 
 def encode_status(record: Record) -> bytes:
@@ -291,7 +335,7 @@ def encode_status(record: Record) -> bytes:
 
 
 def result_json(command: Command, state: State, place: int = 0) -> Json:
-    """The whole of one command, uncut; the names are the status's.
+    """The whole of one command, as it is kept; the names are the status's.
 
     ``state`` is 0 for a command that is not the record's own; ``place``: in the queue, from 1.
     """
@@ -315,6 +359,7 @@ def result_json(command: Command, state: State, place: int = 0) -> Json:
         "late": command.late,
         "orphan": command.orphan,
         "pruned": command.pruned,
+        **_behind(command),
     }
 
 
@@ -334,7 +379,9 @@ def envelope_json(record: Record) -> Json:
         "epoch": record.epoch,
         "seq": record.seq,
         "program": request.program,
+        "name": command.name,
         "timeout": request.timeout,
+        "grace": request.grace,
         "stdin": request.stdin,
         "args": request.args,
         "issued": command.issued,

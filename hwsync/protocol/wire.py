@@ -30,6 +30,8 @@ class Envelope:
     args: tuple[str, ...]
     expires_at: float | None = None
     signed_by: str = ""  # the key whose signature this device has verified
+    name: str = limits.DEFAULT_NAME  # of the file that is run
+    grace: float = limits.DEFAULT_GRACE_S  # seconds; the end of a run takes at most half of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,8 @@ def read_envelope(payload: bytes) -> Envelope | None:
             obj["stdin"],
             tuple(obj["args"]),
             obj.get("expires_at"),
+            name=obj.get("name", limits.DEFAULT_NAME),
+            grace=float(obj.get("grace", limits.DEFAULT_GRACE_S)),
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
@@ -120,7 +124,9 @@ def read_envelope(payload: bytes) -> Envelope | None:
         and limits.is_user(envelope.user)
         and _counts(envelope.epoch, envelope.seq)
         and _texts(envelope.program, envelope.stdin, *envelope.args)
+        and limits.is_name(envelope.name)
         and limits.TIMEOUT_S[0] <= envelope.timeout <= limits.TIMEOUT_S[1]
+        and limits.GRACE_S[0] <= envelope.grace <= limits.GRACE_S[1]
         and (envelope.expires_at is None or is_number(envelope.expires_at))
         and isinstance(obj["args"], list)
         and obj.get("start") is None
@@ -198,6 +204,7 @@ def encode_result(id: str, journal: str, boot: int, account: Account) -> bytes:
             "clock_bound": account.clock_bound,
             "truncated": account.truncated,
             "sha256": {"stdout": account.sha256_stdout, "stderr": account.sha256_stderr},
+            **({} if account.order is None else {"order": account.order}),
         }
     ).encode()
 

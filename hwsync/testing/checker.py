@@ -9,10 +9,12 @@ again where no journal knows it.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.machine import TABLE
 from hwsync.protocol.record import State, Verb
 from hwsync.testing.history import (
@@ -63,7 +65,7 @@ def check(
     """Every promise that was not kept; ``output``: what a program prints, where that is known."""
     seen = _Sorted(history)
     rules = [
-        *(_kept, _once, _performed_once, _granted, _moved_grants),
+        *(_kept, _once, _performed_once, _granted, _moved_grants, _in_time, _named),
         *(_table, _one_word, _truth, _asked_for, _heard_of),
     ]
     found = [violation for rule in rules for violation in rule(seen, final)]
@@ -105,6 +107,11 @@ class _Sorted:
                 self.began[one.user, one.id].append(one)
             else:
                 self.ended[one.user, one.id].append(one)
+
+    def requests(self, user: str, id: str, program: str) -> list[Asked]:
+        """Who asked for that program under that id."""
+        asked = self.asked.get((user, id), [])
+        return [one for one in asked if (one.kind, one.program) == ("request", program)]
 
     def forgotten(self, user: str, id: str, at: float) -> bool:
         """Whether a database was put back that cannot know what an answer of that time says.
@@ -203,6 +210,30 @@ def _moved_grants(seen: _Sorted, _: Final) -> Iterator[Violation]:
                 text = f"granted to {before[1:]}, then to {(fields['journal'], boot)}"
                 yield Violation("table", one.user, fields["id"], text)
             last[one.user, fields["id"]] = (order, fields["journal"], boot)
+
+
+def _in_time(seen: _Sorted, final: Final) -> Iterator[Violation]:
+    """2. Nobody is granted a command at its ``expires_at`` or later, by the coordinator's clock."""
+    for user, rows in final.logs.items():
+        for row in rows:
+            if (row["before"], row["state"]) != (State.REQUESTED, State.COLLECTED):
+                continue
+            program = final.commands[user, row["id"]]["hw_command"]
+            asked = seen.requests(user, row["id"], program)
+            latest = max((one.expires_at or math.inf for one in asked), default=math.inf)
+            if row["time"] >= latest:
+                text = f"granted at {row['time']:.3f}, it had to be before {latest:.3f}"
+                yield Violation("expires", user, row["id"], text)
+
+
+def _named(seen: _Sorted, _: Final) -> Iterator[Violation]:
+    """4. A program is run as the file that its request names."""
+    for (user, id), begun in seen.began.items():
+        for one in begun:
+            names = {asked.name for asked in seen.requests(user, id, one.program)}
+            if one.name is not None and one.name not in (names or {DEFAULT_NAME}):
+                text = f"run as {one.name!r}, asked for as {' or '.join(sorted(names))}"
+                yield Violation("belongs", user, id, text)
 
 
 def _one_word(seen: _Sorted, _: Final) -> Iterator[Violation]:

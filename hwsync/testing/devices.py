@@ -146,7 +146,8 @@ class Device(Process):
             self.put(lambda: self.ended(session, run_end(session.job, "cancelled", began=False)))
             return
         session.began = run.alive = True
-        context.see(Began(context.now, run.user, run.id, run.program, run.journal))
+        name = session.job.name
+        context.see(Began(context.now, run.user, run.id, run.program, run.journal, name))
         context.note(self.name, f"program of {run.id} begins", run.program)
         program = Program.read(run.program)
         outcome = "error" if program.exit_code else "ok"

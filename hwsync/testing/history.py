@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hwsync.protocol.limits import DEFAULT_NAME
+
 Json = Mapping[str, Any]
 
 
@@ -24,6 +26,8 @@ class Asked:
     kind: str
     id: str | None = None
     program: str = ""  # of a request
+    name: str = DEFAULT_NAME  # of its program's file
+    expires_at: float | None = None  # Unix seconds, by the coordinator's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class Began:
     id: str
     program: str
     journal: str = ""  # of the device; empty: not known, or a person
+    name: str | None = None  # of the file that it was run as; None: not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,11 @@ class Microcontroller(Device):
             if status.id == waiting.id and mine and not status.cancelling:
                 self._waiting, self._again_at = None, None
                 self._known.add(waiting.id)
-                job = Job(waiting.program, waiting.stdin, waiting.args, waiting.timeout)
+                job = Job(
+                    *(waiting.program, waiting.stdin, waiting.args, waiting.timeout),
+                    name=waiting.name,
+                    grace=waiting.grace,
+                )
                 self.start_run(job, waiting.id)
             elif (status.id, status.state) != (waiting.id, 1):
                 self._refuses(waiting)

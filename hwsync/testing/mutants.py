@@ -171,7 +171,7 @@ MUTANTS: Final = (
         "an id belongs to one text",
         (Edit(machine, "_same_request", "if not known.orphan and", "if False and"),),
         "the operator compares the program",
-        (Edit(client, "_is_of_another", "return told and", "return False and"),),
+        (Edit(client, "_is_of_another", "return any(", "return False and any("),),
     ),
     Mutant(
         "all is published again on a connect",
@@ -213,6 +213,19 @@ MUTANTS: Final = (
         (Edit(Agent, "run_started",
               "self._journal.started(self._running.id, group, self._outside.monotonic())",
               "pass"),),
+    ),
+    Mutant(
+        "nothing is granted after its expires_at",
+        (Edit(machine, "_collect", "if is_past(record.expires_at, moment):", "if False:"),),
+        faults=("pause", "partition", "kill", "delay"),
+    ),
+    Mutant(
+        "what waits ends at its expires_at",
+        (Edit(machine, "_is_due", "ticking or is_past(record.expires_at, moment)", "ticking"),),
+    ),
+    Mutant(
+        "a program is run under its name",
+        (Edit(Agent, "_heard_while_waiting", "name=envelope.name,", ""),),
     ),
     Mutant(
         "a cloned journal gets another name",

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from hwsync.client import Conversation, Json, Talk
 from hwsync.protocol.errors import HwsyncError, Refused
+from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import (
     encode_analysis,
@@ -21,7 +22,7 @@ from hwsync.protocol.wire import (
     read_object,
 )
 from hwsync.testing.broker import Packet
-from hwsync.testing.context import Context
+from hwsync.testing.context import WALL, Context
 from hwsync.testing.history import Answered, Asked, Began, Ended
 from hwsync.testing.network import Port
 from hwsync.testing.programs import Program
@@ -31,6 +32,11 @@ from hwsync.transport import Delivery, Signal, Subscription
 IDLE_S: Final = 1.0  # between two actions of one operator, on average
 FOLLOW_S: Final = 90.0  # so long a command is followed to its end
 EXPIRES: Final = (2.0, 8.0, 20.0, 3_000.0)
+EXPIRES_AT: Final = (1.0, 3.0, 10.0, 60.0)  # seconds from now, by a clock that never jumps
+
+
+Known = tuple[str, str, str, dict[str, Any]]
+"""User, id, program, and what a repeat says as well."""
 
 
 class Numbers:
@@ -60,7 +66,7 @@ class Operator:
         self._idle = True
         self._orders: list[str] = []  # users who are to run one more program
         self.topics = Topics()
-        self.known: list[tuple[str, str, str]] = []  # user, id, program: what it has sent
+        self.known: list[Known] = []  # what it has sent
         kinds = (Kind.STATUS, Kind.ERROR, Kind.HEARTBEAT)
         filters = [Subscription(self.topics.of("+", kind)) for kind in kinds]
         self.port = Port(
@@ -155,7 +161,8 @@ class Operator:
     def ask(self, user: str, id: str, program: str, **keys: Any) -> Talk[Json]:
         """Ask for a program until that is acknowledged."""
         context = self.context
-        context.see(Asked(context.now, self.name, user, "request", id, program))
+        name, expires_at = keys.get("name", DEFAULT_NAME), keys.get("expires_at")
+        context.see(Asked(context.now, self.name, user, "request", id, program, name, expires_at))
         context.note(self.name, f"asks {user} for {id}", (program, keys))
         payload = encode_request(program, id=id, **keys)
         talk = self.conversation(user).telling(Kind.REQUEST, payload, id)
@@ -167,8 +174,10 @@ class Operator:
     def _runs(self, user: str) -> Talk[None]:
         dice = self.context.dice
         id, program = self.numbers.id(), self.numbers.program()
-        self.known = [*self.known[-20:], (user, id, program.text)]
+        same = self._what_a_repeat_says_too(id)
+        self.known = [*self.known[-20:], (user, id, program.text, same)]
         keys: dict[str, Any] = {
+            **same,
             "timeout": dice.choice((1.0, 2.0, 10.0)),
             "grace": dice.choice((1.0, 3.0)),
             "expires": dice.choice(EXPIRES),
@@ -178,6 +187,14 @@ class Operator:
             keys["queue"] = True
         yield from self.ask(user, id, program.text, **keys)
         yield from self.follow(user, id)
+
+    def _what_a_repeat_says_too(self, id: str) -> dict[str, Any]:
+        dice, keys = self.context.dice, dict[str, Any]()
+        if dice.random() < 0.3:
+            keys["name"] = f"{id}.py"
+        if dice.random() < 0.3:
+            keys["expires_at"] = WALL + self.context.now + dice.choice(EXPIRES_AT)
+        return keys
 
     def follow(self, user: str, id: str) -> Talk[bool]:
         """Ask how it stands until it has ended; whether it did in time."""
@@ -190,25 +207,26 @@ class Operator:
             yield from self._sleep(2.0)
         return False
 
-    def _own(self) -> tuple[str, str, str] | None:
+    def _own(self) -> Known | None:
         return self.context.dice.choice(self.known) if self.known else None
 
     def _repeats(self, _: str) -> Talk[None]:
         """The same request again, perhaps long after its end."""
         if (own := self._own()) is not None:
-            yield from self.ask(*own)
+            user, id, program, keys = own
+            yield from self.ask(user, id, program, **keys)
 
     def _mistakes(self, _: str) -> Talk[None]:
         """Another program under an id that is taken."""
         if (own := self._own()) is not None:
-            user, id, _old = own
+            user, id = own[:2]
             yield from self.ask(user, id, self.numbers.program().text)
 
     def _cancels(self, user: str) -> Talk[None]:
         own = self._own()
         if own is None:
             return
-        user, id, _ = own
+        user, id = own[:2]
         self.context.see(Asked(self.context.now, self.name, user, "cancel", id))
         yield from self.conversation(user).telling(Kind.CANCEL, encode_id(id), id)
 
@@ -232,7 +250,7 @@ class Operator:
 
     def _queries(self, _: str) -> Talk[None]:
         if (own := self._own()) is not None:
-            user, id, _program = own
+            user, id = own[:2]
             try:
                 fields = yield from self.conversation(user).querying(id)
             except Refused:

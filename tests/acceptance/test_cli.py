@@ -40,7 +40,8 @@ def lab(bare: Lab, watch: Callable[..., Watcher]) -> Lab:
 
 def ended(process: Process, code: int, timeout: float = 20.0) -> Process:
     assert process.wait(timeout) == code, process.account()
-    assert "Traceback" not in process.stdout + process.stderr
+    # A program that is ended says where it was; hwsync's commands never do.
+    assert "hwsync/cli/" not in process.stdout + process.stderr
     assert "this is a bug" not in process.stderr
     return process
 
@@ -76,12 +77,17 @@ def test_run_takes_files_arguments_and_input(lab: Lab, tmp_path: Path) -> None:
     program.write_text("import sys\nprint(sys.argv[1:], sys.stdin.read(), 'é')\n")
     given = tmp_path / "input"
     given.write_text("from a file")
-    run = lab.cli("run", "pi1", str(program), "a", "b c", "--stdin", str(given))
+    run = lab.cli("run", "pi1", "--stdin", str(given), str(program), "a", "b c")
     assert ended(run, 0).stdout == "['a', 'b c'] from a file é\n"
-    piped = [*HWSYNC, "run", "pi1", "-", "--arg", "x"]
-    run = lab.start(piped, stdin=b"import sys; print(sys.argv)", name="piped",
+    run = lab.cli("--json", "run", "pi1", "--arg", "x", str(program), "-c", "my.ini", "--timeout")
+    assert one(ended(run, 0))["hw_response"] == "['-c', 'my.ini', '--timeout', 'x']  é\n"
+    assert one(run)["name"] == "program.py"
+    run = lab.cli("--json", "run", "pi1", "--name", "other.py", str(program))
+    assert one(ended(run, 0))["name"] == "other.py"
+    piped = [*HWSYNC, "run", "pi1", "--arg", "x", "-"]
+    run = lab.start(piped, stdin=b"import sys; print(sys.argv[1:])", name="piped",
                     variables={"HWSYNC_BROKER": lab.url})  # fmt: skip
-    assert ended(run, 0).stdout == "['-', 'x']\n"
+    assert ended(run, 0).stdout == "['x']\n"
     run = lab.start([*HWSYNC, "run", "pi1", "-c", "print(input())", "--stdin", "-"], stdin=b"typed",
                     name="typed", variables={"HWSYNC_BROKER": lab.url})  # fmt: skip
     assert ended(run, 0).stdout == "typed\n"
@@ -103,6 +109,33 @@ def test_run_shows_output_while_the_program_runs_and_all_of_it_at_the_end(
     ended(run, 0)
     assert run.stdout == "first\n" + "x" * 100_000 + "\n"
     assert run.stderr == "last\n"
+
+
+def test_what_would_help_is_said(lab: Lab, tmp_path: Path) -> None:
+    long = ended(lab.cli("run", "pi1", "--timeout", "0.3", "-c", "while True: pass"), 124)
+    assert long.stderr.endswith(
+        "hwsync: timeout: time limit of 0.3 s (ran: yes)\n"
+        "  --timeout SECONDS lets it run longer; it was 0.3\n"
+    )
+    (tmp_path / "x.sh").write_text("#!/bin/bash\necho $HOME\n")
+    (tmp_path / "asks.py").write_text("print(input())\n")
+    shell = lab.cli("run", "pi1", str(tmp_path / "x.sh"))
+    assert shell.wait(20) == 1
+    assert "x.sh begins with #!/bin/bash, and the board ran it with Python" in shell.stderr
+    asks = lab.cli("run", "pi1", str(tmp_path / "asks.py"))
+    assert asks.wait(20) == 1
+    assert asks.stderr.splitlines()[-1].startswith("hwsync: it asked for input")
+    for silent in (["--json", str(tmp_path / "asks.py")], ["-c", "1/0"]):
+        run = lab.cli("run", "pi1", *silent)
+        assert run.wait(20) == 1
+        assert "hwsync: " not in run.stderr
+
+
+def test_what_is_longer_than_is_kept_is_said(lab: Lab) -> None:
+    code = "for n in range({}): print(f'{{n:099}}', flush=True)"
+    assert ended(lab.cli("run", "pi1", "-c", code.format(2_000)), 0).stderr == ""
+    long = ended(lab.cli("run", "pi1", "-c", code.format(4_000)), 0)
+    assert "hwsync: the output was longer than is kept: " in long.stderr
 
 
 def test_the_next_run_is_never_busy(lab: Lab) -> None:
@@ -198,14 +231,15 @@ def test_without_a_broker_it_is_said_at_once(start: Callable[..., Process]) -> N
         (["run", "+", "-c", "1"], "'+' is no user's name"),
         (["run", "@all", "-c", "1"], "'@all' is no user's name"),
         (["run", "pi1", "-c", "1", "--id", "a b"], "'a b' is no id"),
-        (["run", "pi1", "-c", "1", "--timeout", "nan"], "nan is not 0.1 to 86400 seconds"),
-        (["run", "pi1", "-c", "1", "--timeout", "0"], "0 is not 0.1 to 86400 seconds"),
+        (["run", "pi1", "-c", "1", "--timeout", "nan"], "nan is not 0.1 to 2592000 seconds"),
+        (["run", "pi1", "-c", "1", "--timeout", "0"], "0 is not 0.1 to 2592000 seconds"),
         (["run", "pi1", "-c", "1", "--expires", "0.5"], "0.5 is not 0 or 1 to"),
         (["run", "pi1", "-c", "1", "--grace", "x"], "'x' is no number of seconds"),
         (["run", "pi1", "-c", "1", "--meta", "{"], "--meta is no JSON"),
         (["run", "pi1", "-c", "1", "--analysis", "x", "--no-analysis"], "contradict each other"),
-        (["run", "pi1", "-", "--stdin", "-"], "cannot be the program and its input"),
+        (["run", "pi1", "--stdin", "-", "-"], "cannot be the program and its input"),
         (["run", "pi1", "-c", os.fsdecode(b"\xff")], "not UTF-8"),
+        (["run", "pi1", "-c", "1", "--name", "a/b"], "'a/b' is no name of a program"),
         (["status", "#"], "'#' is no user's name"),
         (["cancel", "pi1", "a", "--id", "b"], "two ids: a and b"),
         (["coordinator", "--analysis-within", "inf"], "inf is not 0 or 0.1 to"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import socket
 import subprocess
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,18 +19,15 @@ from tests.support.lab import AS_ROOT, DEVICE, HWSYNC, Lab
 from tests.support.mqtt import Watcher
 from tests.support.ports import LOOPBACK
 from tests.support.processes import Process
+from tests.support.terminal import dangers
 from tests.support.waiting import PATIENCE, wait_until
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\x08\x0c\x0b\u202eexe.txt\u2066\u200b\u2028"
 LINES = f"{EVIL}\r\n2026-01-01T00:00:00.000Z INFO coordinator forged\n\tend"
+COLOURED = "\x1b[1;31mred\x1b[0m 5%\r10%\x1b[3"  # what may pass, and what looks like it
+SGR = re.compile(r"\x1b\[[0-9:;]*m")
 TOGETHER = 8  # commands
 PROGRAM = f"import sys\nsys.stdout.write({LINES!r})\nsys.stderr.write({LINES!r})\n"
-
-
-def dangers(text: str, keep: str = "\n\t") -> list[str]:
-    """The characters that a terminal obeys, or that turn a text around."""
-    obeyed = {one for one in text if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
-    return sorted(obeyed - set(keep))
 
 
 def clean(process: Process) -> str:
@@ -153,10 +150,11 @@ def test_watching_shows_no_escape(lab: Lab, start: Callable[..., Process]) -> No
 def test_a_program_steers_a_terminal_only_where_it_may(
     lab: Lab, environment_of: Callable[..., dict[str, str]], options: list[str], escaped: bool
 ) -> None:
+    program = f"{PROGRAM}sys.stdout.write({COLOURED!r})\nsys.stderr.write('\x1b[32m')\n"
     terminal, other = pty.openpty()
     try:
         done = subprocess.Popen(
-            [*HWSYNC, "run", "pi1", *options, "-c", PROGRAM],
+            [*HWSYNC, "run", "pi1", *options, "-c", program],
             stdin=subprocess.DEVNULL, stdout=other, stderr=other, start_new_session=True,
             env=environment_of(HWSYNC_BROKER=lab.url),
         )  # fmt: skip
@@ -174,9 +172,19 @@ def test_a_program_steers_a_terminal_only_where_it_may(
     text = heard.decode().replace("\r\n", "\n").rpartition("\r\x1b[K")[2]
     assert ("\x1b]0;owned\x07" in text) != escaped
     assert (r"\x1b]0;owned\x07" in text) == escaped
+    # Colours and progress bars pass, and nothing else does; hwsync's own line is as ever.
+    assert "\x1b[1;31mred\x1b[0m 5%\r10%" in text
     if escaped:
-        assert dangers(text) == []
+        assert dangers(SGR.sub("", text), "\n\t\r") == []
         assert text.count("\tend") == 2
+        assert r"\x1b[3" in SGR.sub("", text)
+        output, _, hint = text.partition("hwsync: the escapes")
+        assert output.endswith("\n")
+        assert SGR.findall(output)[-1] == "\x1b[0m"
+        assert hint.count("--raw") == 1
+        assert dangers(hint, "\n") == []
+    else:
+        assert "--raw" not in text
 
 
 def test_a_board_says_its_configuration_without_steering_a_terminal(

@@ -21,11 +21,19 @@ from tests.support.waiting import wait_until
 AS_ROOT = " --allow-root" if os.geteuid() == 0 else ""
 
 
+BLINK = """import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--speed", type=int)
+print("speed", parser.parse_args().speed)
+"""
+
+
 class Terminal:
-    """Runs README's lines in a shell, with another port."""
+    """Runs README's lines in a shell, with another port, in a folder that has a ``blink.py``."""
 
     def __init__(self, start: Callable[..., Process], folder: Path, port: int) -> None:
         self._start, self._folder = start, folder
+        (folder / "blink.py").write_text(BLINK)
         config = folder / ".config"
         config.mkdir(exist_ok=True)
         for client in ("mosquitto_pub", "mosquitto_sub"):
@@ -53,6 +61,8 @@ def by_hand(terminal: Terminal, watching: Process) -> None:
     terminal.type("mosquitto_pub -q 1 -t hw/pi1/analysis -m right")
     wait_until(lambda: '"server_analysis":"right"' in watching.stdout, what="the analysis")
     assert terminal.type("hwsync run pi1 -c 'print(6*7)'") == "42\n"
+    blinking = terminal.type("hwsync run pi1 --timeout 60 blink.py --speed 2")
+    assert blinking == "speed 2\n"
     history = terminal.type("hwsync history pi1")
     assert "hw_command_request" in history
     assert "server_analysis_provide" in history

@@ -15,7 +15,8 @@ from hwsync import connection
 from hwsync.address import BrokerUrl
 from hwsync.broker import access, conf
 from hwsync.cli import checks, operate
-from hwsync.cli.run import Streams, exit_code
+from hwsync.cli.run import exit_code
+from hwsync.cli.streams import Streams
 from hwsync.client import raise_refused
 from hwsync.coordinator.plan import error_json
 from hwsync.device.config import load as load_config
@@ -129,8 +130,12 @@ def _sound_request(event: Requested) -> None:
     record = Record("pi1", State.REQUESTED, 1, 1, current=Command("pi1", "c1", request))
     envelope = read_envelope(encode_envelope(record))
     assert envelope is not None
-    told = (envelope.program, envelope.stdin, envelope.args, envelope.timeout)
-    assert told == (request.program, request.stdin, request.args, request.timeout)
+    told = (envelope.program, envelope.stdin, envelope.args, envelope.timeout, envelope.grace)
+    assert told == (request.program, request.stdin, request.args, request.timeout, request.grace)
+    assert envelope.name == (request.name or limits.DEFAULT_NAME)
+    assert request.expires_at is None or (
+        limits.EXPIRES_AT_S[0] <= request.expires_at <= limits.EXPIRES_AT_S[1]
+    )
     _published(record)
 
 
@@ -139,6 +144,10 @@ def _sound_result(event: Returned) -> None:
     assert size(account.response) <= limits.MAX_RESPONSE
     assert size(account.stderr) <= limits.MAX_STDERR
     assert len(account.reason) <= limits.MAX_REASON
+    if account.order is not None:
+        assert len(dumps(account.order)) <= limits.MAX_ORDER
+        assert {stream for stream, _ in account.order} <= {"stdout", "stderr"}
+        assert sum(count for _, count in account.order) == size(account.response + account.stderr)
     assert "\n" not in account.reason
     assert account.outcome not in (Outcome.EXPIRED, Outcome.LOST)
     if event.id is not None and event.journal is not None and event.boot is not None:
@@ -174,6 +183,8 @@ def envelope(payload: bytes) -> str:
     assert is_count(found.epoch)
     assert is_count(found.seq)
     assert limits.TIMEOUT_S[0] <= found.timeout <= limits.TIMEOUT_S[1]
+    assert limits.GRACE_S[0] <= found.grace <= limits.GRACE_S[1]
+    assert limits.is_name(found.name)
     assert found.expires_at is None or is_number(found.expires_at)
     assert len(payload) <= limits.MAX_MESSAGE
     kept = loads(dumps(asdict(found)))
@@ -213,6 +224,19 @@ def heard(kind: Kind) -> Target:
     return target
 
 
+class Shown:
+    """Keeps what a run would show."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def program(self, stream: str, text: str) -> None:
+        self.texts.append(text)
+
+    def note(self, stream: str, text: str) -> None:
+        self.texts.append(text)
+
+
 def _shown(kind: Kind, fields: dict[str, Any]) -> list[str]:
     if kind is Kind.ERROR:
         try:
@@ -221,25 +245,25 @@ def _shown(kind: Kind, fields: dict[str, Any]) -> list[str]:
             return [str(refusal)]
         raise AssertionError("an error is a refusal")
     if kind is Kind.OUTPUT:
-        written: list[str] = []
-        Streams("c1", lambda _, text: written.append(text)).hear(kind, fields)
-        return written
+        shown = Shown()
+        Streams("c1", shown).hear(kind, fields)
+        return shown.texts
     if kind is Kind.HEARTBEAT:
         found = [*checks.device("pi1", [fields], NOW), *checks.replaced("pi1", {}, [fields])]
         return [operate._line("pi1", {}, fields), *(f"{one.found}{one.cure}" for one in found)]
     if kind is Kind.HEALTH:
         found = [checks.coordinator(False, fields, NOW), *checks.health(fields, NOW)]
         return [f"{one.found}{one.cure}" for one in found]
-    written = []
-    Streams("c1", lambda _, text: written.append(text)).finish(fields)
+    shown = Shown()
+    Streams("c1", shown).finish(fields)
     code = exit_code(fields)
     assert isinstance(code, int)
     if kind is Kind.RESULT:
-        return [operate._line("pi1", fields, None), *written]
+        return [operate._line("pi1", fields, None), *shown.texts]
     finding = checks.record("pi1", fields, NOW, online=False)
     replaced = checks.replaced("pi1", fields, [{"journal": "other"}])
     return [
-        *(*operate._whole(fields), operate._line("pi1", fields, None), finding.found, *written),
+        *(*operate._whole(fields), operate._line("pi1", fields, None), finding.found, *shown.texts),
         *(one.found for one in replaced),
     ]
 

@@ -21,12 +21,13 @@ _SHA: Final = "a" * 64
 _ENVELOPE: Final[Json] = {
     "v": 1, "id": "c1", "user": "pi1", "epoch": 0, "seq": 1, "program": "print(1)", "timeout": 10.0,
     "stdin": "", "args": ["x"], "issued": 1.7e9, "expires_at": 1.7e9, "start": None,
+    "name": "blink.py", "grace": 30,
 }  # fmt: skip
 _RESULT: Final[Json] = {
     "id": "c1", "journal": "j1", "boot": 1, "outcome": "ok", "ran": "yes", "reason": "",
     "response": "42\n", "stderr": "", "exit_code": 0, "duration": 0.1, "started": 1.7e9,
     "start_error": None, "clock_bound": None, "truncated": False,
-    "sha256": {"stdout": _SHA, "stderr": _SHA},
+    "sha256": {"stdout": _SHA, "stderr": _SHA}, "order": [["stdout", 3]],
 }  # fmt: skip
 _HEARTBEAT: Final[Json] = {
     "online": True, "journal": "j1", "boot": 1, "seen": [0, 1], "version": "0.1.0", "busy": "c1",
@@ -44,17 +45,22 @@ _ERROR: Final[Json] = {
 _STATUS: Final[Json] = {
     **status_json(Record("pi1")), "id": "c1", "state": 2, "journal": "j1", "boot": 1,
     "settled": [["c0", "j1"]], "command": "hw_command_request", "hw_command": "print(1)",
+    "name": "blink.py", "hw_response": "42\n", "order": [["stdout", 3]],
 }  # fmt: skip
 _REQUEST: Final[Json] = {
     "program": "print(1)", "id": "c1", "timeout": 1, "expires": 1, "grace": 1, "queue": False,
     "stdin": "in", "args": ["a", "b"], "analysis": "outcome", "start": None, "meta": {"a": [1]},
+    "name": "blink.py", "expires_at": 1.8e9,
 }  # fmt: skip
 
 VALID: Final[Mapping[Kind, tuple[Json | bytes, ...]]] = {
     Kind.REQUEST: (b"print(6*7)", {"program": "print(1)"}, _REQUEST, b""),
     Kind.COMMAND: (_ENVELOPE, b"print(6*7)", _REQUEST),
     Kind.COLLECTED: ({"id": "c1", "journal": "j1", "boot": 1}, b""),
-    Kind.OUTPUT: ({"id": "c1", "n": 0, "stream": "stdout", "text": "42\n"},),
+    Kind.OUTPUT: (
+        {"id": "c1", "n": 0, "stream": "stdout", "text": "42\n", "at": 9, "skipped": 2},
+        {"id": "c1", "n": 0, "stream": "stdout", "text": "42\n"},
+    ),
     Kind.RESPONSE: (_RESULT, b"42\n", {"id": "c1", "journal": "j1", "boot": 1, "outcome": "ok"}),
     Kind.ANALYSIS: ({"analysis": {"points": 1}, "id": "c1"}, {"analysis": "right"}, b"right"),
     Kind.CANCEL: ({"id": "c1"}, b""),
@@ -82,7 +88,7 @@ HOSTILE: Final = (
 """Texts that terminals, logs, topics, paths, SQL and formats may trip over."""
 
 _NUMBERS: Final = (
-    *("0", "-0", "-1", "1", "2", "3", "4", "0.1", "86400", "86401", "9007199254740992"),
+    *("0", "-0", "-1", "1", "2", "3", "4", "0.1", "2592000", "2592001", "9007199254740992"),
     *("9007199254740993", "9223372036854775807", "9223372036854775808", "1e308", "1e309", "-1e999"),
     *("NaN", "Infinity", "-Infinity", "1e-400", "1.0", "1" + "0" * 400, "1" * 4_299, "9" * 4_301),
     *("0x10", "01", "1_0", "1e1000000000", "5e-324"),

@@ -24,7 +24,9 @@ from tests.support.waiting import PATIENCE, wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SHOWN = 4_000  # characters of each stream that a failure shows
-OURS = ("HWSYNC_", "STATE_DIRECTORY")  # a person's own settings must not reach a test
+# A person's own settings must not reach a test. PYTHONUNBUFFERED, which shells of developers and of
+# CI often have, would hide what users meet: output that stays in a buffer.
+OURS = ("HWSYNC_", "STATE_DIRECTORY", "PYTHON")
 
 Stream = Literal["stdout", "stderr"]
 

@@ -15,7 +15,7 @@ import pytest
 from hwsync.address import BrokerUrl
 from hwsync.cli.app import cli
 from hwsync.cli.common import Settings
-from hwsync.cli.run import _request, claim
+from hwsync.cli.request import claim, make_request
 from hwsync.coordinator.reader import Reader
 from hwsync.coordinator.retention import DAY_S, Retention
 from hwsync.lab import accounts
@@ -223,9 +223,9 @@ def test_the_json_of_history_has_it_in_each_line_of_a_command(
 
 
 def made(by: str = "me@desk", **given: Any) -> dict[str, Any]:
-    names = ("file", "id", "timeout", "expires", "grace", "stdin", "meta")
+    names = ("file", "name", "id", "timeout", "expires", "grace", "stdin", "meta")
     given = {**dict.fromkeys(names), "code": "1", "args": (), "more": (), "queue": False, **given}
-    fields = read_object(_request("manual", by, **given)[1])
+    fields = read_object(make_request("manual", by, **given).payload)
     assert fields is not None
     return fields
 
@@ -265,6 +265,8 @@ def test_both_commands_that_ask_claim_the_account_of_their_connection(
     told: list[bytes] = []
 
     class Nobody:
+        user = "pi1"
+
         def __init__(self, *_: object, **__: object) -> None:
             pass
 

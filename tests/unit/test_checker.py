@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.testing.checker import Final, check
 from hwsync.testing.history import (
     Answered,
@@ -47,7 +48,7 @@ def ended(at: float = 4.0, *, heard: bool = True) -> Ended:
 def row(verb: str, before: int, state: int, seq: int = 1, **changes: Any) -> dict[str, Any]:
     return {
         "id": "c1", "command": verb, "before": before, "state": state, "epoch": 0, "seq": seq,
-        "late": False, "topic": "", "payload": "",
+        "late": False, "topic": "", "payload": "", "time": 0.0,
     } | changes  # fmt: skip
 
 
@@ -114,6 +115,24 @@ def test_a_program_that_began_without_its_grant() -> None:
     assert only(found([*GOOD[:2], began(), ended()])) == "once"
     assert only(found([*GOOD[:2], status(2.0, journal="j2"), began(), ended()])) == "once"
     assert only(found([*GOOD[:2], began(1.9), status(2.0), ended()])) == "once"
+
+
+@pytest.mark.parametrize(("expires_at", "broken"), [(None, False), (5.1, False), (5.0, True)])
+def test_a_grant_after_its_expires_at(expires_at: float | None, broken: bool) -> None:
+    asked = Asked(1.0, "o", "pi1", "request", "c1", "p", expires_at=expires_at)
+    of_another = Asked(1.0, "o", "pi1", "request", "c1", "q", expires_at=9.0)
+    log = [row | {"time": 5.0} for row in LOG]
+    promises = [promise for promise, _ in found([*GOOD[1:], asked, of_another], log)]
+    assert promises == ["expires"] * broken
+
+
+@pytest.mark.parametrize("asked_for", [DEFAULT_NAME, "a.py"])
+def test_a_program_that_is_run_as_another_file(asked_for: str) -> None:
+    for name in (None, DEFAULT_NAME, "a.py"):
+        asked = Asked(1.0, "o", "pi1", "request", "c1", "p", asked_for)
+        history: list[Seen] = [asked, *GOOD[1:3], Began(3.0, "pi1", "c1", "p", "j1", name), ended()]
+        promises = [promise for promise, _ in found(history)]
+        assert promises == ([] if name in (None, asked_for) else ["belongs"])
 
 
 def test_a_grant_that_moves_to_another_journal_or_an_earlier_boot() -> None:

@@ -88,6 +88,16 @@ def test_a_result_of_another_program_is_no_answer_to_a_request(line: Line) -> No
     assert refused.value.code is Code.ID_REUSED
 
 
+@pytest.mark.parametrize("changes", [{"name": "other.py"}, {"stdin": "x"}, {"args": ["x"]}])
+def test_nor_is_one_of_the_same_program_run_otherwise(line: Line, changes: Json) -> None:
+    with pytest.raises(Refused):
+        ask(line, result("mine", **changes), error(Code.ID_REUSED, "request"))
+
+
+def test_a_coordinator_of_before_says_no_name(line: Line) -> None:
+    assert ask(line, result("mine", name=None, args=[], stdin=""))["id"] == "c1"
+
+
 @pytest.mark.parametrize("changes", [{"truncated": True}, {"pruned": True}, {"orphan": True}])
 def test_a_text_that_is_not_whole_tells_nothing_of_the_program(
     line: Line, changes: dict[str, bool]

@@ -122,6 +122,15 @@ def test_only_the_grant_starts_the_program_and_starts_it_once(board: Board) -> N
     assert board.world.stops == 0
 
 
+def test_the_program_gets_its_name_and_what_its_end_may_take(board: Board) -> None:
+    board.envelope(name="blink.py", grace=7)
+    board.begin()  # also what the journal gives back
+    board.agent.connected()
+    board.status(2, 2)
+    ((_, job),) = board.world.jobs
+    assert (job.name, job.grace) == ("blink.py", 7.0)
+
+
 @pytest.mark.parametrize(
     ("state", "changes"),
     [

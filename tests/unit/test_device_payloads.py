@@ -36,10 +36,12 @@ def spoilt(good: dict[str, object]) -> Iterator[bytes]:
 UNSOUND = [
     {"v": 2}, {"user": "another"}, {"user": "-"}, {"id": "a b"}, {"id": ""}, {"id": "x" * 65},
     {"seq": True}, {"seq": 1.5}, {"epoch": -1}, {"program": None}, {"timeout": 0},
-    {"timeout": 86_401}, {"timeout": "soon"}, {"timeout": None}, {"stdin": 1}, {"args": [1]},
+    {"timeout": 2_592_001}, {"timeout": "soon"}, {"timeout": None}, {"stdin": 1}, {"args": [1]},
     {"args": None}, {"start": {"at": 1}}, {"seq": 2**63}, {"epoch": 10**23}, {"program": "\ud800"},
     {"stdin": "\ud800"}, {"args": ["\ud800"]}, {"args": "ab"}, {"expires_at": [[[]]]},
-    {"expires_at": True}, {"expires_at": 10**400}, {"start": None, "more": " " * 2**22},
+    {"name": ""}, {"name": None}, {"name": "a/b"}, {"name": "-x"}, {"grace": 0}, {"grace": 3_601},
+    {"grace": "soon"}, {"grace": None}, {"expires_at": True}, {"expires_at": 10**400},
+    {"start": None, "more": " " * 2**22},
 ]  # fmt: skip
 
 

@@ -46,6 +46,20 @@ def test_a_result_is_the_whole_account_and_is_in_the_journal(board: Board) -> No
     assert board.agent.busy is None
 
 
+def test_the_order_of_its_output_is_said_and_survives_a_restart(board: Board) -> None:
+    board.run()
+    order = (("stdout", 3), ("stderr", 6))
+    board.agent.run_ended(replace(END, order=order))
+    board.begin()
+    entry = board.journal.get("a")
+    assert entry is not None
+    assert entry.account is not None
+    assert entry.account.order == order
+    board.agent.connected()
+    (said,) = board.said("response")
+    assert said["order"] == [["stdout", 3], ["stderr", 6]]
+
+
 @pytest.mark.parametrize(
     ("outcome", "exit_code"), [("error", 3), ("timeout", None), ("killed", 137)]
 )

@@ -39,8 +39,9 @@ def test_each_field_is_needed_and_of_its_kind(kind: Kind) -> None:
         for shape in ({}, [[]], [1, 2], {"a": 1}):
             assert read_heard(kind, json.dumps(fields | {name: shape}).encode()) is None, name
     needed = {
-        Kind.STATUS: fields.keys(), Kind.RESULT: fields.keys() - {"sha256"},
-        Kind.ERROR: fields.keys() - {"state"}, Kind.OUTPUT: fields.keys(),
+        Kind.STATUS: fields.keys() - {"name", "order"},
+        Kind.RESULT: fields.keys() - {"name", "order", "sha256"},
+        Kind.ERROR: fields.keys() - {"state"}, Kind.OUTPUT: fields.keys() - {"at", "skipped"},
         Kind.HEARTBEAT: {"online", "journal", "boot"}, Kind.HEALTH: {"condition"},
     }  # fmt: skip
     assert fields.keys() - loose == needed[kind]
@@ -56,6 +57,10 @@ def test_each_field_is_needed_and_of_its_kind(kind: Kind) -> None:
         (Kind.STATUS, {"duration": 10**400}), (Kind.STATUS, {"queued": -1}),
         (Kind.STATUS, {"hw_response": "\ud800"}), (Kind.STATUS, {"more": {"\udfff": 1}}),
         (Kind.STATUS, {"journal": "a b"}), (Kind.RESULT, {"args": [1]}),
+        (Kind.STATUS, {"name": 1}), (Kind.STATUS, {"order": 1}), (Kind.RESULT, {"order": [1]}),
+        (Kind.RESULT, {"order": [["stdout"]]}), (Kind.RESULT, {"order": [["stdout", -1]]}),
+        (Kind.RESULT, {"order": [[1, 1]]}), (Kind.OUTPUT, {"at": -1}), (Kind.OUTPUT, {"at": "1"}),
+        (Kind.OUTPUT, {"skipped": 1.5}), (Kind.OUTPUT, {"skipped": True}),
         (Kind.HEARTBEAT, {"time": "soon"}), (Kind.HEARTBEAT, {"time": 10**400}),
         (Kind.HEARTBEAT, {"journal": ["j1"]}), (Kind.HEALTH, {"time": True}),
     ],

@@ -15,16 +15,19 @@ from hwsync.device.journal import KEEP_S, KEEP_TEXTS, Journal, Stage, machine_id
 from hwsync.device.sealed import VERSION
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.jsons import dumps, loads
+from hwsync.protocol.limits import DEFAULT_GRACE_S, DEFAULT_NAME
 from hwsync.protocol.record import Account, Outcome, Ran
 from hwsync.protocol.wire import Envelope
 from hwsync.runner import Group
 from tests.support.processes import CHECKOUT, python
 
-ENVELOPE = Envelope("a", "u", 0, 5, "print('ä\0')", 2.5, "in\n", ("x", "ü"), 99.5)
+ENVELOPE = Envelope(
+    "a", "u", 0, 5, "print('ä\0')", 2.5, "in\n", ("x", "ü"), 99.5, name="blink.py", grace=3.5
+)
 GROUP = Group(4711, 99, "this-boot")
 ACCOUNT = Account(
     Outcome.ERROR, Ran.YES, "exit code 3", "out\0ü", "err", 3, 0.5, 1.5, truncated=True,
-    sha256_stdout="a1", sha256_stderr="b2",
+    sha256_stdout="a1", sha256_stderr="b2", order=(("stdout", 6), ("stderr", 3)),
 )  # fmt: skip
 CLOSING = Account(Outcome.REJECTED, Ran.NO, "not granted")
 
@@ -321,6 +324,22 @@ def test_an_entry_from_before_there_were_signatures_is_forgotten(journal: Journa
     assert journal.get("a") is None
 
 
+def test_an_entry_from_before_there_were_names_has_the_defaults(journal: Journal) -> None:
+    journal.received(ENVELOPE, 0.0)
+    journal.started("a", GROUP, 0.0)
+    journal.finished("a", ACCOUNT, 0.0)
+    with journal._changing():
+        [row] = journal._rows("id = 'a'")
+        for column, later in (("envelope", {"name", "grace"}), ("account", {"order"})):
+            before = {key: value for key, value in loads(row[column]).items() if key not in later}
+            row[column] = dumps(before)
+        journal._put(row)
+    entry = journal.get("a")
+    assert entry is not None
+    assert entry.envelope == replace(ENVELOPE, name=DEFAULT_NAME, grace=DEFAULT_GRACE_S)
+    assert entry.account == replace(ACCOUNT, order=None)
+
+
 def test_long_texts_of_settled_results_are_dropped_but_the_last(journal: Journal) -> None:
     long = replace(ACCOUNT, response="x" * 3_000, truncated=False)
     ids = [f"c{number}" for number in range(KEEP_TEXTS + 5)]
@@ -336,7 +355,7 @@ def test_long_texts_of_settled_results_are_dropped_but_the_last(journal: Journal
     assert kept == [False] * 5 + [True] * KEEP_TEXTS
     first = entries[0]
     assert first is not None
-    assert first.account == replace(long, response="", stderr="", truncated=True)
+    assert first.account == replace(long, response="", stderr="", truncated=True, order=None)
     unsettled = journal.get("open")
     assert unsettled is not None
     assert unsettled.account == long

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -28,7 +29,8 @@ from hwsync.protocol.events import (
     Restored,
     Returned,
 )
-from hwsync.protocol.machine import TABLE, Rules, decide, due
+from hwsync.protocol.limits import DEFAULT_NAME
+from hwsync.protocol.machine import TABLE, Rules, decide, digest_of, due
 from hwsync.protocol.record import (
     Account,
     Command,
@@ -173,13 +175,33 @@ def test_a_repeated_request_makes_one_command() -> None:
 
 @pytest.mark.parametrize(
     "other", [Request("2", "c1"), Request("print(6*7)", "c1", stdin="x"),
-              Request("print(6*7)", "c1", args=("x",))]
+              Request("print(6*7)", "c1", args=("x",)), Request("print(6*7)", "c1", name="a.py")]
 )  # fmt: skip
 def test_a_known_id_with_another_text_is_reused(other: Request) -> None:
     for state in State:
         refused = step(record_in(state), Requested(other)).refused
         assert refused is not None
         assert refused.code is Code.ID_REUSED
+
+
+def test_what_a_repeat_must_equal() -> None:
+    plain, named = Request("p", stdin="i", args=("a",)), Request("p", name="a.py")
+    # As databases of before have it.
+    assert digest_of(plain) == hashlib.sha256(b'["p","i",["a"]]').hexdigest()
+    others = [replace(named, name=name) for name in (None, "b.py")]
+    assert len({digest_of(one) for one in (named, *others)}) == 3
+    same = replace(named, timeout=1.0, grace=2.0, expires=3.0, expires_at=4.0, meta="[]", id="x")
+    assert digest_of(same) == digest_of(named)
+    assert digest_of(replace(named, name=DEFAULT_NAME)) == digest_of(replace(named, name=None))
+
+
+def test_a_repeat_that_gives_no_name_is_no_repeat_of_one_that_did() -> None:
+    record = record_in(State.REQUESTED, name="a.py")
+    assert step(record, Requested(Request("print(6*7)", "c1", name="a.py"))).refused is None
+    refused = step(record, Requested(Request("print(6*7)", "c1"))).refused
+    assert refused is not None
+    assert refused.code is Code.ID_REUSED
+    assert "name" in refused.message
 
 
 def test_the_grant_moves_to_a_later_boot_only() -> None:

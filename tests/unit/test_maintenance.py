@@ -63,7 +63,10 @@ CHANGES = [
     ("UPDATE hw_status SET state = 2", "pi1 is at seq 5, state 2; its log: seq 5, state 1"),
     ("DELETE FROM hw_status", "pi1 is in the log and has no record"),
     ("DELETE FROM transitions", "its log: nothing"),
-    ("UPDATE commands SET program = 'x' WHERE id = 'c1'", "c1 of pi1: its program, stdin or args"),
+    (
+        "UPDATE commands SET program = 'x' WHERE id = 'c1'",
+        "c1 of pi1: its program, stdin, args or name",
+    ),
     ("UPDATE commands SET response = '43' WHERE id = 'c1'", "c1 of pi1: its response was changed"),
     (
         "UPDATE commands SET program_sha256 = '' WHERE id = 'c1'",
@@ -251,7 +254,7 @@ def test_what_was_changed_in_an_older_backup_is_found_before_it_is_migrated(
     with closing(sqlite3.connect(old)) as connection:
         connection.executescript(FIXTURES[1].read_text())
     change(old, "UPDATE commands SET program = 'x' WHERE id = 'c1'")
-    with pytest.raises(DatabaseError, match="its program, stdin or args were changed"):
+    with pytest.raises(DatabaseError, match="its program, stdin, args or name were changed"):
         restore(old, path)
 
 

@@ -21,6 +21,7 @@ from hwsync.protocol.events import (
     ResetAsked,
     Returned,
 )
+from hwsync.protocol.jsons import MAX_INT
 from hwsync.protocol.messages import read
 from hwsync.protocol.record import (
     Account,
@@ -29,10 +30,15 @@ from hwsync.protocol.record import (
     Ran,
     Record,
     Request,
+    State,
+    Verb,
     encode_envelope,
+    encode_result,
     encode_status,
+    status_json,
 )
 from hwsync.protocol.topics import Topics
+from hwsync.protocol.wire import read_envelope
 
 TOPICS = Topics()
 
@@ -64,12 +70,35 @@ def test_a_structured_request_is_read_whole() -> None:
     got = event("request", {
         "program": "p", "id": "a.b_c:d-1", "timeout": 2, "expires": 0, "grace": 1.5, "queue": False,
         "stdin": "in", "args": ["x", ""], "analysis": "outcome", "start": None, "meta": {"k": [1]},
+        "name": "_a.b-1.py", "expires_at": 1_800_000_000,
     })  # fmt: skip
     assert isinstance(got, Requested)
     request = got.request
     assert (request.program, request.id, request.timeout) == ("p", "a.b_c:d-1", 2.0)
     assert (request.expires, request.grace, request.args) == (0.0, 1.5, ("x", ""))
     assert (request.stdin, request.analysis, request.meta) == ("in", "outcome", '{"k":[1]}')
+    assert (request.name, request.expires_at) == ("_a.b-1.py", 1_800_000_000.0)
+
+
+@pytest.mark.parametrize("keys", [{}, {"name": None, "expires_at": None}])
+def test_what_is_not_given_is_none(keys: dict[str, object]) -> None:
+    got = event("request", {"program": "p", **keys})
+    assert isinstance(got, Requested)
+    assert (got.request.name, got.request.expires_at) == (None, None)
+
+
+def test_a_bad_name_is_shown_with_what_would_do() -> None:
+    with pytest.raises(Refused) as caught:
+        event("request", {"program": "p", "id": "c1", "name": "../x"})
+    assert caught.value.message == "the request: 'name' is '../x': no name of a program's file"
+    assert caught.value.hint == limits.NAME_FORM
+
+
+def test_a_range_is_said_in_whole_numbers() -> None:
+    with pytest.raises(Refused, match=r"'timeout' must be 0\.1 to 2592000 seconds"):
+        event("request", {"program": "p", "timeout": 3e6})
+    with pytest.raises(Refused, match="'expires_at' must be 0 to 253402300799"):
+        event("request", {"program": "p", "expires_at": 3e11})
 
 
 @pytest.mark.parametrize(
@@ -84,13 +113,25 @@ def test_a_structured_request_is_read_whole() -> None:
         ({"queue": 1}, Code.BAD_PAYLOAD),
         ({"start": {"at": 5}}, Code.NOT_ALLOWED),
         ({"timeout": 0.05}, Code.BAD_PAYLOAD),
-        ({"timeout": 86_401}, Code.BAD_PAYLOAD),
+        ({"timeout": 2_592_001}, Code.BAD_PAYLOAD),
         ({"timeout": True}, Code.BAD_PAYLOAD),
         ({"timeout": "5"}, Code.BAD_PAYLOAD),
         ({"timeout": 10**400}, Code.BAD_PAYLOAD),
         ({"expires": 0.5}, Code.BAD_PAYLOAD),
         ({"expires": -1}, Code.BAD_PAYLOAD),
         ({"grace": 0}, Code.BAD_PAYLOAD),
+        ({"name": ""}, Code.BAD_PAYLOAD),
+        ({"name": 5}, Code.BAD_PAYLOAD),
+        ({"name": ".hidden"}, Code.BAD_PAYLOAD),
+        ({"name": "-c"}, Code.BAD_PAYLOAD),
+        ({"name": "a/b.py"}, Code.BAD_PAYLOAD),
+        ({"name": "a.py\n"}, Code.BAD_PAYLOAD),
+        ({"name": "x" * 65}, Code.BAD_PAYLOAD),
+        ({"expires_at": "soon"}, Code.BAD_PAYLOAD),
+        ({"expires_at": True}, Code.BAD_PAYLOAD),
+        ({"expires_at": -1}, Code.BAD_PAYLOAD),
+        ({"expires_at": 1.7e12}, Code.BAD_PAYLOAD),
+        ({"expires_at": 10**400}, Code.BAD_PAYLOAD),
         ({"args": "x"}, Code.BAD_PAYLOAD),
         ({"args": [1]}, Code.BAD_PAYLOAD),
         ({"args": ["a\0b"]}, Code.BAD_PAYLOAD),
@@ -224,13 +265,57 @@ def test_a_bad_result_is_refused_with_its_id_and_journal(keys: dict[str, object]
     assert (caught.value.id, caught.value.journal) == ("c1", "j1")
 
 
-def test_a_long_result_is_cut_and_marked_never_lost() -> None:
-    long = "é" * limits.MAX_RESPONSE
-    got = event("response", {"id": "c", "journal": "j", "boot": 1, "outcome": "ok",
-                             "response": long})  # fmt: skip
+def returned(**keys: object) -> Account:
+    """The account of a device's result."""
+    got = event("response", {"id": "c", "journal": "j", "boot": 1, "outcome": "ok", **keys})
     assert isinstance(got, Returned)
-    assert got.account.truncated
-    assert len(got.account.response.encode()) <= limits.MAX_RESPONSE
+    return got.account
+
+
+def test_a_long_result_is_cut_and_marked_never_lost() -> None:
+    for key, limit in (("response", limits.MAX_RESPONSE), ("stderr", limits.MAX_STDERR)):
+        long = "first\n" + "é\n" * limit + "last\n"
+        account = returned(**{key: long}, order=[["stdout", len(long.encode())]])
+        text = getattr(account, key)
+        assert (account.truncated, account.order) == (True, None)
+        assert len(text.encode()) <= limit
+        assert text.startswith("first\n")
+        assert text.endswith("last\n")
+
+
+ORDER = [["stdout", 3], ["stderr", 2], ["stdout", 2]]
+
+
+def test_an_order_of_the_texts_is_kept() -> None:
+    account = returned(response="1\n3é", stderr="2\n", order=ORDER)
+    assert account.order == (("stdout", 3), ("stderr", 2), ("stdout", 2))
+    assert returned(order=[]).order == ()
+    assert returned(response="1\n3é", stderr="2\n").order is None
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        None, 5, "stdout", {"stdout": 5}, ORDER[:2], [*ORDER, ["stderr", 1]],
+        [["stdout", 5], ["other", 2]], [["stdout", 5], ["stderr", 2.0]], [["stdout", 5], [[], 2]],
+        [["stdout", 5], ["stderr", True], ["stderr", 1]], [["stdout", 5, 1], ["stderr", 2]],
+        [["stdout", 6], ["stdout", -1], ["stderr", 2]], [["stdout", 5], ["stderr"]],
+        [["stdout", 5], ["stdout", 0], ["stderr", 2]], ["stdout", "stderr"],
+        [["stdout", 10**30], ["stderr", 2]],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_order_of_other_texts_is_dropped_and_the_result_kept(order: object) -> None:
+    account = returned(response="1\n3é", stderr="2\n", order=order)
+    assert (account.response, account.stderr, account.order) == ("1\n3é", "2\n", None)
+
+
+def test_an_order_that_is_too_long_is_dropped() -> None:
+    many = limits.MAX_ORDER // 26
+    for more, kept in ((0, True), (many, False)):
+        order = [["stdout", 1], ["stderr", 1]] * (many + more)
+        account = returned(response="o" * (many + more), stderr="e" * (many + more), order=order)
+        assert (account.order is not None) == kept
 
 
 def test_analyses() -> None:
@@ -263,11 +348,126 @@ def test_topics_that_are_not_ours_are_ignored() -> None:
         assert isinstance(read(Message(topic, b"x"), TOPICS), Ignored)
 
 
+WORST = Command(
+    "u" * 64,
+    "c" * 64,
+    Request(
+        "\1" * limits.MAX_PROGRAM,
+        stdin="\1" * limits.MAX_EXTRAS,
+        meta="\1" * limits.MAX_EXTRAS,
+        name="n" * 64,
+    ),
+    journal="j" * 64,
+    boot=MAX_INT,
+    account=Account(
+        Outcome.INTERRUPTED,
+        Ran.MAYBE,
+        "\1" * limits.MAX_REASON,
+        "\1" * limits.MAX_RESPONSE,
+        "\1" * limits.MAX_STDERR,
+        -(2**32),
+        *[1.2345678901234567e300] * 4,
+        order=tuple([("stderr", 1)] * (limits.MAX_ORDER // 13)),
+    ),
+    analysis="\1" * limits.MAX_ANALYSIS,
+)
+"""All that can be in one command, and more; each character of its texts takes six in JSON."""
+
+
+def worst() -> Record:
+    settled = tuple(("c" * 64, f"{number}" * 64) for number in range(limits.SETTLED_PAIRS))
+    return Record(
+        "u" * 64, State.COLLECTED, MAX_INT, MAX_INT, Verb.RETRIEVAL, deadline=1e300,
+        settled=settled, queue=("q" * 64,) * limits.MAX_QUEUE, current=WORST,
+    )  # fmt: skip
+
+
 def test_a_status_is_cut_to_a_mebibyte() -> None:
-    account = Account(Outcome.OK, Ran.YES, response="\1" * limits.MAX_RESPONSE)
-    command = Command("pi1", "c1", Request("\1" * limits.MAX_PROGRAM), account=account)
-    payload = encode_status(replace(Record("pi1"), current=command))
+    payload = encode_status(worst())
     assert len(payload) <= limits.MAX_STATUS
     assert json.loads(payload)["truncated"] is True
-    small = encode_status(replace(Record("pi1"), current=replace(command, account=None)))
+    small = encode_status(replace(Record("pi1"), current=replace(WORST, account=None)))
     assert json.loads(small)["hw_command"]
+
+
+def test_a_result_is_cut_to_a_message() -> None:
+    payload = encode_result(WORST, State.COLLECTED)
+    assert len(payload) <= limits.MAX_MESSAGE
+
+
+def test_a_status_up_to_settled_fits_what_a_small_device_reads() -> None:
+    fields = status_json(worst())
+    first = {name: fields[name] for name in list(fields)[: list(fields).index("settled") + 1]}
+    assert len(json.dumps(first, separators=(",", ":"))) <= limits.STATUS_FIRST
+    assert encode_status(worst()).startswith(json.dumps(first, separators=(",", ":"))[:-1].encode())
+
+
+@pytest.mark.parametrize("limit", [10, 700, 1_500, 3_000, 20_000])
+def test_cutting_ends_whatever_the_limit(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr(limits, "MAX_STATUS", limit)
+    fields = json.loads(encode_status(worst()))
+    bare = replace(
+        worst(), current=replace(WORST, request=Request(""), analysis=None, account=None)
+    )
+    least = len(encode_status(bare)) + 6 * limits.MAX_REASON + 1_400
+    assert len(encode_status(worst())) <= max(limit, least)
+    assert fields["order"] is None
+
+
+def test_what_a_run_printed_keeps_both_ends_in_a_status() -> None:
+    lines = [f"{chr(1) * 10}{number:05}\n" for number in range(16_000)]
+    order = (("stdout", 16 * 16_000),)
+    account = Account(Outcome.OK, Ran.YES, response="".join(lines), stderr="e\n", order=order)
+    command = Command("pi1", "c1", Request("print(1)"), account=account)
+    fields = json.loads(encode_status(Record("pi1", current=command)))
+    shown = fields["hw_response"].splitlines(keepends=True)
+    assert (shown[0], shown[-1], fields["stderr"]) == (lines[0], lines[-1], "e\n")
+    gap = next(line for line in shown if line not in lines)
+    assert gap == f"[hwsync: {16 * (16_000 - len(shown) + 1):,} bytes left out]\n"
+    assert (fields["order"], fields["truncated"]) == (None, True)
+
+
+def test_where_only_the_program_is_cut_the_order_stays() -> None:
+    account = Account(Outcome.OK, Ran.YES, response="42\n", order=(("stdout", 3),))
+    request = Request("\1" * limits.MAX_PROGRAM)
+    fields = json.loads(
+        encode_status(Record("pi1", current=Command("pi1", "c1", request, account=account)))
+    )
+    assert (fields["truncated"], fields["order"]) == (True, [["stdout", 3]])
+
+
+def test_what_stands_behind_the_older_fields() -> None:
+    account = Account(Outcome.OK, Ran.YES, response="1", stderr="2",
+                      order=(("stderr", 1), ("stdout", 1)))  # fmt: skip
+    command = Command("pi1", "c1", Request("p", name="blink.py"), account=account)
+    for told in (
+        json.loads(encode_status(Record("pi1", current=command))),
+        json.loads(encode_result(command, State.REST)),
+    ):
+        assert list(told)[-2:] == ["name", "order"]
+        assert (told["name"], told["order"]) == ("blink.py", [["stderr", 1], ["stdout", 1]])
+    for other, name in (
+        (replace(command, request=Request("p"), account=None), limits.DEFAULT_NAME),
+        (replace(command, request=Request(""), orphan=True, account=None), ""),
+        (None, ""),
+    ):
+        told = json.loads(encode_status(Record("pi1", current=other)))
+        assert (told["name"], told["order"]) == (name, None)
+
+
+@pytest.mark.parametrize("name", [None, "blink.py"])
+def test_an_envelope_has_name_and_grace(name: str | None) -> None:
+    request = Request("p", grace=7.5, name=name)
+    record = Record("pi1", State.REQUESTED, 1, 1, current=Command("pi1", "c1", request))
+    envelope = read_envelope(encode_envelope(record))
+    assert envelope is not None
+    assert (envelope.name, envelope.grace) == (name or limits.DEFAULT_NAME, 7.5)
+
+
+def test_an_envelope_of_a_coordinator_of_before_has_the_defaults() -> None:
+    record = Record("pi1", State.REQUESTED, 1, 1, current=Command("pi1", "c1", Request("p")))
+    fields = json.loads(encode_envelope(record))
+    before = {name: fields[name] for name in fields if name not in ("name", "grace")}
+    envelope = read_envelope(json.dumps(before).encode())
+    assert envelope is not None
+    assert (envelope.name, envelope.grace) == (limits.DEFAULT_NAME, limits.DEFAULT_GRACE_S)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from hwsync.protocol import output
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.output import MAX_ORDER, Ends, Kept, keep_ends, order_kept, read_kept
+from hwsync.protocol.limits import MAX_ORDER
+from hwsync.protocol.output import Ends, Kept, keep_again, keep_ends, order_kept, read_kept
 
 PARTS = st.lists(
     st.sampled_from(["a\n", "é", "😀\n", "x" * 30, "y" * 90 + "\n", "\n"]), max_size=60
@@ -69,6 +70,37 @@ def test_what_is_kept_fits_and_is_where_it_says(parts: list[str], limit: int) ->
     assert one.position(len(whole)) == len(text)
     assert read_kept(one.text, one.truncated) == one
     assert keep_ends("".join(parts), limit) == (one.text, one.truncated)
+
+
+def test_a_text_that_is_cut_again_has_one_line_that_counts_all() -> None:
+    lines = [f"{number:06}\n" for number in range(10_000)]
+    once, _ = keep_ends("".join(lines), 7_000)
+    twice = keep_again(once, 3_500, True)
+    shown = twice.splitlines(keepends=True)
+    (gap,) = [line for line in shown if line not in lines]
+    assert gap == f"[hwsync: {70_000 - 7 * (len(shown) - 1):,} bytes left out]\n"
+    assert (shown[0], shown[-1]) == (lines[0], lines[-1])
+    assert len(twice) <= 3_500
+
+
+@pytest.mark.parametrize("at", [10, -10])
+def test_a_gap_that_stays_is_not_counted_again(at: int) -> None:
+    """Somebody else had cut it where we would not have."""
+    lines = ["a\n"] * 4_000
+    lines.insert(at, "[hwsync: 1,000 bytes left out]\n")
+    text = "".join(lines)
+    assert keep_again(text, 10_000, True) == text
+    shown = keep_again(text, 4_000, True)
+    gaps = [line for line in shown.splitlines(keepends=True) if line != "a\n"]
+    left_out = len(text) - len(shown) + len(gaps[at > 0])
+    assert len(gaps) == 2
+    assert gaps[at > 0] == f"[hwsync: {left_out:,} bytes left out]\n"
+
+
+@given(parts=PARTS, limit=st.integers(0, 400), truncated=st.booleans())
+def test_what_is_cut_again_fits(parts: list[str], limit: int, truncated: bool) -> None:
+    text = keep_again("".join(parts), limit, truncated)
+    assert len(text.encode()) <= limit
 
 
 @given(parts=PARTS, limit=LIMITS, streams=st.lists(st.sampled_from("oe"), min_size=60))

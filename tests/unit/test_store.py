@@ -16,6 +16,7 @@ from hwsync.coordinator.models import HwStatus
 from hwsync.coordinator.reader import Reader
 from hwsync.coordinator.store import Store
 from hwsync.protocol.errors import DatabaseError
+from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.record import State
 from tests.support.coordinator import Lab, brief, request, result
 
@@ -27,11 +28,12 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_cycle_survives_a_restart_in_every_state(path: Path) -> None:
     messages = [
-        ("request", request(args=["x"], meta={"k": "é"})),
+        ("request", request(args=["x"], meta={"k": "é"}, name="a.py", expires_at=2e9)),
         ("collected", b'{"id":"c1","journal":"j1","boot":2}'),
         ("cancel", b'{"id":"c1"}'),
         ("response", b'{"id":"c1","journal":"j1","boot":2,"outcome":"error","exit_code":3,'
-                     b'"duration":0.5,"stderr":"oh","sha256":{"stdout":"' + b"a" * 64 + b'"}}'),
+                     b'"duration":0.5,"stderr":"oh","order":[["stderr",2]],'
+                     b'"sha256":{"stdout":"' + b"a" * 64 + b'"}}'),
         ("analysis", "très bien".encode()),
     ]  # fmt: skip
     for kind, payload in messages:
@@ -140,6 +142,7 @@ def test_an_older_database_is_brought_up_to_date_after_a_backup(path: Path, fixt
         for id in ("c1", "c2"):  # who asked was not written down then: nobody is named
             shown = reader.show("pi1", id)
             assert (shown["asked_by"], shown["asked_known_by"]) == (None, None)
+            assert (shown["name"], shown["order"]) == (DEFAULT_NAME, None)
             assert shown["program_sha256"] == hashlib.sha256(b"print(6*7)").hexdigest()
     assert list(check(path)) == []
     version = fixture.stem.removeprefix("schema-")

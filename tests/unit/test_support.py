@@ -124,9 +124,11 @@ def test_a_person_s_settings_do_not_reach_a_test(
 ) -> None:
     monkeypatch.setenv("HWSYNC_BROKER", "mqtt://somewhere")
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/hwsync")
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
     found = environment(tmp_path, {"HWSYNC_ROOT": "lab"})
     assert "HWSYNC_BROKER" not in found
     assert "STATE_DIRECTORY" not in found
+    assert "PYTHONUNBUFFERED" not in found
     assert found["HWSYNC_ROOT"] == "lab"
     assert found["HOME"] == str(tmp_path)
     assert found["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)

@@ -1,0 +1,53 @@
+"""What to do next, after a run that did not end well.
+
+The law: a hint follows from how the run ended and from what was asked for; where neither says why,
+there is none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from hwsync.cli.request import Asked
+from hwsync.client import Json
+
+TIME_LIMIT: Final = re.compile(r"time limit of (\d[0-9.e+]*) s")  # the device's words
+OF_PYTHON: Final = re.compile(r"python|pypy|\buv\b", re.I)  # in a first line that begins with #!
+NO_PYTHON: Final = ("SyntaxError", "IndentationError", "NameError")  # how another language ends
+MAX_SHOWN: Final = 60  # characters of a program's first line
+
+
+def hints(end: Json, asked: Asked) -> Iterator[str]:
+    """One line each, for people, behind what ``run`` says of the end."""
+    if end["outcome"] == "timeout":
+        yield _of_time(end["reason"], asked)
+    if end["outcome"] == "error":
+        last = end["stderr"].rstrip().rpartition("\n")[2]
+        if last.startswith("EOFError: EOF when reading a line") and not asked.stdin:
+            yield (
+                "hwsync: it asked for input and had none: --stdin FILE gives it one, "
+                "--stdin - what is typed here"
+            )
+        first = asked.program.partition("\n")[0].strip()
+        if first.startswith("#!") and not OF_PYTHON.search(first) and last.startswith(NO_PYTHON):
+            name = "the program" if asked.file in (None, "-") else asked.file
+            yield (
+                f"hwsync: {name} begins with {first[:MAX_SHOWN]}, and the board ran it with "
+                "Python; a board runs another language where its programs.interpreter says so "
+                "(docs/device.md)"
+            )
+
+
+def _of_time(reason: str, asked: Asked) -> str:
+    said = TIME_LIMIT.search(reason)
+    wanted = f"{asked.timeout:g}"
+    try:
+        shorter = said is not None and float(said[1]) < float(wanted)
+    except ValueError:
+        shorter = False
+    if shorter:
+        return f"  that is the board's own limit (max_timeout_s); {wanted} s were asked for"
+    where = "" if asked.file is None else " before FILE"
+    return f"  --timeout SECONDS{where} lets it run longer; it was {wanted}"

@@ -1,0 +1,186 @@
+"""What is typed for ``hwsync run`` and ``send``: whose each word is, and the request it makes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwsync.cli import run
+from hwsync.cli.common import Settings
+from hwsync.cli.request import Asked, make_request
+from hwsync.protocol import limits
+from hwsync.protocol.errors import UsageError
+from hwsync.protocol.wire import read_object
+
+COMMANDS = pytest.mark.parametrize("command", [run.run, run.send], ids=["run", "send"])
+ANY_WORD = st.sampled_from(
+    ["-c", "--", "--timeout", "5", "-", "", "a", "-h", "--no-such", "-x", "é"]
+)
+
+
+def typed(command: click.Command, *words: str) -> dict[str, Any]:
+    """What the command makes of the words, without the options that were not given."""
+    context = command.make_context("x", list(words), obj=Settings())
+    return {name: value for name, value in context.params.items() if value not in (None, (), False)}
+
+
+@COMMANDS
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("pi1 x.py", {"file": "x.py"}),
+        ("pi1 x.py a b", {"file": "x.py", "args": ("a", "b")}),
+        ("pi1 x.py -c my.ini", {"file": "x.py", "args": ("-c", "my.ini")}),
+        ("pi1 x.py --timeout 5 --id", {"file": "x.py", "args": ("--timeout", "5", "--id")}),
+        ("pi1 x.py -h", {"file": "x.py", "args": ("-h",)}),
+        ("pi1 x.py -- a", {"file": "x.py", "args": ("--", "a")}),
+        ("pi1 x.py -5", {"file": "x.py", "args": ("-5",)}),
+        ("--timeout 5 pi1 x.py -x", {"timeout": 5.0, "file": "x.py", "args": ("-x",)}),
+        ("pi1 --timeout=5 x.py -x", {"timeout": 5.0, "file": "x.py", "args": ("-x",)}),
+        ("--id i pi1 --queue x.py -x", {"id": "i", "queue": True, "file": "x.py", "args": ("-x",)}),
+        ("--arg 1 pi1 --arg 2 x.py", {"more": ("1", "2"), "file": "x.py"}),
+        ("pi1 - -x", {"file": "-", "args": ("-x",)}),
+        ("pi1 -c 1", {"code": "1"}),
+        ("-c 1 pi1", {"code": "1"}),
+        ("pi1 -c 1 --timeout 5", {"code": "1", "timeout": 5.0}),
+        ("pi1 -c 1 --timeout 5 a --timeout 6",
+         {"code": "1", "timeout": 5.0, "file": "a", "args": ("--timeout", "6")}),
+        ("-c 1 pi1 --queue a -c 2", {"code": "1", "queue": True, "file": "a", "args": ("-c", "2")}),
+        ("pi1 -c 1 -- --queue", {"code": "1", "file": "--queue"}),
+        ("pi1 -- --queue", {"file": "--queue"}),
+        ("-- pi1 x.py --queue", {"file": "x.py", "args": ("--queue",)}),
+        ("-- pi1 --queue x.py", {"file": "--queue", "args": ("x.py",)}),
+        ("pi1 -c -- x", {"code": "--", "file": "x"}),
+        ("pi1 -c -- -- x", {"code": "--", "file": "x"}),
+        ("-c -- pi1 --queue x -h", {"code": "--", "queue": True, "file": "x", "args": ("-h",)}),
+        ("pi1", {}),
+    ],
+)  # fmt: skip
+def test_what_stands_behind_the_file_is_the_programs(
+    command: click.Command, words: str, meant: dict[str, Any]
+) -> None:
+    assert typed(command, *words.split()) == {"user": "pi1", **meant}
+
+
+@COMMANDS
+@given(words=st.lists(ANY_WORD, max_size=6))
+def test_no_word_behind_the_file_is_ever_read(command: click.Command, words: list[str]) -> None:
+    given_ = typed(command, "--id", "i", "pi1", "--queue", "x.py", *words)
+    meant = {"user": "pi1", "id": "i", "queue": True, "file": "x.py", "args": tuple(words)}
+    assert given_ == {name: value for name, value in meant.items() if value != ()}
+
+
+@COMMANDS
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", "Missing argument 'USER'"),
+        ("--queue", "Missing argument 'USER'"),
+        ("pi1 --timeout", "Option '--timeout' requires an argument"),
+        ("--timeout", "Option '--timeout' requires an argument"),
+        ("pi1 --no-such x.py", "No such option"),
+        ("--no-such pi1 x.py", "No such option"),
+        ("pi1 --timeout x x.py", "'x' is no number"),
+    ],
+)
+def test_what_stands_before_it_is_ours(command: click.Command, words: str, said: str) -> None:
+    with pytest.raises(click.UsageError) as refused:
+        typed(command, *words.split())
+    assert said in refused.value.format_message()
+
+
+@COMMANDS
+def test_the_usage_names_the_file(command: click.Command) -> None:
+    context = click.Context(command, info_name="hwsync x")
+    assert context.get_usage() == "Usage: hwsync x [OPTIONS] USER FILE [ARGS]..."
+
+
+# The request
+
+
+def make(**changes: Any) -> Asked:
+    names = ("file", "code", "name", "id", "timeout", "expires", "grace", "stdin", "meta")
+    given_ = {**dict.fromkeys(names), "args": (), "more": (), "queue": False, **changes}
+    return make_request("manual", "me@desk", **given_)
+
+
+def fields_of(asked: Asked) -> dict[str, Any]:
+    fields = read_object(asked.payload)
+    assert fields is not None
+    return fields
+
+
+def test_arguments_may_stand_behind_code() -> None:
+    fields = fields_of(make(code="1", file="a", args=("b",), more=("c",)))
+    assert (fields["program"], fields["args"]) == ("1", ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("file", "chosen", "sent"),
+    [
+        ("blink.py", None, "blink.py"),
+        ("x.sh", None, "x.sh"),
+        ("blink.py", "other.py", "other.py"),
+        ("two words.py", None, None),
+        (".hidden.py", None, None),
+        ("n" * 65, None, None),
+        ("größe.py", None, None),
+    ],
+)
+def test_a_program_is_sent_under_the_name_of_its_file(
+    tmp_path: Path, file: str, chosen: str | None, sent: str | None
+) -> None:
+    (tmp_path / file).write_text("print(1)")
+    assert fields_of(make(file=str(tmp_path / file), name=chosen)).get("name") == sent
+
+
+def test_code_has_a_name_only_where_one_was_chosen() -> None:
+    assert "name" not in fields_of(make(code="1"))
+    assert fields_of(make(code="1", name="n.py"))["name"] == "n.py"
+    with pytest.raises(UsageError, match=r"'a/b' is no name of a program: 1 to 64 of"):
+        make(code="1", name="a/b")
+
+
+def test_what_is_needed_to_speak_of_the_end_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text("print(1)")
+    asked = make(file=str(tmp_path / "x.py"), stdin=str(tmp_path / "x.py"), timeout=5.0)
+    assert (asked.program, asked.timeout, asked.stdin) == ("print(1)", 5.0, True)
+    asked = make(code="1")
+    assert (asked.file, asked.timeout, asked.stdin) == (None, limits.DEFAULT_TIMEOUT_S, False)
+
+
+@pytest.mark.parametrize(
+    ("data", "said", "cure"),
+    [
+        (b"x = 1\ny = '\xe9'\n", r"is not UTF-8: byte 11 \(0xe9\), in line 2",
+         "iconv -f ISO-8859-1"),
+        (b"# -*- coding: latin-1 -*-\ny = '\xe9'\n", r"in line 2; its first lines name latin-1",
+         "iconv -f latin-1 -t UTF-8 .*and take that line out"),
+        (b"#!/usr/bin/python3\n# vim: set fileencoding=cp1252 :\n'\xe9'",
+         "in line 3; .* cp1252", "cp1252"),
+        (b"\xff\xfep\0r\0", r"byte 0 \(0xff\), in line 1", "iconv -f UTF-16"),
+        (b"\xef\xbb\xbf'\xe9'", r"byte 4 \(0xe9\)", "iconv -f ISO-8859-1"),
+    ],
+)  # fmt: skip
+def test_a_program_that_is_not_utf8_says_how_to_save_it(
+    tmp_path: Path, data: bytes, said: str, cure: str
+) -> None:
+    file = tmp_path / "my x.py"
+    file.write_bytes(data)
+    with pytest.raises(UsageError, match=said) as refused:
+        make(file=str(file))
+    assert "save it as UTF-8 in the editor, or: " in refused.value.hint
+    assert f"'{file}' > new.py" in refused.value.hint
+    assert re.search(cure, refused.value.hint)
+
+
+def test_the_mark_that_some_editors_put_at_the_start_is_not_sent(tmp_path: Path) -> None:
+    file = tmp_path / "x.py"
+    file.write_bytes(b"\xef\xbb\xbfprint(1)")
+    assert make(file=str(file)).program == "print(1)"
