@@ -14,9 +14,7 @@ from hwsync.cli.request import Asked
 from hwsync.client import Json
 
 TIME_LIMIT: Final = re.compile(r"time limit of (\d[0-9.e+]*) s")  # the device's words
-OF_PYTHON: Final = re.compile(r"python|pypy|\buv\b", re.I)  # in a first line that begins with #!
-NO_PYTHON: Final = ("SyntaxError", "IndentationError", "NameError")  # how another language ends
-MAX_SHOWN: Final = 60  # characters of a program's first line
+MORE: Final = re.compile(r"exit code \d+ \(.+?\)")  # why, as far as the device knows
 
 
 def hints(end: Json, asked: Asked) -> Iterator[str]:
@@ -30,14 +28,8 @@ def hints(end: Json, asked: Asked) -> Iterator[str]:
                 "hwsync: it asked for input and had none: --stdin FILE gives it one, "
                 "--stdin - what is typed here"
             )
-        first = asked.program.partition("\n")[0].strip()
-        if first.startswith("#!") and not OF_PYTHON.search(first) and last.startswith(NO_PYTHON):
-            name = "the program" if asked.file in (None, "-") else asked.file
-            yield (
-                f"hwsync: {name} begins with {first[:MAX_SHOWN]}, and the board ran it with "
-                "Python; a board runs another language where its programs.interpreter says so "
-                "(docs/device.md)"
-            )
+        if more := MORE.match(end["reason"]):
+            yield f"hwsync: {more[0]}"
 
 
 def _of_time(reason: str, asked: Asked) -> str:

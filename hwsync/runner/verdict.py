@@ -29,6 +29,9 @@ SAID: Final = (
 
 
 SHEBANG: Final = re.compile(r"#! *(\S.*)")
+OF_PYTHON: Final = re.compile(r"python|pypy|\buv\b", re.I)  # in such a line
+NO_PYTHON: Final = ("SyntaxError", "IndentationError", "TabError", "NameError")
+SHOWN: Final = 60  # characters of such a line
 
 BY_SERVER: Final = {
     "memory": "memory limit of {0.memory_mb} MB",
@@ -109,11 +112,11 @@ def _other_language(program: str, stderr: str, settings: Settings) -> str:
     """Where Python could not read a program whose first line asks for something else."""
     match = SHEBANG.match(program)
     last = stderr.rstrip().rpartition("\n")[2]
-    if match is None or settings.interpreter or "python" in match[1]:
+    if match is None or settings.interpreter or OF_PYTHON.search(match[1]):
         return ""
-    if not last.startswith(("SyntaxError", "IndentationError", "TabError", "NameError")):
+    if not last.startswith(NO_PYTHON):
         return ""
-    return f" (its first line asks for {match[1][:80].strip()}, and this board runs Python)"
+    return f" (its first line asks for {match[1][:SHOWN].strip()}, and this board runs Python)"
 
 
 def _signal_name(number: int) -> str:

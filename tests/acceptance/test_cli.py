@@ -121,7 +121,9 @@ def test_what_would_help_is_said(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "asks.py").write_text("print(input())\n")
     shell = lab.cli("run", "pi1", str(tmp_path / "x.sh"))
     assert shell.wait(20) == 1
-    assert "x.sh begins with #!/bin/bash, and the board ran it with Python" in shell.stderr
+    assert shell.stderr.endswith(
+        "hwsync: exit code 1 (its first line asks for /bin/bash, and this board runs Python)\n"
+    )
     asks = lab.cli("run", "pi1", str(tmp_path / "asks.py"))
     assert asks.wait(20) == 1
     assert asks.stderr.splitlines()[-1].startswith("hwsync: it asked for input")

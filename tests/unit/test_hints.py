@@ -58,27 +58,15 @@ def test_a_program_that_asks_says_how_to_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "last", "hinted"),
+    ("reason", "shown"),
     [
-        (BASH, "SyntaxError: invalid syntax", True),
-        (BASH, "NameError: name 'echo' is not defined", True),
-        ("#!/usr/bin/env node\nx", "IndentationError: unexpected indent", True),
-        (BASH, "ZeroDivisionError: division by zero", False),
-        (BASH, "", False),
-        ("#!/usr/bin/python3.11 -u\nx", "NameError: name 'x' is not defined", False),
-        ("#!/usr/bin/env -S uv run\nx", "NameError: name 'x' is not defined", False),
-        ("#!/usr/bin/pypy3\nx", "NameError: name 'x' is not defined", False),
-        ("x\n#!/bin/bash", "NameError: name 'x' is not defined", False),
+        ("exit code 1", ""),
+        ("exit code 1; stdout cut: 300,000 bytes", ""),
+        ("exit code 1 (MemoryError; memory_mb = 200)",
+         "hwsync: exit code 1 (MemoryError; memory_mb = 200)"),
+        ("exit code 1 (its first line asks for /bin/bash); stdout cut: 9 bytes",
+         "hwsync: exit code 1 (its first line asks for /bin/bash)"),
     ],
-)
-def test_another_language_is_named(program: str, last: str, hinted: bool) -> None:
-    hint = said(asked(program, "x.sh"), "error", f"  File …\n{last}\n")
-    assert hint.startswith("hwsync: x.sh begins with #!") is hinted
-    assert bool(hint) is hinted
-    if hinted:
-        assert "programs.interpreter" in hint
-
-
-def test_code_that_has_no_file_is_the_program() -> None:
-    for file in (None, "-"):
-        assert said(asked(BASH, file), "error", "SyntaxError: x").startswith("hwsync: the program")
+)  # fmt: skip
+def test_what_the_device_knows_of_an_exit_code_is_shown(reason: str, shown: str) -> None:
+    assert said(asked(), "error", "SyntaxError: x", reason) == shown
