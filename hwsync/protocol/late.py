@@ -40,7 +40,7 @@ from hwsync.protocol.record import (
 )
 
 BY_HAND = ""  # who answered, where a person did
-NOT_BEFORE = "not collected before its expires_at"  # why it expired, by the wall clock
+TOO_LATE = "not collected before its expires_at"  # why it expired, by the wall clock
 
 Named = Collected | Returned | Analysed | CancelAsked | ResetAsked
 
@@ -154,7 +154,7 @@ def waiting(
 
 def overdue(record: Record, known: Command, moment: Moment) -> Decision:
     """A command whose turn comes when the wall clock says that nobody may collect it any more."""
-    account = Account(Outcome.EXPIRED, Ran.NO, f"{NOT_BEFORE}: it waited in the queue")
+    account = Account(Outcome.EXPIRED, Ran.NO, f"{TOO_LATE}: it waited in the queue")
     ended = replace(known, account=known.told(account))
     return _left_queue(record, ended, Verb.EXPIRE, moment)
 

@@ -424,7 +424,7 @@ def _expire_waiting(
 ) -> Record:
     reason = f"not collected within {command.request.expires:.12g} s"
     if is_past(record.expires_at, moment):
-        reason = late.NOT_BEFORE
+        reason = late.TOO_LATE
     return _ended(record, command, Outcome.EXPIRED, Ran.NO, reason)
 
 

@@ -312,11 +312,9 @@ def _fit(fields: Json, limit: int) -> bytes:
     """
     payload = dumps(fields).encode()
     share = limit // len(_TEXTS)
-    while len(payload) > limit:
+    while len(payload) > limit and share:
         # An escape takes up to six bytes for one character: halve until it fits.
         payload = dumps(fields | _shortened(fields, share)).encode()
-        if not share:
-            break
         share //= 2
     return payload
 

@@ -19,7 +19,7 @@ FIELDS = [
     "id", "state", "epoch", "seq", "journal", "boot", "start_at", "cancelling", "settled", "user",
     "login", "command", "time", "deadline", "hw_command", "hw_response", "server_analysis",
     "outcome", "ran", "reason", "exit_code", "stderr", "duration", "started", "start_error",
-    "clock_bound", "truncated", "queued",
+    "clock_bound", "truncated", "queued", "name", "order",
 ]  # fmt: skip
 
 

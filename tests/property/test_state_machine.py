@@ -41,7 +41,11 @@ OUTCOMES = [
     if outcome in (Outcome.OK, Outcome.ERROR, Outcome.INTERRUPTED, Outcome.REJECTED)
 ] + [(Outcome.CANCELLED, ran) for ran in Ran]
 JOURNALS = ["j1", "j2"]
-KEYS = [{}, {"analysis": "outcome"}, {"expires": 0, "timeout": 1.5, "grace": 1}, {"expires": 2}]
+KEYS: list[dict[str, object]] = [
+    *({}, {"analysis": "outcome"}, {"expires": 0, "timeout": 1.5, "grace": 1}, {"expires": 2}),
+    *({"name": "x.py"}, {"expires": 0, "within": 2.5}, {"within": 10.0, "name": "program.py"}),
+]
+"""``within``: seconds until its ``expires_at``."""
 ONLY_HAND, CURRENT, UNKNOWN = 0, 1, 9  # which command is meant; in between: earlier ones
 WHICH = [ONLY_HAND, CURRENT, CURRENT, CURRENT, 2, 3, 4, 5, 6, 7, 8, UNKNOWN]
 AT_ONCE = [True, True, True, False]
@@ -93,6 +97,10 @@ class Protocol(RuleBasedStateMachine):
     )
     def request(self, drawn: tuple[int, tuple[str, dict[str, object], bool], bool]) -> None:
         number, (program, keys, queue), at_once = drawn
+        if "within" in keys:
+            now = self.lab.lab.clock.wall()
+            keys = {key: value for key, value in keys.items() if key != "within"}
+            keys["expires_at"] = now + drawn[1][1]["within"]  # type: ignore[operator]
         self.send(at_once, asked(self.which(number), program, queue, keys))
 
     @rule(which=st.sampled_from(WHICH), journal=st.sampled_from(JOURNALS), boot=st.integers(1, 3))

@@ -95,6 +95,8 @@ class Level:
             "outcome": own.get("outcome"),
             "ran": own.get("ran"),
             "queued": len(self.queue),
+            "name": file_of(own),
+            "order": None,
         }
 
     def tell_status(self) -> None:
@@ -108,6 +110,7 @@ class Level:
             "queued": self.queue.index(id) + 1 if id in self.queue else 0,
             **{key: one[key] for key in ("number", "outcome", "ran", "late", "orphan", "journal")},
             "server_analysis": one["analysis"] or "",
+            "name": file_of(one),
         }
         self.told.append(Told("result", fields, needed))
 
@@ -122,8 +125,9 @@ class Level:
         """What follows from the record alone: at a connect, and when a state is entered."""
         if self.seq:
             self.tell_status()
-        if self.state == 1:
-            self.told.append(Told("envelope", {"id": self.id}))
+        if self.state == 1 and not self.over(self.id):
+            fields = {"id": self.id, "name": file_of(self.command()), "expires_at": self.deadline}
+            self.told.append(Told("envelope", fields | {"grace": self.command()["grace"]}))
         if self.state == 3 and self.command()["analyser"] == "outcome":
             self.to_analyse.append(self.id)
 
@@ -145,7 +149,9 @@ class Level:
     def move(self, verb: str, due: float | None = None) -> None:
         before, self.state = self.state, TABLE[verb][self.state]
         self.due = due
-        self.deadline = None if due is None else self.now[1] + due - self.now[0]
+        ends = [] if due is None else [self.now[1] + due - self.now[0]]
+        ends += [self.command()["expires_at"]] if self.state == 1 else []
+        self.deadline = min((at for at in ends if at is not None), default=None)
         self.cancelling = self.cancelling and self.state == 2
         self.verb = "hw_command_request" if verb == "next" else verb
         if self.id:
@@ -160,6 +166,12 @@ class Level:
 
     def rest(self) -> None:
         """Whoever waits is next, as soon as the record is at rest."""
+        while self.state == 0 and self.queue and self.over(self.queue[0]):
+            id = self.queue.pop(0)
+            self.commands[id].update(outcome="expired", ran="no")
+            self.dirty.add(id)
+            self.change("expire", 0, id)
+            self.answer(id)
         if self.state == 0 and self.queue:
             self.id = self.queue.pop(0)
             self.taken = self.now[0]
@@ -168,6 +180,11 @@ class Level:
     def expires(self) -> float | None:
         seconds = self.command()["expires"]
         return self.now[0] + seconds if seconds else None
+
+    def over(self, id: str) -> bool:
+        """Whether the time of day has come from which on nobody may collect it."""
+        expires_at = self.commands[id]["expires_at"]
+        return expires_at is not None and bool(expires_at <= self.now[1])
 
     def end(self, outcome: str, ran: str) -> None:
         self.command().update(outcome=outcome, ran=ran)
@@ -181,9 +198,15 @@ class Level:
         self.settled = [*self.settled, (id, journal)][-SETTLED:]
 
 
+def file_of(one: dict[str, Any]) -> str:
+    """What its program is run as; nobody knows of an orphan, and nothing runs before the first."""
+    return (one["name"] or "program.py") if one and not one["orphan"] else ""
+
+
 def new_command(args: dict[str, Any], number: int) -> dict[str, Any]:
     """A command of which nothing but its request is known."""
-    empty = {"program": "", "timeout": 10.0, "expires": 300.0, "grace": 30.0, "analyser": "manual"}
+    empty = {"program": "", "timeout": 10.0, "expires": 300.0, "grace": 30.0, "analyser": "manual",
+             "name": None, "expires_at": None}  # fmt: skip
     return {
         **{key: args.get(key, default) for key, default in empty.items()},
         "number": number, "journal": None, "boot": None, "outcome": None, "ran": None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.level import LINE, TABLE, Level, Said, Told, new_command
+from tests.support.level import LINE, TABLE, Level, Said, Told, file_of, new_command
 
 HAND = ""  # who answered, where a person did
 AMBIGUOUS_S = 2.0
@@ -57,10 +57,16 @@ class Model(Level):
     def _request(self, said: Said) -> None:
         known = self.commands.get(said.id or "")
         if known is not None:
-            if known["orphan"] or known["program"] == said.args["program"]:
+            same = known["program"] == said.args["program"]
+            same = same and file_of(known) == file_of(new_command(said.args, 0))
+            if known["orphan"] or same:
                 self.answer(said.id)
             else:
                 self.refuse(said, "id_reused")
+            return
+        expires_at = said.args.get("expires_at")
+        if expires_at is not None and expires_at <= self.now[1]:
+            self.refuse(said, "bad_payload")
             return
         waits = said.args["queue"] and self.state != 0
         if self.state != 0 and not waits:
@@ -157,6 +163,8 @@ class Model(Level):
             own.update(late_collected=(journal, boot), late=True)
             self.late("hw_command_retrieval", said.id or "")
             self.tell_status()
+        elif self.state == 1 and self.over(self.id):
+            self.refuse(said, "wrong_state")
         elif self.state == 1:
             own.update(journal=journal, boot=boot)
             self.settled = [pair for pair in self.settled if pair[0] != self.id]
@@ -263,9 +271,10 @@ class Model(Level):
                 self._analysis(Said("analysis", b"", id, None, {"text": LINE}))
                 self.rest()
 
-    def expire(self) -> None:
-        """The present state ends where its deadline has passed."""
-        if self.due is None or self.due > self.now[0]:
+    def expire(self, settled: bool) -> None:
+        """The present state ends where its deadline has passed, or its time of day has come."""
+        passed = settled and self.due is not None and self.due <= self.now[0]
+        if not passed and not (self.state == 1 and self.over(self.id)):
             return
         if self.state == 1:
             self.end("expired", "no")

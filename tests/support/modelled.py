@@ -144,7 +144,10 @@ class Modelled:
 
     def until_deadline(self) -> float | None:
         """Seconds, where there is a deadline."""
-        return None if self.model.due is None else max(self.model.due - self._ticks(), 0.0)
+        ends = [] if self.model.due is None else [self.model.due - self._ticks()]
+        if self.model.state == 1 and self.model.command()["expires_at"] is not None:
+            ends.append(self.model.command()["expires_at"] - self.lab.clock.wall())
+        return max(min(ends), 0.0) if ends else None
 
     def pass_time(self, seconds: float) -> None:
         self.lab.clock.now += seconds
@@ -243,8 +246,8 @@ class Modelled:
         for one in self._waiting:
             self.model.hear(one)
         self.model.analyse(due)
-        if self.connected and now >= self._since + SETTLE_S:
-            self.model.expire()
+        if self.connected:
+            self.model.expire(now >= self._since + SETTLE_S)
         return snapshot
 
     def _saved(self) -> list[int]:
@@ -376,6 +379,8 @@ class Modelled:
             "expires": stored.request.expires,
             "grace": stored.request.grace,
             "analyser": stored.analyser,
+            "name": stored.request.name,
+            "expires_at": stored.request.expires_at,
             "number": stored.number,
             "journal": stored.journal,
             "boot": stored.boot,

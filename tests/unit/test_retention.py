@@ -15,7 +15,7 @@ from tests.support.coordinator import Lab, request, result, sent
 def cycle(lab: Lab, id: str, text: str = "x" * 5_000) -> None:
     lab.hear("request", request(id, program=f"print({id!r})"))
     lab.hear("collected", b'{"id":"%s","journal":"j1","boot":1}' % id.encode())
-    lab.hear("response", result(id, response=text))
+    lab.hear("response", result(id, response=text, order=[["stdout", len(text)]]))
     lab.hear("analysis", b'{"id":"%s","analysis":"fine"}' % id.encode())
 
 
@@ -43,6 +43,7 @@ def test_the_texts_of_old_commands_go_and_the_rest_stays(lab: Lab) -> None:
     assert list(check(lab.path)) == []
     with Reader(lab.path) as reader:
         shown = reader.show("pi1", "c1")
+        assert (shown["order"], reader.show("pi1", "c2")["order"]) == (None, (("stdout", 5_000),))
     assert (shown["outcome"], shown["ran"], shown["server_analysis"]) == ("ok", "yes", "fine")
     assert (shown["pruned"], shown["truncated"], shown["hw_command"]) == (True, True, "")
     assert [row["payload"] for row in shown["history"]] == ["", "", "", ""]
