@@ -131,11 +131,11 @@ class Workplace:
         with self._opened() as folder:
             said = ""
             for unlock in (False, True):
-                if not os.listdir(folder):
+                names = [f"./{name}" for name in os.listdir(folder) if not _is_gone(folder, name)]
+                if not names:
                     return
                 if unlock:
                     self._command(folder, ["chmod", "-R", "u+rwX", "."], as_account=True)
-                names = [f"./{name}" for name in os.listdir(folder)]
                 for at in range(0, len(names), AT_ONCE):
                     some = names[at : at + AT_ONCE]
                     said = self._command(folder, ["rm", "-rf", "--one-file-system", "--", *some])
@@ -181,6 +181,15 @@ class Workplace:
                     with contextlib.suppress(OSError):
                         if stat.S_ISREG(os.lstat(path, dir_fd=folder).st_mode):
                             os.unlink(path, dir_fd=folder)
+
+
+def _is_gone(folder: int, name: str) -> bool:
+    """Whether this was a file, and could be removed: most runs leave no more than their own."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except OSError:
+        return False
+    return True
 
 
 def refuse_writable_parents(folder: Path, account: pwd.struct_passwd) -> None:
