@@ -131,7 +131,8 @@ def keep_again(text: str, limit: int, truncated: bool) -> str:
 def read_kept(text: str, truncated: bool) -> Kept:
     """What a reader sees in a text that was kept: where its gap is.
 
-    A text that was cut by somebody who says nothing of it has all of its bytes before the gap.
+    A text that was cut by somebody who says nothing of it has all of its bytes before the gap. A
+    program that prints such a line itself misleads whoever reads its own output, and nobody else.
     """
     match = GAP.search(text) if truncated else None
     if match is None:

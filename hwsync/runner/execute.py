@@ -65,8 +65,8 @@ def load(
 def stand_by(program_pipe: int, status_pipe: int, patience: float) -> None:
     """Be process 1 of a namespace: fork, and return in the child only.
 
-    The parent collects whatever ends and says ``exit STATUS SECONDS`` of its child, as the fork
-    server does: bubblewrap itself would make one number of exit codes and signals. What the child
+    The parent collects whatever ends and says ``inner STATUS SECONDS`` of its child, as the fork
+    server says of bubblewrap, which makes one number of exit codes and signals. What the child
     leaves may end by itself within ``patience`` seconds; with this process the namespace ends.
     """
     import _signal as signals
@@ -86,7 +86,7 @@ def stand_by(program_pipe: int, status_pipe: int, patience: float) -> None:
         if pid == child:
             break
     try:
-        os.write(status_pipe, b"exit %d %.3f\n" % (status, usage.ru_utime + usage.ru_stime))
+        os.write(status_pipe, b"inner %d %.3f\n" % (status, usage.ru_utime + usage.ru_stime))
         until = time.monotonic() + patience
         while time.monotonic() < until:
             if not os.waitpid(-1, os.WNOHANG)[0]:

@@ -27,7 +27,7 @@ from typing import Final
 from hwsync.protocol.errors import CannotRun
 from hwsync.protocol.limits import MAX_RESPONSE, MAX_STDERR
 from hwsync.runner.job import Job, Piece, RunEnd, StopSwitch
-from hwsync.runner.launcher import MEGABYTE, SHOWN, START_LIMIT_S, Launcher
+from hwsync.runner.launcher import MEGABYTE, PATIENCE_S, SHOWN, START_LIMIT_S, Launcher
 from hwsync.runner.output import Capture, Pieces, Received
 from hwsync.runner.processes import SWEEP_LIMIT_S, Group, end_session, read_process
 from hwsync.runner.settings import Isolation, Settings
@@ -37,12 +37,12 @@ LONGEST_WAIT_S: Final = 60.0  # one wait of the loop; any number that a selector
 ANSWER_LIMIT_S: Final = SWEEP_LIMIT_S + 5.0  # for a server that works to end everything
 STOPPED_LOOK_S: Final = 0.1  # between two looks whether the program has stopped its server
 CHUNK: Final = 65536  # bytes: the capacity of a pipe
-
 TERM_S: Final = 0.5  # between SIGTERM and the end of everything
+SWEEP_S: Final = 1.0  # past what helpers get; a server that takes longer is asked to end them
 
 STATUS_LINE: Final = re.compile(
-    r"pid (?P<pid>\d{1,9})|exit (?P<status>\d{1,9}) (?P<used>\d{1,9}\.\d{3})|end (?P<why>[a-z-]+)"
-    r"|failed (?P<failure>.*)|ready|run|left"
+    r"pid (?P<pid>\d{1,9})|(?P<who>exit|inner) (?P<status>\d{1,9}) (?P<used>\d{1,9}\.\d{3})"
+    r"|end (?P<why>[a-z-]+)|failed (?P<failure>.*)|ready|run|left"
 )
 
 log = logging.getLogger("hwsync.runner")
@@ -80,7 +80,9 @@ class Run:
         self._ready = False
         self._failure: str | None = None
         self._over = False  # the status pipe has closed: nothing is left, or the server is gone
-        self._exit: tuple[int, float] | None = None  # wait status, processor time in s
+        # Of whom it was said how it ended ("inner": the program in bubblewrap, "exit": the server's
+        # own child); wait status, processor time in s.
+        self._exits: dict[str, tuple[int, float]] = {}
         self._end = ""  # the limit that the server ended it for; "-" or "asked": none
 
         self._began = False
@@ -173,14 +175,15 @@ class Run:
         self.end_all()
         self._drain()
         stderr = self._captures["stderr"].kept().text
-        seen = Seen(why, self._began, self._exit, self._end, self._failure, stderr)
+        end = self._exits.get("inner", self._exits.get("exit"))
+        seen = Seen(why, self._began, end, self._end, self._failure, stderr)
         outcome, reason, exit_code = verdict(seen, job, self._settings)
         return self._account(outcome, reason, exit_code)
 
     @property
     def _has_ended(self) -> bool:
         """The program itself; what it leaves may go on for a moment."""
-        return self._over or self._exit is not None
+        return self._over or bool(self._exits)
 
     def _note_duration(self) -> None:
         if not self._duration:
@@ -246,7 +249,10 @@ class Run:
             return
         launcher, self._launcher = self._launcher, None
         self._close_descriptor(self._program_pipe)  # what was not handed over by now never is
-        if not self._has_ended:
+        if self._exits:
+            patience = time.monotonic() + PATIENCE_S + SWEEP_S
+            self._serve(lambda: self._over, patience, heed_stop=False)
+        if not self._over:
             launcher.end()
         now = time.monotonic()
         deadline, look = now + ANSWER_LIMIT_S, now + STOPPED_LOOK_S
@@ -338,8 +344,7 @@ class Run:
             elif match["pid"]:
                 self._pid = int(match["pid"])
             elif match["status"]:
-                # The first one counts: with bubblewrap its own end follows that of the program.
-                self._exit = self._exit or (int(match["status"]), float(match["used"]))
+                self._exits[match["who"]] = int(match["status"]), float(match["used"])
                 self._note_duration()
             elif match["why"]:
                 self._end = match["why"]

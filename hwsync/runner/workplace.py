@@ -47,7 +47,7 @@ class Workplace:
 
     def clean_up(self) -> None:
         """After a run: what it left. Raises ``CannotRun``."""
-        self._heed(self._empty if self._settings.empty_directory else self._remove_program)
+        self._heed(self._as_new if self._settings.empty_directory else self._remove_program)
 
     def look_again(self) -> None:
         """Whether what was in the way is gone: then nothing is refused any more.
@@ -70,8 +70,7 @@ class Workplace:
 
     def _prepare(self) -> None:
         if self._settings.empty_directory:
-            self._make()
-            self._empty()
+            self._as_new()
         elif self._path.is_dir():
             self._remove_program()
         self._look_at_disk()
@@ -86,67 +85,80 @@ class Workplace:
                     "make space, or lower free_disk_mb",
                 )
 
-    def _make(self) -> None:
+    def _as_new(self) -> None:
         account = account_of(self._settings.run_as)
+        if account is not None:
+            refuse_writable_parents(self._path, account)
         try:
             self._path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CannotRun(f"{self._path} cannot be made: {error.strerror}", REMEDY) from error
         with self._opened() as folder:
-            try:
-                if account is not None:
-                    os.fchown(folder, account.pw_uid, account.pw_gid)
-                os.fchmod(folder, 0o700)
-            except OSError as error:
-                raise CannotRun(f"{self._path} cannot be used: {error.strerror}", REMEDY) from error
+            self._empty(folder)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
-        """A descriptor of the folder itself. Raises ``CannotRun`` where it is not what it was."""
+        """A descriptor of the folder itself. Raises ``CannotRun`` where it is not what it was.
+
+        One that is emptied is made the account's, and open to it.
+        """
         account = account_of(self._settings.run_as)
-        owners = {os.geteuid()} if account is None else {os.geteuid(), account.pw_uid}
         if account is not None and self._settings.empty_directory:
             refuse_writable_parents(self._path, account)
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            folder = os.open(self._path, flags)
+            # Without a right to read it, which a program may have taken away.
+            place = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             why = "it is a link" if self._path.is_symlink() else error.strerror
             raise CannotRun(f"{self._path} cannot be used: {why}", REMEDY) from error
         try:
-            found = os.fstat(folder)
-            if self._settings.empty_directory and found.st_uid not in owners:
-                raise CannotRun(
-                    f"{self._path} belongs to {_owner(found.st_uid)}, so it is not emptied", REMEDY
-                )
-            if self._device not in (None, found.st_dev):
-                raise CannotRun(f"{self._path} is on another device than it was", REMEDY)
-            self._device = found.st_dev
+            self._check(os.fstat(place), account)
+            itself = f"/proc/self/fd/{place}"  # of this folder, whatever has its name by now
+            try:
+                if self._settings.empty_directory:
+                    if account is not None:
+                        os.chown(itself, account.pw_uid, account.pw_gid)
+                    os.chmod(itself, 0o700)
+                folder = os.open(itself, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError as error:
+                raise CannotRun(f"{self._path} cannot be used: {error.strerror}", REMEDY) from error
+        finally:
+            os.close(place)
+        try:
             yield folder
         finally:
             os.close(folder)
 
-    def _empty(self) -> None:
+    def _check(self, found: os.stat_result, account: pwd.struct_passwd | None) -> None:
+        owners = {os.geteuid()} if account is None else {os.geteuid(), account.pw_uid}
+        if self._settings.empty_directory and found.st_uid not in owners:
+            raise CannotRun(
+                f"{self._path} belongs to {_owner(found.st_uid)}, so it is not emptied", REMEDY
+            )
+        if self._device not in (None, found.st_dev):
+            raise CannotRun(f"{self._path} is on another device than it was", REMEDY)
+        self._device = found.st_dev
+
+    def _empty(self, folder: int) -> None:
         """Remove what is in it, deep or locked. Raises ``CannotRun`` with what cannot be."""
-        with self._opened() as folder:
-            said = ""
-            for unlock in (False, True):
-                names = [f"./{name}" for name in os.listdir(folder) if not _is_gone(folder, name)]
-                if not names:
-                    return
-                if unlock:
-                    self._command(folder, ["chmod", "-R", "u+rwX", "."], as_account=True)
-                for at in range(0, len(names), AT_ONCE):
-                    some = names[at : at + AT_ONCE]
-                    said = self._command(folder, ["rm", "-rf", "--one-file-system", "--", *some])
-            left = os.listdir(folder)
-            if left:
-                match = COMPLAINT.search(said)
-                path, why = (match[1], match[2]) if match else (left[0], "it stays")
-                raise CannotRun(
-                    f"{self._path} cannot be emptied: {path}: {why}",
-                    "remove it by hand; then programs run again",
-                )
+        said = ""
+        for unlock in (False, True):
+            names = [f"./{name}" for name in os.listdir(folder) if not _is_gone(folder, name)]
+            if not names:
+                return
+            if unlock:
+                self._command(folder, ["chmod", "-R", "u+rwX", "."], as_account=True)
+            for at in range(0, len(names), AT_ONCE):
+                some = names[at : at + AT_ONCE]
+                said = self._command(folder, ["rm", "-rf", "--one-file-system", "--", *some])
+        left = os.listdir(folder)
+        if left:
+            match = COMPLAINT.search(said)
+            path, why = (match[1], match[2]) if match else (left[0], "it stays")
+            raise CannotRun(
+                f"{self._path} cannot be emptied: {path}: {why}",
+                "remove it by hand; then programs run again",
+            )
 
     def _command(self, folder: int, command: list[str], *, as_account: bool = False) -> str:
         """What it says on standard error; it runs in the folder."""

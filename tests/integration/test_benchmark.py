@@ -80,22 +80,27 @@ def test_the_ways_to_start_a_program_stand_side_by_side(tmp_path: Path) -> None:
     """The table has a line of each way, with figures; how large they are is no test's business."""
     script = str(CHECKOUT / "benchmarks" / "runner.py")
     ended = subprocess.run(
-        [sys.executable, script, "--rounds", "2", "--preload", "colorsys"],
+        [sys.executable, script, "--rounds", "2", "--preload", "colorsys", "--lines", "100"],
         capture_output=True,
         text=True,
         timeout=SECONDS,
         env=environment(tmp_path, {"TMPDIR": str(tmp_path)}),
     )
     assert ended.returncode == 0, ended.stderr
-    heading, *rows, aim = ended.stdout.splitlines()
-    assert heading.split() == ["min", "ms", "median", "ms", "to", "python3", "-"]
-    found = {row[:32].strip(): [float(figure) for figure in row[32:].split()] for row in rows}
-    ways = ["python3 -", "cold", "warm", *(["bwrap"] if shutil.which("bwrap") else [])]
-    imports = [f"{way}, import colorsys" for way in ("python3 -", "warm", "preload")]
-    assert list(found) == [*ways, *imports, "preload, print(1)"]
-    assert all(0 < least <= median and ratio > 0 for least, median, ratio in found.values())
-    assert found["python3 -"][2] == 1
-    assert aim.startswith("aim: warm at most ")
+    ways = ["python3 file.py", "cold", "warm", *(["bwrap"] if shutil.which("bwrap") else [])]
+    imports = [f"{way}, import colorsys" for way in ("python3 file.py", "warm", "preload")]
+    one, many = ended.stdout.strip().split("\n\n")
+    for text, title, rows, aim in (
+        (one, "one short program", [*ways, *imports, "preload, print(1)"], "aim: warm at most "),
+        (many, "100 lines", ways, "aim: at most "),
+    ):
+        heading, *lines, last = text.splitlines()
+        assert heading.split() == [*title.split(), "min", "ms", "median", "ms", "ratio"]
+        found = {row[:36].strip(): [float(one) for one in row[36:].split()] for row in lines}
+        assert list(found) == rows
+        assert all(0 < least <= median and ratio > 0 for least, median, ratio in found.values())
+        assert found["python3 file.py"][2] == 1
+        assert last.startswith(aim)
     assert not _processes_of(tmp_path)
     assert list(tmp_path.glob("tmp*")) == [], "its folder is gone"
 

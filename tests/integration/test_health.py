@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hwsync.device.config import END_GRACE_S
 from hwsync.device.life import KILL_S, LEAVE_S
 from tests.support.brokers import AmqttBroker, Broker, MosquittoBroker, answers
 from tests.support.lab import AS_ROOT, DEVICE, HWSYNC, Lab
@@ -227,7 +228,7 @@ def test_a_device_says_how_it_is_also_while_a_program_runs(
     device.terminate()
     listener.wait_for("STOPPING=1")
     # stop_s, and what the end takes: systemd waits so long, whatever the unit says.
-    listener.wait_for(f"EXTEND_TIMEOUT_USEC={int(1 + KILL_S + LEAVE_S)}000000")
+    listener.wait_for(f"EXTEND_TIMEOUT_USEC={int(1 + END_GRACE_S + KILL_S + LEAVE_S)}000000")
     assert device.wait(20) == 0
 
 

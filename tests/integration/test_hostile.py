@@ -134,6 +134,7 @@ CASES = {
         "import os\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
         "        while True:\n            os.write(1, b'late')\n    os._exit(0)",
         "ok",
+        "(stdout cut: [0-9,]+ bytes)?",  # for the moment that it may go on
     ),
     "closes its streams": Case(
         "import os, time\nfor n in range(100):\n    try:\n        os.close(n)\n"
@@ -142,7 +143,7 @@ CASES = {
         "time limit of 1 s",
         timeout=1.0,
     ),
-    "removes its folder": Case("import os\nos.rmdir(os.getcwd())", "ok"),
+    "removes its folder": Case("import os\nos.remove(__file__)\nos.rmdir(os.getcwd())", "ok"),
     "locks its folder": Case(
         "import os\nos.mkdir('a')\nopen('a/b', 'w').close()\nos.chmod('a', 0)\nos.chmod('.', 0)",
         "ok",
@@ -373,9 +374,6 @@ def test_a_hostile_program_with_isolation(name: str, isolated: Host) -> None:
     case = CASES[name]
     if name == "kills its group":
         case = Case(case.program, "killed", "killed by SIGKILL.*")
-    elif name == "busy loop":
-        reason = "killed by SIGKILL, as at the CPU time limit of 3 s"
-        case = Case(case.program, "killed", reason, case.timeout)
     elif name == "removes its folder":  # a mount: it cannot
         case = Case(case.program, "error", "exit code 1")
     isolated.check(case, case.program)

@@ -302,6 +302,23 @@ def test_a_program_may_stop_its_parent(run: Run) -> None:
     assert run.left == 0
 
 
+def test_a_program_that_forges_its_end_is_ended(run: Run) -> None:
+    """Programs of one account can write what the fork server says."""
+    end = run(
+        """
+import os, time
+server = f"/proc/{os.getppid()}/fd"
+for name in os.listdir(server):
+    if os.readlink(f"{server}/{name}").startswith("pipe:"):
+        with open(f"{server}/{name}", "w") as file:
+            file.write("exit 0 0.000\\n")
+time.sleep(600)
+"""
+    )
+    assert (end.outcome, end.reason) == ("killed", "killed by SIGKILL")
+    assert run.left == 0
+
+
 def test_a_program_may_signal_its_whole_session(run: Run) -> None:
     """The parent is in another session: it lives to tell."""
     end = run("import os\nos.killpg(0, 9)")
