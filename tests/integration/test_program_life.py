@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from hwsync.protocol.errors import CannotRun
-from hwsync.protocol.limits import MAX_RESPONSE, MAX_STDERR
+from hwsync.protocol.limits import MAX_RESPONSE, MAX_STDERR, TIMEOUT_S
 from hwsync.runner import Job, Limits, Piece, Runner, Settings, StopSwitch, shared_memory
 from hwsync.runner.processes import members
 from tests.support.programs import require_program
@@ -43,6 +43,11 @@ def test_output_is_live_and_kept_at_the_limit(one_run: OneRun) -> None:
     assert lines == [f"LED on {n}" for n in range(len(lines))]
     assert one_run.shown() == end.response
     assert len(one_run.pieces) >= 4, "it came while the program ran"
+
+
+def test_a_run_may_take_thirty_days(one_run: OneRun) -> None:
+    assert one_run("print(1)", timeout=TIMEOUT_S[1]).response == "1\n"
+    assert TIMEOUT_S[1] == 30 * 24 * 3600
 
 
 def test_a_line_is_seen_before_the_program_goes_on(one_run: OneRun) -> None:
@@ -91,6 +96,7 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 finally:
+    time.sleep(0.3)  # longer than any signal takes
     print("put back", end="")
 """
 PUT_BACK = "begun\ninterrupted\nput backatexit\n"
