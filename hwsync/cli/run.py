@@ -79,7 +79,7 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     """Run a program on USER: its output here, its exit code this command's.
 
     Options stand before FILE; everything behind it is the program's, as with python3 and ssh.
-    -c CODE stands for FILE, and - reads the program from standard input.
+    The FILE - is standard input. -c CODE needs no FILE: options may follow it, and -- ends them.
 
     Exit code 124 when its time was over, 128 + signal when it was killed, 125 when hwsync could not
     run it, 130 when it was cancelled, 74 when its output cannot be written here. The first Ctrl-C
@@ -141,7 +141,7 @@ def _kept(end: Json, missing: int) -> str:
     if not sizes:
         return "this is its beginning"
     if missing:
-        return f"this is its beginning and its end; {missing:,} bytes between them are missing"
+        return f"{missing:,} bytes of it are missing, where a line [hwsync: … left out] stands"
     return f"all of it is here; the record has its ends, without {' and '.join(sizes)}"
 
 

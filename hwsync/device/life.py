@@ -234,7 +234,9 @@ def _loop(
             # A second signal gives no more time: its end begins at once.
             end = time.monotonic() + (setup.stop if end is None else 0.0)
             left = max(0.0, end - time.monotonic())
-            log.info("stopping%s", f"; the program may run {left:g} s" if agent.running else "")
+            more = f"the program may run {left:.0f} s, or until the next signal" if left else ""
+            more = more or "the program is asked to end"
+            log.info("stopping%s", f"; {more}" if agent.running else "")
             ending = setup.settings.end_grace_s + KILL_S
             notifier.stopping(math.ceil(left + ending) + LEAVE_S)
             agent.stopping()

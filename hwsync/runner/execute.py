@@ -17,9 +17,9 @@ def load(
     """The whole program, and the path of its file: in the working directory, or ``beside`` it.
 
     A folder that is emptied is the program's alone, and has neither ``mark`` nor ``beside``. In one
-    that is kept an empty file with the name ``mark`` says that the program's file is hwsync's to
-    remove; where the account may not write, the program is put into the folder ``beside``. A
-    program that does not come whole, or cannot be written, never runs: this ends the process.
+    that is kept the file has a second name, ``mark``, by which hwsync knows it for its own to
+    remove; where that cannot be made, the program is put into the folder ``beside``. A program that
+    does not come whole, or cannot be written, never runs: this ends the process.
     """
     import os
 
@@ -33,9 +33,9 @@ def load(
             count -= len(part)
         return b"".join(parts)
 
-    def write(path: str, data: bytes, mode: int, only: int) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | only
-        file = os.open(path, flags, mode)
+    def write(path: str) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        file, data = os.open(path, flags, 0o666), source
         while data:
             data = data[os.write(file, data) :]
         os.close(file)
@@ -45,14 +45,17 @@ def load(
     os.close(program_pipe)
     try:
         try:
-            if mark and not os.path.lexists(name):
-                write(mark, b"", 0o600, 0)
-            write(name, source, 0o666, os.O_EXCL)
+            if mark:
+                write(mark)
+                os.link(mark, name)
+            else:
+                write(name)
         except OSError as error:
-            if not beside or error.errno not in (1, 13, 30):  # EPERM, EACCES, EROFS
+            # EPERM: also where a file system knows no second names. EACCES, EROFS.
+            if not beside or error.errno not in (1, 13, 30):
                 raise
             name = f"{beside}/{name}"
-            write(name, source, 0o666, os.O_EXCL)
+            write(name)
     except OSError as error:
         why = f"{name} cannot be written in {os.getcwd()}: {error.strerror}"
         if isinstance(error, FileExistsError):
@@ -71,10 +74,24 @@ def stand_by(program_pipe: int, status_pipe: int, patience: float) -> None:
     """
     import _signal as signals
     import os
+    import sys
     import time
 
+    # Nobody may look into this process: its descriptors say how the program ended. What that takes
+    # is not the program's, which may have left a module of that name, nor is it left for it.
+    path, known = sys.path[:], set(sys.modules)
+    sys.path[:] = [part for part in path if part]
+    import _ctypes
+
+    set_dumpable = 4
+    prctl = _ctypes.dlsym(_ctypes.dlopen(None, 2), "prctl")  # type: ignore[arg-type]
+    _ctypes.call_function(prctl, (set_dumpable, 0, 0, 0, 0))
     child = os.fork()
     if not child:
+        _ctypes.call_function(prctl, (set_dumpable, 1, 0, 0, 0))
+        sys.path[:] = path
+        for module in set(sys.modules) - known:
+            del sys.modules[module]
         return
     for number in signals.valid_signals():
         if signals.getsignal(number) not in (signals.SIG_DFL, signals.SIG_IGN, None):
@@ -82,11 +99,13 @@ def stand_by(program_pipe: int, status_pipe: int, patience: float) -> None:
     for descriptor in (0, 1, 2, program_pipe):
         os.close(descriptor)
     while True:
-        pid, status, usage = os.wait4(-1, 0)
+        pid, status = os.waitpid(-1, 0)  # wait4 would import the module resource
         if pid == child:
             break
     try:
-        os.write(status_pipe, b"inner %d %.3f\n" % (status, usage.ru_utime + usage.ru_stime))
+        used = os.times()
+        seconds = used.children_user + used.children_system
+        os.write(status_pipe, b"inner %d %.3f\n" % (status, seconds))
         until = time.monotonic() + patience
         while time.monotonic() < until:
             if not os.waitpid(-1, os.WNOHANG)[0]:
@@ -184,8 +203,13 @@ def execute(  # type: ignore[no-untyped-def]
     def end(status, ready, run_exit_handlers, gc, refer):  # type: ignore[no-untyped-def]
         """What the interpreter does at its end, to everything that was not there before."""
         threading = sys.modules.get("threading")
-        if threading is not None:
-            threading._shutdown()
+        try:
+            if threading is not None:
+                threading._shutdown()
+        except BaseException as error:  # a signal: the interpreter says so and goes on
+            print(f"Exception ignored in: {threading!r}", file=sys.stderr)
+            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+            display(type(error), error, error.__traceback__)
         run_exit_handlers()
         if len(sys._current_frames()) > 1:
             return  # threads that nobody waits for: the interpreter knows how to stop them
@@ -259,7 +283,7 @@ def execute(  # type: ignore[no-untyped-def]
         del namespace, code
         try:
             end(status, *warm)  # type: ignore[no-untyped-call]
-        except Exception:
-            pass  # such as a pipe that nobody reads: the interpreter says so in its own words
+        except BaseException:
+            pass  # a signal, or a pipe that nobody reads: the interpreter ends in its own words
         if status:
             sys.exit(status)

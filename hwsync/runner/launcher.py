@@ -12,28 +12,27 @@ import math
 import os
 import pwd
 import select
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
 
 from hwsync.protocol.errors import CannotRun
+from hwsync.runner.beside import Beside
 from hwsync.runner.bubblewrap import inside
 from hwsync.runner.cgroup import Cgroup
+from hwsync.runner.folder import account_of
 from hwsync.runner.processes import KILL_LIMIT_S, SWEEP_LIMIT_S, read_process
-from hwsync.runner.settings import Isolation, Settings, Start
+from hwsync.runner.settings import MEGABYTE, Isolation, Settings, Start
+from hwsync.runner.workplace import MARK
 
 START_LIMIT_S: Final = 60.0  # for an interpreter to start: a cold SD card under load takes seconds
 LEAVE_LIMIT_S: Final = 1.0  # for a server to leave once its socket is closed: a millisecond
 LOOK_S: Final = 0.1  # between two looks at the limits that the kernel does not enforce
 PATIENCE_S: Final = 0.2  # for what a program leaves to end by itself
-MARK: Final = ".hwsync-"  # begins the name of a file that says: the rest is a program's file
 LOOKS: Final = 4  # that still find somebody new, before the cgroup is ended: one more is usual
 OTHERS: Final = 200  # processes of the same account that may begin while a program runs
-MEGABYTE: Final = 1_000_000
 SHOWN: Final = 300  # characters of an interpreter's own complaint in an error's message
 
 _HERE: Final = Path(__file__).parent
@@ -75,8 +74,8 @@ class Launcher:
                 "create it, or name another",
             )
         account = account_of(settings.run_as)
-        self._beside = _beside(account) if not settings.empty_directory else None
-        given = _given(settings, account, self._beside)
+        self._beside = Beside(account) if not settings.empty_directory else None
+        given = _given(settings, account, None if self._beside is None else self._beside.path)
         environment = dict(os.environ if settings.environment is None else settings.environment)
         if account is not None:
             environment |= {"HOME": account.pw_dir, "USER": account.pw_name,
@@ -104,7 +103,7 @@ class Launcher:
             ours.close()
             self._end_cgroup()
             if self._beside is not None:
-                shutil.rmtree(self._beside, ignore_errors=True)
+                self._beside.remove()
             why = (error.strerror if isinstance(error, OSError) else None) or error
             raise CannotRun(
                 f"{settings.python} cannot be started: {why}", "check the interpreter's path"
@@ -114,9 +113,10 @@ class Launcher:
         self.pid = self._process.pid
         self._socket = ours
         assert self._process.stdin is not None
-        assert self._process.stderr is not None
         self._process.stdin.close()
-        os.set_blocking(self._process.stderr.fileno(), False)
+        for stream in (self._process.stdout, self._process.stderr):
+            assert stream is not None
+            os.set_blocking(stream.fileno(), False)
         self.version = ""
         try:
             self._wait_until_warm(settings)
@@ -141,22 +141,23 @@ class Launcher:
             last = " ".join(said.split())[-SHOWN:] or "it said nothing"
             raise CannotRun(
                 f"{settings.python}{modules} cannot be used: {last}",
-                "it must be Python 3.11 or later, and able to import them",
+                "it must be Python 3.11 or later; modules of preload must be there, and leave no "
+                "threads running",
             )
         if said:
             log.warning("%s said at its start: %.300s", settings.python, said)
 
     def _complaints(self, *, wait: bool = False) -> str:
-        """What it wrote to standard error; ``wait``: to the end of it, since it has ended."""
-        stream = self._process.stderr
-        assert stream is not None
+        """What it wrote to its own streams; ``wait``: to the end of it, since it has ended."""
         if wait:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(LEAVE_LIMIT_S)
         said = b""
-        with contextlib.suppress(OSError):
-            while part := os.read(stream.fileno(), 65536):
-                said += part
+        for stream in (self._process.stdout, self._process.stderr):
+            assert stream is not None
+            with contextlib.suppress(OSError):
+                while part := os.read(stream.fileno(), 65536):
+                    said += part
         return said.decode("utf-8", "replace")
 
     def begin(
@@ -178,12 +179,9 @@ class Launcher:
         return True
 
     def clean_up(self) -> None:
-        """Remove what a program left beside its folder. Raises ``OSError``."""
-        for path in [] if self._beside is None else self._beside.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        """Remove what a program left beside its folder. Raises ``CannotRun``."""
+        if self._beside is not None:
+            self._beside.make_empty()
 
     @property
     def is_working(self) -> bool:
@@ -211,7 +209,7 @@ class Launcher:
             self._process.wait()
         self._end_cgroup()
         if self._beside is not None:
-            shutil.rmtree(self._beside, ignore_errors=True)
+            self._beside.remove()
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
@@ -224,31 +222,6 @@ class Launcher:
         """End it at once, when it does not answer."""
         self._process.kill()
         self.close()
-
-
-def account_of(name: str | None) -> pwd.struct_passwd | None:
-    """The account of the programs. Raises ``CannotRun``."""
-    if name is None:
-        return None
-    try:
-        account = pwd.getpwnam(name)
-    except KeyError:
-        raise CannotRun(
-            f"there is no account {name} (run_as)", f"make it: useradd -r {name}"
-        ) from None
-    if os.geteuid() != 0:
-        if account.pw_uid == os.geteuid():
-            return None
-        raise CannotRun(f"only root can run programs as {name} (run_as)", "start it as root")
-    return account
-
-
-def _beside(account: pwd.struct_passwd | None) -> Path:
-    """An empty folder of the programs' account, for programs that cannot write their own."""
-    path = Path(tempfile.mkdtemp(prefix="hwsync-program-"))
-    if account is not None:
-        os.chown(path, account.pw_uid, account.pw_gid)
-    return path
 
 
 def _given(

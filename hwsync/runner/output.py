@@ -20,7 +20,7 @@ from hwsync.runner.job import Piece
 TIMES_PER_SECOND: Final = 10  # enough to look live, few enough for a broker
 PIECE_INTERVAL_S: Final = 1 / TIMES_PER_SECOND
 PIECES_AT_ONCE: Final = 8  # of streams that take turns; what is more is joined
-THIN_BYTES: Final = 16 * 1024  # of one stream at once, where it is past what is kept
+THIN_BYTES: Final = 32 * 1024  # of one stream at once, where it is past what is kept
 MOST_TURNS: Final = 1000  # of one stream after the other; no result has room for more
 
 log = logging.getLogger("hwsync.runner")
@@ -121,7 +121,7 @@ class Pieces:
         last.parts.append(text)
         self._left[stream] -= size(text)
         if last.is_past:
-            self._thin(last)
+            _thin(last, 2 * THIN_BYTES)  # not each time, since it joins all
 
     def _place(self, stream: str, is_past: bool) -> _Waiting:
         # Where streams take many turns, what is more goes to their last ones.
@@ -131,15 +131,6 @@ class Pieces:
                 return one
         self._waiting.append(_Waiting(stream, is_past))
         return self._waiting[-1]
-
-    def _thin(self, one: _Waiting) -> None:
-        data = "".join(one.parts).encode()
-        if len(data) <= THIN_BYTES:
-            return
-        end = data[-THIN_BYTES:]
-        text = end[end.find(b"\n") + 1 :].decode(errors="ignore")
-        one.parts = [text]
-        one.skipped += len(data) - size(text)
 
     @property
     def due(self) -> float | None:
@@ -159,6 +150,8 @@ class Pieces:
             self._show(one)
 
     def _show(self, one: _Waiting) -> None:
+        if one.is_past:
+            _thin(one, THIN_BYTES)
         text = "".join(one.parts)
         at = self._shown[one.stream] + one.skipped
         piece = Piece(self._number, one.stream, text, at, one.skipped)
@@ -174,3 +167,17 @@ class Pieces:
                     error,
                 )
             self._failed = True
+
+
+def _thin(one: _Waiting, most: int) -> None:
+    """Where it has more than ``most`` bytes: only its last lines, of ``THIN_BYTES``."""
+    if sum(map(len, one.parts)) <= most // 4:  # a character has four bytes at most
+        return
+    data = "".join(one.parts).encode()
+    if len(data) <= most:
+        return
+    end = data[-THIN_BYTES:]
+    line = end.find(b"\n", 0, THIN_BYTES // 2) + 1
+    text = end[line:].decode(errors="ignore")
+    one.parts = [text]
+    one.skipped += len(data) - size(text)

@@ -17,6 +17,7 @@ import re
 import select
 import selectors
 import signal
+import socket
 import struct
 import sys
 import termios
@@ -27,10 +28,10 @@ from typing import Final
 from hwsync.protocol.errors import CannotRun
 from hwsync.protocol.limits import MAX_RESPONSE, MAX_STDERR
 from hwsync.runner.job import Job, Piece, RunEnd, StopSwitch
-from hwsync.runner.launcher import MEGABYTE, PATIENCE_S, SHOWN, START_LIMIT_S, Launcher
+from hwsync.runner.launcher import PATIENCE_S, SHOWN, START_LIMIT_S, Launcher
 from hwsync.runner.output import Capture, Pieces, Received
 from hwsync.runner.processes import SWEEP_LIMIT_S, Group, end_session, read_process
-from hwsync.runner.settings import Isolation, Settings
+from hwsync.runner.settings import MEGABYTE, Isolation, Settings
 from hwsync.runner.verdict import Seen, verdict
 
 LONGEST_WAIT_S: Final = 60.0  # one wait of the loop; any number that a selector accepts
@@ -98,7 +99,10 @@ class Run:
         ours_out, theirs_out = self._pipe()
         ours_err, theirs_err = self._pipe()
         their_program, self._program_pipe = self._pipe()
-        self._status_pipe, their_status = self._pipe()
+        # A socket, since nobody can open one by its path in /proc, as who shares the account may a
+        # pipe, to read or write in our place.
+        self._status_pipe, their_status = (one.detach() for one in socket.socketpair())
+        self._descriptors.update((self._status_pipe, their_status))
         theirs = (theirs_in, theirs_out, theirs_err, their_program, their_status)
         begun = launcher.begin(job.name, job.args, theirs)
         for descriptor in theirs:
@@ -110,7 +114,7 @@ class Run:
         self._launcher = launcher
         wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._descriptors.add(wake)
-        for ours in (ours_in, ours_out, ours_err, self._program_pipe):
+        for ours in (ours_in, ours_out, ours_err, self._program_pipe, self._status_pipe):
             os.set_blocking(ours, False)
         self._outputs = {"stdout": ours_out, "stderr": ours_err}
         self._serve_with(ours_out, selectors.EVENT_READ, lambda: self._read("stdout"))
@@ -169,14 +173,15 @@ class Run:
         why = "output" if ended and not self._has_ended else "" if ended else "time"
         if why == "time" and self._stop.is_set:
             why = "cancelled"
+        forced = None
         if why in ("time", "cancelled") and self._began:
-            self._ask_to_end(job.grace, finished)
+            forced = self._ask_to_end(job.grace, finished)
         self._note_duration()
         self.end_all()
         self._drain()
         stderr = self._captures["stderr"].kept().text
         end = self._exits.get("inner", self._exits.get("exit"))
-        seen = Seen(why, self._began, end, self._end, self._failure, stderr)
+        seen = Seen(why, self._began, end, self._end, self._failure, stderr, forced)
         outcome, reason, exit_code = verdict(seen, job, self._settings)
         return self._account(outcome, reason, exit_code)
 
@@ -189,20 +194,21 @@ class Run:
         if not self._duration:
             self._duration = time.monotonic() - self._started_monotonic
 
-    def _ask_to_end(self, grace: float, finished: Callable[[], bool]) -> None:
+    def _ask_to_end(self, grace: float, finished: Callable[[], bool]) -> float | None:
         """SIGINT and then SIGTERM, so that it may put back what it holds.
 
         All of it takes as long as configured, and at most half of the request's grace
-        (docs/protocol.md, section 5).
+        (docs/protocol.md, section 5). The seconds that were not enough; None where they were.
         """
         wanted = self._settings.end_grace_s
-        if not wanted or self._launcher is None:
-            return
+        if not wanted or self._launcher is None or not self._launcher.is_working:
+            return None
         share = min(1.0, grace / 2 / (wanted + TERM_S))
         for number, seconds in ((signal.SIGINT, wanted), (signal.SIGTERM, TERM_S)):
             self._launcher.signal(number)
             if self._serve(finished, time.monotonic() + seconds * share, heed_stop=False):
-                return
+                return None
+        return (wanted + TERM_S) * share
 
     def lost(self, reason: str) -> RunEnd:
         """What is to be said where the runner itself failed: what was read until then."""
@@ -295,7 +301,8 @@ class Run:
         while not finished():
             now = time.monotonic()
             if (heed_stop and self._stop.is_set) or now >= deadline:
-                return False
+                self._read_status()  # it may have ended while nobody looked
+                return finished()
             due = self._pieces.due
             until = min(now + LONGEST_WAIT_S, deadline, deadline if due is None else due)
             for key, _ in self._selector.select(max(0.0, until - now)):
@@ -305,7 +312,10 @@ class Run:
 
     def _read(self, stream: str) -> None:
         descriptor = self._outputs[stream]
-        data = os.read(descriptor, CHUNK)
+        try:
+            data = os.read(descriptor, CHUNK)
+        except BlockingIOError:
+            return  # the program itself has read it
         if data:
             self._show(stream, self._captures[stream].feed(data))
         else:
@@ -318,8 +328,11 @@ class Run:
             waiting = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4)
             left = int.from_bytes(waiting, sys.byteorder)
             while left > 0:
-                data = os.read(descriptor, min(left, CHUNK))
-                left -= len(data)
+                try:
+                    data = os.read(descriptor, min(left, CHUNK))
+                except BlockingIOError:
+                    break
+                left -= len(data) or left
                 self._show(stream, self._captures[stream].feed(data))
 
     def _show(self, stream: str, text: str) -> None:
@@ -327,13 +340,18 @@ class Run:
         self._pieces.add(stream, text)
 
     def _read_status(self) -> None:
-        data = os.read(self._status_pipe, CHUNK)
+        if self._over:
+            return
+        try:
+            data = os.read(self._status_pipe, CHUNK)
+        except BlockingIOError:
+            return
         if not data:
             self._over = True
             self._close_descriptor(self._status_pipe)
             return
         *lines, self._heard = (self._heard + data.decode("utf-8", "replace")).split("\n")
-        # Whoever finds this pipe may write to it for as long as it runs.
+        # Whoever gets hold of this socket may write to it for as long as it runs.
         self._heard = self._heard[-CHUNK:]
         for line in lines:
             match = STATUS_LINE.fullmatch(line)
@@ -349,6 +367,9 @@ class Run:
             elif match["why"]:
                 self._end = match["why"]
             elif match["failure"] is not None:
+                # After ``run`` only another interpreter that cannot be executed says so.
+                if self._began and not self._settings.interpreter:
+                    continue
                 self._failure = match["failure"]
                 self._began = False
             elif line == "ready":

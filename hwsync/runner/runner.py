@@ -48,6 +48,7 @@ class Runner:
         """Have a server ready; best called before there is any thread. Raises ``CannotRun``."""
         boot_id()
         self._workplace.prepare()
+        self._workplace.release()
         with self._lock:
             if self._idle is None:
                 self._idle = self._launch()
@@ -115,11 +116,22 @@ class Runner:
                 log.exception("lost sight of a program that had been handed over")
                 return run.lost(f"the device lost sight of it: {error}")
         finally:
+            self._leave(run, launcher, prepared)
+
+    def _leave(self, run: Run, launcher: Launcher | None, prepared: bool) -> None:
+        """Whatever fails here, how the program ended is known, and is what is told."""
+        good = False
+        try:
             good = run.close()
+        except Exception:
+            log.exception("cannot release a run")
+        try:
             if launcher is not None:
                 self._give_back(launcher, good)
-            if prepared:
-                self._clean_up()
+        except Exception:
+            log.exception("cannot release a fork server")
+        if prepared:
+            self._clean_up()
 
     def _begin(self, run: Run, job: Job) -> Launcher:
         with self._lock:
@@ -150,7 +162,7 @@ class Runner:
     def _give_back(self, launcher: Launcher, good: bool) -> None:
         try:
             launcher.clean_up()
-        except OSError as error:
+        except (OSError, CannotRun) as error:
             log.error("cannot clean up after a program: %s", error)
             good = False
         if not good:
@@ -170,6 +182,8 @@ class Runner:
                 work()
             except (OSError, CannotRun) as error:
                 log.error("cannot clean up after a program: %s", error)
+            except Exception:
+                log.exception("cannot clean up after a program")
 
     def _end_orphans(self) -> None:
         if self._alone:

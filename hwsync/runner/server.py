@@ -41,7 +41,10 @@ def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
     if first:
         del sys.path[0]
     for module in given["preload"]:
-        __import__(module)
+        try:
+            __import__(module)
+        except ImportError as error:
+            sys.exit(f"{type(error).__name__}: {error}")
         threading = sys.modules.get("threading")
         threads = [] if threading is None else threading.enumerate()[1:]
         for thread in threads:
@@ -52,6 +55,10 @@ def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
             sys.stderr.write(f"the module {module} leaves threads running ({left})\n")
             sys.stderr.flush()
             os._exit(1)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # else each program would print it once more
+    if signals.getsignal(signals.SIGCHLD) == signals.SIG_IGN:
+        signals.signal(signals.SIGCHLD, signals.SIG_DFL)
     wanted = set(sys.modules)
 
     import _ctypes
@@ -213,18 +220,26 @@ def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
             pause = min(pause * 2, 0.005)
 
     def signal_group(child: int, number: int) -> None:
-        """As a terminal does: everybody in the program's own process group.
+        """As a terminal does: everybody in the program's own process group; and who is stopped goes
+        on, to heed it.
 
-        bubblewrap would end at once and take all with it, so it is passed over.
+        bubblewrap and process 1 in it are passed over: with them all would end. There a program can
+        leave the group, so it is looked for by its parent too.
         """
-        if not given["isolated"]:
-            try:
-                os.killpg(child, number)
-            except OSError:
-                pass  # it has ended
-            return
-        group = str(child).encode()
-        send(number, [pid for pid in below(True) if pid != child and stat(pid)[2:3] == [group]])
+        pids = [-child]
+        if given["isolated"]:
+            fields = {pid: stat(pid)[1:3] for pid in below(True)}
+            known = {pid: both for pid, both in fields.items() if len(both) == 2}
+            leader = str(child).encode()
+            first = [pid for pid, (parent, _) in known.items() if parent == leader]
+            parents = {str(pid).encode() for pid in first}
+            pids = [
+                pid
+                for pid, (parent, group) in known.items()
+                if pid not in (child, *first) and (group == leader or parent in parents)
+            ]
+        send(number, pids)
+        send(signals.SIGCONT, pids)
 
     # -- limits ---------------------------------------------------------------------------------
 
@@ -232,8 +247,11 @@ def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
         """The limit that the processes below us exceed together, or nothing."""
         free = given["free_disk"]
         if free:
-            disk = os.statvfs(given["directory"])
-            if disk.f_bavail * disk.f_frsize < free:
+            try:
+                disk = os.statvfs(given["directory"])
+            except OSError:
+                disk = None  # the program has taken it away
+            if disk is not None and disk.f_bavail * disk.f_frsize < free:
                 return "disk"
         if not given["memory"] and not given["processes"]:
             return ""

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
+
+MEGABYTE: Final = 1_000_000
 
 
 class Start(StrEnum):

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from pathlib import Path
 from typing import Final
 
-from hwsync.runner.launcher import account_of
+from hwsync.runner.folder import Folder, account_of
 from hwsync.runner.settings import Isolation, Settings
 
-FOLDER: Final = Path("/dev/shm")
+PLACE: Final = Path("/dev/shm")
 DYNAMIC: Final = range(61184, 65520)  # accounts that systemd makes (DynamicUser, systemd.exec(5))
 SHOWN: Final = 5  # names in one line of the log
 
@@ -26,7 +25,7 @@ Found = dict[tuple[str, int], int]  # (name, inode) -> bytes
 
 
 class SharedMemory:
-    """``prepare`` before a run, ``clean_up`` after it."""
+    """``prepare`` before a run, ``clean_up`` after it. Both raise ``OSError``, ``CannotRun``."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -37,36 +36,35 @@ class SharedMemory:
         self._before = self._look()
 
     def clean_up(self) -> None:
-        """Remove, or name, what is there and was not. Raises ``OSError``."""
+        """Remove, or name, what is there and was not."""
         new = {key: size for key, size in self._look().items() if key not in self._before}
         if not new:
             return
         names = ", ".join(sorted(name for name, _ in new)[:SHOWN])
         what = f"{sum(new.values()):,} bytes of shared memory in {len(new)} files ({names})"
         if not self._is_ours():
-            log.info("while a program ran, %s came into %s and stay", what, FOLDER)
+            log.info("while a program ran, %s came into %s and stay", what, PLACE)
             return
-        for name, _ in new:
-            path = FOLDER / name
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        place = Folder(PLACE, account_of(self._settings.run_as), emptied=False)
+        with place.opened() as folder:
+            place.remove(folder, [name for name, _ in new])
         log.info("removed what a program left: %s", what)
 
     def _is_ours(self) -> bool:
-        """Whether only programs use this account."""
-        return self._settings.run_as is not None or self._uid() in DYNAMIC
+        """Whether only this board's programs use the account; they have ended by now."""
+        if self._settings.run_as is not None:
+            return not _has_processes(self._uid())
+        return self._uid() in DYNAMIC
 
     def _uid(self) -> int:
         account = account_of(self._settings.run_as)
         return os.geteuid() if account is None else account.pw_uid
 
     def _look(self) -> Found:
-        if self._settings.isolation is Isolation.BWRAP or not FOLDER.is_dir():
+        if self._settings.isolation is Isolation.BWRAP or not PLACE.is_dir():
             return {}
         uid, found = self._uid(), {}
-        for entry in os.scandir(FOLDER):
+        for entry in os.scandir(PLACE):
             try:
                 seen = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
@@ -74,3 +72,13 @@ class SharedMemory:
             if seen.st_uid == uid:
                 found[entry.name, seen.st_ino] = seen.st_blocks * 512
         return found
+
+
+def _has_processes(uid: int) -> bool:
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdecimal() and os.stat(f"/proc/{name}").st_uid == uid:
+                return True
+        except OSError:
+            continue
+    return False

@@ -51,19 +51,22 @@ class Seen:
     end: str  # the limit that the server ended it for, or another word; empty: it is gone
     failure: str | None  # its process could not be made
     stderr: str
+    forced: float | None = None  # s; how long it had been asked to end, where it did not
 
 
 def verdict(seen: Seen, job: Job, settings: Settings) -> Verdict:
     """Raises ``CannotRun`` where it did not begin."""
+    forced = "" if seen.forced is None else f"; it did not end by itself within {seen.forced:g} s"
     if seen.why == "cancelled":
-        return "cancelled", f"cancelled {'while it ran' if seen.began else 'before it began'}", None
+        when = "while it ran" if seen.began else "before it began"
+        return "cancelled", f"cancelled {when}{forced}", None
     if not seen.began:
         raise CannotRun(f"the program did not begin: {_hindrance(seen, job.timeout)}")
     # The server looks by itself: what it has found came before whatever the daemon waited for.
     if seen.end in BY_SERVER:
         return "killed", BY_SERVER[seen.end].format(settings.limits), None
     if seen.why == "time":
-        return "timeout", f"time limit of {job.timeout:g} s", None
+        return "timeout", f"time limit of {job.timeout:g} s{forced}", None
     if seen.why == "output":
         return "killed", f"output limit of {settings.limits.output_mb} MB", None
     if seen.exit is None or not seen.end:

@@ -153,6 +153,6 @@ def test_the_text_that_was_cut_is_beginning_and_end(
     assert run.wait() == 0
     assert run.stdout == kept
     assert run.stderr.endswith(
-        "hwsync: the output was longer than is kept: this is its beginning and its end; "
-        "1,234 bytes between them are missing\n"
+        "hwsync: the output was longer than is kept: 1,234 bytes of it are missing, "
+        "where a line [hwsync: … left out] stands\n"
     )

@@ -19,6 +19,7 @@ import pytest
 from hwsync.protocol.errors import CannotRun
 from hwsync.protocol.limits import MAX_RESPONSE, MAX_STDERR, TIMEOUT_S
 from hwsync.runner import Job, Limits, Piece, Runner, Settings, StopSwitch, shared_memory
+from hwsync.runner.output import THIN_BYTES
 from hwsync.runner.processes import members
 from tests.support.programs import require_program
 from tests.support.runs import WAYS, OneRun
@@ -146,6 +147,7 @@ def test_one_that_does_not_heed_it_is_terminated_and_then_killed(one_run: OneRun
     one_run.settings |= {"end_grace_s": 0.5}
     end = one_run(DEAF, timeout=1.0)
     assert (end.outcome, end.response) == ("timeout", "ready\nSIGINT\nSIGTERM\n")
+    assert end.reason == "time limit of 1 s; it did not end by itself within 1 s"
     assert 2.0 <= end.duration < 4.0
     (group,) = one_run.groups
     assert members(group.session, group.start_time) == []
@@ -162,6 +164,20 @@ def test_without_a_grace_it_is_ended_at_once(one_run: OneRun) -> None:
     one_run.settings |= {"end_grace_s": 0.0}
     end = one_run(HOLDS, timeout=1.0)
     assert (end.outcome, end.response) == ("timeout", "begun\n")
+
+
+def test_threads_that_are_waited_for_are_interrupted_in_pythons_words(one_run: OneRun) -> None:
+    program = """
+import threading, time
+threading.Thread(target=time.sleep, args=(600,), daemon=False).start()
+print("the main thread is done")
+"""
+    one_run.settings |= {"end_grace_s": 1.0}
+    end = one_run(program, timeout=1.0)
+    assert end.outcome == "timeout"
+    assert end.stderr.startswith("Exception ignored in: <module 'threading' from ")
+    assert end.stderr.rstrip().rstrip(":").endswith("KeyboardInterrupt")
+    assert "<string>" not in end.stderr
 
 
 def test_the_whole_group_is_interrupted_and_who_left_it_is_not(one_run: OneRun) -> None:
@@ -343,7 +359,7 @@ def test_live_output_goes_on_past_the_limit_and_says_what_it_skips(one_run: OneR
     assert one_run.pieces[-1].text.endswith("the end\n")
     past = [piece for piece in one_run.pieces if piece.at > 2 * MAX_RESPONSE]
     assert len(past) > 3
-    assert max(len(piece.text) for piece in past) <= 16 * 1024
+    assert max(len(piece.text) for piece in past) <= THIN_BYTES
     assert sum(piece.skipped for piece in past) > 0
 
 
@@ -515,3 +531,125 @@ def test_of_many_lines_none_is_lost(one_run: OneRun) -> None:
     assert (end.outcome, end.reason) == ("ok", "stdout cut: 588,890 bytes")
     assert end.response.startswith("0\n1\n2\n")
     assert end.response.endswith("\n99999\n")
+
+
+# -- programs that go out of their way ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resource.py", "signal.py", "time.py", "_ctypes.py", "site.py"])
+def test_a_program_with_a_modules_name_runs_once(name: str, one_run: OneRun) -> None:
+    end = one_run("import os\nos.write(1, b'ran\\n')", name=name)
+    assert (end.outcome, end.exit_code, end.response) == ("ok", 0, "ran\n")
+
+
+def test_a_program_that_reads_its_own_output_has_run(one_run: OneRun) -> None:
+    """What is taken from under the daemon is no failure of the daemon."""
+    program = """
+import os, time
+mine = os.open("/proc/self/fd/1", os.O_RDONLY | os.O_NONBLOCK)
+until = time.monotonic() + 1
+while time.monotonic() < until:
+    os.write(1, b"x")
+    try:
+        os.read(mine, 1)
+    except BlockingIOError:
+        pass
+os.write(1, b"the end\\n")
+"""
+    end = one_run(program)
+    assert (end.outcome, end.exit_code) == ("ok", 0)
+    assert end.response.endswith("the end\n")
+
+
+def test_nobody_opens_what_says_how_a_program_ends(one_run: OneRun) -> None:
+    program = """
+import os
+for number in (1, os.getppid()):
+    try:
+        names = os.listdir(f"/proc/{number}/fd")
+    except PermissionError:
+        continue
+    for name in names:
+        path = f"/proc/{number}/fd/{name}"
+        try:
+            if os.readlink(path).startswith("socket:"):
+                os.open(path, os.O_WRONLY)
+                print("opened", path)
+        except OSError:
+            pass
+print("done")
+"""
+    assert one_run(program).response == "done\n"
+
+
+def test_who_left_the_group_in_bubblewrap_is_asked_to_end(tmp_path: Path) -> None:
+    """There the program itself can: it does not lead its session."""
+    require_program("bwrap", "bubblewrap")
+    run = OneRun(tmp_path / "work", dict(WAYS["bwrap"]))
+    end = run(f"import os\nos.setsid()\n{HOLDS}", timeout=1.0)
+    assert (end.outcome, end.response) == ("timeout", PUT_BACK)
+
+
+def test_one_that_is_stopped_goes_on_to_end(one_run: OneRun) -> None:
+    program = (
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "finally:\n    print('off')"
+    )
+    end = one_run(program, timeout=1.0)
+    assert (end.outcome, end.reason, end.response) == ("timeout", "time limit of 1 s", "off\n")
+
+
+def test_a_program_may_take_its_folder_away(one_run: OneRun) -> None:
+    if "isolation" in one_run.settings:
+        program = "print('it is a mount there')"
+    else:
+        program = (
+            "import os, time\nos.remove(__file__)\nos.rmdir(os.getcwd())\ntime.sleep(0.5)\n"
+            "print('it is a mount there')"
+        )
+    one_run.settings |= {"limits": Limits(free_disk_mb=1, memory_mb=500)}
+    assert one_run(program).response == "it is a mount there\n"
+    assert one_run("print(1)").response == "1\n"
+
+
+def test_a_deep_tree_beside_a_folder_is_no_failure_of_the_run(
+    one_run: OneRun, open_folder: Path
+) -> None:
+    one_run.folder = open_folder / "work"
+    one_run.folder.mkdir(mode=0o555)
+    one_run.settings |= {"empty_directory": False}
+    if os.geteuid() == 0:
+        one_run.settings |= {"run_as": "nobody", "python": "/usr/bin/python3"}
+    program = (
+        "import os\nos.chdir(os.path.dirname(__file__))\nfor _ in range(1500):\n"
+        "    os.mkdir('d')\n    os.chdir('d')\nos.chmod('.', 0)\nprint('deep')"
+    )
+    end = one_run(program)
+    assert (end.outcome, end.response) == ("ok", "deep\n")
+    assert list(Path(tempfile.gettempdir()).glob(f"hwsync-program-{os.getpid()}-*")) == []
+
+
+def test_what_a_preloaded_module_prints_is_not_the_programs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = preloading(
+        tmp_path,
+        "loud",
+        "import signal\nprint('welcome')\nprint('x' * 200_000)\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n",
+    )
+    end = run("print(1)")
+    assert (end.outcome, end.exit_code, end.response) == ("ok", 0, "1\n")
+    assert "welcome" in caplog.text
+
+
+def test_a_daemon_that_was_held_up_still_sees_what_ended_in_time(
+    one_run: OneRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a machine that was asleep: the limit is over, and so is the program."""
+
+    def sleep(piece: Piece) -> None:
+        time.sleep(1.5)
+
+    end = one_run("print('here', flush=True)\nraise SystemExit(3)", timeout=1.0, on_output=sleep)
+    assert (end.outcome, end.exit_code) == ("error", 3)

@@ -344,10 +344,53 @@ def test_a_file_of_the_same_name_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_what_a_power_cut_left_of_a_program_goes_before_the_next(tmp_path: Path) -> None:
-    for name in ("blink.py", ".hwsync-blink.py", ".hwsync-gone.py", "kept.py", ".hwsync-a b"):
+    for name in (".hwsync-blink.py", ".hwsync-half.py", ".hwsync-saved.py", "saved.py", "kept.py",
+                 ".hwsync-a b"):  # fmt: skip
         (tmp_path / name).touch()
+    os.link(tmp_path / ".hwsync-blink.py", tmp_path / "blink.py")
+    os.mkfifo(tmp_path / ".hwsync-fifo.py")
+    (tmp_path / ".hwsync-folder.py/deep").mkdir(parents=True)
     assert run(tmp_path, "print(1)").response == "1\n"
-    assert sorted(os.listdir(tmp_path)) == [".hwsync-a b", "kept.py"]
+    assert sorted(os.listdir(tmp_path)) == [".hwsync-a b", "kept.py", "saved.py"]
+
+
+def test_a_file_that_a_person_saved_meanwhile_stays(tmp_path: Path) -> None:
+    program = "import os\nopen('new', 'w').write('saved')\nos.replace('new', __file__)"
+    assert run(tmp_path, program).outcome == "ok"
+    assert (tmp_path / "program.py").read_text() == "saved"
+    assert os.listdir(tmp_path) == ["program.py"]
+
+
+def test_two_boards_in_one_folder_do_not_run_at_once(tmp_path: Path) -> None:
+    other = Runner(Settings(tmp_path))
+    refused: list[str] = []
+
+    def run_another(_: Group) -> None:
+        with pytest.raises(CannotRun) as error:
+            run(tmp_path, "print(1)")
+        refused.append(error.value.message)
+
+    try:
+        end = other.run(
+            Job("print(open(__file__).read())", "", (), 30.0),
+            on_started=run_another, on_output=lambda piece: None, stop=StopSwitch(),
+        )  # fmt: skip
+    finally:
+        other.close()
+    assert end.outcome == "ok"
+    assert refused[0].startswith(f"another board runs a program in {tmp_path}")
+    assert run(tmp_path, "print(1)").response == "1\n"
+
+
+@only_root
+def test_nobody_elses_file_goes_whatever_names_it_has(open_folder: Path) -> None:
+    folder = open_folder / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    (folder / "results.csv").write_text("1\n")
+    program = "import os\nopen('.hwsync-results.csv', 'w').close()\nprint(len(os.listdir()))"
+    assert run(folder, program, run_as="nobody", python=SYSTEM_PYTHON).outcome == "ok"
+    assert os.listdir(folder) == ["results.csv"]
 
 
 def test_a_folder_that_was_swapped_for_a_link_is_not_emptied(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ def seen(**changes: Any) -> Seen:
         (seen(exit=(signal.SIGXFSZ, 0.1)), ("killed", "file size limit of 3 MB", 153)),
         (seen(why="time"), ("timeout", "time limit of 10 s", None)),
         (seen(why="time", end="asked"), ("timeout", "time limit of 10 s", None)),
+        (seen(why="time", end="asked", forced=2.5),
+         ("timeout", "time limit of 10 s; it did not end by itself within 2.5 s", None)),
         (seen(why="time", end="memory"), ("killed", "memory limit of 200 MB", None)),
         (seen(why="output", end="asked"), ("killed", "output limit of 5 MB", None)),
         (seen(why="cancelled", exit=(EXITED, 0.1)), ("cancelled", "cancelled while it ran", None)),
