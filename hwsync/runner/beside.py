@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -48,7 +47,7 @@ class Beside:
         """With all that is in it."""
         with contextlib.suppress(CannotRun):
             self._folder.make_empty()
-        shutil.rmtree(self._own, ignore_errors=True)
+        _remove(self._own)
 
 
 def _remove_those_of_the_dead(folder: Path) -> None:
@@ -56,11 +55,17 @@ def _remove_those_of_the_dead(folder: Path) -> None:
         match = NAME.fullmatch(name)
         path = folder / name
         if match and not Path(f"/proc/{match[1]}").exists() and path.lstat().st_uid == os.geteuid():
-            subprocess.run(
-                ["rm", "-rf", "--one-file-system", "--", str(path)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=EMPTYING_LIMIT_S,
-                check=False,
-            )
+            _remove(path)
+
+
+def _remove(own: Path) -> None:
+    """Not by shutil, which fails on deep trees. What stays goes when we are dead."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            ["rm", "-rf", "--one-file-system", "--", str(own)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=EMPTYING_LIMIT_S,
+            check=False,
+        )

@@ -18,8 +18,9 @@ def load(
 
     A folder that is emptied is the program's alone, and has neither ``mark`` nor ``beside``. In one
     that is kept the file has a second name, ``mark``, by which hwsync knows it for its own to
-    remove; where that cannot be made, the program is put into the folder ``beside``. A program that
-    does not come whole, or cannot be written, never runs: this ends the process.
+    remove; where it cannot stand there, or another file of its name does, it is put into the folder
+    ``beside``. A program that does not come whole, or cannot be written, never runs: this ends the
+    process.
     """
     import os
 
@@ -44,22 +45,17 @@ def load(
     source = exactly(int.from_bytes(exactly(8), "big"))
     os.close(program_pipe)
     try:
-        try:
-            if mark:
+        if mark:
+            try:
                 write(mark)
                 os.link(mark, name)
-            else:
+            except OSError:  # also where a file system knows no second names
+                name = f"{beside}/{name}"
                 write(name)
-        except OSError as error:
-            # EPERM: also where a file system knows no second names. EACCES, EROFS.
-            if not beside or error.errno not in (1, 13, 30):
-                raise
-            name = f"{beside}/{name}"
+        else:
             write(name)
     except OSError as error:
         why = f"{name} cannot be written in {os.getcwd()}: {error.strerror}"
-        if isinstance(error, FileExistsError):
-            why = f"{os.getcwd()} has another {name} already; send it under another name"
         os.write(status_pipe, f"failed {why}\n".encode(errors="replace"))
         os._exit(0)
     return source, name

@@ -336,10 +336,21 @@ def test_in_a_folder_that_is_kept_only_the_program_goes(tmp_path: Path) -> None:
 
 
 def test_a_file_of_the_same_name_is_left_alone(tmp_path: Path) -> None:
+    """And a program of that name runs all the same, beside the folder."""
     (tmp_path / "program.py").write_text("print('a person wrote this')\n")
-    with pytest.raises(CannotRun, match=rf"{tmp_path} has another program.py already"):
-        run(tmp_path, "print(1)")
+    (tmp_path / "helper.py").write_text("name = 'helper'\n")
+    end = run(tmp_path, "import helper, os\nprint(helper.name, os.getcwd(), __file__)")
+    name, folder, file = end.response.split()
+    assert (name, folder) == ("helper", str(tmp_path))
+    assert not file.startswith(folder)
     assert (tmp_path / "program.py").read_text() == "print('a person wrote this')\n"
+    assert set(os.listdir(tmp_path)) - {"__pycache__"} == {"helper.py", "program.py"}
+
+
+@pytest.mark.parametrize("left", ["os.mkdir(__file__)", "os.symlink('/etc/passwd', __file__)"])
+def test_what_a_program_puts_in_its_own_place_stops_no_later_one(left: str, tmp_path: Path) -> None:
+    assert run(tmp_path, f"import os\nos.remove(__file__)\n{left}").outcome == "ok"
+    assert run(tmp_path, "print(1)").response == "1\n"
     assert os.listdir(tmp_path) == ["program.py"]
 
 
