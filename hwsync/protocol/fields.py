@@ -104,23 +104,21 @@ class Fields:
 
     def instant(self, key: str) -> float | None:
         """A time of day, in Unix seconds; None where there is none."""
-        value = self.optional(key)
+        hint = "it is a time of day, in seconds since 1970 (Unix time; date +%s says it)"
+        value = self.optional(key, hint)
         low, high = limits.EXPIRES_AT_S
         if value is not None and not low <= value <= high:
-            raise self.refuse(
-                Code.BAD_PAYLOAD,
-                f"{key!r} must be {low:.12g} to {high:.12g}",
-                "it is a time of day, in seconds since 1970 (Unix time)",
-            )
+            said = f"{key!r} must be {low:.12g} to {high:.12g}"
+            raise self.refuse(Code.BAD_PAYLOAD, said, hint)
         return value
 
-    def optional(self, key: str) -> float | None:
+    def optional(self, key: str, hint: str = "") -> float | None:
         """A number; None where there is none."""
         value = self.obj.get(key)
         if value is None:
             return None
         if not _is_finite(value):
-            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} must be a number or null")
+            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} must be a number or null", hint)
         try:
             return float(value)
         except OverflowError:

@@ -352,8 +352,8 @@ def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
         """What gives each generator of random numbers that was made here another state."""
         random, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
         python, numpys = getattr(random, "Random", ()), getattr(numpy, "BitGenerator", ())
-        if numpy is not None:
-            yield numpy.seed
+        if seed := getattr(numpy, "seed", None):
+            yield seed
         for one in gc.get_objects() if random or numpy else ():
             if issubclass(type(one), python):
                 yield one.seed

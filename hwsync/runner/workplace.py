@@ -90,16 +90,16 @@ class Workplace:
         elif not self._path.is_dir():
             return
         with place.opened() as folder:
-            lock = os.dup(folder)
+            self._lock = os.dup(folder)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                os.close(lock)
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
                 raise CannotRun(
-                    f"another board runs a program in {self._path}: {error.strerror}",
+                    f"another board runs a program in {self._path}",
                     "give each board a folder of its own (programs.directory)",
                 ) from None
-            self._lock = lock
+            except OSError:
+                pass  # a file system without locks
 
     def release(self) -> None:
         """Let another board have it."""
