@@ -280,6 +280,7 @@ class Modelled:
         """Something follows from what the coordinator has in memory."""
         known = self._known or self.model
         known.told, known.to_analyse = self.model.told, self.model.to_analyse
+        known.now = self._ticks(), self.lab.clock.wall()  # time has passed since its last round
         tell(known)
 
     def _queries(self) -> list[int]:
