@@ -903,7 +903,7 @@ end = Runner(Settings(Path.cwd())).run(Job(program, "", (), 60.0), on_started=la
                        on_output=lambda piece: None, stop=StopSwitch())
 print(end.response, end=end.stderr)
 """
-    done = python(daemon)
+    done = python(daemon, cwd=directory)
     assert done.stdout.startswith("0 <built-in function default_int_handler> set()"), done
 
 
