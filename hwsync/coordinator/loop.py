@@ -270,11 +270,10 @@ class Coordinator:
         self._waiting = others
         self._perform(plan)
 
-    def _moment(self) -> Moment:
-        return Moment(self._clock.wall(), self._ticking.ticks(self._clock.monotonic()))
+    def _moment(self, now: float) -> Moment:
+        return Moment(self._clock.wall(), self._ticking.ticks(now))
 
     def _empty_plan(self, now: float) -> Plan:
-        ticks = self._ticking.ticks(now)
         saved = Saved(
             self.records,
             self._packets,
@@ -284,7 +283,7 @@ class Coordinator:
             self._nonce,
             self.epoch,
         )
-        return Plan(saved, Moment(self._clock.wall(), ticks))
+        return Plan(saved, self._moment(now))
 
     def _plan(self, now: float) -> Plan:
         plan = self._empty_plan(now)
@@ -378,7 +377,7 @@ class Coordinator:
         if self._signer is None:
             return encode_envelope(record)
         fields = envelope_json(record) | {"journal": self._resends.journal(record.user)}
-        moment = self._moment()
+        moment = self._moment(self._clock.monotonic())
         if (at := ends_at(record, moment)) is not None:
             fields["expires_at"] = max(at, moment.wall)
         text = dumps(fields)
@@ -391,7 +390,7 @@ class Coordinator:
             kept = record.seq > 0 and not record.forgotten
             self._publish(topic, encode_status(record), retain=kept)
         elif isinstance(effect, PublishEnvelope):
-            if not is_past(effect.record.expires_at, self._moment()):
+            if not is_past(effect.record.expires_at, self._moment(self._clock.monotonic())):
                 self._publish(self.topics.of(user, Kind.COMMAND), self._envelope(effect.record))
         elif isinstance(effect, PublishResult):
             topic = self.topics.result(user, effect.command.id)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from hwsync.protocol.errors import CannotRun
-from hwsync.runner.folder import EMPTYING_LIMIT_S, Account, Folder
+from hwsync.runner.folder import Account, Folder
 
 PREFIX: Final = "hwsync-program-"
 NAME: Final = re.compile(rf"{PREFIX}(\d+)-.*")  # of the daemon that made it
@@ -25,47 +24,46 @@ class Beside:
     """Its construction raises ``CannotRun``."""
 
     def __init__(self, account: Account) -> None:
+        self._places = Folder(Path(tempfile.gettempdir()), None, emptied=False)
         try:
-            with contextlib.suppress(OSError):
-                _remove_those_of_the_dead(Path(tempfile.gettempdir()))
+            self._remove_those_of_the_dead()
             self._own = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
             self._own.chmod(0o711)
         except OSError as error:
             raise CannotRun(
-                f"no folder can be made for programs in {tempfile.gettempdir()}: {error.strerror}",
+                f"no folder can be made for programs in {self._places.path}: {error.strerror}",
                 "set TMPDIR to one that can be written",
             ) from error
         self.path = self._own / "program"
         self._folder = Folder(self.path, account)
-        self._folder.make_empty()
+        try:
+            self._folder.make_empty()
+        except CannotRun:
+            self.remove()
+            raise
 
     def make_empty(self) -> None:
         """After a run. Raises ``CannotRun``."""
         self._folder.make_empty()
 
     def remove(self) -> None:
-        """With all that is in it."""
-        with contextlib.suppress(CannotRun):
-            self._folder.make_empty()
-        _remove(self._own)
+        """With all that is in it. What stays goes when we are dead."""
+        with contextlib.suppress(CannotRun), self._places.opened() as folder:
+            self._places.remove(folder, [self._own.name])
+
+    def _remove_those_of_the_dead(self) -> None:
+        with contextlib.suppress(CannotRun), self._places.opened() as folder:
+            self._places.remove(
+                folder, [name for name in os.listdir(folder) if _is_left(folder, name)]
+            )
 
 
-def _remove_those_of_the_dead(folder: Path) -> None:
-    for name in os.listdir(folder):
-        match = NAME.fullmatch(name)
-        path = folder / name
-        if match and not Path(f"/proc/{match[1]}").exists() and path.lstat().st_uid == os.geteuid():
-            _remove(path)
-
-
-def _remove(own: Path) -> None:
-    """Not by shutil, which fails on deep trees. What stays goes when we are dead."""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(
-            ["rm", "-rf", "--one-file-system", "--", str(own)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=EMPTYING_LIMIT_S,
-            check=False,
-        )
+def _is_left(folder: int, name: str) -> bool:
+    """Whether it is that of a daemon of ours which has ended."""
+    match = NAME.fullmatch(name)
+    if match is None or os.path.exists(f"/proc/{match[1]}"):
+        return False
+    try:
+        return os.lstat(name, dir_fd=folder).st_uid == os.geteuid()
+    except OSError:
+        return False

@@ -55,10 +55,10 @@ class Folder:
         self._device: int | None = None  # as it was when it was first opened
 
     def make_empty(self) -> None:
-        """Make it, or remove what is in it. Raises ``CannotRun`` with the first that stays."""
+        """Make it where it is not there, and ``empty`` it."""
         self.make()
         with self.opened() as folder:
-            self._empty(folder)
+            self.empty(folder)
 
     def make(self) -> None:
         """Make it where it is not there. Raises ``CannotRun``."""
@@ -111,10 +111,12 @@ class Folder:
             for at in range(0, len(left), AT_ONCE):
                 some = left[at : at + AT_ONCE]
                 said = self._command(folder, ["rm", "-rf", "--one-file-system", "--", *some])
-            left = [name for name in left if _is_there(folder, name)]
+            here = {f"./{name}" for name in os.listdir(folder)} if left else ()
+            left = [name for name in left if name in here]
         return said
 
-    def _empty(self, folder: int) -> None:
+    def empty(self, folder: int) -> None:
+        """Remove what is in it. Raises ``CannotRun`` with the first that stays."""
         said = self.remove(folder, os.listdir(folder))
         left = os.listdir(folder)
         if left:
@@ -167,16 +169,6 @@ def _is_gone(folder: int, name: str) -> bool:
         os.unlink(name, dir_fd=folder)
     except OSError:
         return False
-    return True
-
-
-def _is_there(folder: int, name: str) -> bool:
-    try:
-        os.lstat(name, dir_fd=folder)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
     return True
 
 

@@ -74,20 +74,23 @@ class Launcher:
                 "create it, or name another",
             )
         account = account_of(settings.run_as)
-        self._beside = Beside(account) if not settings.empty_directory else None
-        given = _given(settings, account, None if self._beside is None else self._beside.path)
         environment = dict(os.environ if settings.environment is None else settings.environment)
         if account is not None:
             environment |= {"HOME": account.pw_dir, "USER": account.pw_name,
                             "LOGNAME": account.pw_name}  # fmt: skip
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._cgroup = Cgroup.make()  # the last of it: whatever fails from here on ends it
-        given["cgroup"] = "" if self._cgroup is None else str(self._cgroup.path)
-        text = f"{EXECUTE}\n\n{SERVER}\n\ngiven = {given!r}\n".encode()
-        start = START.format(control=theirs.fileno(), size=len(text))
+        self._beside: Beside | None = None
+        self._cgroup: Cgroup | None = None
         # Its home is the account's, and it is root: nothing that lies there may run in it.
         options = [] if account is None else ["-s"]
         try:
+            if not settings.empty_directory:
+                self._beside = Beside(account)
+            given = _given(settings, account, None if self._beside is None else self._beside.path)
+            self._cgroup = Cgroup.make()
+            given["cgroup"] = "" if self._cgroup is None else str(self._cgroup.path)
+            text = f"{EXECUTE}\n\n{SERVER}\n\ngiven = {given!r}\n".encode()
+            start = START.format(control=theirs.fileno(), size=len(text))
             ours.send(text)
             self._process = subprocess.Popen(
                 [settings.python, *options, "-c", start],
@@ -99,11 +102,11 @@ class Launcher:
                 env=environment,
                 start_new_session=True,
             )
-        except (OSError, ValueError) as error:
+        except BaseException as error:
             ours.close()
-            self._end_cgroup()
-            if self._beside is not None:
-                self._beside.remove()
+            self._remove_places()
+            if not isinstance(error, OSError | ValueError):
+                raise
             why = (error.strerror if isinstance(error, OSError) else None) or error
             raise CannotRun(
                 f"{settings.python} cannot be started: {why}", "check the interpreter's path"
@@ -207,16 +210,16 @@ class Launcher:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._end_cgroup()
-        if self._beside is not None:
-            self._beside.remove()
+        self._remove_places()
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
 
-    def _end_cgroup(self) -> None:
+    def _remove_places(self) -> None:
         if self._cgroup is not None:
             self._cgroup.remove()
+        if self._beside is not None:
+            self._beside.remove()
 
     def kill(self) -> None:
         """End it at once, when it does not answer."""

@@ -276,8 +276,8 @@ class Run:
         launcher.kill()
         if self._group is not None:
             end_session(self._group.session, self._group.start_time)
-        # The status pipe alone: whoever escaped may fill the others for ever.
-        # And once: it may fill this one too, which every program of one account can open.
+        # The status alone: whoever escaped may fill the others for ever.
+        # And once: it may fill this too, where it took the descriptor.
         poll = select.poll()
         poll.register(self._status_pipe, select.POLLIN)
         if not self._over and poll.poll(0):

@@ -40,11 +40,18 @@ def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
     first = sys.path[:1] == [""]
     if first:
         del sys.path[0]
+
+    def refuse(why: str) -> None:
+        """At once: the interpreter's own end would wait for threads."""
+        sys.stderr.write(f"{why}\n")
+        sys.stderr.flush()
+        os._exit(1)
+
     for module in given["preload"]:
         try:
             __import__(module)
         except ImportError as error:
-            sys.exit(f"{type(error).__name__}: {error}")
+            refuse(f"{type(error).__name__}: {error}")
         threading = sys.modules.get("threading")
         threads = [] if threading is None else threading.enumerate()[1:]
         for thread in threads:
@@ -52,9 +59,7 @@ def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
         if len(sys._current_frames()) > 1:
             # A fork copies no thread, but the locks that it holds.
             left = ", ".join(one.name for one in threads if one.is_alive()) or "without a name"
-            sys.stderr.write(f"the module {module} leaves threads running ({left})\n")
-            sys.stderr.flush()
-            os._exit(1)
+            refuse(f"the module {module} leaves threads running ({left})")
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # else each program would print it once more
     if signals.getsignal(signals.SIGCHLD) == signals.SIG_IGN:
@@ -387,10 +392,8 @@ def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
             oversee(child, status_pipe)
     except BaseException as error:
         if os.getpid() == server:
-            sys.stderr.write(f"the fork server failed: {type(error).__name__}: {error}\n")
-            sys.stderr.flush()
             sweep(0, -1)
-            os._exit(1)
+            refuse(f"the fork server failed: {type(error).__name__}: {error}")
         raise
 
     # -- the program's process ------------------------------------------------------------------

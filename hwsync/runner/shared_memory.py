@@ -30,6 +30,7 @@ class SharedMemory:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._before: Found = {}
+        self._place: Folder | None = None  # once its account is known
 
     def prepare(self) -> None:
         """Note what is there."""
@@ -45,25 +46,25 @@ class SharedMemory:
         if not self._is_ours():
             log.info("while a program ran, %s came into %s and stay", what, PLACE)
             return
-        place = Folder(PLACE, account_of(self._settings.run_as), emptied=False)
+        place = self._folder()
         with place.opened() as folder:
             place.remove(folder, [name for name, _ in new])
         log.info("removed what a program left: %s", what)
 
     def _is_ours(self) -> bool:
         """Whether only this board's programs use the account; they have ended by now."""
-        if self._settings.run_as is not None:
-            return not _has_processes(self._uid())
-        return self._uid() in DYNAMIC
+        uid = self._folder().uid
+        return uid in DYNAMIC if self._settings.run_as is None else not _has_processes(uid)
 
-    def _uid(self) -> int:
-        account = account_of(self._settings.run_as)
-        return os.geteuid() if account is None else account.pw_uid
+    def _folder(self) -> Folder:
+        if self._place is None:
+            self._place = Folder(PLACE, account_of(self._settings.run_as), emptied=False)
+        return self._place
 
     def _look(self) -> Found:
         if self._settings.isolation is Isolation.BWRAP or not PLACE.is_dir():
             return {}
-        uid, found = self._uid(), {}
+        uid, found = self._folder().uid, {}
         for entry in os.scandir(PLACE):
             try:
                 seen = entry.stat(follow_symlinks=False)

@@ -60,20 +60,27 @@ class Workplace:
         self.refusal = ""
 
     def _prepare(self) -> None:
+        self.release()
         try:
-            self._take()
-            self._tidy()
+            self._tidy(self._take)
             self._look_at_disk()
         except BaseException:
             self.release()
             raise
 
-    def _tidy(self) -> None:
-        folder = self._folder()
-        if folder.emptied:
-            folder.make_empty()
-        elif self._path.is_dir():
-            _remove_programs(folder)
+    def _tidy(self, first: Callable[[int], None] = lambda folder: None) -> None:
+        """Remove what a run left, after ``first`` was done with the folder's descriptor."""
+        place = self._folder()
+        if place.emptied:
+            place.make()
+        elif not self._path.is_dir():
+            return  # ``Launcher`` says so
+        with place.opened() as folder:
+            first(folder)
+            if place.emptied:
+                place.empty(folder)
+            else:
+                _remove_programs(place, folder)
 
     def _folder(self) -> Folder:
         if self._place is None:
@@ -81,25 +88,18 @@ class Workplace:
             self._place = Folder(self._path, account, emptied=self._settings.empty_directory)
         return self._place
 
-    def _take(self) -> None:
+    def _take(self, folder: int) -> None:
         """Two boards in one folder would remove each other's files."""
-        self.release()
-        place = self._folder()
-        if place.emptied:
-            place.make()
-        elif not self._path.is_dir():
-            return
-        with place.opened() as folder:
-            self._lock = os.dup(folder)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise CannotRun(
-                    f"another board runs a program in {self._path}",
-                    "give each board a folder of its own (programs.directory)",
-                ) from None
-            except OSError:
-                pass  # a file system without locks
+        self._lock = os.dup(folder)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotRun(
+                f"another board runs a program in {self._path}",
+                "give each board a folder of its own (programs.directory)",
+            ) from None
+        except OSError:
+            pass  # a file system without locks
 
     def release(self) -> None:
         """Let another board have it."""
@@ -118,24 +118,23 @@ class Workplace:
                 )
 
 
-def _remove_programs(place: Folder) -> None:
+def _remove_programs(place: Folder, folder: int) -> None:
     """Files of programs in a folder that is kept: those that have a second name, and are no others.
 
     Nobody else's file goes, whatever names an account gives it, and no file that a person has put
     in the place of the program's.
     """
-    with place.opened() as folder:
-        for mark in os.listdir(folder):
-            name = mark.removeprefix(MARK)
-            if mark == name or not is_name(name):
-                continue
-            known = _stat(folder, mark)
-            if known is None or known.st_uid != place.uid:
-                continue
-            found = _stat(folder, name)
-            if found is not None and stat.S_ISREG(found.st_mode) and os.path.samestat(found, known):
-                place.remove(folder, [name])
-            place.remove(folder, [mark])
+    for mark in os.listdir(folder):
+        name = mark.removeprefix(MARK)
+        if mark == name or not is_name(name):
+            continue
+        known = _stat(folder, mark)
+        if known is None or known.st_uid != place.uid:
+            continue
+        found = _stat(folder, name)
+        if found is not None and stat.S_ISREG(found.st_mode) and os.path.samestat(found, known):
+            place.remove(folder, [name])
+        place.remove(folder, [mark])
 
 
 def _stat(folder: int, name: str) -> os.stat_result | None:

@@ -516,3 +516,30 @@ def test_what_cannot_be_removed_is_named_and_programs_are_refused(
         assert runner.refusal == ""
     finally:
         runner.close()
+
+
+@pytest.mark.parametrize("settings", [{"isolation": Isolation.BWRAP}, {"python": "/no/such"}])
+def test_a_server_that_cannot_be_started_leaves_no_folder(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands, places = tmp_path / "commands", tmp_path / "places"
+    for folder in (commands, places, tmp_path / "work"):
+        folder.mkdir()
+    (commands / "rm").symlink_to(str(shutil.which("rm")))  # and no bubblewrap
+    monkeypatch.setenv("PATH", str(commands))
+    monkeypatch.setattr(tempfile, "tempdir", str(places))
+    with pytest.raises(CannotRun, match=r"not installed|cannot be started"):
+        run(tmp_path / "work", "print(1)", **settings)
+    assert os.listdir(places) == []
+
+
+def test_what_a_dead_daemon_left_beside_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "work").mkdir()
+    living, dead = f"hwsync-program-{os.getpid()}-a", "hwsync-program-999999999-b"
+    for name in (living, f"{dead}/program/deep", "hwsync-program-c"):
+        (tmp_path / name).mkdir(parents=True)
+    assert run(tmp_path / "work", "print(1)").response == "1\n"
+    assert sorted(os.listdir(tmp_path)) == sorted([living, "hwsync-program-c", "work"])
