@@ -18,7 +18,7 @@ from tests.support.fuzz_packets import DISCONNECT, connect, publish
 from tests.support.lab import AS_ROOT, DEVICE, HWSYNC, Lab
 from tests.support.mqtt import Watcher
 from tests.support.ports import LOOPBACK
-from tests.support.processes import Process
+from tests.support.processes import Process, read_terminal
 from tests.support.terminal import dangers
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -159,17 +159,10 @@ def test_a_program_steers_a_terminal_only_where_it_may(
             env=environment_of(HWSYNC_BROKER=lab.url),
         )  # fmt: skip
         os.close(other)
-        heard = b""
-        try:
-            while data := os.read(terminal, 4_096):
-                heard += data
-        except OSError:  # how a terminal without a program ends
-            pass
+        text = read_terminal(terminal)
         assert done.wait(30) == 0
     finally:
         os.close(terminal)
-    # Without the line that says for how long it waits, and the terminal's own line ends.
-    text = heard.decode().replace("\r\n", "\n").rpartition("\r\x1b[K")[2]
     assert ("\x1b]0;owned\x07" in text) != escaped
     assert (r"\x1b]0;owned\x07" in text) == escaped
     # Colours and progress bars pass, and nothing else does; hwsync's own line is as ever.

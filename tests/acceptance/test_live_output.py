@@ -15,7 +15,7 @@ import pytest
 from tests.support.brokers import MosquittoBroker
 from tests.support.lab import HWSYNC, Lab
 from tests.support.mqtt import Watcher
-from tests.support.processes import Process
+from tests.support.processes import Process, read_terminal
 from tests.support.waiting import wait_until
 
 DEVICE = {"id": "c1", "journal": "j1", "boot": 1}
@@ -85,18 +85,12 @@ def test_a_person_is_told_what_was_lost_and_sees_what_comes_next(
         piece(lab, 2, 8, "three\n")
         piece(lab, 3, 17, "e\n", skipped=3)
         end(lab, order=ORDER)
-        heard = b""
-        try:
-            while data := os.read(terminal, 4_096):
-                heard += data
-        except OSError:  # how a terminal without a program ends
-            pass
+        text = read_terminal(terminal)
         assert run.wait(30) == 0
     finally:
         run.kill()
         run.wait()
         os.close(terminal)
-    text = heard.decode().replace("\r\n", "\n").rpartition("\r\x1b[K")[2]
     assert text == (
         "one\nt\n[hwsync: 3 bytes were lost on the way]\nthree\n"
         "[hwsync: 3 bytes left out]\ne\nfour\n"

@@ -73,6 +73,20 @@ def python(
     )
 
 
+def read_terminal(terminal: int) -> str:
+    """What was written to a pseudo-terminal, up to the end of all who hold its other side.
+
+    Without the terminal's own line ends, and the line that says for how long hwsync waits.
+    """
+    heard = b""
+    try:
+        while data := os.read(terminal, 4_096):
+            heard += data
+    except OSError:  # how a terminal without a program ends
+        pass
+    return heard.decode().replace("\r\n", "\n").rpartition("\r\x1b[K")[2]
+
+
 class Process:
     """A running command.
 
