@@ -34,14 +34,21 @@ from amqtt.mqtt.protocol.broker_handler import (  # type: ignore[import-untyped]
 )
 
 from hwsync.broker.door import ENTRY, Door, Entry, at_the_door
-from hwsync.broker.reading import FRAME, VERSION, Reading, read_packet, version_of, whole
+from hwsync.broker.reading import (
+    FRAME,
+    VERSION,
+    Reading,
+    read_packet,
+    refused_version,
+    version_of,
+    whole,
+)
 
 log = logging.getLogger("hwsync.broker")
 
 CONNECT_S: Final = 10.0  # for a client to say who it is, from its connection on
 CLOSE_S: Final = 5.0  # for a client to take what it is still sent, before its connection is cut
-WRONG_VERSION: Final = b"\x20\x02\x00\x01"  # a CONNACK
-REFUSED: Final = b"\x20\x02\x00\x05"  # likewise
+REFUSED: Final = b"\x20\x02\x00\x05"  # a CONNACK
 LAST_MESSAGES_S: Final = 10.0  # for what a client that leaves has sent; takes milliseconds
 TAKEOVER_S: Final = 5.0  # for a connection to end whose client came again; takes milliseconds
 FAREWELL_S: Final = 1.0  # for a websocket's client to take leave; many only close the connection
@@ -260,10 +267,10 @@ class MendedBroker(Broker):  # type: ignore[misc]
             raise MQTTError(f"no CONNECT within {CONNECT_S:g} s") from None
         if connect is None:
             raise NoDataError("it left without a CONNECT")
-        if version_of(connect) != VERSION:
-            writer.write(WRONG_VERSION)
+        if (version := version_of(connect)) != VERSION:
+            writer.write(refused_version(version))
             await writer.drain()
-            raise MQTTError(f"it speaks version {version_of(connect)} of the protocol")
+            raise MQTTError(f"it speaks version {version} of the protocol")
         _, asked = await BrokerProtocolHandler.init_from_connect(
             BufferReader(whole(connect)), writer, self.plugins_manager
         )

@@ -27,6 +27,10 @@ LENGTH_BYTES: Final = 4  # of a packet's length, at most (section 2.2.3)
 UNDER_WAY: Final = 1_000  # packets of one client that wait for its answer
 PATIENCE: Final = 1.5  # times the keepalive (section 3.1.2.10)
 VERSION: Final = 4  # of the protocol, in a CONNECT: 3.1.1
+BRIDGE: Final = 0x80  # the bit of a version by which mosquitto's bridges say what they are
+NAMES: Final = (b"\0\4MQTT", b"\0\6MQIsdp")  # of the protocol; the second is MQTT 3.1's
+UNSUPPORTED: Final = b"\x20\x02\x00\x01"  # a CONNACK (MQTT 3.1.1, section 3.1.2.2)
+UNSUPPORTED_5: Final = b"\x20\x03\x00\x84\x00"  # the same for MQTT 5: reason 132, no properties
 
 CONNECT: Final = 1
 PUBLISH: Final = 3
@@ -93,11 +97,20 @@ def whole(packet: Packet) -> bytes:
 
 
 def version_of(packet: Packet) -> int:
-    """Of the protocol that a CONNECT names. Raises ``Malformed`` where it is none."""
+    """Of the protocol that a CONNECT names. Raises ``Malformed`` where it is none.
+
+    MQTT 3.1 has another name for itself; a bridge of mosquitto sets the highest bit.
+    """
     kind, flags, body = packet
-    if kind != CONNECT or flags or body[:6] != b"\0\4MQTT" or len(body) < 10:
-        raise Malformed("the first packet is no CONNECT")
-    return body[6]
+    for name in NAMES:
+        if kind == CONNECT and not flags and body.startswith(name) and len(body) >= len(name) + 4:
+            return body[len(name)]
+    raise Malformed("the first packet is no CONNECT")
+
+
+def refused_version(version: int) -> bytes:
+    """The CONNACK for a version that is not spoken, in a form that its client reads."""
+    return UNSUPPORTED_5 if version & ~BRIDGE == 5 else UNSUPPORTED
 
 
 class Reading:

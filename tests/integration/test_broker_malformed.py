@@ -25,11 +25,13 @@ from tests.support.fuzz_packets import (
     PINGREQ,
     Attacker,
     connect,
+    packet,
     publish,
     subscribe,
     text,
 )
 from tests.support.mqtt import Watcher
+from tests.support.mqtt import publish as publish_by_hand
 from tests.support.ports import LOOPBACK, free_port
 from tests.support.programs import require_program
 from tests.support.waiting import PATIENCE, wait_until
@@ -103,13 +105,51 @@ def test_after_what_is_no_mqtt_a_client_is_sent_away(
     assert [message.topic for message in watcher.messages()] == ["fuzz/end"]
 
 
-@pytest.mark.parametrize("properties", [b"\0", b"\x05\x11\0\0\0\x3c", b"\x03\x21\0\x14"])
-def test_mqtt_5_is_refused_and_not_kept_waiting(
-    amqtt_broker: AmqttBroker, properties: bytes
+UNSUPPORTED = b"\x20\x02\x00\x01"
+UNSUPPORTED_5 = b"\x20\x03\x00\x84\x00"
+OTHER_VERSIONS = {
+    "5": (connect("x", level=5, properties=b"\0"), UNSUPPORTED_5),
+    "5, properties": (connect("x", level=5, properties=b"\x05\x11\0\0\0\x3c"), UNSUPPORTED_5),
+    "5, a bridge": (connect("x", level=0x85, properties=b"\x03\x21\0\x14"), UNSUPPORTED_5),
+    "3.1": (packet(0x10, text("MQIsdp") + b"\x03\x02\0\x3c" + text("x")), UNSUPPORTED),
+    "3.1.1, a bridge": (connect("x", level=0x84), UNSUPPORTED),
+    "6": (connect("x", level=6), UNSUPPORTED),
+}
+
+
+@pytest.mark.parametrize(("data", "answer"), OTHER_VERSIONS.values(), ids=OTHER_VERSIONS)
+def test_another_version_is_refused_in_words_that_its_client_reads(
+    amqtt_broker: AmqttBroker, data: bytes, answer: bytes
 ) -> None:
     with Raw(amqtt_broker) as raw:
-        raw.sendall(connect("five", level=5, properties=properties))
-        assert raw.until_closed() == b"\x20\x02\x00\x01"
+        raw.sendall(data)
+        assert raw.until_closed() == answer
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [("mqttv5", "unsupported protocol version"), ("mqttv31", "unacceptable protocol version")],
+)
+def test_a_client_of_another_version_is_told_what_is_wrong(
+    amqtt_broker: AmqttBroker, version: str, told: str
+) -> None:
+    with pytest.raises(AssertionError) as refused:
+        publish_by_hand(amqtt_broker, "hw/pi1/query", "", options=["-V", version])
+    assert told in str(refused.value).lower()
+
+
+def test_a_try_of_mqtt_5_under_the_own_name_leaves_the_session_alone(
+    amqtt_broker: AmqttBroker,
+) -> None:
+    """What asks for MQTT 5 first, and for 3.1.1 then, loses nothing by it."""
+    with Raw(amqtt_broker) as here:
+        here.sendall(connect("board", flags=0) + subscribe("hw/pi1/command"))
+        assert here.exactly(9) == CONNACK_OK + b"\x90\x03\x00\x02\x01"
+        with Raw(amqtt_broker) as asking:
+            asking.sendall(connect("board", level=5, properties=b"\x05\x11\0\0\0\x3c"))
+            asking.until_closed()
+        here.sendall(publish("hw/pi1/command", b"heard", 1, 7))
+        assert here.exactly(29)[-5:] == b"heard"
 
 
 @pytest.mark.parametrize("topic", ["#", "a/+", "a\0", ""])

@@ -10,7 +10,7 @@ import pytest
 from amqtt.adapters import BufferReader
 
 from hwsync.broker.reading import Malformed, Reading, read_packet, version_of, whole
-from tests.support.fuzz_packets import connect, packet, publish, subscribe
+from tests.support.fuzz_packets import connect, packet, publish, subscribe, text
 
 
 class Handler:
@@ -126,7 +126,12 @@ def test_who_leaves_too_much_without_an_answer_is_sent_away(
 
 @pytest.mark.parametrize(
     ("data", "version"),
-    [(connect("a"), 4), (connect("a", level=5, properties=b"\x05\x11\0\0\0\x3c"), 5)],
+    [
+        (connect("a"), 4),
+        (connect("a", level=5, properties=b"\x05\x11\0\0\0\x3c"), 5),
+        (connect("a", level=0x84), 0x84),
+        (packet(0x10, text("MQIsdp") + b"\x03\2\0\0\0\0"), 3),
+    ],
 )
 def test_a_connect_says_its_version(data: bytes, version: int) -> None:
     found = asyncio.run(read_packet(BufferReader(data), 0, "somebody"))
