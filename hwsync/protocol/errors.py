@@ -41,7 +41,7 @@ class Code(StrEnum):
     TOO_LARGE = "too_large"  # above a named limit
     UNKNOWN_FIELD = "unknown_field"  # a key that the protocol does not know
     BAD_USER = "bad_user"  # the topic's user is no valid name
-    RETAINED = "retained"  # retained without an id: it would be replayed at every reconnect
+    RETAINED = "retained"  # a cancel, a reset, or without an id: performed again at every reconnect
     NOT_ALLOWED = "not_allowed"  # also: not in this version
     DEGRADED = "degraded"  # it cannot be stored now; it is not refused, and is tried again
 

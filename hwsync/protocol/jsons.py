@@ -2,7 +2,8 @@
 
 The standard library's reader accepts NaN, turns 1e999 into infinity, fails on deep nesting with
 RecursionError wherever the stack happens to end, and keeps lone surrogates that no UTF-8 can carry.
-Here the first three are ``ValueError``, and so is the last to ``size``.
+Here the first three are ``ValueError``, and so is the last to ``size``. A byte order mark before it
+is passed over: PowerShell and Windows editors write one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Final
 from hwsync.protocol.limits import MAX_DEPTH
 
 MAX_INT: Final = 2**53
+BOM: Final = "\ufeff"  # the byte order mark
 
 
 def _finite(text: str) -> float:
@@ -36,7 +38,7 @@ _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separato
 def loads(text: str) -> Any:
     """The value of one JSON text. Raises ``ValueError`` with one line for people."""
     try:
-        value = _DECODER.decode(text)
+        value = _DECODER.decode(text.removeprefix(BOM))
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
@@ -44,6 +46,11 @@ def loads(text: str) -> Any:
     if text.count("[") + text.count("{") > MAX_DEPTH and _is_too_deep(value):
         raise ValueError(_TOO_DEEP)
     return value
+
+
+def begins_object(text: str) -> bool:
+    """Whether a text begins as a JSON object does."""
+    return text.removeprefix(BOM).lstrip()[:1] == "{"
 
 
 def _is_too_deep(value: Any) -> bool:

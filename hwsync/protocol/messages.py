@@ -9,6 +9,7 @@ never for an order that does not fit its texts: that is dropped.
 from __future__ import annotations
 
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -30,7 +31,7 @@ from hwsync.protocol.events import (
     StatusHeard,
 )
 from hwsync.protocol.fields import Fields, bounded
-from hwsync.protocol.jsons import MAX_INT, dumps, is_count, loads, size
+from hwsync.protocol.jsons import MAX_INT, begins_object, dumps, is_count, loads, size
 from hwsync.protocol.output import Order, keep_ends
 from hwsync.protocol.record import RAN_BY_OUTCOME, Account, Outcome, Ran, Request
 from hwsync.protocol.topics import Kind, Topics
@@ -57,7 +58,11 @@ _REQUEST_KEYS: Final = frozenset(
 )
 
 
-def read(message: Message, topics: Topics) -> Event | HeartbeatHeard | StatusHeard | Ignored:
+_Read = Event | HeartbeatHeard | StatusHeard | Ignored
+_Reader = Callable[[bytes], _Read]
+
+
+def read(message: Message, topics: Topics) -> _Read:
     """The event that a message means. Raises ``Refused``."""
     user, kind = topics.split(message.topic)
     reader = _READERS.get(kind) if kind else None
@@ -71,17 +76,25 @@ def read(message: Message, topics: Topics) -> Event | HeartbeatHeard | StatusHea
             f"{user[:80]!r} is no user's name",
             limits.USER_FORM,
         )
-    if not message.retain or kind in (Kind.HEARTBEAT, Kind.STATUS):
-        event = reader(message.payload)
-        if isinstance(event, Requested) and message.reply:
-            replies.check(message.reply, topics.root, event.id)
-            event = Requested(event.request, message.reply)
-        return event
+    kept = message.retain and kind not in (Kind.HEARTBEAT, Kind.STATUS)
+    event = _retained(message, kind, reader) if kept else reader(message.payload)
+    if isinstance(event, Requested) and message.reply:
+        replies.check(message.reply, topics.root, event.id)
+        event = Requested(event.request, message.reply)
+    return event
+
+
+def _retained(message: Message, kind: Kind | None, reader: _Reader) -> _Read:
+    """What a message means that comes again at every reconnect: only what names an id may.
+
+    And no cancel or reset: whoever retained one did not mean every coordinator to come.
+    """
     if not message.payload:
         return Ignored("an empty retained message clears one")
+    stops = kind in (Kind.CANCEL, Kind.RESET)
     refusal = Refused(
         Code.RETAINED,
-        f"a retained message without an id on {message.topic}",
+        f"a retained message {'' if stops else 'without an id '}on {message.topic}",
         f"it would be performed again at every reconnect: clear it with mosquitto_pub -r -n "
         f"-q 1 -t {message.topic} (on a broker without MQTT 5 clearing performs a reset, cancel "
         f"or collected once more), and publish without -r",
@@ -89,12 +102,16 @@ def read(message: Message, topics: Topics) -> Event | HeartbeatHeard | StatusHea
     try:
         event = reader(message.payload)
     except Refused as error:
-        if error.id is None:
+        refusal.id = error.id
+        if stops or error.id is None:
             raise refusal from None
         raise
-    if isinstance(event, HeartbeatHeard | StatusHeard | Ignored) or event.id is not None:
+    if isinstance(event, HeartbeatHeard | StatusHeard | Ignored):
         return event
-    raise refusal
+    refusal.id = event.id
+    if stops or event.id is None:
+        raise refusal
+    return event
 
 
 def named(message: Message, topics: Topics) -> str | None:
@@ -139,7 +156,7 @@ def _request(payload: bytes) -> Requested | Ignored:
         return Ignored("an empty message clears a retained one")
     text = _text(payload)
     obj: Any = None
-    if text.lstrip()[:1] == "{":
+    if begins_object(text):
         try:
             obj = loads(text)
         except ValueError as error:
@@ -207,7 +224,7 @@ def _structured(fields: Fields) -> Request:
 
 
 def _command(payload: bytes) -> Requested | Ignored:
-    if payload[:1] == b"{":
+    if payload.removeprefix(BOM_UTF8)[:1] == b"{":
         try:
             obj = loads(payload.decode())
         except ValueError:
@@ -246,7 +263,7 @@ def _boot(fields: Fields) -> int:
 def _response(payload: bytes) -> Returned:
     text = _text(payload)
     obj: Any = None
-    if text.lstrip()[:1] == "{":
+    if begins_object(text):
         try:
             obj = loads(text)
         except ValueError as error:
@@ -340,7 +357,7 @@ def _analysis(payload: bytes) -> Analysed | Ignored:
         return Ignored("an empty message clears a retained one")
     text = _text(payload)
     obj: Any = None
-    if text.lstrip()[:1] == "{":
+    if begins_object(text):
         try:
             obj = loads(text)
         except ValueError:
@@ -411,7 +428,6 @@ def _status(payload: bytes) -> StatusHeard | Ignored:
     return StatusHeard(order) if all(map(is_count, order)) else Ignored("no status")  # type: ignore[arg-type]
 
 
-_Reader = Callable[[bytes], Event | HeartbeatHeard | StatusHeard | Ignored]
 _READERS: Final[Mapping[Kind, _Reader]] = {
     Kind.REQUEST: _request,
     Kind.COMMAND: _command,

@@ -89,6 +89,8 @@ REFUSALS: list[tuple[int, str, str, bool, str]] = [
     (1, "command", "x", False, "busy"),
     (1, "response", "x", False, "wrong_state"),
     (1, "analysis", "x", False, "wrong_state"),
+    (1, "cancel", '{"id":"c1"}', True, "retained"),
+    (1, "reset", '{"id":"c1","queue":true}', True, "retained"),
     (2, "request", "x", False, "busy"),
     (2, "collected", "", False, "not_current"),
     (2, "collected", '{"id":"c1","journal":"other","boot":1}', False, "not_current"),

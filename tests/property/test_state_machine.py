@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -137,6 +138,22 @@ class Protocol(RuleBasedStateMachine):
     def query(self, which: int, at_once: bool) -> None:
         id = self.which(which)
         self.send(at_once, Said("query", encode_id(id) if id else b"", id))
+
+    @rule(
+        kind=st.sampled_from(["cancel", "reset", "analysis", "collected"]),
+        which=st.sampled_from(WHICH),
+    )
+    def somebody_retains(self, kind: str, which: int) -> None:
+        """A message that the broker keeps; without an id and empty it clears one."""
+        id = self.which(which)
+        said = Said(kind, encode_id(id) if id else b"", id)
+        if kind == "analysis":
+            said = analysed(id, "u")
+        elif kind == "collected":
+            said = collected(id, "j1", 1)
+        elif kind == "reset":
+            said = replace(said, args={"queue": False})
+        self.send(True, replace(said, retain=True))
 
     def next_of_a_cycle(self, named: bool, at_once: bool) -> None:
         model = self.lab.model

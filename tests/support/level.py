@@ -41,6 +41,7 @@ class Said:
     args: dict[str, Any] = field(default_factory=dict)
     mid: int = 0
     dup: bool = False
+    retain: bool = False
 
 
 @dataclass

@@ -38,7 +38,13 @@ class Model(Level):
                 self.tell_status()
                 return
         errors = len(self.refused)
-        getattr(self, f"_{said.kind}")(said)
+        if said.retain and not said.payload:
+            self.packets.pop(said.mid, None)
+            return
+        if said.retain and (said.id is None or said.kind in ("cancel", "reset")):
+            self.refuse(said, "retained")
+        else:
+            getattr(self, f"_{said.kind}")(said)
         self.rest()
         if said.mid and said.id is None:
             error = self.refused[errors][0] if len(self.refused) > errors else None

@@ -414,4 +414,4 @@ class Modelled:
 
 
 def delivery(said: Said) -> Delivery:
-    return Delivery(f"hw/{USER}/{said.kind}", said.payload, 1, False, said.dup, said.mid, 1)
+    return Delivery(f"hw/{USER}/{said.kind}", said.payload, 1, said.retain, said.dup, said.mid, 1)

@@ -206,6 +206,17 @@ def test_a_retained_message_is_refused_unless_it_names_an_id(lab: Lab) -> None:
     assert brief(lab.hear("request", request(), retain=True, mid=7)) == ["status 1", "command", 7]
 
 
+@pytest.mark.parametrize("kind", ["cancel", "reset"])
+def test_a_retained_cancel_or_reset_stops_nothing(lab: Lab, kind: str) -> None:
+    lab.hear("request", request())
+    deeds = lab.hear(kind, b'{"id":"c1"}', retain=True, mid=7)
+    assert brief(deeds) == ["error", "status 1", 7]
+    assert (deeds[0].json["error"], deeds[0].json["id"]) == ("retained", "c1")  # type: ignore[union-attr]
+    assert lab.rows("refused", "error, id") == [("retained", "c1")]
+    assert brief(lab.hear(kind, b"", retain=True, mid=8)) == [8]  # cleared
+    assert brief(lab.hear(kind, b'{"id":"c1"}', mid=9)) == ["status 0", 9]
+
+
 # Every connect
 
 

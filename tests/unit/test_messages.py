@@ -29,6 +29,7 @@ from hwsync.protocol.record import (
     Outcome,
     Ran,
     Record,
+    Reply,
     Request,
     State,
     Verb,
@@ -38,7 +39,7 @@ from hwsync.protocol.record import (
     status_json,
 )
 from hwsync.protocol.topics import Topics
-from hwsync.protocol.wire import read_envelope
+from hwsync.protocol.wire import read_envelope, read_object
 
 TOPICS = Topics()
 
@@ -208,6 +209,56 @@ def test_retained_with_an_id_is_safe_and_without_is_refused() -> None:
         Code.UNKNOWN_FIELD, "c1")  # fmt: skip
     for kind in ("request", "reset", "cancel", "collected"):
         assert isinstance(event(kind, b"", retain=True), Ignored)
+
+
+@pytest.mark.parametrize("kind", ["cancel", "reset"])
+def test_a_retained_cancel_or_reset_is_refused_whatever_it_names(kind: str) -> None:
+    assert code(kind, {"id": "c1"}, retain=True) == (Code.RETAINED, "c1")
+    assert code(kind, {"id": "c1", "x": 1}, retain=True) == (Code.RETAINED, "c1")
+    assert code(kind, {"x": 1}, retain=True) == (Code.RETAINED, None)
+    assert code(kind, "text", retain=True) == (Code.RETAINED, None)
+
+
+REPLY = Reply("replies/anna", b"x")
+
+
+@pytest.mark.parametrize("retain", [False, True])
+def test_a_request_keeps_its_response_topic_whether_it_is_retained_or_not(retain: bool) -> None:
+    payload = b'{"id":"c1","program":"p"}'
+    asked = read(Message("hw/pi1/request", payload, retain, reply=REPLY), TOPICS)
+    assert isinstance(asked, Requested)
+    assert asked.reply == REPLY
+    with pytest.raises(Refused) as caught:
+        read(Message("hw/pi1/request", payload, retain, reply=Reply("hw/pi2/cancel")), TOPICS)
+    assert (caught.value.code, caught.value.id) == (Code.NOT_ALLOWED, "c1")
+
+
+BOM = b"\xef\xbb\xbf"
+
+
+def test_a_byte_order_mark_before_json_is_passed_over() -> None:
+    request = event("request", BOM + b'{"id":"c1","program":"p"}')
+    assert isinstance(request, Requested)
+    assert (request.request.id, request.request.program) == ("c1", "p")
+    assert event("cancel", BOM + b'{"id":"c1"}') == CancelAsked("c1")
+    assert event("collected", BOM + b'{"id":"c1","journal":"j","boot":1}') == Collected(
+        "c1", "j", 1
+    )
+    assert event("analysis", BOM + b'{"analysis":"fine","id":"c1"}') == Analysed("fine", "c1")
+    answer = event("response", BOM + b'{"id":"c1","journal":"j","boot":1,"outcome":"ok"}')
+    assert isinstance(answer, Returned)
+    assert answer.id == "c1"
+    assert code("response", BOM + b"{broken")[0] is Code.BAD_PAYLOAD
+    envelope = encode_envelope(Record("pi1"))
+    assert isinstance(event("command", BOM + envelope), Ignored)
+    assert read_object(BOM + envelope) == read_object(envelope)
+
+
+def test_a_byte_order_mark_before_plain_text_is_kept() -> None:
+    """Python runs such a program, and its hash stays the file's."""
+    request = event("request", BOM + b"print(1)")
+    assert isinstance(request, Requested)
+    assert request.request.program == "\ufeffprint(1)"
 
 
 def test_empty_messages() -> None:

@@ -45,6 +45,13 @@ def test_the_end_of_the_run_is_replied_once_with_the_correlation_data(lab: Lab) 
     assert replies(lab.restart()) == []
 
 
+def test_a_retained_request_is_replied_and_its_asker_is_known(lab: Lab) -> None:
+    lab.step(replace(asking(lab, request()), retain=True))
+    collect(lab)
+    assert len(replies(end(lab))) == 1
+    assert lab.rows("commands", "asked_by, asked_known_by") == [("me", "reply topic")]
+
+
 @pytest.mark.parametrize(
     ("way", "outcome", "state"),
     [("cancel", "cancelled", 0), ("reset", "cancelled", 0), ("expire", "expired", 0)],
