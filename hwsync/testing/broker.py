@@ -18,6 +18,7 @@ from hwsync.transport import Subscription, Will
 
 WINDOW: Final = 20  # QoS 1 messages under way to one client, as in mosquitto
 LATE_COPY_S: Final = (0.001, 1.0, 5.0, 30.0)  # by at most so much a copy comes later
+DROPPED: Final = "a client ended its own session"
 MEMORY_S: Final = 1.0  # what a kill -9 may take with it, where the broker saves each second
 
 
@@ -121,9 +122,18 @@ class Broker:
     # -- clients ------------------------------------------------------------------------------
 
     def connect(
-        self, client_id: str, clean: bool, will: Will | None, connection: Connection
+        self,
+        client_id: str,
+        clean: bool,
+        will: Will | None,
+        connection: Connection,
+        *,
+        keep: bool | None = None,
     ) -> tuple[Session, bool]:
-        """Take a client; (its session, whether there was one)."""
+        """Take a client; (its session, whether there was one).
+
+        ``keep``: whether the session outlives the connection; None: unless it is clean.
+        """
         old = self.sessions.get(client_id)
         if old is not None and old.connection is not None:
             taken_over = old.connection
@@ -135,7 +145,14 @@ class Broker:
             self._routes.clear()
         session = self.sessions[client_id]
         session.connection, session.will = connection, will
+        session.clean = clean if keep is None else not keep
         return session, present
+
+    def say_if_dropped(self, session: Session) -> None:
+        """Whether this session is gone, with messages that were acknowledged to their senders."""
+        left = [*session.under_way.values(), *session.waiting]
+        if left and self.sessions.get(session.client_id) is not session:
+            self._tell(DROPPED, left[0])
 
     def resume(self, session: Session) -> None:
         """Send what waited for it, first what was under way before."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from hwsync.testing.broker import Broker, Habits, Packet
+from hwsync.testing.broker import DROPPED, Broker, Habits, Packet
 from hwsync.testing.checker import Violation
 from hwsync.testing.history import Seen
 from hwsync.testing.network import Cable
@@ -90,6 +90,9 @@ class Context:
         self.note(who, f"FAULT {kind}", about)
 
     def _fault_of_broker(self, kind: str, packet: Packet | None) -> None:
+        if kind == DROPPED and packet is not None:
+            self.violate("acknowledged", "", "", f"{kind}: {packet.topic} waited in it")
+            return
         self.fault(kind, "broker", packet and packet.topic)
         if kind == "copy" and packet is not None:
             self.copied.add((packet.topic, packet.payload))

@@ -26,6 +26,7 @@ from hwsync.device.agent import Agent
 from hwsync.device.journal import Journal
 from hwsync.protocol import late, machine
 from hwsync.protocol.record import Command
+from hwsync.transport import connecting
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +251,15 @@ MUTANTS: Final = (
         "an orphan's no is a maybe",
         (Edit(late, "unknown", "doubtful=True", "doubtful=False"),),
         faults=("second device", "new disk", "older database", "kill"),
+    ),
+    Mutant(
+        "no connect asks for a session of its own",
+        (Edit(connecting, "attempts", "Attempt(5, clean_session,", "Attempt(5, True,"),),
+    ),
+    Mutant(
+        "the broker is asked to keep the session",
+        (Edit(connecting, "attempts", "new = Attempt(5, clean_session, not clean_session,",
+              "new = Attempt(5, clean_session, False,"),),
     ),
     Mutant(
         "devices tell all they hold in a new epoch",

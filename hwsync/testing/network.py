@@ -26,6 +26,7 @@ from hwsync.transport import (
     Subscription,
     Will,
 )
+from hwsync.transport.connecting import Attempt, attempts
 from hwsync.transport.link import KEEPALIVE_S
 
 UP: Final = True  # to the broker
@@ -91,8 +92,8 @@ class Cable:
 class Line:
     """One connection: both ends believe in it until they notice its end."""
 
-    def __init__(self, port: Port, number: int) -> None:
-        self.port, self.number = port, number
+    def __init__(self, port: Port, number: int, attempt: Attempt) -> None:
+        self.port, self.number, self.attempt = port, number, attempt
         self.session: Session | None = None
         self.unanswered = 0  # publishes without PUBACK
         self.ended_here = False  # the client's end
@@ -135,8 +136,9 @@ class Port:
         self._schedule, self._broker, self._dice = schedule, broker, dice
         self._client_id, self._on_signal = client_id, on_signal
         self._subscriptions, self._will = tuple(subscriptions), will
-        self._clean = clean_session
-        self._protocol = 5 if prefer_v5 and broker.habits.speaks_v5 else 4
+        self._clean, self._prefer_v5 = clean_session, prefer_v5
+        self._worked = 0
+        self._attempts: list[Attempt] = []  # what is left of this connect
         self._line: Line | None = None
         self._numbers = 0
         self._pause = BACKOFF_FIRST_S
@@ -244,6 +246,7 @@ class Port:
         if not line.ended_there:
             line.ended_there = True
             self._broker.gone(line)
+            self._dropped(line.session)
 
     def _again(self) -> None:
         pause = self._pause * (0.5 + self._dice.random() / 2)
@@ -257,26 +260,50 @@ class Port:
             self._on_signal(Disconnected("no connection", False))
             self._again()
             return
+        worked, self._worked = self._worked, 0
+        self._attempts = list(attempts(self._clean, self._prefer_v5, worked))
+        self._try()
+
+    def _try(self) -> None:
+        """The next attempt of this connect."""
         self._numbers += 1
-        line = Line(self, self._numbers)
+        line = Line(self, self._numbers, self._attempts.pop(0))
         self.cable.carry(line, UP, "", lambda: self._accepted(line))
         # Nobody answers where the cable breaks just now.
-        self._schedule.after(5.0, lambda: self._given_up(line))
+        self._schedule.after(line.attempt.patience, lambda: self._failed(line, "no answer"))
 
-    def _given_up(self, line: Line) -> None:
-        if self._line is not line and not line.ended_here and not self._stopped:
-            line.ended_here = True
-            self.cable.carry(line, UP, "", lambda: self._lost(line))
-            self._on_signal(Disconnected("no answer", False))
+    def _failed(self, line: Line, reason: str) -> None:
+        """At the client: this attempt led to nothing."""
+        if self._line is line or line.ended_here or self._stopped:
+            return
+        line.ended_here = True
+        self.cable.carry(line, UP, "", lambda: self._lost(line))
+        if self._attempts and self.cable.whole and self._broker.up:
+            self._try()
+        else:
+            self._on_signal(Disconnected(reason, False))
             self._again()
 
     def _accepted(self, line: Line) -> None:
         """At the broker: CONNECT."""
         if not self._broker.up:
             return
-        line.session, present = self._broker.connect(self._client_id, self._clean, self._will, line)
+        attempt = line.attempt
+        if attempt.protocol == 5 and not self._broker.habits.speaks_v5:
+            self.cable.carry(line, DOWN, "", lambda: self._failed(line, "unsupported version"))
+            return
+        before = self._broker.sessions.get(self._client_id)
+        line.session, present = self._broker.connect(
+            self._client_id, attempt.clean, self._will, line, keep=attempt.keep
+        )
+        self._dropped(before)
         self.cable.carry(line, DOWN, "", lambda: self._opened(line, present))
         self._broker.resume(line.session)
+
+    def _dropped(self, session: Session | None) -> None:
+        """Say it where our own doing has ended a session that was to stay, and what was in it."""
+        if session is not None and not self._clean:
+            self._broker.say_if_dropped(session)
 
     def _opened(self, line: Line, present: bool) -> None:
         """At the client: CONNACK."""
@@ -284,7 +311,8 @@ class Port:
             return
         self._line = line
         line.opened_at = self._schedule.now
-        self._on_signal(Connected(present, self._protocol))
+        self._worked = line.attempt.protocol
+        self._on_signal(Connected(present, self._worked))
         early, line.early = line.early, []
         for packet in early:
             self.arrived(line, packet)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import random
-import secrets
 import threading
 import time
 from collections import deque
@@ -29,8 +28,9 @@ from typing import Final
 from hwsync.address import BrokerUrl
 from hwsync.protocol.errors import HwsyncError, TooLarge
 from hwsync.protocol.limits import MAX_MESSAGE
+from hwsync.transport.connecting import CONNECT_S, V5_ANSWER_S, Attempt, attempts
 from hwsync.transport.failed import Failed, WrongVersion
-from hwsync.transport.link import CONNECT_S, Link
+from hwsync.transport.link import Link
 from hwsync.transport.signals import (
     Connected,
     Delivery,
@@ -51,7 +51,6 @@ __all__ = [
 log = logging.getLogger("hwsync.transport")
 
 MAX_TOPIC: Final = 1_024  # bytes; far above root/user/kind/id, far below MQTT's own limit
-PROBE_S: Final = 3.0  # for the answer to MQTT 5: some brokers give none
 BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MAX_S: Final = 30.0
 STABLE_S: Final = 10.0  # a connection that lived so long resets the backoff
@@ -85,6 +84,7 @@ class Transport:
         self._takeover_hint = takeover_hint
         self._link: Link | None = None
         self._numbers = 0
+        self._worked = 0  # the version of MQTT of the last connection; 0: try the best one
         self._stopping = threading.Event()
         self._short: deque[float] = deque(maxlen=TAKEOVERS)
         self._alarmed_at: float | None = None
@@ -118,7 +118,7 @@ class Transport:
             link.ended.wait(1.0)
             link.ended.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(CONNECT_S + PROBE_S)
+            self._thread.join(CONNECT_S + V5_ANSWER_S)
 
     @property
     def connection(self) -> int:
@@ -191,38 +191,28 @@ class Transport:
             pause = min(2 * pause, BACKOFF_MAX_S)
 
     def _connect(self) -> Link:
-        """A link that the broker accepted, in the best version that it speaks."""
-        if self._prefer_v5:
-            try:
-                if self.clean_session and self._will is None:
-                    return self._attempt(5)
-                self._probe()
-            except WrongVersion as failure:
-                log.debug("MQTT 3.1.1 with %s: %s", self.url, failure)
-            else:
-                return self._attempt(5)
-        return self._attempt(4)
+        """A link that the broker accepted, in the best version that it speaks. Raises ``Failed``.
 
-    def _attempt(self, protocol: int) -> Link:
+        The version that worked is the only one that is tried again, until it fails.
+        """
+        worked, self._worked = self._worked, 0
+        *others, last = attempts(self.clean_session, self._prefer_v5, worked)
+        for attempt in others:
+            try:
+                return self._attempt(attempt)
+            except WrongVersion as failure:
+                log.debug("not MQTT %d with %s: %s", attempt.protocol, self.url, failure)
+        return self._attempt(last)
+
+    def _attempt(self, attempt: Attempt) -> Link:
         self._numbers += 1
-        link = Link(self, self._numbers, self.client_id, protocol)
+        link = Link(self, self._numbers, self.client_id, attempt)
         if self._will is not None:
             will = self._will
             link.client.will_set(will.topic, will.payload, 1, will.retain)
-        keep = protocol == 5 and not self.clean_session
-        patience = PROBE_S if protocol == 5 and self.clean_session else CONNECT_S
-        link.open(clean=self.clean_session, keep=keep, probe=False, patience=patience)
+        link.open()
+        self._worked = attempt.protocol
         return link
-
-    def _probe(self) -> None:
-        """Ask for MQTT 5 under another name and without properties.
-
-        amqtt never answers a connect with properties, and a will has some; and a connect under our
-        own name that asks for no session would end the one that the broker keeps.
-        """
-        link = Link(self, 0, f"hwsync-probe-{secrets.token_hex(6)}", 5)
-        link.open(clean=True, keep=False, probe=True, patience=PROBE_S)
-        link.close()
 
     def opened(self, link: Link, session_present: bool) -> None:
         """For the link: it stands."""

@@ -20,6 +20,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from hwsync.address import BrokerUrl
+from hwsync.transport.connecting import CONNECT_S, Attempt
 from hwsync.transport.failed import Failed, WrongVersion
 from hwsync.transport.signals import Delivery, Denied, Secured, Signal, Subscribed, Subscription
 
@@ -30,7 +31,6 @@ log = logging.getLogger("hwsync.transport")
 
 WINDOW: Final = 20  # QoS 1 publishes under way; a large window makes paho slow
 KEEPALIVE_S: Final = 20
-CONNECT_S: Final = 5.0  # for one attempt: TCP, then the broker's answer
 SESSION_S: Final = 7 * 86_400  # how long a broker keeps a persistent session (MQTT 5 asks)
 
 _UNSUPPORTED_VERSION: Final = 132
@@ -42,7 +42,6 @@ class Owner(Protocol):
     """What a link needs of the transport that it belongs to; called in paho's thread."""
 
     url: BrokerUrl
-    clean_session: bool
     subscriptions: tuple[Subscription, ...]
 
     def opened(self, link: Link, session_present: bool) -> None:
@@ -82,9 +81,10 @@ class _Client(Client):
 class Link:
     """One connection: one paho client from its connect to its end."""
 
-    def __init__(self, owner: Owner, number: int, client_id: str, protocol: int) -> None:
+    def __init__(self, owner: Owner, number: int, client_id: str, attempt: Attempt) -> None:
         self.number = number
-        self.protocol = protocol
+        self.attempt = attempt
+        self.protocol = protocol = attempt.protocol
         self.answered = threading.Event()
         self.ended = threading.Event()
         self.refused: int | None = None
@@ -106,7 +106,7 @@ class Link:
             transport="websockets" if url.websockets else "tcp",
             reconnect_on_failure=False,
             manual_ack=True,
-            **({} if protocol == 5 else {"clean_session": owner.clean_session}),
+            **({} if protocol == 5 else {"clean_session": attempt.clean}),
         )
         self.client.connect_timeout = CONNECT_S
         self.client.max_inflight_messages_set(WINDOW)
@@ -121,24 +121,21 @@ class Link:
         self.client.on_message = self._guard(self._on_message)
         self.client.on_publish = self._guard(self._on_publish)
 
-    def open(self, *, clean: bool, keep: bool, probe: bool, patience: float) -> None:
+    def open(self) -> None:
         """Connect and wait for the broker's answer. Raises ``Failed``."""
-        properties = None
-        if keep:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.SessionExpiryInterval = SESSION_S
-        v5: dict[str, Any] = {"clean_start": clean, "properties": properties}
-        if probe:
-            self.client.on_connect = self._guard(self._on_probe)
+        v5: dict[str, Any] = {}
+        if self.protocol == 5:
+            v5["clean_start"] = self.attempt.clean
+            if self.attempt.keep:
+                v5["properties"] = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+                v5["properties"].SessionExpiryInterval = SESSION_S
         url = self._owner.url
         try:
             if url.encrypted:
                 from hwsync.transport import tls
 
                 self.client.tls_set_context(tls.context(url))
-            self.client.connect(
-                url.host, url.port, KEEPALIVE_S, **(v5 if self.protocol == 5 else {})
-            )
+            self.client.connect(url.host, url.port, KEEPALIVE_S, **v5)
         except OSError as error:
             self.client.give_up()
             raise _why(url, error) from None
@@ -146,7 +143,7 @@ class Link:
             self.client.give_up()
             raise Failed(str(error)) from None
         self.client.loop_start()
-        self.answered.wait(patience)
+        self.answered.wait(self.attempt.patience)
         if self.refused is not None:
             text = self.reason
             self.close()
@@ -245,22 +242,15 @@ class Link:
 
         return guarded
 
-    def _on_probe(self, _: Client, __: object, ___: object, code: Any, *____: object) -> None:
-        self._note(code)
-        self.answered.set()
-
     def _on_connect(self, _: Client, __: object, flags: Any, code: Any, *___: object) -> None:
-        self._note(code)
-        if self.refused is None and not self.closing:
-            self._owner.opened(self, bool(flags.session_present))
-        self.answered.set()
-
-    def _note(self, code: Any) -> None:
         if code.value >= _FIRST_FAILURE:
             self.refused = code.value
             self.reason = f"the broker refused the connection ({str(code).lower()})"
         else:
             self.connected_at = time.monotonic()
+            if not self.closing:
+                self._owner.opened(self, bool(flags.session_present))
+        self.answered.set()
 
     def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
         if not subscriptions:

@@ -14,7 +14,6 @@ from hwsync.address import BrokerUrl
 from hwsync.protocol.errors import HwsyncError, TooLarge
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.transport import (
-    PROBE_S,
     Connected,
     Delivery,
     Disconnected,
@@ -23,9 +22,11 @@ from hwsync.transport import (
     Transport,
     Will,
 )
+from hwsync.transport.connecting import V5_ANSWER_S
 from tests.support.brokers import Broker, MosquittoBroker
 from tests.support.mqtt import Watcher, publish
 from tests.support.ports import free_port
+from tests.support.proxy import ALWAYS, CONNECT, TO_BROKER, Proxy
 from tests.support.transports import RECONNECT_S, Client
 from tests.support.waiting import wait_until
 
@@ -162,14 +163,41 @@ def test_the_search_for_mqtt_5_ends_no_session(
         client.transport.stop()
 
 
+def test_a_broker_that_is_silent_to_mqtt_5_is_asked_once_and_keeps_its_session(
+    mosquitto: MosquittoBroker,
+    connect: Callable[..., Client],
+    start_proxy: Callable[..., Proxy],
+) -> None:
+    proxy = start_proxy(mosquitto)
+    proxy.drop(CONNECT, TO_BROKER, times=ALWAYS, where=lambda packet: packet.body[6] == 5)
+    options = {"clean_session": False, "prefer_v5": True}
+    first = connect(f"mqtt://127.0.0.1:{proxy.port}", "keeper", "hw/pi1/request", **options)
+    assert first.next(Connected) == Connected(False, 4)
+    first.next(Subscribed)
+    first.transport.stop()
+    publish(mosquitto, "hw/pi1/request", "while away")
+    second = connect(f"mqtt://127.0.0.1:{proxy.port}", "keeper", "hw/pi1/request", **options)
+    assert second.next(Connected) == Connected(True, 4)
+    assert second.next(Delivery).payload == b"while away"
+    # What worked is tried first, so that the way back costs nothing; until it fails.
+    proxy.cut()
+    assert second.next(Connected, V5_ANSWER_S) == Connected(True, 4)
+    proxy.refuse()
+    while second.next(Disconnected).was_connected:
+        pass
+    proxy.forget_rules()
+    proxy.accept()
+    assert second.next(Connected) == Connected(True, 5)
+
+
 @pytest.mark.parametrize("clean", [False, True])
 def test_a_will_and_a_session_delay_no_connection(
     broker: Broker, connect: Callable[..., Client], clean: bool
 ) -> None:
     will = Will("hw/pi1/heartbeat", b"gone")
     client = connect(broker.url, "c", will=will, clean_session=clean, prefer_v5=True)
-    # A broker that does not answer to version 5 costs PROBE_S: amqtt, asked in the wrong way.
-    assert client.next(Connected, PROBE_S / 2).protocol == (5 if broker.speaks_v5 else 4)
+    # A broker that does not answer to version 5 costs V5_ANSWER_S: plain amqtt, not ours.
+    assert client.next(Connected, V5_ANSWER_S / 2).protocol == (5 if broker.speaks_v5 else 4)
 
 
 def test_an_attempt_that_fails_says_why(connect: Callable[..., Client]) -> None:
