@@ -18,7 +18,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.errors import Code
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Record, State
-from hwsync.transport import Disconnected, Signal, Subscribed
+from hwsync.transport import Disconnected, PassedOver, Signal, Subscribed
 
 HEALTH_S: Final = 30.0  # between two health messages, where nothing happens
 STALE_S: Final = 3 * HEALTH_S  # one that is older says nothing any more
@@ -69,6 +69,7 @@ class Life:
     connected_since: float | None = None
     connects: int = 0
     inbox_deepest: int = 0
+    passed_over: int = 0  # messages that could not be read
     reason: str = ""  # of the last disconnect or failed attempt
 
     def heard(self, signals: Sequence[Signal], depth: int, wall: float) -> bool:
@@ -82,6 +83,8 @@ class Life:
             elif isinstance(signal, Disconnected):
                 self.connected_since = None
                 self.reason = signal.reason
+            elif isinstance(signal, PassedOver):
+                self.passed_over += 1
         return (self.connects, self.connected_since, self.reason) != before
 
 
@@ -117,6 +120,7 @@ def health(
         "queued": queued,
         "inbox_deepest": life.inbox_deepest,
         **{name: counts.get(name, 0) for name in DECISIONS},
+        "passed_over": life.passed_over,
         "refused": {str(code): counts.get(f"refused_{code}", 0) for code in REFUSALS},
         "failed_saves": counts.get("failed_saves", 0),
         "batches": tally.batches,

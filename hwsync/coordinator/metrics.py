@@ -35,6 +35,7 @@ _PLAIN: Final = (
     ("duplicates_total", "counter", "duplicates", "Messages that the broker sent again."),
     ("ignored_total", "counter", "ignored", "Messages without a meaning, such as empty ones."),
     ("resent_total", "counter", "resent", "Envelopes that were sent again."),
+    ("passed_over_total", "counter", "passed_over", "Messages that cannot be read."),
     ("failed_saves_total", "counter", "failed_saves", "Transactions that could not be saved."),
     ("batches_total", "counter", "batches", "Transactions that were committed."),
     ("batch_messages_last", "gauge", "batch_messages_last", "Messages in the last transaction."),

@@ -39,6 +39,7 @@ DEFAULT_SETTLE_S: Final = 30.0
 
 MAX_CORRELATION: Final = KIB  # bytes of an MQTT 5 request's correlation data
 MAX_REPLY_TOPIC: Final = KIB  # bytes of its response topic
+MAX_PROPERTIES: Final = 64 * KIB  # bytes of one message's MQTT 5 properties
 MAX_REPLIES: Final = 4  # response topics kept for one command, while it is open
 MAX_CLAIM: Final = 256  # bytes of the name in ``meta`` that says who asks; a longer one is none
 

@@ -36,6 +36,7 @@ from hwsync.transport.signals import (
     Delivery,
     Denied,
     Disconnected,
+    PassedOver,
     Secured,
     Signal,
     Subscribed,
@@ -44,8 +45,8 @@ from hwsync.transport.signals import (
 )
 
 __all__ = [
-    "Connected", "Delivery", "Denied", "Disconnected", "Secured", "Signal", "Subscribed",
-    "Subscription", "Transport", "Will",
+    "Connected", "Delivery", "Denied", "Disconnected", "PassedOver", "Secured", "Signal",
+    "Subscribed", "Subscription", "Transport", "Will",
 ]  # fmt: skip
 
 log = logging.getLogger("hwsync.transport")
@@ -88,6 +89,8 @@ class Transport:
         self._stopping = threading.Event()
         self._short: deque[float] = deque(maxlen=TAKEOVERS)
         self._alarmed_at: float | None = None
+        self._passed_over = 0
+        self._passed_over_at: float | None = None  # when that was last said, monotonic
         self._dice = random.Random()
         self._thread = threading.Thread(target=self._run, name="hwsync-transport", daemon=True)
 
@@ -232,6 +235,17 @@ class Transport:
         """For the link: something came on it; what an earlier one still brings is dropped."""
         if link is self._link:
             self._tell(signal)
+
+    def pass_over(self, link: Link, topic: str, reason: str) -> None:
+        """For the link: a message came that cannot be read, and was acknowledged."""
+        self._passed_over += 1
+        now = time.monotonic()
+        if self._passed_over_at is None or now - self._passed_over_at >= MINUTE_S:
+            self._passed_over_at = now
+            log.error(
+                "a message on %s is passed over: %s (%d so far)", topic, reason, self._passed_over
+            )
+        self.emit(link, PassedOver(reason))
 
     def _tell(self, signal: Signal) -> None:
         try:

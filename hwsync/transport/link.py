@@ -13,15 +13,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
+from paho.mqtt.client import PUBLISH, Client, MQTTMessage, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from hwsync.address import BrokerUrl
+from hwsync.protocol.limits import MAX_PROPERTIES
 from hwsync.transport.connecting import CONNECT_S, Attempt
 from hwsync.transport.failed import Failed, WrongVersion
+from hwsync.transport.publish import Malformed, Publish, read_publish
 from hwsync.transport.signals import Delivery, Denied, Secured, Signal, Subscribed, Subscription
 
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ class Owner(Protocol):
     def emit(self, link: Link, signal: Signal) -> None:
         """Something came."""
 
+    def pass_over(self, link: Link, topic: str, reason: str) -> None:
+        """A message came that cannot be read, and was acknowledged."""
+
 
 class _Client(Client):
     """paho leaves a socket open whose TLS or websocket does not come about.
@@ -58,6 +63,7 @@ class _Client(Client):
     """
 
     begun: socket.socket | None = None
+    unreadable = ""  # what the broker sent, upon which the connection was ended here
 
     def _create_socket_connection(self) -> socket.socket:
         self.begun = super()._create_socket_connection()
@@ -71,6 +77,31 @@ class _Client(Client):
         sock.settimeout(CONNECT_S)
         sock.do_handshake()
         return sock
+
+    def _packet_handle(self) -> MQTTErrorCode:
+        """paho unpacks the properties of any packet in quadratic time (see ``publish``)."""
+        command, packet = self._in_packet["command"], self._in_packet["packet"]
+        if command & 0xF0 != PUBLISH:
+            if len(packet) > MAX_PROPERTIES:
+                return self._refuse(f"a packet of {len(packet)} bytes that is no message")
+            return super()._packet_handle()
+        if self._protocol != MQTTv5:
+            return super()._packet_handle()
+        qos = command >> 1 & 3
+        try:
+            read = read_publish(qos, bytes(packet))
+        except Malformed as error:
+            return self._refuse(f"a message that cannot be read: {error}")
+        message = MQTTMessage(read.mid, read.topic)
+        message.payload, message.qos = read.payload, qos
+        message.retain, message.dup = bool(command & 1), bool(command & 8)
+        message.properties = read  # type: ignore[assignment]
+        self._handle_on_message(message)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _refuse(self, what: str) -> MQTTErrorCode:
+        self.unreadable = what
+        return MQTTErrorCode.MQTT_ERR_PROTOCOL
 
     def give_up(self) -> None:
         """Close what was begun and has led to no connection."""
@@ -273,11 +304,16 @@ class Link:
         self._owner.emit(self, Subscribed())
 
     def _on_message(self, _: Client, __: object, message: MQTTMessage) -> None:
+        read = message.properties if isinstance(message.properties, Publish) else None
+        trouble = read.trouble if read else ""
         try:
             topic = message.topic
         except UnicodeDecodeError:
-            log.warning("a message on a topic that is not UTF-8 was passed over")
-            self.client.ack(message.mid, message.qos)
+            topic, trouble = "?", "its topic is not UTF-8"
+        if trouble:
+            if message.qos:
+                self.client.ack(message.mid, message.qos)
+            self._owner.pass_over(self, topic, trouble)
             return
         self._owner.emit(
             self,
@@ -289,8 +325,8 @@ class Link:
                 bool(message.dup),
                 message.mid,
                 self.number,
-                getattr(message.properties, "ResponseTopic", ""),
-                getattr(message.properties, "CorrelationData", b""),
+                read.reply_topic if read else "",
+                read.correlation if read else b"",
             ),
         )
 
@@ -305,6 +341,8 @@ class Link:
         if flags.is_disconnect_packet_from_server:
             self.reason = f"the broker closed the connection ({str(code).lower()})"
             self.taken_over = code.value == _TAKEN_OVER
+        elif self.client.unreadable:
+            self.reason = f"the broker sent {self.client.unreadable}"
         self.answered.set()
         self.ended.set()
         with self._idle:

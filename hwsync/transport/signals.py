@@ -79,4 +79,11 @@ class Denied:
     reason: str
 
 
-Signal = Connected | Subscribed | Disconnected | Delivery | Denied
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A message that cannot be read was acknowledged and dropped; it is in the log."""
+
+    reason: str
+
+
+Signal = Connected | Subscribed | Disconnected | Delivery | Denied | PassedOver

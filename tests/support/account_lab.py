@@ -139,9 +139,11 @@ class AccountLab:
         will: Told | None = None,
         clean: bool = True,
         early: bytes = b"",
+        version: int = 4,
     ) -> Client:
         """Closed at the end of the lab, whatever became of it."""
-        made = Client(login, self.context, id=id, will=will, clean=clean, early=early)
+        made = Client(login, self.context, id=id, will=will, clean=clean, early=early,
+                      version=version)  # fmt: skip
         self._stack.callback(made.close)
         return made
 

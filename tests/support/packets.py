@@ -1,4 +1,4 @@
-"""MQTT 3.1.1 over TLS in the test's own thread: packets as they are, and as they should not be.
+"""MQTT 3.1.1, and 5 for one publish, over TLS in the test's own thread: packets, also wrong ones.
 
 Nothing happens between two calls. A client may say more than it was asked for before it was let
 in, or be gone without a word; a library would not.
@@ -60,6 +60,7 @@ class Client:
         will: Told | None = None,
         clean: bool = True,
         early: bytes = b"",
+        version: int = 4,
     ) -> None:
         self.received: list[Told] = []
         self.session_present = False
@@ -76,7 +77,7 @@ class Client:
         self._socket.settimeout(PATIENCE)
         self.code = -1
         with contextlib.suppress(OSError, Closed):
-            self._socket.sendall(_connect(login, id, will, clean) + early)
+            self._socket.sendall(_connect(login, id, will, clean, version) + early)
             flags, self.code = self._answer(CONNACK)[:2]
             self.session_present = bool(flags)
 
@@ -90,6 +91,11 @@ class Client:
         self._socket.sendall(b"".join(publishing(message, id) for id, message in sent))
         for _ in sent:
             self._answer(PUBACK)
+
+    def publish_v5(self, message: Told, properties: bytes) -> None:
+        """At QoS 1, as MQTT 5; ``properties``: without their length. Returns after the PUBACK."""
+        self._socket.sendall(publishing_v5(message, self._next_id(), properties))
+        self._answer(PUBACK)
 
     def subscribe(self, filters: Sequence[str]) -> list[int]:
         """At QoS 1; returns the granted ones (128: refused)."""
@@ -196,14 +202,24 @@ def publishing(message: Told, id: int) -> bytes:
     return _packet(0x32 | message.retain, body)
 
 
+def publishing_v5(message: Told, id: int, properties: bytes) -> bytes:
+    """The same with MQTT 5's properties."""
+    head = _text(message.topic) + id.to_bytes(2, "big") + _size(len(properties))
+    body = head + properties + message.text.encode()
+    return _packet(0x32 | message.retain, body)
+
+
 def subscribing(filters: Sequence[str], id: int) -> bytes:
     """SUBSCRIBE at QoS 1."""
     wanted = b"".join(_text(one) + b"\x01" for one in filters)
     return _packet(0x82, id.to_bytes(2, "big") + wanted)
 
 
-def _connect(login: Login, id: str, will: Told | None, clean: bool) -> bytes:
+def _connect(login: Login, id: str, will: Told | None, clean: bool, version: int) -> bytes:
     flags, payload = 0x02 if clean else 0, _text(id)
+    if version == 5:
+        assert will is None, "a will has properties of its own"
+        payload = b"\0" + payload  # no properties
     if will is not None:
         flags |= 0x0C | (0x20 if will.retain else 0)  # QoS 1
         payload += _text(will.topic) + _text(will.text)
@@ -213,17 +229,22 @@ def _connect(login: Login, id: str, will: Told | None, clean: bool) -> bytes:
     if login.password is not None:
         flags |= 0x40
         payload += _text(login.password)
-    body = _text("MQTT") + bytes([4, flags]) + KEEPALIVE.to_bytes(2, "big") + payload
+    body = _text("MQTT") + bytes([version, flags]) + KEEPALIVE.to_bytes(2, "big") + payload
     return _packet(0x10, body)
 
 
 def _packet(first: int, body: bytes) -> bytes:
-    length, left = bytearray(), len(body)
+    return bytes([first]) + _size(len(body)) + body
+
+
+def _size(left: int) -> bytes:
+    """A variable byte integer."""
+    size = bytearray()
     while True:
         left, digit = left >> 7, left & 127
-        length.append(digit | (128 if left else 0))
+        size.append(digit | (128 if left else 0))
         if not left:
-            return bytes([first]) + bytes(length) + body
+            return bytes(size)
 
 
 def _text(text: str) -> bytes:
