@@ -65,6 +65,7 @@ class Listener:
     use_identity_as_username: bool = False
     use_username_as_clientid: bool = False
     tls_version: str = TLS_VERSIONS[0]
+    origins: tuple[str, ...] = ()  # of web pages from elsewhere that may speak there
     rules: Rules = Rules()  # with per_listener_settings
     lines: dict[str, int] = field(default_factory=dict, compare=False)  # of each directive
 
@@ -139,6 +140,11 @@ def _complete(config: BrokerConfig, listener: Listener) -> None:
                 f"{where(config, listener, name)}: {name} without {needed}",
                 f"add {needed} below the same listener",
             )
+    if listener.origins and not listener.websockets:
+        raise BadConfig(
+            f"{where(config, listener, 'websockets_origin')}: websockets_origin without websockets",
+            "add protocol websockets below the same listener",
+        )
 
 
 def _directive(config: BrokerConfig, name: str, value: str, number: int) -> BrokerConfig:
@@ -151,6 +157,8 @@ def _directive(config: BrokerConfig, name: str, value: str, number: int) -> Brok
         return replace(config, listeners=(*config.listeners, _listener(value, number, where)))
     if name == "protocol":
         return _protocol(config, value, where)
+    if name == "websockets_origin":
+        return _origin(config, value, number, where)
     if name == "per_listener_settings":
         if config.listeners:
             raise BadConfig(f"{where}: {name} below a listener", "it stands above all others")
@@ -227,6 +235,24 @@ def _protocol(config: BrokerConfig, value: str, where: str) -> BrokerConfig:
         )
     *others, last = config.listeners
     last = replace(last, websockets=value == "websockets")
+    return replace(config, listeners=(*others, last))
+
+
+def _origin(config: BrokerConfig, value: str, number: int, where: str) -> BrokerConfig:
+    """A line of mosquitto 2.1; here such pages are let in beside those of the broker's own."""
+    match value.split("/"):
+        case ["http:" | "https:", "", host] if host and not set(host) & set(" *@?#"):
+            pass
+        case _:
+            raise BadConfig(
+                f"{where}: websockets_origin {value[:80]}",
+                "it is what a browser says of the page: http://NAME:PORT, or https://NAME",
+            )
+    if not config.listeners:
+        raise BadConfig(f"{where}: websockets_origin {value}", "below the listener that it is for")
+    *others, last = config.listeners
+    lines = {**last.lines, "websockets_origin": number}
+    last = replace(last, origins=(*last.origins, value), lines=lines)
     return replace(config, listeners=(*others, last))
 
 

@@ -50,16 +50,16 @@ class Door:
 
     def change(self, listener: Listener, rules: Rules, read: Read) -> None:
         """From now on this counts."""
-        self._listener, self._anonymous = listener, rules.allow_anonymous
+        self.listener, self._anonymous = listener, rules.allow_anonymous
         self._passwords, self._acl = read
 
     def enter(self, name: str | None, password: str | None, tls: Any) -> Entry | None:
         """Who this login is; None: nobody. As mosquitto, a certificate stands for the login."""
-        if self._listener.use_identity_as_username:
+        if self.listener.use_identity_as_username:
             subject = identity(tls)
             return Entry(self, subject, None) if subject else None
         if not name or self._passwords is None:
-            if not self._anonymous or (self._listener.use_username_as_clientid and not name):
+            if not self._anonymous or (self.listener.use_username_as_clientid and not name):
                 return None
             return Entry(self, name or None, None)
         if not self._passwords.accept(name, password or ""):
@@ -69,18 +69,18 @@ class Door:
     def still_admits(self, entry: Entry) -> bool:
         """Whether a session that came in would come in today."""
         if entry.proof is None:
-            return self._listener.use_identity_as_username or self._anonymous
+            return self.listener.use_identity_as_username or self._anonymous
         known = self._passwords
         return known is not None and known.stored(entry.account or "") == entry.proof
 
     def reserves(self, client_id: str) -> bool:
         """Whether this client id is that of an account here, so that nobody else may take it."""
-        known = self._passwords if self._listener.use_username_as_clientid else None
+        known = self._passwords if self.listener.use_username_as_clientid else None
         return known is not None and known.stored(client_id) is not None
 
     def client_id(self, asked: str, entry: Entry) -> str:
         """The id under which it is known."""
-        own = self._listener.use_username_as_clientid and entry.account
+        own = self.listener.use_username_as_clientid and entry.account
         return entry.account or "" if own else asked
 
     def allows(self, access: Access, topic: str, entry: Entry, client_id: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, ItemsView, Iterator, Mapping
@@ -18,11 +17,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-import websockets
 from amqtt.adapters import (  # type: ignore[import-untyped]
     BufferReader,
     ReaderAdapter,
-    WebSocketsReader,
     WebSocketsWriter,
     WriterAdapter,
 )
@@ -33,28 +30,29 @@ from amqtt.mqtt.protocol.broker_handler import (  # type: ignore[import-untyped]
     BrokerProtocolHandler,
 )
 
+from hwsync.broker.arrivals import CONNECT_S, Arrival, Arrivals
 from hwsync.broker.door import ENTRY, Door, Entry, at_the_door
 from hwsync.broker.reading import (
-    FRAME,
     VERSION,
+    Malformed,
     Reading,
-    read_packet,
+    read_connect,
     refused_version,
     version_of,
     whole,
 )
+from hwsync.broker.web import WebConnection, WebStream, listen
 
 log = logging.getLogger("hwsync.broker")
 
-CONNECT_S: Final = 10.0  # for a client to say who it is, from its connection on
 CLOSE_S: Final = 5.0  # for a client to take what it is still sent, before its connection is cut
 REFUSED: Final = b"\x20\x02\x00\x05"  # a CONNACK
 LAST_MESSAGES_S: Final = 10.0  # for what a client that leaves has sent; takes milliseconds
 TAKEOVER_S: Final = 5.0  # for a connection to end whose client came again; takes milliseconds
-FAREWELL_S: Final = 1.0  # for a websocket's client to take leave; many only close the connection
 
 
 _entrance: ContextVar[Entrance] = ContextVar("entrance")  # each connection is a task of its own
+_arrival: ContextVar[Arrival] = ContextVar("arrival")
 
 
 class Subscriptions(dict[str, list[tuple[Any, int]]]):
@@ -70,25 +68,6 @@ class Subscriptions(dict[str, list[tuple[Any, int]]]):
     def items(self) -> ItemsView[str, list[tuple[Any, int]]]:  # type: ignore[override]
         """As they are now, the lists too."""
         return {filter: list(sessions) for filter, sessions in super().items()}.items()
-
-
-class WebStream(WebSocketsReader):  # type: ignore[misc]
-    """What comes over a websocket; nothing more after its end, also of a packet that was cut.
-
-    amqtt fills up a packet that was cut with the last frame, again and again: for ever, with the
-    whole broker, where that was empty.
-    """
-
-    _stream: io.BytesIO
-
-    async def _feed_buffer(self, n: int = 1) -> None:
-        buffer = bytearray(self._stream.read())
-        try:
-            while len(buffer) < n:
-                buffer += await self._protocol.recv(decode=False)
-        except websockets.ConnectionClosed:
-            buffer.clear()
-        self._stream = io.BytesIO(buffer)
 
 
 @dataclass(slots=True)
@@ -132,34 +111,43 @@ class MendedBroker(Broker):  # type: ignore[misc]
         self._entrances = entrances
         self._subscriptions = Subscriptions()
         self._limit = limit
+        self._arrivals = Arrivals()
         self._live: dict[str, Live] = {}  # by client id
         self._leaving: set[asyncio.Future[None]] = set()  # a task that nobody holds may vanish
 
     async def _create_server_instance(
         self, listener_name: str, listener_type: Any, address: str | None, port: int, _: Any
     ) -> Any:
-        """amqtt ends a websocket at a message of 1 MiB, whatever is configured.
+        """amqtt lets clients without a certificate in where one is required.
 
-        It lets clients without a certificate in where one is required, and waits ten seconds for
-        a client's farewell, in which the whole broker does not end.
+        And it waits a minute for a client's part of TLS.
         """
-        context = self._entrances[listener_name].context
-        if listener_type is not ListenerType.WS:
-            return await super()._create_server_instance(
-                listener_name, listener_type, address, port, context
+        entrance = self._entrances[listener_name]
+        if listener_type is ListenerType.WS:
+            serve = partial(self.ws_connected, listener_name=listener_name)
+            return await listen(
+                lambda: entrance.door.listener, entrance.context, self._arrivals, self._limit, serve
             )
-        return await websockets.serve(
-            partial(self.ws_connected, listener_name=listener_name),
+        return await asyncio.start_server(
+            partial(self.stream_connected, listener_name=listener_name),
             address,
             port,
-            ssl=context,
-            subprotocols=[websockets.Subprotocol("mqtt")],
-            max_size=self._limit + FRAME if self._limit else None,
-            close_timeout=FAREWELL_S,
+            reuse_address=True,
+            ssl=entrance.context,
+            ssl_handshake_timeout=CONNECT_S if entrance.context else None,
         )
 
-    async def ws_connected(self, websocket: Any, listener_name: str) -> None:
+    async def stream_connected(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
+    ) -> None:
+        """See ``arrivals``."""
+        with self._arrivals.one(writer.transport) as arrival:
+            _arrival.set(arrival)
+            await super().stream_connected(reader, writer, listener_name)
+
+    async def ws_connected(self, websocket: WebConnection, listener_name: str) -> None:
         """See ``WebStream``."""
+        _arrival.set(websocket.arrival)
         writer = WebSocketsWriter(websocket)
         await self._client_connected(listener_name, WebStream(websocket), writer)
 
@@ -262,9 +250,11 @@ class MendedBroker(Broker):  # type: ignore[misc]
         peer = writer.get_peer_info()
         try:
             async with asyncio.timeout(CONNECT_S):
-                connect = await read_packet(reader, self._limit, peer)
-        except TimeoutError:
-            raise MQTTError(f"no CONNECT within {CONNECT_S:g} s") from None
+                connect = await read_connect(reader)
+        except (TimeoutError, Malformed) as error:
+            why = str(error) or f"no CONNECT within {CONNECT_S:g} s"
+            self._arrivals.note("before a login", peer, why)
+            raise MQTTError(why) from None
         if connect is None:
             raise NoDataError("it left without a CONNECT")
         if (version := version_of(connect)) != VERSION:
@@ -283,6 +273,7 @@ class MendedBroker(Broker):  # type: ignore[misc]
             writer.write(REFUSED)
             await writer.drain()
             raise MQTTError("its login is refused")
+        _arrival.get().over()
         before = self._sessions.get(door.client_id(asked.client_id, entry), (None,))[0]
         if before is not None and before.clean_session:
             # Not ``_delete_session``: what it has sent so far is still to be passed on.

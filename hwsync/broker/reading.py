@@ -23,6 +23,9 @@ from amqtt.mqtt.packet import MQTTFixedHeader  # type: ignore[import-untyped]
 log = logging.getLogger("hwsync.broker")
 
 FRAME: Final = 65_536  # bytes of a packet, or a websocket's message, beyond the payload
+FIRST_PACKET: Final = (
+    100_000  # bytes of a CONNECT: ids and passwords are short, a will may be 64 KiB
+)
 LENGTH_BYTES: Final = 4  # of a packet's length, at most (section 2.2.3)
 UNDER_WAY: Final = 1_000  # packets of one client that wait for its answer
 PATIENCE: Final = 1.5  # times the keepalive (section 3.1.2.10)
@@ -64,20 +67,37 @@ async def read_packet(reader: ReaderAdapter, limit: int, peer: object) -> Packet
     Raises ``Malformed``.
     """
     try:
-        first = (await read_or_raise(reader, 1))[0]
-        length = 0
-        for place in range(LENGTH_BYTES):
-            byte = (await read_or_raise(reader, 1))[0]
-            length |= (byte & 0x7F) << 7 * place
-            if not byte & 0x80:
-                break
-        else:
-            raise Malformed("its length has no end")
+        first, length = await _head(reader)
         check_size(length - FRAME, limit, peer)  # what is far above it is not even read
         body = bytes(await read_or_raise(reader, length)) if length else b""
     except NoDataError:
         return None
     return first >> 4, first & 0x0F, body
+
+
+async def read_connect(reader: ReaderAdapter) -> Packet | None:
+    """The first packet of a connection; None: it has ended. Raises ``Malformed``."""
+    try:
+        first, length = await _head(reader)
+        if first >> 4 != CONNECT:
+            raise Malformed("the first packet is no CONNECT")
+        if length > FIRST_PACKET:
+            raise Malformed(f"a CONNECT of {length} bytes: at most {FIRST_PACKET}")
+        return CONNECT, first & 0x0F, bytes(await read_or_raise(reader, length))
+    except NoDataError:
+        return None
+
+
+async def _head(reader: ReaderAdapter) -> tuple[int, int]:
+    """(the first byte, how many bytes follow the length). Raises ``Malformed``, ``NoDataError``."""
+    first = (await read_or_raise(reader, 1))[0]
+    length = 0
+    for place in range(LENGTH_BYTES):
+        byte = (await read_or_raise(reader, 1))[0]
+        length |= (byte & 0x7F) << 7 * place
+        if not byte & 0x80:
+            return first, length
+    raise Malformed("its length has no end")
 
 
 def check_size(payload: int, limit: int, peer: object) -> None:

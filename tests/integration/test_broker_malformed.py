@@ -34,37 +34,12 @@ from tests.support.mqtt import Watcher
 from tests.support.mqtt import publish as publish_by_hand
 from tests.support.ports import LOOPBACK, free_port
 from tests.support.programs import require_program
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.raw import Raw
+from tests.support.waiting import wait_until
 
 # 20,000 take longer than a test should; docs/reliability.md has their figures.
 ATTACKS = 1_000
 SEED = int(os.environ.get("HWSYNC_SEED", str(random.randrange(10**6))))
-
-
-class Raw(socket.socket):
-    """A connection that sends whatever it likes."""
-
-    def __init__(self, broker: AmqttBroker) -> None:
-        super().__init__()
-        self.settimeout(PATIENCE)
-        self.connect((LOOPBACK, broker.port))
-
-    def exactly(self, size: int) -> bytes:
-        """So many bytes."""
-        heard = b""
-        while len(heard) < size and (data := self.recv(size - len(heard))):
-            heard += data
-        return heard
-
-    def until_closed(self) -> bytes:
-        """All that still comes; fails the test where the broker does not close."""
-        heard = b""
-        try:
-            while data := self.recv(4_096):
-                heard += data
-        except ConnectionResetError:
-            pass
-        return heard
 
 
 def test_hostile_packets_end_their_connection_and_nothing_else(
@@ -95,10 +70,10 @@ def test_after_what_is_no_mqtt_a_client_is_sent_away(
     amqtt_broker: AmqttBroker, watch: Callable[..., Watcher], data: bytes
 ) -> None:
     watcher = watch(amqtt_broker, "#")
-    with Raw(amqtt_broker) as raw:
+    with Raw(amqtt_broker.port) as raw:
         raw.sendall(connect("good") + data + b"x" * 80 + publish("fuzz/after", b"x"))
         assert raw.until_closed() == CONNACK_OK
-    with Raw(amqtt_broker) as other:
+    with Raw(amqtt_broker.port) as other:
         other.sendall(connect("other") + publish("fuzz/end", b"x", 1) + PINGREQ + DISCONNECT)
         other.until_closed()
     watcher.wait_for(lambda message: True, what="the good one", topic="fuzz/end")
@@ -121,7 +96,7 @@ OTHER_VERSIONS = {
 def test_another_version_is_refused_in_words_that_its_client_reads(
     amqtt_broker: AmqttBroker, data: bytes, answer: bytes
 ) -> None:
-    with Raw(amqtt_broker) as raw:
+    with Raw(amqtt_broker.port) as raw:
         raw.sendall(data)
         assert raw.until_closed() == answer
 
@@ -142,10 +117,10 @@ def test_a_try_of_mqtt_5_under_the_own_name_leaves_the_session_alone(
     amqtt_broker: AmqttBroker,
 ) -> None:
     """What asks for MQTT 5 first, and for 3.1.1 then, loses nothing by it."""
-    with Raw(amqtt_broker) as here:
+    with Raw(amqtt_broker.port) as here:
         here.sendall(connect("board", flags=0) + subscribe("hw/pi1/command"))
         assert here.exactly(9) == CONNACK_OK + b"\x90\x03\x00\x02\x01"
-        with Raw(amqtt_broker) as asking:
+        with Raw(amqtt_broker.port) as asking:
             asking.sendall(connect("board", level=5, properties=b"\x05\x11\0\0\0\x3c"))
             asking.until_closed()
         here.sendall(publish("hw/pi1/command", b"heard", 1, 7))
@@ -154,7 +129,7 @@ def test_a_try_of_mqtt_5_under_the_own_name_leaves_the_session_alone(
 
 @pytest.mark.parametrize("topic", ["#", "a/+", "a\0", ""])
 def test_a_will_on_no_topic_is_refused(amqtt_broker: AmqttBroker, topic: str) -> None:
-    with Raw(amqtt_broker) as raw:
+    with Raw(amqtt_broker.port) as raw:
         raw.sendall(connect("dying", flags=6, more=text(topic) + text(b"gone")))
         assert raw.until_closed() == b""
 
@@ -168,17 +143,17 @@ def test_a_login_that_is_refused_changes_nothing_for_the_one_that_is_there(
     subprocess.run([program, "-c", "-b", passwords, "pi1", "secret"], check=True)
     broker = start_amqtt(extra=[f"password_file {passwords}"])
     login = text("pi1") + text("secret")
-    with Raw(broker) as good:
+    with Raw(broker.port) as good:
         good.sendall(connect("board", flags=0xC4, more=text("will/mine") + text("x") + login))
         good.sendall(subscribe("hw/pi1/command"))
         assert good.exactly(9) == CONNACK_OK + b"\x90\x03\x00\x02\x01"
         for flags in (0xC4, 0xC6):
-            with Raw(broker) as other:
+            with Raw(broker.port) as other:
                 more = text("will/theirs") + text("x") + text("pi1") + text("guessed")
                 other.sendall(connect("board", flags=flags, more=more))
                 assert other.until_closed() == b"\x20\x02\x00\x05"
         watcher = watch(broker, "will/#", username="pi1", password="secret")
-        with Raw(broker) as sender:
+        with Raw(broker.port) as sender:
             sender.sendall(connect("sender", flags=0xC2, more=login))
             sender.sendall(publish("hw/pi1/command", b"heard"))
             assert good.exactly(25)[-5:] == b"heard"
@@ -189,7 +164,7 @@ def test_the_socket_of_whoever_is_refused_or_leaves_is_not_kept(amqtt_broker: Am
     before = sockets(amqtt_broker.process.pid)
     for _ in range(20):
         for data in (b"", b"GET / HTTP/1.1\r\n\r\n", connect("x")[:9], b"\x10\x00", HANDSHAKE):
-            with Raw(amqtt_broker) as raw:
+            with Raw(amqtt_broker.port) as raw:
                 raw.sendall(data)
     wait_until(
         lambda: sockets(amqtt_broker.process.pid) <= before,
@@ -202,7 +177,7 @@ def test_a_client_that_leaves_at_once_has_its_will(
 ) -> None:
     watcher = watch(amqtt_broker, "will/#")
     for number in range(20):
-        with Raw(amqtt_broker) as raw:
+        with Raw(amqtt_broker.port) as raw:
             more = text(f"will/{number}") + text(b"gone")
             raw.sendall(connect(f"short-{number}", flags=6, more=more))
             raw.shutdown(socket.SHUT_WR)
@@ -215,7 +190,7 @@ def test_a_client_that_is_silent_beyond_its_keepalive_ends_with_its_will(
     amqtt_broker: AmqttBroker, watch: Callable[..., Watcher]
 ) -> None:
     watcher = watch(amqtt_broker, "will/#")
-    with Raw(amqtt_broker) as raw:
+    with Raw(amqtt_broker.port) as raw:
         more = text("will/silent") + text(b"gone")
         raw.sendall(connect("silent", flags=6, keepalive=1, more=more))
         assert raw.until_closed() == CONNACK_OK
@@ -229,10 +204,10 @@ def test_of_clients_of_one_name_that_come_together_the_last_one_stays(
     before = sockets(amqtt_broker.process.pid)
     half_way = publish("fuzz/two", b"x", 2, 7)
     for flags in (0, 2):
-        crowd = [Raw(amqtt_broker) for _ in range(12)]
+        crowd = [Raw(amqtt_broker.port) for _ in range(12)]
         for raw in crowd:
             raw.sendall(connect("same", flags=flags) + half_way)
-        with Raw(amqtt_broker) as last:
+        with Raw(amqtt_broker.port) as last:
             last.settimeout(60)
             # The others have said their name before it.
             wait_until(partial(_any_answered, crowd), what="one of them")

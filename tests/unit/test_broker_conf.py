@@ -36,6 +36,18 @@ def test_listeners_and_websockets(tmp_path: Path) -> None:
     assert not config.rules.allow_anonymous
 
 
+def test_pages_from_elsewhere_stand_below_their_listener(tmp_path: Path) -> None:
+    config = load(
+        write(
+            tmp_path,
+            "listener 1\nprotocol websockets\nwebsockets_origin https://lab.example.org\n"
+            "websockets_origin http://10.0.0.1:8080\nlistener 2\nprotocol websockets\n",
+        )
+    )
+    pages = ("https://lab.example.org", "http://10.0.0.1:8080")
+    assert [listener.origins for listener in config.listeners] == [pages, ()]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -52,6 +64,11 @@ def test_listeners_and_websockets(tmp_path: Path) -> None:
         ("listener 1\nrequire_certificate yes\n", "line 2: require_certificate yes"),
         ("cafile FILE\nlistener 1\n", "line 1: cafile"),
         ("listener 1\ncafile /no/such\n", "line 2: cafile /no/such: there is no such file"),
+        ("listener 1\nwebsockets_origin http://a\n", "line 2: websockets_origin without"),
+        ("websockets_origin http://a\nlistener 1\n", "line 1: websockets_origin http://a"),
+        ("listener 1\nprotocol websockets\nwebsockets_origin *\n", "line 3: websockets_origin *"),
+        ("listener 1\nprotocol websockets\nwebsockets_origin null\n", "line 3: websockets_"),
+        ("listener 1\nprotocol websockets\nwebsockets_origin http://a/b\n", "line 3: websockets_"),
         ("listener x\n", "line 1: listener x is no number"),
         ("listener " + "9" * 5_000, "line 1: listener 999"),
         ("listener 1\nmessage_size_limit ٣\n", "line 2: message_size_limit ٣ is no number"),
