@@ -17,7 +17,7 @@ from hwsync.address import BrokerUrl
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, NoBroker, NoCoordinator, Refused
 from hwsync.protocol.heard import read_heard
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import ITSELF, Kind, Topics
 from hwsync.protocol.wire import encode_id, read_object
 from hwsync.transport import (
     Delivery,
@@ -99,8 +99,8 @@ class Conversation:
             if isinstance(signal, Delivery):
                 self._acknowledge(signal)
                 user, kind = self.topics.split(signal.topic)
-                if kind is None:
-                    continue
+                if kind is None or (kind is Kind.BOARDS and signal.retain):
+                    continue  # a list that the broker kept says nothing of now
                 fields = read_heard(kind, signal.payload) if signal.payload else {}
                 if fields is not None:
                     return user, kind, fields
@@ -224,7 +224,8 @@ class Conversation:
 class Operator(Conversation):
     """A connection of one operator, for one user's topics (``+``: everybody's); it waits itself.
 
-    ``live``: the output of programs too; ``health``: what the coordinator says of itself too.
+    ``live``: the output of programs too; ``health``: what the coordinator says of itself, and of
+    whom it hears, too.
     """
 
     def __init__(
@@ -244,7 +245,9 @@ class Operator(Conversation):
             Subscription(topics.of(user, kind), int(kind is not Kind.OUTPUT)) for kind in kinds
         ]
         filters.append(Subscription(topics.result(user, "+")))
-        filters += [Subscription(topics.health)] if health else []
+        if health:
+            said = (topics.health, topics.boards)
+            filters += [Subscription(topic, as_published=False) for topic in said]
         client = f"hwsync-cli-{secrets.token_hex(6)}"
         self._transport = Transport(
             url, client, on_signal=self._inbox.put, subscriptions=filters, prefer_v5=True
@@ -295,6 +298,10 @@ class Operator(Conversation):
             self._transport.publish(self.topics.of(self.user, kind), b"", retain=True)
         if not self._transport.flush(CONNECT_S):
             raise NoBroker(f"{self.url} did not acknowledge", "try again")
+
+    def ask_coordinator(self) -> None:
+        """Have the coordinator say how it is, and whom it hears."""
+        self._send(self.topics.of(ITSELF, Kind.QUERY), b"")
 
     def hear(self, seconds: float) -> Iterator[tuple[str, Kind, Json]]:
         """What ``hearing`` returns, for so long."""

@@ -16,7 +16,7 @@ from hwsync.coordinator.inspection import Inspection
 from hwsync.findings import CLOCK_SET, Finding, error, ok, warning
 from hwsync.probe import SLOW_S, Seen
 from hwsync.protocol.jsons import is_number
-from hwsync.protocol.limits import OFFLINE_AFTER_S
+from hwsync.protocol.presence import is_online, silence
 from hwsync.protocol.record import State
 
 CLOCKS_S: Final = 2.0  # two clocks may differ so much
@@ -159,8 +159,8 @@ def disk(folder: str, free: int) -> Finding:
 # One user
 
 
-def device(user: str, beats: Sequence[Json], now: float) -> Iterator[Finding]:
-    """The heartbeats heard, the last one last."""
+def device(user: str, beats: Sequence[Json], boards: Json | None) -> Iterator[Finding]:
+    """The heartbeats heard, the last one last; ``boards``: whom the coordinator hears, if any."""
     there = f"on the board: systemctl status hwsync-device@{user}, or hwsync-device --user {user}"
     journals = sorted({str(beat.get("journal")) for beat in beats})
     if len(journals) > 1:
@@ -172,26 +172,44 @@ def device(user: str, beats: Sequence[Json], now: float) -> Iterator[Finding]:
         )
         return
     beat = beats[-1]
-    at: Any = beat.get("time")
-    if not beat.get("online") or not is_number(at):
-        yield error("device", f"offline (journal {beat.get('journal')})", there)
+    journal, version = f"journal {beat.get('journal')}", beat.get("version")
+    online = is_online(user, beat, boards)
+    if online is None:
+        found = f"no coordinator says whom it hears: it may be online or not ({journal})"
+        yield warning("device", found, "start the coordinator; an operator must be let read that")
         return
-    age, version = now - at, beat.get("version")
-    if age > OFFLINE_AFTER_S:
-        found = f"it said online {_ago(age)}, by its clock, and nothing since"
-        yield error("device", found, f"is it on, and is its clock right? {there}")
+    if not online:
+        since = ""
+        if boards is not None and beat["online"] and boards["boards"].get(user, 0) is not None:
+            since = f": nothing was heard of it for {_span(silence(user, boards))}"
+        yield error("device", f"offline ({journal}){since}", there)
         return
-    if -age > CLOCKS_S:
-        found = f"its clock is {-age:.1f} s ahead of ours"
-        yield warning("device", found, f"on the one that is wrong: {SET_CLOCK}")
+    heard = boards["boards"].get(user) if boards else None
+    if heard is not None and boards is not None:
+        yield from _clock_of_board(beat, heard, boards["time"])
     if version != __version__:
         found = f"the device is hwsync {version}, this is {__version__}"
         yield warning("device", found, "install the same version on all machines")
     if beat.get("refusing"):
         yield error("device", f"it refuses every program: {beat['refusing']}", there)
     doing = f"busy with {beat['busy']}" if beat.get("busy") else "idle"
-    found = f"online, heard {_ago(age)}, {doing}, journal {beat.get('journal')}{_board(beat)}"
-    yield ok("device", found)
+    when = "not heard yet" if heard is None else f"heard {_ago(heard)}"
+    yield ok("device", f"online, {when}, {doing}, {journal}{_board(beat)}")
+
+
+def _clock_of_board(beat: Json, heard: float, now: float) -> Iterator[Finding]:
+    """Its clock beside the coordinator's, which read ``now``; ``heard``: seconds before that."""
+    at: Any = beat.get("time")
+    if not is_number(at):
+        return
+    ahead = at + heard - now
+    if at < CLOCK_SET:
+        stamp = time.strftime("%Y-%m-%d", time.gmtime(max(at, 0.0)))
+        yield warning("device", f"its clock was never set: {stamp}", f"on the board: {SET_CLOCK}")
+    elif abs(ahead) > CLOCKS_S:
+        words = "ahead of" if ahead > 0 else "behind"
+        found = f"its clock is {abs(ahead):,.1f} s {words} the coordinator's"
+        yield warning("device", found, f"on the one that is wrong: {SET_CLOCK}")
 
 
 def _board(beat: Json) -> str:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,7 @@ from hwsync.paths import state_directory
 from hwsync.probe import look, round_trip
 from hwsync.protocol.errors import DatabaseError, Unreachable, UsageError
 from hwsync.protocol.jsons import is_number
+from hwsync.protocol.presence import is_online
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 
 LOOK_S: Final = 9.0  # for a broker; a person waits no longer for "there is none"
@@ -157,28 +158,51 @@ def _disk(db: Path | None, user: str | None) -> Iterator[Finding]:
             yield checks.disk(str(folder), state.f_bavail * state.f_frsize)
 
 
+@dataclass(slots=True)
+class _Heard:
+    """What was heard of one user; ``boards``: whom the coordinator hears, None: it did not say."""
+
+    beats: list[Json] = field(default_factory=list)
+    record: Json = field(default_factory=dict)
+    boards: Json | None = None
+
+    def note(self, kind: Kind, fields: Json) -> None:
+        if kind is Kind.HEARTBEAT and fields:
+            self.beats.append(fields)
+        elif kind is Kind.STATUS and fields:
+            self.record = fields
+
+    def listen(self, operator: Operator, *, answers: bool) -> None:
+        """The list of boards comes last: what it says of a heartbeat is of the last one here."""
+        for _, kind, fields in operator.hear(LISTEN_S):
+            self.note(kind, fields)
+        if not answers:
+            return
+        operator.ask_coordinator()
+        for _, kind, fields in operator.hear(ANSWER_S):
+            if kind is Kind.BOARDS and fields:
+                self.boards = fields
+                return
+            self.note(kind, fields)
+
+
 def _user(url: BrokerUrl, topics: Topics, user: str, *, answers: bool) -> Iterator[Finding]:
-    beats: list[Json] = []
-    record: Json = {}
+    heard = _Heard()
     trouble: list[Finding] = []
     try:
-        with Operator(url, topics, user) as operator:
-            for _, kind, fields in operator.hear(LISTEN_S):
-                if kind is Kind.HEARTBEAT and fields:
-                    beats.append(fields)
-                elif kind is Kind.STATUS and fields:
-                    record = fields
+        with Operator(url, topics, user, health=answers) as operator:
+            heard.listen(operator, answers=answers)
             if answers:
-                record = operator.record()
+                heard.record = operator.record()
     except Unreachable as error:
         trouble.append(findings.error("record", error.message, error.hint))
-    now = time.time()
-    found = list(checks.device(user, beats, now))
-    yield from found
+    beats, record, boards = heard.beats, heard.record, heard.boards
+    yield from checks.device(user, beats, boards)
     yield from checks.replaced(user, record, beats)
     yield from trouble
     if record:
-        online = found[-1].result is Result.OK
+        now = boards["time"] if boards else time.time()  # its deadline is of that clock
+        online = is_online(user, beats[-1] if beats else None, boards) is not False
         yield checks.record(user, record, now, online=online)
     elif not answers:
         cure = "start the coordinator: it publishes what it has"

@@ -11,14 +11,15 @@ import click
 from hwsync.cli import say
 from hwsync.cli.common import Settings, command_id, common, read_text, user_name
 from hwsync.client import QUIET_S, Json, Operator
-from hwsync.findings import CLOCK_SET
-from hwsync.protocol import limits
 from hwsync.protocol.errors import NotFound, UsageError
+from hwsync.protocol.presence import is_online
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire import encode_analysis, encode_id, encode_reset
 
-LISTEN_S: Final = 2.0  # at most, for the retained statuses of everybody
+LISTEN_S: Final = 2.0  # at most, for the retained statuses of everybody, and for the coordinator
+NOBODY_SAYS: Final = "nobody can say who is online: no coordinator has said whom it hears"
+_ONLINE: Final = {True: "online", False: "offline", None: "unknown"}
 SHOWN: Final = (
     *("id", "command", "hw_command", "hw_response", "stderr", "outcome", "ran", "reason"),
     *("exit_code", "duration", "server_analysis", "journal", "boot", "queued"),
@@ -32,7 +33,7 @@ SHOWN: Final = (
 @click.pass_obj
 def status(settings: Settings, user: str | None, watch: bool) -> None:
     """The record of USER, or of everybody."""
-    with Operator(settings.url, settings.topics, user or "+") as operator:
+    with Operator(settings.url, settings.topics, user or "+", health=user is None) as operator:
         if user is not None:
             record = operator.record()
             if record["seq"] == 0:
@@ -51,48 +52,45 @@ def status(settings: Settings, user: str | None, watch: bool) -> None:
             while watch:
                 for name, kind, fields in operator.hear(1.0):
                     if kind is Kind.STATUS and fields:
-                        say.either(settings.as_json, fields, _line(name, fields, None))
+                        say.either(settings.as_json, fields, _line(name, fields))
 
 
 def _table(operator: Operator, settings: Settings) -> None:
     records: dict[str, Json] = {}
     beats: dict[str, Json] = {}
+    boards: Json | None = None
+    operator.ask_coordinator()
     limit = time.monotonic() + LISTEN_S
     heard = True
-    while heard and time.monotonic() < limit:
+    while (heard or boards is None) and time.monotonic() < limit:
         heard = False
         for name, kind, fields in operator.hear(QUIET_S):
             heard = True
             if fields and kind in (Kind.STATUS, Kind.HEARTBEAT):
                 (records if kind is Kind.STATUS else beats)[name] = fields
+            elif kind is Kind.BOARDS:
+                boards = fields
+    unknown = False
     for name in sorted(records.keys() | beats.keys()):
         record, beat = records.get(name, {}), beats.get(name)
-        shown = {**record, "user": name, "online": _online(beat)}
-        say.either(settings.as_json, shown, _line(name, record, beat))
+        online = is_online(name, beat, boards)
+        unknown |= online is None
+        shown = {**record, "user": name, "online": online}
+        word = "" if beat is None else _ONLINE[online]
+        say.either(settings.as_json, shown, _line(name, record, word))
     if not records and not beats:
         say.line("nobody has been seen yet", err=True)
+    if unknown:
+        say.line(f"{NOBODY_SAYS} ({settings.topics.boards})", err=True)
 
 
-def _online(beat: Json | None) -> bool:
-    """Online until its will, or three missed heartbeats, say otherwise.
-
-    A board whose clock was never set cannot be late: only its will counts then.
-    """
-    at = (beat or {}).get("time")
-    if not isinstance(at, (int, float)):
-        return False
-    fresh = at < CLOCK_SET or abs(time.time() - at) < limits.OFFLINE_AFTER_S
-    return bool(beat and beat.get("online") and fresh)
-
-
-def _line(name: str, record: Json, beat: Json | None) -> str:
+def _line(name: str, record: Json, online: str = "") -> str:
     state = State(record.get("state", 0))
-    online = "" if beat is None else (" online" if _online(beat) else " offline")
     end = record.get("outcome") or ""
     queued = record.get("queued") or 0
     more = f"  +{queued} queued" if queued else ""
     id = record.get("id", "")
-    return f"{name:20} {state} {state.name.lower():10}{online:9} {id:28} {end}{more}"
+    return f"{name:20} {state} {state.name.lower():10} {online:8} {id:28} {end}{more}"
 
 
 def _whole(record: Json) -> list[str]:
@@ -162,7 +160,7 @@ def _current(operator: Operator, user: str) -> str:
 def _tell(settings: Settings, operator: Operator, kind: Kind, payload: bytes, id: str) -> None:
     """Send it until it is answered; print the record, or raise what refused it."""
     fields = operator.tell(kind, payload, id)
-    say.either(settings.as_json, fields, _line(operator.user, fields, None))
+    say.either(settings.as_json, fields, _line(operator.user, fields))
 
 
 COMMANDS = (status, analyse, cancel, reset)

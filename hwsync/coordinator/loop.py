@@ -234,7 +234,7 @@ class Coordinator:
             if isinstance(signal, Delivery):
                 # Some brokers send again, while connected, what is not acknowledged for long.
                 if not (self._save_again_at and signal.dup and self._waits_already(signal)):
-                    self._waiting.append(signal)
+                    self._keep(signal)
             elif isinstance(signal, Connected):
                 # A new session's packet identifiers say nothing about the last one's.
                 self._forget_packets |= not signal.session_present
@@ -246,6 +246,12 @@ class Coordinator:
                 self._ticking.disconnect(self._clock.monotonic())
                 self._replied.clear()
         return subscribed
+
+    def _keep(self, signal: Delivery) -> None:
+        """Of statuses and heartbeats the newest is enough: a full disk may last for days."""
+        if self._save_again_at is not None and self._tells_of_epochs(signal):
+            self._waiting = [one for one in self._waiting if one.topic != signal.topic]
+        self._waiting.append(signal)
 
     def _waits_already(self, signal: Delivery) -> bool:
         return any(replace(one, dup=True) == signal for one in self._waiting)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from hwsync.coordinator.deadlines import Agenda
 from hwsync.protocol.events import HeartbeatHeard
+from hwsync.protocol.presence import is_outdated_will
 from hwsync.protocol.record import Record, State
 from hwsync.protocol.repeat import pause
 
@@ -27,10 +28,8 @@ class Resends:
     def appeared(self, user: str, heard: HeartbeatHeard) -> bool:
         """Take note of a heartbeat or will; whether a device is new here, or back."""
         before = self._present.get(user)
-        if before is not None and not heard.online:
-            same = before.journal == heard.journal
-            if not same or before.boot > heard.boot:
-                return False  # the will of an earlier boot, or of a device that was replaced
+        if is_outdated_will(before, heard):
+            return False
         self._present[user] = heard
         if not heard.online:
             return False

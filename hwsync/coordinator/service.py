@@ -117,11 +117,18 @@ def subscriptions(topics: Topics) -> list[Subscription]:
     """What it listens to. Statuses at QoS 0: it is what the broker has kept that is asked for.
 
     And first: amqtt sends what is retained for one filter, and waits for its acknowledgements,
-    before it looks at the next.
+    before it looks at the next. Heartbeats at QoS 0: a broker that queued them for a coordinator
+    that is away would say later that a board was heard then, and have no room for requests.
     """
     ours = (Kind.COMMAND, Kind.STATUS)
+    passing = (Kind.STATUS, Kind.HEARTBEAT)
     return [
-        Subscription(topics.of("+", kind), int(kind is not Kind.STATUS), no_local=kind in ours)
+        Subscription(
+            topics.of("+", kind),
+            int(kind not in passing),
+            no_local=kind in ours,
+            as_published=kind is not Kind.HEARTBEAT,
+        )
         for kind in sorted(INBOUND, key=lambda kind: kind is not Kind.STATUS)
     ]
 

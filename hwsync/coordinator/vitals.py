@@ -1,4 +1,4 @@
-"""What the coordinator says about itself, and when: the health message, the metrics, systemd.
+"""What the coordinator says about itself, and when: the health, whom it hears, metrics, systemd.
 
 The law: it looks after each round of the loop, in the loop's own thread. So a loop that is stuck
 falls silent everywhere, and nothing here delays a message but the time that it takes to say it.
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from hwsync.address import BrokerUrl
+from hwsync.coordinator.boards import Boards
 from hwsync.coordinator.health import HEALTH_S, Condition, Life, health
 from hwsync.coordinator.loop import Clock, Coordinator, Publisher
 from hwsync.coordinator.metrics import METRICS_S, MetricsFile
@@ -18,6 +19,7 @@ from hwsync.coordinator.migrations import SCHEMA
 from hwsync.notify import Notifier
 from hwsync.protocol.errors import HwsyncError
 from hwsync.protocol.jsons import dumps
+from hwsync.protocol.limits import BOARDS_S
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import ITSELF, Kind
 from hwsync.transport import Delivery, Signal, Subscribed
@@ -53,6 +55,9 @@ class Vitals:
         self._metrics = metrics
         self._question = coordinator.topics.of(ITSELF, Kind.QUERY)
         self._asked = False
+        self._boards = Boards(coordinator.topics, clock)
+        self._boards_said = clock.monotonic() - BOARDS_S
+        self._boards_at: float | None = None  # when the list is to be said; None: not now
         self._said: Condition | None = None
         self._life = Life(clock.wall(), clock.monotonic())
         self._health_at = clock.monotonic()
@@ -62,6 +67,7 @@ class Vitals:
 
     def take(self, signals: Sequence[Signal]) -> list[Signal]:
         """The signals without the questions for the health, which ``look`` answers."""
+        self._boards.hear(signals)
         left: list[Signal] = []
         for signal in signals:
             if isinstance(signal, Delivery) and signal.topic == self._question:
@@ -78,10 +84,15 @@ class Vitals:
         now = self._clock.monotonic()
         due = self._life.connected_since is not None and now >= self._health_at
         worse_or_better = self._said not in (None, self._condition)
+        if (subscribed or due or self._asked) and self._boards_at is None:
+            self._boards_at = max(now, self._boards_said + BOARDS_S)
         if subscribed or due or worse_or_better or self._asked:
-            self._publish(self._condition)
+            self._publish(self._coordinator.topics.health, self._told(self._condition))
             self._health_at = now + HEALTH_S
         self._asked = False
+        if self._boards_at is not None and now >= self._boards_at:
+            self._publish(self._coordinator.topics.boards, self._boards.encode())
+            self._boards_said, self._boards_at = now, None
         if self._metrics is not None and now >= self._metrics_at:
             self._metrics.write(self._health())
             self._metrics_at = now + METRICS_S
@@ -96,6 +107,8 @@ class Vitals:
         waits = [] if (wait := self._notifier.wait()) is None else [wait]
         if self._life.connected_since is not None:
             waits.append(self._health_at - now)
+        if self._boards_at is not None:
+            waits.append(self._boards_at - now)
         if self._metrics is not None:
             waits.append(self._metrics_at - now)
         return max(min(waits), 0.0) if waits else None
@@ -103,7 +116,7 @@ class Vitals:
     def stopping(self) -> None:
         """The end begins: the last health and the last figures."""
         self._notifier.stopping()
-        self._publish(Condition.STOPPED)
+        self._publish(self._coordinator.topics.health, self._told(Condition.STOPPED))
         if self._metrics is not None:
             self._metrics.write(self._health(Condition.STOPPED))
 
@@ -124,13 +137,15 @@ class Vitals:
             monotonic=self._clock.monotonic(),
         )
 
-    def _publish(self, condition: Condition) -> None:
+    def _told(self, condition: Condition) -> bytes:
         self._said = condition
-        payload = dumps(self._health(condition)).encode()
+        return dumps(self._health(condition)).encode()
+
+    def _publish(self, topic: str, payload: bytes) -> None:
         try:
-            self._network.publish(self._coordinator.topics.health, payload, retain=True)
+            self._network.publish(topic, payload, retain=True)
         except HwsyncError as error:
-            log.error("cannot publish the health: %s", error)
+            log.error("cannot publish on %s: %s", topic, error)
 
     def _status(self) -> str:
         """One line for ``systemctl status``."""

@@ -162,6 +162,7 @@ def _of_operator(topics: Topics, name: str, operator: Operator) -> Iterator[str]
         asks = (Kind.QUERY,) if operator.read_only else (*_ASKS, Kind.QUERY)
         yield from (f"topic write {topics.of(board, kind)}" for kind in asks)
     yield f"topic read {topics.health}"
+    yield f"topic read {topics.boards}"
     yield f"topic write {topics.of(ITSELF, Kind.QUERY)}"
     yield f"topic readwrite {topics.echo}/#"
     yield f"topic readwrite {REPLIES}/{name}/#"

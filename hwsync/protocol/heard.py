@@ -1,4 +1,4 @@
-"""What an operator hears, read: status, result, error, output, heartbeat and health.
+"""What an operator hears, read: status, result, error, output, heartbeat, health and boards.
 
 The law: ``read_heard`` gives an object whose fields are what the protocol says of that kind, or
 None, so that whoever shows it, or acts on it, checks nothing again. Whoever may publish can forge
@@ -87,6 +87,16 @@ def _state(value: Any) -> bool:
     return is_count(value) and value in tuple(State)
 
 
+def _seconds(value: Any) -> bool:
+    return is_number(value) and value >= 0
+
+
+def _boards(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        limits.is_user(user) and (heard is None or _seconds(heard)) for user, heard in value.items()
+    )
+
+
 _TOLD: Final[Mapping[str, _Check]] = {
     "id": _text,
     "state": _state,
@@ -159,6 +169,12 @@ _FIELDS: Final[Mapping[Kind, Mapping[str, _Check]]] = {
         "time": _or_null(is_number),
     },
     Kind.HEALTH: {"condition": _text, "time": _or_null(is_number)},
+    Kind.BOARDS: {
+        "time": is_number,
+        "listening": _seconds,
+        "left_out": is_count,
+        "boards": _boards,
+    },
 }
 _MAY_LACK: Final = {
     Kind.HEARTBEAT: {"time"},  # a will has none

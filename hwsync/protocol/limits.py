@@ -56,6 +56,9 @@ HEARD_JOURNALS: Final = 16  # journals remembered for each command; more than an
 
 HEARTBEAT_S: Final = 30.0
 OFFLINE_AFTER_S: Final = 3 * HEARTBEAT_S  # whatever the will said
+MAX_BOARDS: Final = 10_000  # boards of which a coordinator remembers when it heard them
+MAX_BOARDS_LIST: Final = 256 * KIB  # of JSON: the list of them
+BOARDS_S: Final = 1.0  # between two lists that were asked for
 
 REPEAT_FIRST_S: Final = 1.0  # every repetition: doubling from here,
 REPEAT_MAX_S: Final = 30.0  # to here, with jitter

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     RESULT = "result"  # coordinator to who asked; one more level: the id
     HEARTBEAT = "heartbeat"  # device to everybody, retained
     HEALTH = "health"  # coordinator to everybody, retained; about itself, below @hwsync
+    BOARDS = "boards"  # coordinator to everybody, retained; whom it hears, below @hwsync
 
 
 INBOUND: Final = (
@@ -87,6 +88,11 @@ class Topics:
     def health(self) -> str:
         """Where the coordinator says how it is."""
         return self.of(ITSELF, Kind.HEALTH)
+
+    @property
+    def boards(self) -> str:
+        """Where the coordinator says when it last heard each board."""
+        return self.of(ITSELF, Kind.BOARDS)
 
     @property
     def echo(self) -> str:

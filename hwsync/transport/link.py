@@ -289,7 +289,7 @@ class Link:
         elif self.protocol == 5:
             self.client.subscribe(
                 [
-                    (s.topic, SubscribeOptions(s.qos, s.no_local, retainAsPublished=True))
+                    (s.topic, SubscribeOptions(s.qos, s.no_local, s.as_published))
                     for s in subscriptions
                 ]
             )

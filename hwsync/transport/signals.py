@@ -16,11 +16,16 @@ class Will:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A filter; ``no_local`` (not our own publishes) is honoured under MQTT 5 only."""
+    """A filter; ``no_local`` (not our own publishes) is honoured under MQTT 5 only.
+
+    ``as_published``: a message of the moment, too, shows that it is retained (MQTT 5; others never
+    do). Without it the flag tells what the broker had kept.
+    """
 
     topic: str
     qos: int = 1
     no_local: bool = False
+    as_published: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hwsync.protocol.wire import encode_heartbeat
 from tests.support.brokers import Broker
 from tests.support.lab import HWSYNC, Lab
-from tests.support.mqtt import Watcher
+from tests.support.mqtt import Watcher, publish
 from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.waiting import START_PATIENCE, wait_until
@@ -515,3 +517,43 @@ def test_a_signing_key_is_no_argument_and_is_not_shown(
     assert done.wait() == 2
     assert "signing_key is no key and no file" in done.stderr
     assert "AAAA" not in done.stderr
+
+
+def test_who_is_online_is_what_the_coordinator_heard_whatever_the_clocks_say(
+    broker: Broker, start: Callable[..., Process], tmp_path: Path, watch: Callable[..., Watcher]
+) -> None:
+    """A board without a clock, one whose clock is an hour ahead, one that was here days ago."""
+    lab = Lab(broker, start, tmp_path)
+
+    def beat(user: str, at: float, *, online: bool = True) -> None:
+        payload = encode_heartbeat(online=online, journal="j1", boot=1, time=at)
+        lab.pub("heartbeat", payload, user=user, retain=True)
+
+    beat("long-ago", time.time() - 5 * 86_400)
+    beat("will", time.time(), online=False)
+    lab.coordinator()
+    beat("no-clock", 12.0)
+    beat("ahead", time.time() + 3_600)
+    heard = watch(broker, "hw/@hwsync/boards")
+    publish(broker, "hw/@hwsync/query")
+    said = heard.wait_for(lambda message: "ahead" in message.json["boards"], what="a list").json
+    assert set(said["boards"]) == {"no-clock", "ahead", "will"}
+    assert said["boards"]["will"] is None
+
+    def online() -> dict[str, bool | None]:
+        lines = ended(lab.cli("status", "--json"), 0).stdout.splitlines()
+        return {row["user"]: row["online"] for row in map(json.loads, lines)}
+
+    assert online() == {"ahead": True, "long-ago": True, "no-clock": True, "will": False}, (
+        "of one that was not heard nothing can be said before 90 s"
+    )
+    examined = lab.cli("doctor", "no-clock", "--json", "--db", str(lab.db))
+    found = [json.loads(line) for line in ended(examined, 0).stdout.splitlines()]
+    device = [one["found"] for one in found if one["check"] == "device"]
+    assert "its clock was never set: 1970-01-01" in device
+    assert device[-1].startswith("online, heard ")
+    lab.processes["coordinator"].kill()
+    assert online() == {"ahead": None, "long-ago": None, "no-clock": None, "will": False}
+    shown = ended(lab.cli("status"), 0)
+    assert "unknown" in shown.stdout
+    assert "nobody can say who is online" in shown.stderr

@@ -52,6 +52,7 @@ hw/pi2/error                   rw   -    -    -    r
 hw/pi2/result/c1               rw   -    -    -    r
 hw/pi2/heartbeat               rw   -    -    -    r
 hw/@hwsync/health              rw   -    r    r    r
+hw/@hwsync/boards              rw   -    r    r    r
 hw/@hwsync/query               rw   -    w    w    w
 hw/@hwsync/echo/x/there        rw   -    rw   rw   rw
 hw/@hwsync/command             rw   -    -    -    -

@@ -55,8 +55,17 @@ from tests.support.board import Board
 
 TOPICS: Final = Topics()
 NOW: Final = 1.7e9
+LISTED: Final = {"time": NOW, "listening": 100.0, "left_out": 0, "boards": {"pi1": 3.0}}
 LONGEST_ERROR: Final = 1_000  # characters of a refusal's message or hint
-HEARD: Final = (Kind.STATUS, Kind.RESULT, Kind.ERROR, Kind.OUTPUT, Kind.HEARTBEAT, Kind.HEALTH)
+HEARD: Final = (
+    Kind.STATUS,
+    Kind.RESULT,
+    Kind.ERROR,
+    Kind.OUTPUT,
+    Kind.HEARTBEAT,
+    Kind.HEALTH,
+    Kind.BOARDS,
+)
 
 Target = Callable[[bytes], str]
 
@@ -249,8 +258,11 @@ def _shown(kind: Kind, fields: dict[str, Any]) -> list[str]:
         Streams("c1", shown).hear(kind, fields)
         return shown.texts
     if kind is Kind.HEARTBEAT:
-        found = [*checks.device("pi1", [fields], NOW), *checks.replaced("pi1", {}, [fields])]
-        return [operate._line("pi1", {}, fields), *(f"{one.found}{one.cure}" for one in found)]
+        found = [*checks.device("pi1", [fields], LISTED), *checks.replaced("pi1", {}, [fields])]
+        return [operate._line("pi1", {}), *(f"{one.found}{one.cure}" for one in found)]
+    if kind is Kind.BOARDS:
+        beat = {"online": True, "journal": "j1", "boot": 1, "time": NOW}
+        return [f"{one.found}{one.cure}" for one in checks.device("pi1", [beat], fields)]
     if kind is Kind.HEALTH:
         found = [checks.coordinator(False, fields, NOW), *checks.health(fields, NOW)]
         return [f"{one.found}{one.cure}" for one in found]
@@ -259,11 +271,11 @@ def _shown(kind: Kind, fields: dict[str, Any]) -> list[str]:
     code = exit_code(fields)
     assert isinstance(code, int)
     if kind is Kind.RESULT:
-        return [operate._line("pi1", fields, None), *shown.texts]
+        return [operate._line("pi1", fields), *shown.texts]
     finding = checks.record("pi1", fields, NOW, online=False)
     replaced = checks.replaced("pi1", fields, [{"journal": "other"}])
     return [
-        *(*operate._whole(fields), operate._line("pi1", fields, None), finding.found, *shown.texts),
+        *(*operate._whole(fields), operate._line("pi1", fields), finding.found, *shown.texts),
         *(one.found for one in replaced),
     ]
 

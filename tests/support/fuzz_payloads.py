@@ -38,6 +38,9 @@ _HEALTH: Final[Json] = {
     "condition": "ok", "reason": "", "version": "0.1.0", "schema": 1, "started": 1.7e9,
     "time": 1.7e9, "uptime": 1.5, "users": 1, "states": {"rest": 1, "collected": 0}, "queued": 0,
 }  # fmt: skip
+_BOARDS: Final[Json] = {
+    "time": 1.7e9, "listening": 12.5, "left_out": 0, "boards": {"pi1": 3.5, "pi2": None},
+}  # fmt: skip
 _ERROR: Final[Json] = {
     "error": "busy", "message": "pi1 is busy", "hint": "wait", "topic": "hw/pi1/request",
     "id": "c1", "journal": None, "state": 2,
@@ -74,6 +77,7 @@ VALID: Final[Mapping[Kind, tuple[Json | bytes, ...]]] = {
     ),
     Kind.HEARTBEAT: (_HEARTBEAT, {"online": False, "journal": "j1", "boot": 1}),
     Kind.HEALTH: (_HEALTH, {"condition": "gone"}),
+    Kind.BOARDS: (_BOARDS, {"time": 1.7e9, "listening": 0.0, "left_out": 3, "boards": {}}),
 }  # fmt: skip
 """Valid payloads of every kind (docs/protocol.md, sections 3 to 5)."""
 

@@ -237,29 +237,49 @@ def beat(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def listed(heard: float | None = 3.0, listening: float = 500.0) -> dict[str, Any]:
+    """Whom the coordinator hears: pi1, so many seconds ago."""
+    return {"time": NOW, "listening": listening, "left_out": 0, "boards": {"pi1": heard}}
+
+
 @pytest.mark.parametrize(
-    ("beats", "findings"),
+    ("beats", "boards", "findings"),
     [
-        ([beat()], [(OK, "online, heard 3 s ago, idle, journal j1")]),
-        ([beat(busy="c1")], [(OK, "busy with c1")]),
-        ([beat(refusing="disk is full")], [(ERROR, "refuses every program: disk is"), (OK, "on")]),
+        ([beat()], listed(), [(OK, "online, heard 3 s ago, idle, journal j1")]),
+        ([beat(busy="c1")], listed(), [(OK, "busy with c1")]),
+        ([beat(refusing="disk is full")], listed(),
+         [(ERROR, "refuses every program: disk is"), (OK, "on")]),
         (
             [beat(board="Pi 4", temperature=48.3, memory_free_mb=1200, disk_free_mb=None)],
+            listed(),
             [(OK, "journal j1, Pi 4, 48 °C, 1,200 MB memory free")],
         ),
-        ([beat(temperature="hot", board=None)], [(OK, "journal j1")]),
-        ([], [(ERROR, "no device has ever been here for pi1")]),
-        ([{"online": False, "journal": "j1", "boot": 1}], [(ERROR, "offline (journal j1)")]),
-        ([beat(time=None)], [(ERROR, "offline")]),
-        ([beat(time=NOW - 90)], [(OK, "90 s ago")]),
-        ([beat(time=NOW - 91)], [(ERROR, "said online 91 s ago")]),
-        ([beat(time=NOW + 9)], [(WARNING, "9.0 s ahead"), (OK, "online")]),
-        ([beat(version="9")], [(WARNING, "hwsync 9"), (OK, "online")]),
-        ([beat(), beat(journal="j2")], [(ERROR, "the journals j1 and j2"), (OK, "journal j2")]),
+        ([], listed(), [(ERROR, "no device has ever been here for pi1")]),
+        ([], None, [(ERROR, "no device has ever been here for pi1")]),
+        ([{"online": False, "journal": "j1", "boot": 1}], None, [(ERROR, "offline (journal j1)")]),
+        ([beat()], listed(None), [(ERROR, "offline (journal j1)")]),
+        ([beat(time=None)], listed(), [(OK, "online, heard 3 s ago")]),
+        ([beat(time=NOW - 89)], listed(89.0), [(OK, "89 s ago")]),
+        ([beat()], listed(90.0), [(ERROR, "offline (journal j1): nothing was heard of it for 90")]),
+        ([beat(time=NOW - 500)], listed(500.0, 60.0), [(OK, "heard 8 minutes ago")]),
+        ([beat()], {**listed(), "boards": {}}, [(ERROR, "nothing was heard of it for 8 minutes")]),
+        ([beat()], {**listed(listening=80.0), "boards": {}}, [(OK, "online, not heard yet")]),
+        ([beat()], None, [(WARNING, "no coordinator says whom it hears")]),
+        # Clocks: the board's beside the coordinator's, never beside ours.
+        ([beat(time=NOW + 6)], listed(), [(WARNING, "9.0 s ahead of the coord"), (OK, "online")]),
+        ([beat(time=NOW - 200)], listed(), [(WARNING, "197.0 s behind"), (OK, "online")]),
+        ([beat(time=12.0)], listed(), [(WARNING, "never set: 1970-01-01"), (OK, "online")]),
+        ([beat(version="9")], listed(), [(WARNING, "hwsync 9"), (OK, "online")]),
+        ([beat(), beat(journal="j2")], listed(),
+         [(ERROR, "the journals j1 and j2"), (OK, "journal j2")]),
     ],
-)
-def test_the_device(beats: list[dict[str, Any]], findings: list[tuple[Result, str]]) -> None:
-    found = list(checks.device("pi1", beats, NOW))
+)  # fmt: skip
+def test_the_device(
+    beats: list[dict[str, Any]],
+    boards: dict[str, Any] | None,
+    findings: list[tuple[Result, str]],
+) -> None:
+    found = list(checks.device("pi1", beats, boards))
     assert len(found) == len(findings)
     for finding, (result, word) in zip(found, findings, strict=True):
         said(finding, result, word)

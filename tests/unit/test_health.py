@@ -201,7 +201,7 @@ def test_a_question_is_answered_at_once_acknowledged_and_not_refused(watched: Wa
     (said,) = watched.hear("query", user="@hwsync", mid=9)
     assert said["condition"] == "ok"
     assert Acknowledged(9) in watched.lab.wire.deeds
-    assert len(watched.lab.wire.deeds) == 2
+    assert len(watched.lab.wire.deeds) == 2, "the list of boards was said a moment ago"
     assert watched.lab.rows("refused") == []
     assert watched.round() == []
 
@@ -220,7 +220,7 @@ def test_the_root_may_have_several_levels(tmp_path: Path) -> None:
         watched = Watched(lab)
         watched.round(*UP)
         topics = [deed.topic for deed in lab.wire.deeds if isinstance(deed, Sent)]
-        assert topics == ["a/b/@hwsync/health"]
+        assert topics == ["a/b/@hwsync/health", "a/b/@hwsync/boards"]
         question = Delivery("a/b/@hwsync/query", b"", 1, False, False, 1, 1)
         assert len(watched.round(question)) == 1
 

@@ -138,6 +138,7 @@ def test_the_broker_is_told_what_each_account_may_do() -> None:
     seen = ("status", "error", "heartbeat", "collected", "output", "response", "result/+")
     everybody = [
         "read x/y/@hwsync/health",
+        "read x/y/@hwsync/boards",
         "write x/y/@hwsync/query",
         "readwrite x/y/@hwsync/echo/#",
     ]
