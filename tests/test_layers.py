@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "transport": frozenset({"protocol", "address"}),
     "findings": frozenset(),
     "probe": frozenset({"address", "transport"}),
+    "webprobe": frozenset({"address", "transport"}),
     "runner": frozenset({"protocol"}),
     "broker": frozenset({"protocol", "notify"}),
     "logs": frozenset(),
@@ -51,7 +52,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         {
             *("protocol", "address", "paths", "transport", "runner", "broker"),
             *("coordinator", "device", "client", "logs", "findings", "probe", "signing"),
-            *("configfile", "connection", "lab", "systemd"),
+            *("configfile", "connection", "lab", "systemd", "webprobe"),
         }
     ),
     "testing": frozenset(

@@ -18,6 +18,7 @@ from hwsync.probe import SLOW_S, Seen
 from hwsync.protocol.jsons import is_number
 from hwsync.protocol.presence import is_online, silence
 from hwsync.protocol.record import State
+from hwsync.webprobe import Open, WebListener
 
 CLOCKS_S: Final = 2.0  # two clocks may differ so much
 LOW: Final = 500 * 10**6  # bytes of free space that deserve a warning
@@ -60,6 +61,21 @@ def round_trip(seconds: float | None, scheme: str = "mqtt") -> Finding:
         found += ": the broker has no TCP_NODELAY (or the network is as slow as that)"
         return warning("round trip", found, "the line for broker.conf: set_tcp_nodelay true")
     return ok("round trip", found)
+
+
+def web(seen: WebListener) -> Finding:
+    """A websocket listener: who may send programs there without a login."""
+    if seen.open is not Open.PAGES:
+        return ok("websockets", f"{seen.url} is open to {seen.open.value}")
+    found = (
+        f"{seen.url} lets in every web page without a login: one that somebody has open who can "
+        "reach it can run programs on every board"
+    )
+    cure = (
+        "accounts for that listener (allow_anonymous false and a password_file; hwsync init makes "
+        "them), or no such listener; websockets_origin keeps pages out from mosquitto 2.1 on"
+    )
+    return warning("websockets", found, cure)
 
 
 # The coordinator

@@ -19,7 +19,7 @@ from typing import Final
 
 import click
 
-from hwsync import __version__, findings
+from hwsync import __version__, findings, webprobe
 from hwsync.address import BrokerUrl
 from hwsync.cli import checks, say
 from hwsync.cli.checks import Json
@@ -87,6 +87,8 @@ def _broker(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, bool]:
         yield findings.certificate(seen.secured.version, seen.secured.expires, time.time())
     took = round_trip(url, topics.echoes(secrets.token_hex(4)))
     yield checks.round_trip(took, url.scheme)
+    for listener in webprobe.look(url):
+        yield checks.web(listener)
     return True
 
 

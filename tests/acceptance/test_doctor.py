@@ -17,7 +17,7 @@ from hwsync.protocol.wire import encode_heartbeat
 from tests.support.brokers import Broker, MosquittoBroker
 from tests.support.lab import AS_ROOT, HWSYNC, Lab
 from tests.support.mqtt import Watcher, publish
-from tests.support.ports import free_port
+from tests.support.ports import LOOPBACK, free_port
 from tests.support.processes import Process
 from tests.support.waiting import wait_until
 
@@ -208,3 +208,32 @@ def test_wrong_usage_comes_before_any_finding(start: Callable[..., Process]) -> 
         assert process.wait() == 2
         assert said in process.stderr
         assert process.stdout == ""
+
+
+@pytest.mark.parametrize("kind", ["mosquitto", "amqtt"])
+def test_a_websocket_listener_without_a_login_is_found(
+    start_mosquitto: Callable[..., Broker],
+    start_amqtt: Callable[..., Broker],
+    start: Callable[..., Process],
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    """On whatever port it is; a page from elsewhere comes in at mosquitto only."""
+    port = free_port()
+    more = [f"listener {port} {LOOPBACK}", "protocol websockets"]
+    broker = start_mosquitto(extra=more) if kind == "mosquitto" else start_amqtt(extra=more)
+    lab = Lab(broker, start, tmp_path)
+    lab.coordinator("--settle", "0")
+    result, found, cure = one(examine(lab), "websockets")
+    assert found.startswith(f"ws://{LOOPBACK}:{port}/mqtt ")
+    if kind == "mosquitto":
+        assert result == "warning"
+        assert "every web page" in found
+        assert "run programs on every board" in found
+        assert "allow_anonymous false" in cure
+    else:
+        assert (result, found[-42:]) == ("ok", " every program, and no page from elsewhere")
+    web = ["--broker", f"ws://{LOOPBACK}:{port}"]
+    process = start(["hwsync", "doctor", *web, "--json", "--db", str(lab.db)])
+    assert process.wait(30) == 0
+    assert f"ws://{LOOPBACK}:{port}/mqtt" in process.stdout
