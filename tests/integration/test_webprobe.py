@@ -52,7 +52,7 @@ def test_every_listener_of_the_brokers_process_is_found(start_one: Starter) -> N
 def test_one_with_tls_is_found_too(start_one: Starter, authority: Authority) -> None:
     port = free_port()
     broker = start_one(extra=encrypted(port, authority.server, websockets=True))
-    url = BrokerUrl.parse(f"wss://localhost:{port}").with_tls(Tls(str(authority.certificate)))
+    url = BrokerUrl.parse(f"wss://localhost:{port}").with_tls(Tls(str(authority.ca)))
     (found,) = look(url)
     assert found.open is (Open.PAGES if broker.name == "mosquitto" else Open.PROGRAMS)
 
