@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import queue
+import secrets
 import threading
 import time
 from dataclasses import dataclass
 from typing import Final
 
 from hwsync.address import BrokerUrl
+from hwsync.protocol.limits import is_user
+from hwsync.protocol.topics import Topics
 from hwsync.transport import (
     Connected,
     Delivery,
@@ -28,6 +31,7 @@ from hwsync.transport import (
 SLOW_S: Final = 0.02  # a QoS 1 round trip above this means delayed packets
 NAME_S: Final = 1.0  # for a broker to say its name, once subscribed
 ECHO_S: Final = 3.0  # for the connection, and then for each round trip
+MARK_BYTES: Final = 8  # of a message that is our own
 ECHOES: Final = 7  # round trips; the one in the middle counts
 REFUSED: Final = "refused the connection"  # what the transport says of a login that was not taken
 
@@ -86,12 +90,16 @@ def look(url: BrokerUrl, patience: float, *, prefer_v5: bool = True) -> Seen:
     return Seen(name, protocol, secured=secured)
 
 
-def round_trip(url: BrokerUrl, topics: tuple[str, str]) -> float | None:
+def round_trip(url: BrokerUrl, root: Topics) -> float | None:
     """Seconds from a message to its answer, both at QoS 1; None: it did not come.
 
     Two clients on two topics: a client that hears itself acknowledges at once, and so never waits
-    for the packet that a broker without TCP_NODELAY holds back.
+    for the packet that a broker without TCP_NODELAY holds back. What another one measures there at
+    the same time is passed over.
     """
+    own = secrets.token_bytes(MARK_BYTES)
+    account = url.username or ""
+    topics = root.echoes(account if is_user(account) else own.hex())
     inbox: queue.SimpleQueue[tuple[int, Signal]] = queue.SimpleQueue()
     clients = [_echo(url, side, topic, inbox) for side, topic in enumerate(topics)]
     times: list[float] = []
@@ -105,14 +113,16 @@ def round_trip(url: BrokerUrl, topics: tuple[str, str]) -> float | None:
                 return None
             if isinstance(heard, Delivery):
                 clients[side].acknowledge(heard)
+                if heard.payload != own:
+                    continue
                 if side == 1:
-                    clients[1].publish(topics[0], b"x")
+                    clients[1].publish(topics[0], own)
                     continue
                 times.append(time.monotonic() - sent)
             ready += isinstance(heard, Subscribed)
             if ready == len(clients) and isinstance(heard, Delivery | Subscribed):
                 sent = time.monotonic()
-                clients[0].publish(topics[1], b"x")
+                clients[0].publish(topics[1], own)
     except queue.Empty:
         return None
     finally:

@@ -27,6 +27,7 @@ from hwsync.probe import SLOW_S, look, round_trip
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
 from hwsync.protocol.errors import HwsyncError, NoBroker, UsageError
 from hwsync.protocol.limits import is_user
+from hwsync.protocol.topics import Topics
 
 START_S: Final = 15.0  # for a broker to accept connections
 STOP_S: Final = 10.0  # for a part to end by itself, before it is asked again, and then killed
@@ -55,7 +56,7 @@ def up(settings: Settings, user: str | None, db: Path | None, analysis: str, all
         url, topics, database = settings.url, settings.topics, db or default_database()
         version, protocol = _broker(url, lan, database.parent, parts, ended)
         say(f"broker: {version} at {url}")
-        _lacks(url, version, topics.echoes(f"up-{os.getpid()}"))
+        _lacks(url, version, topics)
         here = [sys.executable, "-m"]
         where = connection.variables(url, topics.root)
         where |= {connection.FILE_VARIABLE: str(settings.config)} if settings.config else {}
@@ -208,7 +209,7 @@ def _look(url: BrokerUrl) -> tuple[str, int] | None:
     return (seen.name, seen.protocol) if seen.protocol else None
 
 
-def _lacks(url: BrokerUrl, version: str, topics: tuple[str, str]) -> None:
+def _lacks(url: BrokerUrl, version: str, topics: Topics) -> None:
     """Say what this broker does not give."""
     if "amqtt" in version:
         say("amqtt forgets retained messages and sessions when it restarts, and speaks 3.1.1 only")

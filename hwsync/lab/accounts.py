@@ -151,12 +151,19 @@ def acl(accounts: Accounts) -> str:
         lines += [f"topic read {topics.of(board, kind)}" for kind in _TO_BOARD]
         lines += [f"topic write {topics.of(board, kind)}" for kind in _OF_BOARD]
     for name, operator in sorted(accounts.operators.items()):
-        lines += ["", f"user {name}", *_of_operator(topics, name, operator)]
+        rights = _of_operator(topics, name, operator, accounts.boards)
+        lines += ["", f"user {name}", *rights]
     return "\n".join(lines) + "\n"
 
 
-def _of_operator(topics: Topics, name: str, operator: Operator) -> Iterator[str]:
-    for board in ("+",) if operator.boards is None else operator.boards:
+def _of_operator(
+    topics: Topics, name: str, operator: Operator, boards: tuple[str, ...]
+) -> Iterator[str]:
+    """Whatever he may write is a topic without wildcard: the broker keeps one message on each.
+
+    ``boards``: all that there are.
+    """
+    for board in boards if operator.boards is None else operator.boards:
         yield from (f"topic read {topics.of(board, kind)}" for kind in _SEES)
         yield f"topic read {topics.result(board, '+')}"
         asks = (Kind.QUERY,) if operator.read_only else (*_ASKS, Kind.QUERY)
@@ -164,5 +171,5 @@ def _of_operator(topics: Topics, name: str, operator: Operator) -> Iterator[str]
     yield f"topic read {topics.health}"
     yield f"topic read {topics.boards}"
     yield f"topic write {topics.of(ITSELF, Kind.QUERY)}"
-    yield f"topic readwrite {topics.echo}/#"
-    yield f"topic readwrite {REPLIES}/{name}/#"
+    yield from (f"topic readwrite {echo}" for echo in topics.echoes(name))
+    yield f"topic read {REPLIES}/{name}/#"

@@ -269,10 +269,19 @@ class Folder:
             text = "".join(f"{name}:{known[name]}\n" for name in names if name in known)
             write(file, text, FOR_BROKER)
         write(self._broker / "acl", acl(accounts), FOR_BROKER)
+        self._widen(accounts)
         write(self._list, json.dumps(accounts.as_json(), indent=1) + "\n", FOR_ALL)
 
     def _configure(self, accounts: Accounts) -> None:
         write(self.path / "broker.conf", texts.broker_conf(accounts, self.path), FOR_ALL)
+
+    def _widen(self, accounts: Accounts) -> None:
+        """The limits of the broker for more boards; what somebody changed in that file stays."""
+        conf = self.path / "broker.conf"
+        before = read(conf) if exists(conf) else ""
+        after = texts.with_limits(before, accounts)
+        if after != before:
+            write(conf, after, FOR_ALL)
 
     def _let_in(self, draft: Draft, name: str, signing_key: str = "") -> None:
         """A new password for that account, in its file and for the broker."""

@@ -6,6 +6,7 @@ Nothing here touches a file, and no secret is made here.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +15,32 @@ from hwsync.lab.authority import Pair
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.topics import DEFAULT_ROOT
 
+DIGITS: Final = 15  # of a limit
 OWN: Final = "# What you add below this line stays when hwsync makes the file anew."
-TOPIC: Final = 65_536  # bytes of a packet beyond its payload
-QUEUED: Final = 10_000  # messages that wait for a board that is away
+PACKET: Final = MAX_MESSAGE + 65_536  # bytes: the largest message, its topic and its properties
+QUEUED: Final = 10_000  # messages that wait for one client that is away
+UNDER_WAY: Final = 2 * MAX_MESSAGE  # bytes that one client may leave unacknowledged
+EXPIRATION: Final = "7d"  # of a session that does not come back; a weekend, and more
+MIB: Final = 2**20
+LIMITS: Final = {  # MiB without boards, and for each: a status of at most 1 MiB is kept of it
+    "memory_limit": (80, 4),  # of the whole broker; a last resort: one that has none left is deaf
+    "max_queued_bytes": (32, 2),  # for one client; so much may also be kept for its subscription
+}
+
+
+def limit(name: str, accounts: Accounts) -> int:
+    """Bytes, of ``LIMITS``."""
+    some, each = LIMITS[name]
+    return MIB * (some + each * len(accounts.boards))
+
+
+def with_limits(conf: str, accounts: Accounts) -> str:
+    """A configuration whose limits are enough for these boards; without such lines as it is."""
+    return re.sub(
+        rf"(?m)^({'|'.join(LIMITS)}) (\d{{1,{DIGITS}}})$",
+        lambda line: f"{line[1]} {max(int(line[2]), limit(line[1], accounts))}",
+        conf,
+    )
 
 
 def broker_conf(accounts: Accounts, folder: Path) -> str:
@@ -26,9 +50,14 @@ def broker_conf(accounts: Accounts, folder: Path) -> str:
         "# operator add and remove accounts, and have the broker read its files again.",
         "per_listener_settings true",
         "set_tcp_nodelay true",
-        f"message_size_limit {MAX_MESSAGE + TOPIC}",
+        "# hwsync's largest message is 4 MiB; here the whole packet counts.",
+        f"max_packet_size {PACKET}",
+        "# What one account makes the broker keep has an end: for one client, for so long, in all.",
         f"max_queued_messages {QUEUED}",
         "max_inflight_messages 100",
+        f"max_inflight_bytes {UNDER_WAY}",
+        f"persistent_client_expiration {EXPIRATION}",
+        *(f"{name} {limit(name, accounts)}" for name in LIMITS),
         "# Sessions and retained messages: in the folder where the broker is started.",
         "persistence true",
         "autosave_interval 1",

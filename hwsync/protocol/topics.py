@@ -94,14 +94,13 @@ class Topics:
         """Where the coordinator says when it last heard each board."""
         return self.of(ITSELF, Kind.BOARDS)
 
-    @property
-    def echo(self) -> str:
-        """Below it an operator may say and hear anything: for measuring a round trip."""
-        return f"{self.root}/{ITSELF}/echo"
-
     def echoes(self, name: str) -> tuple[str, str]:
-        """Two topics that nobody else listens to."""
-        return f"{self.echo}/{name}/there", f"{self.echo}/{name}/back"
+        """Two topics that nobody else listens to, for measuring a round trip.
+
+        ``name``: the account where there is one, which may say and hear anything on these.
+        """
+        echo = f"{self.root}/{ITSELF}/echo/{name}"
+        return f"{echo}/there", f"{echo}/back"
 
     def split(self, topic: str) -> tuple[str, Kind | None]:
         """(user as received, kind); the kind is None where the topic is none of ours."""

@@ -54,7 +54,13 @@ hw/pi2/heartbeat               rw   -    -    -    r
 hw/@hwsync/health              rw   -    r    r    r
 hw/@hwsync/boards              rw   -    r    r    r
 hw/@hwsync/query               rw   -    w    w    w
-hw/@hwsync/echo/x/there        rw   -    rw   rw   rw
+hw/@hwsync/echo/alice/there    rw   -    rw   -    -
+hw/@hwsync/echo/rita/there     rw   -    -    rw   -
+hw/@hwsync/echo/teacher/there  rw   -    -    -    rw
+hw/@hwsync/echo/alice          rw   -    -    -    -
+hw/@hwsync/echo/alice/there/1  rw   -    -    -    -
+hw/@hwsync/echo/x/there        rw   -    -    -    -
+hw/@hwsync/other               rw   -    -    -    -
 hw/@hwsync/command             rw   -    -    -    -
 hw/pi1                         rw   -    -    -    -
 hw/pi1/other                   rw   -    -    -    -
@@ -63,12 +69,15 @@ hw/pi1/result/c1/more          rw   -    -    -    -
 hw/pi1/command/more            rw   -    -    -    -
 hw/pi1/request/more            rw   -    -    -    -
 hw/pi1/response/more           rw   -    -    -    -
-hw/pi11/response               rw   -    -    -    r
+hw/pi11/response               rw   -    -    -    -
+hw/pi11/request                rw   -    -    -    -
 hw/pi11/command                rw   -    -    -    -
 hw                             rw   -    -    -    -
-replies/alice/1                w    -    rw   -    -
-replies/rita/1                 w    -    -    rw   -
-replies/teacher/1              w    -    -    -    rw
+replies/alice                  w    -    r    -    -
+replies/alice/1                w    -    r    -    -
+replies/alice/1/2/3            w    -    r    -    -
+replies/rita/1                 w    -    -    r    -
+replies/teacher/1              w    -    -    -    r
 replies/alice2/1               w    -    -    -    -
 replies/pi1/1                  w    -    -    -    -
 replies/1                      w    -    -    -    -
@@ -88,9 +97,9 @@ TOPICS: Final = tuple(GRANTED)
 FENCES: Final = {  # where each may speak; where each may hear
     "coordinator": ("hw/fence/status", "hw/fence/response"),
     "pi1": ("hw/pi1/heartbeat", "hw/pi1/status"),
-    "alice": ("replies/alice/fence", "hw/pi1/status"),
-    "rita": ("replies/rita/fence", "hw/pi1/status"),
-    "teacher": ("replies/teacher/fence", "hw/pi1/status"),
+    "alice": ("hw/@hwsync/echo/alice/back", "hw/pi1/status"),
+    "rita": ("hw/@hwsync/echo/rita/back", "hw/pi1/status"),
+    "teacher": ("hw/@hwsync/echo/teacher/back", "hw/pi1/status"),
 }
 WILLS: Final = ("hw/pi1/command", "hw/pi1/status", "hw/pi1/response", "hw/pi1/heartbeat")
 CELLS: Final = 1_500  # that the matrix has at least

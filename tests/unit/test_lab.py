@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,9 @@ from hwsync.lab import texts
 from hwsync.lab.accounts import COORDINATOR, Accounts, Operator, acl
 from hwsync.lab.authority import Pair
 from hwsync.lab.folder import Folder
+from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
-from hwsync.protocol.topics import Topics
+from hwsync.protocol.topics import Kind, Topics
 from hwsync.signing import SigningKey
 
 EMPTY = Accounts(("lab.local",))
@@ -140,22 +142,81 @@ def test_the_broker_is_told_what_each_account_may_do() -> None:
         "read x/y/@hwsync/health",
         "read x/y/@hwsync/boards",
         "write x/y/@hwsync/query",
-        "readwrite x/y/@hwsync/echo/#",
     ]
+
+    def own(name: str) -> list[str]:
+        echo = f"readwrite x/y/@hwsync/echo/{name}"
+        return [*everybody, f"{echo}/there", f"{echo}/back", f"read replies/{name}/#"]
+
     expected = {
         "coordinator": ["readwrite x/y/#", "write replies/#"],
         "pi1": ["read x/y/pi1/command", "read x/y/pi1/status", "write x/y/pi1/collected",
                 "write x/y/pi1/output", "write x/y/pi1/response", "write x/y/pi1/heartbeat"],
         "a": [*(f"read x/y/pi1/{kind}" for kind in seen), "write x/y/pi1/request",
               "write x/y/pi1/cancel", "write x/y/pi1/reset", "write x/y/pi1/analysis",
-              "write x/y/pi1/query", *everybody, "readwrite replies/a/#"],
-        "b": [*(f"read x/y/+/{kind}" for kind in seen), "write x/y/+/query", *everybody,
-              "readwrite replies/b/#"],
-        "c": [*everybody, "readwrite replies/c/#"],
+              "write x/y/pi1/query", *own("a")],
+        "b": [*(f"read x/y/pi1/{kind}" for kind in seen), "write x/y/pi1/query", *own("b")],
+        "c": own("c"),
     }  # fmt: skip
     for name, lines in expected.items():
         given = blocks[f"user {name}"].splitlines()
         assert sorted(given) == sorted(f"topic {line}" for line in lines), name
+
+
+def test_nobody_but_the_coordinator_writes_on_a_topic_that_is_not_named() -> None:
+    """The broker keeps one message on each topic: so there is an end to what one account fills."""
+    lab = TWO.with_operator("a", Operator(None)).with_operator("b", Operator(None, True))
+    _, _, others = acl(lab).partition("\nuser pi1\n")
+    written = [line for line in others.splitlines() if " write " in line or "readwrite" in line]
+    assert len(written) > 20
+    assert [line for line in written if set(line) & set("+#")] == []
+
+
+def test_whoever_was_given_all_boards_is_given_each_new_one(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    folder.add_operator("alice", Operator(None))
+    rights = "topic write hw/pi1/request"
+    assert rights not in (folder.path / "broker/acl").read_text()
+    folder.add_board("pi1")
+    _, _, own = (folder.path / "broker/acl").read_text().partition("\nuser alice\n")
+    assert rights in own
+    folder.remove("pi1")
+    assert "pi1" not in (folder.path / "broker/acl").read_text()
+    assert folder.accounts.operators["alice"].boards is None
+
+
+@pytest.mark.parametrize("name", texts.LIMITS)
+def test_the_brokers_limits_grow_with_the_boards_and_a_change_by_hand_stays(
+    tmp_path: Path, name: str
+) -> None:
+    folder = made(tmp_path)
+    conf = folder.path / "broker.conf"
+
+    def limit() -> int:
+        return int(re.findall(rf"(?m)^{name} (\d+)$", conf.read_text())[0])
+
+    before, more = limit(), texts.LIMITS[name][1] * 2**20
+    conf.write_text(conf.read_text() + "# by hand\n")
+    folder.add_board("pi1")
+    assert limit() == before + more
+    folder.remove("pi1")
+    assert limit() == before + more  # mosquitto frees nothing when it is told less
+    conf.write_text(conf.read_text().replace(str(limit()), str(2**40)))
+    folder.add_board("pi2")
+    assert limit() == 2**40
+    assert conf.read_text().endswith("# by hand\n")
+    conf.write_text("listener 1883\n")  # of an earlier version, or one's own
+    folder.add_board("pi3")
+    assert conf.read_text() == "listener 1883\n"
+
+
+def test_the_largest_message_of_the_protocol_fits_the_brokers_packet() -> None:
+    """With the longest topic, response topic and correlation data, and the packet's own bytes."""
+    root = 40 * "r"
+    topic = Topics(root).of(64 * "u", Kind.RESPONSE)
+    properties = limits.MAX_REPLY_TOPIC + limits.MAX_CORRELATION + 100
+    packet = 5 + 2 + len(topic) + 2 + properties + limits.MAX_MESSAGE
+    assert packet <= texts.PACKET < limits.MAX_MESSAGE + 100 * limits.KIB
 
 
 # -- an account's own file -------------------------------------------------------------------------
