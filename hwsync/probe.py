@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from hwsync.address import BrokerUrl
-from hwsync.protocol.limits import is_user
-from hwsync.protocol.topics import Topics
 from hwsync.transport import (
     Connected,
     Delivery,
@@ -90,7 +88,7 @@ def look(url: BrokerUrl, patience: float, *, prefer_v5: bool = True) -> Seen:
     return Seen(name, protocol, secured=secured)
 
 
-def round_trip(url: BrokerUrl, root: Topics) -> float | None:
+def round_trip(url: BrokerUrl, topics: tuple[str, str]) -> float | None:
     """Seconds from a message to its answer, both at QoS 1; None: it did not come.
 
     Two clients on two topics: a client that hears itself acknowledges at once, and so never waits
@@ -98,8 +96,6 @@ def round_trip(url: BrokerUrl, root: Topics) -> float | None:
     the same time is passed over.
     """
     own = secrets.token_bytes(MARK_BYTES)
-    account = url.username or ""
-    topics = root.echoes(account if is_user(account) else own.hex())
     inbox: queue.SimpleQueue[tuple[int, Signal]] = queue.SimpleQueue()
     clients = [_echo(url, side, topic, inbox) for side, topic in enumerate(topics)]
     times: list[float] = []

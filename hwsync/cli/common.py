@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Callable
@@ -136,6 +137,12 @@ DATABASE: Final = click.option(
     type=FILE,
     help="The database; default $STATE_DIRECTORY/hwsync.db, else ~/.local/state/hwsync/hwsync.db.",
 )
+
+
+def echoes(url: BrokerUrl, topics: Topics) -> tuple[str, str]:
+    """Where a round trip is measured: on the account's own topics, else where nobody else is."""
+    account = url.username or ""
+    return topics.echoes(account if is_user(account) else secrets.token_hex(4))
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Any:

@@ -22,7 +22,7 @@ from hwsync import __version__, findings, webprobe
 from hwsync.address import BrokerUrl
 from hwsync.cli import checks, say
 from hwsync.cli.checks import Json
-from hwsync.cli.common import DATABASE, Settings, common, default_database, user_name
+from hwsync.cli.common import DATABASE, Settings, common, default_database, echoes, user_name
 from hwsync.client import QUIET_S, Operator
 from hwsync.coordinator.inspection import inspect
 from hwsync.findings import Finding, Result
@@ -84,7 +84,7 @@ def _broker(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, bool]:
         return False
     if seen.secured is not None:
         yield findings.certificate(seen.secured.version, seen.secured.expires, time.time())
-    took = round_trip(url, topics)
+    took = round_trip(url, echoes(url, topics))
     yield checks.round_trip(took, url.scheme)
     for listener in webprobe.look(url):
         yield checks.web(listener)

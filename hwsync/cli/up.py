@@ -20,14 +20,13 @@ import click
 
 from hwsync import connection
 from hwsync.address import BrokerUrl
-from hwsync.cli.common import FILE, Settings, common, default_database, find_mosquitto
+from hwsync.cli.common import FILE, Settings, common, default_database, echoes, find_mosquitto
 from hwsync.cli.say import line
 from hwsync.client import Operator
 from hwsync.probe import SLOW_S, look, round_trip
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
 from hwsync.protocol.errors import HwsyncError, NoBroker, UsageError
 from hwsync.protocol.limits import is_user
-from hwsync.protocol.topics import Topics
 
 START_S: Final = 15.0  # for a broker to accept connections
 STOP_S: Final = 10.0  # for a part to end by itself, before it is asked again, and then killed
@@ -56,7 +55,7 @@ def up(settings: Settings, user: str | None, db: Path | None, analysis: str, all
         url, topics, database = settings.url, settings.topics, db or default_database()
         version, protocol = _broker(url, lan, database.parent, parts, ended)
         say(f"broker: {version} at {url}")
-        _lacks(url, version, topics)
+        _lacks(url, version, echoes(url, topics))
         here = [sys.executable, "-m"]
         where = connection.variables(url, topics.root)
         where |= {connection.FILE_VARIABLE: str(settings.config)} if settings.config else {}
@@ -209,7 +208,7 @@ def _look(url: BrokerUrl) -> tuple[str, int] | None:
     return (seen.name, seen.protocol) if seen.protocol else None
 
 
-def _lacks(url: BrokerUrl, version: str, topics: Topics) -> None:
+def _lacks(url: BrokerUrl, version: str, topics: tuple[str, str]) -> None:
     """Say what this broker does not give."""
     if "amqtt" in version:
         say("amqtt forgets retained messages and sessions when it restarts, and speaks 3.1.1 only")
