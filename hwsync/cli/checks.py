@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from hwsync import __version__
+from hwsync.cli.say import span as _span
 from hwsync.coordinator.health import STALE_S
 from hwsync.coordinator.inspection import Inspection
 from hwsync.findings import CLOCK_SET, Finding, error, ok, warning
@@ -277,13 +278,3 @@ def record(user: str, fields: Json, now: float, *, online: bool) -> Finding:
 
 def _ago(seconds: float) -> str:
     return f"{_span(max(seconds, 0.0))} ago"
-
-
-def _span(seconds: Any) -> str:
-    """A length of time for people."""
-    if not is_number(seconds):
-        return "?"
-    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -89,13 +89,27 @@ def _line(name: str, record: Json, online: str = "") -> str:
     end = record.get("outcome") or ""
     queued = record.get("queued") or 0
     more = f"  +{queued} queued" if queued else ""
+    more += f"  {end_of(record, time.time())}" if state is not State.REST else ""
     id = record.get("id", "")
     return f"{name:20} {state} {state.name.lower():10} {online:8} {id:28} {end}{more}"
 
 
+def end_of(record: Json, now: float) -> str:
+    """When the record's state ends by itself; ``now``: Unix seconds.
+
+    A ``deadline`` that is past is due: after a connect the coordinator waits a little with it. Or
+    the status is what is left of a coordinator that is away, and no time passes.
+    """
+    deadline = record.get("deadline")
+    if deadline is None:
+        return "no end by itself"
+    return f"ends in {say.span(deadline - now)}" if deadline > now else "its time is over"
+
+
 def _whole(record: Json) -> list[str]:
     state = State(record["state"])
-    lines = [f"{record['user']}: {state} {state.name.lower()}"]
+    more = f", {end_of(record, time.time())}" if state is not State.REST else ""
+    lines = [f"{record['user']}: {state} {state.name.lower()}{more}"]
     for name in SHOWN:
         value: Any = record[name]
         if value not in (None, "") and (name, value) != ("queued", 0):

@@ -14,12 +14,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, NoReturn, TextIO
+from typing import Any, Final, NoReturn, TextIO
 
 import click
 
 from hwsync.logs import escape
 from hwsync.protocol.errors import OutputError
+from hwsync.protocol.jsons import is_number
 
 NOBODY_READS: Final = 141  # the exit code of what SIGPIPE ends
 
@@ -63,6 +64,16 @@ def progress(text: str) -> None:
         with _writing():
             sys.stderr.write(f"\r\033[K{escape(text)}")
             sys.stderr.flush()
+
+
+def span(seconds: Any) -> str:
+    """A length of time for people; ``?`` for what is no number."""
+    if not is_number(seconds):
+        return "?"
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def cannot_write(error: OSError) -> NoReturn:

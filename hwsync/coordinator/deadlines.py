@@ -10,6 +10,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 SPARE: Final = 64  # entries out of date that an agenda keeps before it sorts them out
+WRITE_FIRST_S: Final = 1.0  # of connection, until what is left is written down: also a short life
+WRITE_MOST_S: Final = 60.0  # counts; between two times at most: so much a lost life gives at most
+
+
+def next_writing(ticks: float) -> float:
+    """When what is left of the deadlines is written down after ``ticks``, on the same clock.
+
+    In doubling steps, so that a life of the coordinator, however short, counts by half at least.
+    """
+    return ticks + min(max(ticks, WRITE_FIRST_S), WRITE_MOST_S)
 
 
 @dataclass(slots=True)
@@ -42,6 +52,10 @@ class ConnectedClock:
     def runs(self) -> bool:
         """Whether the connection stands."""
         return self._since is not None
+
+    def until(self, monotonic: float, moment: float) -> float | None:
+        """Seconds until it reads ``moment``; None while disconnected."""
+        return None if self._since is None else max(moment - self.ticks(monotonic), 0.0)
 
     def wait(self, monotonic: float, due_at: float) -> float | None:
         """Seconds until a deadline may fire; None while disconnected."""

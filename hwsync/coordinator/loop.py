@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
-from hwsync.coordinator.deadlines import Agenda, ConnectedClock
+from hwsync.coordinator.deadlines import Agenda, ConnectedClock, next_writing
 from hwsync.coordinator.degraded import Degraded
 from hwsync.coordinator.health import Tally
 from hwsync.coordinator.plan import Plan, Saved, message_of, still_ours
@@ -131,6 +131,7 @@ class Coordinator:
         self._ticking = ConnectedClock(settle)
         self._deadlines = Agenda()  # in ticks
         self._expiries = Agenda()  # on the wall clock; when nobody may collect any more
+        self._write_at = next_writing(0.0)  # in ticks
         self._resends = Resends(dice or random.Random())
         self._to_analyse: list[tuple[str, str]] = []  # user, id
         self._owed: dict[tuple[str, str], Command] = {}  # ended; their replies may not have arrived
@@ -180,6 +181,8 @@ class Coordinator:
         if (due_at := self._deadlines.nearest()) is not None:
             wait = self._ticking.wait(now, due_at)
             waits += [] if wait is None else [wait]
+            wait = self._ticking.until(now, self._write_at)
+            waits += [] if wait is None else [wait]
         if self._ticking.runs and (expires_at := self._expiries.nearest()) is not None:
             waits.append(max(expires_at - self._clock.wall(), 0.0))
         if (at := self._resends.nearest()) is not None:
@@ -197,6 +200,8 @@ class Coordinator:
         if self._save_again_at is not None and now < self._save_again_at:
             self._answer_queries()
             return
+        if self._save_again_at is None and self._ticking.ticks(now) >= self._write_at:
+            self.write_down()
         plan: Plan | None = None
         try:
             if self._save_again_at is not None:
@@ -226,6 +231,18 @@ class Coordinator:
         self._waiting = []
         self._send_again(now)
         _report(plan)
+
+    def write_down(self) -> None:
+        """Save what is left of the deadlines, so that another life counts on from there.
+
+        No record moves by it; where it fails, that life only gives more time.
+        """
+        ticks = self._ticking.ticks(self._clock.monotonic())
+        self._write_at = next_writing(ticks)
+        try:
+            self.store.write_down(self.records.values(), ticks)
+        except FAILURES as error:
+            log.error("cannot write down what is left of the deadlines: %s", error)
 
     def _heard_of_connection(self, signals: Sequence[Signal]) -> bool:
         """Whether a connection was subscribed; deliveries go to those that wait."""
@@ -383,21 +400,30 @@ class Coordinator:
         if self._signer is None:
             return encode_envelope(record)
         fields = envelope_json(record) | {"journal": self._resends.journal(record.user)}
-        moment = self._moment(self._clock.monotonic())
-        if (at := ends_at(record, moment)) is not None:
-            fields["expires_at"] = max(at, moment.wall)
+        if record.deadline is not None:
+            fields["expires_at"] = max(record.deadline, self._clock.wall())
         text = dumps(fields)
         return encode_signed(text, self._signer.public, self._signer.sign(text))
 
+    def _with_its_end(self, record: Record) -> Record:
+        """As it is told: when its state ends, seen from now.
+
+        The time of day that was estimated at its last change is wrong once the connection was away,
+        the coordinator was off, or the wall clock was set.
+        """
+        at = ends_at(record, self._moment(self._clock.monotonic()))
+        return replace(record, deadline=None if at is None else round(at, 3))
+
     def _carry_out(self, user: str, effect: Effect) -> None:
         if isinstance(effect, PublishStatus):
-            record = effect.record
+            record = self._with_its_end(effect.record)
             topic = self.topics.of(user, Kind.STATUS)
             kept = record.seq > 0 and not record.forgotten
             self._publish(topic, encode_status(record), retain=kept)
         elif isinstance(effect, PublishEnvelope):
             if not is_past(effect.record.expires_at, self._moment(self._clock.monotonic())):
-                self._publish(self.topics.of(user, Kind.COMMAND), self._envelope(effect.record))
+                record = self._with_its_end(effect.record)
+                self._publish(self.topics.of(user, Kind.COMMAND), self._envelope(record))
         elif isinstance(effect, PublishResult):
             topic = self.topics.result(user, effect.command.id)
             self._publish(topic, encode_result(effect.command, effect.state, effect.place))
@@ -412,7 +438,7 @@ class Coordinator:
             return
         if (record.user, command.id) in self._owed:
             self._replied[record.user, command.id] = self._publisher.connection
-        payload = encode_status(record)
+        payload = encode_status(self._with_its_end(record))
         for reply in command.replies:
             self._publish(reply.topic, payload, correlation=reply.correlation)
 

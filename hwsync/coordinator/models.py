@@ -34,8 +34,8 @@ class HwStatus(Model):
     id = TextField()  # the current command's
     epoch = IntegerField()
     seq = IntegerField()
-    deadline = FloatField(null=True)  # Unix seconds, an estimate
-    remaining = FloatField(null=True)  # seconds that were left at the last change
+    deadline = FloatField(null=True)  # Unix seconds, an estimate of the last change
+    remaining = FloatField(null=True)  # seconds that were left when that was last written down
     cancelling = BooleanField()
     settled = TextField()  # JSON list of [id, journal]
     count = IntegerField()

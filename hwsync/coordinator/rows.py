@@ -65,6 +65,7 @@ def record_values(record: Record, ticks: float) -> tuple[object, ...]:
     """The values of ``HwStatus``; the deadline is kept as the seconds that are left."""
     command = record.current or _NOBODY
     account = command.account or _OPEN
+    remaining, taken = time_values(record, ticks)
     return (
         record.user,
         int(record.state),
@@ -77,13 +78,21 @@ def record_values(record: Record, ticks: float) -> tuple[object, ...]:
         record.epoch,
         record.seq,
         record.deadline,
-        None if record.due_at is None else record.due_at - ticks,
+        remaining,
         record.cancelling,
         _list(record.settled),
         record.count,
         _list(record.queue),
-        None if record.taken_at is None else ticks - record.taken_at,
+        taken,
         record.forgotten,
+    )
+
+
+def time_values(record: Record, ticks: float) -> tuple[float | None, float | None]:
+    """``remaining`` and ``taken`` of ``HwStatus``."""
+    return (
+        None if record.due_at is None else record.due_at - ticks,
+        None if record.taken_at is None else ticks - record.taken_at,
     )
 
 

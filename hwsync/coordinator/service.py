@@ -105,6 +105,7 @@ def serve(
             transport.start()
             _run(coordinator, hearing, vitals, retention, inbox)
         log.info("stopping")
+        coordinator.write_down()
         vitals.stopping()
         if schedule:
             schedule.stop()

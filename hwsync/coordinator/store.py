@@ -12,7 +12,7 @@ import functools
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ from hwsync.coordinator.rows import (
     record_values,
     select,
     table,
+    time_values,
 )
 from hwsync.protocol import limits
 from hwsync.protocol.effects import Entry
@@ -224,6 +225,18 @@ class Store:
                 execute("ROLLBACK")
             raise
 
+    def write_down(self, records: Iterable[Record], ticks: float) -> None:
+        """Save what is left of the deadlines of these, where they are what is stored.
+
+        Raises one of ``FAILURES`` and saves nothing.
+        """
+        running = [record for record in records if record.due_at is not None]
+        if running:
+            with self._transaction() as execute:
+                for record in running:
+                    key = (record.user, record.epoch, record.seq)
+                    execute(_WRITE_DOWN, (*time_values(record, ticks), *key))
+
     def save(self, batch: Batch, ticks: float) -> None:
         """Save all of a batch in one transaction. Raises one of ``FAILURES`` and saves nothing."""
         counts, head = dict(self._refused_counts), self._head
@@ -256,6 +269,9 @@ class Store:
         self._refused_counts, self._head = counts, head
 
 
+_WRITE_DOWN: Final = f"""
+    UPDATE "{table(HwStatus)}" SET remaining = ?, taken = ?
+    WHERE user = ? AND epoch = ? AND seq = ?"""
 _PRUNABLE: Final = f"""
     SELECT c.user, c.id FROM "{table(CommandRow)}" c
     WHERE c.pruned = 0 AND c.ran IS NOT NULL AND c.replies = '[]' AND c.issued < ?

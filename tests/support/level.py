@@ -89,7 +89,7 @@ class Level:
             "settled": [list(pair) for pair in self.settled],
             "command": self.verb,
             "time": self.wall,
-            "deadline": self.deadline,
+            "deadline": self.ends(),
             "hw_command": own.get("program", ""),
             "hw_response": own.get("response", ""),
             "server_analysis": own.get("analysis") or "",
@@ -127,7 +127,7 @@ class Level:
         if self.seq:
             self.tell_status()
         if self.state == 1 and not self.over(self.id):
-            fields = {"id": self.id, "name": file_of(self.command()), "expires_at": self.deadline}
+            fields = {"id": self.id, "name": file_of(self.command()), "expires_at": self.ends()}
             self.told.append(Told("envelope", fields | {"grace": self.command()["grace"]}))
         if self.state == 3 and self.command()["analyser"] == "outcome":
             self.to_analyse.append(self.id)
@@ -150,9 +150,7 @@ class Level:
     def move(self, verb: str, due: float | None = None) -> None:
         before, self.state = self.state, TABLE[verb][self.state]
         self.due = due
-        ends = [] if due is None else [self.now[1] + due - self.now[0]]
-        ends += [self.command()["expires_at"]] if self.state == 1 else []
-        self.deadline = min((at for at in ends if at is not None), default=None)
+        self.deadline = self.ends()
         self.cancelling = self.cancelling and self.state == 2
         self.verb = "hw_command_request" if verb == "next" else verb
         if self.id:
@@ -164,6 +162,12 @@ class Level:
             self.tell_status()
         else:
             self.tell_due()
+
+    def ends(self) -> float | None:
+        """The time of day at which the state ends, seen from now."""
+        ends = [] if self.due is None else [self.now[1] + self.due - self.now[0]]
+        ends += [self.command()["expires_at"]] if self.state == 1 else []
+        return min((at for at in ends if at is not None), default=None)
 
     def rest(self) -> None:
         """Whoever waits is next, as soon as the record is at rest."""

@@ -289,8 +289,13 @@ class Model(Level):
         self.move("expire", self._analysis_due() if self.state == 2 else None)
         self.rest()
 
+    def write_down(self) -> None:
+        """What is left of the deadline is saved; it is no change."""
+        if self.due is not None:
+            self.saved = self.now[0]
+
     def read_again(self, ticks: float) -> None:
-        """Deadlines count on from what was left at the last change."""
+        """Deadlines count on from what was left when that was last written down."""
         if self.due is not None:
             self.due += ticks - self.saved
         if self.taken is not None:

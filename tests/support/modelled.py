@@ -64,6 +64,7 @@ class Modelled:
         self._failed = 0  # in a row
         self._degraded_at: float | None = None
         self._known: Model | None = None  # what memory has where a save stored more, and raised
+        self._write_at = 1.0  # in ticks
         self.model.to_analyse = []
 
     def _opened(self) -> None:
@@ -235,6 +236,9 @@ class Modelled:
         """The model goes on; returns what it was, should nothing be stored."""
         ticks = self._ticks()
         self.model.now = ticks, self.lab.clock.wall()
+        if ticks >= self._write_at and self._again_at is None:
+            self._write_at = ticks + min(max(ticks, 1.0), 60.0)
+            self.model.write_down()
         if self._known is not None:
             self._known = None
             self.model.read_again(ticks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.record import Outcome, Ran, State
-from tests.support.coordinator import GONE, Lab, brief, request, result, sent
+from tests.support.coordinator import GONE, Deed, Lab, brief, request, result, sent
 
 LEFT = {1: 20.0, 2: 12.0, 3: 50.0}
 """Seconds in each state, with the keys and rules below."""
@@ -22,6 +23,7 @@ RULES = Rules(analysis_within=50.0)
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     with Lab(tmp_path / "hwsync.db", rules=RULES) as opened:
+        opened.later(100.0)  # from now on the time that is left is written down once a minute
         yield opened
 
 
@@ -236,7 +238,7 @@ def test_after_a_restart_deadlines_count_on_from_what_was_left_at_the_last_chang
     lab.later(40.0)
     lab.hear("response", result("c0"))  # an orphan: a change that leaves the deadline alone
     lab.later(10.0)
-    lab.stop()
+    lab.stop()  # as it were killed
     lab.clock.now += 1e6
     lab.start()
     lab.connect()
@@ -264,3 +266,140 @@ def test_a_restart_settles_first(settling: Lab) -> None:
     assert settling.record.state is State.COLLECTED
     settling.later(0.125)
     assert settling.record.state is State.RETURNED
+
+
+# What is left is written down
+
+
+def left(lab: Lab) -> float:
+    """As another life would read it."""
+    return float(lab.rows("hw_status", "remaining")[0][0])
+
+
+@pytest.mark.parametrize("life", [2.0, 30.0, 90.0])
+@pytest.mark.parametrize("state", [1, 2, 3])
+def test_a_coordinator_that_is_killed_again_and_again_ends_every_state(
+    lab: Lab, state: int, life: float
+) -> None:
+    """A room that is switched off every night must not run last month's commands."""
+    lab.device(state, **KEYS)
+    connected = 0.0
+    while lab.record.state == state:
+        lab.restart()
+        for _ in range(int(life)):
+            lab.later(1.0)
+        lab.clock.now += 50_000.0  # switched off
+        connected += life
+        assert connected <= 2 * LEFT[state] + 2 * life
+    assert (state + 1, "expire") in lab.rows("transitions", "seq, command")
+
+
+def test_what_is_left_is_written_down_in_doubling_steps_and_then_once_a_minute(
+    tmp_path: Path,
+) -> None:
+    with Lab(tmp_path / "hwsync.db") as lab:
+        lab.hear("request", request(expires=1000))
+        written = [left(lab)]
+        for _ in range(300):
+            lab.later(1.0)
+            if left(lab) != written[-1]:
+                written.append(left(lab))
+        ticks = [1000.0 - each for each in written]
+        assert ticks == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 124.0, 184.0, 244.0]
+        assert lab.record.seq == 1
+        assert len(lab.rows("transitions")) == 1
+
+
+def test_it_wakes_up_to_write_it_down(tmp_path: Path) -> None:
+    with Lab(tmp_path / "hwsync.db") as lab:
+        lab.device(2, timeout=500)
+        waits = []
+        while lab.clock.now < 400.0:
+            waits.append(lab.coordinator.wait())
+            lab.later(waits[-1] or 0.0)
+        assert waits == [1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0]
+
+
+def test_nothing_is_written_down_while_nothing_runs(lab: Lab) -> None:
+    lab.device(3, **KEYS)
+    lab.hear("analysis", b"fine")
+    changes = lab.store._connection.total_changes
+    for _ in range(300):
+        lab.later(1.0)
+    assert lab.coordinator.wait() is None
+    lab.device(1, "c2", expires=0)
+    lab.disconnect()
+    lab.device(1, "c3", **KEYS)
+    before = lab.store._connection.total_changes
+    assert before > changes
+    for _ in range(300):
+        lab.later(1.0)
+    assert lab.store._connection.total_changes == before
+
+
+def test_it_is_written_down_at_an_ordered_end(lab: Lab) -> None:
+    lab.device(1, **{**KEYS, "expires": 100})
+    lab.later(40.0)
+    lab.coordinator.write_down()
+    lab.restart()
+    lab.later(59.875)
+    assert lab.record.state is State.REQUESTED
+    lab.later(0.125)
+    assert lab.record.state is State.REST
+
+
+def test_a_disk_that_does_not_take_it_does_no_harm(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lab.device(1, **{**KEYS, "expires": 200})
+    with monkeypatch.context() as full:
+
+        def fail(*_: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        full.setattr(lab.store, "write_down", fail)
+        lab.later(70.0)
+    assert (
+        "cannot write down what is left of the deadlines: database or disk is full" in caplog.text
+    )
+    assert (lab.record.seq, left(lab)) == (1, 200.0)
+    assert brief(lab.hear("query", b"")) == ["status 1", lab._mid]
+    lab.later(60.0)
+    assert left(lab) == 70.0
+    lab.later(70.0)
+    assert lab.record.state is State.REST
+
+
+def test_only_what_is_stored_is_counted_down(lab: Lab) -> None:
+    """A save that failed may have stored more than is known here: that is another deadline."""
+    lab.device(1, **{**KEYS, "expires": 200})
+    lab.store._connection.execute("UPDATE hw_status SET seq = 2, state = 2, remaining = 12")
+    lab.later(70.0)
+    assert left(lab) == 12.0
+
+
+# When it ends, as it is told
+
+
+def told(deeds: list[Deed]) -> float:
+    return float(sent(deeds, "status")[-1].json["deadline"])
+
+
+def test_each_status_says_when_its_state_ends_seen_from_when_it_is_told(lab: Lab) -> None:
+    lab.device(2, **KEYS)
+    lab.later(2.0)
+    assert told(lab.hear("query", b"")) == lab.clock.wall() + 10.0
+    lab.disconnect()
+    lab.later(500.0)
+    assert told(lab.connect()) == lab.clock.wall() + 10.0
+    lab.clock.jump = 1e8  # the clock is set
+    assert told(lab.hear("query", b"")) == lab.clock.wall() + 10.0
+
+
+def test_after_a_restart_the_kept_status_is_replaced_by_one_with_a_true_end(lab: Lab) -> None:
+    lab.device(1, **KEYS)
+    lab.clock.now += 1e6
+    deeds = lab.restart()
+    assert told(deeds) == lab.clock.wall() + 20.0
+    (envelope,) = sent(deeds, "command")
+    assert envelope.json["expires_at"] == lab.clock.wall() + 20.0

@@ -1,0 +1,39 @@
+"""What ``hwsync status`` says of a record."""
+
+from __future__ import annotations
+
+import pytest
+
+from hwsync.cli.operate import _line, _whole, end_of
+from hwsync.protocol.record import Command, Record, Request, State, status_json
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("deadline", "said"),
+    [
+        (NOW + 240.0, "ends in 4 minutes"),
+        (NOW + 12.4, "ends in 12 s"),
+        (NOW + 3 * 86_400.0, "ends in 3 days"),
+        (NOW, "its time is over"),
+        (NOW - 1e6, "its time is over"),
+        (None, "no end by itself"),
+    ],
+)
+def test_when_a_state_ends_is_said_in_plain_words(deadline: float | None, said: str) -> None:
+    assert end_of({"deadline": deadline}, NOW) == said
+
+
+def test_it_stands_in_the_line_and_in_the_whole_record_but_not_at_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.time", lambda: NOW)
+    command = Command("pi1", "c1", Request("print(1)"))
+    record = Record("pi1", State.COLLECTED, seq=2, deadline=NOW + 40.0, current=command)
+    fields = status_json(record)
+    assert _line("pi1", fields, None).endswith("c1                             ends in 40 s")
+    assert _whole(fields)[0] == "pi1: 2 collected, ends in 40 s"
+    rest = status_json(Record("pi1", seq=3, current=command))
+    assert "end" not in _line("pi1", rest, None)
+    assert _whole(rest)[0] == "pi1: 0 rest"
