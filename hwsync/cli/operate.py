@@ -108,8 +108,8 @@ def end_of(record: Json, now: float) -> str:
 
 def _whole(record: Json) -> list[str]:
     state = State(record["state"])
-    more = f", {end_of(record, time.time())}" if state is not State.REST else ""
-    lines = [f"{record['user']}: {state} {state.name.lower()}{more}"]
+    ends = f", {end_of(record, time.time())}" if state is not State.REST else ""
+    lines = [f"{record['user']}: {state} {state.name.lower()}{ends}"]
     for name in SHOWN:
         value: Any = record[name]
         if value not in (None, "") and (name, value) != ("queued", 0):

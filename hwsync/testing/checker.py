@@ -28,9 +28,11 @@ from hwsync.testing.history import (
     PutBack,
     Said,
     Seen,
+    Served,
 )
 
 UNDER_WAY_S = 30.0  # a message may be so late, where topics overtake each other
+SETTLED_S = 10.0  # of connection, after which deadlines fire, with every settling time in use
 Name = tuple[str, str]  # user, id of a command
 
 
@@ -66,7 +68,7 @@ def check(
     seen = _Sorted(history)
     rules = [
         *(_kept, _once, _performed_once, _granted, _moved_grants, _in_time, _named),
-        *(_table, _one_word, _truth, _asked_for, _heard_of),
+        *(_table, _one_word, _truth, _asked_for, _heard_of, _bounded),
     ]
     found = [violation for rule in rules for violation in rule(seen, final)]
     if output is not None:
@@ -87,6 +89,7 @@ class _Sorted:
         self.copied: set[tuple[str, bytes]] = set()
         self.put_back: list[PutBack] = []
         self.journals_lost: list[JournalLost] = []
+        self.served: list[Served] = []
         for one in history:
             if isinstance(one, Said):
                 self.said.append(one)
@@ -96,6 +99,8 @@ class _Sorted:
                 self.put_back.append(one)
             elif isinstance(one, JournalLost):
                 self.journals_lost.append(one)
+            elif isinstance(one, Served):
+                self.served.append(one)
             elif isinstance(one, Asked):
                 if one.id is None:
                     self.without_id.append(one)
@@ -336,6 +341,33 @@ def _heard_of(seen: _Sorted, final: Final) -> Iterator[Violation]:
             if one.heard and not lost and (end is None or end["ran"] != "yes"):
                 said = "unknown" if end is None else f"{end['outcome']}, ran {end['ran']}"
                 yield Violation("truth", user, id, f"{said}; its device saw it end {one.at:.3f}")
+
+
+def _bounded(seen: _Sorted, _: Final) -> Iterator[Violation]:
+    """5. What waits ends after ``expires``, in however many lives of its coordinator.
+
+    Of each life half counts at least (docs/protocol.md, section 2, "Deadlines").
+    """
+    changes = defaultdict[str, list[tuple[float, str, int]]](list)
+    for said in seen.said:
+        if said.kind == "status":
+            changes[said.user].append((said.at, said.fields["id"], said.fields["state"]))
+    for (user, id), asked in seen.asked.items():
+        limits = [one.expires for one in asked if one.expires]
+        since = [at for at, *what in changes[user] if what == [id, State.REQUESTED]]
+        if not limits or not since or seen.put_back_since(since[0]):
+            continue
+        after = [at for at, *what in changes[user] if at > since[0]
+                 and what != [id, State.REQUESTED]]  # fmt: skip
+        until, counted = min(after, default=math.inf), 0.0
+        for life in seen.served:
+            if life.at < since[0] or life.until >= until:
+                continue
+            if counted > max(limits) and life.last > SETTLED_S:
+                text = f"waits since {since[0]:.3f}, at {life.until:.3f} still, {max(limits):g} s"
+                yield Violation("ends", user, id, f"{text} were allowed, {counted:.1f} counted")
+                break
+            counted += max(life.seconds / 2 - 0.5, 0.0)
 
 
 def _belongs(seen: _Sorted, final: Final, output: Callable[[str], str]) -> Iterator[Violation]:

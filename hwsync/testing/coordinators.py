@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from random import Random
 from typing import Any
 
@@ -23,10 +24,10 @@ from hwsync.protocol.messages import named
 from hwsync.protocol.record import Command, Record, State, Verb
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.testing.context import Context
-from hwsync.testing.history import Said
+from hwsync.testing.history import Said, Served
 from hwsync.testing.network import Port
 from hwsync.testing.processes import Process
-from hwsync.transport import Delivery, Signal
+from hwsync.transport import Delivery, Disconnected, Signal, Subscribed
 
 
 class WatchedStore(Store):
@@ -40,9 +41,7 @@ class WatchedStore(Store):
     def save(self, batch: Batch, ticks: float) -> None:
         process = self.process
         process.point("before a commit")
-        if process.disk_full:
-            process.context.fault("full disk, coordinator", process.name)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        process.needs_the_disk()
         for record, _, message in batch.log:
             if message is not None:
                 process.decides(record)
@@ -58,11 +57,18 @@ class WatchedStore(Store):
             process.handled.add((message.topic, message.payload))
         process.point("after a commit")
         if process.lies:
-            process.lies = False
+            process.lies = process.served = False
             process.context.fault("a commit that fails though it is stored", process.name)
             messages = [one[2] for one in batch.log] + [one[3] for one in batch.refused]
             process.context.copied |= {(one.topic, one.payload) for one in messages if one}
             raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def write_down(self, records: Iterable[Record], ticks: float) -> None:
+        process = self.process
+        process.point("before the time is written down")
+        process.needs_the_disk()
+        super().write_down(records, ticks)
+        process.point("after the time is written down")
 
 
 class CoordinatorProcess(Process):
@@ -71,6 +77,7 @@ class CoordinatorProcess(Process):
     points = (
         *("before a commit", "after a commit", "before a publish", "after a publish"),
         *("before an acknowledgement", "after an acknowledgement"),
+        *("before the time is written down", "after the time is written down"),
     )
 
     def __init__(self, context: Context, *, settle: float, rules: Rules) -> None:
@@ -80,14 +87,40 @@ class CoordinatorProcess(Process):
         self.handled: set[tuple[str, bytes]] = set()  # what was stored of messages, accepted or not
         self.said_last: dict[str, bytes] = {}  # by user: the last status that is retained
         self.lies = False  # the next commit raises though it is stored
+        self.served = False  # in this life nothing kept it from counting its time
+        self._connected = self._life_began = 0.0
+        self._connected_at: float | None = None
         self._settle, self._rules = settle, rules
         self.store: WatchedStore | None = None
         self.coordinator: Coordinator | None = None
         self.port: Port | None = None
         self.hearing: Hearing | None = None
 
+    def needs_the_disk(self) -> None:
+        """Raises ``OSError`` while it is full."""
+        if self.disk_full:
+            self.served = False
+            self.context.fault("full disk, coordinator", self.name)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def pause(self, seconds: float) -> None:
+        self.served = False
+        super().pause(seconds)
+
+    def _count(self, signals: Iterable[Signal]) -> None:
+        """The time of connection, as the loop should count it."""
+        for signal in signals:
+            if isinstance(signal, Subscribed | Disconnected):
+                if self._connected_at is not None:
+                    self._connected += self.context.now - self._connected_at
+                self._connected_at = None
+            if isinstance(signal, Subscribed):
+                self._connected_at = self.context.now
+
     def begin(self) -> None:
         context = self.context
+        self.served, self._connected, self._connected_at = not self.disk_full, 0.0, None
+        self._life_began = context.now
         try:
             self.store = WatchedStore(self)
         except DatabaseError as error:
@@ -127,11 +160,17 @@ class CoordinatorProcess(Process):
         signals: list[Signal] = []
         while self.inbox and len(signals) < BATCH:
             signals.append(self.inbox.popleft())
-        self.coordinator.step(self.hearing.take(signals))
+        passed = self.hearing.take(signals)
+        self._count(passed)
+        self.coordinator.step(passed)
         waits = (self.coordinator.wait(), self.hearing.wait())
         return min((wait for wait in waits if wait is not None), default=None)
 
     def release(self) -> None:
+        if self.served and self._connected_at is not None:
+            now = self.context.now
+            last = now - self._connected_at
+            self.context.see(Served(self._life_began, now, self._connected + last, last))
         if self.port is not None:
             self.port.end()
         if self.store is not None:

@@ -28,6 +28,7 @@ FAULTS: Final = {
     "kill": "_kill",
     "kill at a point": "_kill_at_a_point",
     "pause": "_pause",
+    "switched off again and again": "_switch_off",
     "connection reset": "_cut",
     "partition": "_partition",
     "partition, one way": "_one_way",
@@ -50,6 +51,7 @@ FAULTS: Final = {
 WEIGHTS: Final = {
     "kill": 0.5,
     "kill at a point": 3.0,
+    "switched off again and again": 0.1,
     "full disk": 0.3,
     "older database": 0.5,
     "new disk": 0.2,
@@ -60,6 +62,8 @@ WEIGHTS: Final = {
 
 EVERY_S: Final = (0.3, 2.5)  # between two faults, by seed
 DAY_S: Final = 86_400.0
+OFF_S: Final = 150.0  # so long the coordinator is switched off again and again
+LIVES_S: Final = (8.0, 16.0, 25.0)  # it lives so long each time, or not much longer
 
 
 class Faults:
@@ -78,6 +82,7 @@ class Faults:
         self._backup: tuple[Path, float] | None = None
         self._backups = 0
         self._seconds: list[Board] = []  # devices whose name another one has
+        self._off_until = 0.0  # until then the coordinator is switched off again and again
         self._must_remember = False  # an older database was put back by hand
 
     def start(self) -> None:
@@ -159,6 +164,23 @@ class Faults:
             seconds = self.context.dice.choice((0.5, 3.0, 10.0))
             self.context.fault("pause", process.name, seconds)
             process.pause(seconds)
+
+    def _switch_off(self) -> None:
+        """The coordinator, as a room every night; and a board is away meanwhile."""
+        if self.context.now < self._off_until:
+            return
+        self._off_until = self.context.now + OFF_S
+        life = self.context.dice.choice(LIVES_S)
+        self._switch_off_again(life)
+        board = self.context.dice.choice(self.world.devices).name
+        self._block(board, UP, DOWN)
+        self._heal_later(board, OFF_S, OFF_S)
+
+    def _switch_off_again(self, life: float) -> None:
+        self.context.fault("switched off again and again", self.world.coordinator.name)
+        self.world.coordinator.kill()
+        if self.context.now + life < self._off_until:
+            self._later(life, life + 5.0, lambda: self._switch_off_again(life))
 
     def _jump(self) -> None:
         process = self._some()

@@ -28,6 +28,7 @@ class Asked:
     program: str = ""  # of a request
     name: str = DEFAULT_NAME  # of its program's file
     expires_at: float | None = None  # Unix seconds, by the coordinator's clock
+    expires: float | None = None  # seconds of connection; None: not known, or no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +102,17 @@ class JournalLost:
     journal: str
 
 
-Seen = Asked | Answered | Began | Ended | Said | Copied | PutBack | JournalLost
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One life of a coordinator that could work: its disk took everything, and nobody stopped it.
+
+    ``seconds``: of connection in it; ``last``: of these, since it connected last.
+    """
+
+    at: float
+    until: float
+    seconds: float
+    last: float
+
+
+Seen = Asked | Answered | Began | Ended | Said | Copied | PutBack | JournalLost | Served

@@ -190,6 +190,11 @@ MUTANTS: Final = (
         faults=("partition", "pause", "connection reset"),
     ),
     Mutant(
+        "what is left of a deadline is written down",
+        (Edit(Store, "write_down", "if running:", "if False:"),),
+        faults=("switched off again and again",),
+    ),
+    Mutant(
         "one transaction for a batch",
         (Edit(Store, "save", "for record, entry, message in batch.log:",
               "execute('COMMIT')\n        if hasattr(self, 'process'):\n"

@@ -162,7 +162,12 @@ class Operator:
         """Ask for a program until that is acknowledged."""
         context = self.context
         name, expires_at = keys.get("name", DEFAULT_NAME), keys.get("expires_at")
-        context.see(Asked(context.now, self.name, user, "request", id, program, name, expires_at))
+        context.see(
+            Asked(
+                *(context.now, self.name, user, "request", id, program, name, expires_at),
+                expires=keys.get("expires"),
+            )
+        )
         context.note(self.name, f"asks {user} for {id}", (program, keys))
         payload = encode_request(program, id=id, **keys)
         talk = self.conversation(user).telling(Kind.REQUEST, payload, id)

@@ -18,6 +18,7 @@ from hwsync.testing.history import (
     PutBack,
     Said,
     Seen,
+    Served,
 )
 
 
@@ -215,3 +216,38 @@ def test_a_result_or_an_answer_of_another_command() -> None:
     assert only(found(GOOD, hw_response="out q")) == "belongs"
     told = Answered(1.5, "o", "pi1", "c1", {"hw_command": "q"}, "p")
     assert only(found([GOOD[0], told, *GOOD[2:]])) == "belongs"
+
+
+# Several lives of a coordinator
+
+
+def lives(seconds: float, number: int, last: float | None = None) -> list[Seen]:
+    """From 100 on, one each 1,000 seconds."""
+    last = seconds if last is None else last
+    starts = [100.0 + 1_000.0 * each for each in range(number)]
+    return [Served(at, at + seconds, seconds, last) for at in starts]
+
+
+ASKED = Asked(1.0, "o", "pi1", "request", "c1", "p", expires=60.0)
+UNBOUNDED = [
+    (lives(32.0, 4), True),
+    (lives(32.0, 5), False),  # in the fifth it must have ended
+    (lives(7.0, 50), True),  # never settled
+    (lives(32.0, 50, 9.0), True),
+    (lives(0.5, 500, 20.0), True),
+]
+
+
+@pytest.mark.parametrize(("served", "kept"), UNBOUNDED)
+def test_what_waits_ends_in_the_time_of_all_lives_together(served: list[Seen], kept: bool) -> None:
+    waits = status(2.0, seq=1, state=1)
+    good = [one for one in GOOD if not isinstance(one, Asked | Said)]
+    over = [status(1e6), began(1e6 + 1.0), ended(1e6 + 2.0)]
+    history = [ASKED, waits, *[one for one in good if isinstance(one, Answered)], *served, *over]
+    promises = [promise for promise, _ in found(history)]
+    assert promises == ([] if kept else ["ends"])
+    # It ended before, or an older database was put back, or nobody knows its time.
+    assert found([ASKED, waits, status(50.0, 2, 2), *served, *history[2:]]) == []
+    assert found([ASKED, waits, PutBack(60.0, 50.0), *served, *history[2:]]) == []
+    unknown = Asked(1.0, "o", "pi1", "request", "c1", "p")
+    assert found([unknown, *history[1:]]) == []
