@@ -109,12 +109,20 @@ from hwsync.signing import SECRET, SigningKey
     show_default=True,
     help="So many requests may wait for one user.",
 )
+@click.option(
+    "--max-message",
+    type=click.IntRange(*limits.MESSAGE_BYTES),
+    metavar="BYTES",
+    default=limits.MAX_MESSAGE,
+    show_default=True,
+    help="The largest message that the broker takes; without it that is found out.",
+)
 @click.pass_obj
 def coordinator(settings: Settings, db: Path | None, analysis: str, settle: float,
                 analysis_within: float, clean_session: bool, backup_dir: Path | None,
                 backup_every: float, metrics_file: Path | None, keep_days: float,
                 keep_mb: float, signing_key: Path | None, requests_per_minute: int,
-                max_program_kb: int, max_queue: int) -> None:  # fmt: skip
+                max_program_kb: int, max_queue: int, max_message: int) -> None:  # fmt: skip
     """Run the coordinator until SIGTERM or Ctrl-C."""
     from hwsync.coordinator.service import serve
 
@@ -132,6 +140,7 @@ def coordinator(settings: Settings, db: Path | None, analysis: str, settle: floa
         keep_days=keep_days,
         keep_megabytes=keep_mb,
         signer=_signer(settings, signing_key),
+        max_message=max_message,
         allowance=Allowance(requests_per_minute, max_program_kb * limits.KIB, max_queue),
     )
 

@@ -15,7 +15,7 @@ from hwsync.protocol.effects import PublishError
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.messages import named
 from hwsync.protocol.record import Record, State
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import Topics
 from hwsync.transport import Delivery
 
 
@@ -24,7 +24,7 @@ class Degraded:
     """One coordinator's trouble with its disk. Moments are seconds on the monotonic clock."""
 
     topics: Topics
-    publish: Callable[[str, bytes], None]
+    publish: Callable[[str, bytes], None]  # an error to a user's topic
     _failures: int = 0  # in a row
     _told_at: dict[str, float] = field(default_factory=dict)  # by user
 
@@ -54,7 +54,7 @@ class Degraded:
             )
             state = records[user].state if user in records else State.REST
             payload = error_json(PublishError(refusal, state), message)
-            self.publish(self.topics.of(user, Kind.ERROR), payload)
+            self.publish(user, payload)
 
     def healed(self) -> None:
         """A save has worked."""

@@ -19,6 +19,7 @@ from hwsync.protocol.errors import Code
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Record, State
 from hwsync.transport import Disconnected, PassedOver, Signal, Subscribed
+from hwsync.transport.outbox import Outbox
 
 HEALTH_S: Final = 30.0  # between two health messages, where nothing happens
 STALE_S: Final = 3 * HEALTH_S  # one that is older says nothing any more
@@ -95,6 +96,7 @@ def health(
     counts: Mapping[str, int],
     records: Iterable[Record],
     *,
+    outbox: Outbox,
     schema: int,
     wall: float,
     monotonic: float,
@@ -129,4 +131,7 @@ def health(
         "commit_last": round(tally.commit_last, 6),
         "commit_largest": round(tally.commit_largest, 6),
         "commit_sum": round(tally.commit_sum, 6),
+        "max_message": outbox.limit,
+        "given_up": outbox.given_up,
+        "given_up_last": outbox.last_given_up,
     }

@@ -19,6 +19,7 @@ from hwsync.coordinator.deadlines import Agenda, ConnectedClock, next_writing
 from hwsync.coordinator.degraded import Degraded
 from hwsync.coordinator.health import Tally
 from hwsync.coordinator.plan import Plan, Saved, message_of, still_ours
+from hwsync.coordinator.publishing import Publishing, Signer
 from hwsync.coordinator.resends import Resends
 from hwsync.coordinator.store import FAILURES, Store
 from hwsync.protocol import limits, replies
@@ -30,8 +31,6 @@ from hwsync.protocol.effects import (
     PublishResult,
     PublishStatus,
 )
-from hwsync.protocol.errors import HwsyncError
-from hwsync.protocol.jsons import dumps
 from hwsync.protocol.machine import Rules, due
 from hwsync.protocol.messages import is_query, named
 from hwsync.protocol.record import (
@@ -39,13 +38,6 @@ from hwsync.protocol.record import (
     Moment,
     Record,
     State,
-    encode_envelope,
-    encode_result,
-    encode_signed,
-    encode_status,
-    ends_at,
-    envelope_json,
-    is_past,
 )
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
@@ -92,17 +84,6 @@ class Clock(Protocol):
         """Never jumps."""
 
 
-class Signer(Protocol):
-    """Who signs what devices are sent."""
-
-    @property
-    def public(self) -> str:
-        """The key that verifies it."""
-
-    def sign(self, text: str) -> str:
-        """A signature over the text's UTF-8 bytes."""
-
-
 class Coordinator:
     """One lab's coordinator. ``step`` is called from one thread, with all that waits."""
 
@@ -117,16 +98,16 @@ class Coordinator:
         signer: Signer | None = None,
         dice: random.Random | None = None,
         nonce: Callable[[], str] = lambda: secrets.token_hex(8),
+        max_message: int = limits.MAX_MESSAGE,
     ) -> None:
         self.store = store
-        self.rules = rules
+        self.rules = replace(rules, signed=signer is not None, max_message=max_message)
         self.topics = Topics(rules.root)
         self.records: dict[str, Record] = {}
         self.counts: Counter[str] = Counter()
         self.tally = Tally()
         self._publisher = publisher
         self._clock = clock
-        self._signer = signer
         self._nonce = nonce
         self._ticking = ConnectedClock(settle)
         self._deadlines = Agenda()  # in ticks
@@ -141,7 +122,12 @@ class Coordinator:
         self._save_again_at: float | None = None
         self._outdated = False  # a newer epoch is known, and could not be stored yet
         self.epoch = 0
-        self._degraded = Degraded(self.topics, self._publish)
+        self.publishing = Publishing(
+            *(self.topics, publisher, clock.monotonic, signer, self._resends.journal),
+            moment=lambda: self._moment(clock.monotonic()),
+            max_message=max_message,
+        )
+        self._degraded = Degraded(self.topics, self.publishing.error)
         self._load()
 
     def _load(self) -> list[Record]:
@@ -178,6 +164,8 @@ class Coordinator:
         if self._to_analyse:
             return 0.0
         waits: list[float] = [REPLY_LOOK_S] if self._replied else []
+        if (wait := self.publishing.outbox.wait()) is not None:
+            waits.append(wait)
         if (due_at := self._deadlines.nearest()) is not None:
             wait = self._ticking.wait(now, due_at)
             waits += [] if wait is None else [wait]
@@ -199,6 +187,7 @@ class Coordinator:
         now = self._clock.monotonic()
         if self._save_again_at is not None and now < self._save_again_at:
             self._answer_queries()
+            self.publishing.flush()
             return
         if self._save_again_at is None and self._ticking.ticks(now) >= self._write_at:
             self.write_down()
@@ -220,6 +209,7 @@ class Coordinator:
             self.tally.failure = str(error) or type(error).__name__
             self._answer_queries()
             self._degraded.tell(self._waiting, self.records, error, now)
+            self.publishing.flush()
             return
         self._save_again_at = None
         self.tally.failure = ""
@@ -230,6 +220,7 @@ class Coordinator:
             self._publisher.acknowledge(delivery)
         self._waiting = []
         self._send_again(now)
+        self.publishing.flush()
         _report(plan)
 
     def write_down(self) -> None:
@@ -248,6 +239,7 @@ class Coordinator:
         """Whether a connection was subscribed; deliveries go to those that wait."""
         subscribed = False
         for signal in signals:
+            self.publishing.hear(signal)
             if isinstance(signal, Delivery):
                 # Some brokers send again, while connected, what is not acknowledged for long.
                 if not (self._save_again_at and signal.dup and self._waits_already(signal)):
@@ -297,6 +289,8 @@ class Coordinator:
         return Moment(self._clock.wall(), self._ticking.ticks(now))
 
     def _empty_plan(self, now: float) -> Plan:
+        if (limit := self.publishing.outbox.limit) != self.rules.max_message:
+            self.rules = replace(self.rules, max_message=limit)
         saved = Saved(
             self.records,
             self._packets,
@@ -326,7 +320,7 @@ class Coordinator:
         for one in others:
             plan.hear(message_of(one))
         connection = self._publisher.connection
-        if self._replied and self._publisher.settled and connection == self._publisher.connection:
+        if self._replied and self.publishing.settled and connection == self._publisher.connection:
             for (user, id), sent_on in self._replied.items():
                 if sent_on == connection:
                     plan.replied(user, id)
@@ -384,49 +378,24 @@ class Coordinator:
     def _perform(self, plan: Plan) -> None:
         for user, effect in plan.effects:
             if isinstance(effect, bytes):
-                self._publish(self.topics.of(user, Kind.ERROR), effect)
+                self.publishing.error(user, effect)
             else:
                 self._carry_out(user, effect)
         for reply, error in plan.refusals:
-            self._publish(reply.topic, error, correlation=reply.correlation)
+            self.publishing.refusal(reply, error)
         appeared = {user for user, heard in plan.heartbeats if self._resends.appeared(user, heard)}
         for user in sorted(appeared):
             record = self.records.get(user)
             if record is not None and record.state is State.REQUESTED:
                 self._carry_out(user, PublishEnvelope(record))
 
-    def _envelope(self, record: Record) -> bytes:
-        """Signed: for the journal that was last heard of, and as long as it is waited for now."""
-        if self._signer is None:
-            return encode_envelope(record)
-        fields = envelope_json(record) | {"journal": self._resends.journal(record.user)}
-        if record.deadline is not None:
-            fields["expires_at"] = max(record.deadline, self._clock.wall())
-        text = dumps(fields)
-        return encode_signed(text, self._signer.public, self._signer.sign(text))
-
-    def _with_its_end(self, record: Record) -> Record:
-        """As it is told: when its state ends, seen from now.
-
-        The time of day that was estimated at its last change is wrong once the connection was away,
-        the coordinator was off, or the wall clock was set.
-        """
-        at = ends_at(record, self._moment(self._clock.monotonic()))
-        return replace(record, deadline=None if at is None else round(at, 3))
-
     def _carry_out(self, user: str, effect: Effect) -> None:
         if isinstance(effect, PublishStatus):
-            record = self._with_its_end(effect.record)
-            topic = self.topics.of(user, Kind.STATUS)
-            kept = record.seq > 0 and not record.forgotten
-            self._publish(topic, encode_status(record), retain=kept)
+            self.publishing.status(effect.record)
         elif isinstance(effect, PublishEnvelope):
-            if not is_past(effect.record.expires_at, self._moment(self._clock.monotonic())):
-                record = self._with_its_end(effect.record)
-                self._publish(self.topics.of(user, Kind.COMMAND), self._envelope(record))
+            self.publishing.envelope(effect.record)
         elif isinstance(effect, PublishResult):
-            topic = self.topics.result(user, effect.command.id)
-            self._publish(topic, encode_result(effect.command, effect.state, effect.place))
+            self.publishing.result(user, effect)
         elif isinstance(effect, PublishReplies):
             self._reply(effect.record)
         elif isinstance(effect, Analyse):
@@ -438,21 +407,12 @@ class Coordinator:
             return
         if (record.user, command.id) in self._owed:
             self._replied[record.user, command.id] = self._publisher.connection
-        payload = encode_status(self._with_its_end(record))
         for reply in command.replies:
-            self._publish(reply.topic, payload, correlation=reply.correlation)
+            self.publishing.reply(record, reply)
 
     def _record_of(self, command: Command) -> Record:
         record = self.records[command.user]
         return record if record.id == command.id else replace(record, state=State.REST)
-
-    def _publish(
-        self, topic: str, payload: bytes, *, retain: bool = False, correlation: bytes = b""
-    ) -> None:
-        try:
-            self._publisher.publish(topic, payload, retain=retain, correlation=correlation)
-        except HwsyncError as error:
-            log.error("cannot publish on %s: %s", topic[:120], error)
 
     def _publish_due(self, records: Iterable[Record]) -> None:
         """Each status and everything due: a broker may have forgotten the last second.

@@ -43,6 +43,8 @@ _PLAIN: Final = (
     ("commit_seconds_last", "gauge", "commit_last", "Seconds that the last commit took."),
     ("commit_seconds_largest", "gauge", "commit_largest", "Seconds of the longest commit."),
     ("commit_seconds_total", "counter", "commit_sum", "Seconds of all commits."),
+    ("max_message_bytes", "gauge", "max_message", "The largest message that is sent now."),
+    ("given_up_total", "counter", "given_up", "Replies and answers that the broker refused."),
 )
 
 

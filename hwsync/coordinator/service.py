@@ -23,6 +23,7 @@ from hwsync.coordinator.store import Store
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
 from hwsync.protocol.allowance import FULL, Allowance
+from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.topics import INBOUND, Kind, Topics
 from hwsync.signing import SigningKey
@@ -58,10 +59,12 @@ def serve(
     keep_megabytes: float = 0.0,
     signer: SigningKey | None = None,
     allowance: Allowance = FULL,
+    max_message: int = MAX_MESSAGE,
 ) -> None:
     """Run the coordinator until SIGTERM or SIGINT. Times are seconds.
 
-    ``backups``: the folder, and how often; ``signer``: commands are signed with it. Raises
+    ``backups``: the folder, and how often; ``signer``: commands are signed with it;
+    ``max_message``: bytes that the broker is known to take. Raises
     ``DatabaseError`` when the database is in use or cannot be used, ``UsageError`` when the metrics
     cannot be written.
     """
@@ -88,7 +91,7 @@ def serve(
                 allowance.max_queue,
             )
         coordinator = Coordinator(store, transport, SystemClock(), rules, settle=settle,
-                                  signer=signer)  # fmt: skip
+                                  signer=signer, max_message=max_message)  # fmt: skip
         log.info("database %s, %d users", db, len(coordinator.records))
         if signer:
             log.info("commands are signed with %s", signer.public)

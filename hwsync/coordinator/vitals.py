@@ -132,6 +132,7 @@ class Vitals:
             self._life,
             coordinator.counts,
             coordinator.records.values(),
+            outbox=coordinator.publishing.outbox,
             schema=SCHEMA,
             wall=self._clock.wall(),
             monotonic=self._clock.monotonic(),

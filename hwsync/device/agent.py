@@ -17,6 +17,7 @@ from hwsync import __version__
 from hwsync.device.backoff import Backoff
 from hwsync.device.journal import Entry, Stage
 from hwsync.device.no_journal import AnyJournal
+from hwsync.device.shrinking import Shrinking
 from hwsync.device.trust import Doubt, Trust
 from hwsync.device.unwritten import Unwritten
 from hwsync.protocol import limits
@@ -35,9 +36,13 @@ from hwsync.protocol.wire import (
     read_status,
 )
 from hwsync.runner import Group, Job, Piece, RunEnd
+from hwsync.transport import Signal
+from hwsync.transport.capacity import Capacity
+from hwsync.transport.outbox import Message, Outbox
 
 log = logging.getLogger("hwsync.device")
 
+MAX_PIECE: Final = 96 * limits.KIB  # bytes of live output at once; escapes make it larger than that
 PRUNE_S: Final = 60.0  # between two looks for what the journal need not keep
 REFUSALS: Final = 20  # commands that are refused from memory at the same time; more are passed over
 PROBE_S: Final = 10.0  # between two attempts to write, while the journal cannot be written
@@ -46,7 +51,19 @@ PROBE_S: Final = 10.0  # between two attempts to write, while the journal cannot
 class Outside(Protocol):
     """Everything that the agent cannot do itself. Times are seconds."""
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+    @property
+    def settled(self) -> bool:
+        """Whether the broker has acknowledged everything that was sent on this connection."""
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        correlation: bytes = b"",
+    ) -> bool:
         """False when not connected."""
 
     def start_run(self, job: Job, id: str) -> None:
@@ -84,6 +101,7 @@ class Agent:
         *,
         max_timeout: float | None = None,
         trust: Trust | None = None,
+        max_message: int = limits.MAX_MESSAGE,
     ) -> None:
         self._user = user
         self._topics = topics
@@ -97,6 +115,8 @@ class Agent:
         self._cancelling = False
         self._stopping = False
         self._unwritten = Unwritten()
+        self._outbox = Outbox(outside, Capacity(max_message), outside.monotonic)
+        self._shrinking = Shrinking()
         self._collect = Backoff(outside)
         self._results = Backoff(outside)
         self._heartbeat_at = outside.monotonic()
@@ -143,8 +163,13 @@ class Agent:
 
     # -- the network ---------------------------------------------------------------------------
 
+    def hear(self, signal: Signal) -> None:
+        """The connection came or went."""
+        self._outbox.hear(signal)
+
     def connected(self) -> None:
         """Subscribed anew: everything that is due is said again."""
+        self._shrinking.begin()
         self._heartbeat()
         if self._waiting:
             self._send_collected()
@@ -251,6 +276,7 @@ class Agent:
         for id, journal in status.settled:
             if journal == self._journal.name:
                 self._settle(id)
+        self._shrinking.answered()
         if self._running:
             self._heard_while_running(self._running, status)
         elif self._waiting and status.order >= self._waiting.order:
@@ -259,6 +285,7 @@ class Agent:
             self._heard_of_less(self._waiting, status)
 
     def _settle(self, id: str) -> None:
+        self._shrinking.forget(id)
         try:
             entry = self._get(id)
             if entry is None or entry.account is None or entry.settled:
@@ -353,7 +380,8 @@ class Agent:
             payload = encode_output(
                 self._running.id, piece.number, piece.stream, piece.text, piece.at, piece.skipped
             )
-            self._outside.publish(self._topics.of(self._user, Kind.OUTPUT), payload, qos=0)
+            if len(payload) <= min(MAX_PIECE, self._outbox.limit):
+                self._outside.publish(self._topics.of(self._user, Kind.OUTPUT), payload, qos=0)
 
     def run_ended(self, end: RunEnd) -> None:
         """The run is over."""
@@ -400,14 +428,27 @@ class Agent:
 
     def _send_collected(self) -> None:
         if self._waiting:
-            payload = encode_collected(self._waiting.id, self._journal.name, self._journal.boot)
-            self._outside.publish(self._topics.of(self._user, Kind.COLLECTED), payload)
+            self._collected(self._waiting.id)
+
+    def _collected(self, id: str) -> None:
+        payload = encode_collected(id, self._journal.name, self._journal.boot)
+        self._outside.publish(self._topics.of(self._user, Kind.COLLECTED), payload)
 
     def _send_result(self, entry: Entry) -> None:
-        if entry.account:
-            name, boot = self._journal.name, self._journal.boot
-            payload = encode_result(entry.id, name, boot, entry.account)
-            self._outside.publish(self._topics.of(self._user, Kind.RESPONSE), payload)
+        account = entry.account
+        if account is None:
+            return
+        name, boot = self._journal.name, self._journal.boot
+
+        def make(limit: int) -> bytes:
+            return encode_result(
+                entry.id, name, boot, account, self._shrinking.limit(entry.id, limit)
+            )
+
+        topic = self._topics.of(self._user, Kind.RESPONSE)
+        sent = self._outbox.send(Message(topic, make, f"{topic} {entry.id}"))
+        if sent and self._shrinking.sent(entry.id, sent):
+            self._collected(entry.id)  # a copy, which the coordinator answers
 
     def _send_results(self) -> bool:
         entries = {entry.id: entry for entry in self._unwritten.unsettled()}
@@ -462,11 +503,14 @@ class Agent:
                 self._results.again()
             else:
                 self._results.end()
+        self._outbox.flush()
         times = (
             *(self._heartbeat_at, self._prune_at, self._probe_at),
             *(self._collect.at, self._results.at),
         )
-        return max(0.0, min(at for at in times if at is not None) - now)
+        pause = max(0.0, min(at for at in times if at is not None) - now)
+        wait = self._outbox.wait()
+        return pause if wait is None else min(pause, wait)
 
     def _prune(self) -> None:
         self._prune_at = self._outside.monotonic() + PRUNE_S

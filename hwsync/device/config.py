@@ -66,6 +66,8 @@ KEYS: Final = (
         "where the journal is"),
     Key("max_timeout_s", "seconds, 0.1 to 2592000", _TIMES, "none",
         "no program runs longer on this board, whatever its request says"),
+    Key("max_message", "bytes, 8192 to 4194304", _number(*limits.MESSAGE_BYTES),
+        "found out", "the largest message that the broker takes"),
     Key("stop_s", "seconds, 0 to 3600", _number(0, 3600), f"{STOP_S:g}",
         "what a running program gets to end by itself at SIGTERM"),
     Key("end_grace_s", "seconds, 0 to 60", _number(0, 60), f"{END_GRACE_S:g}",

@@ -24,11 +24,20 @@ from hwsync.device.no_journal import AGAIN_S, AnyJournal, open_journal, reopen
 from hwsync.device.presence import presence
 from hwsync.device.trust import Trust
 from hwsync.notify import Notifier
+from hwsync.protocol import limits
 from hwsync.protocol.errors import HwsyncError, JournalError
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import encode_heartbeat
 from hwsync.runner import Group, Job, Piece, Runner, Settings, StopSwitch, end_group
-from hwsync.transport import Delivery, Disconnected, Subscribed, Subscription, Transport, Will
+from hwsync.transport import (
+    Connected,
+    Delivery,
+    Disconnected,
+    Subscribed,
+    Subscription,
+    Transport,
+    Will,
+)
 
 KILL_S: Final = 10.0  # past ``end_grace_s``: for a program to be gone, and to be journalled
 LEAVE_S: Final = 10.0  # to close the connection and the journal
@@ -51,6 +60,7 @@ class Setup:
     max_timeout: float | None  # s
     stop: float  # s that a running program gets at a stop
     trust: Trust | None = None  # whose signatures count; None: nobody has to sign
+    max_message: int = limits.MAX_MESSAGE  # bytes that the broker takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +97,23 @@ class Outside:
         self._state = setup.state
         self._stop = StopSwitch()
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+    @property
+    def settled(self) -> bool:
+        return self.transport is not None and self.transport.settled
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        correlation: bytes = b"",
+    ) -> bool:
         link = self.transport
-        return link is not None and link.publish(topic, payload, qos=qos, retain=retain)
+        return link is not None and link.publish(
+            topic, payload, qos=qos, retain=retain, correlation=correlation
+        )
 
     def refusal(self) -> str:
         return self.runner.refusal
@@ -155,7 +179,7 @@ def live(
     except HwsyncError as error:
         log.error("%s; every program is rejected until that is mended", error)
     agent = Agent(setup.user, setup.topics, journal, outside, max_timeout=setup.max_timeout,
-                  trust=setup.trust)  # fmt: skip
+                  trust=setup.trust, max_message=setup.max_message)  # fmt: skip
     will = encode_heartbeat(online=False, journal=journal.name, boot=journal.boot)
     outside.agent = agent
     outside.transport = transport = Transport(
@@ -252,7 +276,9 @@ def _loop(
 def handle(agent: Agent, item: object, acknowledge: Callable[[Delivery], None]) -> None:
     """One thing of the inbox: a signal of the transport, or a call from a run's thread."""
     try:
-        if isinstance(item, Subscribed):
+        if isinstance(item, Connected | Disconnected):
+            agent.hear(item)
+        elif isinstance(item, Subscribed):
             agent.connected()
         elif isinstance(item, Delivery):
             agent.received(item.topic, item.payload, lambda: acknowledge(item))

@@ -82,6 +82,7 @@ def _configured(options: argparse.Namespace) -> tuple[Config, Setup]:
         config.get("max_timeout_s"),
         config.get("stop_s", STOP_S),
         _trust(user, config.get("trust")),
+        int(config.get("max_message", limits.MAX_MESSAGE)),
     )
 
 

@@ -21,6 +21,7 @@ MAX_STDERR: Final = 64 * KIB
 MAX_REASON: Final = 500  # characters: one line for people
 MAX_ORDER: Final = 4 * KIB  # of JSON; a longer order of a result is dropped
 MAX_STATUS: Final = 1024 * KIB  # of JSON; longer texts are cut in the status only
+MESSAGE_BYTES: Final = (8 * KIB, MAX_MESSAGE)  # what a broker's limit may be configured as
 STATUS_FIRST: Final = KIB  # of JSON: a status up to ``settled``, which a small device must read
 
 TIMEOUT_S: Final = (0.1, 2_592_000.0)
@@ -40,6 +41,7 @@ DEFAULT_SETTLE_S: Final = 30.0
 MAX_CORRELATION: Final = KIB  # bytes of an MQTT 5 request's correlation data
 MAX_REPLY_TOPIC: Final = KIB  # bytes of its response topic
 MAX_PROPERTIES: Final = 64 * KIB  # bytes of one message's MQTT 5 properties
+MAX_TOPIC_LEVELS: Final = 32  # of any topic; mosquitto ends the connection above 200
 MAX_REPLIES: Final = 4  # response topics kept for one command, while it is open
 MAX_CLAIM: Final = 256  # bytes of the name in ``meta`` that says who asks; a longer one is none
 

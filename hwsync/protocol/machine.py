@@ -55,6 +55,7 @@ from hwsync.protocol.record import (
     State,
     Verb,
     ends_at,
+    envelope_size,
     is_past,
 )
 from hwsync.protocol.topics import DEFAULT_ROOT
@@ -69,6 +70,8 @@ class Rules:
     analysis_within: float = limits.DEFAULT_ANALYSIS_WITHIN_S  # seconds in state 3; 0: for ever
     restored_at: float | None = None  # wall clock at the last rise of the epoch
     allowance: Allowance = FULL
+    max_message: int = limits.MAX_MESSAGE  # bytes that the broker takes, as far as is known
+    signed: bool = False  # whether envelopes are
 
 
 Step = Callable[[Record, Command, Event, Moment, Rules], Record]
@@ -153,6 +156,7 @@ def _decide(
             return replies.repeated(record, known, event.reply, answers(record, known))
         _not_past(event.request, moment)
         rules.allowance.fits(event.request)
+        _fits_broker(record, event.request, rules)
         if event.request.queue and record.state is not State.REST:
             return _queued(record, event, moment, rules)
     elif isinstance(event, DeadlinePassed | NextInQueue | Restored):
@@ -297,6 +301,26 @@ def _not_past(request: Request, moment: Moment) -> None:
         )
 
 
+def _above_broker(record: Record, rules: Rules) -> str:
+    """What its envelope has against the broker's limit; empty where it can be sent."""
+    if rules.max_message >= limits.MAX_MESSAGE:
+        return ""
+    length = envelope_size(record, signed=rules.signed)
+    if length <= rules.max_message:
+        return ""
+    return f"its message has {length} bytes, and the broker takes at most {rules.max_message}"
+
+
+def _fits_broker(record: Record, request: Request, rules: Rules) -> None:
+    command = Command(record.user, request.id or "i" * 64, request)
+    if above := _above_broker(replace(record, current=command), rules):
+        raise Refused(
+            Code.TOO_LARGE,
+            f"the program cannot be sent: {above}",
+            "a shorter program or input, or a larger limit of the broker",
+        )
+
+
 def _is_due(record: Record, moment: Moment) -> bool:
     """Whether the present state ends: by the time of connection, or by the wall clock."""
     ticking = record.due_at is not None and record.due_at <= moment.ticks
@@ -420,11 +444,13 @@ def _cancel_running(
 
 
 def _expire_waiting(
-    record: Record, command: Command, _: Event, moment: Moment, __: Rules
+    record: Record, command: Command, _: Event, moment: Moment, rules: Rules
 ) -> Record:
     reason = f"not collected within {command.request.expires:.12g} s"
     if is_past(record.expires_at, moment):
         reason = late.TOO_LATE
+    if above := _above_broker(record, rules):
+        reason += f": {above}"
     return _ended(record, command, Outcome.EXPIRED, Ran.NO, reason)
 
 

@@ -301,35 +301,47 @@ def _behind(command: Command) -> Json:
     return {"name": command.name, "order": command.account and command.account.order}
 
 
+_NUMBERS: Final = 64  # bytes by which an envelope's numbers may grow while it waits
 _OUTPUTS: Final = ("hw_response", "stderr")
-_TEXTS: Final = (*_OUTPUTS, "hw_command", "server_analysis")
+_TEXTS: Final = ("hw_command", "server_analysis", "stdin")
+_WHOLE: Final = {"args": (), "meta": "{}"}  # they stand there whole, or like this
+_FIRST: Final = (
+    *("id", "state", "epoch", "seq", "journal", "boot"),
+    *("start_at", "cancelling", "settled"),
+)  # what a device acts on, and all that is left of a status in the last resort
 
 
 def _fit(fields: Json, limit: int) -> bytes:
     """The fields as JSON of at most ``limit`` bytes, the long texts cut to that end.
 
-    All else that stands there has a limit of its own, far below.
+    All else that stands there has a limit of its own, far below; in the last resort, which takes a
+    broker with a limit of a few kilobytes, only the first fields stay.
     """
     payload = dumps(fields).encode()
-    share = limit // len(_TEXTS)
+    share = limit // 4
     while len(payload) > limit and share:
         # An escape takes up to six bytes for one character: halve until it fits.
         payload = dumps(fields | _shortened(fields, share)).encode()
         share //= 2
+    if len(payload) > limit:
+        payload = dumps({key: fields[key] for key in _FIRST if key in fields}).encode()
     return payload
 
 
 def _shortened(fields: Json, share: int) -> Json:
     """The texts with at most so many bytes each, of the run's output the beginning and the end."""
-    outputs = {key: keep_again(fields[key], share, fields["truncated"]) for key in _OUTPUTS}
-    texts = {key: cut(fields[key], share) for key in _TEXTS if key not in _OUTPUTS}
-    same = all(text == fields[key] for key, text in outputs.items())
-    return {**outputs, **texts, "truncated": True, "order": fields["order"] if same else None}
+    less: Json = {key: keep_again(fields[key], share, fields["truncated"]) for key in _OUTPUTS}
+    same = all(text == fields[key] for key, text in less.items())
+    less |= {key: cut(fields[key], share) for key in _TEXTS if key in fields}
+    for key, none in _WHOLE.items():
+        if key in fields and len(dumps(fields[key])) > share:
+            less[key] = none
+    return {**less, "truncated": True, "order": fields["order"] if same else None}
 
 
-def encode_status(record: Record) -> bytes:
-    """The status as it is published: at most ``limits.MAX_STATUS`` bytes, texts cut to fit."""
-    return _fit(status_json(record), limits.MAX_STATUS)
+def encode_status(record: Record, limit: int = limits.MAX_STATUS) -> bytes:
+    """The status as it is published: at most ``limit`` bytes, texts cut to fit."""
+    return _fit(status_json(record), min(limit, limits.MAX_STATUS))
 
 
 def result_json(command: Command, state: State, place: int = 0) -> Json:
@@ -361,9 +373,11 @@ def result_json(command: Command, state: State, place: int = 0) -> Json:
     }
 
 
-def encode_result(command: Command, state: State, place: int = 0) -> bytes:
-    """What is answered on ``result/<id>``; cut where escapes make it larger than a message."""
-    return _fit(result_json(command, state, place), limits.MAX_MESSAGE)
+def encode_result(
+    command: Command, state: State, place: int = 0, limit: int = limits.MAX_MESSAGE
+) -> bytes:
+    """What is answered on ``result/<id>``; cut where escapes make it larger than ``limit``."""
+    return _fit(result_json(command, state, place), limit)
 
 
 def envelope_json(record: Record) -> Json:
@@ -391,6 +405,14 @@ def envelope_json(record: Record) -> Json:
 def encode_envelope(record: Record) -> bytes:
     """The same as it is published by a coordinator that signs nothing."""
     return dumps(envelope_json(record)).encode()
+
+
+def envelope_size(record: Record, *, signed: bool) -> int:
+    """About how many bytes its envelope has, rather more than fewer; ``signed``: by a key."""
+    fields = envelope_json(record)
+    if not signed:
+        return len(dumps(fields).encode()) + _NUMBERS
+    return len(encode_signed(dumps(fields | {"journal": "j" * 64}), "k" * 52, "s" * 88)) + _NUMBERS
 
 
 def encode_signed(text: str, key: str, signature: str) -> bytes:

@@ -12,6 +12,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.effects import Decision, Effect, PublishReplies
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.record import Command, Record, Reply, State
+from hwsync.protocol.topics import is_publishable
 
 
 def check(reply: Reply, root: str, id: str | None) -> None:
@@ -24,11 +25,12 @@ def check(reply: Reply, root: str, id: str | None) -> None:
             "take one outside of it, such as replies/NAME",
             id=id,
         )
-    if not topic or set(topic) & set("+#\0") or len(topic.encode()) > limits.MAX_REPLY_TOPIC:
+    if not is_publishable(topic) or len(topic.encode()) > limits.MAX_REPLY_TOPIC:
         raise Refused(
             Code.BAD_PAYLOAD,
-            f"the response topic {topic[:80]!r} is no topic",
-            f"1 to {limits.MAX_REPLY_TOPIC} bytes without + and #",
+            f"the response topic {topic[:80]!r} is no topic that every broker takes",
+            f"1 to {limits.MAX_REPLY_TOPIC} bytes in at most {limits.MAX_TOPIC_LEVELS} levels, "
+            "without + and # and control characters",
             id=id,
         )
     if len(reply.correlation) > limits.MAX_CORRELATION:

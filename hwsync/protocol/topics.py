@@ -5,11 +5,13 @@ Nothing else in hwsync joins or splits a topic.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from hwsync.protocol.errors import UsageError
+from hwsync.protocol.limits import MAX_TOPIC_LEVELS
 
 DEFAULT_ROOT: Final = "hw"
 ITSELF: Final = "@hwsync"  # stands for the coordinator where a user's name would be
@@ -49,7 +51,24 @@ INBOUND: Final = (
 )
 """What the coordinator subscribes to."""
 
+_NO_CHARACTERS: Final = "".join(
+    chr(plane << 16 | end) for plane in range(1, 17) for end in (0xFFFE, 0xFFFF)
+)
+_UNPUBLISHABLE: Final = re.compile(
+    r"[+#\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff" + _NO_CHARACTERS + "]"
+)
+
 _KINDS: Final = {str(kind): kind for kind in Kind}
+
+
+def is_publishable(topic: str) -> bool:
+    """Whether any broker takes a message on it; its length is not looked at.
+
+    mosquitto ends the connection of who publishes on more than 200 levels, or on characters that
+    MQTT 5 (1.5.4) lets a receiver refuse: control characters and those that are none.
+    """
+    levels = topic.count("/") + 1
+    return bool(topic) and levels <= MAX_TOPIC_LEVELS and _UNPUBLISHABLE.search(topic) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +82,11 @@ class Topics:
             not self.root
             or any(c in self.root for c in "+#\0$")
             or self.root.strip("/") != self.root
+            or not is_publishable(f"{self.root}/user/{Kind.RESULT}/id")
         ):
             raise UsageError(
                 f"{self.root!r} cannot be the root of the topics",
-                "take a word such as hw, or words joined by /, without + # $",
+                "take a word such as hw, or a few words joined by /, without + # $",
             )
 
     def client_id(self, name: str) -> str:

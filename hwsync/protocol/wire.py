@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwsync.protocol import limits
-from hwsync.protocol.jsons import dumps, is_count, is_number, loads, size
+from hwsync.protocol.jsons import cut, dumps, is_count, is_number, loads, size
+from hwsync.protocol.output import keep_again
 from hwsync.protocol.record import Account
 
 
@@ -185,28 +186,46 @@ def encode_collected(id: str, journal: str, boot: int) -> bytes:
     return dumps({"id": id, "journal": journal, "boot": boot}).encode()
 
 
-def encode_result(id: str, journal: str, boot: int, account: Account) -> bytes:
-    """The device's account of a run."""
-    return dumps(
-        {
-            "id": id,
-            "journal": journal,
-            "boot": boot,
-            "outcome": account.outcome,
-            "ran": account.ran,
-            "reason": account.reason,
-            "response": account.response,
-            "stderr": account.stderr,
-            "exit_code": account.exit_code,
-            "duration": account.duration,
-            "started": account.started,
-            "start_error": account.start_error,
-            "clock_bound": account.clock_bound,
-            "truncated": account.truncated,
-            "sha256": {"stdout": account.sha256_stdout, "stderr": account.sha256_stderr},
-            **({} if account.order is None else {"order": account.order}),
+def encode_result(
+    id: str, journal: str, boot: int, account: Account, limit: int = limits.MAX_MESSAGE
+) -> bytes:
+    """The device's account of a run in at most ``limit`` bytes, its texts cut to fit.
+
+    In the last resort only the bare outcome stays, which has less than a kilobyte.
+    """
+    named = {"id": id, "journal": journal, "boot": boot}
+    fields = {
+        **named,
+        "outcome": account.outcome,
+        "ran": account.ran,
+        "reason": account.reason,
+        "response": account.response,
+        "stderr": account.stderr,
+        "exit_code": account.exit_code,
+        "duration": account.duration,
+        "started": account.started,
+        "start_error": account.start_error,
+        "clock_bound": account.clock_bound,
+        "truncated": account.truncated,
+        "sha256": {"stdout": account.sha256_stdout, "stderr": account.sha256_stderr},
+        **({} if account.order is None else {"order": account.order}),
+    }
+    payload = dumps(fields).encode()
+    share = limit // 2
+    while len(payload) > limit and share:
+        less: dict[str, object] = {
+            name: keep_again(text, share, account.truncated)
+            for name, text in (("response", account.response), ("stderr", account.stderr))
         }
-    ).encode()
+        less |= {"truncated": True, "order": None}
+        payload = dumps(fields | less).encode()
+        share //= 2
+    if len(payload) > limit:
+        last = ("outcome", "ran", "exit_code", "duration", "started", "sha256")
+        bare = {name: fields[name] for name in last}
+        reason = cut(account.reason, limits.STATUS_FIRST // 16)
+        payload = dumps({**named, **bare, "reason": reason, "truncated": True}).encode()
+    return payload
 
 
 def encode_heartbeat(*, online: bool, journal: str, boot: int, **more: object) -> bytes:

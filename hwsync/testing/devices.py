@@ -74,7 +74,19 @@ class Device(Process):
             self.port.end()
         self.port = self.session = None
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+    @property
+    def settled(self) -> bool:
+        return self.port is not None and self.port.settled
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        correlation: bytes = b"",
+    ) -> bool:
         if self.port is None:
             return False
         self.point("before a device's publish")

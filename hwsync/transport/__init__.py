@@ -38,6 +38,7 @@ from hwsync.transport.signals import (
     Disconnected,
     PassedOver,
     Secured,
+    Sent,
     Signal,
     Subscribed,
     Subscription,
@@ -45,7 +46,7 @@ from hwsync.transport.signals import (
 )
 
 __all__ = [
-    "Connected", "Delivery", "Denied", "Disconnected", "PassedOver", "Secured", "Signal",
+    "Connected", "Delivery", "Denied", "Disconnected", "PassedOver", "Secured", "Sent", "Signal",
     "Subscribed", "Subscription", "Transport", "Will",
 ]  # fmt: skip
 
@@ -87,6 +88,7 @@ class Transport:
         self._numbers = 0
         self._worked = 0  # the version of MQTT of the last connection; 0: try the best one
         self._stopping = threading.Event()
+        # Monotonic; ends of short connections of which the broker did not say why.
         self._short: deque[float] = deque(maxlen=TAKEOVERS)
         self._alarmed_at: float | None = None
         self._passed_over = 0
@@ -228,7 +230,7 @@ class Transport:
             "5" if link.protocol == 5 else "3.1.1",
             f", {secured.version}" if secured else "",
         )
-        self._tell(Connected(session_present, link.protocol, secured))
+        self._tell(Connected(session_present, link.protocol, secured, link.max_packet))
         link.subscribe(self.subscriptions)
 
     def emit(self, link: Link, signal: Signal) -> None:
@@ -270,12 +272,17 @@ class Transport:
         else:
             log.warning("lost the connection to %s: %s", self.url, link.reason)
             self._suspect(link)
-        self._tell(Disconnected(link.reason, True))
+        self._tell(
+            Disconnected(link.reason, True, hung_up=link.hung_up, unanswered=link.unanswered)
+        )
 
     def _suspect(self, link: Link) -> None:
-        """Say it loudly when another client seems to use our id."""
+        """Say it loudly when another client seems to use our id.
+
+        Not where the broker gave another reason, or may not have liked a message of ours.
+        """
         now = time.monotonic()
-        if now - (link.connected_at or now) < SHORT_S:
+        if now - (link.connected_at or now) < SHORT_S and not (link.explained or link.hung_up):
             self._short.append(now)
         often = len(self._short) == TAKEOVERS and now - self._short[0] < MINUTE_S
         quiet = self._alarmed_at is not None and now - self._alarmed_at < MINUTE_S

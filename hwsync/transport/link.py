@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from paho.mqtt.client import PUBLISH, Client, MQTTMessage, MQTTv5, MQTTv311
@@ -24,7 +25,15 @@ from hwsync.protocol.limits import MAX_PROPERTIES
 from hwsync.transport.connecting import CONNECT_S, Attempt
 from hwsync.transport.failed import Failed, WrongVersion
 from hwsync.transport.publish import Malformed, Publish, read_publish
-from hwsync.transport.signals import Delivery, Denied, Secured, Signal, Subscribed, Subscription
+from hwsync.transport.signals import (
+    Delivery,
+    Denied,
+    Secured,
+    Sent,
+    Signal,
+    Subscribed,
+    Subscription,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -33,9 +42,12 @@ log = logging.getLogger("hwsync.transport")
 
 WINDOW: Final = 20  # QoS 1 publishes under way; a large window makes paho slow
 KEEPALIVE_S: Final = 20
+HANG_UP_S: Final = 5.0  # an end so soon after we sent something may be the answer to it
 SESSION_S: Final = 7 * 86_400  # how long a broker keeps a persistent session (MQTT 5 asks)
 
 _UNSUPPORTED_VERSION: Final = 132
+_PROTOCOL_ERROR: Final = 130
+_SILENCE: Final = 141  # the keep-alive ran out: paho's word for a connection that is lost
 _TAKEN_OVER: Final = 142
 _FIRST_FAILURE: Final = 128  # reason codes from here on say no
 
@@ -121,11 +133,17 @@ class Link:
         self.refused: int | None = None
         self.reason = "the broker closed the connection"
         self.taken_over = False
+        self.explained = False  # the broker said why it ended the connection
         self.closing = False
         self.connected_at: float | None = None
+        self.max_packet: int | None = None  # bytes, where the broker says so
         self._owner = owner
         self._idle = threading.Condition()
-        self._under_way = 0
+        self._under_way: dict[int, Sent] = {}  # by packet identifier, in the order of sending
+        self._being_sent = 0
+        self._early: set[int] = set()  # acknowledged before ``publish`` knew their number
+        self._sent_at = 0.0  # monotonic; the last publish
+        self._silent = False
         # paho writes to sockets that another thread may close at that moment: one at a time.
         self._gate = threading.Lock()
         self._released = False
@@ -232,16 +250,21 @@ class Link:
             if self._released:
                 return False
             with self._idle:
-                self._under_way += 1
+                self._being_sent += 1
+            sent = False
             try:
                 info = self.client.publish(topic, payload, qos, retain, properties)
-            except BaseException:
-                self._done()
-                raise
-        if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            return True
-        self._done()
-        return False
+                sent = info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+            finally:
+                with self._idle:
+                    self._being_sent -= 1
+                    if sent and info.mid not in self._early:
+                        self._under_way[info.mid] = Sent(topic, len(payload))
+                        self._sent_at = time.monotonic()
+                    if sent:
+                        self._early.discard(info.mid)
+                    self._notify_if_idle()
+        return sent
 
     def acknowledge(self, mid: int, qos: int) -> None:
         with self._gate:
@@ -250,17 +273,27 @@ class Link:
 
     @property
     def idle(self) -> bool:
-        return self._under_way <= 0
+        return not (self._under_way or self._being_sent)
+
+    @property
+    def unanswered(self) -> tuple[Sent, ...]:
+        """What may have been under way at the end; more than a window's was not sent yet."""
+        with self._idle:
+            return tuple(islice(self._under_way.values(), WINDOW))
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the end came right after something unanswered was sent, and not by silence."""
+        soon = time.monotonic() - self._sent_at < HANG_UP_S
+        return bool(self._under_way) and soon and not self._silent
 
     def flush(self, timeout: float) -> bool:
         with self._idle:
-            return self._idle.wait_for(lambda: self._under_way <= 0 or self.ended.is_set(), timeout)
+            return self._idle.wait_for(lambda: self.idle or self.ended.is_set(), timeout)
 
-    def _done(self) -> None:
-        with self._idle:
-            self._under_way -= 1
-            if self._under_way <= 0:
-                self._idle.notify_all()
+    def _notify_if_idle(self) -> None:
+        if self.idle:
+            self._idle.notify_all()
 
     def _guard(self, callback: Callable[..., None]) -> Callable[..., None]:
         """An exception in a callback would end paho's thread, silently."""
@@ -273,12 +306,15 @@ class Link:
 
         return guarded
 
-    def _on_connect(self, _: Client, __: object, flags: Any, code: Any, *___: object) -> None:
+    def _on_connect(
+        self, _: Client, __: object, flags: Any, code: Any, properties: Any, *___: object
+    ) -> None:
         if code.value >= _FIRST_FAILURE:
             self.refused = code.value
             self.reason = f"the broker refused the connection ({str(code).lower()})"
         else:
             self.connected_at = time.monotonic()
+            self.max_packet = getattr(properties, "MaximumPacketSize", None)
             if not self.closing:
                 self._owner.opened(self, bool(flags.session_present))
         self.answered.set()
@@ -330,12 +366,15 @@ class Link:
             ),
         )
 
-    def _on_publish(self, _: Client, __: object, ___: int, code: Any, *____: object) -> None:
+    def _on_publish(self, _: Client, __: object, mid: int, code: Any, *___: object) -> None:
         if code.value >= _FIRST_FAILURE:
             reason = str(code).lower()
             log.warning("the broker refused a message of ours (%s)", reason)
             self._owner.emit(self, Denied(reason))
-        self._done()
+        with self._idle:
+            if self._under_way.pop(mid, None) is None:
+                self._early.add(mid)
+            self._notify_if_idle()
 
     def _on_disconnect(self, _: Client, __: object, flags: Any, code: Any, *___: object) -> None:
         if flags.is_disconnect_packet_from_server:
@@ -343,6 +382,11 @@ class Link:
             self.taken_over = code.value == _TAKEN_OVER
         elif self.client.unreadable:
             self.reason = f"the broker sent {self.client.unreadable}"
+            self.explained = True
+        elif code.value == _PROTOCOL_ERROR:
+            self.reason = "the broker sent what MQTT does not allow"
+            self.explained = True
+        self._silent = code.value == _SILENCE
         self.answered.set()
         self.ended.set()
         with self._idle:

@@ -43,6 +43,7 @@ class Connected:
     session_present: bool
     protocol: int
     secured: Secured | None = None  # None: no TLS
+    max_packet: int | None = None  # bytes; the largest packet that it takes, where it says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +52,26 @@ class Subscribed:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """A message of ours that was under way."""
+
+    topic: str
+    size: int  # bytes of its payload
+
+
+@dataclass(frozen=True, slots=True)
 class Disconnected:
     """A connection ended, or (``was_connected`` false) an attempt failed; for people.
 
-    ``cure``: what to do, where that is known.
+    ``cure``: what to do, where that is known. ``hung_up``: right after something was sent, and not
+    by silence; so the reason may be one of ``unanswered``, in the order in which they were sent.
     """
 
     reason: str
     was_connected: bool
     cure: str = ""
+    hung_up: bool = False
+    unanswered: tuple[Sent, ...] = ()  # QoS 1, without a PUBACK
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,18 @@ class World:
         self.sent: list[Sent] = []
         self.jobs: list[tuple[str, Job]] = []
         self.stops = 0
+        self.settled = True
         self.leftovers: list[tuple[Group, str]] = []  # and what the file said of the command then
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        correlation: bytes = b"",
+    ) -> bool:
         root, user, kind = topic.split("/")
         assert (root, user) == ("hw", "u")
         self.sent.append(Sent(self.time, kind, json.loads(payload), qos, retain))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.store import Store
@@ -21,6 +21,8 @@ from hwsync.protocol.machine import Rules
 from hwsync.protocol.record import Record
 from hwsync.protocol.wire import encode_collected, encode_heartbeat, encode_request
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
+from hwsync.transport.capacity import Capacity
+from hwsync.transport.outbox import Outbox
 
 NONCE = "0123456789abcdef"
 GONE = Disconnected("gone", True)
@@ -134,6 +136,10 @@ class Wire:
         self.before(deed)
         if self.connected:
             self.deeds.append(deed)
+
+
+OUTBOX: Final = Outbox(Wire(), Capacity(), lambda: 0.0)
+"""Of a coordinator that sends nothing."""
 
 
 class Loaded(random.Random):

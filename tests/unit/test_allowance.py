@@ -23,7 +23,7 @@ from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import CancelAsked, NextInQueue, Requested
 from hwsync.protocol.machine import Rules, decide
 from hwsync.protocol.record import Command, Moment, Record, Request, State
-from tests.support.coordinator import Deed, Lab, request, sent
+from tests.support.coordinator import OUTBOX, Deed, Lab, request, sent
 
 TWO = Rules(allowance=Allowance(requests_per_minute=2))
 
@@ -198,8 +198,8 @@ def test_a_refusal_is_published_logged_counted_and_kept_like_every_other(
     assert error.json["hint"] == "try again in 60 s"
     said = "refused (not_allowed) on hw/pi1/request: more than 2 requests a minute for pi1"
     assert [record.getMessage() for record in caplog.records] == [said]
-    told = health(Condition.OK, Tally(), Life(0.0, 0.0), lab.coordinator.counts, [], schema=1,
-                  wall=0.0, monotonic=0.0)  # fmt: skip
+    told = health(Condition.OK, Tally(), Life(0.0, 0.0), lab.coordinator.counts, [],
+                  outbox=OUTBOX, schema=1, wall=0.0, monotonic=0.0)  # fmt: skip
     assert told["refused"]["not_allowed"] == 1
     assert lab.rows("refused", "error, id") == [("not_allowed", "c3")]
     assert lab.store.command("pi1", "c3") is None

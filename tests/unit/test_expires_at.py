@@ -195,7 +195,7 @@ def test_a_clock_that_jumps_is_believed(lab: Lab) -> None:
 
 @pytest.mark.parametrize(("expires", "seconds"), [(0, 20.0), (5, 5.0), (50, 20.0)])
 def test_a_signed_envelope_says_the_smaller_too(lab: Lab, expires: float, seconds: float) -> None:
-    lab.coordinator._signer = Signer()
+    lab.coordinator.publishing.signer = Signer()
     envelope = read_envelope(dumps(ask(lab, 20.0, expires=expires, name="a.py", grace=7)).encode())
     assert envelope is not None
     assert envelope.expires_at == within(lab, seconds)
@@ -204,7 +204,7 @@ def test_a_signed_envelope_says_the_smaller_too(lab: Lab, expires: float, second
 
 @pytest.mark.parametrize(("away", "seconds"), [(10.0, 8.0), (15.0, 5.0)])
 def test_what_is_signed_later_says_what_is_left_then(lab: Lab, away: float, seconds: float) -> None:
-    lab.coordinator._signer = Signer()
+    lab.coordinator.publishing.signer = Signer()
     ask(lab, 22.0, expires=10)
     lab.later(2.0)
     lab.disconnect()

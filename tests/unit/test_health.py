@@ -20,7 +20,7 @@ from hwsync.protocol.jsons import loads
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.topics import INBOUND, Topics
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
-from tests.support.coordinator import Acknowledged, Lab, Sent, request, result
+from tests.support.coordinator import OUTBOX, Acknowledged, Lab, Sent, request, result
 from tests.support.processes import CHECKOUT
 from tests.support.systemd import Listener
 
@@ -118,7 +118,17 @@ def test_connections_and_the_inbox_are_counted() -> None:
     life = Life(started=1_000.0, began=10.0)
 
     def said() -> list[Any]:
-        shown = health(Condition.OK, Tally(), life, {}, [], schema=1, wall=1_050.0, monotonic=60.0)
+        shown = health(
+            Condition.OK,
+            Tally(),
+            life,
+            {},
+            [],
+            outbox=OUTBOX,
+            schema=1,
+            wall=1_050.0,
+            monotonic=60.0,
+        )
         names = ("started", "uptime", "connected_since", "reconnects", "inbox_deepest")
         return [shown[name] for name in names]
 
@@ -135,7 +145,15 @@ def test_connections_and_the_inbox_are_counted() -> None:
 
 def test_every_field_is_in_the_documents() -> None:
     shown = health(
-        Condition.OK, Tally(), Life(0.0, 0.0), {}, [], schema=SCHEMA, wall=0.0, monotonic=0.0
+        Condition.OK,
+        Tally(),
+        Life(0.0, 0.0),
+        {},
+        [],
+        outbox=OUTBOX,
+        schema=SCHEMA,
+        wall=0.0,
+        monotonic=0.0,
     )
     page = (CHECKOUT / "docs" / "operations.md").read_text(encoding="utf-8")
     table = page.split("\n### Fields\n", 1)[1].split("\n\n|", 1)[1].split("\n\n", 1)[0]

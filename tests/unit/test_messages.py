@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from hwsync.protocol import limits
+from hwsync.protocol import limits, wire
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (
     Analysed,
@@ -21,6 +21,7 @@ from hwsync.protocol.events import (
     ResetAsked,
     Returned,
 )
+from hwsync.protocol.heard import read_heard
 from hwsync.protocol.jsons import MAX_INT
 from hwsync.protocol.messages import read
 from hwsync.protocol.record import (
@@ -38,8 +39,8 @@ from hwsync.protocol.record import (
     encode_status,
     status_json,
 )
-from hwsync.protocol.topics import Topics
-from hwsync.protocol.wire import read_envelope, read_object
+from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.wire import read_envelope, read_object, read_status
 
 TOPICS = Topics()
 
@@ -453,16 +454,42 @@ def test_a_status_up_to_settled_fits_what_a_small_device_reads() -> None:
     assert encode_status(worst()).startswith(json.dumps(first, separators=(",", ":"))[:-1].encode())
 
 
-@pytest.mark.parametrize("limit", [10, 700, 1_500, 3_000, 20_000])
-def test_cutting_ends_whatever_the_limit(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    monkeypatch.setattr(limits, "MAX_STATUS", limit)
-    fields = json.loads(encode_status(worst()))
-    bare = replace(
-        worst(), current=replace(WORST, request=Request(""), analysis=None, account=None)
-    )
-    least = len(encode_status(bare)) + 6 * limits.MAX_REASON + 1_400
-    assert len(encode_status(worst())) <= max(limit, least)
-    assert fields["order"] is None
+@pytest.mark.parametrize("limit", [10, 700, 1_500, 3_000, 8_192, 20_000])
+def test_a_status_is_cut_to_any_limit_down_to_its_first_kilobyte(limit: int) -> None:
+    payload = encode_status(worst(), limit)
+    assert len(payload) <= max(limit, limits.STATUS_FIRST)
+    status = read_status(payload)
+    assert status is not None
+    assert status.settled == worst().settled
+    least_for_people = limits.MESSAGE_BYTES[0]
+    assert (read_heard(Kind.STATUS, payload) is None) == (limit < least_for_people)
+    assert json.loads(payload).get("order") is None
+
+
+@pytest.mark.parametrize("limit", [8_192, 20_000, 131_072])
+def test_a_result_is_cut_to_any_limit_with_what_the_request_had(limit: int) -> None:
+    text = "\x01" * 20_000
+    meta = json.dumps({"a": "b" * 20_000})
+    request = replace(WORST.request, stdin=text, args=(text,), meta=meta)
+    payload = encode_result(replace(WORST, request=request), State.REST, limit=limit)
+    assert len(payload) <= limit
+    fields = read_heard(Kind.RESULT, payload)
+    assert fields is not None
+    assert fields["truncated"]
+    assert fields["args"] == []
+    assert fields["meta"] in ("{}", meta)
+
+
+@pytest.mark.parametrize("limit", [1_024, 8_192, 131_072])
+def test_a_devices_result_is_cut_to_any_limit_down_to_the_bare_outcome(limit: int) -> None:
+    account = replace(WORST.account, reason="\x01" * 500)
+    payload = wire.encode_result("i" * 64, "j" * 64, 2**53, account, limit)
+    assert len(payload) <= limit
+    event = read(Message("hw/pi1/response", payload), Topics())
+    assert isinstance(event, Returned)
+    assert event.account.outcome is account.outcome
+    assert event.account.truncated
+    assert (event.account.response != "") == (limit > 1_024)
 
 
 def test_what_a_run_printed_keeps_both_ends_in_a_status() -> None:

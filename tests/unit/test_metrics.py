@@ -14,7 +14,7 @@ from hwsync.coordinator.metrics import METRICS_S, MetricsFile, prometheus
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
 from hwsync.protocol.errors import UsageError
-from tests.support.coordinator import Lab
+from tests.support.coordinator import OUTBOX, Lab
 from tests.support.processes import CHECKOUT
 
 SAMPLE = re.compile(r'(hwsync_[a-z_]+)(?:\{([a-z]+="[^"\n]*"(?:,[a-z]+="[^"\n]*")*)\})? (\S+)')
@@ -24,7 +24,9 @@ def shown(**changes: Any) -> dict[str, Any]:
     tally, life = Tally(), Life(1_000.0, 10.0, connected_since=1_001.0, connects=3)
     tally.committed(7, 0.25)
     counts = {"accepted": 12, "refused_busy": 2}
-    fields = health(Condition.OK, tally, life, counts, [], schema=3, wall=1_060.5, monotonic=70.5)
+    fields = health(
+        Condition.OK, tally, life, counts, [], outbox=OUTBOX, schema=3, wall=1_060.5, monotonic=70.5
+    )
     return fields | changes
 
 

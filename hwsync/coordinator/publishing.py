@@ -1,0 +1,165 @@
+"""What the coordinator publishes, and how each of it goes into the outbox.
+
+The law: statuses and envelopes go as they are due; replies, results and errors are courtesies. A
+reply that the broker never took is given up for this life, and counts as told.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from hwsync.protocol import limits
+from hwsync.protocol.effects import PublishResult
+from hwsync.protocol.errors import Refused
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.record import (
+    Moment,
+    Record,
+    Reply,
+    encode_envelope,
+    encode_result,
+    encode_signed,
+    encode_status,
+    ends_at,
+    envelope_json,
+    is_past,
+)
+from hwsync.protocol.replies import check
+from hwsync.protocol.topics import Kind, Topics
+from hwsync.transport import Signal
+from hwsync.transport.capacity import Capacity
+from hwsync.transport.outbox import Message, Outbox, Publisher
+
+log = logging.getLogger("hwsync.coordinator")
+
+
+class Signer(Protocol):
+    """Who signs what devices are sent."""
+
+    @property
+    def public(self) -> str:
+        """The key that verifies it."""
+
+    def sign(self, text: str) -> str:
+        """A signature over the text's UTF-8 bytes."""
+
+
+class Publishing:
+    """``journal`` says which journal of a user was heard of last, ``moment`` what time it is."""
+
+    def __init__(
+        self,
+        topics: Topics,
+        publisher: Publisher,
+        monotonic: Callable[[], float],
+        signer: Signer | None,
+        journal: Callable[[str], str | None],
+        *,
+        moment: Callable[[], Moment],
+        max_message: int = limits.MAX_MESSAGE,
+    ) -> None:
+        self.outbox = Outbox(publisher, Capacity(max_message), monotonic, self._forsake)
+        self._topics = topics
+        self.signer = signer
+        self._journal = journal
+        self._moment = moment
+        self._forsaken: set[str] = set()  # keys of replies that are never sent again
+        self._numbers = 0  # courtesies that nothing takes the place of
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything has arrived."""
+        return self.outbox.settled
+
+    def hear(self, signal: Signal) -> None:
+        """The connection changed."""
+        self.outbox.hear(signal)
+
+    def flush(self) -> None:
+        """A round is over."""
+        self.outbox.flush()
+
+    def status(self, record: Record) -> None:
+        """Retained, unless nothing is kept of it."""
+        record = self._with_its_end(record)
+        topic = self._topics.of(record.user, Kind.STATUS)
+        kept = record.seq > 0 and not record.forgotten
+        self.outbox.send(
+            Message(topic, lambda limit: encode_status(record, limit), topic, retain=kept)
+        )
+
+    def envelope(self, record: Record) -> None:
+        """Its program for the device, while it may be collected."""
+        if not is_past(record.expires_at, self._moment()):
+            topic = self._topics.of(record.user, Kind.COMMAND)
+            payload = self._envelope(self._with_its_end(record))
+            self.outbox.send(Message(topic, lambda _: payload, topic))
+
+    def _with_its_end(self, record: Record) -> Record:
+        """As it is told: when its state ends, seen from now.
+
+        The time of day that was estimated at its last change is wrong once the connection was away,
+        the coordinator was off, or the wall clock was set.
+        """
+        at = ends_at(record, self._moment())
+        return replace(record, deadline=None if at is None else round(at, 3))
+
+    def _envelope(self, record: Record) -> bytes:
+        """Signed: for the journal that was last heard of, and as long as it is waited for now."""
+        if self.signer is None:
+            return encode_envelope(record)
+        fields = envelope_json(record) | {"journal": self._journal(record.user)}
+        if record.deadline is not None:
+            fields["expires_at"] = max(record.deadline, self._moment().wall)
+        text = dumps(fields)
+        return encode_signed(text, self.signer.public, self.signer.sign(text))
+
+    def result(self, user: str, effect: PublishResult) -> None:
+        """The whole of one command, to who asked."""
+
+        def make(limit: int) -> bytes:
+            return encode_result(effect.command, effect.state, effect.place, limit)
+
+        self._courtesy(self._topics.result(user, effect.command.id), make)
+
+    def error(self, user: str, payload: bytes) -> None:
+        """Why something was refused, or cannot be done now."""
+        self._courtesy(self._topics.of(user, Kind.ERROR), lambda _: payload)
+
+    def refusal(self, reply: Reply, payload: bytes) -> None:
+        """The same to a response topic."""
+        self._numbers += 1
+        key = f"{reply.topic} {self._numbers}"
+        self.outbox.send(
+            Message(
+                *(reply.topic, lambda _: payload, key),
+                correlation=reply.correlation, courtesy=True, foreign=True,
+            )
+        )  # fmt: skip
+
+    def reply(self, record: Record, reply: Reply) -> None:
+        """The end of the record's command, to a response topic."""
+        record = self._with_its_end(record)
+        key = f"{record.user} {record.id} {reply.topic} {reply.correlation.hex()}"
+        if key in self._forsaken:
+            return
+        message = Message(
+            *(reply.topic, lambda limit: encode_status(record, limit), key),
+            correlation=reply.correlation, courtesy=True, foreign=True,
+        )  # fmt: skip
+        try:
+            check(reply, self._topics.root, record.id)
+        except Refused as refusal:  # stored by a version that looked less closely
+            self.outbox.give_up(message, refusal.message)
+        else:
+            self.outbox.send(message)
+
+    def _courtesy(self, topic: str, make: Callable[[int], bytes]) -> None:
+        self._numbers += 1
+        self.outbox.send(Message(topic, make, f"{topic} {self._numbers}", courtesy=True))
+
+    def _forsake(self, message: Message) -> None:
+        self._forsaken.add(message.key)

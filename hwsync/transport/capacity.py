@@ -1,0 +1,45 @@
+"""How large a message the broker takes, as far as that is known.
+
+The law: what the broker announces and what the keeper configured is believed; what was learned from
+being cut off is believed for an hour, since it may have been chance. MQTT 3.1.1 announces nothing,
+and mosquitto's ``message_size_limit`` is announced to nobody (docs/decisions.md).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hwsync.protocol.limits import KIB, MAX_MESSAGE, MAX_REPLY_TOPIC
+
+FLOOR: Final = KIB  # bytes; no message is made smaller than that
+SMALL: Final = 8 * KIB  # bytes; no broker is known to refuse that for its size
+HEADER: Final = 2 * MAX_REPLY_TOPIC + 64  # of a packet: topic, correlation data, lengths
+LEARNED_S: Final = 3_600.0
+
+
+class Capacity:
+    """In bytes of a payload. ``configured``: the keeper's ``--max-message``."""
+
+    def __init__(self, configured: int = MAX_MESSAGE) -> None:
+        self._configured = configured
+        self._announced = MAX_MESSAGE
+        self._learned: tuple[int, float] | None = None  # bytes, monotonic seconds
+
+    def connected(self, max_packet: int | None) -> None:
+        """What the broker says of its largest packet, in bytes; None: nothing."""
+        self._announced = max(FLOOR, (max_packet or MAX_MESSAGE + HEADER) - HEADER)
+
+    def learn(self, refused: int, now: float) -> None:
+        """A message of so many bytes was not taken: half of it may be."""
+        self._learned = (max(FLOOR, min(refused, self.bytes(now)) // 2), now)
+
+    def has_learned(self, now: float) -> bool:
+        """Whether it is known to be less than what was announced and configured."""
+        return self._learned is not None and now - self._learned[1] < LEARNED_S
+
+    def bytes(self, now: float) -> int:
+        """The most that is sent; ``now``: monotonic seconds."""
+        known = min(self._configured, self._announced, MAX_MESSAGE)
+        if self._learned is not None and self.has_learned(now):
+            known = min(known, self._learned[0])
+        return known

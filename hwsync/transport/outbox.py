@@ -1,0 +1,212 @@
+"""What is sent when, so that one message that the broker does not take stops nothing else.
+
+The law: as long as the broker takes everything, each message goes at once. After it hung up right
+after something was sent, nothing that may be the reason is sent beside other messages: what is
+small and no courtesy (a reply, ``result/<id>``, an error) goes first, then one at a time. What the
+broker hung up on by itself twice is made smaller, or, where it is a courtesy that cannot be, given
+up. What is no courtesy is never given up: a board that merely loses its network twice loses nothing
+(docs/protocol.md, section 3).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from hwsync.protocol.errors import HwsyncError
+from hwsync.transport.capacity import FLOOR, SMALL, Capacity
+from hwsync.transport.link import WINDOW
+from hwsync.transport.signals import Connected, Disconnected, Signal
+
+log = logging.getLogger("hwsync.transport")
+
+TWICE: Final = 2  # times that the broker hangs up on a message by itself, until that is believed
+LOOK_S: Final = 0.05  # between two looks whether the one message was taken
+MOST_HELD: Final = 1_000  # courtesies that wait for their turn; more are dropped, and counted
+
+
+class Publisher(Protocol):
+    """What sends."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the broker has acknowledged everything that was sent on this connection."""
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        correlation: bytes = b"",
+    ) -> bool:
+        """Send; False where nobody is connected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is to be sent. ``make`` writes it in at most so many bytes, or as few as it can.
+
+    ``key``: a newer one of that key takes its place while it waits. ``courtesy``: it may be given
+    up. ``foreign``: somebody else chose the topic, so that may be why the broker hangs up.
+    """
+
+    topic: str
+    make: Callable[[int], bytes]
+    key: str
+    retain: bool = False
+    correlation: bytes = b""
+    courtesy: bool = False
+    foreign: bool = False
+
+
+class Outbox:
+    """Stands before one connection; its owner calls it from one thread.
+
+    ``on_given_up`` is told of each courtesy that is never sent again.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        capacity: Capacity,
+        monotonic: Callable[[], float],
+        on_given_up: Callable[[Message], None] = lambda _: None,
+    ) -> None:
+        self.capacity = capacity
+        self.given_up = 0  # courtesies
+        self.last_given_up = ""  # the last one: its topic, and why
+        self.dropped = 0  # courtesies for which there was no room
+        self._publisher = publisher
+        self._monotonic = monotonic
+        self._on_given_up = on_given_up
+        self._held: dict[str, Message] = {}  # by key, in their order
+        self._last: deque[Message] = deque(maxlen=WINDOW)  # courtesies that may be under way
+        self._careful = False
+        self._alone: tuple[Message, int] | None = None  # the one under way by itself; its bytes
+        self._strikes: Counter[str] = Counter()  # by key
+        self._too_large: dict[str, None] = {}  # keys of which that was said
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing waits for its turn, and all that was sent has arrived."""
+        return not self._held and self._publisher.settled
+
+    @property
+    def _small(self) -> int:
+        """Bytes that are surely not the reason."""
+        return max(FLOOR, min(SMALL, self.limit // 2))
+
+    @property
+    def limit(self) -> int:
+        """Bytes that a message may have now."""
+        return self.capacity.bytes(self._monotonic())
+
+    def send(self, message: Message) -> int:
+        """Send it now, or in its turn; the bytes that went now, 0: none."""
+        payload = b"" if self._careful and message.courtesy else message.make(self.limit)
+        if not self._careful or (not message.courtesy and len(payload) <= self._small):
+            self._held.pop(message.key, None)
+            if message.courtesy:
+                self._last.append(message)
+            return len(payload) if self._publish(message, payload) else 0
+        if message.key not in self._held and len(self._held) >= MOST_HELD and message.courtesy:
+            self.dropped += 1
+        else:
+            self._held[message.key] = message
+        return 0
+
+    def flush(self) -> None:
+        """A round is over: send the next of what goes by itself, if it is its turn."""
+        if not self._careful or not self._publisher.settled:
+            return
+        if self._alone is not None:
+            self._strikes.pop(self._alone[0].key, None)
+            self._alone = None
+        if not self._held:
+            self._careful = False
+            return
+        message = self._held.pop(next(iter(self._held)))
+        payload = message.make(self.limit)
+        if self._publish(message, payload):
+            self._alone = (message, len(payload))
+
+    def wait(self) -> float | None:
+        """Seconds until ``flush`` has something to do by itself."""
+        return LOOK_S if self._careful and (self._held or self._alone) else None
+
+    def hear(self, signal: Signal) -> None:
+        """The connection changed."""
+        if isinstance(signal, Connected):
+            self.capacity.connected(signal.max_packet)
+        elif isinstance(signal, Disconnected) and signal.was_connected:
+            self._ended(signal)
+
+    def _ended(self, signal: Disconnected) -> None:
+        alone, self._alone = self._alone, None
+        # Everybody else says again at the next connect what is no courtesy.
+        self._held = {key: one for key, one in self._held.items() if one.courtesy}
+        if alone is not None:
+            message, size = alone
+            if signal.hung_up and any(one.topic == message.topic for one in signal.unanswered):
+                self._strike(message, size)
+            elif message.courtesy:
+                self._held[message.key] = message
+        elif signal.hung_up:
+            self._careful = True
+            lost = {one.topic for one in signal.unanswered}
+            self._held |= {one.key: one for one in self._last if one.topic in lost}
+        self._last.clear()
+
+    def _strike(self, message: Message, size: int) -> None:
+        """The broker hung up on it, and nothing else was under way."""
+        self._careful = True
+        self._strikes[message.key] += 1
+        now = self._monotonic()
+        again = self._strikes[message.key] >= TWICE
+        if (again or self.capacity.has_learned(now)) and not message.foreign and size > FLOOR:
+            self.capacity.learn(size, now)
+            log.warning(
+                "the broker hangs up on %s (%d bytes): messages have at most %d bytes now; "
+                "--max-message says so from the beginning",
+                *(message.topic[:120], size, self.limit),
+            )
+        elif again and message.courtesy:
+            self.give_up(message, f"the broker hangs up each time ({size} bytes)")
+            return
+        elif again:
+            log.error("the broker hangs up on %s (%d bytes)", message.topic[:120], size)
+        if message.courtesy:
+            self._held[message.key] = message
+
+    def give_up(self, message: Message, reason: str) -> None:
+        """Never send this courtesy; say so, and count it."""
+        self._strikes.pop(message.key, None)
+        self.given_up += 1
+        self.last_given_up = f"{message.topic[:120]}: {reason}"
+        log.error("GIVEN UP, what was to be said on %s", self.last_given_up)
+        self._on_given_up(message)
+
+    def _publish(self, message: Message, payload: bytes) -> bool:
+        limit = self.limit
+        if len(payload) > limit:
+            if message.key not in self._too_large:
+                log.error(
+                    "NOT SENT, %d bytes on %s: the broker takes at most %d bytes",
+                    *(len(payload), message.topic[:120], limit),
+                )
+            self._too_large[message.key] = None
+            while len(self._too_large) > MOST_HELD:
+                del self._too_large[next(iter(self._too_large))]
+            return False
+        try:
+            return self._publisher.publish(
+                message.topic, payload, retain=message.retain, correlation=message.correlation
+            )
+        except HwsyncError as error:
+            log.error("cannot publish on %s: %s", message.topic[:120], error)
+            return False

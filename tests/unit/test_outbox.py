@@ -1,0 +1,233 @@
+"""What is sent when, and what is made smaller or given up, after the broker hung up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from hwsync.protocol.limits import MAX_MESSAGE
+from hwsync.transport import Connected, Disconnected, Sent
+from hwsync.transport.capacity import FLOOR, HEADER, LEARNED_S, SMALL, Capacity
+from hwsync.transport.outbox import MOST_HELD, Message, Outbox
+
+
+class Broker:
+    """Takes what ``takes`` says; hangs up on anything else, and on what was sent beside it."""
+
+    def __init__(self, takes: Callable[[str, int], bool]) -> None:
+        self.takes = takes
+        self.taken: list[tuple[str, int]] = []
+        self.under_way: list[tuple[str, int]] = []
+        self.settled = True
+        self.connects = 0
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        correlation: bytes = b"",
+    ) -> bool:
+        assert qos == 1
+        self.under_way.append((topic, len(payload)))
+        self.settled = False
+        return True
+
+    def answer(self) -> Disconnected | None:
+        """Look at what came: the end of the connection, or None."""
+        for number, (topic, size) in enumerate(self.under_way):
+            if not self.takes(topic, size):
+                left = tuple(Sent(*one) for one in self.under_way[number:])
+                self.under_way = []
+                return Disconnected("hung up", True, hung_up=True, unanswered=left)
+            self.taken.append((topic, size))
+        self.under_way = []
+        self.settled = True
+        return None
+
+
+class Owner:
+    """Says statuses again at each connect, as everybody does, and courtesies once."""
+
+    def __init__(self, takes: Callable[[str, int], bool], configured: int = MAX_MESSAGE) -> None:
+        self.now = 100.0
+        self.broker = Broker(takes)
+        self.given_up: list[str] = []
+        self.outbox = Outbox(
+            *(self.broker, Capacity(configured), lambda: self.now),
+            lambda message: self.given_up.append(message.topic),
+        )
+        self.level: dict[str, int] = {}  # by topic: bytes
+
+    def courtesy(self, topic: str, size: int, *, foreign: bool = False) -> None:
+        self.outbox.send(message(topic, size, courtesy=True, foreign=foreign))
+
+    def run(self, most: int = 60) -> int:
+        """Until all is quiet; the number of connections that this took."""
+        self.outbox.hear(Connected(False, 4))
+        for topic, size in self.level.items():
+            self.outbox.send(message(topic, size))
+        for connects in range(1, most):
+            while (end := self.broker.answer()) is None:
+                self.now += 0.01
+                self.outbox.flush()
+                if self.outbox.settled and self.outbox.wait() is None:
+                    return connects
+            self.outbox.hear(end)
+            self.broker.settled = True
+            self.outbox.hear(Connected(False, 4))
+            for topic, size in self.level.items():
+                self.outbox.send(message(topic, size))
+        raise AssertionError(f"still not quiet: {self.broker.taken[-5:]}")
+
+
+def message(topic: str, size: int, *, courtesy: bool = False, foreign: bool = False) -> Message:
+    return Message(
+        topic, lambda limit: b"x" * min(size, limit), topic, courtesy=courtesy, foreign=foreign
+    )
+
+
+def test_as_long_as_all_is_taken_everything_goes_at_once_in_its_order() -> None:
+    owner = Owner(lambda *_: True)
+    for topic in ("a", "b", "c"):
+        owner.courtesy(topic, 3_000_000)
+        owner.outbox.send(message(f"status {topic}", 900_000))
+    assert [topic for topic, _ in owner.broker.under_way] == [
+        *("a", "status a", "b", "status b", "c", "status c")
+    ]
+    assert owner.run() == 1
+    assert owner.given_up == []
+
+
+def test_a_reply_on_a_topic_that_the_broker_refuses_is_given_up_and_all_else_arrives(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    owner = Owner(lambda topic, _: topic != "deep")
+    owner.level = {"status": 500}
+    owner.courtesy("deep", 500, foreign=True)
+    owner.courtesy("result", 50_000)
+    assert owner.run() == 4  # in the crowd, by itself twice, and the one that stands
+    assert owner.given_up == ["deep"]
+    assert owner.outbox.given_up == 1
+    assert "deep" in owner.outbox.last_given_up
+    assert {"status", "result"} <= {topic for topic, _ in owner.broker.taken}
+    assert owner.outbox.limit == MAX_MESSAGE, "a foreign topic says nothing of sizes"
+    errors = [one.message for one in caplog.records if one.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert "deep" in errors[0]
+    assert "500 bytes" in errors[0]
+
+
+@pytest.mark.parametrize("limit", [1_048_576, 131_072, 10_000, FLOOR])
+def test_what_is_no_courtesy_is_made_smaller_until_it_is_taken(limit: int) -> None:
+    owner = Owner(lambda _, size: size <= limit)
+    owner.level = {"large": 4_000_000, "small": 600}
+    owner.run()
+    sizes = [size for topic, size in owner.broker.taken if topic == "large"]
+    assert sizes
+    assert limit / 2 <= sizes[-1] <= limit
+    assert owner.given_up == []
+    owner.level["other"] = 3_000_000
+    assert owner.run() == 1, "the limit is known from now on"
+
+
+def test_an_answer_that_is_too_large_is_made_smaller_too() -> None:
+    owner = Owner(lambda _, size: size <= 131_072)
+    owner.courtesy("result", 4_000_000)
+    owner.run()
+    assert [topic for topic, size in owner.broker.taken if size > SMALL] == ["result"]
+    assert owner.given_up == []
+
+
+def test_a_courtesy_that_is_refused_at_a_kilobyte_is_given_up() -> None:
+    owner = Owner(lambda topic, _: topic != "error")
+    owner.courtesy("error", FLOOR)
+    owner.run()
+    assert owner.given_up == ["error"]
+    assert owner.outbox.limit == MAX_MESSAGE
+
+
+def test_a_network_that_is_lost_twice_costs_nothing() -> None:
+    owner = Owner(lambda *_: True)
+    owner.level = {"response": 300_000}
+    for _ in range(5):
+        owner.outbox.send(message("response", 300_000))
+        unanswered = tuple(Sent(*one) for one in owner.broker.under_way)
+        owner.broker.under_way = []
+        owner.outbox.hear(Disconnected("no answer", True, unanswered=unanswered))
+        owner.outbox.hear(Connected(False, 4))
+    owner.run()
+    assert owner.broker.taken == [("response", 300_000)]
+
+
+def test_a_broker_that_ends_by_itself_once_while_one_is_under_way_costs_nothing() -> None:
+    died: list[bool] = []
+
+    def takes(topic: str, size: int) -> bool:
+        dies = size > SMALL and len(died) < 2
+        died.extend([True] * dies)
+        return not dies
+
+    owner = Owner(takes)
+    owner.level = {"response": 300_000}
+    owner.run()
+    assert owner.broker.taken == [("response", 300_000)]
+
+
+def test_a_newer_status_takes_the_place_of_one_that_waits() -> None:
+    owner = Owner(lambda topic, _: topic != "deep")
+    owner.courtesy("deep", 10, foreign=True)
+    end = owner.broker.answer()
+    assert end is not None
+    owner.outbox.hear(end)
+    owner.outbox.hear(Connected(False, 4))
+    owner.outbox.send(message("status", 50_000))
+    owner.outbox.send(message("status", 700))
+    assert owner.broker.under_way == [("status", 700)]
+    owner.run()
+    assert [size for topic, size in owner.broker.taken if topic == "status"] == [700]
+
+
+def test_what_cannot_be_made_smaller_and_is_too_large_is_not_sent_and_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    owner = Owner(lambda *_: True, configured=10_000)
+    envelope = Message("command", lambda _: b"x" * 20_000, "command")
+    for _ in range(3):
+        assert owner.outbox.send(envelope) == 0
+    assert owner.broker.under_way == []
+    assert [one.message for one in caplog.records] == [
+        "NOT SENT, 20000 bytes on command: the broker takes at most 10000 bytes"
+    ]
+
+
+def test_what_waits_has_a_limit() -> None:
+    owner = Owner(lambda topic, _: topic != "deep")
+    owner.courtesy("deep", 10, foreign=True)
+    end = owner.broker.answer()
+    assert end is not None
+    owner.outbox.hear(end)
+    for number in range(MOST_HELD + 9):  # the deep one waits too
+        owner.courtesy(f"result/{number}", 10)
+    assert owner.outbox.dropped == 10
+
+
+def test_the_limit_is_the_smallest_that_is_known() -> None:
+    capacity = Capacity(100_000)
+    assert capacity.bytes(0.0) == 100_000
+    capacity.connected(50_000)
+    assert capacity.bytes(0.0) == 50_000 - HEADER
+    capacity.connected(None)
+    assert capacity.bytes(0.0) == 100_000
+    capacity.learn(4_000_000, 10.0)
+    assert capacity.bytes(11.0) == 50_000
+    capacity.learn(30_000, 12.0)
+    assert capacity.bytes(12.0) == 15_000
+    assert capacity.bytes(12.0 + LEARNED_S) == 100_000
+    for _ in range(20):
+        capacity.learn(1, 5_000.0)
+    assert capacity.bytes(5_000.0) == FLOOR
