@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from hwsync.coordinator import chain
+from hwsync.coordinator import chain, private
 from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
 from hwsync.coordinator.reader import open_to_read
 from hwsync.coordinator.store import Batch, Store, lock
@@ -66,6 +66,7 @@ def back_up(path: Path, target: Path, progress: Progress = lambda *_: None) -> N
         with contextlib.closing(opened(path)) as source:
             target.parent.mkdir(parents=True, exist_ok=True)
             part.unlink(missing_ok=True)
+            private.make(part)
             with contextlib.closing(sqlite3.connect(part)) as copy:
                 source.backup(copy, pages=PAGES, progress=lambda _, left, all: progress(left, all))
                 (said,) = copy.execute("PRAGMA quick_check(1)").fetchone()
@@ -209,6 +210,7 @@ class Schedule:
         self._end.set()
 
     def _run(self) -> None:
+        private.close_to_others(self._folder.glob(PATTERN))
         while not self._end.wait(self._every):
             target = self._folder / time.strftime(NAME, time.gmtime())
             try:

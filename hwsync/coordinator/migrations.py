@@ -14,7 +14,7 @@ from typing import Final
 
 from peewee import SqliteDatabase
 
-from hwsync.coordinator import chain
+from hwsync.coordinator import chain, private
 from hwsync.coordinator.models import TABLES
 from hwsync.protocol.errors import DatabaseError
 
@@ -100,6 +100,7 @@ def migrate(database: SqliteDatabase, path: Path) -> None:
 
 
 def _back_up(connection: Connection, target: Path) -> None:
+    private.make(target)
     with connect(target) as copy:
         connection.backup(copy)
     copy.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import glob
 import hashlib
 import os
 import sqlite3
@@ -20,7 +21,7 @@ from typing import Any, Final, TextIO
 
 from peewee import Model, PeeweeException, SqliteDatabase
 
-from hwsync.coordinator import chain
+from hwsync.coordinator import chain, private
 from hwsync.coordinator.migrations import migrate
 from hwsync.coordinator.models import (
     TABLES,
@@ -126,6 +127,8 @@ class Store:
         self._lock = lock(path)
         self._database = SqliteDatabase(str(path), pragmas=PRAGMAS)
         try:
+            private.make(path)
+            private.close_to_others(path.parent.glob(f"{glob.escape(path.name)}*"))
             with self._database.bind_ctx(TABLES):
                 migrate(self._database, path)
                 self._save_record = _save(HwStatus)
@@ -323,6 +326,7 @@ def lock(path: Path) -> TextIO:
     target = path.with_name(path.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        private.make(target)
         file = target.open("a+")
     except OSError as error:
         raise DatabaseError(
