@@ -20,6 +20,7 @@ from hwsync.coordinator.degraded import Degraded
 from hwsync.coordinator.health import Tally
 from hwsync.coordinator.plan import Plan, Saved, message_of, still_ours
 from hwsync.coordinator.publishing import Publishing, Signer
+from hwsync.coordinator.report import Report
 from hwsync.coordinator.resends import Resends
 from hwsync.coordinator.store import FAILURES, Store
 from hwsync.protocol import limits, replies
@@ -128,6 +129,7 @@ class Coordinator:
             max_message=max_message,
         )
         self._degraded = Degraded(self.topics, self.publishing.error)
+        self._report = Report()
         self._load()
 
     def _load(self) -> list[Record]:
@@ -221,7 +223,7 @@ class Coordinator:
         self._waiting = []
         self._send_again(now)
         self.publishing.flush()
-        _report(plan)
+        self._report.say(plan, now)
 
     def write_down(self) -> None:
         """Save what is left of the deadlines, so that another life counts on from there.
@@ -333,6 +335,7 @@ class Coordinator:
         if self._ticking.runs:  # whoever is heard later cannot collect it either: nothing to settle
             for user in self._expiries.passed(plan.moment.wall):
                 plan.deadline(user)
+        plan.forget_packets()
         return plan
 
     def _begin_epoch(self, plan: Plan) -> None:
@@ -361,9 +364,8 @@ class Coordinator:
             self._packets.clear()
             self._forget_packets = False
         for mid, handled in plan.batch.packets.items():
-            if handled is None:
-                self._packets.pop(mid, None)
-            else:
+            self._packets.pop(mid, None)  # the last one that came stands last
+            if handled is not None:
                 self._packets[mid] = handled
         self.records |= plan.batch.records
         for key, command in plan.batch.commands.items():
@@ -437,24 +439,3 @@ class Coordinator:
             if self._resends.sent(record, now):
                 self._carry_out(user, PublishEnvelope(record))
                 self.counts["resent"] += 1
-
-
-def _report(plan: Plan) -> None:
-    """What was saved, for the log; last, since nobody waits for it."""
-    for record, entry, _ in plan.batch.log:
-        log.info(
-            "%s: %s to %s%s",
-            entry.verb,
-            int(entry.before),
-            int(entry.after),
-            f" (late; {entry.note})" if entry.late else "",
-            extra={"user": record.user, "id": entry.id},
-        )
-    for owner, _, refusal, message, _ in plan.batch.refused:
-        log.warning(
-            "refused (%s) on %s: %s",
-            refusal.code,
-            message.topic[:120],
-            refusal.message,
-            extra={"user": owner, "id": refusal.id},
-        )

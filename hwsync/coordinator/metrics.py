@@ -36,6 +36,7 @@ _PLAIN: Final = (
     ("ignored_total", "counter", "ignored", "Messages without a meaning, such as empty ones."),
     ("resent_total", "counter", "resent", "Envelopes that were sent again."),
     ("passed_over_total", "counter", "passed_over", "Messages that cannot be read."),
+    ("unlogged_total", "counter", "unlogged", "Events without a row: an allowance was used up."),
     ("failed_saves_total", "counter", "failed_saves", "Transactions that could not be saved."),
     ("batches_total", "counter", "batches", "Transactions that were committed."),
     ("batch_messages_last", "gauge", "batch_messages_last", "Messages in the last transaction."),

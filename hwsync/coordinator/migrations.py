@@ -62,11 +62,19 @@ def _fourth(connection: Connection) -> None:
         connection.execute(statement)
 
 
+def _fifth(connection: Connection) -> None:
+    for statement in (
+        "ALTER TABLE hw_status ADD COLUMN idle REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE hw_status ADD COLUMN idle_at REAL NOT NULL DEFAULT 0",
+    ):
+        connection.execute(statement)
+
+
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_second, _third, _fourth)
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_second, _third, _fourth, _fifth)
 """The first one brings a database from version 1 to 2, and so on."""
 
 SCHEMA: Final = len(MIGRATIONS) + 1

@@ -42,6 +42,8 @@ class HwStatus(Model):
     queue = TextField()  # JSON list of the ids that wait, the next one first
     taken = FloatField(null=True)  # seconds since the command was taken from the queue, then
     forgotten = BooleanField()
+    idle = FloatField()  # bytes stored of what led to no answer of a device, at ``idle_at``
+    idle_at = FloatField()  # Unix seconds
 
     class Meta:
         table_name = "hw_status"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from hwsync.coordinator.store import FAILURES, Batch, Handled, Store
+from hwsync.coordinator.store import FAILURES, Batch, Handled, RefusedRow, Store
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import outcome_line
 from hwsync.protocol.effects import Decision, Effect, PublishError, PublishStatus
@@ -31,9 +31,10 @@ from hwsync.protocol.events import (
     Restored,
     StatusHeard,
 )
+from hwsync.protocol.idle import turned_away, within
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.late import forsaken, settle_refused
-from hwsync.protocol.machine import Rules, decide, refuse
+from hwsync.protocol.machine import Rules, decide, refuse, replace_ids
 from hwsync.protocol.messages import read
 from hwsync.protocol.record import Command, Moment, Record, Reply, State
 from hwsync.protocol.replies import check
@@ -159,6 +160,8 @@ class Plan:
     def _decide(self, user: str, event: Event, message: Message | None) -> None:
         try:
             decision = self._decision(user, event)
+            if self._is_too_many(decision):
+                decision = _one_too_many(decision.record.user, event, self.saved.epoch)
             if isinstance(event, ResetAsked) and event.queue and decision.moved:
                 for id in decision.record.queue:
                     self._decide(user, CancelAsked(id), message)
@@ -175,6 +178,14 @@ class Plan:
             kind = "accepted" if decision.entry and not decision.entry.late else "answered"
             self.counts["late" if decision.entry and decision.entry.late else kind] += 1
         self._next(user)
+
+    def _is_too_many(self, decision: Decision) -> bool:
+        """Whether this would be the record of one user more than may be."""
+        user, known = decision.record.user, self.saved.records
+        new = decision.entry is not None and user not in known and user not in self.batch.records
+        if not new or len(known) + len(self.batch.records) < limits.MAX_USERS:
+            return False
+        return len(known.keys() | self.batch.records.keys()) >= limits.MAX_USERS
 
     def _decision(self, user: str, event: Event) -> Decision:
         record = self.record(user)
@@ -197,11 +208,13 @@ class Plan:
         _, kind = self.saved.topics.split(message.topic)
         valid = limits.is_user(user)
         if kind is Kind.RESPONSE and valid and refusal.id and refusal.journal:
-            self._take(
-                settle_refused(record, refusal.id, refusal.journal, self.moment, refusal),
-                message,
-                refusal.id,
-            )
+            decision = settle_refused(record, refusal.id, refusal.journal, self.moment, refusal)
+            if self._is_too_many(decision):
+                decision = turned_away(record, refusal.id, refusal.journal, refusal)
+                decision = replace(decision, unlogged=False)
+            allowance = self.saved.rules.allowance
+            decision = within(record, None, decision, self.moment, allowance)
+            self._take(decision, message, refusal.id)
             return
         known = self._known(record, refusal.id) if valid else None
         decision = refuse(record, refusal, known)
@@ -225,8 +238,10 @@ class Plan:
         record, refusal = decision.record, decision.refused
         user = record.user
         if decision.entry is not None:
-            self.batch.records[user] = record
             self.batch.log.append((record, decision.entry, message))
+        self.counts["unlogged"] += decision.unlogged
+        if decision.entry is not None or decision.unlogged:
+            self.batch.records[user] = record
             if record.current is not None:
                 self.batch.commands[user, record.id] = record.current
         if decision.command is not None:
@@ -257,10 +272,18 @@ class Plan:
                 self.refusals.append((reply, error))
 
     def _refused(self, record: Record, refusal: Refused, message: Message) -> None:
-        valid = limits.is_user(record.user)
-        state = record.state if valid else None
-        owner = record.user if valid else ""
-        self.batch.refused.append((owner, self.moment.wall, refusal, message, state))
+        valid, user = limits.is_user(record.user), record.user
+        known = user in self.saved.records or user in self.batch.records
+        self.batch.refused.append(
+            RefusedRow(
+                user if valid else "",
+                user if valid and known else "",
+                self.moment.wall,
+                refusal,
+                message,
+                record.state if valid else None,
+            )
+        )
         self.counts[f"refused_{refusal.code}"] += 1
 
     def _remember(self, message: Message, named: bool, error: bytes | None) -> None:
@@ -272,9 +295,21 @@ class Plan:
             return
         if not named:
             digest = hashlib.sha256(message.payload).digest()
-            self.batch.packets[message.mid] = Handled(message.topic, digest, error)
+            topic = message.topic[: limits.KEPT_TOPIC]
+            self.batch.packets[message.mid] = Handled(topic, digest, error)
         elif message.mid in self.saved.packets or message.mid in self.batch.packets:
             self.batch.packets[message.mid] = None
+
+    def forget_packets(self) -> None:
+        """Those that were heard longest ago, where there are too many: no broker sends them again.
+
+        The saved ones are in the order in which they came.
+        """
+        saved = () if self.batch.forget_packets else self.saved.packets
+        old = [mid for mid in saved if mid not in self.batch.packets]
+        new = sum(one is not None for one in self.batch.packets.values())
+        for mid in old[: max(len(old) + new - limits.PACKETS, 0)]:
+            self.batch.packets[mid] = None
 
     def _repeated(self, user: str, message: Message, id: str | None) -> bool:
         """Whether the broker sent a handled message without an id again; it is answered again."""
@@ -284,7 +319,8 @@ class Plan:
         if handled is None and not self.batch.forget_packets:
             handled = self.saved.packets.get(message.mid)
         digest = hashlib.sha256(message.payload).digest()
-        if handled is None or (handled.topic, handled.digest) != (message.topic, digest):
+        topic = message.topic[: limits.KEPT_TOPIC]
+        if handled is None or (handled.topic, handled.digest) != (topic, digest):
             return False
         self.counts["duplicates"] += 1
         if handled.error is not None:
@@ -300,6 +336,19 @@ class Plan:
             return record.current
         changed = self.batch.commands.get((record.user, id))
         return changed or self.saved.store.command(record.user, id)
+
+
+def _one_too_many(user: str, event: Event, epoch: int) -> Decision:
+    """A message that would make the record of one user more: refused, a result settled too."""
+    refusal = Refused(
+        Code.NOT_ALLOWED,
+        f"{user} is new, and there are records of {limits.MAX_USERS} users already",
+        "is its name right? hwsync status lists the users",
+    )
+    refusal, record = replace_ids(refusal, event), Record(user, epoch=epoch)
+    if refusal.id and refusal.journal:
+        return replace(turned_away(record, refusal.id, refusal.journal, refusal), unlogged=False)
+    return refuse(record, refusal)
 
 
 def message_of(delivery: Delivery) -> Message:
@@ -326,7 +375,7 @@ def error_json(effect: PublishError, message: Message | None) -> bytes:
             "error": refusal.code,
             "message": refusal.message,
             "hint": refusal.hint,
-            "topic": message.topic if message else "",
+            "topic": message.topic[: limits.KEPT_TOPIC] if message else "",
             "id": refusal.id,
             "journal": refusal.journal,
             "state": int(effect.state),

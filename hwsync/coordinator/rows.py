@@ -85,6 +85,8 @@ def record_values(record: Record, ticks: float) -> tuple[object, ...]:
         _list(record.queue),
         taken,
         record.forgotten,
+        record.idle,
+        record.idle_at,
     )
 
 
@@ -115,6 +117,8 @@ def record_from(row: Row, current: Command | None, ticks: float) -> Record:
         None if row["taken"] is None else ticks - row["taken"],
         bool(row["forgotten"]),
         current,
+        idle=row["idle"],
+        idle_at=row["idle_at"],
     )
 
 

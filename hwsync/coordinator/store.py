@@ -15,7 +15,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -47,12 +47,14 @@ from hwsync.protocol import limits
 from hwsync.protocol.effects import Entry
 from hwsync.protocol.errors import DatabaseError, Refused
 from hwsync.protocol.events import Message
+from hwsync.protocol.idle import keeps_payload, weight
 from hwsync.protocol.record import Command, Record, State
 
 PRAGMAS: Final = {
     "journal_mode": "wal",
     "synchronous": "full",  # a power cut loses nothing that was acknowledged
     "busy_timeout": 5_000,  # milliseconds; a reader's checkpoint may hold the file for a moment
+    "journal_size_limit": 4 * 1_048_576,  # bytes: one large batch leaves no large log behind
 }
 
 FAILURES: Final = (sqlite3.Error, PeeweeException, OSError)
@@ -68,6 +70,18 @@ class Handled:
     error: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A refused message; ``allowance``: who pays for it, nobody's and unknown users' share one."""
+
+    user: str  # empty where it is no valid name
+    allowance: str
+    time: float  # Unix seconds
+    refusal: Refused
+    message: Message
+    state: State | None
+
+
 @dataclass(slots=True)
 class Batch:
     """Everything that one transaction saves."""
@@ -75,7 +89,7 @@ class Batch:
     records: dict[str, Record] = field(default_factory=dict)
     commands: dict[tuple[str, str], Command] = field(default_factory=dict)
     log: list[tuple[Record, Entry, Message | None]] = field(default_factory=list)
-    refused: list[tuple[str, float, Refused, Message, State | None]] = field(default_factory=list)
+    refused: list[RefusedRow] = field(default_factory=list)
     packets: dict[int, Handled | None] = field(default_factory=dict)
     forget_packets: bool = False
     epoch: tuple[int, float] | None = None  # a new one, and the wall clock
@@ -168,7 +182,10 @@ class Store:
         records: dict[str, Record] = {}
         for row in select(self._connection, f'SELECT * FROM "{table(HwStatus)}"'):
             current = self.command(row["user"], row["id"]) if row["id"] else None
-            records[row["user"]] = record_from(row, current, ticks)
+            record = record_from(row, current, ticks)
+            waiting = (self.command(record.user, id) for id in record.queue)
+            bytes = sum(weight(one.request) for one in waiting if one)
+            records[row["user"]] = replace(record, queue_bytes=bytes)
         return records
 
     def command(self, user: str, id: str) -> Command | None:
@@ -252,12 +269,13 @@ class Store:
                 *facts, payload = _transition_values(record, entry, message)
                 digest = hashlib.sha256(payload).digest()
                 head = chain.link(head, [*facts, digest])
-                execute(self._append, (*facts, payload, digest, False, head))
-            for user, time, refusal, message, state in batch.refused:
-                counts[user] = counts.get(user, 0) + 1
-                if counts[user] <= limits.REFUSED_ROWS:
-                    execute(self._refuse, _refused_values(user, time, refusal, message, state))
-            for user in {row[0] for row in batch.refused}:
+                kept = keeps_payload(entry, record.current, payload)
+                execute(self._append, (*facts, payload if kept else b"", digest, not kept, head))
+            for row in batch.refused:
+                counts[row.allowance] = counts.get(row.allowance, 0) + 1
+                if counts[row.allowance] <= limits.REFUSED_ROWS:
+                    execute(self._refuse, _refused_values(row))
+            for user in {row.allowance for row in batch.refused}:
                 execute(self._count_refused, (user, counts[user]))
             if batch.epoch is not None:
                 for name, value in zip(("epoch", "restored_at"), batch.epoch, strict=True):
@@ -304,19 +322,18 @@ def _transition_values(record: Record, entry: Entry, message: Message | None) ->
     )
 
 
-def _refused_values(
-    user: str, time: float, refusal: Refused, message: Message, state: State | None
-) -> tuple[object, ...]:
+def _refused_values(row: RefusedRow) -> tuple[object, ...]:
+    refusal, message = row.refusal, row.message
     return (
-        user,
-        time,
+        row.user,
+        row.time,
         refusal.code,
         refusal.message,
         refusal.hint,
-        message.topic,
+        message.topic[: limits.KEPT_TOPIC],
         refusal.id,
         refusal.journal,
-        None if state is None else int(state),
+        None if row.state is None else int(row.state),
         message.payload[: limits.REFUSED_PAYLOAD],
     )
 

@@ -24,6 +24,7 @@ class Allowance:
     requests_per_minute: int = 0  # 0: no limit
     max_program: int = limits.MAX_PROGRAM  # bytes of UTF-8
     max_queue: int = limits.MAX_QUEUE
+    max_idle: int = limits.MAX_IDLE  # bytes
 
     def fits(self, request: Request) -> None:
         """Raises ``Refused`` for a program that is too large."""
@@ -35,12 +36,16 @@ class Allowance:
                 f"this coordinator takes at most {self.max_program} bytes of UTF-8",
             )
 
-    def has_room(self, record: Record) -> None:
-        """Raises ``Refused`` where no further request may wait."""
-        if len(record.queue) >= min(self.max_queue, limits.MAX_QUEUE):
+    def has_room(self, record: Record, bytes: int) -> None:
+        """Raises ``Refused`` where no further request, or none of so many bytes, may wait."""
+        waiting = f"{len(record.queue)} requests wait for {record.user} already"
+        full = record.queue_bytes + bytes > limits.MAX_QUEUE_BYTES
+        if full:
+            waiting += f", with {record.queue_bytes} bytes, and this one has {bytes}"
+        if full or len(record.queue) >= min(self.max_queue, limits.MAX_QUEUE):
             raise Refused(
                 Code.QUEUE_FULL,
-                f"{len(record.queue)} requests wait for {record.user} already",
+                waiting,
                 "wait until some have ended, cancel some, or reset the queue",
             )
 

@@ -77,6 +77,7 @@ class Decision:
     command: Command | None = None  # a changed command that is not the record's own, or new replies
     effects: tuple[Effect, ...] = ()
     refused: Refused | None = None
+    unlogged: bool = False  # what changed has no row and no number of its own (``protocol.idle``)
 
     @property
     def moved(self) -> bool:

@@ -27,6 +27,7 @@ from hwsync.protocol.events import (
     ResetAsked,
     Returned,
 )
+from hwsync.protocol.idle import weight
 from hwsync.protocol.record import (
     Account,
     Command,
@@ -168,7 +169,13 @@ def forsaken(record: Record, known: Command, moment: Moment) -> Decision:
 
 def _left_queue(record: Record, ended: Command, verb: Verb, moment: Moment) -> Decision:
     rest = tuple(id for id in record.queue if id != ended.id)
-    after = replace(record, seq=record.seq + 1, time=moment.wall, queue=rest)
+    after = replace(
+        record,
+        seq=record.seq + 1,
+        time=moment.wall,
+        queue=rest,
+        queue_bytes=record.queue_bytes - weight(ended.request),
+    )
     entry = Entry(verb, record.state, record.state, ended.id, note="left the queue")
     effects = (PublishStatus(after), PublishResult(ended, State.REST))
     return Decision(after, entry, ended, (*effects, *replies.of(after, ended)))

@@ -46,6 +46,7 @@ MAX_REPLIES: Final = 4  # response topics kept for one command, while it is open
 MAX_CLAIM: Final = 256  # bytes of the name in ``meta`` that says who asks; a longer one is none
 
 MAX_QUEUE: Final = 100  # requests that wait behind the present one, a user
+MAX_QUEUE_BYTES: Final = 8192 * KIB  # of their programs, stdin, args and meta together
 REQUESTS_PER_MINUTE: Final = (1, 10_000)  # new ones, a user; or 0: no limit
 RATE_S: Final = 60.0  # the minute over which they are counted
 AMBIGUOUS_S: Final = 2.0  # after a command was taken from the queue: a person may mean the last one
@@ -69,8 +70,18 @@ UNKNOWN_S: Final = 10.0  # of answers that know less than the envelope, until a 
 
 DEGRADED_S: Final = 60.0  # between two errors of that code to one user
 
+MAX_USERS: Final = 10_000  # with a record; whoever names a new one is refused then
+
+MAX_IDLE: Final = 4096 * KIB  # a user: bytes stored of what led to no answer of a device
+IDLE_ROW: Final = KIB  # what a row of the database counts as, without its texts
+IDLE_PER_S: Final = 256  # bytes that each second gives back
+IDLE_ANSWER: Final = 4 * KIB  # and each answer of a device
+
 REFUSED_ROWS: Final = 1_000  # a user; then a counter
 REFUSED_PAYLOAD: Final = KIB
+LOG_PAYLOAD: Final = KIB  # of a message in the log; a longer one is kept where it is mostly text
+KEPT_TOPIC: Final = KIB  # characters of a refused message's topic
+PACKETS: Final = 2_048  # packet identifiers remembered: more than brokers send before a PUBACK
 
 USER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")

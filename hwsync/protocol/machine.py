@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hwsync.protocol import late, limits, replies
+from hwsync.protocol import idle, late, limits, replies
 from hwsync.protocol.allowance import FULL, Allowance
 from hwsync.protocol.analysis import MANUAL
 from hwsync.protocol.asker import asker_of
@@ -34,6 +34,7 @@ from hwsync.protocol.effects import (
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (
     Analysed,
+    CancelAsked,
     Collected,
     DeadlinePassed,
     Event,
@@ -106,7 +107,8 @@ def decide(
     event names no id). Never raises ``Refused``: a refusal is part of the decision.
     """
     try:
-        return _decide(record, event, moment, known, rules)
+        decision = _decide(record, event, moment, known, rules)
+        return idle.within(record, known, decision, moment, rules.allowance)
     except Refused as refusal:
         return refuse(record, replace_ids(refusal, event), known)
 
@@ -163,6 +165,8 @@ def _decide(
         pass
     elif event.id is None:
         _unambiguous(record, event, moment)
+        if isinstance(event, CancelAsked) and record.cancelling:
+            return Decision(record, effects=answers(record, None))
     else:
         if known is None:
             return late.unknown(record, event, moment)
@@ -267,7 +271,9 @@ def _may_be_from_before(request: Request, moment: Moment, rules: Rules) -> bool:
 
 def _queued(record: Record, event: Requested, moment: Moment, rules: Rules) -> Decision:
     """The request waits behind the present command; the state does not move."""
-    rules.allowance.has_room(record)
+    bytes = idle.weight(event.request)
+    rules.allowance.has_room(record, bytes)
+    idle.accepts(record, moment, rules.allowance)
     command = _new_command(record, event, moment, rules)
     after = replace(
         record,
@@ -275,6 +281,7 @@ def _queued(record: Record, event: Requested, moment: Moment, rules: Rules) -> D
         time=moment.wall,
         count=command.number,
         queue=(*record.queue, command.id),
+        queue_bytes=record.queue_bytes + bytes,
         recent=rules.allowance.counted(record, moment),
     )
     note = f"queued at place {len(after.queue)}"
@@ -346,6 +353,7 @@ def hole(record: Record, event: Event, rules: Rules) -> Refused:
 
 def _request(record: Record, _: Command, event: Event, moment: Moment, rules: Rules) -> Record:
     assert isinstance(event, Requested)
+    idle.accepts(record, moment, rules.allowance)
     command = _new_command(record, event, moment, rules)
     recent = rules.allowance.counted(record, moment)
     after = replace(record, count=command.number, taken_at=None, recent=recent)
@@ -355,7 +363,8 @@ def _request(record: Record, _: Command, event: Event, moment: Moment, rules: Ru
 def _next(record: Record, _: Command, event: Event, moment: Moment, __: Rules) -> Record:
     assert isinstance(event, NextInQueue)
     assert record.queue[:1] == (event.id,)
-    after = replace(record, queue=record.queue[1:], taken_at=moment.ticks)
+    left = record.queue_bytes - idle.weight(event.command.request)
+    after = replace(record, queue=record.queue[1:], queue_bytes=left, taken_at=moment.ticks)
     return _waits(after, event.command, moment)
 
 

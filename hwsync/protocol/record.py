@@ -209,6 +209,9 @@ class Record:
     forgotten: bool = False  # a typing error: not published until something changes it
     current: Command | None = None
     recent: tuple[float, ...] = ()  # ticks; its last requests, where they are counted; not stored
+    queue_bytes: int = 0  # of the requests in the queue
+    idle: float = field(default=0.0, compare=False)  # bytes stored for nothing (``protocol.idle``)
+    idle_at: float = field(default=0.0, compare=False)  # coordinator's wall clock, of that figure
 
     @property
     def id(self) -> str:

@@ -53,13 +53,13 @@ class WatchedStore(Store):
                 process.handled.add((message.topic, message.payload))
             elif (entry.verb, entry.before) == (Verb.EXPIRE, State.COLLECTED) and record.current:
                 process.given_up(record.user, record.current)
-        for _, _, _, message, _ in batch.refused:
-            process.handled.add((message.topic, message.payload))
+        for row in batch.refused:
+            process.handled.add((row.message.topic, row.message.payload))
         process.point("after a commit")
         if process.lies:
             process.lies = process.served = False
             process.context.fault("a commit that fails though it is stored", process.name)
-            messages = [one[2] for one in batch.log] + [one[3] for one in batch.refused]
+            messages = [one[2] for one in batch.log] + [one.message for one in batch.refused]
             process.context.copied |= {(one.topic, one.payload) for one in messages if one}
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from hwsync.protocol import limits
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Ran
 from hwsync.protocol.wire import encode_collected, encode_id, encode_request
@@ -32,6 +33,7 @@ from tests.support.modelled import Modelled
 
 STEPS = int(os.environ.get("HWSYNC_STEPS", "100000"))
 STEPS_EACH = 100  # in one life of a database
+LITTLE = 20_480  # bytes of what leads to nothing, in each third part: used up now and then
 PARTS = 6  # tests with an equal share of the steps, so that several cores may share them
 SPARE = 1.25  # some lives end early, and some rules find nothing to do
 MEMORY = Path("/dev/shm")  # nothing here is about the disk
@@ -56,12 +58,13 @@ class Protocol(RuleBasedStateMachine):
     """One life of a database, with everything that may happen to it."""
 
     steps = 0
+    max_idle = limits.MAX_IDLE
 
     def __init__(self) -> None:
         super().__init__()
         memory = MEMORY if MEMORY.is_dir() else None
         self.folder = Path(tempfile.mkdtemp(prefix="hwsync-model-", dir=memory))
-        self.lab = Modelled(self.folder / "hwsync.db")
+        self.lab = Modelled(self.folder / "hwsync.db", self.max_idle)
         self.numbers = 0
 
     def teardown(self) -> None:
@@ -295,6 +298,7 @@ def _quick() -> Iterator[None]:
 def test_the_coordinator_does_in_every_step_what_the_model_says(part: int) -> None:
     steps = -(-STEPS // PARTS)
     Protocol.steps = 0
+    Protocol.max_idle = LITTLE if part % 3 == 0 else limits.MAX_IDLE
     began = time.monotonic()
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Protocol,

@@ -19,6 +19,7 @@ TABLE = {
     "next": {0: 1},
 }
 SETTLED = 4
+ROW, A_SECOND, ANSWER = 1024, 256, 4096  # section 4, "What leads to nothing"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class Level:
     """What must be stored, and (``told``) what must be published since it was emptied."""
 
     within: float  # seconds that state 3 waits for its analysis
+    most: int = 4_194_304  # bytes of what leads to nothing
+    idle: float = 0.0  # so many were spent
+    idle_at: float = 0.0  # on the wall clock
     state: int = 0
     seq: int = 0
     verb: str = ""
@@ -158,6 +162,8 @@ class Level:
             if verb in ("cancel", "reset"):
                 self.command()["accepted"].add(verb)
         self.change(verb, before, self.id)
+        if verb == "hw_response_provide":
+            self.spend(-ANSWER)
         if self.state == before:
             self.tell_status()
         else:
@@ -169,11 +175,30 @@ class Level:
         ends += [self.command()["expires_at"]] if self.state == 1 else []
         return min((at for at in ends if at is not None), default=None)
 
+    # -- what leads to nothing ------------------------------------------------------------------
+
+    def spent(self) -> float:
+        passed = max(self.now[1] - self.idle_at, 0.0)
+        return max(self.idle - passed * A_SECOND, 0.0)
+
+    def room(self) -> float:
+        return self.most - self.spent()
+
+    def spend(self, bytes: float) -> None:
+        self.idle = max(self.spent() + bytes, 0.0)
+        self.idle_at = self.now[1]
+
+    def spend_command(self, id: str, queued: bool = False) -> None:
+        """It ended, and nobody had answered it."""
+        texts = len(self.commands[id]["program"]) + len("[]") + len("{}")
+        self.spend(3 * ROW + (1 if queued else 3) * texts)
+
     def rest(self) -> None:
         """Whoever waits is next, as soon as the record is at rest."""
         while self.state == 0 and self.queue and self.over(self.queue[0]):
             id = self.queue.pop(0)
             self.commands[id].update(outcome="expired", ran="no")
+            self.spend_command(id, queued=True)
             self.dirty.add(id)
             self.change("expire", 0, id)
             self.answer(id)
@@ -193,10 +218,16 @@ class Level:
 
     def end(self, outcome: str, ran: str) -> None:
         self.command().update(outcome=outcome, ran=ran)
+        self.spend_command(self.id)
 
-    def late(self, verb: str, id: str) -> None:
+    def late(self, verb: str, id: str, first: bool = False) -> None:
+        """A row of its own, where there is room for it or nobody had said this before."""
         self.dirty.add(id)
-        self.change(verb, self.state, id, True)
+        if first or self.room() >= ROW:
+            self.spend(ROW)
+            self.change(verb, self.state, id, True)
+        else:
+            self.saved = self.now[0]
 
     def settle(self, id: str, journal: str) -> None:
         self.settled = [pair for pair in self.settled if pair != (id, journal)]

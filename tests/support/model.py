@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.level import LINE, TABLE, Level, Said, Told, file_of, new_command
+from tests.support.level import LINE, ROW, TABLE, Level, Said, Told, file_of, new_command
 
 HAND = ""  # who answered, where a person did
 AMBIGUOUS_S = 2.0
@@ -78,6 +78,9 @@ class Model(Level):
         if self.state != 0 and not waits:
             self.refuse(said, "busy")
             return
+        if self.room() <= 0:
+            self.refuse(said, "not_allowed")
+            return
         self.count += 1
         id = said.id or f"{self.count}-{said.args['nonce']}"
         self.commands[id] = new_command(said.args, self.count)
@@ -116,6 +119,7 @@ class Model(Level):
             self.queue.remove(said.id)
             one = self.commands[said.id]
             one.update(outcome="cancelled", ran="no")
+            self.spend_command(said.id, queued=True)
             one["accepted"].add("cancel")
             self.dirty.add(said.id)
             self.change("cancel", self.state, said.id)
@@ -126,6 +130,8 @@ class Model(Level):
             elif self.state == 1:
                 self.end("cancelled", "no")
                 self.move("cancel")
+            elif self.cancelling:
+                self.tell_status()
             else:
                 self.cancelling = True
                 grace = self.now[0] + self.command()["grace"]
@@ -146,6 +152,12 @@ class Model(Level):
             self.end("cancelled", "no")
         if self.state == 2:
             self.end("lost", "maybe")
+        if self.state == 0 and self.room() < ROW:
+            self.saved = self.now[0]
+            self.tell_status()
+            return
+        if self.state == 0:
+            self.spend(ROW)
         self.move("reset")
 
     def _collected(self, said: Said) -> None:
@@ -175,7 +187,10 @@ class Model(Level):
             own.update(journal=journal, boot=boot)
             self.settled = [pair for pair in self.settled if pair[0] != self.id]
             self.move("hw_command_retrieval", self.now[0] + own["timeout"] + own["grace"])
+        elif journal is not None and journal == own["journal"] and self.room() < ROW:
+            self.refuse(said, "not_allowed")
         elif journal is not None and journal == own["journal"]:
+            self.spend(ROW)
             own["boot"] = boot
             self.move("hw_command_retrieval", self.due)
         else:
@@ -194,7 +209,7 @@ class Model(Level):
         if late and (said.id != self.id or self.state == 0):
             assert one is not None
             one.update(analysis=text, late=True)
-            self.late("server_analysis_provide", said.id or "")
+            self.late("server_analysis_provide", said.id or "", first=True)
             self.answer(said.id)
         elif self._event(said):
             self.command()["analysis"] = text
@@ -213,11 +228,7 @@ class Model(Level):
         assert said.journal is not None
         one = self.commands.get(said.id)
         if one is None:
-            doubted = {"ran": "maybe"} if account["ran"] == "no" else {}
-            self.commands[said.id] = new_command({}, 0) | account | doubted | {
-                "answered_by": said.journal, "heard": {said.journal}, "late": True, "orphan": True
-            }  # fmt: skip
-            self._kept(said)
+            self._orphan(said, account)
         elif account["ran"] == "no" and said.journal == one["journal"] and one["boot"] > 1:
             self.answer(said.id, result=False)  # every result here says boot 1: it is outdated
         elif said.id in self.queue or (said.id == self.id and self.state == 1):
@@ -233,28 +244,52 @@ class Model(Level):
             self.settle(said.id, said.journal)
             self.move("hw_response_provide", self._analysis_due())
         elif said.id == self.id and self.state == 2:
+            first = not one["heard"]
             one["heard"].add(said.journal)
-            self._kept(said, "not_current")
+            self._kept(said, "not_current", first)
         else:
             self._late_result(said, one, account)
 
+    def _orphan(self, said: Said, account: dict[str, Any]) -> None:
+        """Kept whole, without its texts, or not at all."""
+        assert said.id is not None
+        assert said.journal is not None
+        cost = 2 * ROW + len(account["response"])
+        if self.room() < 2 * ROW:
+            self.refused.append(("not_allowed", said.id))
+            fields = {"error": "not_allowed", "id": said.id, "state": self.state}
+            self.told.append(Told("error", fields))
+            self.settle(said.id, said.journal)
+            self.saved = self.now[0]
+            self.tell_status()
+            return
+        if self.room() - self.most / 2 < cost:
+            cost, account = 2 * ROW, account | {"response": ""}
+        doubted = {"ran": "maybe"} if account["ran"] == "no" else {}
+        self.spend(cost - ROW)
+        self.commands[said.id] = new_command({}, 0) | account | doubted | {
+            "answered_by": said.journal, "heard": {said.journal}, "late": True, "orphan": True
+        }  # fmt: skip
+        self._kept(said, None, first=True)
+
     def _late_result(self, said: Said, one: dict[str, Any], account: dict[str, Any]) -> None:
         """The first answer of a command that ended without one, or a second one from elsewhere."""
+        first = not one["heard"]
         one["heard"].add(said.journal)
         ran, holds = account["ran"], said.journal == one["journal"]
         truer = ran == "yes" and one["ran"] != "yes"
         if one["answered_by"] is not None and not truer:
-            self._kept(said, "not_current")
+            self._kept(said, "not_current", first)
         elif ran == "no" == one["ran"]:
             one["late"] = True
-            self._kept(said)
+            self._kept(said, None, first)
         elif truer or holds or (ran == "maybe" and one["ran"] == "no"):
             one.update(account, answered_by=said.journal, late=True)
-            self._kept(said)
+            self._kept(said, None, first=True)
         else:
-            self._kept(said, "not_current")
+            self._kept(said, "not_current", first)
 
-    def _kept(self, said: Said, code: str | None = None) -> None:
+    def _kept(self, said: Said, code: str | None = None, first: bool = False) -> None:
         """A result that moves nothing: refused or stored, it is settled."""
         assert said.id is not None
         assert said.journal is not None
@@ -262,7 +297,7 @@ class Model(Level):
             self.refused.append((code, said.id))
             self.told.append(Told("error", {"error": code, "id": said.id, "state": self.state}))
         self.settle(said.id, said.journal)
-        self.late("hw_response_provide", said.id)
+        self.late("hw_response_provide", said.id, first)
         self.tell_status()
 
     def _analysis_due(self) -> float | None:

@@ -15,6 +15,8 @@ from typing import Any
 
 from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.coordinator.store import Batch
+from hwsync.protocol import limits
+from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.machine import Rules
 from hwsync.transport import Connected, Delivery, Signal, Subscribed
 from tests.support.compared import agrees, as_stored, is_line, same, shown
@@ -36,8 +38,8 @@ COLUMNS = ("seq, command, before, state, id, late", "error, id")
 class Modelled:
     """``send`` a message; ``failures``: what the next saves do, true where they store and raise."""
 
-    def __init__(self, path: Path) -> None:
-        self.model = Model(WITHIN_S)
+    def __init__(self, path: Path, max_idle: int = limits.MAX_IDLE) -> None:
+        self.model = Model(WITHIN_S, max_idle)
         self.failures: list[bool] = []
         self.connected = False
         self._raised: bool | None = None  # by the last save; true: it had stored all the same
@@ -49,7 +51,8 @@ class Modelled:
         self._steps = 0
         self._seen = [0, 0]  # rows of log and refusals
         self._begin()
-        self.lab = Lab(path, settle=SETTLE_S, rules=Rules(analysis_within=WITHIN_S))
+        rules = Rules(analysis_within=WITHIN_S, allowance=Allowance(max_idle=max_idle))
+        self.lab = Lab(path, settle=SETTLE_S, rules=rules)
         self.reader = sqlite3.connect(path)
         self._opened()
         self.connected, self._since = True, self.lab.clock.now
@@ -240,9 +243,10 @@ class Modelled:
             self._write_at = ticks + min(max(ticks, 1.0), 60.0)
             self.model.write_down()
         if self._known is not None:
+            if self._known.seq != self.model.seq:
+                self.model.read_again(ticks)
+                self.model.tell_due()
             self._known = None
-            self.model.read_again(ticks)
-            self.model.tell_due()
         snapshot = copy.deepcopy(self.model) if self.failures else self.model
         if self._forget:
             self.model.packets.clear()
@@ -277,7 +281,8 @@ class Modelled:
         if self._raised:
             after.told, after.to_analyse = before.told, before.to_analyse
             self.model = after
-            self._known = before if after.seq != before.seq else None
+            unchanged = (after.seq, after.settled) == (before.seq, before.settled)
+            self._known = None if unchanged else before
         return acknowledged
 
     def _tell(self, tell: Callable[[Model], None]) -> None:
@@ -371,6 +376,7 @@ class Modelled:
         same(list(stored.settled), model.settled, "settled")
         same((stored.due_at, stored.taken_at), (model.due, model.taken), "due, taken")
         same(stored.time, model.wall, "time")
+        same((stored.idle, stored.idle_at), (model.idle, model.idle_at), "idle")
         if self._again_at is None:
             same(as_stored(self.lab.coordinator.records[USER]), stored, "record in memory")
 

@@ -149,6 +149,8 @@ def test_rows_of_refused_messages_have_a_cap_for_each_user_also_across_a_restart
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "REFUSED_ROWS", 3)
+    lab.hear("reset")
+    lab.hear("reset", user="pi2")
     lab.step(*[lab.delivery("cancel") for _ in range(4)])
     lab.restart()
     assert brief(lab.hear("cancel", mid=9)) == ["error", 9]

@@ -1,0 +1,66 @@
+"""What the coordinator's log says of a round: each change, and of each user a few refusals.
+
+The law: a sender that is refused again and again does not fill the log. What is left out is in the
+database up to its allowance, in the health's figures, and its number is said.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from hwsync.coordinator.plan import Plan
+
+log = logging.getLogger("hwsync.coordinator")
+
+REFUSALS: Final = 20  # lines a minute, a user; unknown users and names of none share them
+MINUTE_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class Report:
+    """One coordinator's. Moments are seconds on the monotonic clock."""
+
+    _began: float | None = None  # the minute of these figures
+    _said: Counter[str] = field(default_factory=Counter)
+
+    def say(self, plan: Plan, now: float) -> None:
+        """What was saved; last, since nobody waits for it."""
+        self._count_anew(now)
+        for record, entry, _ in plan.batch.log:
+            log.info(
+                "%s: %s to %s%s",
+                entry.verb,
+                int(entry.before),
+                int(entry.after),
+                f" (late; {entry.note})" if entry.late else "",
+                extra={"user": record.user, "id": entry.id},
+            )
+        for row in plan.batch.refused:
+            self._said[row.allowance] += 1
+            if self._said[row.allowance] > REFUSALS:
+                continue
+            log.warning(
+                "refused (%s) on %s: %s",
+                row.refusal.code,
+                row.message.topic[:120],
+                row.refusal.message,
+                extra={"user": row.user, "id": row.refusal.id},
+            )
+
+    def _count_anew(self, now: float) -> None:
+        """A minute is over: what it left out is said."""
+        if self._began is not None and now - self._began < MINUTE_S:
+            return
+        for user, count in self._said.items():
+            if count > REFUSALS:
+                log.warning(
+                    "%d more messages%s were refused since, which are not said here",
+                    count - REFUSALS,
+                    f" for {user}" if user else "",
+                    extra={"user": user},
+                )
+        self._began = now
+        self._said.clear()

@@ -1,0 +1,170 @@
+"""What a user's messages may store that leads to no answer of a device: so much, and no more.
+
+Such are results with unknown ids, results that are refused or told again, resets at rest, and
+commands that ended before a device answered. The law: the first result and the first analysis of a
+known command, every move of one that was accepted, and its end are never touched by it; and
+whatever is not stored is settled and answered all the same. What was stored is given back by time,
+and by the answers of devices (docs/protocol.md, section 4, "What leads to nothing").
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from hwsync.protocol import limits
+from hwsync.protocol.allowance import Allowance
+from hwsync.protocol.effects import Decision, Entry, PublishError, PublishStatus
+from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.jsons import dumps, size
+from hwsync.protocol.record import Command, Moment, Record, Request, State, Verb
+
+
+def weight(request: Request) -> int:
+    """Bytes of what a request keeps: its program, stdin, args and meta."""
+    args = size(dumps(request.args)) if request.args else 2
+    return size(request.program) + size(request.stdin) + args + size(request.meta)
+
+
+def spent(record: Record, moment: Moment) -> float:
+    """Bytes that are spent now of what may be; a clock that was put back gives nothing back."""
+    passed = max(moment.wall - record.idle_at, 0.0)
+    return max(record.idle - passed * limits.IDLE_PER_S, 0.0)
+
+
+def accepts(record: Record, moment: Moment, allowance: Allowance) -> None:
+    """Raises ``Refused`` for a new request where too much of what came before led to nothing."""
+    over = spent(record, moment) - allowance.max_idle
+    if over < 0:
+        return
+    wait = math.ceil(over / limits.IDLE_PER_S) + 1
+    raise Refused(
+        Code.NOT_ALLOWED,
+        f"what was asked of {record.user} lately led to no answer of its device, and fills "
+        f"{allowance.max_idle // limits.KIB} KiB",
+        f"is the device on? A request is taken in {wait} s, or when the device has answered",
+    )
+
+
+def within(
+    before: Record, known: Command | None, decision: Decision, moment: Moment, allowance: Allowance
+) -> Decision:
+    """The decision as far as there is room for it, and what it stores for nothing counted.
+
+    ``known``: the command that the event named. Raises ``Refused`` for what is to be refused then.
+    """
+    entry = decision.entry
+    if entry is None or entry.verb is Verb.RESTORE:
+        return decision
+    if entry.verb is Verb.RESPONSE and not entry.late:
+        return _counted(before, decision, moment, -limits.IDLE_ANSWER)
+    if (ended := _unanswered(before, decision)) is not None:
+        # One from the queue has its texts once: the log has but the hash of a long request.
+        texts = weight(ended.request) * (1 if before.place(ended.id) else 3)
+        return _counted(before, decision, moment, 3 * limits.IDLE_ROW + texts)
+    if not _leads_to_nothing(entry):
+        return decision
+    room = allowance.max_idle - spent(before, moment)
+    orphan = decision.command if known is None and decision.command else None
+    if orphan is not None:
+        return _orphan(before, orphan, decision, moment, room, allowance.max_idle)
+    if room >= limits.IDLE_ROW or _is_first(known, decision):
+        return _counted(before, decision, moment, limits.IDLE_ROW)
+    if entry.verb is Verb.RETRIEVAL and not entry.late:
+        raise Refused(
+            Code.NOT_ALLOWED,
+            f"{entry.id} was collected anew too often",
+            "does the device start again and again? See its log",
+        )
+    if entry.verb is Verb.RESET:
+        return Decision(before, effects=(PublishStatus(before),), unlogged=True)
+    return _without_row(before, decision)
+
+
+def turned_away(record: Record, id: str, journal: str, refusal: Refused) -> Decision:
+    """A result that is not kept: refused, and settled all the same."""
+    rest = [pair for pair in record.settled if pair != (id, journal)]
+    after = replace(record, settled=(*rest, (id, journal))[-limits.SETTLED_PAIRS :])
+    effects = (PublishError(refusal, record.state), PublishStatus(after))
+    return Decision(after, effects=effects, refused=refusal, unlogged=True)
+
+
+def keeps_payload(entry: Entry, command: Command | None, payload: bytes) -> bool:
+    """Whether a row of the log has its message itself, or only the message's hash.
+
+    The texts stand with the command; what pads them is not kept, nor what moved nothing.
+    """
+    if len(payload) <= limits.LOG_PAYLOAD:
+        return True
+    if entry.before is entry.after or command is None:
+        return False
+    texts = weight(command.request) + size(command.analysis or "")
+    if command.account is not None:
+        texts += size(command.account.response) + size(command.account.stderr)
+    return len(payload) <= limits.LOG_PAYLOAD + 2 * texts
+
+
+def _leads_to_nothing(entry: Entry) -> bool:
+    again = (Verb.RESET, State.REST), (Verb.RETRIEVAL, State.COLLECTED)
+    return entry.late or (entry.verb, entry.before) in again
+
+
+def _unanswered(before: Record, decision: Decision) -> Command | None:
+    """The command that this ended before anybody answered it."""
+    was, now, other = before.current, decision.record.current, decision.command
+    if other and other.account and before.place(other.id):
+        return other
+    ended = was and now and was.id == now.id and not was.account and now.account
+    return now if ended and now and now.answered_by is None else None
+
+
+def _is_first(known: Command | None, decision: Decision) -> bool:
+    """Whether it says of a known command what nobody had said: its end, its analysis."""
+    own = decision.record.current
+    now = decision.command or (own if known and own and own.id == known.id else None)
+    if known is None or now is None:
+        return False
+    new = (now.account, now.analysis) != (known.account, known.analysis)
+    return new or (bool(now.heard) and not known.heard)
+
+
+def _orphan(
+    before: Record, orphan: Command, decision: Decision, moment: Moment, room: float, most: int
+) -> Decision:
+    """An orphan as a whole, without its texts, or not at all.
+
+    Half of the room is for rows alone: that an id is known counts more than what it printed.
+    """
+    rows = 2 * limits.IDLE_ROW
+    account = orphan.account
+    assert account is not None
+    texts = size(account.response) + size(account.stderr)
+    if room - most / 2 >= rows + texts:
+        return _counted(before, decision, moment, rows + texts)
+    if room >= rows:
+        bare = replace(account, response="", stderr="", truncated=True, order=None)
+        decision = replace(decision, command=replace(orphan, account=bare, pruned=True))
+        return _counted(before, decision, moment, rows)
+    refusal = Refused(
+        Code.NOT_ALLOWED,
+        f"no more results with unknown ids are kept of {before.user}: {orphan.id} is not stored",
+        "was an older database put back? The board's own journal knows what ran",
+        id=orphan.id,
+        journal=orphan.answered_by,
+    )
+    return turned_away(before, orphan.id, orphan.answered_by or "", refusal)
+
+
+def _counted(before: Record, decision: Decision, moment: Moment, bytes: float) -> Decision:
+    idle = max(spent(before, moment) + bytes, 0.0)
+    return replace(decision, record=replace(decision.record, idle=idle, idle_at=moment.wall))
+
+
+def _without_row(before: Record, decision: Decision) -> Decision:
+    """The same without its row: settled and answered under the number that the record had."""
+    record = replace(decision.record, seq=before.seq, time=before.time, forgotten=before.forgotten)
+    effects = tuple(
+        PublishStatus(record) if isinstance(effect, PublishStatus) else effect
+        for effect in decision.effects
+    )
+    return replace(decision, record=record, entry=None, effects=effects, unlogged=True)
