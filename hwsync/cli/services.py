@@ -70,7 +70,7 @@ from hwsync.signing import SECRET, SigningKey
     type=seconds(KEEP_DAYS, zero=True, unit="days"),
     metavar="DAYS",
     default=0.0,
-    help="Drop the texts of older commands; 0: never.  [default: 0]",
+    help="Drop the texts of older commands, in days of running; 0: never.  [default: 0]",
 )
 @click.option(
     "--keep-mb",

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -31,10 +33,11 @@ log = logging.getLogger("hwsync.coordinator")
 
 PAGES: Final = 1_000  # copied at once: the coordinator waits no longer than for so many
 KEPT: Final = 10  # backups of the schedule; the oldest is removed
+FIRST_S: Final = 60.0  # after a start, where a backup is due: none interrupts a coordinator's start
 EVERY_S: Final = (1.0, 2_592_000.0)
 DEFAULT_EVERY_S: Final = 86_400.0
-NAME: Final = "hwsync-%Y%m%dT%H%M%SZ.db"
-PATTERN: Final = "hwsync-*T*Z.db"
+NAME: Final = "hwsync-{:06}-%Y%m%dT%H%M%SZ.db"
+PATTERN: Final = re.compile(r"hwsync-(?:(\d+)-)?\d{4,}T\d{6}Z\.db", re.ASCII)
 
 Progress = Callable[[int, int], None]  # what remains, of how much
 
@@ -193,6 +196,19 @@ def _remove(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
+def scheduled(folder: Path) -> list[tuple[int, Path]]:
+    """The backups of a schedule with their numbers, the oldest first. Raises ``OSError``.
+
+    Those of versions that did not count are older than all, and among themselves as their names
+    say. No clock that jumps makes an old one of a new one.
+    """
+    if not folder.is_dir():
+        return []
+    named = [(PATTERN.fullmatch(path.name), path) for path in sorted(folder.iterdir())]
+    found = [(int(match[1] or 0), path) for match, path in named if match]
+    return sorted(found, key=lambda one: one[0])
+
+
 class Schedule:
     """A backup every so many seconds, beside the coordinator; the last ``KEPT`` stay."""
 
@@ -202,7 +218,10 @@ class Schedule:
         self._thread = threading.Thread(target=self._run, name="hwsync-backup", daemon=True)
 
     def start(self) -> None:
-        """The first one follows after the first interval."""
+        """The first one follows an interval after the last one that is there.
+
+        Or soon, where there is none: a coordinator may not live for a whole interval.
+        """
         self._thread.start()
 
     def stop(self) -> None:
@@ -210,12 +229,17 @@ class Schedule:
         self._end.set()
 
     def _run(self) -> None:
-        private.close_to_others(self._folder.glob(PATTERN))
-        while not self._end.wait(self._every):
-            target = self._folder / time.strftime(NAME, time.gmtime())
+        with contextlib.suppress(OSError):
+            private.close_to_others(path for _, path in scheduled(self._folder))
+        wait = self._until_first()
+        while not self._end.wait(wait):
+            wait = self._every
             try:
+                before = scheduled(self._folder)
+                number = before[-1][0] + 1 if before else 1
+                target = self._folder / time.strftime(NAME.format(number), time.gmtime())
                 back_up(self._path, target)
-                for old in sorted(self._folder.glob(PATTERN))[:-KEPT]:
+                for _, old in before[: max(len(before) + 1 - KEPT, 0)]:
                     old.unlink()
             except (DatabaseError, OSError) as error:
                 log.error("the backup failed: %s", error)
@@ -223,6 +247,16 @@ class Schedule:
                 log.exception("hwsync failed on a backup; this is a bug")
             else:
                 log.info("backed up to %s", target)
+
+    def _until_first(self) -> float:
+        """Seconds, as far as the clock is right; a wrong one makes one too many, none too late."""
+        soon = min(FIRST_S, self._every)
+        try:
+            before = scheduled(self._folder)
+            age = time.time() - before[-1][1].stat().st_mtime if before else math.inf
+        except OSError:
+            return soon
+        return max(self._every - age, soon) if age >= 0.0 else soon
 
 
 def check(path: Path) -> Iterator[str]:

@@ -173,7 +173,10 @@ class Packet(Model):
 
 
 class Meta(Model):
-    """What is known of the database itself: ``epoch``, ``restored_at`` (Unix seconds)."""
+    """What is known of the database itself.
+
+    ``epoch``, ``restored_at`` (Unix seconds), and the days of running (``Store.running_days``).
+    """
 
     name = CharField(primary_key=True)
     value = TextField()

@@ -1,22 +1,25 @@
-"""What the database need not keep for ever: the texts of old commands, by age and by size.
+"""What is not kept for ever: the texts of old commands, by age and by size.
 
 The law: ids, hashes, ends and every row of the log stay; nothing goes that is open, that a record
-shows, or whose reply is owed. It works in small steps, between the rounds of the loop.
+shows, or whose reply is owed. A day is a day of running, added up over all lives: no clock that
+jumps makes anything old (docs/decisions.md, 137). It works in small steps, between the rounds of
+the loop.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from hwsync.coordinator.store import FAILURES, Store
+from hwsync.coordinator.store import FAILURES, Rows, Store
 
 log = logging.getLogger("hwsync.coordinator")
 
 LOOK_S: Final = 60.0  # between two looks
 STEP: Final = 200  # commands in one transaction: a message waits no longer than for so many
+WRITE_S: Final = 900.0  # of running, until it is written down: a life that is lost makes it longer
 DAY_S: Final = 86_400.0
 MIB: Final = 1_048_576
 KEEP_DAYS: Final = (1.0, 36_500.0)  # or 0: for ever
@@ -25,30 +28,66 @@ KEEP_MB: Final = (10.0, 1_000_000.0)  # or 0: any size
 
 @dataclass(slots=True)
 class Retention:
-    """``days`` and ``megabytes`` as on the command line; 0: no limit. Moments are seconds."""
+    """``days`` and ``megabytes`` as on the command line; 0: no limit. Moments are monotonic."""
 
     store: Store
     days: float
     megabytes: float
-    _next: float = 0.0  # monotonic
+    _next: float = 0.0
+    _age: _Age = field(init=False)
+    _look_for_old: bool = True  # at the start, and when another day is over
 
-    def look(self, wall: float, monotonic: float) -> None:
+    def __post_init__(self) -> None:
+        self._age = _Age(self.store, math.ceil(self.days))
+
+    def look(self, monotonic: float) -> None:
         """Drop a little of what is too old, or the oldest of what is too much."""
         if not (self.days or self.megabytes) or monotonic < self._next:
             return
         self._next = monotonic + LOOK_S
+        dropped = 0
         try:
-            dropped = 0
             if self.days:
-                before = wall - self.days * DAY_S
-                dropped = self.store.prune(before, STEP)
-                self.store.prune_refused(before)
+                self._look_for_old |= self._age.goes_on(monotonic)
+            if self.days and self._look_for_old and (old := self._age.old()) is not None:
+                dropped = self.store.prune(old.log, STEP)
+                self.store.prune_refused(old.refused)
+            self._look_for_old = dropped >= STEP
             if self.megabytes and self.store.used() > self.megabytes * MIB:
-                dropped += self.store.prune(math.inf, STEP)
+                dropped += self.store.prune(None, STEP)
         except FAILURES as error:
             log.error("cannot drop old texts: %s", error)
+            self._look_for_old = True
             return
         if dropped:
             log.info("the texts of %d old commands were dropped", dropped)
         if dropped >= STEP:
             self._next = monotonic  # there is more
+
+
+class _Age:
+    """Which rows are so many days of running old, over all lives of the coordinator."""
+
+    def __init__(self, store: Store, days: int) -> None:
+        self._store, self._days = store, days
+        self._seconds, self._ends = store.running_days()
+        self._at: float | None = None  # when it was looked at last
+        self._written = self._seconds
+
+    def goes_on(self, monotonic: float) -> bool:
+        """Count the time since the last look; whether a day is over. Raises ``FAILURES``."""
+        seconds = self._seconds + (0.0 if self._at is None else monotonic - self._at)
+        over = seconds >= DAY_S or not self._ends
+        ends = self._ends
+        if over:
+            seconds = 0.0 if seconds < DAY_S else seconds % DAY_S
+            ends = (*ends, self._store.ends())[-(self._days + 1) :]
+        if over or seconds - self._written >= WRITE_S:
+            self._store.write_running_days(seconds, ends if over else None)
+            self._written = seconds
+        self._seconds, self._ends, self._at = seconds, ends, monotonic
+        return over
+
+    def old(self) -> Rows | None:
+        """The last rows that are old enough; None: there are none yet."""
+        return self._ends[-(self._days + 1)] if len(self._ends) > self._days else None

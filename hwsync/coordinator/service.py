@@ -153,7 +153,7 @@ def _run(
         received = vitals.take(hearing.take(item for item in signals if item is not None))
         coordinator.step(received)
         vitals.look(received, depth)
-        retention.look(time.time(), time.monotonic())
+        retention.look(time.monotonic())
         if any(isinstance(item, Subscribed) for item in received):
             log.info("ready")
         if stop:

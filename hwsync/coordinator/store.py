@@ -11,6 +11,7 @@ import fcntl
 import functools
 import glob
 import hashlib
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
@@ -48,6 +49,7 @@ from hwsync.protocol.effects import Entry
 from hwsync.protocol.errors import DatabaseError, Refused
 from hwsync.protocol.events import Message
 from hwsync.protocol.idle import keeps_payload, weight
+from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Command, Record, State
 
 PRAGMAS: Final = {
@@ -56,6 +58,8 @@ PRAGMAS: Final = {
     "busy_timeout": 5_000,  # milliseconds; a reader's checkpoint may hold the file for a moment
     "journal_size_limit": 4 * 1_048_576,  # bytes: one large batch leaves no large log behind
 }
+
+ROWS_EACH: Final = 8  # of the log, that a command has at most before it is old, as a rule
 
 FAILURES: Final = (sqlite3.Error, PeeweeException, OSError)
 """What a write may raise: nothing of the batch is stored then."""
@@ -80,6 +84,14 @@ class RefusedRow:
     refusal: Refused
     message: Message
     state: State | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The last row of the log, and of the refused messages; 0: there is none."""
+
+    log: int
+    refused: int
 
 
 @dataclass(slots=True)
@@ -215,22 +227,49 @@ class Store:
         (size,) = self._connection.execute("PRAGMA page_size").fetchone()
         return int((pages - free) * size)
 
-    def prune(self, before: float, most: int) -> int:
-        """Drop the texts of what ended before a moment (Unix seconds), the oldest first.
+    def ends(self) -> Rows:
+        """How far the log and the refused messages are."""
+        tables = (table(Transition), table(RefusedMessage))
+        ends = [self._connection.execute(f'SELECT max(row) FROM "{name}"') for name in tables]
+        return Rows(*(end.fetchone()[0] or 0 for end in ends))
 
-        At most so many commands, with their rows of the log; nothing that is open, shown by a
-        record, or owed a reply. How many; raises one of ``FAILURES`` and drops nothing.
+    def running_days(self) -> tuple[float, tuple[Rows, ...]]:
+        """Seconds of the present day of running; how far all was at the end of each day before."""
+        meta = dict(self._connection.execute(f'SELECT name, value FROM "{table(Meta)}"'))
+        ends = json.loads(meta.get("days_ends", "[]"))
+        return float(meta.get("day_seconds", 0.0)), tuple(Rows(*pair) for pair in ends)
+
+    def write_running_days(self, seconds: float, ends: Iterable[Rows] | None) -> None:
+        """Save them; ``ends`` None: as they are. Raises one of ``FAILURES``."""
+        with self._transaction() as execute:
+            execute(self._save_meta, ("day_seconds", str(seconds)))
+            if ends is not None:
+                pairs = dumps([(one.log, one.refused) for one in ends])
+                execute(self._save_meta, ("days_ends", pairs))
+
+    def prune(self, row: int | None, most: int) -> int:
+        """Drop the texts of commands that were in the log at that row, the oldest first.
+
+        None: of any. At most so many commands, with their rows of the log; nothing that is open,
+        shown by a record, or owed a reply. How many; raises one of ``FAILURES`` and drops nothing.
         """
         with self._transaction() as execute:
-            found = execute(_PRUNABLE, (before, most)).fetchall()
+            last = self.ends().log if row is None else row
+            rows = execute(_PRUNABLE, (last, ROWS_EACH * most)).fetchall()
+            found = list(dict.fromkeys(rows))[:most]
             for user, id in found:
                 execute(_PRUNE_COMMAND, (user, id))
                 execute(_PRUNE_LOG, (user, id))
         return len(found)
 
-    def prune_refused(self, before: float) -> None:
-        """Drop the rows of messages that were refused before a moment; the counters stay."""
-        self._connection.execute(f'DELETE FROM "{table(RefusedMessage)}" WHERE time < ?', (before,))
+    def prune_refused(self, row: int) -> None:
+        """Drop refused messages up to a row; the counters stay, and the last one.
+
+        Without that one SQLite would count its rows from the beginning.
+        """
+        name = table(RefusedMessage)
+        last = f'(SELECT max(row) FROM "{name}")'
+        self._connection.execute(f'DELETE FROM "{name}" WHERE row <= ? AND row < {last}', (row,))
 
     @contextmanager
     def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
@@ -294,10 +333,12 @@ _WRITE_DOWN: Final = f"""
     UPDATE "{table(HwStatus)}" SET remaining = ?, taken = ?
     WHERE user = ? AND epoch = ? AND seq = ?"""
 _PRUNABLE: Final = f"""
-    SELECT c.user, c.id FROM "{table(CommandRow)}" c
-    WHERE c.pruned = 0 AND c.ran IS NOT NULL AND c.replies = '[]' AND c.issued < ?
+    SELECT c.user, c.id FROM "{table(Transition)}" t CROSS JOIN "{table(CommandRow)}" c
+    ON c.user = t.user AND c.id = t.id
+    WHERE t.row <= ? AND t.pruned = 0
+    AND c.pruned = 0 AND c.ran IS NOT NULL AND c.replies = '[]'
     AND NOT EXISTS (SELECT 1 FROM "{table(HwStatus)}" s WHERE s.user = c.user AND s.id = c.id)
-    ORDER BY c.issued LIMIT ?"""
+    ORDER BY t.row LIMIT ?"""
 _PRUNE_COMMAND: Final = f"""
     UPDATE "{table(CommandRow)}" SET program = '', stdin = '', args = '[]', response = '',
     stderr = '', output_order = NULL, truncated = 1, pruned = 1 WHERE user = ? AND id = ?"""

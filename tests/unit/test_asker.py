@@ -17,7 +17,6 @@ from hwsync.cli.app import cli
 from hwsync.cli.common import Settings
 from hwsync.cli.request import claim, make_request
 from hwsync.coordinator.reader import Reader
-from hwsync.coordinator.retention import DAY_S, Retention
 from hwsync.lab import accounts
 from hwsync.protocol import asker, limits
 from hwsync.protocol.errors import Code, Refused, UsageError
@@ -171,8 +170,8 @@ def test_a_plain_program_has_the_hash_of_its_text(lab: Lab) -> None:
 def test_it_stays_when_the_program_goes(lab: Lab) -> None:
     ask(lab, request(meta=ALICE))
     lab.hear("cancel", b'{"id":"c1"}')
-    lab.later(2 * DAY_S, lab.delivery("request", request("c2")))
-    Retention(lab.store, 1.0, 0.0).look(lab.clock.wall(), 0.0)
+    lab.hear("request", request("c2"))
+    lab.store.prune(None, 10)
     command = lab.store.command("pi1", "c1")
     assert command is not None
     assert command.pruned

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from time import gmtime
 
 import pytest
 
 from hwsync.coordinator import maintenance
-from hwsync.coordinator.maintenance import KEPT, Schedule, back_up, check, forget, restore
+from hwsync.coordinator.maintenance import (
+    KEPT,
+    Schedule,
+    back_up,
+    check,
+    forget,
+    restore,
+    scheduled,
+)
 from hwsync.coordinator.reader import Reader
 from hwsync.coordinator.store import Store
 from hwsync.protocol.errors import DatabaseError, NotFound, Refused
@@ -160,27 +171,123 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(lab: Lab, path: Path) -
     assert not path.with_name("two.db").exists()
 
 
-def test_the_schedule_keeps_the_last_ones(
-    lab: Lab, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = path.parent / "backups"
-    made: list[Path] = []
+class Days:
+    """A folder of backups, one made each day; ``clock``: Unix seconds, and it may be wrong."""
 
-    def copy(source: Path, _: Path) -> None:
-        made.append(folder / f"hwsync-20260101T0000{len(made):02d}Z.db")
-        if len(made) == 2:
-            raise DatabaseError("disk full")
-        back_up(source, made[-1])
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.clock = path.parent / "backups", 1_800_000_000.0
+        self.made: list[Path] = []
+        self.waited: list[float] = []
+        self._path = path
+        self._days = 0
+        monkeypatch.setattr(time, "time", lambda: self.clock)
+        monkeypatch.setattr(time, "gmtime", lambda: gmtime(self.clock))
+        monkeypatch.setattr(maintenance, "back_up", self._copy)
 
-    monkeypatch.setattr(maintenance, "back_up", copy)
-    schedule = Schedule(path, folder, 0.001)
+    def _copy(self, source: Path, target: Path) -> None:
+        back_up(source, target)
+        os.utime(target, (self.clock, self.clock))
+        self.made.append(target)
+
+    def wait(self, seconds: float) -> bool:
+        """The schedule's own wait: the time passes at once, until the days are over."""
+        self.waited.append(seconds)
+        self.clock += seconds
+        self._days -= 1
+        return self._days < 0
+
+    def pass_by(self, days: int, every: float = 86_400.0) -> None:
+        schedule = Schedule(self._path, self.folder, every)
+        schedule._end = self  # type: ignore[assignment]
+        self._days = days
+        schedule._run()
+
+    @property
+    def kept(self) -> list[Path]:
+        return [path for _, path in scheduled(self.folder)]
+
+
+@pytest.fixture
+def days(lab: Lab, path: Path, monkeypatch: pytest.MonkeyPatch) -> Days:
+    return Days(path, monkeypatch)
+
+
+def test_the_schedule_keeps_the_last_ones(days: Days) -> None:
+    days.pass_by(5)
+    assert days.kept == days.made
+    days.pass_by(9)
+    assert days.kept == days.made[-KEPT:]
+    assert [path.name[:13] for path in days.kept] == [f"hwsync-{n:06}" for n in range(5, 15)]
+    assert [path.name for path in days.folder.iterdir() if path not in days.kept] == []
+
+
+@pytest.mark.parametrize("jump", [3_650 * 86_400.0, -3_650 * 86_400.0])
+def test_no_clock_that_jumps_once_or_for_good_costs_a_new_backup(days: Days, jump: float) -> None:
+    days.pass_by(12)
+    days.clock += jump
+    days.pass_by(1)
+    days.clock -= jump
+    for _ in range(12):
+        days.pass_by(1)
+        assert days.kept == days.made[-KEPT:]
+        days.clock += jump / 10
+    days.pass_by(3)
+    assert days.kept == days.made[-KEPT:]
+
+
+def test_backups_of_the_version_before_are_the_oldest(days: Days) -> None:
+    days.folder.mkdir()
+    names = [f"hwsync-{year}0101T000000Z.db" for year in (2024, 2025, 2036)]
+    others = ["hwsync-mine.db", "hwsync-20240101T000000Z.db.part", "notes-20240101T000000Z.db"]
+    for name in [*names, *others]:
+        (days.folder / name).touch()
+    days.pass_by(8)
+    assert [path.name for path in days.kept[:3]] == [*names[1:], days.made[0].name]
+    days.pass_by(1)
+    assert [path.name for path in days.kept[:2]] == [names[2], days.made[0].name]
+    days.pass_by(4)
+    assert days.kept == days.made[-KEPT:]
+    assert all((days.folder / name).exists() for name in others)
+
+
+def test_a_backup_that_fails_removes_none(days: Days, monkeypatch: pytest.MonkeyPatch) -> None:
+    days.pass_by(12)
+    before = days.kept
+
+    def fail(*_: Path) -> None:
+        raise DatabaseError("disk full")
+
+    monkeypatch.setattr(maintenance, "back_up", fail)
+    days.pass_by(3)
+    assert days.kept == before
+
+
+def test_a_coordinator_that_is_off_every_night_is_backed_up_too(days: Days) -> None:
+    """The first one follows an interval after the last one, not after the start."""
+    days.pass_by(1)
+    assert days.waited[0] == 60.0  # there is none yet
+    days.clock = days.made[-1].stat().st_mtime + 50_000.0
+    days.waited.clear()
+    days.pass_by(1)
+    assert days.waited[0] == pytest.approx(36_400.0)
+    days.clock = days.made[-1].stat().st_mtime + 90_000.0
+    days.waited.clear()
+    days.pass_by(1)
+    assert days.waited == [60.0, 86_400.0]
+    days.clock -= 1e9  # the clock is behind: it is soon, too
+    days.waited.clear()
+    days.pass_by(0)
+    assert days.waited == [60.0]
+
+
+def test_a_schedule_runs_by_itself_and_ends(lab: Lab, path: Path) -> None:
+    schedule = Schedule(path, path.parent / "backups", 0.001)
     schedule.start()
-    wait_until(lambda: len(made) > KEPT + 3, what="the backups")
+    wait_until(lambda: len(scheduled(path.parent / "backups")) == KEPT, what="the backups")
     schedule.stop()
     schedule._thread.join()
-    kept = sorted(folder.iterdir())
-    assert len(kept) == KEPT
-    assert kept == sorted(made)[-KEPT:]
+    for _, backup in scheduled(path.parent / "backups"):
+        assert list(check(backup)) == []
 
 
 FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").glob("schema-*.sql"))

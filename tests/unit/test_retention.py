@@ -8,7 +8,7 @@ import pytest
 
 from hwsync.coordinator.maintenance import check
 from hwsync.coordinator.reader import Reader
-from hwsync.coordinator.retention import DAY_S, LOOK_S, STEP, Retention
+from hwsync.coordinator.retention import DAY_S, STEP, WRITE_S, Retention
 from tests.support.coordinator import Lab, request, result, sent
 
 
@@ -19,8 +19,32 @@ def cycle(lab: Lab, id: str, text: str = "x" * 5_000) -> None:
     lab.hear("analysis", b'{"id":"%s","analysis":"fine"}' % id.encode())
 
 
-def look(lab: Lab, days: float = 1.0, megabytes: float = 0.0) -> None:
-    Retention(lab.store, days, megabytes).look(lab.clock.wall(), 0.0)
+class Kept:
+    """A coordinator's retention, looked at as often as its loop does it; over restarts, too."""
+
+    def __init__(self, lab: Lab, days: float = 1.0) -> None:
+        self.lab, self._days = lab, days
+        self.restart()
+
+    def restart(self) -> None:
+        self._retention = Retention(self.lab.store, self._days, 0.0)
+        self._retention.look(self.lab.clock.monotonic())
+
+    def runs(self, seconds: float) -> None:
+        while seconds > 0.0:
+            step = min(seconds, 600.0)
+            self.lab.later(step)
+            self._retention.look(self.lab.clock.monotonic())
+            seconds -= step
+
+
+@pytest.fixture
+def kept(lab: Lab) -> Kept:
+    return Kept(lab)
+
+
+def shrink(lab: Lab, megabytes: float) -> None:
+    Retention(lab.store, 0.0, megabytes).look(0.0)
 
 
 def responses(lab: Lab, *ids: str) -> list[int]:
@@ -33,12 +57,13 @@ def responses(lab: Lab, *ids: str) -> list[int]:
     return found
 
 
-def test_the_texts_of_old_commands_go_and_the_rest_stays(lab: Lab) -> None:
+def test_the_texts_of_old_commands_go_and_the_rest_stays(lab: Lab, kept: Kept) -> None:
     cycle(lab, "c1")
-    lab.later(2 * DAY_S)
+    kept.runs(1.5 * DAY_S)
     cycle(lab, "c2")
     cycle(lab, "c3")
-    look(lab)
+    assert responses(lab, "c1") == [5_000]
+    kept.runs(0.6 * DAY_S)
     assert responses(lab, "c1", "c2", "c3") == [0, 5_000, 5_000]
     assert list(check(lab.path)) == []
     with Reader(lab.path) as reader:
@@ -54,15 +79,14 @@ def test_the_texts_of_old_commands_go_and_the_rest_stays(lab: Lab) -> None:
     assert answer.json["outcome"] == "ok"
 
 
-def test_what_is_open_or_shown_or_owed_stays_however_old(lab: Lab) -> None:
+def test_what_is_open_or_shown_or_owed_stays_however_old(lab: Lab, kept: Kept) -> None:
     cycle(lab, "c1")
     lab.hear("request", request("c2", expires=0))
     lab.hear("request", request("c3", queue=True))
     cycle_of_another = [("request", request("d1")), ("cancel", b"")]
     for kind, payload in cycle_of_another:
         lab.hear(kind, payload, user="pi2")
-    lab.later(400 * DAY_S)
-    look(lab)
+    kept.runs(20 * DAY_S)
     assert responses(lab, "c1") == [0]
     for user, id in (("pi1", "c2"), ("pi1", "c3"), ("pi2", "d1")):
         command = lab.store.command(user, id)
@@ -71,7 +95,7 @@ def test_what_is_open_or_shown_or_owed_stays_however_old(lab: Lab) -> None:
     lab.store._connection.execute(
         "UPDATE commands SET pruned = 0, replies = '[[]]' WHERE id = 'c1'"
     )
-    look(lab)
+    kept.restart()
     assert lab.rows("commands", "id, pruned")[0] == ("c1", 0)
 
 
@@ -79,30 +103,84 @@ def test_the_oldest_go_where_the_file_is_too_large(lab: Lab) -> None:
     for number in range(5):
         cycle(lab, f"c{number}", "x" * 200_000)
     before = lab.store.used()
-    look(lab, 0.0, 1_000.0)
+    shrink(lab, 1_000.0)
     assert responses(lab, "c0") == [200_000]
-    look(lab, 0.0, 0.5)
+    shrink(lab, 0.5)
     assert responses(lab, "c0", "c1", "c2", "c3", "c4") == [0, 0, 0, 0, 200_000]
     assert lab.store.used() < before / 2
     assert list(check(lab.path)) == []
 
 
-def test_it_looks_once_a_minute_and_goes_on_where_there_is_more(
+def test_it_looks_when_a_day_is_over_and_goes_on_where_there_is_more(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dropped = iter([STEP, 3, 0])
-    asked: list[float] = []
+    dropped = iter([STEP, STEP, 3, 0])
+    asked: list[tuple[float, int | None]] = []
 
-    def prune(before: float, most: int) -> int:
-        asked.append(before)
+    def prune(row: int | None, most: int) -> int:
+        asked.append((lab.clock.now, row))
         assert most == STEP
         return next(dropped)
 
     monkeypatch.setattr(lab.store, "prune", prune)
+    cycle(lab, "c1")
     retention = Retention(lab.store, 2.0, 0.0)
-    for monotonic in (5.0, 5.1, 5.2, 5.1 + LOOK_S - 0.1, 5.1 + LOOK_S):
-        retention.look(10 * DAY_S, monotonic)
-    assert asked == [8 * DAY_S] * 3
+    start = lab.clock.now
+    for second in range(0, 250_000, 10):
+        lab.clock.now = start + second
+        retention.look(lab.clock.now)
+    two = start + 2 * DAY_S
+    assert asked == [(two, 4), (two + 10.0, 4), (two + 20.0, 4)]
+
+
+def test_a_look_is_cheap_between_two_days(lab: Lab, kept: Kept) -> None:
+    cycle(lab, "c1")
+    changes = lab.store._connection.total_changes
+    kept.runs(3_600.0)
+    assert lab.store._connection.total_changes - changes <= 3_600.0 / WRITE_S
+
+
+@pytest.mark.parametrize("jump", [3_650 * DAY_S, -3_650 * DAY_S, 45 * DAY_S])
+@pytest.mark.parametrize("restarts", [True, False])
+def test_no_clock_that_jumps_makes_anything_old(
+    lab: Lab, kept: Kept, jump: float, restarts: bool
+) -> None:
+    """At a start or while it runs; for an hour or for good. Or it was a long holiday."""
+    for at, seconds in enumerate((jump, 0.0, jump, jump / 2, 0.0)):
+        cycle(lab, f"c{at}")
+        lab.clock.jump = seconds
+        if restarts:
+            lab.restart()
+            kept.restart()
+        kept.runs(0.15 * DAY_S)
+    assert responses(lab, "c0", "c1", "c2", "c3", "c4") == [5_000] * 5
+    kept.runs(2 * DAY_S)  # and it does not stop it for ever
+    assert responses(lab, "c0", "c1", "c2", "c3") == [0] * 4
+
+
+def test_days_of_running_are_counted_over_restarts(lab: Lab, kept: Kept) -> None:
+    cycle(lab, "c1")
+    cycle(lab, "c2")
+    lives = 0
+    while responses(lab, "c1") != [0]:
+        lab.clock.now += 1e6  # switched off
+        lab.restart()
+        kept.restart()
+        kept.runs(8 * 3_600.0)
+        lives += 1
+        assert lives <= 8
+    assert lives >= 3  # two days have no less
+
+
+def test_a_changed_number_of_days_counts_from_what_is_known(lab: Lab, kept: Kept) -> None:
+    cycle(lab, "c1")
+    cycle(lab, "c2")
+    kept.runs(1.2 * DAY_S)
+    longer = Kept(lab, 3.0)
+    longer.runs(1.5 * DAY_S)
+    assert responses(lab, "c1") == [5_000]
+    Kept(lab, 1.0)
+    assert responses(lab, "c1") == [0]
 
 
 def test_a_disk_that_takes_nothing_ends_nothing(
@@ -111,34 +189,48 @@ def test_a_disk_that_takes_nothing_ends_nothing(
     def fail(*_: object) -> int:
         raise OperationalError("database or disk is full")
 
-    monkeypatch.setattr(lab.store, "prune", fail)
-    look(lab)
+    kept = Kept(lab)
+    cycle(lab, "c1")
+    cycle(lab, "c2")
+    with monkeypatch.context() as full:
+        full.setattr(lab.store, "prune", fail)
+        kept.runs(2.1 * DAY_S)
     assert "cannot drop old texts" in caplog.text
+    kept.runs(600.0)
+    assert responses(lab, "c1") == [0]
+    with monkeypatch.context() as full:
+        full.setattr(lab.store, "write_running_days", fail)
+        kept.runs(2.1 * DAY_S)
+    assert list(check(lab.path)) == []
 
 
-def test_old_refused_messages_go_and_are_still_counted(lab: Lab) -> None:
+def test_old_refused_messages_go_and_are_still_counted(lab: Lab, kept: Kept) -> None:
     lab.hear("reset", b"")
     lab.hear("cancel", b"")
-    lab.later(2 * DAY_S)
     lab.hear("cancel", b"")
-    look(lab)
-    assert len(lab.rows("refused")) == 1
-    assert lab.rows("refused_counts") == [("pi1", 2)]
+    kept.runs(1.5 * DAY_S)
+    lab.hear("cancel", b"")
+    kept.runs(0.6 * DAY_S)
+    assert [row for (row,) in lab.rows("refused", "row")] == [3]
+    assert lab.rows("refused_counts") == [("pi1", 3)]
+    kept.runs(5 * DAY_S)
+    # The last one stays: else a new one would have an old one's number, and go at once.
+    assert [row for (row,) in lab.rows("refused", "row")] == [3]
 
 
 def test_without_limits_nothing_is_dropped(lab: Lab) -> None:
     cycle(lab, "c1")
     cycle(lab, "c2")
-    lab.later(1_000 * DAY_S)
-    look(lab, 0.0, 0.0)
+    changes = lab.store._connection.total_changes
+    Kept(lab, 0.0).runs(3 * DAY_S)
     assert responses(lab, "c1", "c2") == [5_000, 5_000]
+    assert lab.store._connection.total_changes == changes
 
 
-def test_a_changed_payload_is_named_and_a_dropped_one_is_not(lab: Lab) -> None:
+def test_a_changed_payload_is_named_and_a_dropped_one_is_not(lab: Lab, kept: Kept) -> None:
     cycle(lab, "c1")
     cycle(lab, "c2")
-    lab.later(2 * DAY_S)
-    look(lab)
+    kept.runs(2.1 * DAY_S)
     lab.stop()
     with lab.store._database as database:
         database.execute_sql("UPDATE transitions SET payload = x'00' WHERE row = 1")
