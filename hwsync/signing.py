@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from hwsync.installing import install
 from hwsync.protocol.errors import UsageError
 
 PUBLIC: Final = "ed25519:"
@@ -142,6 +143,6 @@ def _nacl() -> Any:
         import nacl.signing
     except ImportError:
         raise UsageError(
-            "signatures need PyNaCl, which is not installed", "pip install 'hwsync[sign]'"
+            "signatures need PyNaCl, which is not installed", install("sign")
         ) from None
     return nacl.signing

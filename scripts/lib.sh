@@ -53,7 +53,7 @@ environment() {
         say "installing hwsync${extra:+ with [$extra]} into $venv"
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
             --editable "$root${extra:+[$extra]}" ||
-            fail "pip could not install hwsync into $venv, see above (is there a network?)"
+            fail "pip could not install this checkout into $venv, see above (is there a network?)"
         printf '%s\n' "$wanted" >"$venv/installed-${extra:-base}"
     fi
     if command -v flock >/dev/null 2>&1; then

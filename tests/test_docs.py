@@ -215,6 +215,25 @@ def test_every_command_of_the_readme_is_run() -> None:
     assert found, "README has no command at all"
 
 
+def test_nobody_is_told_to_install_hwsync_by_its_name() -> None:
+    """It is on no package index, so there the name belongs to whoever takes it."""
+    by_name = re.compile(
+        r"\bpip3?\b[^\n`]*?\b(?:install|download|wheel)\b[^\n`]*?(?<![\w./:-])hwsync(?![\w./-])"
+    )
+    assert by_name.search("sudo pip install 'hwsync[tls]'")
+    assert by_name.search("/opt/hwsync/bin/pip3 install --no-deps hwsync paho-mqtt")
+    assert not by_name.search("/opt/hwsync/bin/pip install '/path/to/hwsync[tls]'")
+    places = [*DOCUMENTS, *(CHECKOUT / "scripts").iterdir(), *(CHECKOUT / "hwsync").rglob("*.*")]
+    found = [
+        f"{path.relative_to(CHECKOUT)}:{number}: {line.strip()}"
+        for path in places
+        if path.is_file() and path.suffix != ".pyc"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if by_name.search(line) or "pypi.org/project/hwsync" in line
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_every_entry_is_in_the_readme() -> None:
     found = {command for _, command in commands(README.read_text(encoding="utf-8"))}
     assert not (RUN_BY.keys() | RUN_HERE.keys()) - found, "no longer in README"

@@ -35,8 +35,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "broker": frozenset({"protocol", "notify"}),
     "logs": frozenset(),
     "notify": frozenset({"logs"}),
-    "signing": frozenset({"protocol"}),
-    "lab": frozenset({"protocol", "broker", "signing"}),
+    "installing": frozenset(),
+    "signing": frozenset({"protocol", "installing"}),
+    "lab": frozenset({"protocol", "broker", "signing", "installing"}),
     "systemd": frozenset({"protocol"}),
     "coordinator": frozenset(
         {"protocol", "address", "transport", "runner", "logs", "notify", "signing"}
@@ -52,7 +53,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         {
             *("protocol", "address", "paths", "transport", "runner", "broker"),
             *("coordinator", "device", "client", "logs", "findings", "probe", "signing"),
-            *("configfile", "connection", "lab", "systemd", "webprobe"),
+            *("configfile", "connection", "lab", "systemd", "webprobe", "installing"),
         }
     ),
     "testing": frozenset(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from hwsync.installing import install
+
 NOT_ON_BOARDS = ("click", "peewee")  # what hwsync-device does without
 
 
@@ -16,7 +18,7 @@ def main() -> None:
             raise
         sys.exit(
             "hwsync: this is a board's installation: it has hwsync-device and no other command\n"
-            f"  pip install hwsync (without --no-deps) adds the rest; {error.name} is missing"
+            f"  {error.name} is missing; what adds the rest: {install()}"
         )
     except KeyboardInterrupt:
         sys.exit(130)

@@ -61,7 +61,7 @@ NAME = click.argument("name", type=user_name)
     "--sign",
     "signing",
     is_flag=True,
-    help="The coordinator signs commands, and boards run nothing else (hwsync[sign]).",
+    help="The coordinator signs commands, and boards run nothing else (needs PyNaCl).",
 )
 @click.option(
     "--cert",

@@ -22,6 +22,7 @@ import click
 import hwsync
 from hwsync.cli import say
 from hwsync.cli.common import FOLDER, JSON, Settings, find_mosquitto
+from hwsync.installing import SERVICES, environment
 from hwsync.protocol.errors import HwsyncError, NotFound, UsageError
 from hwsync.systemd import ACCOUNTS, FOLDERS, UNITS, Machine, Part, Wanted, wanted
 from hwsync.systemd.written import Found, look, marked, remove, write
@@ -233,7 +234,7 @@ def _machine(no_mosquitto: bool) -> Machine:
         if not (binaries / name).exists():
             raise UsageError(
                 f"there is no {binaries / name}: hwsync is not installed in {sys.prefix}",
-                "python3 -m venv /opt/hwsync && /opt/hwsync/bin/pip install hwsync",
+                environment(),
             )
     groups = frozenset(group.gr_name for group in grp.getgrall())
     return Machine(binaries, None if no_mosquitto else find_mosquitto(), groups)
@@ -246,8 +247,7 @@ def _require_visible(machine: Machine, *, strict: bool) -> None:
         if any(path.is_relative_to(folder) for folder in HIDDEN):
             error = UsageError(
                 f"the services cannot see {path}: home folders and /tmp are closed to them",
-                "python3 -m venv /opt/hwsync && /opt/hwsync/bin/pip install hwsync, then "
-                "/opt/hwsync/bin/hwsync service …",
+                f"{environment()}, then {SERVICES}/bin/hwsync service …",
             )
             if strict:
                 raise error

@@ -12,6 +12,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hwsync.installing import install
 from hwsync.protocol.errors import UsageError
 
 MAX_COMMON_NAME: Final = 64  # characters (RFC 5280); a host's name may be longer
@@ -140,6 +141,6 @@ def _cryptography() -> tuple[Any, Any, Any, Any]:
     except ImportError:
         raise UsageError(
             "to make certificates needs the library cryptography, which is not installed",
-            "pip install 'hwsync[tls]', or give --cert, --key and --ca",
+            f"{install('tls')}; or give --cert, --key and --ca",
         ) from None
     return x509, ec, serialization, ExtendedKeyUsageOID

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hwsync.cli.say import NOBODY_READS
+from hwsync.installing import install
 from hwsync.protocol.errors import OutputError
 from tests.support.brokers import MosquittoBroker
 from tests.support.lab import HWSYNC, Lab
@@ -143,7 +144,7 @@ def test_a_boards_installation_says_what_it_has(
         assert done.stdout == ""
         assert done.stderr == (
             "hwsync: this is a board's installation: it has hwsync-device and no other command\n"
-            f"  pip install hwsync (without --no-deps) adds the rest; {names[0]} is missing\n"
+            f"  {names[0]} is missing; what adds the rest: {install()}\n"
         )
 
 

@@ -1,58 +1,73 @@
-"""docs/secure.md as it stands there: master, board and operator on one booted machine."""
+"""The lab keeper's pages as they stand: master, board and operator on one booted machine."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.booted import Booted
-from tests.support.processes import CHECKOUT
+from tests.support.pages import Line, bare, lines, typed
 from tests.support.waiting import wait_until
 
-PAGE = (CHECKOUT / "docs/secure.md").read_text()
-LINES = [line[2:] for line in PAGE.splitlines() if line.startswith("$ ")]
-ANNAS = ("hwsync doctor", "hwsync run")  # who types what needs no sudo
-SCP = re.compile(r"scp (\S+) \S+")  # to another machine: here it is this one
+WAITS = ("hwsync doctor", "hwsync device remove")
+"""What needs a board that is connected: its unit has just been started, or told to read a file."""
 
 
 @pytest.fixture
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
-    booted = Booted(tmp_path_factory.mktemp("booted"))
+    booted = bare(tmp_path_factory.mktemp("booted"))
     yield booted
     booted.stop()
 
 
-def typed(machine: Booted, line: str) -> str:
-    """The line as the page has it; root needs no sudo, and is not asked for a password."""
-    root = SCP.sub(r"cp \1 .", line.replace("sudo ", ""))
-    path = "export PATH=/opt/hwsync/bin:$PATH; cd; "
-    if line.startswith(ANNAS):
-        return machine.call("runuser", "-u", "anna", "--", "bash", "-c", path + root)
-    return machine.call("bash", "-c", path + root)
+def status(machine: Booted, unit: str = "hwsync-device@pi1") -> str:
+    return machine.call("systemctl", "show", "--value", "-p", "StatusText", unit)
 
 
-def status(machine: Booted) -> str:
-    return machine.call("systemctl", "show", "--value", "-p", "StatusText", "hwsync-device@pi1")
+def connected(machine: Booted) -> None:
+    for unit in ("hwsync-coordinator", "hwsync-device@pi1"):
+        wait_until(
+            lambda unit=unit: status(machine, unit).startswith("connected"), 30.0,  # type: ignore[misc]
+            lambda: machine.call("journalctl", "-b", "-o", "cat", "-u", "hwsync*", "-n", "40"),
+        )  # fmt: skip
+
+
+def all_typed(machine: Booted, page: list[Line]) -> dict[str, str]:
+    """What each line said."""
+    said = {}
+    for line in page:
+        if line.text.startswith(WAITS):
+            connected(machine)
+        said[line.text] = typed(machine, line)
+    return said
 
 
 @pytest.mark.slow
 def test_the_page_makes_a_lab_that_works_and_lets_nobody_else_in(machine: Booted) -> None:
-    machine.call("useradd", "-m", "anna")
-    machine.call("bash", "-c", "echo 127.0.0.1 master.local >>/etc/hosts")
-    said = dict.fromkeys(LINES, "")
-    for line in LINES:
-        if line.startswith("hwsync doctor"):  # the units have just been started
-            wait_until(lambda: status(machine).startswith("connected"), 20.0, lambda: str(said))
-        said[line] = typed(machine, line)
+    page = lines("secure.md")
+    after = lines("secure.md", "When something happens")
+    said = all_typed(machine, [line for line in page if line not in after])
     assert said["hwsync run pi1 -c 'print(6*7)'"].endswith("42\n")
     doctor = said["hwsync doctor pi1"]
     assert "error" not in doctor
     assert "mqtts://master.local:8884" in doctor
-    listed = said["sudo hwsync operator list"].splitlines()
+    listed = said["hwsync operator list"].splitlines()
     assert listed == ["anna: all", "bert: all, read only", "carl: pi1"]
-    # Nobody without an account, and nothing without TLS.
+    nobody_else_comes_in(machine)
+    everything_belongs_to_whom_it_should(machine)
+    journal = machine.call("journalctl", "-b", "-o", "cat", "-u", "hwsync-coordinator")
+    assert "hw_command_request" in journal
+    assert journal.count("0 to 1") == 1
+    assert "signed with ed25519:" in journal
+
+    all_typed(machine, after)
+    # A board that is removed is gone at once.
+    wait_until(lambda: status(machine).startswith("not connected"), 20.0)
+
+
+def nobody_else_comes_in(machine: Booted) -> None:
+    """Nobody without an account, and nothing without TLS."""
     refused = machine.call(
         "bash", "-c",
         "mosquitto_pub -h master.local -p 8884 --cafile /etc/hwsync/ca.crt -t hw/pi1/request -m x; "
@@ -60,10 +75,15 @@ def test_the_page_makes_a_lab_that_works_and_lets_nobody_else_in(machine: Booted
     )  # fmt: skip
     assert "Connection Refused: not authorised" in refused
     assert "A TLS error occurred" in refused
-    journal = machine.call("journalctl", "-b", "-o", "cat", "-u", "hwsync-coordinator")
-    assert "hw_command_request" in journal
-    assert journal.count("0 to 1") == 1
-    assert "signed with ed25519:" in journal
-    # A board that is removed is gone at once.
-    machine.call("bash", "-c", "/opt/hwsync/bin/hwsync device remove pi1")
-    wait_until(lambda: status(machine).startswith("not connected"), 20.0)
+
+
+def everything_belongs_to_whom_it_should(machine: Booted) -> None:
+    """What root handed over is its owner's, also the folders; secrets are nobody else's."""
+    owned = machine.call("find", "/home/anna", "-printf", "%u %P\\n").splitlines()
+    assert "anna .config/hwsync/hwsync.toml" in owned
+    assert [line for line in owned if not line.startswith("anna ")] == []
+    modes = machine.call("find", "/etc/hwsync", "-type", "f", "-printf", "%m %g %P\\n").splitlines()
+    found = [line.split() for line in modes]
+    readable = {path for mode, _, path in found if mode[2] != "0"}
+    assert readable == {"lab.json", "broker.conf", "ca.crt"}
+    assert {group for mode, group, _ in found if mode == "640"} == {"hwsync-broker"}

@@ -24,6 +24,7 @@ from tests.support.waiting import wait_until
 BOOT_S: Final = 60.0
 CALL_S: Final = 60.0
 ENVIRONMENT: Final = "/opt/hwsync"
+PACKAGES: Final = "/opt/packages"  # what this interpreter has, to be read
 SYSTEM_PYTHON: Final = "/usr/bin/python3"  # the services do not see root's own
 UNWANTED: Final = ("mosquitto", "postgresql", "systemd-networkd", "systemd-timesyncd", "rsyslog")
 
@@ -43,7 +44,7 @@ BOOT: Final = """
 set -e
 cd "$1"
 mkdir upper work root
-mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
+mount -t overlay overlay -o "lowerdir=$5,upperdir=upper,workdir=work" root
 cd root
 mount -t proc proc proc
 mount -t sysfs sysfs sys
@@ -66,9 +67,16 @@ rm -f etc/systemd/system/*.wants/*
 ln -sf /lib/systemd/system/multi-user.target etc/systemd/system/default.target
 for unit in UNWANTED; do ln -sf /dev/null "etc/systemd/system/$unit.service"; done
 rm -rf etc/hwsync opt/hwsync
-mkdir -p opt/hwsync/bin "opt/hwsync/lib/$4/site-packages" opt/checkout/hwsync
-mount --bind "$2" opt/checkout/hwsync
-mount --bind "$3" "opt/hwsync/lib/$4/site-packages"
+if [ "$6" = empty ]; then
+    mount -t tmpfs -o mode=700 tmpfs root
+    mkdir -p opt/packages
+    mount --bind "$3" opt/packages
+    mount -o remount,bind,ro opt/packages
+else
+    mkdir -p opt/hwsync/bin "opt/hwsync/lib/$4/site-packages" opt/checkout/hwsync
+    mount --bind "$2" opt/checkout/hwsync
+    mount --bind "$3" "opt/hwsync/lib/$4/site-packages"
+fi
 mkdir oldroot
 pivot_root . oldroot
 umount -l /oldroot
@@ -91,9 +99,13 @@ sys.exit(main())
 
 
 class Booted:
-    """One such machine, with hwsync in /opt/hwsync. Skips the test where it cannot be."""
+    """One such machine, with hwsync in /opt/hwsync. Skips the test where it cannot be.
 
-    def __init__(self, folder: Path) -> None:
+    ``empty``: hwsync is not there, but the packages that it needs are in ``PACKAGES``; ``files``:
+    another machine's instead of this one's.
+    """
+
+    def __init__(self, folder: Path, *, empty: bool = False, files: Path = Path("/")) -> None:
         self._log = folder / "boot.log"
         for program in ("/lib/systemd/systemd", "nsenter", "unshare"):
             if shutil.which(program) is None:
@@ -107,6 +119,7 @@ class Booted:
         inside.mkdir()
         self._folder = str(inside)
         what = [self._folder, f"{CHECKOUT}/hwsync", sysconfig.get_path("purelib"), major_minor]
+        what += [str(files), "empty" if empty else ""]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 ["unshare", "-m", "bash", "-c", BEGIN, "bash", *what],
@@ -122,7 +135,8 @@ class Booted:
         except BaseException:
             self.stop()
             raise
-        self._install()
+        if not empty:
+            self._install()
 
     @property
     def log(self) -> str:
@@ -165,6 +179,14 @@ class Booted:
 
     def hwsync(self, *words: str, check: bool = True) -> str:
         return self.call(f"{ENVIRONMENT}/bin/hwsync", *words, check=check)
+
+    def copy(self, folder: Path, to: str) -> None:
+        """A folder of this machine, into one of that."""
+        packed = subprocess.run(["tar", "-cf", "-", "-C", folder, "."], stdout=subprocess.PIPE,
+                                check=True).stdout  # fmt: skip
+        unpack = ["bash", "-c", f"mkdir -p '{to}' && tar -xf - --no-same-owner -C '{to}'"]
+        inside = ["nsenter", "-t", str(self._leader), "-a", "--", *unpack]
+        subprocess.run(inside, input=packed, check=True)
 
     def write(self, path: str, text: str, mode: str = "0644") -> None:
         self.call("install", "-D", "-m", mode, "/dev/stdin", path, stdin=text)
