@@ -138,6 +138,14 @@ class Acl:
             else:
                 raise BadConfig(f"{path}, line {number}: {line.strip()!r}", "topic, user, pattern")
 
+    def names(self, user: str) -> bool:
+        """Whether it has a line for that user alone."""
+        return any(rule.user == user and not rule.pattern for rule in self._rules)
+
+    def knows(self, user: str) -> bool:
+        """Whether any line can grant that user something."""
+        return self.names(user) or any(rule.pattern for rule in self._rules)
+
     def allows(self, access: Access, topic: str, user: str | None, client: str) -> bool:
         """Whether this client may read (be delivered) or write (publish) this topic."""
         granted = False

@@ -38,6 +38,12 @@ def renew(made: ssl.SSLContext, config: BrokerConfig, listener: Listener) -> Non
         except OSError as error:
             raise _useless(config, listener, "cafile", listener.cafile, error) from None
         made.verify_mode = ssl.CERT_REQUIRED
+    if listener.crlfile is not None:
+        try:
+            made.load_verify_locations(listener.crlfile)
+        except OSError as error:
+            raise _useless(config, listener, "crlfile", listener.crlfile, error) from None
+        made.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
 
 def identity(tls: Any) -> str | None:

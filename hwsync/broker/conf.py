@@ -41,7 +41,7 @@ HARMLESS: Final = {
 
 
 TLS_VERSIONS: Final = ("tlsv1.2", "tlsv1.3")  # the lowest that is spoken; mosquitto's default first
-FILES: Final = ("cafile", "certfile", "keyfile")
+FILES: Final = ("cafile", "certfile", "keyfile", "crlfile")
 FLAGS: Final = ("require_certificate", "use_identity_as_username", "use_username_as_clientid")
 
 
@@ -64,6 +64,7 @@ class Listener:
     cafile: Path | None = None
     certfile: Path | None = None
     keyfile: Path | None = None
+    crlfile: Path | None = None  # of the cafile's authority: certificates that count no more
     require_certificate: bool = False
     use_identity_as_username: bool = False
     use_username_as_clientid: bool = False
@@ -135,6 +136,7 @@ def _complete(config: BrokerConfig, listener: Listener) -> None:
         "cafile": "certfile",
         "tls_version": "certfile",
         "require_certificate": "cafile",
+        "crlfile": "require_certificate",
         "use_identity_as_username": "require_certificate",
     }
     for name, needed in needs.items():

@@ -68,15 +68,20 @@ class Door:
 
     def still_admits(self, entry: Entry) -> bool:
         """Whether a session that came in would come in today."""
+        if self.listener.use_identity_as_username:
+            return self._acl is None or self._acl.knows(entry.account or "")
         if entry.proof is None:
-            return self.listener.use_identity_as_username or self._anonymous
+            return self._anonymous
         known = self._passwords
         return known is not None and known.stored(entry.account or "") == entry.proof
 
     def reserves(self, client_id: str) -> bool:
         """Whether this client id is that of an account here, so that nobody else may take it."""
-        known = self._passwords if self.listener.use_username_as_clientid else None
-        return known is not None and known.stored(client_id) is not None
+        if not self.listener.use_username_as_clientid:
+            return False
+        if self.listener.use_identity_as_username:
+            return self._acl is not None and self._acl.names(client_id)
+        return self._passwords is not None and self._passwords.stored(client_id) is not None
 
     def client_id(self, asked: str, entry: Entry) -> str:
         """The id under which it is known."""

@@ -55,7 +55,7 @@ NAME = click.argument("name", type=user_name)
 @click.option(
     "--mutual-tls",
     is_flag=True,
-    help="Everybody needs a certificate of the lab beside the password.",
+    help="Everybody comes in with a certificate of the lab, in place of a password.",
 )
 @click.option(
     "--sign",
@@ -109,7 +109,7 @@ def init(settings: Settings, directory: Path, hosts: tuple[str, ...], root: str,
                 "--renew goes with --host, or with --cert, --key and --ca",
             )
         draft = folder.renew(hosts, given)
-        told(settings, folder, draft, "the certificates are new")
+        told(settings, folder, draft, "the certificates are new: restart the broker")
         return
     if boards_port == operators_port:
         raise UsageError(f"boards and operators cannot share the port {boards_port}")

@@ -15,6 +15,11 @@ from hwsync.protocol.errors import HwsyncError
 
 VARIABLE: Final = "HWSYNC_LAB"
 USUAL: Final = Path("/etc/hwsync")
+UNBOUND: Final = (
+    "this lab is of an earlier hwsync: any of its certificates, also one of an account that was "
+    "removed, goes with any account's password; hwsync init {lab} --renew gives each account its "
+    "own: restart the broker then, and put the new files on the boards"
+)
 
 
 def folder_of(lab: Path | None) -> Folder:
@@ -54,6 +59,8 @@ def told(
             say.line(f"  {file}")
         for name in draft.missing:
             say.line(f"  the file of {name} is not here: rotate {name} makes a new one")
+    if draft.accounts.mutual_tls and not draft.accounts.bound:
+        say.line(UNBOUND.format(lab=folder.path), err=True)
     if not quiet:
         reload(settings, folder)
 

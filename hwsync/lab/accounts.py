@@ -22,6 +22,10 @@ BOARDS_PORT: Final = 8883
 OPERATORS_PORT: Final = 8884
 VERSION: Final = 1  # of lab.json
 
+SERIAL_BYTES: Final = 20  # RFC 5280, section 4.1.2.2
+SERIAL_SHOWN: Final = 8  # hexadecimal digits of it
+NAME_OF_CERTIFICATE: Final = 55  # characters of the account; with ~ and the digits at most 64
+
 _OF_BOARD: Final = (Kind.COLLECTED, Kind.OUTPUT, Kind.RESPONSE, Kind.HEARTBEAT)
 _TO_BOARD: Final = (Kind.COMMAND, Kind.STATUS)
 _ASKS: Final = (Kind.REQUEST, Kind.CANCEL, Kind.RESET, Kind.ANALYSIS)
@@ -48,6 +52,8 @@ class Accounts:
     boards: tuple[str, ...] = ()
     operators: Mapping[str, Operator] = field(default_factory=dict)
     trust: tuple[str, ...] = ()  # public keys: boards run only what one of them signed
+    certificates: Mapping[str, str] | None = None  # with mutual TLS: each account's serial number
+    revoked: tuple[str, ...] = ()  # those of certificates that count no more
 
     def __post_init__(self) -> None:
         first = self.root.partition("/")[0]
@@ -84,7 +90,45 @@ class Accounts:
             for other, one in self.operators.items()
             if other != name
         }
-        return replace(self, boards=tuple(b for b in self.boards if b != name), operators=operators)
+        boards = tuple(board for board in self.boards if board != name)
+        return replace(self._without_certificate(name), boards=boards, operators=operators)
+
+    @property
+    def bound(self) -> bool:
+        """Whether a certificate says who its owner is, so that no password is needed."""
+        return self.certificates is not None
+
+    def with_certificate(self, name: str, serial: str) -> Accounts:
+        """With that serial number (hexadecimal); the one before counts no more."""
+        known = self._without_certificate(name)
+        return replace(known, certificates={**(known.certificates or {}), name: serial})
+
+    def _without_certificate(self, name: str) -> Accounts:
+        if self.certificates is None or name not in self.certificates:
+            return self
+        others = {other: serial for other, serial in self.certificates.items() if other != name}
+        revoked = (*self.revoked, self.certificates[name])
+        return replace(self, certificates=others, revoked=revoked)
+
+    def identity(self, name: str) -> str:
+        """Who the broker takes that account for.
+
+        With a certificate its common name, another one for each: what an earlier one may do ends
+        at once, also on a connection that stands.
+        """
+        serial = (self.certificates or {}).get(name)
+        return name if serial is None else f"{name[:NAME_OF_CERTIFICATE]}~{serial[:SERIAL_SHOWN]}"
+
+    def refused(self, kind: str) -> tuple[str, ...]:
+        """Serial numbers that do not come in at the listener of ``boards`` or ``operators``."""
+        others = [serial for name, serial in (self.certificates or {}).items()
+                  if (name in self.operators) != (kind == "operators")]  # fmt: skip
+        return (*self.revoked, *others)
+
+    @property
+    def changes(self) -> int:
+        """Of the certificates: more after each, so that of two lists the later one is known."""
+        return len(self.certificates or {}) + 2 * len(self.revoked)
 
     def _is_new(self, name: str) -> None:
         if not is_user(name):
@@ -107,6 +151,8 @@ class Accounts:
                 for name, one in sorted(self.operators.items())
             },
             "trust": list(self.trust),
+            "certificates": None if self.certificates is None else dict(self.certificates),
+            "revoked": list(self.revoked),
         }  # fmt: skip
 
     @classmethod
@@ -123,11 +169,22 @@ class Accounts:
             if not is_user(name):
                 raise ValueError(f"{name!r} is no name of an account")
         Topics(str(fields["root"]))
+        certificates = fields.get("certificates")  # a lab of before has none
+        if certificates is not None:
+            certificates = {str(name): _serial(one) for name, one in certificates.items()}
         return cls(
             _texts(fields, "hosts"), str(fields["root"]), int(fields["boards_port"]),
             int(fields["operators_port"]), bool(fields["mutual_tls"]), _texts(fields, "boards"),
-            operators, _texts(fields, "trust"),
+            operators, _texts(fields, "trust"), certificates,
+            tuple(map(_serial, fields.get("revoked", []))),
         )  # fmt: skip
+
+
+def _serial(text: Any) -> str:
+    """Raises ``TypeError`` or ``ValueError``."""
+    if not 0 < int(text, 16) < 1 << 8 * SERIAL_BYTES:
+        raise ValueError("it has no serial number of a certificate")
+    return str(text)
 
 
 def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -144,15 +201,15 @@ def acl(accounts: Accounts) -> str:
     """The broker's ACL file, as mosquitto reads it; what no line grants is refused."""
     topics = Topics(accounts.root)
     lines = ["# Made by hwsync; a change by hand is lost at the next device or operator command."]
-    lines += ["", f"user {COORDINATOR}", f"topic readwrite {accounts.root}/#"]
+    lines += ["", f"user {accounts.identity(COORDINATOR)}", f"topic readwrite {accounts.root}/#"]
     lines += [f"topic write {REPLIES}/#"]
     for board in accounts.boards:
-        lines += ["", f"user {board}"]
+        lines += ["", f"user {accounts.identity(board)}"]
         lines += [f"topic read {topics.of(board, kind)}" for kind in _TO_BOARD]
         lines += [f"topic write {topics.of(board, kind)}" for kind in _OF_BOARD]
     for name, operator in sorted(accounts.operators.items()):
         rights = _of_operator(topics, name, operator, accounts.boards)
-        lines += ["", f"user {name}", *rights]
+        lines += ["", f"user {accounts.identity(name)}", *rights]
     return "\n".join(lines) + "\n"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,22 +52,22 @@ def check_host(host: str) -> None:
             raise _no_host(host) from None
 
 
-def sign(authority: Pair, name: str, hosts: tuple[str, ...] = ()) -> Pair:
+def fresh_serial() -> str:
+    """A serial number that no other certificate has, in hexadecimal."""
+    return f"{_cryptography()[0].random_serial_number():040x}"
+
+
+def sign(authority: Pair, name: str, hosts: tuple[str, ...] = (), serial: str = "") -> Pair:
     """A certificate for that common name: for a broker on these hosts, or for a client (none).
 
-    Raises ``UsageError`` for a host that is no name and no address.
+    ``serial``: of ``fresh_serial``; empty: any. Raises ``UsageError`` for a host that is no name
+    and no address.
     """
-    x509, ec, serialization, usages = _cryptography()
-    ca = x509.load_pem_x509_certificate(authority.certificate.encode())
-    ca_key = serialization.load_pem_private_key(authority.key.encode(), None)
+    x509, ec, _, usages = _cryptography()
+    ca, ca_key = _loaded(authority)
     key = ec.generate_private_key(ec.SECP256R1())
-    if ca.public_key() != ca_key.public_key():
-        raise UsageError(
-            "ca.key is not the key of the authority in ca.crt, so nothing can be signed",
-            "put back the lab's own, or give the broker's certificate: --cert, --key and --ca",
-        )
     builder = _building(
-        _name(name[:MAX_COMMON_NAME]), ca.subject, key.public_key(), CERTIFICATE_YEARS
+        _name(name[:MAX_COMMON_NAME]), ca.subject, key.public_key(), CERTIFICATE_YEARS, serial
     )
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
     builder = builder.add_extension(_usage(certificates=False), critical=True)
@@ -78,7 +79,42 @@ def sign(authority: Pair, name: str, hosts: tuple[str, ...] = ()) -> Pair:
     return _signed(builder, key, ca_key, ca.public_key())
 
 
-def _building(name: Any, issuer: Any, public: Any, years: int) -> Any:
+def revocations(authority: Pair, serials: Iterable[str], number: int) -> str:
+    """The list (PEM) of certificates of that authority that count no more. Raises ``UsageError``.
+
+    A broker that reads it again keeps the list of before and goes by the later one. ``number`` is
+    its time too, in seconds since 1970: a machine whose clock is wrong finds it valid, as it finds
+    the certificates.
+    """
+    x509 = _cryptography()[0]
+    from cryptography.hazmat.primitives import hashes
+
+    ca, ca_key = _loaded(authority)
+    builder = x509.CertificateRevocationListBuilder().issuer_name(ca.subject)
+    builder = builder.last_update(BEGINS + datetime.timedelta(seconds=number))
+    builder = builder.next_update(ca.not_valid_after_utc)
+    builder = builder.add_extension(x509.CRLNumber(number), critical=False)
+    for serial in serials:
+        one = x509.RevokedCertificateBuilder().serial_number(int(serial, 16))
+        builder = builder.add_revoked_certificate(one.revocation_date(BEGINS).build())
+    made = builder.sign(ca_key, hashes.SHA256())
+    return str(made.public_bytes(_cryptography()[2].Encoding.PEM).decode())
+
+
+def _loaded(authority: Pair) -> tuple[Any, Any]:
+    """(certificate, key). Raises ``UsageError`` where they do not belong together."""
+    x509, _, serialization, _ = _cryptography()
+    ca = x509.load_pem_x509_certificate(authority.certificate.encode())
+    key = serialization.load_pem_private_key(authority.key.encode(), None)
+    if ca.public_key() != key.public_key():
+        raise UsageError(
+            "ca.key is not the key of the authority in ca.crt, so nothing can be signed",
+            "put back the lab's own, or give the broker's certificate: --cert, --key and --ca",
+        )
+    return ca, key
+
+
+def _building(name: Any, issuer: Any, public: Any, years: int, serial: str = "") -> Any:
     x509 = _cryptography()[0]
     ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=365 * years)
     return (
@@ -86,7 +122,7 @@ def _building(name: Any, issuer: Any, public: Any, years: int) -> Any:
         .subject_name(name)
         .issuer_name(issuer)
         .public_key(public)
-        .serial_number(x509.random_serial_number())
+        .serial_number(int(serial, 16) if serial else x509.random_serial_number())
         .not_valid_before(BEGINS)
         .not_valid_after(ends)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)

@@ -22,7 +22,14 @@ from typing import Any, Final
 from hwsync.broker.access import hashed
 from hwsync.lab import texts
 from hwsync.lab.accounts import COORDINATOR, Accounts, Operator, acl
-from hwsync.lab.authority import Pair, check_host, make_authority, sign
+from hwsync.lab.authority import (
+    Pair,
+    check_host,
+    fresh_serial,
+    make_authority,
+    revocations,
+    sign,
+)
 from hwsync.lab.files import (
     FOR_ALL,
     FOR_BROKER,
@@ -96,6 +103,8 @@ class Folder:
         for host in accounts.hosts:
             check_host(host)
         key = SigningKey.make() if signing else None
+        if accounts.mutual_tls:
+            accounts = replace(accounts, certificates={})
         if key is not None:
             accounts = replace(accounts, trust=(key.public,))
         if not exists(self.path):
@@ -108,21 +117,27 @@ class Folder:
             draft = Draft(accounts)
             self._certify(accounts, given)
             self._let_in(draft, COORDINATOR, key.secret if key else "")
-            self._configure(accounts)
+            self._configure(draft.accounts)
             self._publish(draft)
             return draft
 
     def renew(self, hosts: tuple[str, ...], given: Given | None) -> Draft:
         """The broker's certificate anew, for these hosts (none: as before), and all files with it.
 
-        The passwords and the lab's own authority stay.
+        The passwords and the lab's own authority stay. With mutual TLS of an earlier version, where
+        any certificate of the lab went with any password, each account gets a new one of its own.
         """
         with self._changing() as draft:
             draft.accounts = replace(draft.accounts, hosts=hosts or draft.accounts.hosts)
+            bind = draft.accounts.mutual_tls and not draft.accounts.bound
+            if bind:
+                draft.accounts = replace(draft.accounts, certificates={})
             for host in draft.accounts.hosts:
                 check_host(host)
             self._certify(draft.accounts, given)
             self._configure(draft.accounts)
+            if bind:
+                self._bind(draft)
             self._write_again(draft)
             return draft
 
@@ -263,6 +278,10 @@ class Folder:
             ("boards", (COORDINATOR, *accounts.boards)),
             ("operators", tuple(sorted(accounts.operators))),
         ):
+            if accounts.bound:
+                refused = revocations(self._clients(), accounts.refused(kind), accounts.changes)
+                write(self._broker / f"{kind}.crl", refused, FOR_BROKER)
+                continue
             file = self._broker / f"{kind}.passwords"
             lines = read(file).splitlines() if exists(file) else []
             known = dict(line.split(":", 1) for line in lines if ":" in line) | draft.hashes
@@ -284,11 +303,24 @@ class Folder:
             write(conf, after, FOR_ALL)
 
     def _let_in(self, draft: Draft, name: str, signing_key: str = "") -> None:
-        """A new password for that account, in its file and for the broker."""
+        """A new password for that account, or a certificate, in its file and for the broker."""
+        if draft.accounts.bound:
+            serial = fresh_serial()
+            draft.accounts = draft.accounts.with_certificate(name, serial)
+            own = sign(self._clients(), draft.accounts.identity(name), serial=serial)
+            self._keep(draft, *self._connection(draft.accounts, name, "", own, signing_key))
+            return
         password = secrets.token_urlsafe(PASSWORD_BYTES)
-        own = sign(self._authority(), name) if draft.accounts.mutual_tls else None
-        self._keep(draft, *self._connection(draft.accounts, name, password, own, signing_key))
+        of_before = sign(self._authority(), name) if draft.accounts.mutual_tls else None
+        self._keep(draft, *self._connection(draft.accounts, name, password, of_before, signing_key))
         draft.hashes[name] = hashed(password)
+
+    def _bind(self, draft: Draft) -> None:
+        """A certificate for each account whose file is still here."""
+        accounts = draft.accounts
+        for name in (COORDINATOR, *accounts.boards, *sorted(accounts.operators)):
+            if exists(self.file_of(name, accounts)):
+                self._let_in(draft, name, self._signing_key() if name == COORDINATOR else "")
 
     def _write_again(self, draft: Draft, new_signing_key: str = "") -> None:
         """Every account's file that is still here, with the password that it has; or none."""
@@ -296,7 +328,7 @@ class Folder:
         for name in (COORDINATOR, *accounts.boards, *sorted(accounts.operators)):
             file = self.file_of(name, accounts)
             known = self._known(file) if exists(file) else {}
-            if "password" not in known:
+            if ("certificate" if accounts.bound else "password") not in known:
                 draft.missing.append(name)
                 continue
             own = None
@@ -304,7 +336,8 @@ class Folder:
                 own = Pair(str(known["certificate"]), str(known["key"]))
             signing_key = new_signing_key or str(known.get("signing_key", ""))
             key = signing_key if name == COORDINATOR else ""
-            made.append(self._connection(accounts, name, str(known["password"]), own, key))
+            password = "" if accounts.bound else str(known["password"])
+            made.append(self._connection(accounts, name, password, own, key))
         for file, text in made:
             self._keep(draft, file, text)
 
@@ -367,6 +400,8 @@ class Folder:
         write(self._broker / "broker.crt", pair.certificate, FOR_BROKER)
         write(self._broker / "broker.key", pair.key, FOR_BROKER)
         write(self._broker / "ca.crt", read(self._ca), FOR_BROKER)
+        if accounts.bound:
+            write(self._broker / "clients.crt", self._clients().certificate, FOR_BROKER)
 
     def _authority(self) -> Pair:
         """The lab's own; made where there is none."""
@@ -376,11 +411,28 @@ class Folder:
                 f"{key} is not here, so nothing can be signed",
                 "give the broker's certificate: --cert, --key and --ca",
             )
-        if not exists(self._ca):  # it comes last: a key without it has signed nothing
-            made = make_authority()
-            write(key, made.key, SECRET)
-            write(self._ca, made.certificate, FOR_ALL)
-        return Pair(read(self._ca), read(key))
+        return _made_once(self._ca, key)
+
+    def _clients(self) -> Pair:
+        """The authority that signs for accounts, and for nothing else; made where there is none.
+
+        Its own: so all of its certificates are in the list, and those of before count no more.
+        """
+        certificate, key = self.path / "clients.crt", self.path / "clients.key"
+        if exists(certificate) and not exists(key):
+            raise UsageError(
+                f"{key} is not here, so no account can be given a certificate, and none be refused",
+                "put back the lab's own",
+            )
+        return _made_once(certificate, key)
+
+
+def _made_once(certificate: Path, key: Path) -> Pair:
+    if not exists(certificate):  # it comes last: a key without it has signed nothing
+        made = make_authority()
+        write(key, made.key, SECRET)
+        write(certificate, made.certificate, FOR_ALL)
+    return Pair(read(certificate), read(key))
 
 
 def _fit(given: Given) -> None:

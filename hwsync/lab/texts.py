@@ -63,16 +63,16 @@ def broker_conf(accounts: Accounts, folder: Path) -> str:
         "autosave_interval 1",
         "",
         "# Boards and the coordinator. The account is the client id: no session is another's.",
-        *_listener(accounts.boards_port, folder, "boards", accounts.mutual_tls),
+        *_listener(accounts, accounts.boards_port, folder, "boards"),
         "use_username_as_clientid true",
         "",
         "# Operators, who have several connections at once.",
-        *_listener(accounts.operators_port, folder, "operators", accounts.mutual_tls),
+        *_listener(accounts, accounts.operators_port, folder, "operators"),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _listener(port: int, folder: Path, who: str, mutual: bool) -> list[str]:
+def _listener(accounts: Accounts, port: int, folder: Path, who: str) -> list[str]:
     files = folder / "broker"
     lines = [
         f"listener {port}",
@@ -80,14 +80,14 @@ def _listener(port: int, folder: Path, who: str, mutual: bool) -> list[str]:
         f"keyfile {files / 'broker.key'}",
         "tls_version tlsv1.2",
     ]
-    if mutual:
+    proof = [f"password_file {files / who}.passwords"]
+    if accounts.bound:
+        # A certificate is its account: no password is asked for, and none would be looked at.
+        lines += [f"cafile {files / 'clients.crt'}", "require_certificate true"]
+        proof = [f"crlfile {files / who}.crl", "use_identity_as_username true"]
+    elif accounts.mutual_tls:
         lines += [f"cafile {files / 'ca.crt'}", "require_certificate true"]
-    return [
-        *lines,
-        "allow_anonymous false",
-        f"password_file {files / who}.passwords",
-        f"acl_file {files / 'acl'}",
-    ]
+    return [*lines, "allow_anonymous false", *proof, f"acl_file {files / 'acl'}"]
 
 
 def connection(
@@ -98,7 +98,10 @@ def connection(
     own: Pair | None,
     signing_key: str = "",
 ) -> str:
-    """What that account needs to come in; for a board also its name, and whom it trusts."""
+    """What that account needs to come in; for a board also its name, and whom it trusts.
+
+    ``password`` empty: its certificate says who it is.
+    """
     board = account in accounts.boards
     port = accounts.operators_port if account in accounts.operators else accounts.boards_port
     host = "localhost" if account == COORDINATOR else accounts.hosts[0]
@@ -108,7 +111,8 @@ def connection(
         lines.append(f"root = {_text(accounts.root)}")
     if board:
         lines.append(f"user = {_text(account)}")
-    lines += [f"account = {_text(account)}", f"password = {_text(password)}"]
+    lines.append(f"account = {_text(account)}")
+    lines += [f"password = {_text(password)}"] if password else []
     if board and accounts.trust:
         lines.append(f"trust = [{', '.join(map(_text, accounts.trust))}]")
     if signing_key:

@@ -74,14 +74,20 @@ class AccountLab:
     """The lab in ``path``, before its broker is started."""
 
     def __init__(
-        self, kind: str, path: Path, boards: tuple[str, ...], operators: Mapping[str, Operator]
+        self,
+        kind: str,
+        path: Path,
+        boards: tuple[str, ...],
+        operators: Mapping[str, Operator],
+        *,
+        mutual_tls: bool = False,
     ) -> None:
         self.kind, self.path = kind, path
         self.folder = Folder(path / "lab")
         self.ports = {"boards": free_port(), "operators": free_port()}
         self.folder.create(
             Accounts(("localhost",), boards_port=self.ports["boards"],
-                     operators_port=self.ports["operators"]),
+                     operators_port=self.ports["operators"], mutual_tls=mutual_tls),
             None, signing=False,
         )  # fmt: skip
         for board in boards:
@@ -119,7 +125,8 @@ class AccountLab:
         accounts = self.folder.accounts
         known = self.connection(account)
         own = "operators" if account in accounts.operators else "boards"
-        return Login(str(known["account"]), str(known["password"]), self.ports[listener or own])
+        password = known.get("password")  # none where a certificate says who comes
+        return Login(str(known["account"]), password, self.ports[listener or own])
 
     def connection(self, account: str) -> dict[str, Any]:
         """The account's own file."""
