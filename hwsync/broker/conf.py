@@ -64,13 +64,13 @@ class Listener:
     cafile: Path | None = None
     certfile: Path | None = None
     keyfile: Path | None = None
-    crlfile: Path | None = None  # of the cafile's authority: certificates that count no more
     require_certificate: bool = False
     use_identity_as_username: bool = False
     use_username_as_clientid: bool = False
     tls_version: str = TLS_VERSIONS[0]
     origins: tuple[str, ...] = ()  # of web pages from elsewhere that may speak there
     rules: Rules = Rules()  # with per_listener_settings
+    crlfile: Path | None = None  # of the cafile's authority: certificates that count no more
     lines: dict[str, int] = field(default_factory=dict, compare=False)  # of each directive
 
     @property

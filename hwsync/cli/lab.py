@@ -16,7 +16,8 @@ from hwsync.cli import say
 from hwsync.cli.common import FILE, FOLDER, JSON, Settings, user_name
 from hwsync.cli.labs import LAB, reload, told
 from hwsync.lab.accounts import ALL, BOARDS_PORT, COORDINATOR, OPERATORS_PORT, Accounts, Operator
-from hwsync.lab.folder import Folder, Given
+from hwsync.lab.certificates import Given
+from hwsync.lab.folder import Folder
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
 

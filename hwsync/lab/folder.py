@@ -8,10 +8,7 @@ its file is written; the broker has its hash.
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import signal
-import ssl
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,16 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from hwsync.broker.access import hashed
-from hwsync.lab import texts
+from hwsync.lab import certificates, serving, texts
 from hwsync.lab.accounts import COORDINATOR, Accounts, Operator, acl
-from hwsync.lab.authority import (
-    Pair,
-    check_host,
-    fresh_serial,
-    make_authority,
-    revocations,
-    sign,
-)
+from hwsync.lab.authority import Pair, check_host, fresh_serial, revocations, sign
+from hwsync.lab.certificates import Given
 from hwsync.lab.files import (
     FOR_ALL,
     FOR_BROKER,
@@ -45,16 +36,6 @@ from hwsync.protocol.errors import UsageError
 from hwsync.signing import SigningKey, public_key
 
 PASSWORD_BYTES: Final = 24
-LOCAL: Final = ("localhost", "127.0.0.1", "::1")  # every broker's certificate is for these too
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """The broker's certificate, its key and its authority, where they are not the lab's own."""
-
-    certificate: Path
-    key: Path
-    ca: Path
 
 
 @dataclass(slots=True)
@@ -115,7 +96,7 @@ class Folder:
         with locked(self._broker / "lock"):
             self._is_new()
             draft = Draft(accounts)
-            self._certify(accounts, given)
+            certificates.certify(self.path, accounts, given)
             self._let_in(draft, COORDINATOR, key.secret if key else "")
             self._configure(draft.accounts)
             self._publish(draft)
@@ -134,7 +115,7 @@ class Folder:
                 draft.accounts = replace(draft.accounts, certificates={})
             for host in draft.accounts.hosts:
                 check_host(host)
-            self._certify(draft.accounts, given)
+            certificates.certify(self.path, draft.accounts, given)
             self._configure(draft.accounts)
             if bind:
                 self._bind(draft)
@@ -241,20 +222,7 @@ class Folder:
 
         Returns the processes that were told, and those that may not be told by this account.
         """
-        told: list[int] = []
-        denied: list[int] = []
-        conf = os.path.realpath(self.path / "broker.conf")
-        for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
-            if not _serves(pid, conf):
-                continue
-            try:
-                os.kill(pid, signal.SIGHUP)
-                told.append(pid)
-            except ProcessLookupError:
-                pass
-            except PermissionError:
-                denied.append(pid)
-        return told, denied
+        return serving.reload(self.path / "broker.conf")
 
     # -- the files -----------------------------------------------------------------------------
 
@@ -279,7 +247,9 @@ class Folder:
             ("operators", tuple(sorted(accounts.operators))),
         ):
             if accounts.bound:
-                refused = revocations(self._clients(), accounts.refused(kind), accounts.changes)
+                refused = revocations(
+                    certificates.clients(self.path), accounts.refused(kind), accounts.changes
+                )
                 write(self._broker / f"{kind}.crl", refused, FOR_BROKER)
                 continue
             file = self._broker / f"{kind}.passwords"
@@ -307,11 +277,15 @@ class Folder:
         if draft.accounts.bound:
             serial = fresh_serial()
             draft.accounts = draft.accounts.with_certificate(name, serial)
-            own = sign(self._clients(), draft.accounts.identity(name), serial=serial)
+            own = sign(
+                certificates.clients(self.path), draft.accounts.identity(name), serial=serial
+            )
             self._keep(draft, *self._connection(draft.accounts, name, "", own, signing_key))
             return
         password = secrets.token_urlsafe(PASSWORD_BYTES)
-        of_before = sign(self._authority(), name) if draft.accounts.mutual_tls else None
+        of_before = (
+            sign(certificates.authority(self.path), name) if draft.accounts.mutual_tls else None
+        )
         self._keep(draft, *self._connection(draft.accounts, name, password, of_before, signing_key))
         draft.hashes[name] = hashed(password)
 
@@ -383,90 +357,3 @@ class Folder:
             return tomllib.loads(text if added else texts.written_part(text))
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{file} is no TOML: {error}") from None
-
-    def _certify(self, accounts: Accounts, given: Given | None) -> None:
-        """The broker's certificate: given, or signed by the lab's own authority."""
-        if given is None:
-            authority = self._authority()
-            made = sign(authority, accounts.hosts[0], (*accounts.hosts, *LOCAL))
-            pair = Pair(made.certificate + authority.certificate, made.key)
-        elif accounts.mutual_tls:
-            raise UsageError("mutual TLS needs the lab's own authority", "leave out --cert")
-        else:
-            pair = Pair(read(given.certificate), read(given.key))
-            _fit(given)
-            write(self._ca, read(given.ca), FOR_ALL)
-            remove(self.path / "ca.key")  # of another authority, from here on
-        write(self._broker / "broker.crt", pair.certificate, FOR_BROKER)
-        write(self._broker / "broker.key", pair.key, FOR_BROKER)
-        write(self._broker / "ca.crt", read(self._ca), FOR_BROKER)
-        if accounts.bound:
-            write(self._broker / "clients.crt", self._clients().certificate, FOR_BROKER)
-
-    def _authority(self) -> Pair:
-        """The lab's own; made where there is none."""
-        key = self.path / "ca.key"
-        if exists(self._ca) and not exists(key):
-            raise UsageError(
-                f"{key} is not here, so nothing can be signed",
-                "give the broker's certificate: --cert, --key and --ca",
-            )
-        return _made_once(self._ca, key)
-
-    def _clients(self) -> Pair:
-        """The authority that signs for accounts, and for nothing else; made where there is none.
-
-        Its own: so all of its certificates are in the list, and those of before count no more.
-        """
-        certificate, key = self.path / "clients.crt", self.path / "clients.key"
-        if exists(certificate) and not exists(key):
-            raise UsageError(
-                f"{key} is not here, so no account can be given a certificate, and none be refused",
-                "put back the lab's own",
-            )
-        return _made_once(certificate, key)
-
-
-def _made_once(certificate: Path, key: Path) -> Pair:
-    if not exists(certificate):  # it comes last: a key without it has signed nothing
-        made = make_authority()
-        write(key, made.key, SECRET)
-        write(certificate, made.certificate, FOR_ALL)
-    return Pair(read(certificate), read(key))
-
-
-def _fit(given: Given) -> None:
-    """Raises ``UsageError`` where a broker could not use them."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        file = given.certificate
-        context.load_cert_chain(file, given.key, _no_passphrase)
-        file = given.ca
-        context.load_verify_locations(file)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-        if why == "KEY_VALUES_MISMATCH":
-            why = f"{given.key} is not its key"
-        raise UsageError(f"{file} cannot be used: {why}",
-                         "certificates and key are of the form PEM") from None  # fmt: skip
-
-
-def _no_passphrase() -> str:
-    raise ValueError("its key is locked with a passphrase")
-
-
-def _serves(pid: int, conf: str) -> bool:
-    """Whether that process was started as a broker with this configuration."""
-    try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    words = [os.fsdecode(word) for word in line.split(b"\0") if word]
-    ours = "broker" in words[1:4]  # hwsync broker, perhaps by way of an interpreter
-    if not words or not (os.path.basename(words[0]) == "mosquitto" or ours):
-        return False
-    try:
-        folder = os.readlink(f"/proc/{pid}/cwd")
-    except OSError:
-        folder = "/"  # another account's: an absolute path is all that we understand
-    return any(os.path.realpath(os.path.join(folder, word)) == conf for word in words[1:])

@@ -53,7 +53,7 @@ def test_pages_from_elsewhere_stand_below_their_listener(tmp_path: Path) -> None
     [
         ("listener 1\nrequire_certificate true\n", "line 2: require_certificate without cafile"),
         ("listener 1\nciphers ALL\n", "line 2: the embedded broker has no ciphers"),
-        ("listener 1\ncrlfile x\n", "line 2: the embedded broker has no crlfile"),
+        ("listener 1\ncapath x\n", "line 2: the embedded broker has no capath"),
         ("listener 1\n\ncertfile FILE\n", "line 3: certfile without keyfile"),
         ("listener 1\nkeyfile FILE\nlistener 2\n", "line 2: keyfile without certfile"),
         ("listener 1\ncafile FILE\n", "line 2: cafile without certfile"),

@@ -100,6 +100,7 @@ def test_what_is_kept_in_the_file_is_everything() -> None:
     lab = Accounts(
         ("a", "::1"), "some/root", 1, 2, True, ("pi1",),
         {"alice": Operator(("pi1",), True), "bob": Operator(None), "eve": Operator(())}, ("k",),
+        {"pi1": "0a"}, ("0b", "0c"),
     )  # fmt: skip
     assert Accounts.of_json(json.loads(json.dumps(lab.as_json()))) == lab
 
@@ -118,6 +119,8 @@ def test_a_root_that_would_give_operators_more_is_refused(root: str) -> None:
         {"hosts": "lab"}, {"boards": "pi1"}, {"boards": [1]}, {"trust": None}, {"boards_port": "x"},
         {"operators": []}, {"operators": {"a": {}}}, {"root": "replies"},
         {"operators": {"a": {"boards": "every", "read_only": False}}},
+        {"certificates": []}, {"certificates": {"a": 1}}, {"certificates": {"a": "x"}},
+        {"certificates": {"a": "0"}}, {"revoked": [""]}, {"revoked": ["f" * 41]}, {"revoked": None},
     ],
 )  # fmt: skip
 def test_a_broken_list_of_accounts_is_said_with_its_file(tmp_path: Path, change: Any) -> None:

@@ -13,10 +13,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import verification
 
-from hwsync.lab.accounts import Accounts
+from hwsync.lab.accounts import Accounts, Operator
 from hwsync.lab.authority import Pair, make_authority, sign
-from hwsync.lab.folder import Folder, Given
+from hwsync.lab.certificates import Given
+from hwsync.lab.folder import Folder
 from hwsync.protocol.errors import UsageError
+from hwsync.protocol.limits import is_user
 from tests.support.certificates import Authority, Certificate
 
 EMPTY = Accounts(("lab.local",))
@@ -216,12 +218,63 @@ def test_with_mutual_tls_each_account_has_a_certificate_that_stays(tmp_path: Pat
     folder.create(replace(EMPTY, mutual_tls=True), None, signing=False)
     [file] = folder.add_board("pi1").written
     own = tomllib.loads(file.read_text())
-    name = x509.load_pem_x509_certificate(own["certificate"].encode()).subject.rfc4514_string()
-    assert name == "CN=pi1"
+    assert "password" not in own
+    made = x509.load_pem_x509_certificate(own["certificate"].encode())
+    serial = f"{made.serial_number:040x}"
+    assert made.subject.rfc4514_string() == f"CN=pi1~{serial[:8]}"
+    assert folder.accounts.identity("pi1") == f"pi1~{serial[:8]}"
     folder.renew(("new.local",), None)
     again = tomllib.loads(file.read_text())
     assert (again["certificate"], again["key"]) == (own["certificate"], own["key"])
     folder.rotate("pi1")
     assert tomllib.loads(file.read_text())["certificate"] != own["certificate"]
+    assert folder.accounts.revoked == (serial,)
     conf = (folder.path / "broker.conf").read_text()
-    assert conf.count("require_certificate true") == 2
+    for line in ("require_certificate true", "use_identity_as_username true", "crlfile "):
+        assert conf.count(line) == 2
+    assert "password_file" not in conf
+
+
+def test_a_list_of_certificates_that_count_no_more_is_valid_by_any_clock_and_ever_later(
+    tmp_path: Path,
+) -> None:
+    """A broker that reads it again has the one before still, and takes the later one."""
+    folder = Folder(tmp_path / "lab")
+    folder.create(replace(EMPTY, mutual_tls=True), None, signing=False)
+    lists: dict[str, list[x509.CertificateRevocationList]] = {"boards": [], "operators": []}
+
+    def look() -> None:
+        for kind, ones in lists.items():
+            text = (folder.path / f"broker/{kind}.crl").read_bytes()
+            ones.append(x509.load_pem_x509_crl(text))
+
+    for change in (
+        lambda: folder.add_board("pi1"),
+        lambda: folder.add_operator("alice", Operator(None)),
+        lambda: folder.rotate("pi1"),
+        lambda: folder.remove("alice"),
+        lambda: folder.remove("pi1"),
+        lambda: folder.rotate("coordinator"),
+    ):
+        look()
+        change()
+    look()
+    ca = x509.load_pem_x509_certificate((folder.path / "clients.crt").read_bytes())
+    for kind, ones in lists.items():
+        times = [one.last_update_utc for one in ones]
+        assert times == sorted(set(times))
+        assert times[-1].year == 1970
+        for one in ones:
+            assert one.next_update_utc == ca.not_valid_after_utc
+            assert one.is_signature_valid(ca.public_key())  # type: ignore[arg-type]
+        sizes = [len(list(one)) for one in ones]
+        assert sizes == sorted(sizes), kind
+    assert [len(list(ones[-1])) for ones in lists.values()] == [4, 5]
+
+
+@pytest.mark.parametrize("name", ["p" * 64, "p" * 55, "p"])
+def test_the_common_name_of_a_long_account_is_one(name: str) -> None:
+    lab = replace(EMPTY, certificates={}).with_board(name).with_certificate(name, 40 * "a")
+    assert len(lab.identity(name)) <= 64
+    assert lab.identity(name).endswith("~aaaaaaaa")
+    assert not is_user(lab.identity(name))  # so that nobody is called like that

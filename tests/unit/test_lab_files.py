@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from hwsync.broker.access import Passwords
-from hwsync.lab import files
+from hwsync.lab import files, serving
 from hwsync.lab import folder as module
 from hwsync.lab.accounts import COORDINATOR, Accounts, Operator, acl
 from hwsync.lab.folder import Draft, Folder
@@ -379,6 +379,6 @@ def test_a_broker_of_another_account_is_named(
         assert number == signal.SIGHUP
         raise PermissionError if pid == os.getpid() else ProcessLookupError
 
-    monkeypatch.setattr(module, "_serves", lambda pid, conf: pid in (1, os.getpid()))
+    monkeypatch.setattr(serving, "_serves", lambda pid, conf: pid in (1, os.getpid()))
     monkeypatch.setattr(os, "kill", kill)
     assert folder.reload() == ([], [os.getpid()])
