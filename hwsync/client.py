@@ -15,10 +15,10 @@ from typing import Any, Final, Self, TypeVar
 
 from hwsync.address import BrokerUrl
 from hwsync.protocol import limits
-from hwsync.protocol.errors import Code, NoBroker, NoCoordinator, Refused
+from hwsync.protocol.errors import Code, Degraded, NoBroker, NoCoordinator, Refused
 from hwsync.protocol.heard import read_heard
 from hwsync.protocol.topics import ITSELF, Kind, Topics
-from hwsync.protocol.wire import encode_id, read_object
+from hwsync.protocol.wire import FORGET, encode_id, read_object
 from hwsync.transport import (
     Delivery,
     Denied,
@@ -31,6 +31,10 @@ from hwsync.transport import (
 
 ANSWER_S: Final = 30.0  # a coordinator that has not answered by then is not there
 CONNECT_S: Final = 10.0  # for the connection and its subscriptions
+DEGRADED_S: Final = (
+    5.0  # it tries to save each second: what is not saved by then waits for the disk
+)
+FORGET_S: Final = 10.0  # for a coordinator that is there
 QUIET_S: Final = 0.3  # retained messages come at once: after such a pause there are no more
 
 Json = dict[str, Any]
@@ -74,7 +78,9 @@ class Conversation:
         self._send, self._acknowledge = send, acknowledge
         self._monotonic = monotonic
         self._lab = lab or f"the root {topics.root}"  # for errors
-        self._degraded = ""  # what the coordinator said of its disk
+        self.degraded = ""  # what the coordinator said of its disk
+        self.kept: Json = {}  # the status that the broker keeps, or a newer one
+        self._answers = False  # a coordinator: it said how it is
 
     def publish(self, kind: Kind, payload: bytes) -> None:
         """Send one message; it is repeated by whoever waits for its answer."""
@@ -103,7 +109,20 @@ class Conversation:
                     continue  # a list that the broker kept says nothing of now
                 fields = read_heard(kind, signal.payload) if signal.payload else {}
                 if fields is not None:
+                    self._note(kind, fields, now=not signal.retain)
                     return user, kind, fields
+
+    def _note(self, kind: Kind, fields: Json, *, now: bool) -> None:
+        """Remember what everybody else would have to ask for; ``now``: it was not kept."""
+        if kind is Kind.STATUS:
+            self.kept = fields
+        elif kind is Kind.HEALTH and now and fields:
+            self._answers = fields["condition"] in ("ok", "degraded")
+            degraded = fields["condition"] == "degraded"
+            self.degraded = (str(fields.get("reason", "")) or "it cannot save") if degraded else ""
+
+    def ask_coordinator(self) -> None:
+        """Have the coordinator say how it is, and whom it hears."""
 
     def asking(
         self,
@@ -115,16 +134,19 @@ class Conversation:
         waiting: Callable[[], None] = lambda: None,
         patience: float = ANSWER_S,
     ) -> Talk[tuple[Kind, Json]]:
-        """Repeat a message until something is its answer. Raises ``NoCoordinator``.
+        """Repeat a message until something is its answer. Raises ``NoCoordinator``, ``Degraded``.
 
         An error that refuses another message is never offered to ``answer``. ``then_query``: an id
         that is queried after each try; the coordinator answers in order, so its ``result`` stands
         behind whatever the message brought.
         """
-        limit = self._monotonic() + patience
+        began = self._monotonic()
+        limit = began + patience
         pause = limits.REPEAT_FIRST_S
         while (now := self._monotonic()) < limit:
             self.publish(kind, payload)
+            if now > began:
+                self.ask_coordinator()  # the first time is too early: it is a moment away
             if then_query is not None:
                 self.publish(Kind.QUERY, encode_id(then_query))
             until = min(now + pause, limit)
@@ -134,8 +156,18 @@ class Conversation:
                     return heard, fields
             waiting()
             pause = min(2 * pause, limits.REPEAT_MAX_S)
-        if self._degraded:
-            raise NoCoordinator(f"the coordinator did not answer: {self._degraded}", "see its log")
+            if self.degraded and kind is not Kind.REQUEST:
+                limit = min(limit, began + DEGRADED_S)
+        if self.degraded:
+            raise Degraded(
+                f"degraded: the coordinator cannot save anything now: {self.degraded}",
+                "make space (df -h) or mend the disk, on its machine; what was sent waits at the "
+                "broker, and is done then",
+            )
+        if self._answers:
+            raise NoCoordinator(
+                f"the coordinator is there, but this was not answered at {self._lab}", "see its log"
+            )
         raise NoCoordinator(
             f"no coordinator answers at {self._lab}", "start one: hwsync coordinator"
         )
@@ -148,7 +180,7 @@ class Conversation:
         if heard is not Kind.ERROR:
             return False
         if fields.get("error") == Code.DEGRADED:
-            self._degraded = str(fields.get("message"))
+            self.degraded = str(fields.get("message"))
             return True
         return fields.get("topic") != self.topics.of(self.user, kind)
 
@@ -224,8 +256,7 @@ class Conversation:
 class Operator(Conversation):
     """A connection of one operator, for one user's topics (``+``: everybody's); it waits itself.
 
-    ``live``: the output of programs too; ``health``: what the coordinator says of itself, and of
-    whom it hears, too.
+    ``live``: the output of programs too; ``boards``: whom the coordinator hears, too.
     """
 
     def __init__(
@@ -235,7 +266,7 @@ class Operator(Conversation):
         user: str,
         *,
         live: bool = False,
-        health: bool = False,
+        boards: bool = False,
     ) -> None:
         self.url = url
         self._inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
@@ -245,9 +276,8 @@ class Operator(Conversation):
             Subscription(topics.of(user, kind), int(kind is not Kind.OUTPUT)) for kind in kinds
         ]
         filters.append(Subscription(topics.result(user, "+")))
-        if health:
-            said = (topics.health, topics.boards)
-            filters += [Subscription(topic, as_published=False) for topic in said]
+        said = (topics.health, *([topics.boards] if boards else []))
+        filters += [Subscription(topic, as_published=False) for topic in said]
         client = f"hwsync-cli-{secrets.token_hex(6)}"
         self._transport = Transport(
             url, client, on_signal=self._inbox.put, subscriptions=filters, prefer_v5=True
@@ -293,15 +323,41 @@ class Operator(Conversation):
         self._transport.stop(2.0)
 
     def clear(self, *kinds: Kind) -> None:
-        """Take from the broker what it keeps of the user. Raises ``NoBroker``."""
+        """Take from the broker what it keeps of the user. Raises ``NoBroker``, ``Refused``.
+
+        MQTT 3.1.1 does not say that a right is missing: look again whether it is gone.
+        """
         for kind in kinds:
             self._transport.publish(self.topics.of(self.user, kind), b"", retain=True)
         if not self._transport.flush(CONNECT_S):
             raise NoBroker(f"{self.url} did not acknowledge", "try again")
+        for _ in self.hear(0.0):
+            pass
+
+    def forget(self) -> None:
+        """Have the coordinator forget the user. Raises ``Refused``, ``Unreachable``."""
+
+        def answer(kind: Kind, fields: Json) -> bool:
+            return kind is Kind.ERROR or (kind is Kind.STATUS and not fields)
+
+        raise_refused(*self.ask(Kind.RESET, FORGET, answer, patience=FORGET_S))
+
+    def answers(self, patience: float) -> bool:
+        """Whether a coordinator is there, and says so within so many seconds."""
+        limit = time.monotonic() + patience
+        while not self._answers and time.monotonic() < limit:
+            self.ask_coordinator()
+            for _, kind, _ in self.hear(min(limits.REPEAT_FIRST_S, patience)):
+                if kind is Kind.HEALTH and self._answers:
+                    break
+        return self._answers
 
     def ask_coordinator(self) -> None:
-        """Have the coordinator say how it is, and whom it hears."""
-        self._send(self.topics.of(ITSELF, Kind.QUERY), b"")
+        """Have the coordinator say how it is, and whom it hears.
+
+        At QoS 0: whoever may not ask is not told that he may not, as if he had sent a command.
+        """
+        self._transport.publish(self.topics.of(ITSELF, Kind.QUERY), b"", qos=0)
 
     def hear(self, seconds: float) -> Iterator[tuple[str, Kind, Json]]:
         """What ``hearing`` returns, for so long."""

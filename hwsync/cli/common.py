@@ -22,6 +22,8 @@ from hwsync.protocol.errors import HwsyncError, OutputError, Refused, UsageError
 from hwsync.protocol.limits import ID_FORM, USER_FORM, is_id, is_user
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
 
+DATABASE_NAME: Final = "hwsync.db"
+SERVICE_STATE: Final = Path("/var/lib")  # where systemd's units keep theirs
 SBIN: Final = ":/usr/sbin:/sbin"
 _NAMES: Final = (
     *("broker", "root", "as_json", "credentials", "config", "ca", "certificate", "key"),
@@ -126,7 +128,38 @@ def find_mosquitto() -> str | None:
 
 def default_database() -> Path:
     """``$STATE_DIRECTORY/hwsync.db``, else below the home directory."""
-    return state_directory("--db") / "hwsync.db"
+    return state_directory("--db") / DATABASE_NAME
+
+
+def databases() -> list[Path]:
+    """Where it may be: the default's, and that of the systemd unit; what is there, or the usual.
+
+    Raises ``UsageError`` where this account has no home directory and there is no unit's.
+    """
+    unit = SERVICE_STATE / "hwsync" / DATABASE_NAME
+    installed = unit.parent.is_dir()
+    try:
+        own = default_database()
+    except UsageError:
+        if not installed:
+            raise
+        return [unit]
+    if "STATE_DIRECTORY" in os.environ or own == unit:
+        return [own]
+    hidden = installed and not os.access(unit.parent, os.X_OK)  # there may be one, then
+    there = [path for path in (own, unit) if os.path.exists(path) or (hidden and path == unit)]
+    return there or [unit if installed else own]
+
+
+def the_database(db: Path | None) -> Path:
+    """The one that was named, else the only one. Raises ``UsageError`` where there are two."""
+    found = [db] if db is not None else databases()
+    if len(found) > 1:
+        raise UsageError(
+            f"there are two databases: {' and '.join(map(str, found))}",
+            "name one of them with --db",
+        )
+    return found[0]
 
 
 FILE: Final = click.Path(path_type=Path, dir_okay=False)
@@ -135,7 +168,8 @@ FOLDER: Final = click.Path(path_type=Path, file_okay=False)
 DATABASE: Final = click.option(
     "--db",
     type=FILE,
-    help="The database; default $STATE_DIRECTORY/hwsync.db, else ~/.local/state/hwsync/hwsync.db.",
+    help="The database; default $STATE_DIRECTORY/hwsync.db, else ~/.local/state/hwsync/hwsync.db, "
+    "else the systemd unit's.",
 )
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
 from hwsync.cli import say
-from hwsync.cli.common import DATABASE, FILE, Settings, common, default_database, user_name
-from hwsync.client import Operator
+from hwsync.cli.common import DATABASE, FILE, Settings, common, the_database, user_name
+from hwsync.client import QUIET_S, Operator
 from hwsync.coordinator import maintenance
+from hwsync.protocol.errors import Code, NoCoordinator, Refused
 from hwsync.protocol.topics import Kind
+
+ANSWER_S: Final = 5.0  # for a coordinator
 
 
 @click.command()
@@ -21,7 +26,7 @@ from hwsync.protocol.topics import Kind
 @click.pass_obj
 def backup(settings: Settings, db: Path | None, file: Path) -> None:
     """Copy the database to FILE, also while the coordinator runs."""
-    source = db or default_database()
+    source = the_database(db)
 
     def progress(left: int, all: int) -> None:
         if all:
@@ -48,7 +53,7 @@ def restore(settings: Settings, db: Path | None, file: Path, damaged: bool) -> N
     A new epoch begins: what was open in the backup ends as lost, and may have run. The database
     that was there is kept beside it.
     """
-    target = db or default_database()
+    target = the_database(db)
     done = maintenance.restore(file, target, damaged=damaged)
     aside = str(done.aside) if done.aside else None
     if settings.as_json:
@@ -73,7 +78,7 @@ def check_db(settings: Settings, db: Path | None) -> None:
     programs and results against their hashes.
     """
     found = 0
-    for line in maintenance.check(db or default_database()):
+    for line in maintenance.check(the_database(db)):
         found += 1
         say.either(settings.as_json, {"found": line}, line)
     if found:
@@ -88,18 +93,55 @@ def check_db(settings: Settings, db: Path | None) -> None:
 @click.argument("user", type=user_name)
 @click.pass_obj
 def forget(settings: Settings, db: Path | None, user: str) -> None:
-    """Forget USER, who was a typing error; the coordinator must not run.
+    """Forget USER, who was a typing error.
 
-    Its status and heartbeat are taken from the broker. Its history stays, and so does the number of
-    its last change, should it come back.
+    Its status and heartbeat are taken from the broker: by the coordinator, which is asked to; by
+    this command on the coordinator's machine where none answers, or with --db. Its history stays,
+    and it is shown again when something new is asked of it.
     """
-
-    def clear() -> None:
+    asked = False
+    if db is None:
         with Operator(settings.url, settings.topics, user) as operator:
-            operator.clear(Kind.STATUS, Kind.HEARTBEAT)
-
-    maintenance.forget(db or default_database(), user, clear)
+            asked = operator.answers(ANSWER_S)
+            if asked:
+                operator.forget()
+    if asked:
+        _is_gone(settings, user)
+    else:
+        path = the_database(db)
+        if db is None and not os.path.exists(path):
+            raise NoCoordinator(
+                f"no coordinator answers at {settings.url}, and there is no database {path}",
+                "start the coordinator, or call this on its machine",
+            )
+        maintenance.forget(path, user, lambda: _clear(settings, user))
     say.either(settings.as_json, {"forgotten": user}, f"{user} is forgotten")
+
+
+def _clear(settings: Settings, user: str) -> None:
+    """By ourselves. Raises ``NoBroker``, ``Refused``."""
+    with Operator(settings.url, settings.topics, user) as operator:
+        operator.clear(Kind.STATUS, Kind.HEARTBEAT)
+    _is_gone(settings, user)
+
+
+def _is_gone(settings: Settings, user: str) -> None:
+    """A broker need not say that it did not let somebody. Raises ``Refused``."""
+    with Operator(settings.url, settings.topics, user) as operator:
+        kept = {kind for _, kind, fields in operator.hear(QUIET_S) if fields}
+    if Kind.STATUS in kept:
+        raise Refused(
+            Code.NOT_ALLOWED,
+            f"the broker still keeps the status of {user}: who cleared it may not write there",
+            "name the coordinator's own connection file with --config",
+        )
+    if Kind.HEARTBEAT in kept:
+        raise Refused(
+            Code.NOT_ALLOWED,
+            f"the broker still keeps a heartbeat of {user}: a board of that name is there, or who "
+            "cleared it may not write there",
+            "stop the board; or name the coordinator's own connection file with --config",
+        )
 
 
 COMMANDS = (backup, restore, forget, check_db)

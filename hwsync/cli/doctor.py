@@ -22,7 +22,15 @@ from hwsync import __version__, findings, webprobe
 from hwsync.address import BrokerUrl
 from hwsync.cli import checks, say
 from hwsync.cli.checks import Json
-from hwsync.cli.common import DATABASE, Settings, common, default_database, echoes, user_name
+from hwsync.cli.common import (
+    DATABASE,
+    SERVICE_STATE,
+    Settings,
+    common,
+    databases,
+    echoes,
+    user_name,
+)
 from hwsync.client import QUIET_S, Operator
 from hwsync.coordinator.inspection import inspect
 from hwsync.findings import Finding, Result
@@ -36,7 +44,6 @@ from hwsync.protocol.topics import ITSELF, Kind, Topics
 LOOK_S: Final = 9.0  # for a broker; a person waits no longer for "there is none"
 ANSWER_S: Final = 5.0  # for a coordinator
 LISTEN_S: Final = 2.0  # to a user's topics: two devices of one name push each other out by turns
-SERVICE_STATE: Final = Path("/var/lib")  # where systemd's units keep theirs
 
 
 @click.command()
@@ -96,7 +103,7 @@ def _coordinator(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, flo
     last: Json = {}
     ahead: float | None = None
     try:
-        with Operator(url, topics, ITSELF, health=True) as operator:
+        with Operator(url, topics, ITSELF) as operator:
             for _, kind, fields in operator.hear(QUIET_S):
                 last = fields if kind is Kind.HEALTH and fields else last
             known = {last.get("time")} if last else set()
@@ -122,19 +129,17 @@ def _coordinator(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, flo
 
 def _database(db: Path | None) -> Iterator[Finding]:
     try:
-        path = db or _usual_database()
-        yield checks.database(str(path), inspect(path))
-    except PermissionError as error:
-        yield checks.unreadable(str(error.filename))
-    except (DatabaseError, UsageError) as error:
+        paths = [db] if db else databases()
+    except UsageError as error:
         yield findings.error("database", error.message, error.hint)
-
-
-def _usual_database() -> Path:
-    """The default's; where there is none, the one of the systemd unit."""
-    path = default_database()
-    unit = SERVICE_STATE / "hwsync" / path.name
-    return unit if not os.path.exists(path) and os.path.isdir(unit.parent) else path
+        return
+    for path in paths:
+        try:
+            yield checks.database(str(path), inspect(path))
+        except PermissionError as error:
+            yield checks.unreadable(str(error.filename))
+        except DatabaseError as error:
+            yield findings.error("database", error.message, error.hint)
 
 
 def _usual_state(user: str) -> Path:
@@ -148,7 +153,8 @@ def _disk(db: Path | None, user: str | None) -> Iterator[Finding]:
     """Once for each file system on which something is kept."""
     folders: list[Path] = []
     with suppress(UsageError):  # there is no home directory: the database's check has said so
-        folders.append(Path(os.path.realpath(db or _usual_database())).parent)
+        paths = [db] if db else databases()
+        folders += [Path(os.path.realpath(path)).parent for path in paths]
         folders += [] if user is None else [Path(os.path.realpath(_usual_state(user)))]
     seen: set[int] = set()
     for folder in folders:
@@ -191,7 +197,7 @@ def _user(url: BrokerUrl, topics: Topics, user: str, *, answers: bool) -> Iterat
     heard = _Heard()
     trouble: list[Finding] = []
     try:
-        with Operator(url, topics, user, health=answers) as operator:
+        with Operator(url, topics, user, boards=answers) as operator:
             heard.listen(operator, answers=answers)
             if answers:
                 heard.record = operator.record()

@@ -11,13 +11,14 @@ import click
 from hwsync.cli import say
 from hwsync.cli.common import Settings, command_id, common, read_text, user_name
 from hwsync.client import QUIET_S, Json, Operator
-from hwsync.protocol.errors import NotFound, UsageError
+from hwsync.protocol.errors import Degraded, NotFound, UsageError
 from hwsync.protocol.presence import is_online
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire import encode_analysis, encode_id, encode_reset
 
 LISTEN_S: Final = 2.0  # at most, for the retained statuses of everybody, and for the coordinator
+HEALTH_S: Final = 1.0  # for a coordinator that has just answered to say how it is
 NOBODY_SAYS: Final = "nobody can say who is online: no coordinator has said whom it hears"
 _ONLINE: Final = {True: "online", False: "offline", None: "unknown"}
 SHOWN: Final = (
@@ -33,9 +34,10 @@ SHOWN: Final = (
 @click.pass_obj
 def status(settings: Settings, user: str | None, watch: bool) -> None:
     """The record of USER, or of everybody."""
-    with Operator(settings.url, settings.topics, user or "+", health=user is None) as operator:
+    with Operator(settings.url, settings.topics, user or "+", boards=user is None) as operator:
         if user is not None:
-            record = operator.record()
+            record = _record(operator)
+            operator.answers(HEALTH_S)
             if record["seq"] == 0:
                 raise NotFound(
                     f"{user} has never been seen",
@@ -48,11 +50,24 @@ def status(settings: Settings, user: str | None, watch: bool) -> None:
                     say.line(line)
         else:
             _table(operator, settings)
+        if operator.degraded:
+            said = f"degraded: the coordinator cannot save anything now: {operator.degraded}"
+            say.line(f"{said}; this is what is kept", err=True)
         with suppress(KeyboardInterrupt):
             while watch:
                 for name, kind, fields in operator.hear(1.0):
                     if kind is Kind.STATUS and fields:
                         say.either(settings.as_json, fields, _line(name, fields))
+
+
+def _record(operator: Operator) -> Json:
+    """From a coordinator that answers; where its disk takes nothing, what the broker keeps."""
+    try:
+        return operator.record()
+    except Degraded:
+        if not operator.kept:
+            raise
+        return operator.kept
 
 
 def _table(operator: Operator, settings: Settings) -> None:
@@ -165,7 +180,7 @@ def reset(settings: Settings, user: str, id: str | None, queue: bool) -> None:
 
 def _current(operator: Operator, user: str) -> str:
     """The id of the present command: named, a repetition is safe."""
-    record = operator.record()
+    record = _record(operator)
     if not record["id"]:
         raise NotFound(f"{user} has no command", f"hwsync run {user} FILE gives it one")
     return str(record["id"])
@@ -173,7 +188,12 @@ def _current(operator: Operator, user: str) -> str:
 
 def _tell(settings: Settings, operator: Operator, kind: Kind, payload: bytes, id: str) -> None:
     """Send it until it is answered; print the record, or raise what refused it."""
-    fields = operator.tell(kind, payload, id)
+    try:
+        fields = operator.tell(kind, payload, id)
+    except Degraded:
+        if operator.kept:
+            say.either(settings.as_json, operator.kept, _line(operator.user, operator.kept))
+        raise
     say.either(settings.as_json, fields, _line(operator.user, fields))
 
 

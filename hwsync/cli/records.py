@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hwsync.cli import say
-from hwsync.cli.common import DATABASE, Settings, command_id, common, default_database, user_name
+from hwsync.cli.common import DATABASE, Settings, command_id, common, the_database, user_name
 from hwsync.coordinator.reader import Reader
 from hwsync.protocol.jsons import dumps
 
@@ -21,7 +21,7 @@ from hwsync.protocol.jsons import dumps
 @click.pass_obj
 def history(settings: Settings, db: Path | None, user: str) -> None:
     """Every change of USER's record, and every refused message."""
-    with Reader(db or default_database()) as reader:
+    with Reader(the_database(db)) as reader:
         for row in reader.history(user):
             say.either(settings.as_json, row, _line(row))
 
@@ -34,7 +34,7 @@ def history(settings: Settings, db: Path | None, user: str) -> None:
 @click.pass_obj
 def show(settings: Settings, db: Path | None, user: str, id: str) -> None:
     """Everything of USER's command ID."""
-    with Reader(db or default_database()) as reader:
+    with Reader(the_database(db)) as reader:
         shown = reader.show(user, id)
     if settings.as_json:
         say.json_line(shown)

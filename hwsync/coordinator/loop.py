@@ -26,6 +26,7 @@ from hwsync.coordinator.store import FAILURES, Store
 from hwsync.protocol import limits, replies
 from hwsync.protocol.effects import (
     Analyse,
+    ClearKept,
     Effect,
     PublishEnvelope,
     PublishReplies,
@@ -400,6 +401,9 @@ class Coordinator:
             self.publishing.result(user, effect)
         elif isinstance(effect, PublishReplies):
             self._reply(effect.record)
+        elif isinstance(effect, ClearKept):
+            for kind in (Kind.STATUS, Kind.HEARTBEAT):
+                self._publish(self.topics.of(user, kind), b"", retain=True)
         elif isinstance(effect, Analyse):
             self._to_analyse.append((user, effect.command.id))
 

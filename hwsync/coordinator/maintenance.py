@@ -16,18 +16,19 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from hwsync.coordinator import chain, private
 from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
-from hwsync.coordinator.reader import open_to_read
+from hwsync.coordinator.reader import look_for, open_to_read
 from hwsync.coordinator.store import Batch, Store, lock
-from hwsync.protocol.errors import Code, DatabaseError, NotFound, Refused
+from hwsync.protocol.errors import DatabaseError, NotFound
+from hwsync.protocol.events import ResetAsked
 from hwsync.protocol.jsons import loads
-from hwsync.protocol.machine import digest_of
-from hwsync.protocol.record import WHO_ASKED, Record, Request, State, Verb
+from hwsync.protocol.machine import Rules, decide, digest_of
+from hwsync.protocol.record import WHO_ASKED, Moment, Record, Request, State, Verb
 
 log = logging.getLogger("hwsync.coordinator")
 
@@ -45,8 +46,7 @@ Progress = Callable[[int, int], None]  # what remains, of how much
 def opened(path: Path) -> sqlite3.Connection:
     """A database of hwsync, for reading. Raises ``DatabaseError`` where it is none."""
     path = path.resolve()
-    if not path.is_file():
-        raise DatabaseError(f"there is no database {path}", "name it with --db")
+    look_for(path, "name it with --db")
     try:
         connection, owner, version = open_to_read(path, for_long=True)
     except sqlite3.Error as error:
@@ -102,18 +102,18 @@ def forget(path: Path, user: str, clear: Callable[[], None]) -> None:
     changed then. Raises ``DatabaseError``, ``NotFound``, and ``Refused`` where the record is not at
     rest.
     """
+    opened(path).close()  # a Store would make one
     with contextlib.closing(Store(path)) as store:
         record = store.load(0.0).get(user)
         if record is None:
             raise NotFound(f"{user} has never been seen", "hwsync status lists the users")
-        if record.state is not State.REST or record.queue:
-            raise Refused(
-                Code.WRONG_STATE,
-                f"{user} is not at rest: {record.id} is in state {int(record.state)}",
-                f"wait for its end, or hwsync reset {user} --queue first",
-            )
+        decision = decide(record, ResetAsked(forget=True), Moment(time.time(), 0.0), None, Rules())
+        if decision.refused is not None:
+            raise decision.refused
         clear()
-        store.save(Batch(records={user: replace(record, forgotten=True)}), 0.0)
+        if decision.entry is not None:
+            record = decision.record
+            store.save(Batch({user: record}, log=[(record, decision.entry, None)]), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,8 @@ def restore(
     backup: Path, path: Path, *, damaged: bool = False, now: float | None = None
 ) -> Restored:
     """Put a backup in the database's place and raise the epoch; the present one is kept aside.
+
+    Owner and mode are those of the present one; without one, what root restores is its folder's.
 
     ``now``: Unix seconds; None: the system's clock.
 
@@ -153,6 +155,7 @@ def restore(
                 epoch = max(known + 1, int(now))
                 store.save(Batch(epoch=(epoch, now)), 0.0)
                 open = sum(_open(record) for record in store.load(0.0).values())
+            private.as_before(part, path)
             aside = _put_aside(path, now)
             part.replace(path)
             _flush(path.parent)

@@ -59,3 +59,17 @@ def close_to_others(files: Iterable[Path]) -> None:
                         file, error.strerror)  # fmt: skip
     if closed:
         log.warning("were open to other accounts, and are no more: %s", ", ".join(closed))
+
+
+def as_before(new: Path, path: Path) -> None:
+    """Owner and mode of a file are those of the database ``path``, for which or beside which it is.
+
+    Without a database root's file belongs to whom the folder belongs: what root restores, a
+    service must be able to write. Raises ``OSError``.
+    """
+    there = path.exists()
+    before = (path if there else path.parent).stat()
+    if os.geteuid() == 0:
+        os.chown(new, before.st_uid, before.st_gid)
+    if there:
+        new.chmod(stat.S_IMODE(before.st_mode) & ~OTHERS)

@@ -36,16 +36,25 @@ def open_to_read(path: Path, *, for_long: bool = False) -> tuple[sqlite3.Connect
     return connection, owner, schema
 
 
+def look_for(path: Path, hint: str) -> None:
+    """Raises ``DatabaseError``: there is none (what to do then: ``hint``), or it is hidden."""
+    try:
+        there = path.is_file()
+    except PermissionError:
+        raise DatabaseError(
+            f"{path} is not readable for this account",
+            "as root: sudo hwsync …; or join the group of its folder",
+        ) from None
+    if not there:
+        raise DatabaseError(f"there is no database {path}", hint)
+
+
 class Reader:
     """The database read by another process, at any time. Raises ``DatabaseError``, ``NotFound``."""
 
     def __init__(self, path: Path) -> None:
         path = path.resolve()
-        if not path.exists():
-            raise DatabaseError(
-                f"there is no database {path}",
-                "history and show read it on the coordinator's machine; name it with --db",
-            )
+        look_for(path, "history and show read it on the coordinator's machine; name it with --db")
         try:
             self._connection, owner, version = open_to_read(path)
         except sqlite3.Error as error:

@@ -15,7 +15,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -401,6 +401,9 @@ def lock(path: Path) -> TextIO:
             f"another coordinator (process {holder}) already uses the database {path}",
             "stop it first, or name another file with --db",
         ) from None
+    if os.geteuid() == 0:
+        with suppress(OSError):  # a container's root may not; then it is root's own business
+            private.as_before(target, path)
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()

@@ -47,13 +47,26 @@ class PublishError:
 
 
 @dataclass(frozen=True, slots=True)
+class ClearKept:
+    """Take from the broker what it keeps of the user: status and heartbeat."""
+
+
+@dataclass(frozen=True, slots=True)
 class Analyse:
     """Run the command's analyser."""
 
     command: Command
 
 
-Effect = PublishStatus | PublishEnvelope | PublishResult | PublishReplies | PublishError | Analyse
+Effect = (
+    PublishStatus
+    | PublishEnvelope
+    | PublishResult
+    | PublishReplies
+    | PublishError
+    | ClearKept
+    | Analyse
+)
 
 
 @dataclass(frozen=True, slots=True)

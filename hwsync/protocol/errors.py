@@ -16,6 +16,7 @@
     └── Unreachable         nobody answers                                               exit 125
         ├── NoBroker
         └── NoCoordinator
+            └── Degraded    it is there, and cannot save
 
 An error says what was wrong, where, and (``hint``) what to do. Only ``cli`` and the ``service``
 modules print them; nobody shows a traceback to a person.
@@ -145,3 +146,7 @@ class NoBroker(Unreachable):
 
 class NoCoordinator(Unreachable):
     """A broker, but no coordinator answers there."""
+
+
+class Degraded(NoCoordinator):
+    """A coordinator that answers, and can save nothing now: what was sent to it waits."""

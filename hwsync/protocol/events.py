@@ -81,6 +81,7 @@ class ResetAsked:
 
     id: str | None = None
     queue: bool = False  # and its queue empty
+    forget: bool = False  # only where it is at rest: nothing is to be kept of it at the broker
     verb: ClassVar[Verb] = Verb.RESET
 
 

@@ -23,6 +23,7 @@ from hwsync.protocol.analysis import MANUAL
 from hwsync.protocol.asker import asker_of
 from hwsync.protocol.effects import (
     Analyse,
+    ClearKept,
     Decision,
     Effect,
     Entry,
@@ -41,6 +42,7 @@ from hwsync.protocol.events import (
     NextInQueue,
     Queried,
     Requested,
+    ResetAsked,
     Restored,
     Returned,
 )
@@ -146,6 +148,8 @@ def _decide(
         if event.id is not None and known is None:
             raise late.never_had(record, event.id)
         return Decision(record, effects=answers(record, known, query=True))
+    if isinstance(event, ResetAsked) and event.forget:
+        return _forgotten(record, moment)
     if isinstance(event, DeadlinePassed) and not (
         event.id == record.id and _is_due(record, moment)
     ):
@@ -229,6 +233,23 @@ def answers(record: Record, known: Command | None, *, query: bool = False) -> tu
         state = record.state if known.id == record.id else State.REST
         effects.append(PublishResult(known, state, record.place(known.id)))
     return tuple(effects)
+
+
+def _forgotten(record: Record, moment: Moment) -> Decision:
+    """Nothing of the user is published any more, until something new is asked. All of it stays."""
+    if record.state is not State.REST or record.queue:
+        raise Refused(
+            Code.WRONG_STATE,
+            f"{record.user} is not at rest: {record.id} is in state {int(record.state)}",
+            f"wait for its end, or hwsync reset {record.user} --queue first",
+        )
+    entry = None
+    if record.seq and not record.forgotten:
+        record = replace(
+            record, seq=record.seq + 1, verb=Verb.RESET, time=moment.wall, forgotten=True
+        )
+        entry = Entry(Verb.RESET, State.REST, State.REST, record.id, note="forgotten")
+    return Decision(record, entry, None, (PublishStatus(record), ClearKept()))
 
 
 def _unambiguous(record: Record, event: Event, moment: Moment) -> None:

@@ -385,8 +385,16 @@ def _reset(payload: bytes) -> ResetAsked:
     if not payload:
         return ResetAsked()
     fields = _object(payload, "the reset", 'send it empty, {"id": "…"} or {"queue": true}')
-    fields.only(frozenset(("id", "queue")))
+    fields.only(frozenset(("id", "queue", "forget")))
     queue = fields.boolean("queue")
+    if fields.boolean("forget"):
+        if queue or "id" in fields.obj:
+            raise fields.refuse(
+                Code.BAD_PAYLOAD,
+                "'forget' stands alone",
+                'first {"queue": true}, then {"forget": true}',
+            )
+        return ResetAsked(forget=True)
     ident = fields.ident("id") if "id" in fields.obj or not queue else None
     return ResetAsked(ident, queue)
 

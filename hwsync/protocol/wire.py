@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from hwsync.protocol import limits
 from hwsync.protocol.jsons import cut, dumps, is_count, is_number, loads, size
@@ -248,6 +248,10 @@ def encode_reset(id: str | None, *, queue: bool) -> bytes:
     """A reset, which may empty the queue too."""
     named = {} if id is None else {"id": id}
     return dumps({**named, "queue": True}).encode() if queue else encode_id(id)
+
+
+FORGET: Final = dumps({"forget": True}).encode()
+"""A reset of a user who was a typing error."""
 
 
 def encode_analysis(text: str, id: str | None) -> bytes:

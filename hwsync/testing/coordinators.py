@@ -201,7 +201,7 @@ class CoordinatorProcess(Process):
         user, kind = self.topics.split(topic)
         if kind is Kind.STATUS and retain:
             self.said_last[user] = payload
-        if kind in (Kind.STATUS, Kind.RESULT):
+        if kind in (Kind.STATUS, Kind.RESULT) and payload:  # an empty one clears
             self._said(user, kind, loads(payload.decode()))
         else:
             self.context.note(self.name, f"publishes {topic}", payload)

@@ -430,20 +430,36 @@ def test_a_backup_is_restored_with_a_command_open_at_the_device(
 
 
 def test_a_typing_error_is_noticed_and_forgotten(lab: Lab, watch: Callable[..., Watcher]) -> None:
-    sent = ended(lab.cli("send", "pi9", "-c", "print(1)"), 0)
+    sent = ended(lab.cli("send", "pi9", "--id", "x", "-c", "print(1)"), 0)
     assert "a device pi9 has never been seen" in sent.stderr
     assert "never been seen" not in ended(lab.cli("run", "pi1", "-c", "1"), 0).stderr
     db = ["--db", str(lab.db)]
     assert "another coordinator" in ended(lab.cli("forget", "pi9", *db), 1).stderr
+    assert "pi9 is not at rest" in ended(lab.cli("forget", "pi9"), 1).stderr
     ended(lab.cli("cancel", "pi9"), 0)
+    assert ended(lab.cli("forget", "pi9"), 0).stdout == "pi9 is forgotten\n"
+    assert "forgotten" in ended(lab.cli("history", "pi9", *db), 0).stdout
+
+    def users() -> list[str]:
+        lines = ended(lab.cli("status", "--json"), 0).stdout.splitlines()
+        return [json.loads(line)["user"] for line in lines]
+
+    assert users() == ["pi1"]
+    # Its ids are known; it comes back when something new is asked.
+    assert "another program" in ended(lab.cli("send", "pi9", "--id", "x", "-c", "2"), 1).stderr
+    assert users() == ["pi1"]
+    ended(lab.cli("send", "pi9", "-c", "print(2)"), 0)
+    assert users() == ["pi1", "pi9"]
+    ended(lab.cli("reset", "pi9"), 0)
     lab.processes["coordinator"].terminate()
     lab.processes["coordinator"].wait()
+    nowhere = ended(lab.cli("forget", "pi9", "--db", str(lab.folder / "none.db")), 1)
+    assert "there is no database" in nowhere.stderr
+    assert not list(lab.folder.glob("none.db*"))
     assert ended(lab.cli("forget", "pi9", *db), 0).stdout == "pi9 is forgotten\n"
     assert "hw_command_request" in ended(lab.cli("history", "pi9", *db), 0).stdout
     lab.coordinator()
-    users = [json.loads(line)["user"] for line in
-             ended(lab.cli("status", "--json"), 0).stdout.splitlines()]  # fmt: skip
-    assert users == ["pi1"]
+    assert users() == ["pi1"]
 
 
 def test_a_coordinator_backs_up_by_itself(broker: Broker, start: Callable[..., Process],

@@ -99,6 +99,42 @@ def test_a_full_disk_delays_a_request_and_loses_nothing(
     assert "Traceback" not in coordinator.stderr
 
 
+def test_on_a_full_disk_status_and_cancel_answer_from_what_is_kept(
+    mosquitto: MosquittoBroker,
+    start: Callable[..., Process],
+    tmp_path: Path,
+    watch: Callable[..., Watcher],
+    disk: SmallDisk,
+) -> None:
+    lab = Lab(mosquitto, start, tmp_path)
+    lab.db = disk.folder / "hwsync.db"
+    lab.coordinator("--settle", "0")
+    watcher = watch(mosquitto)
+    lab.pub("request", '{"program":"print(1)","id":"c1"}')
+    watcher.wait_for_state("pi1", 1, id="c1")
+    disk.fill()
+    lab.pub("request", '{"program":"print(2)","id":"c2","queue":true}')
+    health = watch(mosquitto, "hw/@hwsync/health")
+    health.wait_for(lambda message: message.json["condition"] == "degraded", SOON_S)
+    # Its own questions wait behind that request, as long as it cannot be stored.
+    status = lab.cli("status", "pi1")
+    everybody = lab.cli("status", "--json")
+    cancel = lab.cli("cancel", "pi1")
+    assert status.wait(SOON_S) == 0, status.account()
+    assert status.stdout.startswith("pi1: 1 requested\n")
+    assert everybody.wait(SOON_S) == 0, everybody.account()
+    assert json.loads(everybody.stdout)["id"] == "c1"
+    assert cancel.wait(SOON_S) == 125, cancel.account()
+    assert "1 requested" in cancel.stdout
+    for process in (status, everybody, cancel):
+        assert "degraded: the coordinator cannot save anything now" in process.stderr
+        assert "start" not in process.stderr
+    before = watcher.mark()
+    disk.empty()
+    end = watcher.wait_for_state("pi1", 0, SOON_S, id="c1", after=before)
+    assert end["outcome"] == "cancelled", "what was sent waited at the broker"
+
+
 # -- a program ------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from hwsync.protocol import limits
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Ran
-from hwsync.protocol.wire import encode_collected, encode_id, encode_request
+from hwsync.protocol.wire import FORGET, encode_collected, encode_id, encode_request
 from tests.support.coordinator import NONCE
 from tests.support.level import Said
 from tests.support.modelled import Modelled
@@ -136,6 +136,10 @@ class Protocol(RuleBasedStateMachine):
         fields: dict[str, object] = ({"id": id} if id else {}) | ({"queue": True} if queue else {})
         payload = dumps(fields).encode() if fields else b""
         self.send(True, Said("reset", payload, id, None, {"queue": queue}))
+
+    @rule()
+    def forget(self) -> None:
+        self.send(True, Said("reset", FORGET, None, None, {"forget": True}))
 
     @rule(which=st.sampled_from(WHICH), at_once=st.sampled_from(AT_ONCE))
     def query(self, which: int, at_once: bool) -> None:

@@ -67,7 +67,7 @@ VALID: Final[Mapping[Kind, tuple[Json | bytes, ...]]] = {
     Kind.RESPONSE: (_RESULT, b"42\n", {"id": "c1", "journal": "j1", "boot": 1, "outcome": "ok"}),
     Kind.ANALYSIS: ({"analysis": {"points": 1}, "id": "c1"}, {"analysis": "right"}, b"right"),
     Kind.CANCEL: ({"id": "c1"}, b""),
-    Kind.RESET: ({"id": "c1"}, {"queue": True}, {"id": "c1", "queue": True}, b""),
+    Kind.RESET: ({"id": "c1"}, {"queue": True}, {"id": "c1", "queue": True}, {"forget": True}, b""),
     Kind.QUERY: ({"id": "c1"}, b""),
     Kind.STATUS: (_STATUS, {**_STATUS, "state": 0, "outcome": "ok", "ran": "yes", "exit_code": 0}),
     Kind.ERROR: (_ERROR,),

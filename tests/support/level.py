@@ -29,6 +29,7 @@ class Told:
     kind: str  # status, envelope, result, error
     fields: dict[str, Any]
     needed: bool = True  # else it may come, and nothing is said of it
+    retain: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Level:
     count: int = 0
     queue: list[str] = field(default_factory=list)
     settled: list[tuple[str, str]] = field(default_factory=list)
+    forgotten: bool = False
     commands: dict[str, dict[str, Any]] = field(default_factory=dict)
     log: list[tuple[int, str, int, int, str, bool]] = field(default_factory=list)
     refused: list[tuple[str, str | None]] = field(default_factory=list)
@@ -105,7 +107,8 @@ class Level:
         }
 
     def tell_status(self) -> None:
-        self.told.append(Told("status", self.status()))
+        kept = self.seq > 0 and not self.forgotten
+        self.told.append(Told("status", self.status(), retain=kept))
 
     def tell_result(self, id: str, *, needed: bool = True) -> None:
         one = self.commands[id]
@@ -128,7 +131,7 @@ class Level:
 
     def tell_due(self) -> None:
         """What follows from the record alone: at a connect, and when a state is entered."""
-        if self.seq:
+        if self.seq and not self.forgotten:
             self.tell_status()
         if self.state == 1 and not self.over(self.id):
             fields = {"id": self.id, "name": file_of(self.command()), "expires_at": self.ends()}
@@ -148,6 +151,7 @@ class Level:
 
     def change(self, verb: str, before: int, id: str, late: bool = False) -> None:
         self.seq += 1
+        self.forgotten = False
         self.saved, self.wall = self.now
         self.log.append((self.seq, verb, before, self.state, id, late))
 

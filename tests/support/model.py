@@ -137,7 +137,21 @@ class Model(Level):
                 grace = self.now[0] + self.command()["grace"]
                 self.move("cancel", grace if self.due is None else min(self.due, grace))
 
+    def _forget(self, said: Said) -> None:
+        if self.state != 0 or self.queue:
+            self.refuse(said, "wrong_state")
+            return
+        if self.seq and not self.forgotten:
+            self.verb = "reset"
+            self.change("reset", 0, self.id)
+            self.forgotten = True
+        self.tell_status()
+        self.told += 2 * [Told("cleared", {}, retain=True)]  # status and heartbeat
+
     def _reset(self, said: Said) -> None:
+        if said.args.get("forget"):
+            self._forget(said)
+            return
         if said.id in self.queue:
             self.answer(said.id)
             return

@@ -325,8 +325,7 @@ class Modelled:
 
     def _published(self, deed: Sent, expected: deque[Told]) -> None:
         kind = {"command": "envelope"}.get(deed.kind, deed.kind.split("/")[0])
-        said = deed.json
-        assert deed.retain == (kind == "status" and said["seq"] > 0)
+        kind, said = (kind, deed.json) if deed.payload else ("cleared", {})
         while (
             expected
             and not expected[0].needed
@@ -338,7 +337,7 @@ class Modelled:
             return
         assert expected, f"{kind} was not to be published: {said}"
         one = expected.popleft()
-        same(kind, one.kind, "kind")
+        same((kind, deed.retain), (one.kind, one.retain), "kind")
         same(shown(said, one.fields), shown(one.fields, one.fields, said), kind)
 
     def _check(self, before: int) -> None:
@@ -374,6 +373,7 @@ class Modelled:
         same(stored.verb or "", model.verb, "verb")
         same(list(stored.queue), model.queue, "queue")
         same(list(stored.settled), model.settled, "settled")
+        same(stored.forgotten, model.forgotten, "forgotten")
         same((stored.due_at, stored.taken_at), (model.due, model.taken), "due, taken")
         same(stored.time, model.wall, "time")
         same((stored.idle, stored.idle_at), (model.idle, model.idle_at), "idle")

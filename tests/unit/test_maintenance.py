@@ -379,11 +379,11 @@ def test_a_forgotten_user_is_published_again_only_when_something_is_new(
     lab.start()
     assert lab.connect() == []
     (answer,) = sent(lab.hear("query", b""), "status")
-    assert (answer.retain, answer.json["seq"]) == (False, seq)
+    assert (answer.retain, answer.json["seq"]) == (False, seq + 1)
     lab.hear("heartbeat", b'{"online":true,"journal":"j1","boot":1,"seen":[9,9]}', user="pi2")
     assert lab.restart() == []  # a new epoch does not bring it back either
     (status,) = sent(lab.hear("request", request("c3")), "status")
-    assert (status.retain, status.json["seq"]) == (True, seq + 2)
+    assert (status.retain, status.json["seq"]) == (True, seq + 3)
 
 
 def test_what_is_open_or_unknown_is_not_forgotten(lab: Lab, path: Path) -> None:
@@ -407,3 +407,35 @@ def test_nothing_is_forgotten_where_the_broker_cannot_be_reached(lab: Lab, path:
         forget(path, "pi1", fail)
     lab.start()
     assert brief(lab.connect()) == ["status 0"]
+
+
+def test_what_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match="there is no database"):
+        forget(tmp_path / "none.db", "pi1", lambda: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to somebody else")
+def test_what_root_restores_belongs_to_whom_it_belonged(lab: Lab, path: Path) -> None:
+    lab.stop()
+    backup = path.with_name("copy.db")
+    back_up(path, backup)
+    path.parent.chmod(0o750)
+    os.chown(path.parent, 4711, 4712)
+    os.chown(path, 4711, 4713)
+    path.chmod(0o640)
+    path.with_name("hwsync.db.lock").unlink(missing_ok=True)
+    done = restore(backup, path)
+
+    def owner(file: Path) -> tuple[int, int]:
+        return file.stat().st_uid, file.stat().st_gid
+
+    assert (owner(path), path.stat().st_mode & 0o777) == ((4711, 4713), 0o640)
+    assert owner(path.with_name(path.name + ".lock")) == (4711, 4713)
+    assert done.aside is not None
+    assert owner(done.aside) == (4711, 4713)
+    for file in (path, path.with_name(path.name + ".lock"), done.aside):
+        file.unlink()
+    restore(backup, path)
+    assert owner(path) == (4711, 4712), "a new one: its folder's"
+    assert owner(path.with_name(path.name + ".lock")) == (4711, 4712)

@@ -22,7 +22,7 @@ from hwsync.protocol.events import (
     Returned,
 )
 from hwsync.protocol.heard import read_heard
-from hwsync.protocol.jsons import MAX_INT
+from hwsync.protocol.jsons import MAX_INT, dumps
 from hwsync.protocol.messages import read
 from hwsync.protocol.record import (
     Account,
@@ -549,3 +549,13 @@ def test_an_envelope_of_a_coordinator_of_before_has_the_defaults() -> None:
     envelope = read_envelope(json.dumps(before).encode())
     assert envelope is not None
     assert (envelope.name, envelope.grace) == (limits.DEFAULT_NAME, limits.DEFAULT_GRACE_S)
+
+
+@pytest.mark.parametrize("keys", [{"queue": True}, {"id": "c1"}, {"id": None}])
+def test_a_reset_that_forgets_stands_alone(keys: dict[str, object]) -> None:
+    forget = {"forget": True}
+    assert read(Message("hw/pi1/reset", dumps(forget).encode()), Topics()) == ResetAsked(
+        forget=True
+    )
+    with pytest.raises(Refused, match="'forget' stands alone"):
+        read(Message("hw/pi1/reset", dumps(forget | keys).encode()), Topics())
