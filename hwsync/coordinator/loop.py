@@ -402,8 +402,7 @@ class Coordinator:
         elif isinstance(effect, PublishReplies):
             self._reply(effect.record)
         elif isinstance(effect, ClearKept):
-            for kind in (Kind.STATUS, Kind.HEARTBEAT):
-                self._publish(self.topics.of(user, kind), b"", retain=True)
+            self.publishing.clear(user)
         elif isinstance(effect, Analyse):
             self._to_analyse.append((user, effect.command.id))
 

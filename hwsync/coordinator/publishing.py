@@ -91,6 +91,12 @@ class Publishing:
             Message(topic, lambda limit: encode_status(record, limit), topic, retain=kept)
         )
 
+    def clear(self, user: str) -> None:
+        """What the broker keeps of a user: taken away, whatever waits to be sent."""
+        for kind in (Kind.STATUS, Kind.HEARTBEAT):
+            topic = self._topics.of(user, kind)
+            self.outbox.send(Message(topic, lambda _: b"", f"{topic} cleared", retain=True))
+
     def envelope(self, record: Record) -> None:
         """Its program for the device, while it may be collected."""
         if not is_past(record.expires_at, self._moment()):

@@ -121,7 +121,7 @@ def test_on_a_full_disk_status_and_cancel_answer_from_what_is_kept(
     everybody = lab.cli("status", "--json")
     cancel = lab.cli("cancel", "pi1")
     assert status.wait(SOON_S) == 0, status.account()
-    assert status.stdout.startswith("pi1: 1 requested\n")
+    assert status.stdout.startswith("pi1: 1 requested")
     assert everybody.wait(SOON_S) == 0, everybody.account()
     assert json.loads(everybody.stdout)["id"] == "c1"
     assert cancel.wait(SOON_S) == 125, cancel.account()
