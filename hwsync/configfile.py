@@ -8,6 +8,7 @@ that holds something secret and can be read by others is refused, and nothing se
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ COMMAND_LINE: Final = "the command line"
 OTHERS: Final = 0o007  # who is neither the owner nor of the group, which a service may be
 PRIVATE_KEY: Final = "PRIVATE KEY-----"
 NOT_SHOWN: Final = ("@", "-secret:", PRIVATE_KEY)  # in a value: an address with a password, a key
+LONGEST_PATH: Final = 255  # characters that are shown as a path; a key's text is longer
+KEY_TEXT: Final = re.compile(r"[A-Za-z0-9+/=]{40,}")  # base64: of 30 bytes or more
 ON_COMMAND_LINE, IN_ENVIRONMENT, IN_FILE, NOWHERE = range(4)  # from near to far
 
 
@@ -80,17 +83,20 @@ def gather(
     ``variables``: of the environment, by key. ``options``: of the command line by key, None or
     false where not given. ``document``: where a person finds all keys.
     """
+    known = {key.name: key for key in keys}
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     if file is not None:
         file = file.absolute()
-        values = _read(file, {key.name: key for key in keys}, document)
+        values = _read(file, known, document)
         sources = dict.fromkeys(values, str(file))
     for name, variable in variables.items():
         if os.environ.get(variable):
+            _is_file(known.get(name), os.environ[variable], variable)
             values[name], sources[name] = os.environ[variable], variable
     for name, value in options.items():
         if value is not None and value is not False:
+            _is_file(known.get(name), value, COMMAND_LINE)
             values[name], sources[name] = value, COMMAND_LINE
     return values, sources
 
@@ -115,6 +121,21 @@ def private(path: Path, what: str) -> None:
             f"{path} holds {what}, and every account of this machine can get at it "
             f"(mode {mode & 0o777:04o})",
             f"chmod o= {shlex.quote(str(path))}",
+        )
+
+
+def _is_file(key: Key | None, value: Any, source: str) -> None:
+    """Raises ``UsageError`` for what is to be a path, is none, and could be a secret.
+
+    Whoever says that there is no such file would show it.
+    """
+    if key is None or not _is_path(key, value) or os.path.exists(value):
+        return
+    login = key.secret is False and ":" in value and os.sep not in value
+    if "\n" in value or login or len(value) > LONGEST_PATH or KEY_TEXT.fullmatch(value):
+        raise UsageError(
+            f"{source}: the value of {key.name} is no file (it is not shown: it may be a secret)",
+            f"expected: {key.kind}",
         )
 
 
@@ -158,6 +179,7 @@ def _read(file: Path, known: Mapping[str, Key], document: str) -> dict[str, Any]
         if (key.secret and not _is_path(key, value)) or text:
             private(file, f"a secret ({name})")
         if _is_path(key, value):
+            _is_file(key, value, str(file))
             flat[name] = str(file.parent / value)
     return flat
 

@@ -102,8 +102,9 @@ def public_key(text: str) -> bytes:
             "a secret key stands where a public one belongs", "hwsync key show FILE prints that one"
         )
     if not text.startswith(PUBLIC) or key is None:
+        said = repr(text[:80]) if text.startswith(PUBLIC) else "this"  # it may be a secret one
         raise UsageError(
-            f"{text[:80]!r} is no public key", "hwsync key show prints one: ed25519: and base64"
+            f"{said} is no public key", "hwsync key show prints one: ed25519: and base64"
         )
     return key
 

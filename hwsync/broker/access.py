@@ -136,7 +136,8 @@ class Acl:
             elif words[0] in ("topic", "pattern") and len(words) > 1:
                 self._rules.append(_rule(line, words[0] == "pattern", user))
             else:
-                raise BadConfig(f"{path}, line {number}: {line.strip()!r}", "topic, user, pattern")
+                # Not shown: it may be a file of passwords.
+                raise BadConfig(f"{path}, line {number}: no right", "topic, user, pattern")
 
     def names(self, user: str) -> bool:
         """Whether it has a line for that user alone."""

@@ -6,6 +6,7 @@ reason), or it is an error that names its line. Nothing is passed over in silenc
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Final
 from hwsync.protocol.errors import BadConfig
 
 DEFAULT_NAME: Final = "broker.conf"
+DIRECTIVE: Final = re.compile(r"[a-z_]{1,40}")
 DIGITS: Final = 10  # of a number; mosquitto's own limits have so many
 HARMLESS: Final = {
     "set_tcp_nodelay": "asyncio sets it by itself",
@@ -172,8 +174,10 @@ def _directive(config: BrokerConfig, name: str, value: str, number: int) -> Brok
         return _rule(config, name, value, where)
     if name in ("message_size_limit", "max_packet_size"):
         return replace(config, message_size_limit=_number(name, value, where))
+    # What is no directive's name is not shown: it may be a line of a file of passwords.
+    shown = name if DIRECTIVE.fullmatch(name) else "such line"
     raise BadConfig(
-        f"{where}: the embedded broker has no {name}", "use mosquitto, or remove the line"
+        f"{where}: the embedded broker has no {shown}", "use mosquitto, or remove the line"
     )
 
 

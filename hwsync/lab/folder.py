@@ -188,6 +188,7 @@ class Folder:
 
     def revoke(self, key: str) -> Draft:
         """Boards run nothing any more that this key signed; each needs its new file."""
+        public_key(key)
         with self._changing() as draft:
             if key not in draft.accounts.trust:
                 raise UsageError(f"{key[:80]} is not trusted here", "hwsync key list")

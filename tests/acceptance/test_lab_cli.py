@@ -355,7 +355,7 @@ def test_what_is_wrong_is_said_and_changes_nothing(typed: Typed) -> None:
         ("operator", "add", "alice", "--boards", "pi1,pi3"): (2, "there is no board pi3"),
         ("operator", "add", "alice"): (2, "Missing option '--boards'"),
         ("operator", "remove", "pi1"): (2, "there is no operator pi1"),
-        ("key", "revoke", "nonsense"): (2, "nonsense is not trusted here"),
+        ("key", "revoke", "nonsense"): (2, "this is no public key"),
     }
     for line, (code, expected) in words.items():
         said = typed.here(*line)
