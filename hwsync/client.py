@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -256,7 +256,8 @@ class Conversation:
 class Operator(Conversation):
     """A connection of one operator, for one user's topics (``+``: everybody's); it waits itself.
 
-    ``live``: the output of programs too; ``boards``: whom the coordinator hears, too.
+    ``live``: the output of programs too; ``boards``: whom the coordinator hears, too; ``named``:
+    these users' topics in the place of ``user``'s.
     """
 
     def __init__(
@@ -267,15 +268,19 @@ class Operator(Conversation):
         *,
         live: bool = False,
         boards: bool = False,
+        named: Sequence[str] = (),
     ) -> None:
         self.url = url
         self._inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
         self._early: list[Signal] = []  # heard before the subscription was confirmed
         kinds = [Kind.STATUS, Kind.ERROR, Kind.HEARTBEAT, *([Kind.OUTPUT] if live else [])]
+        users = named or (user,)
         filters = [
-            Subscription(topics.of(user, kind), int(kind is not Kind.OUTPUT)) for kind in kinds
+            Subscription(topics.of(one, kind), int(kind is not Kind.OUTPUT))
+            for one in users
+            for kind in kinds
         ]
-        filters.append(Subscription(topics.result(user, "+")))
+        filters += [Subscription(topics.result(one, "+")) for one in users]
         said = (topics.health, *([topics.boards] if boards else []))
         filters += [Subscription(topic, as_published=False) for topic in said]
         client = f"hwsync-cli-{secrets.token_hex(6)}"

@@ -50,3 +50,16 @@ def certificate(version: str, expires: float | None, now: float) -> Finding:
     if expires - now < LASTS_S:
         return warning("tls", found, "renew it at the broker, before nobody can connect")
     return ok("tls", found)
+
+
+def dots(arrives: bool | None, *names: str) -> Finding:
+    """Whether the broker passes on a topic with a dot; ``names``: what stands in ours."""
+    if arrives:
+        return ok("topics", "a dot in a name arrives as it is")
+    if arrives is None:
+        return ok("topics", "whether a dot in a name arrives cannot be tried with this account")
+    found = "the broker passes on no message whose topic has a dot"
+    cure = "give no user, no id and no root a dot there, or take another broker: mosquitto"
+    if dotted := [name for name in names if "." in name]:
+        return error("topics", f"{found}: nothing of {' and '.join(dotted)} arrives", cure)
+    return warning("topics", found, cure)

@@ -18,6 +18,7 @@ from hwsync.address import BrokerUrl
 from hwsync.transport import (
     Connected,
     Delivery,
+    Denied,
     Disconnected,
     Secured,
     Signal,
@@ -46,6 +47,11 @@ class Seen:
     reason: str = ""
     cure: str = ""
     secured: Secured | None = None
+
+    @property
+    def forgets(self) -> bool:
+        """Whether it is amqtt, ours or another: a session is of no use there."""
+        return "amqtt" in self.name.lower()
 
     @property
     def refused(self) -> bool:
@@ -84,8 +90,7 @@ def look(url: BrokerUrl, patience: float, *, prefer_v5: bool = True) -> Seen:
         threading.Thread(target=transport.stop, args=(0.0,), daemon=True).start()
     if not protocol:
         return Seen("", 0, reason)
-    name = "amqtt" if protocol == 4 else "a broker that does not say its name"
-    return Seen(name, protocol, secured=secured)
+    return Seen("a broker that does not say its name", protocol, secured=secured)
 
 
 def round_trip(url: BrokerUrl, topics: tuple[str, str]) -> float | None:
@@ -125,6 +130,45 @@ def round_trip(url: BrokerUrl, topics: tuple[str, str]) -> float | None:
         for client in clients:
             client.stop(0.0)
     return sorted(times)[ECHOES // 2]
+
+
+def dot_arrives(url: BrokerUrl, dotted: str, plain: str) -> bool | None:
+    """Whether a message on a topic with a dot comes back on that topic; ``plain``: one without.
+
+    None: nobody knows, since this account may not say it, or ``plain`` does not come back either.
+    """
+    arrives = _arrives(url, dotted)
+    if arrives is None or arrives:
+        return arrives
+    return False if _arrives(url, plain) else None
+
+
+def _arrives(url: BrokerUrl, topic: str) -> bool | None:
+    """It is listened to through a wildcard: some brokers refuse to take a filter with a dot.
+
+    Others end the connection of whoever publishes on such a topic, or make a ``/`` of the dot.
+    None: the broker says that we may not.
+    """
+    inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+    client = Transport(
+        url, f"hwsync-dot-{os.getpid()}", on_signal=inbox.put,
+        subscriptions=[Subscription(f"{topic.rpartition('/')[0]}/+")], prefer_v5=True,
+    )  # fmt: skip
+    client.start()
+    try:
+        while not isinstance(heard := inbox.get(timeout=ECHO_S), Disconnected):
+            if isinstance(heard, Subscribed):
+                client.publish(topic, b"x")
+            elif isinstance(heard, Denied):
+                return None
+            elif isinstance(heard, Delivery):
+                client.acknowledge(heard)
+                return heard.topic == topic
+    except queue.Empty:
+        pass
+    finally:
+        client.stop(0.0)
+    return False
 
 
 def _echo(

@@ -6,6 +6,7 @@
     broker           both, one after the other: the test runs twice
     start_mosquitto, start_amqtt
                      the same for a test that needs further configuration lines or several brokers
+    start_tiny       start_tiny(refusals=0, …) -> TinyBroker (tests.support.tiny_broker), running
     start_proxy      start_proxy(broker) -> Proxy (tests.support.proxy), running
     authority        a certificate authority (tests.support.certificates), one for all tests
     watch            watch(broker, topic_filter="hw/#") -> Watcher, closed after the test
@@ -30,6 +31,7 @@ from tests.support.certificates import Authority
 from tests.support.mqtt import HasPort, Watcher
 from tests.support.processes import Process, environment
 from tests.support.proxy import Proxy
+from tests.support.tiny_broker import TinyBroker
 
 # A developer's shell or CI may set these, a board does not, and what they hide is what users see.
 for variable in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
@@ -123,6 +125,19 @@ def watch() -> Iterator[Callable[..., Watcher]]:
             return watcher
 
         yield watch_one
+
+
+@pytest.fixture
+def start_tiny() -> Iterator[Callable[..., TinyBroker]]:
+    """Starts brokers with the habits of others."""
+    with ExitStack() as stack:
+
+        def start_one(**habits: Any) -> TinyBroker:
+            broker = TinyBroker(**habits)
+            stack.callback(broker.stop)
+            return broker
+
+        yield start_one
 
 
 @pytest.fixture

@@ -16,9 +16,11 @@ import signal
 from pathlib import Path
 from typing import Any, Final
 
+import amqtt  # type: ignore[import-untyped]
 from amqtt.contexts import Action  # type: ignore[import-untyped]
 from amqtt.plugins.base import BaseTopicPlugin  # type: ignore[import-untyped]
 
+from hwsync import __version__
 from hwsync.broker import certificates
 from hwsync.broker.access import Access
 from hwsync.broker.conf import BrokerConfig, load
@@ -29,6 +31,8 @@ from hwsync.protocol.errors import BadConfig, HwsyncError
 
 log = logging.getLogger("hwsync.broker")
 
+VERSION_TOPIC: Final = "$SYS/broker/version"  # as mosquitto's: where a broker says its name
+NAME: Final = f"hwsync broker {__version__} (amqtt {amqtt.__version__})"
 STOP_S: Final = 3.0  # for amqtt to end, which takes milliseconds, or in rare races for ever
 LACKS: Final = (
     "with accounts mosquitto is the better broker: this one speaks MQTT 3.1.1 only, so that nobody "
@@ -88,6 +92,7 @@ async def _serve(config: BrokerConfig) -> None:
         await broker.start()
     except Exception as error:
         raise _cannot_listen(config, error) from None
+    await broker.retain_message(None, VERSION_TOPIC, NAME.encode(), 0)
     for listener in config.listeners:
         kind = "websockets" if listener.websockets else "mqtt"
         tls = ", TLS" if listener.encrypted else ""

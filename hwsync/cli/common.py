@@ -173,10 +173,10 @@ DATABASE: Final = click.option(
 )
 
 
-def echoes(url: BrokerUrl, topics: Topics) -> tuple[str, str]:
-    """Where a round trip is measured: on the account's own topics, else where nobody else is."""
+def echo_name(url: BrokerUrl) -> str:
+    """Whose echo is tried: the account's own, else one that nobody else has."""
     account = url.username or ""
-    return topics.echoes(account if is_user(account) else secrets.token_hex(4))
+    return account if is_user(account) else secrets.token_hex(4)
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Any:

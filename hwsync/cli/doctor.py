@@ -28,14 +28,14 @@ from hwsync.cli.common import (
     Settings,
     common,
     databases,
-    echoes,
+    echo_name,
     user_name,
 )
 from hwsync.client import QUIET_S, Operator
 from hwsync.coordinator.inspection import inspect
 from hwsync.findings import Finding, Result
 from hwsync.paths import state_directory
-from hwsync.probe import look, round_trip
+from hwsync.probe import dot_arrives, look, round_trip
 from hwsync.protocol.errors import DatabaseError, Unreachable, UsageError
 from hwsync.protocol.jsons import is_number
 from hwsync.protocol.presence import is_online
@@ -73,7 +73,7 @@ def _line(finding: Finding) -> str:
 def _all(settings: Settings, db: Path | None, user: str | None) -> Iterator[Finding]:
     url, topics = settings.url, settings.topics
     yield findings.ok("version", f"hwsync {__version__}, Python {platform.python_version()}")
-    reached = yield from _broker(url, topics)
+    reached = yield from _broker(url, topics, user or "")
     ahead = (yield from _coordinator(url, topics)) if reached else None
     yield checks.clock(time.time(), ahead)
     yield from _database(db)
@@ -82,7 +82,7 @@ def _all(settings: Settings, db: Path | None, user: str | None) -> Iterator[Find
         yield from _user(url, topics, user, answers=ahead is not None)
 
 
-def _broker(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, bool]:
+def _broker(url: BrokerUrl, topics: Topics, user: str) -> Generator[Finding, None, bool]:
     """Returns whether one lets us in."""
     seen = look(url, LOOK_S)
     plain = look(url, LOOK_S, prefer_v5=False) if seen.protocol == 5 else None
@@ -91,8 +91,12 @@ def _broker(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, bool]:
         return False
     if seen.secured is not None:
         yield findings.certificate(seen.secured.version, seen.secured.expires, time.time())
-    took = round_trip(url, echoes(url, topics))
+    name = echo_name(url)
+    took = round_trip(url, topics.echoes(name))
     yield checks.round_trip(took, url.scheme)
+    if took is not None:
+        arrives = dot_arrives(url, topics.dotted(name), topics.echoes(name)[0])
+        yield findings.dots(arrives, topics.root, user)
     for listener in webprobe.look(url):
         yield checks.web(listener)
     return True

@@ -20,6 +20,11 @@ from hwsync.protocol.wire import encode_analysis, encode_id, encode_reset
 LISTEN_S: Final = 2.0  # at most, for the retained statuses of everybody, and for the coordinator
 HEALTH_S: Final = 1.0  # for a coordinator that has just answered to say how it is
 NOBODY_SAYS: Final = "nobody can say who is online: no coordinator has said whom it hears"
+BY_NAME: Final = 500  # users at most, of whom nothing came while everybody was asked for
+ONLY_BY_NAME: Final = (
+    "this broker gives what it keeps to exact topics only, so the boards were asked for by name; "
+    "a user without a board is shown by its own: hwsync status USER"
+)
 _ONLINE: Final = {True: "online", False: "offline", None: "unknown"}
 SHOWN: Final = (
     *("id", "command", "hw_command", "hw_response", "stderr", "outcome", "ran", "reason"),
@@ -29,12 +34,15 @@ SHOWN: Final = (
 
 @click.command()
 @common
-@click.argument("user", type=user_name, required=False)
+@click.argument("users", metavar="[USER]...", type=user_name, nargs=-1)
 @click.option("--watch", is_flag=True, help="Print every change until Ctrl-C.")
 @click.pass_obj
-def status(settings: Settings, user: str | None, watch: bool) -> None:
-    """The record of USER, or of everybody."""
-    with Operator(settings.url, settings.topics, user or "+", boards=user is None) as operator:
+def status(settings: Settings, users: tuple[str, ...], watch: bool) -> None:
+    """The record of USER; one line each of several, or of everybody."""
+    user = users[0] if len(users) == 1 else None
+    with Operator(
+        settings.url, settings.topics, user or "+", boards=user is None, named=users
+    ) as operator:
         if user is not None:
             record = _record(operator)
             operator.answers(HEALTH_S)
@@ -49,7 +57,7 @@ def status(settings: Settings, user: str | None, watch: bool) -> None:
                 for line in _whole(record):
                     say.line(line)
         else:
-            _table(operator, settings)
+            _table(operator, settings, users)
         if operator.degraded:
             said = f"degraded: the coordinator cannot save anything now: {operator.degraded}"
             say.line(f"{said}; this is what is kept", err=True)
@@ -70,33 +78,62 @@ def _record(operator: Operator) -> Json:
         return operator.kept
 
 
-def _table(operator: Operator, settings: Settings) -> None:
-    records: dict[str, Json] = {}
-    beats: dict[str, Json] = {}
-    boards: Json | None = None
+def _table(operator: Operator, settings: Settings, users: tuple[str, ...]) -> None:
+    """One line each of these users; none: of everybody."""
     operator.ask_coordinator()
-    limit = time.monotonic() + LISTEN_S
-    heard = True
-    while (heard or boards is None) and time.monotonic() < limit:
-        heard = False
-        for name, kind, fields in operator.hear(QUIET_S):
-            heard = True
-            if fields and kind in (Kind.STATUS, Kind.HEARTBEAT):
-                (records if kind is Kind.STATUS else beats)[name] = fields
-            elif kind is Kind.BOARDS:
-                boards = fields
+    seen = _Kept()
+    seen.hear(operator, until_boards=True)
+    missing = sorted(set(seen.boards["boards"] if seen.boards else ()) - seen.users)
+    if missing and not users:
+        seen.ask_by_name(settings, missing[:BY_NAME])
     unknown = False
-    for name in sorted(records.keys() | beats.keys()):
-        record, beat = records.get(name, {}), beats.get(name)
-        online = is_online(name, beat, boards)
+    for name in sorted(seen.users):
+        record, beat = seen.records.get(name, {}), seen.beats.get(name)
+        online = is_online(name, beat, seen.boards)
         unknown |= online is None
         shown = {**record, "user": name, "online": online}
         word = "" if beat is None else _ONLINE[online]
         say.either(settings.as_json, shown, _line(name, record, word))
-    if not records and not beats:
+    if not seen.users and not users:
         say.line("nobody has been seen yet", err=True)
     if unknown:
         say.line(f"{NOBODY_SAYS} ({settings.topics.boards})", err=True)
+    if never := sorted(set(users) - seen.users):
+        raise NotFound(f"{', '.join(never)}: never seen", "hwsync status lists the users")
+
+
+class _Kept:
+    """What the broker keeps of the users, and the coordinator's list of boards."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Json] = {}
+        self.beats: dict[str, Json] = {}
+        self.boards: Json | None = None
+
+    @property
+    def users(self) -> set[str]:
+        return self.records.keys() | self.beats.keys()
+
+    def hear(self, operator: Operator, *, until_boards: bool) -> None:
+        """Until nothing comes any more."""
+        limit = time.monotonic() + LISTEN_S
+        heard = True
+        while (heard or (until_boards and self.boards is None)) and time.monotonic() < limit:
+            heard = False
+            for name, kind, fields in operator.hear(QUIET_S):
+                heard = True
+                if fields and kind in (Kind.STATUS, Kind.HEARTBEAT):
+                    (self.records if kind is Kind.STATUS else self.beats)[name] = fields
+                elif kind is Kind.BOARDS:
+                    self.boards = fields
+
+    def ask_by_name(self, settings: Settings, users: list[str]) -> None:
+        """RabbitMQ gives what it keeps to nobody who asks for everybody's."""
+        before = len(self.users)
+        with Operator(settings.url, settings.topics, "+", named=users) as operator:
+            self.hear(operator, until_boards=False)
+        if len(self.users) > before:
+            say.line(ONLY_BY_NAME, err=True)
 
 
 def _line(name: str, record: Json, online: str = "") -> str:

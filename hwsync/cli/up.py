@@ -20,10 +20,10 @@ import click
 
 from hwsync import connection
 from hwsync.address import BrokerUrl
-from hwsync.cli.common import FILE, Settings, common, default_database, echoes, find_mosquitto
+from hwsync.cli.common import FILE, Settings, common, default_database, echo_name, find_mosquitto
 from hwsync.cli.say import line
 from hwsync.client import Operator
-from hwsync.probe import SLOW_S, look, round_trip
+from hwsync.probe import SLOW_S, Seen, look, round_trip
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
 from hwsync.protocol.errors import HwsyncError, NoBroker, UsageError
 from hwsync.protocol.limits import is_user
@@ -53,15 +53,15 @@ def up(settings: Settings, user: str | None, db: Path | None, analysis: str, all
     parts: list[_Part] = []
     try:
         url, topics, database = settings.url, settings.topics, db or default_database()
-        version, protocol = _broker(url, lan, database.parent, parts, ended)
-        say(f"broker: {version} at {url}")
-        _lacks(url, version, echoes(url, topics))
+        seen = _broker(url, lan, database.parent, parts, ended)
+        say(f"broker: {seen.name} at {url}")
+        _lacks(url, seen, topics.echoes(echo_name(url)))
         here = [sys.executable, "-m"]
         where = connection.variables(url, topics.root)
         where |= {connection.FILE_VARIABLE: str(settings.config)} if settings.config else {}
         plain = ["--allow-plaintext"] if settings.given.get("allow_plaintext") else []
         command = [*here, "hwsync.cli", "coordinator", "--db", str(database)]
-        command += ["--analysis", analysis, *(["--clean-session"] if protocol == 4 else []), *plain]
+        command += ["--analysis", analysis, *(["--clean-session"] if seen.forgets else []), *plain]
         parts.append(_Part("coordinator", command, ended, where))
         if os.geteuid() == 0 and not allow_root:
             say("no device here: as root its programs would run as root (--allow-root allows it)")
@@ -147,8 +147,8 @@ class _Part:
 
 
 def _broker(url: BrokerUrl, lan: bool, state: Path, parts: list[_Part],
-            ended: queue.SimpleQueue[str]) -> tuple[str, int]:  # fmt: skip
-    """(what the broker calls itself, MQTT version): the reachable one, else one of ours."""
+            ended: queue.SimpleQueue[str]) -> Seen:  # fmt: skip
+    """The broker that is reachable, else one of ours."""
     found = _look(url)
     if found is not None:
         if lan:
@@ -198,19 +198,19 @@ def _configuration(state: Path, port: int, address: str, mosquitto: bool) -> Pat
     return conf
 
 
-def _look(url: BrokerUrl) -> tuple[str, int] | None:
+def _look(url: BrokerUrl) -> Seen | None:
     """What answers there; None where nothing does. Raises ``NoBroker`` for a refused login."""
     seen = look(url, START_S)
     if seen.refused:
         raise NoBroker(f"{url}: {seen.reason}", "see --credentials")
     if seen.cure:  # something is there, and not what was asked for
         raise NoBroker(f"{url}: {seen.reason}", seen.cure)
-    return (seen.name, seen.protocol) if seen.protocol else None
+    return seen if seen.protocol else None
 
 
-def _lacks(url: BrokerUrl, version: str, topics: tuple[str, str]) -> None:
+def _lacks(url: BrokerUrl, seen: Seen, topics: tuple[str, str]) -> None:
     """Say what this broker does not give."""
-    if "amqtt" in version:
+    if seen.forgets:
         say("amqtt forgets retained messages and sessions when it restarts, and speaks 3.1.1 only")
     seconds = round_trip(url, topics)
     if seconds is not None and seconds > SLOW_S:

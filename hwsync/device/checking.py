@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import sqlite3
 import tempfile
 import time
@@ -17,13 +18,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-from hwsync.address import BrokerUrl
 from hwsync.configfile import shown
 from hwsync.device.config import KEYS, Config
 from hwsync.device.life import Setup
-from hwsync.findings import CLOCK_SET, Finding, Result, certificate, error, ok
+from hwsync.findings import CLOCK_SET, Finding, Result, certificate, dots, error, ok
 from hwsync.logs import escape
-from hwsync.probe import look
+from hwsync.probe import dot_arrives, look
 from hwsync.protocol.errors import CannotRun
 from hwsync.runner import Job, Runner, Settings, StopSwitch
 
@@ -45,7 +45,7 @@ def findings(config: Config, setup: Setup) -> Iterator[Finding]:
         yield ok(name, f"{found}, from {config.sources[name]}")
     yield _clock(time.time())
     yield _journal(setup.state)
-    yield from _broker(setup.url)
+    yield from _broker(setup)
     yield from _programs(setup.settings)
 
 
@@ -99,7 +99,8 @@ def _journal(state: Path) -> Finding:
     return ok("journal", f"{file}, {file.stat().st_size:,} bytes")
 
 
-def _broker(url: BrokerUrl) -> Iterator[Finding]:
+def _broker(setup: Setup) -> Iterator[Finding]:
+    url, topics = setup.url, setup.topics
     seen = look(url, BROKER_S, prefer_v5=False)
     if not seen.protocol:
         cure = "start one, or name it with --broker; a password belongs into a --credentials file"
@@ -108,6 +109,9 @@ def _broker(url: BrokerUrl) -> Iterator[Finding]:
     yield ok("broker", str(url))
     if seen.secured is not None:
         yield certificate(seen.secured.version, seen.secured.expires, time.time())
+    if "." in setup.user:
+        name = secrets.token_hex(4)
+        yield dots(dot_arrives(url, topics.dotted(name), topics.echoes(name)[0]), setup.user)
 
 
 def _programs(settings: Settings) -> Iterator[Finding]:

@@ -228,5 +228,5 @@ def _of_operator(
     yield f"topic read {topics.health}"
     yield f"topic read {topics.boards}"
     yield f"topic write {topics.of(ITSELF, Kind.QUERY)}"
-    yield from (f"topic readwrite {echo}" for echo in topics.echoes(name))
+    yield from (f"topic readwrite {echo}" for echo in (*topics.echoes(name), topics.dotted(name)))
     yield f"topic read {REPLIES}/{name}/#"

@@ -122,6 +122,10 @@ class Topics:
         echo = f"{self.root}/{ITSELF}/echo/{name}"
         return f"{echo}/there", f"{echo}/back"
 
+    def dotted(self, name: str) -> str:
+        """Another topic of that kind, for finding out whether a dot is passed on."""
+        return f"{self.root}/{ITSELF}/echo/{name}/with.dot"
+
     def split(self, topic: str) -> tuple[str, Kind | None]:
         """(user as received, kind); the kind is None where the topic is none of ours."""
         prefix = self.root + "/"

@@ -56,6 +56,7 @@ MAX_TOPIC: Final = 1_024  # bytes; far above root/user/kind/id, far below MQTT's
 BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MAX_S: Final = 30.0
 STABLE_S: Final = 10.0  # a connection that lived so long resets the backoff
+LOOK_S: Final = 1.0  # between two looks whether a connection's thread lives
 SHORT_S: Final = 5.0  # a connection that ends sooner may have been taken over
 TAKEOVERS: Final = 3  # so many short ones within a minute are no accident
 MINUTE_S: Final = 60.0
@@ -257,13 +258,15 @@ class Transport:
 
     def _watch(self, link: Link) -> None:
         """Stay until the link ends, one way or the other."""
-        while not link.ended.wait(1.0):
+        while not link.ended.wait(self._pause(link)):
             if self._stopping.is_set():
                 link.leave()  # stopped while it was connecting
             elif not link.alive():
                 link.reason = "the network thread died"
                 log.error("%s; connecting anew", link.reason)
                 break
+            elif again := link.subscribing.again(time.monotonic()):
+                link.subscribe(again)
         link.closing = True
         self._link = None
         link.release()
@@ -275,6 +278,10 @@ class Transport:
         self._tell(
             Disconnected(link.reason, True, hung_up=link.hung_up, unanswered=link.unanswered)
         )
+
+    def _pause(self, link: Link) -> float:
+        wait = link.subscribing.wait(time.monotonic())
+        return LOOK_S if wait is None else min(wait, LOOK_S)
 
     def _suspect(self, link: Link) -> None:
         """Say it loudly when another client seems to use our id.

@@ -34,6 +34,7 @@ from hwsync.transport.signals import (
     Subscribed,
     Subscription,
 )
+from hwsync.transport.subscribing import Subscribing
 
 if TYPE_CHECKING:
     import ssl
@@ -56,7 +57,6 @@ class Owner(Protocol):
     """What a link needs of the transport that it belongs to; called in paho's thread."""
 
     url: BrokerUrl
-    subscriptions: tuple[Subscription, ...]
 
     def opened(self, link: Link, session_present: bool) -> None:
         """The broker accepted us."""
@@ -138,6 +138,7 @@ class Link:
         self.connected_at: float | None = None
         self.max_packet: int | None = None  # bytes, where the broker says so
         self._owner = owner
+        self.subscribing = Subscribing()
         self._idle = threading.Condition()
         self._under_way: dict[int, Sent] = {}  # by packet identifier, in the order of sending
         self._being_sent = 0
@@ -320,6 +321,7 @@ class Link:
         self.answered.set()
 
     def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        self.subscribing.asked = tuple(subscriptions)
         if not subscriptions:
             self._owner.emit(self, Subscribed())
         elif self.protocol == 5:
@@ -333,11 +335,10 @@ class Link:
             self.client.subscribe([(s.topic, s.qos) for s in subscriptions])
 
     def _on_subscribe(self, _: Client, __: object, ___: int, codes: Any, *____: object) -> None:
-        pairs = zip(self._owner.subscriptions, codes, strict=False)
-        refused = [sub.topic for sub, code in pairs if code.value >= _FIRST_FAILURE]
-        if refused:
-            log.error("the broker refuses to let us subscribe to %s", ", ".join(refused))
-        self._owner.emit(self, Subscribed())
+        granted = (code.value < _FIRST_FAILURE for code in codes)
+        told = self.subscribing.answered(granted, time.monotonic())
+        if told is not None:
+            self._owner.emit(self, told)
 
     def _on_message(self, _: Client, __: object, message: MQTTMessage) -> None:
         read = message.properties if isinstance(message.properties, Publish) else None
@@ -377,7 +378,9 @@ class Link:
             self._notify_if_idle()
 
     def _on_disconnect(self, _: Client, __: object, flags: Any, code: Any, *___: object) -> None:
-        if flags.is_disconnect_packet_from_server:
+        if self.refused is not None:
+            pass  # why is known; paho calls the end that follows a protocol error
+        elif flags.is_disconnect_packet_from_server:
             self.reason = f"the broker closed the connection ({str(code).lower()})"
             self.taken_over = code.value == _TAKEN_OVER
         elif self.client.unreadable:

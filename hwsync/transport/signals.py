@@ -48,7 +48,12 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """From now on nothing that is published is missed: publish all that is due."""
+    """From now on nothing that is published is missed: publish all that is due.
+
+    ``refused``: the filters that the broker does not let us have, again and again.
+    """
+
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,8 +64,8 @@ def test_a_lab_that_is_well(lab: Lab, watch: Callable[..., Watcher]) -> None:
     results = {finding["result"] for findings in found.values() for finding in findings}
     assert results == {"ok"}, found
     assert list(found) == [
-        "version", "broker", "round trip", "coordinator", "health", "clock", "database", "disk",
-        "device", "record",
+        "version", "broker", "round trip", "topics", "coordinator", "health", "clock",
+        "database", "disk", "device", "record",
     ]  # fmt: skip
     assert lab.broker.name in one(found, "broker")[1]
     assert ("MQTT 5" in one(found, "broker")[1]) == lab.broker.speaks_v5
@@ -78,7 +78,7 @@ def test_a_lab_that_is_well(lab: Lab, watch: Callable[..., Watcher]) -> None:
     text = lab.cli("doctor", "--db", str(lab.db))
     assert text.wait(30) == 0
     lines = text.stdout.splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 9
     assert all(re.match(r"ok       [a-z ]{12} \S", line) for line in lines), lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import socket
 import subprocess
 import sys
@@ -345,3 +346,15 @@ def test_a_websocket_that_ends_after_an_empty_frame_does_not_hold_up_the_broker(
     watcher = watch(broker)
     publish(broker, "hw/pi1/query", "heard")
     watcher.wait_for(lambda message: message.text == "heard", what="after the websocket's end")
+
+
+def test_it_says_its_name_to_whoever_asks_for_it_and_to_nobody_else(
+    amqtt_broker: AmqttBroker, watch: Callable[..., Watcher]
+) -> None:
+    name = watch(amqtt_broker, "$SYS/broker/version").wait_for(lambda _: True, what="its name")
+    assert name.retain
+    assert re.fullmatch(r"hwsync broker 0\.\S+ \(amqtt 0\.\S+\)", name.text)
+    everything = watch(amqtt_broker, "#")
+    publish(amqtt_broker, "hw/pi1/query", "fence")
+    everything.wait_for(lambda message: message.text == "fence", what="the fence")
+    assert [message.topic for message in everything.messages()] == ["hw/pi1/query"]

@@ -27,6 +27,7 @@ from tests.support.brokers import Broker, MosquittoBroker
 from tests.support.mqtt import Watcher, publish
 from tests.support.ports import free_port
 from tests.support.proxy import ALWAYS, CONNECT, TO_BROKER, Proxy
+from tests.support.tiny_broker import TinyBroker
 from tests.support.transports import RECONNECT_S, Client
 from tests.support.waiting import wait_until
 
@@ -198,6 +199,24 @@ def test_a_will_and_a_session_delay_no_connection(
     client = connect(broker.url, "c", will=will, clean_session=clean, prefer_v5=True)
     # A broker that does not answer to version 5 costs V5_ANSWER_S: plain amqtt, not ours.
     assert client.next(Connected, V5_ANSWER_S / 2).protocol == (5 if broker.speaks_v5 else 4)
+
+
+def test_a_refused_subscription_is_tried_again_before_it_is_believed(
+    start_tiny: Callable[..., TinyBroker], connect: Callable[..., Client]
+) -> None:
+    soon = connect(start_tiny(refusals=2).url, "c", "hw/pi1/status", prefer_v5=True)
+    assert soon.next(Subscribed) == Subscribed()
+    soon.transport.publish("hw/pi1/status", b"heard")
+    assert soon.next(Delivery).payload == b"heard"
+    later = connect(start_tiny(refusals=4).url, "c", "hw/pi1/status")
+    assert later.next(Subscribed) == Subscribed(("hw/pi1/status",))
+
+    def heard() -> bool:
+        later.transport.publish("hw/pi1/status", b"heard later")
+        return not later.inbox.empty()
+
+    wait_until(heard, RECONNECT_S, "it is granted in the end")
+    assert later.next(Delivery).payload == b"heard later"
 
 
 def test_an_attempt_that_fails_says_why(connect: Callable[..., Client]) -> None:

@@ -57,6 +57,7 @@ hw/@hwsync/query               rw   -    w    w    w
 hw/@hwsync/echo/alice/there    rw   -    rw   -    -
 hw/@hwsync/echo/rita/there     rw   -    -    rw   -
 hw/@hwsync/echo/teacher/there  rw   -    -    -    rw
+hw/@hwsync/echo/alice/with.dot rw   -    rw   -    -
 hw/@hwsync/echo/alice          rw   -    -    -    -
 hw/@hwsync/echo/alice/there/1  rw   -    -    -    -
 hw/@hwsync/echo/x/there        rw   -    -    -    -

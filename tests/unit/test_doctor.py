@@ -17,7 +17,7 @@ from hwsync.cli.checks import FULL, LOW
 from hwsync.coordinator import inspection
 from hwsync.coordinator.inspection import Inspection, inspect
 from hwsync.coordinator.migrations import SCHEMA
-from hwsync.findings import Finding, Result, certificate
+from hwsync.findings import Finding, Result, certificate, dots
 from hwsync.probe import SLOW_S, Seen
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.record import Record, status_json
@@ -317,3 +317,20 @@ def test_another_devices_journal_in_the_record_is_named() -> None:
 )  # fmt: skip
 def test_the_record(fields: Any, online: bool, result: Result, words: list[str]) -> None:
     said(checks.record("pi1", status(**fields), NOW, online=online), result, *words)
+
+
+def test_a_dot_in_a_topic() -> None:
+    said(dots(True, "hw", "pi.1"), OK, "arrives as it is")
+    said(dots(None, "hw", "pi.1"), OK, "cannot be tried")
+    said(dots(False, "hw", "pi1"), WARNING, "no message whose topic has a dot", "mosquitto")
+    said(dots(False, "hw", "pi.1"), ERROR, "nothing of pi.1 arrives", "no user, no id and no root")
+    said(dots(False, "h.w", ""), ERROR, "nothing of h.w arrives")
+
+
+@pytest.mark.parametrize(
+    ("name", "forgets"),
+    [("mosquitto version 2.0.11", False), ("hwsync broker 0.1.0 (amqtt 0.12.1)", True),
+     ("aMQTT version 0.12.1", True), ("a broker that does not say its name", False)],
+)  # fmt: skip
+def test_which_brokers_forget(name: str, forgets: bool) -> None:
+    assert Seen(name, 4).forgets is forgets

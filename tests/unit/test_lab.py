@@ -149,7 +149,13 @@ def test_the_broker_is_told_what_each_account_may_do() -> None:
 
     def own(name: str) -> list[str]:
         echo = f"readwrite x/y/@hwsync/echo/{name}"
-        return [*everybody, f"{echo}/there", f"{echo}/back", f"read replies/{name}/#"]
+        return [
+            *everybody,
+            f"{echo}/there",
+            f"{echo}/back",
+            f"{echo}/with.dot",
+            f"read replies/{name}/#",
+        ]
 
     expected = {
         "coordinator": ["readwrite x/y/#", "write replies/#"],
