@@ -65,10 +65,22 @@ def load(file: Path | None, options: Mapping[str, Any]) -> Given:
     ``options`` are those of the command line by key. Raises ``UsageError``.
     """
     keys = (*KEYS, SIGNING_KEY)
-    return Given(*gather(file or _usual(), keys, VARIABLES, options, DOCUMENT))
+    return Given(*gather(used(file), keys, VARIABLES, options, DOCUMENT))
 
 
-def _usual() -> Path | None:
+def handed_over(file: Path | None) -> bool:
+    """Whether it is a copy that systemd made at the start (``LoadCredential``).
+
+    Only another process gets a new one.
+    """
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return folder is not None and file is not None and file.is_relative_to(folder)
+
+
+def used(file: Path | None) -> Path | None:
+    """The file that counts where ``file`` is that of the command line."""
+    if file is not None:
+        return file
     named = os.environ.get(FILE_VARIABLE)
     if named:
         return Path(named)

@@ -10,6 +10,7 @@ import click
 
 from hwsync.cli import say
 from hwsync.cli.common import FOLDER, Settings, fail
+from hwsync.lab.accounts import COORDINATOR
 from hwsync.lab.folder import Draft, Folder
 from hwsync.protocol.errors import HwsyncError
 
@@ -57,6 +58,9 @@ def told(
         say.line(what)
         for file in draft.written:
             say.line(f"  {file}")
+        if any(file.name == f"{COORDINATOR}.toml" for file in draft.written):
+            say.line("  the coordinator reads its file when it connects; under systemd: "
+                     "systemctl restart hwsync-coordinator")  # fmt: skip
         for name in draft.missing:
             say.line(f"  the file of {name} is not here: rotate {name} makes a new one")
     if draft.accounts.mutual_tls and not draft.accounts.bound:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from hwsync import logs
+from hwsync import connection, logs
+from hwsync.address import BrokerUrl
 from hwsync.cli.common import DATABASE, FILE, FOLDER, Settings, common, default_database, seconds
 from hwsync.coordinator.maintenance import DEFAULT_EVERY_S, EVERY_S, KEPT
 from hwsync.coordinator.retention import KEEP_DAYS, KEEP_MB
@@ -124,12 +126,24 @@ def coordinator(settings: Settings, db: Path | None, analysis: str, settle: floa
                 keep_mb: float, signing_key: Path | None, requests_per_minute: int,
                 max_program_kb: int, max_queue: int, max_message: int) -> None:  # fmt: skip
     """Run the coordinator until SIGTERM or Ctrl-C."""
-    from hwsync.coordinator.service import serve
+    from hwsync.coordinator.service import Access, serve
 
     logs.setup("coordinator")
+    # Options and environment stay; the files that they name may have changed.
+    found = connection.used(settings.config)
+    again = not connection.handed_over(found)
+
+    def address() -> BrokerUrl:
+        return replace(settings, _given=None).url
+
+    def access() -> Access:
+        now = replace(settings, _given=None)
+        return Access(now.url, now.topics.root, _signer(now, signing_key))
+
     serve(
-        url=settings.url,
-        root=settings.topics.root,
+        access=access(),
+        address=address if again else None,
+        read=access if again else None,
         db=db or default_database(),
         analysis=analysis,
         settle=settle,
@@ -139,7 +153,6 @@ def coordinator(settings: Settings, db: Path | None, analysis: str, settle: floa
         metrics_file=metrics_file,
         keep_days=keep_days,
         keep_megabytes=keep_mb,
-        signer=_signer(settings, signing_key),
         max_message=max_message,
         allowance=Allowance(requests_per_minute, max_program_kb * limits.KIB, max_queue),
     )

@@ -180,6 +180,11 @@ class Coordinator:
             waits.append(max(at - now, 0.0))
         return min(waits, default=None)
 
+    def sign_with(self, signer: Signer | None) -> None:
+        """Another key, or none; what waits is sent anew, signed so, at the next connect."""
+        self.rules = replace(self.rules, signed=signer is not None)
+        self.publishing.signer = signer
+
     def step(self, signals: Sequence[Signal] = ()) -> None:
         """Handle what came and what is due."""
         if self._heard_of_connection(signals):

@@ -1,14 +1,16 @@
-"""The process ``hwsync coordinator``: the loop, its inbox, its signals."""
+"""The process ``hwsync coordinator``: the loop, its inbox, its signals, and its way in."""
 
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +25,7 @@ from hwsync.coordinator.store import Store
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
 from hwsync.protocol.allowance import FULL, Allowance
+from hwsync.protocol.errors import HwsyncError, UsageError
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.topics import INBOUND, Kind, Topics
@@ -44,10 +47,82 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a reload reads anew: how the coordinator comes in, and with which key it signs."""
+
+    url: BrokerUrl
+    root: str
+    signer: SigningKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """SIGHUP: what is configured now is to count."""
+
+
+Inbox = queue.SimpleQueue[Signal | Reload | None]  # None: the end
+Reader = Callable[[], Access]  # raises ``HwsyncError``
+
+
+class Entrance:
+    """How the coordinator comes in: with the login and the certificates of that moment.
+
+    The address stays until a reload, since a new password is not for an old address. ``address``
+    and ``read`` None: only another process can read what is new.
+    """
+
+    def __init__(
+        self, access: Access, address: Callable[[], BrokerUrl] | None, read: Reader | None
+    ) -> None:
+        self._access = access
+        self._address = address
+        self._read = read
+
+    def url(self) -> BrokerUrl:
+        """For the transport, at each connect."""
+        if self._address is not None:
+            try:
+                url = self._address()
+            except HwsyncError as error:
+                log.warning("%s; the login stays as it was", error)
+            else:
+                if str(url) == str(self._access.url):
+                    self._access = replace(self._access, url=url)
+        return self._access.url
+
+    def reload(self, coordinator: Coordinator, transport: Transport) -> bool:
+        """What is configured now counts; False: that takes another process."""
+        if self._read is None:
+            log.info("ending: the next start has the new configuration")
+            return False
+        try:
+            access = self._read()
+            if access.root != self._access.root:
+                raise UsageError(
+                    f"the root is {access.root} now, and was {self._access.root}",
+                    "another root is another record: restart for it",
+                )
+        except HwsyncError as error:
+            log.error("%s; the configuration stays as it was", error)
+            return True
+        self._access = access
+        coordinator.sign_with(access.signer)
+        _say_signer(access.signer)
+        transport.reconnect("the configuration was read again")
+        return True
+
+
+def _say_signer(signer: SigningKey | None) -> None:
+    if signer:
+        log.info("commands are signed with %s", signer.public)
+
+
 def serve(
     *,
-    url: BrokerUrl,
-    root: str,
+    access: Access,
+    address: Callable[[], BrokerUrl] | None = None,
+    read: Reader | None = None,
     db: Path,
     analysis: str,
     settle: float,
@@ -57,22 +132,22 @@ def serve(
     metrics_file: Path | None = None,
     keep_days: float = 0.0,
     keep_megabytes: float = 0.0,
-    signer: SigningKey | None = None,
     allowance: Allowance = FULL,
     max_message: int = MAX_MESSAGE,
 ) -> None:
     """Run the coordinator until SIGTERM or SIGINT. Times are seconds.
 
-    ``backups``: the folder, and how often; ``signer``: commands are signed with it;
-    ``max_message``: bytes that the broker is known to take. Raises
+    ``address`` and ``read``: what is configured at that moment (``Entrance``). ``backups``: the
+    folder, and how often; ``max_message``: bytes that the broker is known to take. Raises
     ``DatabaseError`` when the database is in use or cannot be used, ``UsageError`` when the metrics
     cannot be written.
     """
-    topics = Topics(root)
-    inbox: queue.SimpleQueue[Signal | None] = queue.SimpleQueue()
+    topics = Topics(access.root)
+    inbox: Inbox = queue.SimpleQueue()
     store = Store(db)
+    entrance = Entrance(access, address, read)
     transport = Transport(
-        url,
+        access.url,
         topics.client_id(CLIENT_ID),
         on_signal=inbox.put,
         subscriptions=subscriptions(topics),
@@ -80,9 +155,10 @@ def serve(
         clean_session=clean_session,
         prefer_v5=True,
         takeover_hint="stop the other coordinator: one broker and root has one",
+        address=entrance.url,
     )
     try:
-        rules = Rules(root, analysis, analysis_within, allowance=allowance)
+        rules = Rules(access.root, analysis, analysis_within, allowance=allowance)
         if allowance != FULL:
             log.info(
                 "a user may have %s requests a minute, programs of %d bytes, a queue of %d",
@@ -91,10 +167,9 @@ def serve(
                 allowance.max_queue,
             )
         coordinator = Coordinator(store, transport, SystemClock(), rules, settle=settle,
-                                  signer=signer, max_message=max_message)  # fmt: skip
+                                  signer=access.signer, max_message=max_message)  # fmt: skip
         log.info("database %s, %d users", db, len(coordinator.records))
-        if signer:
-            log.info("commands are signed with %s", signer.public)
+        _say_signer(access.signer)
         if not analysis_within:
             log.info("an analysis is waited for without limit (--analysis-within 0)")
         metrics = MetricsFile(metrics_file) if metrics_file else None
@@ -106,7 +181,8 @@ def serve(
         retention = Retention(store, keep_days, keep_megabytes)
         with _stopping(inbox):
             transport.start()
-            _run(coordinator, hearing, vitals, retention, inbox)
+            _run(coordinator, hearing, vitals, retention, inbox,
+                 lambda: entrance.reload(coordinator, transport))  # fmt: skip
         log.info("stopping")
         coordinator.write_down()
         vitals.stopping()
@@ -142,15 +218,21 @@ def _run(
     hearing: Hearing,
     vitals: Vitals,
     retention: Retention,
-    inbox: queue.SimpleQueue[Signal | None],
+    inbox: Inbox,
+    reload: Callable[[], bool],
 ) -> None:
+    """Until a stop, or a reload that takes another process."""
     while True:
         parts = (coordinator, hearing, vitals)
         waits = [wait for part in parts if (wait := part.wait()) is not None]
         signals = _drain(inbox, min(waits, default=None))
         depth = len(signals) + inbox.qsize()
         stop = None in signals
-        received = vitals.take(hearing.take(item for item in signals if item is not None))
+        if not stop and any(isinstance(item, Reload) for item in signals):
+            stop = not reload()
+        received = vitals.take(
+            hearing.take(item for item in signals if not isinstance(item, Reload | None))
+        )
         coordinator.step(received)
         vitals.look(received, depth)
         retention.look(time.monotonic())
@@ -160,9 +242,9 @@ def _run(
             return
 
 
-def _drain(inbox: queue.SimpleQueue[Signal | None], timeout: float | None) -> list[Signal | None]:
+def _drain(inbox: Inbox, timeout: float | None) -> list[Signal | Reload | None]:
     """All that waits, up to ``BATCH``; at least one, unless the time is over."""
-    items: list[Signal | None] = []
+    items: list[Signal | Reload | None] = []
     with suppress(queue.Empty):
         items.append(inbox.get(timeout=None if timeout is None else min(timeout, LONGEST_WAIT_S)))
         while len(items) < BATCH:
@@ -171,12 +253,25 @@ def _drain(inbox: queue.SimpleQueue[Signal | None], timeout: float | None) -> li
 
 
 @contextmanager
-def _stopping(inbox: queue.SimpleQueue[Signal | None]) -> Iterator[None]:
-    """SIGTERM and SIGINT put the end into the inbox."""
-    signals = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: inbox.put(None)) for number in signals]
+def _stopping(inbox: Inbox) -> Iterator[None]:
+    """SIGTERM and SIGINT put the end into the inbox, and so does a terminal that goes away.
+
+    SIGHUP means either that, or that somebody wants a reload.
+    """
+    terminals = [number for number in range(3) if os.isatty(number)]
+
+    def hang_up(*_: object) -> None:
+        here = all(os.isatty(number) for number in terminals)
+        inbox.put(Reload() if here else None)
+
+    handlers = {
+        signal.SIGTERM: lambda *_: inbox.put(None),
+        signal.SIGINT: lambda *_: inbox.put(None),
+        signal.SIGHUP: hang_up,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        for number, handler in zip(signals, before, strict=True):
+        for number, handler in before.items():
             signal.signal(number, handler)

@@ -102,7 +102,7 @@ def _serve(options: argparse.Namespace) -> None:
     inbox: Inbox = queue.SimpleQueue()
 
     def reload(*_: object) -> None:
-        if _handed_over(options.config):
+        if connection.handed_over(options.config):
             inbox.put(Reload(None))
             return
         try:
@@ -124,12 +124,6 @@ def _serve(options: argparse.Namespace) -> None:
         if not journal.over:
             _make(setup)
         following = live(setup, journal, inbox, notifier)
-
-
-def _handed_over(file: Path | None) -> bool:
-    """Whether it is a copy that systemd made at the start (``LoadCredential``)."""
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    return folder is not None and file is not None and file.is_relative_to(folder)
 
 
 def _make(setup: Setup) -> None:

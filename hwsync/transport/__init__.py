@@ -76,8 +76,11 @@ class Transport:
         clean_session: bool = True,
         prefer_v5: bool = False,
         takeover_hint: str = "",
+        address: Callable[[], BrokerUrl] | None = None,
     ) -> None:
+        """``address``: what ``url`` is to be at each connect, with the login of that moment."""
         self.url = url
+        self._address = address
         self.client_id = client_id
         self.subscriptions = tuple(subscriptions)
         self.clean_session = clean_session
@@ -125,6 +128,14 @@ class Transport:
             link.ended.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(CONNECT_S + V5_ANSWER_S)
+
+    def reconnect(self, reason: str) -> None:
+        """End the connection, if there is one; it comes back at once. ``reason`` is for the log."""
+        link = self._link
+        if link is not None:
+            link.reason, link.explained, link.by_us = reason, True, True
+            link.leave()
+            link.ended.set()
 
     @property
     def connection(self) -> int:
@@ -201,6 +212,8 @@ class Transport:
 
         The version that worked is the only one that is tried again, until it fails.
         """
+        if self._address is not None:
+            self.url = self._address()
         worked, self._worked = self._worked, 0
         *others, last = attempts(self.clean_session, self._prefer_v5, worked)
         for attempt in others:

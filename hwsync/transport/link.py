@@ -133,7 +133,8 @@ class Link:
         self.refused: int | None = None
         self.reason = "the broker closed the connection"
         self.taken_over = False
-        self.explained = False  # the broker said why it ended the connection
+        self.explained = False  # it is known why the connection ended
+        self.by_us = False  # we ended it
         self.closing = False
         self.connected_at: float | None = None
         self.max_packet: int | None = None  # bytes, where the broker says so
@@ -286,7 +287,7 @@ class Link:
     def hung_up(self) -> bool:
         """Whether the end came right after something unanswered was sent, and not by silence."""
         soon = time.monotonic() - self._sent_at < HANG_UP_S
-        return bool(self._under_way) and soon and not self._silent
+        return bool(self._under_way) and soon and not (self._silent or self.by_us)
 
     def flush(self, timeout: float) -> bool:
         with self._idle:

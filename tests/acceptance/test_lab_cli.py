@@ -244,9 +244,9 @@ def test_a_lab_from_its_first_command_to_the_last(typed: Typed) -> None:
     typed.assert_no_password_in_sight()
 
 
-def working(typed: Typed, option: str) -> tuple[Process, Process]:
+def working(typed: Typed, *options: str) -> tuple[Process, Process]:
     """A lab made with that option, in which alice has run a program; its coordinator and pi1."""
-    typed.init(option)
+    typed.init(*options)
     assert typed.here("device", "add", "pi1").exit_code == 0
     assert typed.here("operator", "add", "alice", "--boards", "all").exit_code == 0
     typed.broker()
@@ -296,8 +296,8 @@ def test_a_lab_that_signs(typed: Typed) -> None:
     [old] = typed.here("key", "list").stdout.split()
     rotated = typed.hwsync("key", "rotate").stdout
     assert f"{typed.path}/boards/pi1.toml" in rotated
-    assert coordinator.stop() == 0
-    typed.coordinator()
+    coordinator.send_signal(signal.SIGHUP)
+    coordinator.wait_for_log("ready", 20.0, count=2)
     refused = typed.run("alice", "pi1", "print('must not run')", code=125)
     assert "a key that this board does not trust" in refused.stderr
     device.send_signal(signal.SIGHUP)
@@ -308,6 +308,15 @@ def test_a_lab_that_signs(typed: Typed) -> None:
     assert json.loads(new)["public"] != old
     secret = typed.own("coordinator.toml")["signing_key"]
     assert not [one for one in typed.processes if secret in one.stdout + one.stderr]
+    typed.assert_no_password_in_sight()
+
+
+def test_a_coordinator_whose_password_is_new_comes_in_again_by_itself(typed: Typed) -> None:
+    coordinator, _ = working(typed)
+    said = typed.hwsync("device", "rotate", "coordinator").stdout
+    assert "systemctl restart hwsync-coordinator" in said
+    coordinator.wait_for_log("ready", 30.0, count=2)
+    assert typed.run("alice", "pi1", "print(2)").stdout == "2\n"
     typed.assert_no_password_in_sight()
 
 

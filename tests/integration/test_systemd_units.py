@@ -180,7 +180,7 @@ def test_a_stop_has_the_time_that_the_daemon_takes() -> None:
     """By itself without a configuration; a longer one is asked for by the daemon."""
     (line,) = [line for line in settings(DEVICE) if line.startswith("TimeoutStopSec=")]
     assert int(line.partition("=")[2]) >= STOP_S + KILL_S + LEAVE_S
-    assert "ExecReload=/bin/kill -HUP $MAINPID" in settings(DEVICE)
+    assert all("ExecReload=/bin/kill -HUP $MAINPID" in settings(unit) for unit in ALL)
 
 
 def test_a_device_keeps_what_isolation_and_the_end_of_a_run_need() -> None:

@@ -68,7 +68,9 @@ def test_the_closed_units_do_their_work(booted: Booted) -> None:
     # A new configuration, root's alone, is handed over where the device ends by itself.
     booted.write("/etc/hwsync/device.toml", '[isolation]\nkind = "bwrap"\n', mode="0600")
     booted.call("systemctl", "reload", DEVICE)
-    wait_until(lambda: shown(booted, "NRestarts", DEVICE) == ["1"], 10.0)
+    booted.call("systemctl", "reload", COORDINATOR)
+    for unit in (DEVICE, COORDINATOR):
+        wait_until(lambda unit=unit: shown(booted, "NRestarts", unit) == ["1"], 20.0)  # type: ignore[misc]
     wait_until(lambda: all_active(booted), 10.0)
     assert booted.hwsync("run", "pi1", "-c", PROGRAM).endswith("2\nTrue False\n0 False\n")
 
