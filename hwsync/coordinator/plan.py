@@ -68,6 +68,7 @@ class Plan:
     refusals: list[tuple[Reply, bytes]] = field(default_factory=list)  # to a response topic
     heartbeats: list[tuple[str, HeartbeatHeard]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    _said: dict[str, Record] = field(default_factory=dict)  # the last status of each user
     newer: int = -1  # an epoch of which more was said than the database knows; -1: none
 
     def hear(self, message: Message) -> None:
@@ -124,7 +125,8 @@ class Plan:
             for id in self.record(user).queue:
                 command = self._known(self.record(user), id)
                 if command is not None:
-                    self._take(forsaken(self.record(user), command, self.moment), None, id)
+                    decision = forsaken(self.record(user), command, self.moment)
+                    self._take(self._within(decision, command), None, id)
             self._decide(user, Restored(epoch), None)
 
     def replied(self, user: str, id: str) -> None:
@@ -187,6 +189,11 @@ class Plan:
             return False
         return len(known.keys() | self.batch.records.keys()) >= limits.MAX_USERS
 
+    def _within(self, decision: Decision, known: Command | None) -> Decision:
+        """A decision that is not the table's, as far as its user has room."""
+        before, allowance = self.record(decision.record.user), self.saved.rules.allowance
+        return within(before, known, decision, self.moment, allowance)
+
     def _decision(self, user: str, event: Event) -> Decision:
         record = self.record(user)
         known = self._known(record, event.id)
@@ -212,9 +219,7 @@ class Plan:
             if self._is_too_many(decision):
                 decision = turned_away(record, refusal.id, refusal.journal, refusal)
                 decision = replace(decision, unlogged=False)
-            allowance = self.saved.rules.allowance
-            decision = within(record, None, decision, self.moment, allowance)
-            self._take(decision, message, refusal.id)
+            self._take(self._within(decision, None), message, refusal.id)
             return
         known = self._known(record, refusal.id) if valid else None
         decision = refuse(record, refusal, known)
@@ -253,7 +258,7 @@ class Plan:
                 error = error_json(effect, message)
                 self._answer(user, message, error)
             else:
-                self.effects.append((user, effect))
+                self._tell(user, effect)
         if refusal is not None and message is not None:
             self._refused(record, refusal, message)
         if message is not None:
@@ -326,8 +331,16 @@ class Plan:
         if handled.error is not None:
             self._answer(user, message, handled.error)
         if limits.is_user(user):
-            self.effects.append((user, PublishStatus(self.record(user))))
+            self._tell(user, PublishStatus(self.record(user)))
         return True
+
+    def _tell(self, user: str, effect: Effect) -> None:
+        """A status that was said in this round, and has not changed since, answers for all."""
+        if isinstance(effect, PublishStatus):
+            if self._said.get(user) == effect.record:
+                return
+            self._said[user] = effect.record
+        self.effects.append((user, effect))
 
     def _known(self, record: Record, id: str | None) -> Command | None:
         if id is None:

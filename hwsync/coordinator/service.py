@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from hwsync.address import BrokerUrl
 from hwsync.coordinator.health import GONE
@@ -36,8 +36,21 @@ log = logging.getLogger("hwsync.coordinator")
 
 CLIENT_ID: Final = "hwsync-coordinator"
 BATCH: Final = 500  # messages in one transaction: more gain nothing and delay the first answer
+BACKLOG: Final = 16 * 1_048_576  # bytes said and not arrived; then nothing more is heard
+CROWDED_S: Final = 0.1  # so long until the next look whether it has arrived
 LONGEST_WAIT_S: Final = 3_600.0  # any number that a queue accepts
 STOP_S: Final = 5.0  # for what is still under way when it is stopped
+
+
+class Network(Protocol):
+    """What the loop's process asks of the transport."""
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that were published and have not arrived."""
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything has arrived; whether it has."""
 
 
 class SystemClock:
@@ -181,7 +194,7 @@ def serve(
         retention = Retention(store, keep_days, keep_megabytes)
         with _stopping(inbox):
             transport.start()
-            _run(coordinator, hearing, vitals, retention, inbox,
+            _run(coordinator, hearing, vitals, retention, inbox, transport,
                  lambda: entrance.reload(coordinator, transport))  # fmt: skip
         log.info("stopping")
         coordinator.write_down()
@@ -219,13 +232,14 @@ def _run(
     vitals: Vitals,
     retention: Retention,
     inbox: Inbox,
+    network: Network,
     reload: Callable[[], bool],
 ) -> None:
     """Until a stop, or a reload that takes another process."""
     while True:
         parts = (coordinator, hearing, vitals)
         waits = [wait for part in parts if (wait := part.wait()) is not None]
-        signals = _drain(inbox, min(waits, default=None))
+        signals = _received(inbox, network, min(waits, default=None))
         depth = len(signals) + inbox.qsize()
         stop = None in signals
         if not stop and any(isinstance(item, Reload) for item in signals):
@@ -242,12 +256,24 @@ def _run(
             return
 
 
-def _drain(inbox: Inbox, timeout: float | None) -> list[Signal | Reload | None]:
-    """All that waits, up to ``BATCH``; at least one, unless the time is over."""
+def _received(
+    inbox: Inbox, network: Network, timeout: float | None
+) -> list[Signal | Reload | None]:
+    """What waits; one at a time while what we said has not arrived: the broker keeps the rest.
+
+    A small message may be answered with a status of a megabyte, and the answers would fill memory.
+    """
+    if network.backlog <= BACKLOG or network.flush(CROWDED_S):
+        return _drain(inbox, timeout)
+    return _drain(inbox, 0.0, 1)
+
+
+def _drain(inbox: Inbox, timeout: float | None, most: int = BATCH) -> list[Signal | Reload | None]:
+    """All that waits, up to so many; at least one, unless the time is over."""
     items: list[Signal | Reload | None] = []
     with suppress(queue.Empty):
         items.append(inbox.get(timeout=None if timeout is None else min(timeout, LONGEST_WAIT_S)))
-        while len(items) < BATCH:
+        while len(items) < most:
             items.append(inbox.get_nowait())
     return items
 

@@ -52,14 +52,15 @@ from hwsync.protocol.idle import keeps_payload, weight
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Command, Record, State
 
+BUSY: Final = 5_000
 PRAGMAS: Final = {
     "journal_mode": "wal",
     "synchronous": "full",  # a power cut loses nothing that was acknowledged
-    "busy_timeout": 5_000,  # milliseconds; a reader's checkpoint may hold the file for a moment
-    "journal_size_limit": 4 * 1_048_576,  # bytes: one large batch leaves no large log behind
+    "busy_timeout": BUSY,  # milliseconds; a reader's checkpoint may hold the file for a moment
 }
 
 ROWS_EACH: Final = 8  # of the log, that a command has at most before it is old, as a rule
+MAX_WAL: Final = 8_388_608  # bytes; SQLite itself copies it into the database at half of that
 
 FAILURES: Final = (sqlite3.Error, PeeweeException, OSError)
 """What a write may raise: nothing of the batch is stored then."""
@@ -150,6 +151,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         path = path.resolve()  # the lock and SQLite's own files stand beside the real one
         self.path = path
+        self._wal = path.with_name(f"{path.name}-wal")
         self._lock = lock(path)
         self._database = SqliteDatabase(str(path), pragmas=PRAGMAS)
         try:
@@ -327,6 +329,18 @@ class Store:
                 else:
                     execute(self._save_packet, (mid, handled.topic, handled.digest, handled.error))
         self._refused_counts, self._head = counts, head
+        self._shorten()
+
+    def _shorten(self) -> None:
+        """One large batch leaves no large log behind; somebody who reads is not waited for."""
+        with suppress(*FAILURES):
+            if self._wal.stat().st_size <= MAX_WAL:
+                return
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(truncate)").fetchall()
+            finally:
+                self._connection.execute(f"PRAGMA busy_timeout = {BUSY}")
 
 
 _WRITE_DOWN: Final = f"""

@@ -54,7 +54,7 @@ def within(
     ``known``: the command that the event named. Raises ``Refused`` for what is to be refused then.
     """
     entry = decision.entry
-    if entry is None or entry.verb is Verb.RESTORE:
+    if entry is None:
         return decision
     if entry.verb is Verb.RESPONSE and not entry.late:
         return _counted(before, decision, moment, -limits.IDLE_ANSWER)
@@ -106,7 +106,8 @@ def keeps_payload(entry: Entry, command: Command | None, payload: bytes) -> bool
 
 def _leads_to_nothing(entry: Entry) -> bool:
     again = (Verb.RESET, State.REST), (Verb.RETRIEVAL, State.COLLECTED)
-    return entry.late or (entry.verb, entry.before) in again
+    same = entry.verb is Verb.RESTORE and entry.before is entry.after
+    return entry.late or same or (entry.verb, entry.before) in again
 
 
 def _unanswered(before: Record, decision: Decision) -> Command | None:

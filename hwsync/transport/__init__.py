@@ -144,6 +144,12 @@ class Transport:
         return 0 if link is None or link.ended.is_set() else link.number
 
     @property
+    def backlog(self) -> int:
+        """Bytes that were published on this connection and not acknowledged by the broker."""
+        link = self._link
+        return 0 if link is None or link.ended.is_set() else link.backlog
+
+    @property
     def settled(self) -> bool:
         """Whether the broker has acknowledged everything that was sent on this connection."""
         link = self._link

@@ -143,6 +143,7 @@ class Link:
         self._idle = threading.Condition()
         self._under_way: dict[int, Sent] = {}  # by packet identifier, in the order of sending
         self._being_sent = 0
+        self.backlog = 0  # bytes that are under way, or wait for their turn
         self._early: set[int] = set()  # acknowledged before ``publish`` knew their number
         self._sent_at = 0.0  # monotonic; the last publish
         self._silent = False
@@ -262,6 +263,7 @@ class Link:
                     self._being_sent -= 1
                     if sent and info.mid not in self._early:
                         self._under_way[info.mid] = Sent(topic, len(payload))
+                        self.backlog += len(payload)
                         self._sent_at = time.monotonic()
                     if sent:
                         self._early.discard(info.mid)
@@ -374,8 +376,10 @@ class Link:
             log.warning("the broker refused a message of ours (%s)", reason)
             self._owner.emit(self, Denied(reason))
         with self._idle:
-            if self._under_way.pop(mid, None) is None:
+            if (sent := self._under_way.pop(mid, None)) is None:
                 self._early.add(mid)
+            else:
+                self.backlog -= sent.size
             self._notify_if_idle()
 
     def _on_disconnect(self, _: Client, __: object, flags: Any, code: Any, *___: object) -> None:

@@ -250,12 +250,14 @@ class Modelled:
         snapshot = copy.deepcopy(self.model) if self.failures else self.model
         if self._forget:
             self.model.packets.clear()
+        before = len(self.model.told)
         due, self.model.to_analyse = self.model.to_analyse, []  # what is heard now is next round's
         for one in self._waiting:
             self.model.hear(one)
         self.model.analyse(due)
         if self.connected:
             self.model.expire(now >= self._since + SETTLE_S)
+        _say_once(self.model.told, before)
         return snapshot
 
     def _saved(self) -> list[int]:
@@ -301,10 +303,11 @@ class Modelled:
             (queries if answered else others).append(one)
         self._waiting = others
         known = self._known or self.model
-        refused = len(known.refused)
+        refused, told = len(known.refused), len(self.model.told)
         for one in queries:
             self._tell(lambda model, one=one: model._query(one))  # type: ignore[misc]
         del known.refused[refused:]  # no row can be written
+        _say_once(self.model.told, told)
         return [one.mid for one in queries]
 
     # -- comparing ----------------------------------------------------------------------------
@@ -421,6 +424,17 @@ class Modelled:
         known = self.model.packets.items()
         expected = {mid: (kind, error is not None) for mid, (kind, _, error) in known}
         same(stored, expected, "packets")
+
+
+def _say_once(told: list[Told], since: int) -> None:
+    """A status that has not changed in a round is said once in it."""
+    last: dict[str, Any] = {}
+    kept: list[Told] = []
+    for one in told[since:]:
+        if one.kind != "status" or one.fields != last:
+            kept.append(one)
+        last = one.fields if one.kind == "status" else last
+    told[since:] = kept
 
 
 def delivery(said: Said) -> Delivery:

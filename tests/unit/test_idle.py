@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import queue
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hwsync.coordinator import report
+from hwsync.coordinator import report, service
 from hwsync.coordinator.maintenance import check
+from hwsync.coordinator.store import BUSY, MAX_WAL
 from hwsync.protocol import limits
 from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.idle import weight
@@ -18,6 +20,7 @@ from hwsync.protocol.jsons import dumps
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.record import Request
 from hwsync.protocol.wire import encode_collected, encode_id
+from hwsync.transport import Signal
 from tests.support.coordinator import Deed, Lab, brief, request, result, sent
 
 KIB = limits.KIB
@@ -197,6 +200,35 @@ def test_what_was_accepted_ends_however_full_it_is(small: Lab) -> None:
     assert brief(small.hear("reset"))[0] == "status 0"
 
 
+def test_an_epoch_that_rises_again_and_again_has_no_row_and_empties_no_queue_for_nothing(
+    small: Lab,
+) -> None:
+    """Whoever may publish a board's heartbeat can have that."""
+
+    def rise() -> None:
+        seen = [small.coordinator.epoch, small.record.seq + 1]
+        beat = {"online": True, "journal": "j1", "boot": 1, "seen": seen}
+        small.hear("heartbeat", dumps(beat).encode())
+
+    small.hear("reset")
+    for _ in range(2 * ROWS):
+        rise()
+    full, epoch = rows(small), small.coordinator.epoch
+    rise()
+    assert rows(small) == full
+    assert small.record.epoch == small.coordinator.epoch > epoch
+    small.restart()
+    assert small.record.epoch == small.coordinator.epoch
+    small.later(ROOM / limits.IDLE_PER_S)
+    small.device(1, "c1")
+    for number in range(9):
+        assert code(small.hear("request", request(f"q{number}", TEXT, queue=True))) == ""
+    rise()
+    ended = dict(small.rows("commands", "id, outcome"))
+    assert set(ended.values()) == {"lost"}
+    assert code(small.hear("request", request("n1"))) == "not_allowed"
+
+
 # What is given back
 
 
@@ -362,6 +394,50 @@ def test_a_long_topic_is_kept_cut(lab: Lab) -> None:
     again = lab.hear("cancel", user=user, mid=5, dup=True)
     assert again[:1] == deeds[:1]
     assert len(lab.rows("refused")) == 1
+
+
+# What many are told
+
+
+def test_a_status_that_has_not_changed_is_said_once_in_a_round(lab: Lab) -> None:
+    """Each question may be small, and its answer a megabyte."""
+    asked = [lab.delivery("query") for _ in range(9)]
+    lab.device(1)
+    deeds = lab.step(*asked, lab.delivery("cancel"), *asked)
+    assert [one for one in brief(deeds) if isinstance(one, str)] == ["status 1", "status 0"]
+
+
+def test_one_large_batch_leaves_no_large_log_behind(lab: Lab) -> None:
+    lab.device(1)
+    keys = {"stdin": "x" * 60_000, "queue": True}
+    program = "#" * limits.MAX_PROGRAM
+    lab.step(*(lab.delivery("request", request(f"q{one}", program, **keys)) for one in range(26)))
+    assert lab.record.queue_bytes > MAX_WAL - limits.MAX_PROGRAM
+    log = lab.path.with_name(f"{lab.path.name}-wal")
+    assert log.stat().st_size < MAX_WAL
+    assert lab.store._connection.execute("PRAGMA busy_timeout").fetchone() == (BUSY,)
+
+
+class Crowded:
+    """A network on which so many bytes have not arrived."""
+
+    def __init__(self, backlog: int) -> None:
+        self.backlog = backlog
+        self.waited: list[float] = []
+
+    def flush(self, timeout: float) -> bool:
+        self.waited.append(timeout)
+        return False
+
+
+def test_nothing_more_is_heard_while_too_much_that_was_said_has_not_arrived() -> None:
+    inbox: queue.SimpleQueue[Signal | None] = queue.SimpleQueue()
+    for _ in range(5):
+        inbox.put(None)
+    crowded = Crowded(service.BACKLOG + 1)
+    assert len(service._received(inbox, crowded, None)) == 1
+    assert crowded.waited == [service.CROWDED_S]
+    assert len(service._received(inbox, Crowded(service.BACKLOG), None)) == 4
 
 
 # The log for people
