@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from hwsync import __version__
 from hwsync.cli.say import span as _span
+from hwsync.coordinator.clocks import APART_S
 from hwsync.coordinator.health import STALE_S
 from hwsync.coordinator.inspection import Inspection
 from hwsync.findings import CLOCK_SET, Finding, error, ok, warning
 from hwsync.probe import SLOW_S, Seen
-from hwsync.protocol.jsons import is_number
+from hwsync.protocol.jsons import is_count, is_number
 from hwsync.protocol.presence import is_online, silence
 from hwsync.protocol.record import State
 from hwsync.webprobe import Open, WebListener
@@ -115,6 +116,8 @@ def health(fields: Json, now: float) -> Iterator[Finding]:
         cure = "make space (df -h) or mend the disk, on the coordinator's machine; nothing is lost"
         yield error("health", f"degraded: it cannot save: {fields.get('reason')}", cure)
         return
+    if fields.get("clock"):
+        yield error("clock", f"the coordinator says: {fields['clock']}", f"there: {SET_CLOCK}")
     states = fields.get("states", {})
     running = states.get("collected", 0) if isinstance(states, dict) else 0
     yield ok(
@@ -249,6 +252,33 @@ def replaced(user: str, record: Json, beats: Sequence[Json]) -> Iterator[Finding
         found = f"another device answered for {user} lately: journal {' and '.join(others)}"
         cure = "replaced board: all is well; two boards: hwsync-device --user NAME on one"
         yield warning("device", found, cure)
+
+
+def unheard(user: str, record: Json, beats: Sequence[Json], now: float) -> Iterator[Finding]:
+    """Whether somebody has seen more of the record than there is: he hears nothing of it then.
+
+    ``now``: Unix seconds of the coordinator's clock.
+    """
+    order = (record["epoch"], record["seq"])
+    seen = beats[-1].get("seen") if beats else None
+    if (
+        isinstance(seen, list)
+        and len(seen) == 2
+        and all(map(is_count, seen))
+        and tuple(seen) > order
+    ):
+        found = (
+            f"the device has seen (epoch, seq) {tuple(seen)}, and the record is at {order}: it "
+            "does not hear this coordinator"
+        )
+        cure = (
+            "was a database put back, or is its clock wrong? Restart the coordinator; if it stays, "
+            f"the number was forged: restart the device: systemctl restart hwsync-device@{user}"
+        )
+        yield error("record", found, cure)
+    if order[0] > now + APART_S:
+        found = f"its epoch {order[0]} is a time that is still to come, by the coordinator's clock"
+        yield warning("clock", found, f"where the coordinator's is behind, there: {SET_CLOCK}")
 
 
 def record(user: str, fields: Json, now: float, *, online: bool) -> Finding:

@@ -215,6 +215,7 @@ def _user(url: BrokerUrl, topics: Topics, user: str, *, answers: bool) -> Iterat
         now = boards["time"] if boards else time.time()  # its deadline is of that clock
         online = is_online(user, beats[-1] if beats else None, boards) is not False
         yield checks.record(user, record, now, online=online)
+        yield from checks.unheard(user, record, beats, now)
     elif not answers:
         cure = "start the coordinator: it publishes what it has"
         yield findings.warning("record", f"the broker has none of {user}", cure)

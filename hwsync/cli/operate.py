@@ -93,7 +93,8 @@ def _table(operator: Operator, settings: Settings, users: tuple[str, ...]) -> No
         unknown |= online is None
         shown = {**record, "user": name, "online": online}
         word = "" if beat is None else _ONLINE[online]
-        say.either(settings.as_json, shown, _line(name, record, word))
+        now = seen.boards["time"] if seen.boards else None
+        say.either(settings.as_json, shown, _line(name, record, word, now))
     if not seen.users and not users:
         say.line("nobody has been seen yet", err=True)
     if unknown:
@@ -136,12 +137,14 @@ class _Kept:
             say.line(ONLY_BY_NAME, err=True)
 
 
-def _line(name: str, record: Json, online: str = "") -> str:
+def _line(name: str, record: Json, online: str = "", now: float | None = None) -> str:
+    """``now``: Unix seconds of the coordinator's clock; None: this machine's must do."""
     state = State(record.get("state", 0))
     end = record.get("outcome") or ""
     queued = record.get("queued") or 0
     more = f"  +{queued} queued" if queued else ""
-    more += f"  {end_of(record, time.time())}" if state is not State.REST else ""
+    now = time.time() if now is None else now
+    more += f"  {end_of(record, now)}" if state is not State.REST else ""
     id = record.get("id", "")
     return f"{name:20} {state} {state.name.lower():10} {online:8} {id:28} {end}{more}"
 

@@ -100,6 +100,7 @@ def health(
     schema: int,
     wall: float,
     monotonic: float,
+    clock: str = "",
 ) -> dict[str, Any]:
     """The fields of a health message, in their order; ``counts`` are the loop's."""
     states: Counter[State] = Counter()
@@ -114,6 +115,7 @@ def health(
         "schema": schema,
         "started": life.started,
         "time": wall,
+        "clock": clock,
         "uptime": round(monotonic - life.began, 3),
         "connected_since": life.connected_since,
         "reconnects": max(life.connects - 1, 0),

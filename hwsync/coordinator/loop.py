@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
+from hwsync.coordinator.clocks import APART_S, CURE, ClockWatch, shown
 from hwsync.coordinator.deadlines import Agenda, ConnectedClock, next_writing
 from hwsync.coordinator.degraded import Degraded
 from hwsync.coordinator.health import Tally
@@ -33,6 +34,7 @@ from hwsync.protocol.effects import (
     PublishResult,
     PublishStatus,
 )
+from hwsync.protocol.epochs import following
 from hwsync.protocol.machine import Rules, due
 from hwsync.protocol.messages import is_query, named
 from hwsync.protocol.record import (
@@ -132,6 +134,7 @@ class Coordinator:
         self._degraded = Degraded(self.topics, self.publishing.error)
         self._report = Report()
         self._load()
+        self.clocks = ClockWatch(clock.wall(), clock.monotonic(), store.last_change())
 
     def _load(self) -> list[Record]:
         """Read the file; the records of which more was stored than was known here."""
@@ -139,10 +142,12 @@ class Coordinator:
         stored = self.store.load(self._ticking.ticks(now))
         self._packets = self.store.packets()
         self._owed = {(command.user, command.id): command for command in self.store.owed()}
-        epoch, restored_at = self.store.epoch()
+        epoch, doubted = self.store.epoch(self._clock.wall())
         self._outdated &= epoch == self.epoch
+        if self.rules.restored_at is None or epoch != self.epoch:  # else it has counted on
+            restored_at = None if doubted is None else self._ticking.ticks(now) - doubted
+            self.rules = replace(self.rules, restored_at=restored_at)
         self.epoch = epoch
-        self.rules = replace(self.rules, restored_at=restored_at)
         changed: list[Record] = []
         for user, record in stored.items():
             known = self.records.get(user)
@@ -193,6 +198,7 @@ class Coordinator:
                 for effect in replies.of(self._record_of(command), command):
                     self._carry_out(command.user, effect)
         now = self._clock.monotonic()
+        self.clocks.look(self._clock.wall(), now)
         if self._save_again_at is not None and now < self._save_again_at:
             self._answer_queries()
             self.publishing.flush()
@@ -239,7 +245,7 @@ class Coordinator:
         ticks = self._ticking.ticks(self._clock.monotonic())
         self._write_at = next_writing(ticks)
         try:
-            self.store.write_down(self.records.values(), ticks)
+            self.store.write_down(self.records.values(), ticks, self.rules.restored_at)
         except FAILURES as error:
             log.error("cannot write down what is left of the deadlines: %s", error)
 
@@ -346,9 +352,15 @@ class Coordinator:
 
     def _begin_epoch(self, plan: Plan) -> None:
         """Somebody saw more than the database knows: an older one was put back."""
-        epoch = max(plan.newer, self.epoch) + 1
-        epoch = max(epoch, int(plan.moment.wall))
-        log.warning("the database is older than what was published: epoch %d begins", epoch)
+        epoch = following(max(plan.newer, self.epoch), plan.moment.wall)
+        text = (
+            "the database is older than what was published: epoch %d begins, what was open is lost"
+        )
+        if plan.newer > plan.moment.wall + APART_S:
+            text += (
+                f"; or this machine's clock is behind, it says {shown(plan.moment.wall)}: {CURE}"
+            )
+        log.error(text, epoch)
         plan.begin_epoch(epoch)
 
     def _is_of_the_past(self, user: str) -> bool:
@@ -364,8 +376,8 @@ class Coordinator:
         self._to_analyse, self._behind, self._outdated = [], set(), False
         self.counts += plan.counts
         if plan.batch.epoch is not None:
-            self.epoch, restored_at = plan.batch.epoch
-            self.rules = replace(self.rules, restored_at=restored_at)
+            self.epoch, _ = plan.batch.epoch
+            self.rules = replace(self.rules, restored_at=plan.moment.ticks)
         if plan.batch.forget_packets:
             self._packets.clear()
             self._forget_packets = False

@@ -24,6 +24,7 @@ from hwsync.coordinator import chain, private
 from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
 from hwsync.coordinator.reader import look_for, open_to_read
 from hwsync.coordinator.store import Batch, Store, lock
+from hwsync.protocol.epochs import following
 from hwsync.protocol.errors import DatabaseError, NotFound
 from hwsync.protocol.events import ResetAsked
 from hwsync.protocol.jsons import loads
@@ -151,8 +152,7 @@ def restore(
         try:
             back_up(backup, part)
             with contextlib.closing(Store(part)) as store:  # brings an older schema up to date
-                known = max(_epoch(path), store.epoch()[0])
-                epoch = max(known + 1, int(now))
+                epoch = following(max(_epoch(path), store.epoch(now)[0]), now)
                 store.save(Batch(epoch=(epoch, now)), 0.0)
                 open = sum(_open(record) for record in store.load(0.0).values())
             private.as_before(part, path)

@@ -175,7 +175,8 @@ class Packet(Model):
 class Meta(Model):
     """What is known of the database itself.
 
-    ``epoch``, ``restored_at`` (Unix seconds), and the days of running (``Store.running_days``).
+    ``epoch``, ``restored_at`` (Unix seconds), ``doubted`` (of connection since), and the days of
+    running (``Store.running_days``).
     """
 
     name = CharField(primary_key=True)

@@ -17,6 +17,7 @@ from hwsync.coordinator.store import FAILURES, Batch, Handled, RefusedRow, Store
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import outcome_line
 from hwsync.protocol.effects import Decision, Effect, PublishError, PublishStatus
+from hwsync.protocol.epochs import is_believed
 from hwsync.protocol.errors import Code, DatabaseError, Refused
 from hwsync.protocol.events import (
     Analysed,
@@ -70,6 +71,7 @@ class Plan:
     counts: Counter[str] = field(default_factory=Counter)
     _said: dict[str, Record] = field(default_factory=dict)  # the last status of each user
     newer: int = -1  # an epoch of which more was said than the database knows; -1: none
+    beyond: dict[str, tuple[int, int]] = field(default_factory=dict)  # by user: not believed
 
     def hear(self, message: Message) -> None:
         """Decide what a message means. Raises ``FAILURES`` where the database cannot be read."""
@@ -87,9 +89,9 @@ class Plan:
             self.counts["ignored"] += isinstance(event, Ignored)
             if isinstance(event, HeartbeatHeard):
                 self.heartbeats.append((user, event))
-                self._compare(user, event.seen)
+                self._compare(user, event.seen, of_device=True)
             if isinstance(event, StatusHeard):
-                self._compare(user, event.order)
+                self._compare(user, event.order, of_device=False)
             self._remember(message, True, None)
         elif not self._repeated(user, message, event.id):
             self._decide(user, event, message)
@@ -102,20 +104,21 @@ class Plan:
             return False
         return True
 
-    def _compare(self, user: str, order: tuple[int, int] | None) -> None:
+    def _compare(self, user: str, order: tuple[int, int] | None, *, of_device: bool) -> None:
         """Take note of what somebody saw of a record, where it is more than the database has."""
         record = self.record(user)
         if order is None or order <= (record.epoch, record.seq):
             return
-        if order[0] > self.moment.wall + limits.FUTURE_S:
+        if not is_believed(order[0], of_device=of_device):
             self.counts["ignored"] += 1  # nobody could have counted so far
+            self.beyond[user] = order
             return
         self.newer = max(self.newer, order[0])
 
     def begin_epoch(self, epoch: int) -> None:
         """The database was found to be old: what is decided from here on is of a new epoch."""
         self.batch.epoch = (epoch, self.moment.wall)
-        rules = replace(self.saved.rules, restored_at=self.moment.wall)
+        rules = replace(self.saved.rules, restored_at=self.moment.ticks)
         self.saved = replace(self.saved, epoch=epoch, rules=rules)
         self.rise(epoch, sorted(self.saved.records.keys() | self.batch.records.keys()))
 

@@ -17,6 +17,12 @@ log = logging.getLogger("hwsync.coordinator")
 
 REFUSALS: Final = 20  # lines a minute, a user; unknown users and names of none share them
 MINUTE_S: Final = 60.0
+BEYOND: Final = 100  # users of whom it is said that they saw what nobody could have counted to
+UNHEARD: Final = (
+    "a status of %s was seen with the number (%d, %d), which no coordinator can have counted to: "
+    "it was forged. Whoever has seen it may not hear this coordinator: restart the device "
+    "(systemctl restart hwsync-device@USER), and look who may publish statuses and heartbeats"
+)
 
 
 @dataclass(slots=True)
@@ -25,6 +31,7 @@ class Report:
 
     _began: float | None = None  # the minute of these figures
     _said: Counter[str] = field(default_factory=Counter)
+    _beyond: set[str] = field(default_factory=set)  # users of whom that was said
 
     def say(self, plan: Plan, now: float) -> None:
         """What was saved; last, since nobody waits for it."""
@@ -38,6 +45,10 @@ class Report:
                 f" (late; {entry.note})" if entry.late else "",
                 extra={"user": record.user, "id": entry.id},
             )
+        for user, order in plan.beyond.items():
+            if user not in self._beyond and len(self._beyond) < BEYOND:
+                self._beyond.add(user)
+                log.error(UNHEARD, user, *order, extra={"user": user})
         for row in plan.batch.refused:
             self._said[row.allowance] += 1
             if self._said[row.allowance] > REFUSALS:

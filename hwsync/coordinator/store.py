@@ -59,6 +59,8 @@ PRAGMAS: Final = {
     "busy_timeout": BUSY,  # milliseconds; a reader's checkpoint may hold the file for a moment
 }
 
+NAMES_OF_EPOCH: Final = ("epoch", "restored_at", "doubted")
+DOUBT_SPARE_S: Final = 120.0  # beyond the day: so that its end, too, is written down
 ROWS_EACH: Final = 8  # of the log, that a command has at most before it is old, as a rule
 MAX_WAL: Final = 8_388_608  # bytes; SQLite itself copies it into the database at half of that
 
@@ -211,11 +213,22 @@ class Store:
         sql = f"""SELECT * FROM "{table(CommandRow)}" WHERE replies != '[]' AND ran IS NOT NULL"""
         return [command_from(row) for row in select(self._connection, sql)]
 
-    def epoch(self) -> tuple[int, float | None]:
-        """The epoch, and when it last rose (Unix seconds)."""
+    def epoch(self, wall: float) -> tuple[int, float | None]:
+        """The epoch, and for how many seconds of connection it was written down; None: it is 0.
+
+        ``wall``, Unix seconds: a version before did not count them, and knew the time of day.
+        """
         meta = dict(self._connection.execute(f'SELECT name, value FROM "{table(Meta)}"'))
-        restored = meta.get("restored_at")
-        return int(meta.get("epoch", 0)), None if restored is None else float(restored)
+        restored, doubted = meta.get("restored_at"), meta.get("doubted")
+        if doubted is None and restored is not None:
+            doubted = max(wall - float(restored), 0.0)
+        return int(meta.get("epoch", 0)), None if doubted is None else float(doubted)
+
+    def last_change(self) -> float | None:
+        """Unix seconds of the last row of the log; None: there is none."""
+        sql = f'SELECT time FROM "{table(Transition)}" ORDER BY row DESC LIMIT 1'
+        row = self._connection.execute(sql).fetchone()
+        return None if row is None else float(row[0])
 
     def packets(self) -> dict[int, Handled]:
         """What each packet identifier carried last."""
@@ -286,14 +299,20 @@ class Store:
                 execute("ROLLBACK")
             raise
 
-    def write_down(self, records: Iterable[Record], ticks: float) -> None:
+    def write_down(
+        self, records: Iterable[Record], ticks: float, restored_at: float | None = None
+    ) -> None:
         """Save what is left of the deadlines of these, where they are what is stored.
 
-        Raises one of ``FAILURES`` and saves nothing.
+        And, in its first day, how old the epoch is that began at ``restored_at``, in ticks. Raises
+        one of ``FAILURES`` and saves nothing.
         """
         running = [record for record in records if record.due_at is not None]
-        if running:
+        doubts = restored_at is not None and ticks - restored_at < limits.DOUBT_S + DOUBT_SPARE_S
+        if running or doubts:
             with self._transaction() as execute:
+                if doubts and restored_at is not None:
+                    execute(self._save_meta, ("doubted", str(ticks - restored_at)))
                 for record in running:
                     key = (record.user, record.epoch, record.seq)
                     execute(_WRITE_DOWN, (*time_values(record, ticks), *key))
@@ -319,7 +338,7 @@ class Store:
             for user in {row.allowance for row in batch.refused}:
                 execute(self._count_refused, (user, counts[user]))
             if batch.epoch is not None:
-                for name, value in zip(("epoch", "restored_at"), batch.epoch, strict=True):
+                for name, value in zip(NAMES_OF_EPOCH, (*batch.epoch, 0.0), strict=True):
                     execute(self._save_meta, (name, str(value)))
             if batch.forget_packets:
                 execute(f'DELETE FROM "{table(Packet)}"')

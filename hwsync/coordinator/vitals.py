@@ -134,6 +134,7 @@ class Vitals:
             coordinator.records.values(),
             outbox=coordinator.publishing.outbox,
             schema=SCHEMA,
+            clock=coordinator.clocks.trouble,
             wall=self._clock.wall(),
             monotonic=self._clock.monotonic(),
         )

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from hwsync import __version__
 from hwsync.device.backoff import Backoff
+from hwsync.device.freshness import Freshness
 from hwsync.device.journal import Entry, Stage
 from hwsync.device.no_journal import AnyJournal
 from hwsync.device.shrinking import Shrinking
@@ -109,7 +110,7 @@ class Agent:
         self._outside = outside
         self._max_timeout = max_timeout
         self._trust = trust  # None: whatever comes on its topic may run
-        self._seen = (0, 0)
+        self._fresh = Freshness()
         self._waiting: Entry | None = None  # collected, no grant yet
         self._running: Entry | None = None  # granted
         self._cancelling = False
@@ -263,9 +264,11 @@ class Agent:
         return self._unwritten.get(id) or self._journal.get(id)
 
     def _heard_status(self, status: Status) -> None:
-        if status.order < self._seen:
-            return
-        self._seen = status.order
+        now = self._outside.monotonic()
+        if self._fresh.is_stale(status.order, now):
+            deaf = self._fresh.is_deaf(now) and not self._running
+            if not (deaf and self._believes_again(status.order)):
+                return
         if status.epoch > self._journal.epoch:
             try:
                 self._journal.begin_epoch(status.epoch)
@@ -283,6 +286,23 @@ class Agent:
             self._heard_while_waiting(self._waiting, status)
         elif self._waiting:
             self._heard_of_less(self._waiting, status)
+
+    def _believes_again(self, order: tuple[int, int]) -> bool:
+        """Begin anew, as after a restart: with the next boot. Whether that could be written."""
+        log.error(
+            "for %.0f s nothing but statuses older than (%d, %d) was heard, which this device has "
+            "seen: that one was forged, or the coordinator's database was put back and its clock "
+            "is wrong. From now on (%d, %d) is believed; hwsync doctor %s looks for the cause",
+            *(limits.DEAF_S, *self._fresh.newest, *order, self._user),
+        )
+        try:
+            self._journal.next_boot()
+        except JournalError as error:
+            log.error("%s; this device believes nobody until then", error)
+            return False
+        self._fresh.begin(order)
+        self.connected()
+        return True
 
     def _settle(self, id: str) -> None:
         self._shrinking.forget(id)
@@ -470,7 +490,7 @@ class Agent:
             online=online,
             journal=self._journal.name,
             boot=self._journal.boot,
-            seen=max(self._seen, self._journal.newest),
+            seen=max(self._fresh.newest, self._journal.newest),
             version=__version__,
             busy=self.busy,
             running=self._running.id if self._running else None,

@@ -52,7 +52,8 @@ RATE_S: Final = 60.0  # the minute over which they are counted
 AMBIGUOUS_S: Final = 2.0  # after a command was taken from the queue: a person may mean the last one
 
 DOUBT_S: Final = 86_400.0  # after a rise of the epoch: an id may have been known before
-FUTURE_S: Final = 86_400.0  # an epoch further ahead of the clock than this is no coordinator's
+MAX_SEEN_EPOCH: Final = 4_102_444_800  # 2100: a device's word of a later epoch is not believed
+MAX_EPOCH: Final = 253_402_300_799  # of a kept status; the same for the end of the year 9999
 
 SETTLED_PAIRS: Final = 4  # how many [id, journal] a status carries
 HEARD_JOURNALS: Final = 16  # journals remembered for each command; more than answer for one id
@@ -65,6 +66,8 @@ BOARDS_S: Final = 1.0  # between two lists that were asked for
 
 REPEAT_FIRST_S: Final = 1.0  # every repetition: doubling from here,
 REPEAT_MAX_S: Final = 30.0  # to here, with jitter
+
+DEAF_S: Final = 60.0  # of stale statuses only, until a device believes them: two heartbeats
 
 UNKNOWN_S: Final = 10.0  # of answers that know less than the envelope, until a device gives it up
 

@@ -71,7 +71,7 @@ class Rules:
     root: str = DEFAULT_ROOT
     analysis: str = MANUAL  # the analyser of a request that names none
     analysis_within: float = limits.DEFAULT_ANALYSIS_WITHIN_S  # seconds in state 3; 0: for ever
-    restored_at: float | None = None  # wall clock at the last rise of the epoch
+    restored_at: float | None = None  # in ticks; at the last rise of the epoch
     allowance: Allowance = FULL
     max_message: int = limits.MAX_MESSAGE  # bytes that the broker takes, as far as is known
     signed: bool = False  # whether envelopes are
@@ -286,7 +286,7 @@ def _may_be_from_before(request: Request, moment: Moment, rules: Rules) -> bool:
     return (
         request.id is not None
         and restored is not None
-        and (moment.wall - restored < limits.DOUBT_S)
+        and (moment.ticks - restored < limits.DOUBT_S)
     )
 
 

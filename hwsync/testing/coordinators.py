@@ -63,11 +63,13 @@ class WatchedStore(Store):
             process.context.copied |= {(one.topic, one.payload) for one in messages if one}
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    def write_down(self, records: Iterable[Record], ticks: float) -> None:
+    def write_down(
+        self, records: Iterable[Record], ticks: float, restored_at: float | None = None
+    ) -> None:
         process = self.process
         process.point("before the time is written down")
         process.needs_the_disk()
-        super().write_down(records, ticks)
+        super().write_down(records, ticks, restored_at)
         process.point("after the time is written down")
 
 

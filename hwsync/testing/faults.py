@@ -39,6 +39,7 @@ FAULTS: Final = {
     "repetition": "_repeat",
     "broker restart": "_restart_broker",
     "wall clock jump": "_jump",
+    "clock jump at a restart": "_restart_at_another_time",
     "full disk": "_fill_disk",
     "a commit that lies": "_lie",
     "older database": "_put_back",
@@ -62,6 +63,8 @@ WEIGHTS: Final = {
 
 EVERY_S: Final = (0.3, 2.5)  # between two faults, by seed
 DAY_S: Final = 86_400.0
+YEAR_S: Final = 365 * DAY_S
+JUMPS_S: Final = (-3 * DAY_S, -100.0, -1.0, 2.0, 3_600.0, 2 * DAY_S)
 OFF_S: Final = 150.0  # so long the coordinator is switched off again and again
 LIVES_S: Final = (8.0, 16.0, 25.0)  # it lives so long each time, or not much longer
 
@@ -184,15 +187,18 @@ class Faults:
 
     def _jump(self) -> None:
         process = self._some()
-        jumps = (-3 * DAY_S, -100.0, -1.0, 2.0, 3_600.0, 2 * DAY_S)
-        seconds = self.context.dice.choice(jumps)
-        if "older database" in self._kinds:
-            # A journal may forget what was settled a day ago, and a database too: not together.
-            seconds = min(seconds, 3_600.0)
-        if process is self.world.coordinator:
-            seconds = max(min(process.jump + seconds, 3_600.0), -3_600.0) - process.jump
+        seconds = self.context.dice.choice(JUMPS_S)
         self.context.fault("wall clock jump", process.name, seconds)
         process.jump += seconds
+
+    def _restart_at_another_time(self) -> None:
+        """Without a clock chip it begins in the past; a wrong one may say any year."""
+        process = self._some()
+        if process.alive:
+            years = self.context.dice.choice((-30.0, -1.0, 0.0, 0.0, 1.0, 10.0))
+            self.context.fault("clock jump at a restart", process.name, years)
+            process.kill()
+            process.jump = years * YEAR_S
 
     # -- network ------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.plan import Plan
 from hwsync.coordinator.store import Store
 from hwsync.device.agent import Agent
+from hwsync.device.freshness import Freshness
 from hwsync.device.journal import Journal
 from hwsync.protocol import late, machine
 from hwsync.protocol.record import Command
@@ -135,12 +136,20 @@ MUTANTS: Final = (
         (Edit(Coordinator, "_plan", "if plan.newer >= 0:", "if False:"),),
     ),
     Mutant(
+        "no clock decides which epoch is believed",
+        (
+            Edit(Plan, "_compare", "if not is_believed(order[0], of_device=of_device):",
+                 "if order[0] > self.moment.wall + 86_400.0:"),
+        ),
+        faults=("older database", "clock jump at a restart", "kill"),
+    ),
+    Mutant(
         "nothing is decided before the kept statuses",
         (Edit(Hearing, "take", "if self._over:", "if True:"),),
     ),
     Mutant(
         "a stale status is ignored",
-        (Edit(Agent, "_heard_status", "if status.order < self._seen:", "if False:"),),
+        (Edit(Freshness, "is_stale", "if order >= self.newest:", "if True:"),),
     ),
     Mutant(
         "settled before pruning",
@@ -191,7 +200,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "what is left of a deadline is written down",
-        (Edit(Store, "write_down", "if running:", "if False:"),),
+        (Edit(Store, "write_down", "if running or doubts:", "if False:"),),
         faults=("switched off again and again",),
     ),
     Mutant(

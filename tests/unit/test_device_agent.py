@@ -14,7 +14,7 @@ import pytest
 from hwsync import __version__
 from hwsync.device.journal import Stage
 from hwsync.protocol.errors import JournalError
-from hwsync.protocol.limits import UNKNOWN_S
+from hwsync.protocol.limits import DEAF_S, UNKNOWN_S
 from hwsync.runner import Job, Piece
 from tests.support.board import CANCELLED, END, GROUP, NEVER_BEGAN, Board
 
@@ -425,3 +425,75 @@ def test_the_heartbeat_tells_the_newest_status_seen_and_the_command_in_hand(boar
     assert board.said("heartbeat")[-1]["seen"] == [0, 2]
     board.agent.run_ended(END)
     assert board.said("heartbeat")[-1]["busy"] is None
+
+
+# -- a device that would hear nothing -------------------------------------------------------------
+
+
+FORGED = 10**12
+
+
+def test_a_forged_status_makes_a_device_deaf_for_a_minute_only(
+    board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
+    board.status(1, 0, epoch=FORGED)
+    board.envelope()
+    for seq in range(2, 60):
+        board.status(seq, 1)
+        board.pass_time(1.0)
+    assert (board.ran(), board.journal.boot) == ([], 1)
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
+    board.pass_time(2.0)
+    board.status(60, 1)
+    board.status(61, 1)
+    (error,) = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+    assert f"older than ({FORGED}, 1) was heard, which this device has seen" in error
+    assert "From now on (0, 60) is believed; hwsync doctor u" in error
+    # As after a restart: no grant of before counts.
+    assert board.said("collected")[-1] == {"id": "a", "journal": board.journal.name, "boot": 2}
+    assert board.said("heartbeat")[-1]["seen"] == [0, 60]
+    board.status(62, 2, boot=1)
+    assert board.ran() == []
+    board.status(63, 2)
+    assert len(board.ran()) == 1
+
+
+def test_one_status_that_is_not_older_ends_it(board: Board) -> None:
+    board.status(50, 0)
+    for _ in range(10):
+        board.status(49, 0)
+        board.pass_time(DEAF_S - 1.0)
+        board.status(50, 0)  # as each connect brings it
+        board.pass_time(DEAF_S)
+    assert (board.journal.boot, board.agent._fresh.newest) == (1, (0, 50))
+
+
+def test_a_program_that_runs_is_not_ended_by_it(board: Board) -> None:
+    board.run()
+    board.status(1, 2, epoch=FORGED)
+    for seq in range(3, 10):
+        board.status(seq, 2)
+        board.pass_time(DEAF_S)
+    assert board.journal.boot == 1
+    board.agent.run_ended(END)
+    board.status(10, 2)
+    assert board.journal.boot == 2
+    assert board.said("response")[-1]["id"] == "a"
+
+
+def test_a_journal_that_cannot_be_written_believes_nobody_yet(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board.status(1, 0, epoch=FORGED)
+    board.status(2, 0)
+    board.pass_time(DEAF_S)
+    with monkeypatch.context() as full:
+
+        def fail() -> None:
+            raise JournalError("the journal cannot be written: disk full")
+
+        full.setattr(board.journal, "next_boot", fail)
+        board.status(3, 0)
+    assert board.agent._fresh.newest == (FORGED, 1)
+    board.status(4, 0)
+    assert board.agent._fresh.newest == (0, 4)

@@ -334,3 +334,25 @@ def test_a_dot_in_a_topic() -> None:
 )  # fmt: skip
 def test_which_brokers_forget(name: str, forgets: bool) -> None:
     assert Seen(name, 4).forgets is forgets
+
+
+def test_a_clock_that_the_coordinator_finds_wrong_is_an_error() -> None:
+    fields = {"version": __version__, "time": NOW, "condition": "ok",
+              "clock": "this machine's clock is wrong: it says 1970"}  # fmt: skip
+    clock, _ = checks.health(fields, NOW)
+    said(clock, ERROR, "the coordinator says: this machine's clock is wrong", "timedatectl")
+
+
+def test_a_device_that_has_seen_more_than_there_is_is_an_error() -> None:
+    def found(seen: object, now: float = NOW) -> list[Finding]:
+        record = {"epoch": int(NOW), "seq": 5}
+        return list(checks.unheard("pi1", record, [{"seen": seen}], now))
+
+    for seen in ([int(NOW), 6], [int(NOW) + 1, 0]):
+        (one,) = found(seen)
+        said(one, ERROR, f"has seen (epoch, seq) ({seen[0]}, {seen[1]})", "hwsync-device@pi1")
+    for seen in ([int(NOW), 5], [0, 99], None, [1], ["x", 1], [True, 1]):
+        assert found(seen) == []
+    assert list(checks.unheard("pi1", {"epoch": 0, "seq": 0}, [], NOW)) == []
+    (one,) = found(None, NOW - 2 * 86_400)
+    said(one, WARNING, "its epoch 1800000000 is a time that is still to come", "timedatectl")

@@ -9,6 +9,7 @@ import pytest
 
 from hwsync.coordinator.maintenance import back_up, restore
 from hwsync.protocol import limits
+from hwsync.protocol.epochs import following
 from hwsync.protocol.record import Command, State, encode_status
 from hwsync.protocol.wire import encode_heartbeat
 from tests.support.coordinator import Deed, Lab, brief, request, result, sent
@@ -101,7 +102,7 @@ def test_an_epoch_ahead_of_the_clock_is_gone_beyond(lab: Lab) -> None:
     [
         b'{"epoch":0,"seq":2}',  # its own word, come back
         b'{"epoch":0,"seq":1}',
-        b'{"epoch":%d,"seq":1}' % 10**12,  # nobody could have counted so far
+        b'{"epoch":%d,"seq":1}' % (limits.MAX_EPOCH + 1),  # nobody could have counted so far
         b'{"epoch":1e99,"seq":1}',
         b'{"epoch":-1,"seq":1}',
         b"nonsense",
@@ -115,6 +116,109 @@ def test_other_words_raise_nothing_and_are_no_error(lab: Lab, payload: bytes) ->
     assert sent(lab.hear("status", payload, retain=True), "error") == []
     assert lab.record is before
     assert lab.coordinator.epoch == 0
+
+
+YEARS = 20 * 365 * 86_400.0
+
+
+@pytest.mark.parametrize("kind", ["status", "heartbeat"])
+def test_a_coordinator_whose_clock_is_years_behind_is_heard(
+    lab: Lab, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It takes what was seen for true, whatever its clock says of it."""
+    lab.device(2)
+    today = int(lab.clock.wall() + YEARS)
+    said = b'{"epoch":%d,"seq":7}' % today if kind == "status" else seen(today, 7)
+    (status, *_) = sent(lab.hear(kind, said, retain=True), "status")
+    assert (status.json["epoch"], status.retain) == (today + 1, True)
+    assert told(lab) == ("lost", "maybe")
+    (error,) = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert "this machine's clock is behind, it says 1970-01-12" in error.getMessage()
+    assert "timedatectl" in error.getMessage()
+    # Set right, it goes on counting.
+    lab.clock.jump = YEARS * 2
+    lab.hear("status", b'{"epoch":%d,"seq":7}' % (today + 5), retain=True)
+    assert lab.coordinator.epoch == int(lab.clock.wall())
+
+
+def test_what_nobody_can_have_counted_to_is_said_once_and_a_device_is_believed_less(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        lab.hear("heartbeat", seen(limits.MAX_SEEN_EPOCH + 1, 1))
+        lab.hear("status", b'{"epoch":%d,"seq":1}' % (limits.MAX_EPOCH + 1), user="pi2")
+    errors = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+    assert [text.split(" was seen")[0] for text in errors] == [
+        "a status of pi1", "a status of pi2"
+    ]  # fmt: skip
+    assert all("restart the device" in text for text in errors)
+    assert lab.coordinator.epoch == 0
+    # As far as a board can push it, a kept status is still believed after it.
+    lab.hear("heartbeat", seen(limits.MAX_SEEN_EPOCH, 1))
+    assert lab.coordinator.epoch == limits.MAX_SEEN_EPOCH + 1
+    lab.hear("status", b'{"epoch":%d,"seq":1}' % (limits.MAX_SEEN_EPOCH + 2))
+    assert lab.coordinator.epoch == limits.MAX_SEEN_EPOCH + 3
+
+
+@pytest.mark.parametrize(
+    ("known", "wall", "epoch"),
+    [
+        (0, 1_800_000_000.9, 1_800_000_000),
+        (1_900_000_000, 1_800_000_000.0, 1_900_000_001),
+        (7, -5.0, 8),
+        (7, 1e15, limits.MAX_SEEN_EPOCH),
+        (limits.MAX_SEEN_EPOCH, 1e15, limits.MAX_SEEN_EPOCH + 1),
+    ],
+)
+def test_the_epoch_that_follows(known: int, wall: float, epoch: int) -> None:
+    assert following(known, wall) == epoch
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+@pytest.mark.parametrize("jump", [YEARS, 2 * 86_400.0, -YEARS])
+def test_no_clock_that_jumps_ends_the_doubt(lab: Lab, jump: float, restarts: bool) -> None:
+    """As on a machine that begins in 1970, is found to be restored, and then learns the time."""
+    lab.device(1)
+    rise(lab)
+    lab.clock.jump = jump
+    if restarts:
+        lab.restart()
+    lab.hear("request", request("c2"))
+    lab.hear("cancel", b'{"id":"c2"}')
+    assert told(lab, "c2") == ("cancelled", "maybe")
+
+
+def test_the_doubt_lasts_a_day_of_connection_over_all_restarts(lab: Lab) -> None:
+    lab.device(1)
+    rise(lab)
+    hours = 0
+    while True:
+        lab.clock.now += 40_000.0  # switched off
+        lab.restart()
+        for _ in range(60):
+            lab.later(60.0)
+        hours += 1
+        lab.hear("request", request(f"n{hours}"))
+        lab.hear("cancel", b'{"id":"n%d"}' % hours)
+        if told(lab, f"n{hours}")[1] == "no":
+            break
+        assert hours < 30
+    assert 24 <= hours <= 26
+
+
+def test_a_database_of_before_knows_the_doubt_by_the_time_of_day(lab: Lab) -> None:
+    lab.device(1)
+    rise(lab)
+    lab.store._connection.execute("DELETE FROM meta WHERE name = 'doubted'")
+    lab.clock.now += 80_000.0
+    lab.restart()
+    lab.hear("request", request("c2"))
+    lab.hear("cancel", b'{"id":"c2"}')
+    assert told(lab, "c2") == ("cancelled", "maybe")
+    lab.later(6_401.0)
+    lab.hear("request", request("c3"))
+    lab.hear("cancel", b'{"id":"c3"}')
+    assert told(lab, "c3") == ("cancelled", "no")
 
 
 def test_epoch_and_doubt_survive_a_restart(lab: Lab) -> None:

@@ -352,7 +352,7 @@ def test_a_backup_of_an_older_schema_is_brought_up_to_date(path: Path, fixture: 
     assert (done.aside, done.open) == (None, 1)
     assert list(check(path)) == []
     with closing(Store(path)) as store:
-        assert store.epoch()[0] == done.epoch
+        assert store.epoch(0.0)[0] == done.epoch
 
 
 def test_what_was_changed_in_an_older_backup_is_found_before_it_is_migrated(

@@ -32,8 +32,9 @@ def test_it_stands_in_the_line_and_in_the_whole_record_but_not_at_rest(
     command = Command("pi1", "c1", Request("print(1)"))
     record = Record("pi1", State.COLLECTED, seq=2, deadline=NOW + 40.0, current=command)
     fields = status_json(record)
-    assert _line("pi1", fields, None).endswith("c1                             ends in 40 s")
+    assert _line("pi1", fields).endswith("c1                             ends in 40 s")
+    assert _line("pi1", fields, now=NOW + 10.0).endswith("ends in 30 s")  # the coordinator's clock
     assert _whole(fields)[0] == "pi1: 2 collected, ends in 40 s"
     rest = status_json(Record("pi1", seq=3, current=command))
-    assert "end" not in _line("pi1", rest, None)
+    assert "end" not in _line("pi1", rest)
     assert _whole(rest)[0] == "pi1: 0 rest"
