@@ -297,6 +297,8 @@ class Agent:
         )
         try:
             self._journal.next_boot()
+            if order[0] < self._journal.epoch:
+                self._journal.begin_epoch(order[0])  # what was noted of it was nobody's either
         except JournalError as error:
             log.error("%s; this device believes nobody until then", error)
             return False

@@ -452,6 +452,7 @@ def test_a_forged_status_makes_a_device_deaf_for_a_minute_only(
     # As after a restart: no grant of before counts.
     assert board.said("collected")[-1] == {"id": "a", "journal": board.journal.name, "boot": 2}
     assert board.said("heartbeat")[-1]["seen"] == [0, 60]
+    assert board.journal.epoch == 0  # a true new epoch will be one
     board.status(62, 2, boot=1)
     assert board.ran() == []
     board.status(63, 2)
