@@ -15,11 +15,12 @@ from typing import Any, Final, Self, TypeVar
 
 from hwsync.address import BrokerUrl
 from hwsync.protocol import limits
-from hwsync.protocol.errors import Code, Degraded, NoBroker, NoCoordinator, Refused
+from hwsync.protocol.errors import Code, Degraded, NoBroker, NoCoordinator, Refused, TooLarge
 from hwsync.protocol.heard import read_heard
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 from hwsync.protocol.wire import FORGET, encode_id, read_object
 from hwsync.transport import (
+    Connected,
     Delivery,
     Denied,
     Disconnected,
@@ -28,12 +29,12 @@ from hwsync.transport import (
     Subscription,
     Transport,
 )
+from hwsync.transport.capacity import SMALL, Capacity
 
+TWICE: Final = 2  # times that the broker hangs up on a large message, until that is the reason
 ANSWER_S: Final = 30.0  # a coordinator that has not answered by then is not there
 CONNECT_S: Final = 10.0  # for the connection and its subscriptions
-DEGRADED_S: Final = (
-    5.0  # it tries to save each second: what is not saved by then waits for the disk
-)
+DEGRADED_S: Final = 5.0  # it tries to save each second: what is not saved by then waits long
 FORGET_S: Final = 10.0  # for a coordinator that is there
 QUIET_S: Final = 0.3  # retained messages come at once: after such a pause there are no more
 
@@ -81,9 +82,17 @@ class Conversation:
         self.degraded = ""  # what the coordinator said of its disk
         self.kept: Json = {}  # the status that the broker keeps, or a newer one
         self._answers = False  # a coordinator: it said how it is
+        self._capacity = Capacity()
+        self._hung_up = 0  # times that the broker did so on a large message of ours
 
     def publish(self, kind: Kind, payload: bytes) -> None:
-        """Send one message; it is repeated by whoever waits for its answer."""
+        """Send one message; it is repeated by whoever waits for its answer. Raises ``TooLarge``."""
+        most = self._capacity.bytes(self._monotonic())
+        if len(payload) > most:
+            raise TooLarge(
+                f"the message for {self.user} has {len(payload)} bytes",
+                f"the broker takes at most {most}: a shorter program or input",
+            )
         self._send(self.topics.of(self.user, kind), payload)
 
     def hearing(self, limit: float) -> Talk[tuple[str, Kind, Json] | None]:
@@ -96,6 +105,7 @@ class Conversation:
             signal = yield max(limit - self._monotonic(), 0.0)
             if signal is None:
                 return None
+            self.hear_of_connection(signal)
             if isinstance(signal, Denied):
                 raise Refused(
                     Code.NOT_ALLOWED,
@@ -123,6 +133,19 @@ class Conversation:
 
     def ask_coordinator(self) -> None:
         """Have the coordinator say how it is, and whom it hears."""
+
+    def hear_of_connection(self, signal: Signal) -> None:
+        """What a signal says of the broker's limits. Raises ``TooLarge``."""
+        if isinstance(signal, Connected):
+            self._capacity.connected(signal.max_packet)
+        if isinstance(signal, Disconnected) and signal.hung_up:
+            size = max(one.size for one in signal.unanswered)
+            self._hung_up += size > SMALL
+            if self._hung_up >= TWICE and size > SMALL:
+                raise TooLarge(
+                    f"the broker hangs up on the message for {self.user}, which has {size} bytes",
+                    "a shorter program or input, or a larger limit of the broker",
+                )
 
     def asking(
         self,
@@ -309,6 +332,7 @@ class Operator(Conversation):
                 break
             if isinstance(signal, Subscribed):
                 return self
+            self.hear_of_connection(signal)
             if isinstance(signal, Delivery):
                 self._early.append(signal)
             if isinstance(signal, Disconnected):

@@ -116,8 +116,8 @@ class Publishing:
     def _envelope(self, record: Record) -> bytes:
         """Signed: for the journal that was last heard of, and as long as it is waited for now."""
         if self.signer is None:
-            return encode_envelope(record)
-        fields = envelope_json(record) | {"journal": self._journal(record.user)}
+            return encode_envelope(record, self.outbox.limit)
+        fields = envelope_json(record, self.outbox.limit) | {"journal": self._journal(record.user)}
         if record.deadline is not None:
             fields["expires_at"] = max(record.deadline, self._moment().wall)
         text = dumps(fields)

@@ -211,6 +211,8 @@ class Agent:
         return replace(envelope, signed_by=key), doubt
 
     def _heard_envelope(self, envelope: Envelope, doubt: Doubt | None) -> None:
+        if envelope.max_message is not None and doubt is None:
+            self._outbox.capacity.told(envelope.max_message)
         known = self._get(envelope.id)
         order = (envelope.epoch, envelope.seq)
         if self._running and self._running.id == envelope.id:
@@ -279,7 +281,8 @@ class Agent:
         for id, journal in status.settled:
             if journal == self._journal.name:
                 self._settle(id)
-        self._shrinking.answered()
+        if self._shrinking.answered():
+            self._results.begin()
         if self._running:
             self._heard_while_running(self._running, status)
         elif self._waiting and status.order >= self._waiting.order:

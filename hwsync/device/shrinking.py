@@ -1,6 +1,6 @@
 """How small a result is made that the broker takes and nobody gets.
 
-The law: the whole result goes first on every connection, and once more; smaller ones follow only
+The law: the whole result goes first on every connection, and twice more; smaller ones follow only
 while the coordinator answers other messages that were sent behind it. So nothing is lost where the
 coordinator is merely away: what comes first counts. mosquitto's ``message_size_limit`` acknowledges
 what is too large under MQTT 3.1.1, and drops it.
@@ -8,47 +8,63 @@ what is too large under MQTT 3.1.1, and drops it.
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import dataclass
 from typing import Final
 
-from hwsync.transport.capacity import FLOOR, SMALL
+from hwsync.transport.capacity import SMALL, below
 
-TWICE: Final = 2  # whole results that came to nothing, until a smaller one is tried
+TWICE: Final = 2  # results of one size that came to nothing, until a smaller one is tried
+
+
+@dataclass(slots=True)
+class Attempts:
+    """What became of one result on this connection."""
+
+    sent: int = 0
+    size: int = 0  # bytes of the last one
+    fruitless: int = 0  # answered by the coordinator, and not settled
+    limit: int | None = None  # bytes that it may have now
+    asked: bool = False  # the coordinator was asked what became of the last one
 
 
 class Shrinking:
     """By the command's id."""
 
     def __init__(self) -> None:
-        self._sent: Counter[str] = Counter()  # on this connection
-        self._fruitless: Counter[str] = Counter()  # and how often the coordinator ignored it
-        self._asked: set[str] = set()
+        self._attempts: dict[str, Attempts] = {}
 
     def begin(self) -> None:
         """A new connection."""
-        self._sent.clear()
-        self._fruitless.clear()
-        self._asked.clear()
+        self._attempts.clear()
 
     def limit(self, id: str, most: int) -> int:
-        """Bytes that its result may have now, of the most that the broker takes."""
-        return max(FLOOR, most >> max(0, self._fruitless[id] - TWICE + 1))
+        """Bytes that its result may have now, where the broker takes ``most``."""
+        attempts = self._attempts.get(id)
+        return most if attempts is None or attempts.limit is None else min(most, attempts.limit)
 
     def sent(self, id: str, size: int) -> bool:
         """A result of so many bytes is under way; whether to ask now what became of it."""
-        self._sent[id] += 1
-        asks = self._sent[id] >= TWICE and size > SMALL
-        if asks:
-            self._asked.add(id)
-        return asks
+        attempts = self._attempts.setdefault(id, Attempts())
+        attempts.sent += 1
+        attempts.size = size
+        attempts.asked = attempts.sent >= TWICE and size > SMALL
+        return attempts.asked
 
-    def answered(self) -> None:
-        """A status came, after those that are settled were taken out (``forget``)."""
-        self._fruitless.update(self._asked)
-        self._asked.clear()
+    def answered(self) -> bool:
+        """A status came, after those that are settled were taken out (``forget``).
+
+        Whether a smaller one is to be tried.
+        """
+        smaller = False
+        for attempts in self._attempts.values():
+            if attempts.asked:
+                attempts.asked = False
+                attempts.fruitless += 1
+                if attempts.fruitless >= TWICE:
+                    attempts.limit = below(attempts.size)
+                    smaller = True
+        return smaller
 
     def forget(self, id: str) -> None:
         """Its result has arrived."""
-        for counts in (self._sent, self._fruitless):
-            counts.pop(id, None)
-        self._asked.discard(id)
+        self._attempts.pop(id, None)

@@ -383,8 +383,11 @@ def encode_result(
     return _fit(result_json(command, state, place), limit)
 
 
-def envelope_json(record: Record) -> Json:
-    """What the device is sent while the record is in state 1 (docs/protocol.md, section 5)."""
+def envelope_json(record: Record, max_message: int = limits.MAX_MESSAGE) -> Json:
+    """What the device is sent while the record is in state 1 (docs/protocol.md, section 5).
+
+    ``max_message``: bytes that the broker is known to take; said where that is less than usual.
+    """
     command = record.current or _NO_COMMAND
     request = command.request
     return {
@@ -402,12 +405,13 @@ def envelope_json(record: Record) -> Json:
         "issued": command.issued,
         "expires_at": record.deadline,
         "start": None,
+        **({"max_message": max_message} if max_message < limits.MAX_MESSAGE else {}),
     }
 
 
-def encode_envelope(record: Record) -> bytes:
+def encode_envelope(record: Record, max_message: int = limits.MAX_MESSAGE) -> bytes:
     """The same as it is published by a coordinator that signs nothing."""
-    return dumps(envelope_json(record)).encode()
+    return dumps(envelope_json(record, max_message)).encode()
 
 
 def envelope_size(record: Record, *, signed: bool) -> int:

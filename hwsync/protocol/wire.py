@@ -33,6 +33,7 @@ class Envelope:
     signed_by: str = ""  # the key whose signature this device has verified
     name: str = limits.DEFAULT_NAME  # of the file that is run
     grace: float = limits.DEFAULT_GRACE_S  # seconds; the end of a run takes at most half of it
+    max_message: int | None = None  # bytes that the broker takes; None: nobody knows of less
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ def read_envelope(payload: bytes) -> Envelope | None:
             obj.get("expires_at"),
             name=obj.get("name", limits.DEFAULT_NAME),
             grace=float(obj.get("grace", limits.DEFAULT_GRACE_S)),
+            max_message=obj.get("max_message"),
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
@@ -129,6 +131,7 @@ def read_envelope(payload: bytes) -> Envelope | None:
         and limits.TIMEOUT_S[0] <= envelope.timeout <= limits.TIMEOUT_S[1]
         and limits.GRACE_S[0] <= envelope.grace <= limits.GRACE_S[1]
         and (envelope.expires_at is None or is_number(envelope.expires_at))
+        and (envelope.max_message is None or is_count(envelope.max_message))
         and isinstance(obj["args"], list)
         and obj.get("start") is None
     )

@@ -14,7 +14,17 @@ from hwsync.protocol.limits import KIB, MAX_MESSAGE, MAX_REPLY_TOPIC
 FLOOR: Final = KIB  # bytes; no message is made smaller than that
 SMALL: Final = 8 * KIB  # bytes; no broker is known to refuse that for its size
 HEADER: Final = 2 * MAX_REPLY_TOPIC + 64  # of a packet: topic, correlation data, lengths
+STEPS: Final = (  # bytes of a packet; limits that brokers have, and what may lie below
+    *(1024 * KIB, 256 * KIB, 128 * KIB, 64 * KIB, 32 * KIB),
+    *(16 * KIB, 8 * KIB, 4 * KIB, 2 * KIB),
+)
 LEARNED_S: Final = 3_600.0
+
+
+def below(refused: int) -> int:
+    """The next smaller payload that a broker may take, in bytes."""
+    sizes = (step - min(HEADER, step // 4) for step in STEPS)
+    return next((size for size in sizes if size < refused), FLOOR)
 
 
 class Capacity:
@@ -25,13 +35,17 @@ class Capacity:
         self._announced = MAX_MESSAGE
         self._learned: tuple[int, float] | None = None  # bytes, monotonic seconds
 
+    def told(self, payload: int) -> None:
+        """What another client of this broker has found out, in bytes of a payload."""
+        self._announced = max(FLOOR, min(payload, MAX_MESSAGE))
+
     def connected(self, max_packet: int | None) -> None:
         """What the broker says of its largest packet, in bytes; None: nothing."""
         self._announced = max(FLOOR, (max_packet or MAX_MESSAGE + HEADER) - HEADER)
 
     def learn(self, refused: int, now: float) -> None:
-        """A message of so many bytes was not taken: half of it may be."""
-        self._learned = (max(FLOOR, min(refused, self.bytes(now)) // 2), now)
+        """A message of so many bytes was not taken: one of the next step may be."""
+        self._learned = (below(min(refused, self.bytes(now))), now)
 
     def has_learned(self, now: float) -> bool:
         """Whether it is known to be less than what was announced and configured."""

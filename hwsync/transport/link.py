@@ -141,8 +141,9 @@ class Link:
         self._owner = owner
         self.subscribing = Subscribing()
         self._idle = threading.Condition()
-        self._under_way: dict[int, Sent] = {}  # by packet identifier, in the order of sending
-        self._being_sent = 0
+        # By packet identifier, in the order of sending; 0 for the one that paho is just given: the
+        # broker may end the connection before paho has said its identifier.
+        self._under_way: dict[int, Sent] = {}
         self.backlog = 0  # bytes that are under way, or wait for their turn
         self._early: set[int] = set()  # acknowledged before ``publish`` knew their number
         self._sent_at = 0.0  # monotonic; the last publish
@@ -252,21 +253,22 @@ class Link:
         with self._gate:
             if self._released:
                 return False
+            message, mid = Sent(topic, len(payload)), 0
             with self._idle:
-                self._being_sent += 1
-            sent = False
+                self._under_way[0] = message
+                self._sent_at = time.monotonic()
             try:
                 info = self.client.publish(topic, payload, qos, retain, properties)
                 sent = info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+                # Not sent: the connection ended meanwhile, perhaps at its first bytes.
+                mid = info.mid if sent else -1
             finally:
                 with self._idle:
-                    self._being_sent -= 1
-                    if sent and info.mid not in self._early:
-                        self._under_way[info.mid] = Sent(topic, len(payload))
-                        self.backlog += len(payload)
-                        self._sent_at = time.monotonic()
-                    if sent:
-                        self._early.discard(info.mid)
+                    del self._under_way[0]
+                    if mid and mid not in self._early:
+                        self._under_way[mid] = message
+                        self.backlog += message.size
+                    self._early.discard(mid)
                     self._notify_if_idle()
         return sent
 
@@ -277,7 +279,7 @@ class Link:
 
     @property
     def idle(self) -> bool:
-        return not (self._under_way or self._being_sent)
+        return not self._under_way
 
     @property
     def unanswered(self) -> tuple[Sent, ...]:
