@@ -22,16 +22,15 @@ from typing import Any, Final
 import pytest
 from simulate_worlds import MEMORY, Progress
 
-from tests.support.brokers import AmqttBroker, MosquittoBroker
+from tests.support.brokers import MosquittoBroker
 from tests.support.fuzz_broker import GROWTH as SIEGE_GROWTH
-from tests.support.fuzz_broker import besiege
+from tests.support.fuzz_broker import besiege, fortress
 from tests.support.fuzz_hypothesis import examples
 from tests.support.fuzz_lab import GROWTH as STORM_GROWTH
 from tests.support.fuzz_lab import rage
 from tests.support.fuzz_run import GROWTH, Fault, Report, Run, totals
 from tests.support.lab import Lab
 from tests.support.mqtt import Watcher
-from tests.support.ports import LOOPBACK, free_port
 from tests.support.processes import Process
 
 PAYLOADS: Final = 1_000_000
@@ -102,10 +101,8 @@ def _show(seed: int, fault: Fault) -> None:
 
 
 def broker(options: argparse.Namespace) -> int:
-    port = free_port()
     with folder() as where:
-        extra = [f"listener {port} {LOOPBACK}", "protocol websockets"]
-        served = AmqttBroker(where, extra=extra)
+        served, port = fortress(where)
         served.start()
         progress = Progress(options.count, "attacks")
         first, count = (0, options.count) if options.number is None else (options.number, 1)
@@ -117,7 +114,8 @@ def broker(options: argparse.Namespace) -> int:
             served.stop()
     progress.end()
     print(f"seed {siege.seed}: {siege.attacks:,} attacks, {siege.seconds:.0f} s")
-    print("  " + ", ".join(f"{name} {count:,}" for name, count in sorted(siege.ends.items())))
+    for counted in (siege.kinds, siege.ends):
+        print("  " + "; ".join(f"{name}: {count:,}" for name, count in sorted(counted.items())))
     normal = sorted(siege.normal_s)
     print(
         f"  {len(normal)} clients that behave were served meanwhile, in {normal[-1]:.1f} s or less"

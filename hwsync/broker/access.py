@@ -184,6 +184,8 @@ def _filled(rule: Rule, user: str | None, client: str) -> str | None:
 
 def matches(wanted: str, topic: str) -> bool:
     """Whether a topic is covered by a filter (MQTT 3.1.1, section 4.7)."""
+    if "+" not in wanted and "#" not in wanted:
+        return wanted == topic
     levels, given = wanted.split("/"), topic.split("/")
     if topic.startswith("$") and wanted[:1] in ("+", "#"):
         return False

@@ -34,6 +34,11 @@ class Entry:
     account: str | None
     proof: str | None
 
+    @property
+    def owner(self) -> str:
+        """The account that its client id belongs to; empty: nobody asked whose name it is."""
+        return (self.account or "") if self.door.asks else ""
+
 
 class Door:
     """One listener's. Its construction raises ``BadConfig``."""
@@ -65,6 +70,11 @@ class Door:
         if not self._passwords.accept(name, password or ""):
             return None
         return Entry(self, name, self._passwords.stored(name))
+
+    @property
+    def asks(self) -> bool:
+        """Whether a name has to be proven here."""
+        return self.listener.use_identity_as_username or self._passwords is not None
 
     def still_admits(self, entry: Entry) -> bool:
         """Whether a session that came in would come in today."""
@@ -107,7 +117,7 @@ async def at_the_door(
         return packet, None
     wanted = door.client_id(connect.client_id, entry)
     account = owner(wanted)
-    if account is not None and account != (entry.account or ""):
+    if account is not None and account != entry.owner:
         log.warning("%s may not take the client id %s: it is another's", entry.account, wanted)
         return packet, None
     if wanted != connect.client_id:

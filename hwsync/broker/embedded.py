@@ -1,9 +1,8 @@
 """The embedded broker: amqtt in this process, with our own checks at its door.
 
-For the first five minutes, for tests, and where nothing can be installed. What amqtt does not do,
-and this module does not mend: it speaks MQTT 3.1.1 only, never sends an unacknowledged message
-again, and forgets sessions and retained messages when it ends. So the coordinator takes a clean
-session there, and whoever asks with an id repeats. mosquitto is the broker for a real lab.
+For the first five minutes, for tests, and where nothing can be installed. It speaks MQTT 3.1.1
+only, and forgets sessions and retained messages when it ends: whoever asks with an id repeats.
+mosquitto is the broker for a real lab.
 """
 
 from __future__ import annotations
@@ -17,14 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import amqtt  # type: ignore[import-untyped]
-from amqtt.contexts import Action  # type: ignore[import-untyped]
-from amqtt.plugins.base import BaseTopicPlugin  # type: ignore[import-untyped]
 
 from hwsync import __version__
 from hwsync.broker import certificates
-from hwsync.broker.access import Access
 from hwsync.broker.conf import BrokerConfig, load
-from hwsync.broker.door import ENTRY, Door, Entry
+from hwsync.broker.door import Door
 from hwsync.broker.mended import Entrance, MendedBroker
 from hwsync.notify import Notifier
 from hwsync.protocol.errors import BadConfig, HwsyncError
@@ -33,6 +29,7 @@ log = logging.getLogger("hwsync.broker")
 
 VERSION_TOPIC: Final = "$SYS/broker/version"  # as mosquitto's: where a broker says its name
 NAME: Final = f"hwsync broker {__version__} (amqtt {amqtt.__version__})"
+SESSION_S: Final = 7 * 86_400  # that a session is kept whose client is away
 STOP_S: Final = 3.0  # for amqtt to end, which takes milliseconds, or in rare races for ever
 LACKS: Final = (
     "with accounts mosquitto is the better broker: this one speaks MQTT 3.1.1 only, so that nobody "
@@ -40,22 +37,6 @@ LACKS: Final = (
     "ends (docs/security.md)"
 )
 NOISY: Final = ("amqtt", "transitions", "websockets")
-
-
-class Topics(BaseTopicPlugin):  # type: ignore[misc]
-    """amqtt's question at each publish, subscription and delivery."""
-
-    async def topic_filtering(
-        self, *, session: Any = None, topic: str | None = None, action: Action | None = None
-    ) -> bool:
-        """As mosquitto: every subscription is accepted, what is delivered is filtered."""
-        if session is None or topic is None or action is Action.SUBSCRIBE:
-            return True
-        entry: Entry | None = session.attributes.get(ENTRY)
-        access: Access = "write" if action is Action.PUBLISH else "read"
-        return entry is not None and entry.door.allows(
-            access, topic, entry, session.client_id or ""
-        )
 
 
 def serve(config: BrokerConfig) -> None:
@@ -83,9 +64,10 @@ async def _serve(config: BrokerConfig) -> None:
             "bind": f"{host}:{listener.port}",
             "max_connections": -1,
         }
-    plugins: dict[str, Any] = {f"{__name__}.{Topics.__name__}": {}}
     broker = MendedBroker(
-        {"listeners": listeners, "plugins": plugins}, config.message_size_limit, entrances
+        {"listeners": listeners, "plugins": {}, "session_expiry_interval": SESSION_S},
+        config.message_size_limit,
+        entrances,
     )
     loop.add_signal_handler(signal.SIGHUP, _reload, broker, config)
     try:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, ItemsView, Iterator, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,18 +24,20 @@ from amqtt.adapters import (  # type: ignore[import-untyped]
     WriterAdapter,
 )
 from amqtt.broker import Broker  # type: ignore[import-untyped]
-from amqtt.contexts import Action, ListenerType  # type: ignore[import-untyped]
+from amqtt.contexts import ListenerType  # type: ignore[import-untyped]
 from amqtt.errors import MQTTError, NoDataError  # type: ignore[import-untyped]
 from amqtt.mqtt.protocol.broker_handler import (  # type: ignore[import-untyped]
     BrokerProtocolHandler,
 )
 
 from hwsync.broker.arrivals import CONNECT_S, Arrival, Arrivals
+from hwsync.broker.conversation import Conversation
 from hwsync.broker.door import ENTRY, Door, Entry, at_the_door
+from hwsync.broker.exchange import Exchange
 from hwsync.broker.reading import (
     VERSION,
     Malformed,
-    Reading,
+    check_connect,
     read_connect,
     refused_version,
     version_of,
@@ -47,27 +49,12 @@ log = logging.getLogger("hwsync.broker")
 
 CLOSE_S: Final = 5.0  # for a client to take what it is still sent, before its connection is cut
 REFUSED: Final = b"\x20\x02\x00\x05"  # a CONNACK
-LAST_MESSAGES_S: Final = 10.0  # for what a client that leaves has sent; takes milliseconds
 TAKEOVER_S: Final = 5.0  # for a connection to end whose client came again; takes milliseconds
-
+AWAY: Final = 1_000  # clients that are away and have a session
+WILL: Final = ("will_flag", "will_topic", "will_message", "will_qos", "will_retain")
 
 _entrance: ContextVar[Entrance] = ContextVar("entrance")  # each connection is a task of its own
 _arrival: ContextVar[Arrival] = ContextVar("arrival")
-
-
-class Subscriptions(dict[str, list[tuple[Any, int]]]):
-    """(session, QoS) by filter; whoever goes through them meets those that were there at first.
-
-    amqtt waits for clients in the middle of such loops, while others subscribe and leave: that
-    ended the connection of whoever connected at that moment, or skipped a subscriber.
-    """
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(super().__iter__()))
-
-    def items(self) -> ItemsView[str, list[tuple[Any, int]]]:  # type: ignore[override]
-        """As they are now, the lists too."""
-        return {filter: list(sessions) for filter, sessions in super().items()}.items()
 
 
 @dataclass(slots=True)
@@ -109,9 +96,9 @@ class MendedBroker(Broker):  # type: ignore[misc]
     ) -> None:
         super().__init__(config)
         self._entrances = entrances
-        self._subscriptions = Subscriptions()
         self._limit = limit
         self._arrivals = Arrivals()
+        self._exchange = Exchange(self._subscriptions, self._retained_messages, self._arrivals.note)
         self._live: dict[str, Live] = {}  # by client id
         self._leaving: set[asyncio.Future[None]] = set()  # a task that nobody holds may vanish
 
@@ -189,6 +176,16 @@ class MendedBroker(Broker):  # type: ignore[misc]
             session.transitions.disconnect()
         if session.clean_session and self._sessions.get(client_id, (None,))[0] is session:
             await self._delete_session(client_id)
+        if session.clean_session:
+            session.clear_queues()
+        away = [
+            (one.last_disconnect_time or 0, name)
+            for name, (one, _) in self._sessions.items()
+            if not one.transitions.is_connected()
+        ]
+        if len(away) > AWAY:
+            log.warning("more than %d clients are away: %s is forgotten", AWAY, min(away)[1])
+            await self._delete_session(min(away)[1])
 
     async def _authenticate(self, session: Any, _: Any) -> bool:
         """It was decided at the door."""
@@ -215,17 +212,7 @@ class MendedBroker(Broker):  # type: ignore[misc]
         if client_id not in self._sessions:
             return None
         entry: Entry | None = self._sessions[client_id][0].attributes.get(ENTRY)
-        return (entry.account or "") if entry else ""
-
-    async def _cleanup_session(self, client_id: str) -> None:
-        """amqtt empties the queue of a client that leaves at that moment, and of its end's sign.
-
-        ``_client_message_loop`` waits for that, and the broker's end for the loop.
-        """
-        session, _ = self._sessions.get(client_id, (None, None))
-        await super()._cleanup_session(client_id)
-        if session is not None:
-            session.delivered_message_queue.put_nowait(None)
+        return entry.owner if entry else ""
 
     async def _client_connected(
         self, listener_name: str, reader: ReaderAdapter, writer: WriterAdapter
@@ -261,11 +248,10 @@ class MendedBroker(Broker):  # type: ignore[misc]
             writer.write(refused_version(version))
             await writer.drain()
             raise MQTTError(f"it speaks version {version} of the protocol")
+        check_connect(connect)
         _, asked = await BrokerProtocolHandler.init_from_connect(
             BufferReader(whole(connect)), writer, self.plugins_manager
         )
-        if asked.will_flag and not _is_topic(asked.will_topic):
-            raise MQTTError("the topic of its will is none")
         # amqtt ends, or changes, the session of whoever's client id is named, before any login.
         door, tls = _entrance.get().door, writer.get_ssl_info()
         packet, entry = await at_the_door(whole(connect), door, tls, self._owner)
@@ -283,102 +269,60 @@ class MendedBroker(Broker):  # type: ignore[misc]
             BufferReader(packet), writer, *address
         )
         session.attributes[ENTRY] = entry
-        session.is_anonymous = not entry.account  # nothing is queued for it while it is away
-        # What follows the CONNECT is still to be read, and from the connection.
-        attach = handler.attach
-        handler.attach = lambda session, _, writer: attach(session, reader, writer)
-        reading = Reading(handler, self._limit, peer)
-        handler._reader_loop, handler._retry_deliveries = reading.run, reading.repeat
+        flow = self._exchange.flow(session)
+        handler.will = {name: getattr(asked, name) for name in WILL}
+        handler.conversation = Conversation(
+            self._exchange, handler, flow, reader, self._limit, peer
+        )
+        handler._reader_loop, handler._retry_deliveries = handler.conversation.run, _nothing
         return handler, session
 
-    async def _publish_retained_messages_for_subscription(
-        self, subscription: tuple[str, int], session: Any
+    async def _broadcast_message(
+        self, session: Any, topic: str | None, data: Any, force_qos: int | None = None
     ) -> None:
-        """amqtt sends whoever connects what is retained for the subscriptions of others.
+        """For amqtt: a will."""
+        if topic is not None:
+            self._exchange.pass_on(topic, bytes(data or b""), force_qos or 0)
 
-        And it asks nobody whether that may be read.
-        """
-        wanted, qos = subscription
-        handler = self._get_handler(session)
-        if handler is None or all(
-            one is not session for one, _ in self._subscriptions.get(wanted, ())
-        ):
-            return
-        sends = [
-            asyncio.ensure_future(
-                handler.mqtt_publish(kept.topic, kept.data, min(qos, kept.qos or qos), retain=True)
-            )
-            for topic, kept in list(self._retained_messages.items())
-            if self._matches(topic, wanted)
-            and await self._topic_filtering(session, topic, Action.RECEIVE)
-        ]
-        if sends:
-            await asyncio.wait(sends)
+    async def retain_message(
+        self, source: Any, topic_name: str | None, data: Any, qos: int | None = None
+    ) -> None:
+        """Likewise."""
+        if topic_name is not None:
+            self._exchange.retain(topic_name, bytes(data or b""), qos or 0)
+
+    async def _publish_retained_messages_for_subscription(self, *_: object) -> None:
+        """amqtt does so whenever a client comes back, and for the subscriptions of others too."""
 
     async def _handle_disconnect(self, client_session: Any, handler: Any, waiter: Any) -> None:
-        """amqtt lets wills pass where its client may not write."""
-        if client_session.will_flag:
-            topic = client_session.will_topic
-            may = not topic.startswith("$") and await self._topic_filtering(
-                client_session, topic, Action.PUBLISH
-            )
-            if not may:
-                log.info(
-                    "the will of %s is dropped: it may not write there", client_session.client_id
-                )
-                client_session.will_flag = False
+        """amqtt sends the will of the newer connection, and lets it pass where none may write."""
+        if handler.will is not None:
+            for name, value in handler.will.items():
+                setattr(client_session, name, value)
+        if client_session.will_flag and not self._exchange.may_write(
+            client_session, client_session.will_topic
+        ):
+            log.info("the will of %s is dropped: it may not write there", client_session.client_id)
+            client_session.will_flag = False
         await super()._handle_disconnect(client_session, handler, waiter)
 
     async def _client_message_loop(self, client_session: Any, handler: Any) -> None:
-        """amqtt drops what it has acknowledged and not yet passed on when its sender leaves.
-
-        And it never ends a client, nor sends its will, that left at once after its CONNECT.
-        """
-        messages: asyncio.Queue[Any] = client_session.delivered_message_queue
-
-        async def serve(wait: Callable[[], Awaitable[Any]], act: Callable[..., Any]) -> None:
-            while (item := await wait()) is not None:
-                if await act(client_session, handler, _ready(item)) is False:
-                    return  # a topic on which nobody may publish: the connection ends
-
+        """amqtt never ends a client, nor sends its will, that left at once after its CONNECT."""
         live = self._live.get(client_session.client_id)
         over = live is None or live.handler is not handler or live.ending
         if over or handler._reader_stopped.is_set():
             # It ended before amqtt had made what it waits for, and would wait for that for ever.
             await handler.handle_connection_closed()
-        left = asyncio.ensure_future(handler.wait_disconnect())
-        delivering = asyncio.ensure_future(serve(messages.get, self._handle_message_delivery))
-        jobs = [
-            left,
-            delivering,
-            *(
-                asyncio.ensure_future(serve(wait, act))
-                for wait, act in (
-                    (handler.get_next_pending_subscription, self._handle_subscription),
-                    (handler.get_next_pending_unsubscription, self._handle_unsubscription),
-                )
-            ),
-        ]
         try:
-            await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
-            await messages.put(None)  # behind the last message: the end of delivering
-            await asyncio.wait([delivering], timeout=LAST_MESSAGES_S)
-            end = left.result() if left.done() and not left.cancelled() else None
+            await handler.wait_disconnect()
+            end = handler.conversation.farewell
             await self._handle_disconnect(client_session, handler, _ready(end))
         except asyncio.CancelledError:
             log.debug("the broker ends while %s is connected", client_session.client_id)
-        finally:
-            for job in jobs:
-                job.cancel()
-            for failed in await asyncio.gather(*jobs, return_exceptions=True):
-                if isinstance(failed, Exception):
-                    log.debug("amqtt failed on %s: %s", client_session.client_id, failed)
-            while not messages.empty():
-                messages.get_nowait()
 
 
-def _is_topic(text: str | None) -> bool:
-    return bool(text) and not set(text or "") & {"+", "#", "\0"}
+async def _nothing() -> None:
+    """In the place of amqtt's repetitions: see ``Flow``."""
 
 
 async def _closed(writer: WriterAdapter) -> None:

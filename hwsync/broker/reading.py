@@ -9,15 +9,13 @@ for ever for what a length has promised.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
-from amqtt.adapters import BufferReader, ReaderAdapter  # type: ignore[import-untyped]
+from amqtt.adapters import ReaderAdapter  # type: ignore[import-untyped]
 from amqtt.codecs_amqtt import read_or_raise  # type: ignore[import-untyped]
 from amqtt.errors import NoDataError  # type: ignore[import-untyped]
-from amqtt.mqtt import packet_class  # type: ignore[import-untyped]
 from amqtt.mqtt.packet import MQTTFixedHeader  # type: ignore[import-untyped]
 
 log = logging.getLogger("hwsync.broker")
@@ -27,8 +25,7 @@ FIRST_PACKET: Final = (
     100_000  # bytes of a CONNECT: ids and passwords are short, a will may be 64 KiB
 )
 LENGTH_BYTES: Final = 4  # of a packet's length, at most (section 2.2.3)
-UNDER_WAY: Final = 1_000  # packets of one client that wait for its answer
-PATIENCE: Final = 1.5  # times the keepalive (section 3.1.2.10)
+LEVELS: Final = 200  # slashes of a topic or a filter, as in mosquitto: each costs time
 VERSION: Final = 4  # of the protocol, in a CONNECT: 3.1.1
 BRIDGE: Final = 0x80  # the bit of a version by which mosquitto's bridges say what they are
 NAMES: Final = (b"\0\4MQTT", b"\0\6MQIsdp")  # of the protocol; the second is MQTT 3.1's
@@ -37,24 +34,28 @@ UNSUPPORTED_5: Final = b"\x20\x03\x00\x84\x00"  # the same for MQTT 5: reason 13
 
 CONNECT: Final = 1
 PUBLISH: Final = 3
+PUBACK: Final = 4
+PUBREC: Final = 5
+PUBREL: Final = 6
+PUBCOMP: Final = 7
 SUBSCRIBE: Final = 8
 UNSUBSCRIBE: Final = 10
+PINGREQ: Final = 12
+DISCONNECT: Final = 14
 
 Packet = tuple[int, int, bytes]  # type, flags, all that follows the length
 
-_HANDLERS: Final = {
-    PUBLISH: "handle_publish",
-    4: "handle_puback",
-    5: "handle_pubrec",
-    6: "handle_pubrel",
-    7: "handle_pubcomp",
-    SUBSCRIBE: "handle_subscribe",
-    UNSUBSCRIBE: "handle_unsubscribe",
-    12: "handle_pingreq",
-    14: "handle_disconnect",
-}
-_LENGTHS: Final = {4: 2, 5: 2, 6: 2, 7: 2, 12: 0, 14: 0}
-_FLAGS: Final = {6: 2, SUBSCRIBE: 2, UNSUBSCRIBE: 2}
+_ACKNOWLEDGEMENTS: Final = (PUBACK, PUBREC, PUBREL, PUBCOMP)
+_EMPTY: Final = (PINGREQ, DISCONNECT)
+_FLAGS: Final = {PUBREL: 2, SUBSCRIBE: 2, UNSUBSCRIBE: 2}  # all others have none
+
+# The flags of a CONNECT.
+_RESERVED: Final = 0x01
+_WILL: Final = 0x04
+_WILL_QOS: Final = 0x18
+_WILL_RETAIN: Final = 0x20
+_PASSWORD: Final = 0x40
+_NAME: Final = 0x80
 
 
 class Malformed(ValueError):
@@ -133,110 +134,127 @@ def refused_version(version: int) -> bytes:
     return UNSUPPORTED_5 if version & ~BRIDGE == 5 else UNSUPPORTED
 
 
-class Reading:
-    """What one client sends, in the place of amqtt's own loop."""
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A message as it came; ``mid`` 0: at QoS 0."""
 
-    def __init__(self, handler: Any, limit: int, peer: object) -> None:
-        self._handler, self._limit, self._peer = handler, limit, peer
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._repeat = handler._retry_deliveries
-
-    async def repeat(self) -> None:
-        """What an earlier connection left half-way; amqtt serves nothing else for ten seconds."""
-        self._begin(self._repeat())
-
-    async def run(self) -> None:
-        """Until the client leaves, is silent for too long, or sends what is no MQTT."""
-        handler = self._handler
-        keepalive = handler.session.keep_alive
-        handler._reader_ready.set()
-        try:
-            while True:
-                async with asyncio.timeout(PATIENCE * keepalive if keepalive else None):
-                    packet = await read_packet(handler.reader, self._limit, self._peer)
-                if packet is None:
-                    break
-                self._begin(await self._understood(packet))
-        except asyncio.CancelledError:
-            log.debug("%s is no longer read", self._peer)
-        except TimeoutError:
-            log.debug("%s was silent for longer than its keepalive", self._peer)
-        except Exception as error:  # amqtt has many for what it cannot read
-            log.debug("%s sends no MQTT: %r", self._peer, error)
-        for task in self._under_way:
-            task.cancel()
-        await handler.handle_connection_closed()
-        handler._reader_stopped.set()
-        await handler.stop()
-
-    async def _understood(self, packet: Packet) -> Coroutine[Any, Any, None]:
-        """What amqtt does about a packet of a client that is connected. Raises ``Malformed``."""
-        kind, flags, body = packet
-        if kind not in _HANDLERS or _LENGTHS.get(kind, len(body)) != len(body):
-            raise Malformed(f"a packet of type {kind} with {len(body)} bytes")
-        if kind != PUBLISH and flags != _FLAGS.get(kind, 0):
-            raise Malformed(f"the flags {flags} of a packet of type {kind}")
-        if kind == PUBLISH:
-            check_size(_payload_of(flags, body), self._limit, self._peer)
-        elif kind in (SUBSCRIBE, UNSUBSCRIBE):
-            _check_filters(body, more=int(kind == SUBSCRIBE))
-        reader = BufferReader(body)
-        header = MQTTFixedHeader(kind, flags, len(body))
-        parsed = await packet_class(header).from_stream(reader, fixed_header=header)
-        if await reader.read(1):
-            raise Malformed("it has more than it says")
-        act: Callable[[Any], Coroutine[Any, Any, None]]
-        act = getattr(self._handler, _HANDLERS[kind])
-        return act(parsed)
-
-    def _begin(self, act: Coroutine[Any, Any, None]) -> None:
-        """An answer may take as long as the client likes: what it sends next is read meanwhile."""
-        task = asyncio.create_task(act)
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
-        if len(self._under_way) > UNDER_WAY:
-            raise Malformed(f"it leaves {UNDER_WAY} messages without an answer")
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.debug("amqtt failed on a packet from %s: %r", self._peer, error)
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    mid: int = 0
 
 
-def _payload_of(flags: int, body: bytes) -> int:
-    """Bytes of a PUBLISH's payload."""
+def check_connect(packet: Packet) -> None:
+    """Raises ``Malformed`` where a CONNECT of version 3.1.1 is not exactly one (section 3.1)."""
+    body = packet[2]
+    flags, place = body[7], 10
+    will_qos = (flags & _WILL_QOS) >> 3
+    if flags & _RESERVED or will_qos == 3:
+        raise Malformed(f"a CONNECT with the flags {flags:#x}")
+    if not flags & _WILL and flags & (_WILL_QOS | _WILL_RETAIN):
+        raise Malformed("the flags of a will, and no will")
+    if flags & _PASSWORD and not flags & _NAME:
+        raise Malformed("a password without a name")
+    _, place = _text(body, place)
+    if flags & _WILL:
+        topic, place = _text(body, place)
+        check_topic(topic)
+        place = _skipped(body, place)
+    if flags & _NAME:
+        _, place = _text(body, place)
+    if flags & _PASSWORD:
+        place = _skipped(body, place)
+    if place != len(body):
+        raise Malformed("a CONNECT with more than it says")
+
+
+def check_kind(packet: Packet) -> None:
+    """Raises ``Malformed`` where a client that is connected sends no such packet."""
+    kind, flags, body = packet
+    if kind != PUBLISH and flags != _FLAGS.get(kind, 0):
+        raise Malformed(f"the flags {flags} of a packet of type {kind}")
+    if kind in _ACKNOWLEDGEMENTS:
+        sound = len(body) == 2 and any(body)
+    elif kind in _EMPTY:
+        sound = not body
+    else:
+        sound = kind in (PUBLISH, SUBSCRIBE, UNSUBSCRIBE)
+    if not sound:
+        raise Malformed(f"a packet of type {kind} with {len(body)} bytes")
+
+
+def publish_of(packet: Packet) -> Publish:
+    """Raises ``Malformed``."""
+    _, flags, body = packet
     qos = flags >> 1 & 3
-    topic, end = _text(body, 0)
-    if qos == 3 or not topic or set(topic) & {"+", "#"}:
-        raise Malformed(f"QoS {qos} on {topic[:80]!r}")
-    if qos and not any(body[end : end + 2]):
-        raise Malformed("no packet identifier")
-    return len(body) - end - (2 if qos else 0)
+    topic, place = _text(body, 0)
+    check_topic(topic)
+    if qos == 3 or (flags & 8 and not qos):
+        raise Malformed(f"a PUBLISH with the flags {flags:#x}")
+    mid = 0
+    if qos:
+        mid = int.from_bytes(body[place : place + 2], "big")
+        place += 2
+        if not mid or place > len(body):
+            raise Malformed("no packet identifier")
+    return Publish(topic, body[place:], qos, bool(flags & 1), mid)
 
 
-def _check_filters(body: bytes, more: int) -> None:
-    """``more``: bytes behind each filter."""
-    place = 2
+def filters_of(packet: Packet) -> list[tuple[str, int]]:
+    """(filter, QoS) of a SUBSCRIBE or, with 0, of an UNSUBSCRIBE. Raises ``Malformed``."""
+    kind, _, body = packet
+    found, place = [], 2
     if len(body) < 5 or not any(body[:2]):
         raise Malformed("no filter, or no packet identifier")
     while place < len(body):
-        _, place = _text(body, place)
-        if more and not body[place : place + 1] <= b"\2":
-            raise Malformed("a QoS above 2")
-        place += more
-    if place != len(body):
-        raise Malformed("a filter that is cut")
+        wanted, place = _text(body, place)
+        check_filter(wanted)
+        qos = 0
+        if kind == SUBSCRIBE:
+            if not b"\0" <= body[place : place + 1] <= b"\2":
+                raise Malformed("no QoS, or one above 2")
+            qos = body[place]
+            place += 1
+        found.append((wanted, qos))
+    return found
+
+
+def check_topic(topic: str) -> None:
+    """Raises ``Malformed`` where nobody can publish on it (section 4.7)."""
+    if not topic or set(topic) & {"+", "#"} or topic.count("/") > LEVELS:
+        raise Malformed(f"the topic {topic[:80]!r}")
+
+
+def check_filter(wanted: str) -> None:
+    """Raises ``Malformed`` where nobody can subscribe to it (section 4.7)."""
+    levels = wanted.split("/")
+    wild = any(set(level) & {"+", "#"} and len(level) > 1 for level in levels)
+    if not wanted or wanted.count("/") > LEVELS or wild or "#" in levels[:-1]:
+        raise Malformed(f"the filter {wanted[:80]!r}")
 
 
 def _text(body: bytes, place: int) -> tuple[str, int]:
-    """(a text of MQTT, where it ends)."""
-    end = place + 2 + int.from_bytes(body[place : place + 2], "big")
-    if end > len(body) or place + 2 > len(body):
-        raise Malformed("a text that is cut")
+    """(a text of MQTT, where it ends); one that mosquitto takes too (section 1.5.3)."""
+    end = _skipped(body, place)
     try:
         text = body[place + 2 : end].decode()
     except UnicodeDecodeError:
         raise Malformed("a text that is not UTF-8") from None
-    if "\0" in text:
-        raise Malformed("a text with a NUL")
+    if not text.isprintable() and any(map(_is_control, text)):
+        raise Malformed("a text with a control character")
     return text, end
+
+
+def _skipped(body: bytes, place: int) -> int:
+    """Where a field with its length ends."""
+    end = place + 2 + int.from_bytes(body[place : place + 2], "big")
+    if end > len(body) or place + 2 > len(body):
+        raise Malformed("a field that is cut")
+    return end
+
+
+def _is_control(character: str) -> bool:
+    """Or none at all: U+FFFE, U+FFFF and their like."""
+    code = ord(character)
+    return code < 0x20 or 0x7F <= code < 0xA0 or code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF

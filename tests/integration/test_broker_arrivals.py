@@ -12,10 +12,10 @@ import pytest
 from hwsync.broker.arrivals import WAITING, WEB_BYTES
 from hwsync.broker.reading import FIRST_PACKET
 from tests.support.brokers import AmqttBroker
-from tests.support.fuzz_packets import CONNACK_OK, connect, remaining
+from tests.support.fuzz_packets import CONNACK_OK, connect, remaining, sound_frame
 from tests.support.fuzz_run import resident
 from tests.support.ports import LOOPBACK, free_port
-from tests.support.raw import Raw, ask_web, web_frame
+from tests.support.raw import Raw, ask_web
 from tests.support.waiting import wait_until
 
 SOCKETS = 60
@@ -38,7 +38,7 @@ def test_before_a_login_large_packets_cost_no_memory(
 ) -> None:
     broker, port = web
     data = bytes([first]) + remaining(LARGE) + b"\0\4MQTT\4\2\0\x3c" + b"x" * (LARGE - 11)
-    framed = web_frame(data)[:-1]
+    framed = sound_frame(data)[:-1]
     before = resident(broker.process.pid)
     with ExitStack() as stack:
         for _ in range(SOCKETS):
@@ -65,7 +65,7 @@ def test_a_connect_as_long_as_its_limit_comes_in(web: tuple[AmqttBroker, int]) -
         assert raw.exactly(4) == CONNACK_OK
     with Raw(port) as raw:
         assert "101" in ask_web(raw)
-        raw.sendall(web_frame(largest))
+        raw.sendall(sound_frame(largest))
         assert raw.exactly(6)[2:] == CONNACK_OK
 
 
@@ -105,7 +105,7 @@ def test_a_page_from_elsewhere_does_not_speak(web: tuple[AmqttBroker, int]) -> N
     for headers in ([own], [own, f"Origin: http://{LOOPBACK}:{port}"]):
         with Raw(port) as raw:
             assert "101" in ask_web(raw, *headers)
-            raw.sendall(web_frame(connect("page")))
+            raw.sendall(sound_frame(connect("page")))
             assert raw.exactly(6)[2:] == CONNACK_OK
     for origin in ("http://evil.example", listed, "null"):
         with Raw(port) as raw:

@@ -16,13 +16,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
-from tests.support.brokers import Broker
+from tests.support.brokers import AmqttBroker, Broker
 from tests.support.fuzz_packets import (
     CONNACK_OK,
     DISCONNECT,
     HANDSHAKE,
+    LARGEST,
     Attack,
     Attacker,
     End,
@@ -31,7 +33,7 @@ from tests.support.fuzz_packets import (
     subscribe,
 )
 from tests.support.fuzz_run import resident
-from tests.support.ports import LOOPBACK
+from tests.support.ports import LOOPBACK, free_port
 
 AT_ONCE: Final = 40  # connections
 NORMAL_EVERY: Final = 500  # attacks, between two clients that behave
@@ -52,6 +54,7 @@ class Siege:
     attacks: int = 0
     seconds: float = 0.0
     ends: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)  # of attacks, at each listener
     faults: list[str] = field(default_factory=list)
     normal_s: list[float] = field(default_factory=list)  # of each client that behaves
     longest_s: float = 0.0  # until the broker closed a connection that sent no more
@@ -62,6 +65,13 @@ class Siege:
     def growth(self) -> int:
         """Bytes, from the end of the second quarter to the end of the last."""
         return self.memory[-1] - self.memory[1] if len(self.memory) == 4 else 0
+
+
+def fortress(folder: Path) -> tuple[AmqttBroker, int]:
+    """``hwsync broker``, not started, and the port of its websockets."""
+    port = free_port()
+    more = [f"message_size_limit {LARGEST}", f"listener {port} {LOOPBACK}", "protocol websockets"]
+    return AmqttBroker(folder, extra=more), port
 
 
 async def besiege(
@@ -89,6 +99,7 @@ async def besiege(
             except Exception as error:
                 siege.faults.append(f"number {number}: {type(error).__name__}: {error}")
             siege.attacks += 1
+            siege.kinds[f"{one.kind}, {'websocket' if one.websocket else 'tcp'}"] += 1
             if len(siege.faults) > FAULTS or not broker.process.running:
                 return
             if siege.attacks % part == 0 and len(siege.memory) < 4:

@@ -1,5 +1,8 @@
 """Malformed MQTT for a broker: packets of every type, spoilt; bytes before and after a CONNECT.
 
+Also first packets of every type and size, topics of many levels, heaps of MQTT 5's properties,
+messages around the limit of a size, and sound conversations that are cut anywhere.
+
 The law: (seed, number) decides what one connection sends, and how it ends.
 """
 
@@ -20,6 +23,11 @@ HANDSHAKE: Final = (
     f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
 ).encode()
 RUNS: Final = 6  # packets in one connection, at most
+LARGEST: Final = 1_000_000  # bytes of a payload: the message_size_limit of the broker that is meant
+FIRST: Final = (0, 5, 99_999, 100_000, 100_001, 200_001, 4_200_000, 268_435_455)  # bytes
+LEVELS: Final = (31, 32, 33, 199, 200, 201, 202, 5_000, 32_000)  # of a topic
+PROPERTIES: Final = (1, 100, 13_000, 19_990, 30_000)  # of five bytes each
+PLAIN: Final = 4_096  # bytes of a frame above which its mask is zeros, since masking takes time
 
 
 class End(Enum):
@@ -40,6 +48,7 @@ class Attack:
     pieces: tuple[bytes, ...]
     end: End
     mute: bool = False  # it never says who it is
+    kind: str = "spoilt"
 
 
 # Packets
@@ -106,8 +115,13 @@ class Attacker:
         """The same for the same number."""
         self._dice.seed((self._seed << 40) + number)
         dice = self._dice
-        if dice.random() < 0.01:
+        roll = dice.random()
+        if roll < 0.01:
             return self._mute()
+        if roll < 0.3:
+            return self._cut(number)
+        if roll < 0.4:
+            return self._first()
         websocket = dice.random() < 0.2
         connected = dice.random() < 0.6
         pieces = [self._spoilt() for _ in range(1 + int(dice.random() * RUNS))]
@@ -120,16 +134,54 @@ class Attacker:
             first = HANDSHAKE if dice.random() < 0.9 else self._bytes(HANDSHAKE)
             pieces.insert(0, first)
             connected &= first == HANDSHAKE
-        end = dice.choice((End.HALF, End.HALF, End.LEAVE, End.RESET, End.STAY))
-        return Attack(websocket, connected, tuple(pieces), end)
+        return Attack(websocket, connected, tuple(pieces), self._end())
+
+    def _cut(self, number: int) -> Attack:
+        """A conversation as it should be, of which only a part arrives."""
+        dice, websocket = self._dice, self._dice.random() < 0.5
+        topic = f"cut/{number % 7}"
+        packets = [
+            self._good_connect(number), subscribe(topic, dice.choice((0, 1, 2))),
+            publish(topic, b"x" * dice.choice((1, 1_000, 100_000)), 0, 0, dice.choice((0, 1))),
+            publish(topic, b"x", 1, 3), publish(topic, b"x", 2, 4), packet(0x62, b"\0\4"), PINGREQ,
+            packet(0xA2, b"\0\5" + text(topic)), packet(0x40, b"\0\1"), packet(0x50, b"\0\2"),
+            packet(0x70, b"\0\2"), DISCONNECT,
+        ]  # fmt: skip
+        packets = packets[: 1 + int(dice.random() * len(packets))]
+        sent = b"".join(sound_frame(one) if websocket else one for one in packets)
+        pieces: tuple[bytes, ...] = (sent[: int(dice.random() * (len(sent) + 1))],)
+        if websocket:
+            pieces = (HANDSHAKE, *pieces)
+            if dice.random() < 0.1:
+                pieces = (HANDSHAKE[: int(dice.random() * len(HANDSHAKE))],)
+        return Attack(websocket, False, pieces, self._end(), kind="cut")
+
+    def _first(self) -> Attack:
+        """A first packet of any type that says a size, and sends so much, or a part of it."""
+        dice, websocket = self._dice, self._dice.random() < 0.5
+        size = dice.choice(FIRST)
+        kind = 0x10 if dice.random() < 0.6 else dice.choice((0x30, 0x82, 0xC0, 0x20, 0xF0, 0x00))
+        body = text("MQTT") + bytes([dice.choice((3, 4, 4, 5)), 2, 0, 60])
+        if dice.random() < 0.3:
+            count = dice.choice(PROPERTIES)
+            body = text("MQTT") + b"\5\2\0\x3c" + remaining(5 * count) + b"\x26\0\0\0\0" * count
+        sent = body + b"x" * (min(size, 250_000) - len(body))
+        if dice.random() < 0.3:
+            sent = sent[: int(dice.random() * len(sent))]
+        data = bytes([kind]) + remaining(size) + sent
+        pieces = (HANDSHAKE, sound_frame(data)) if websocket else (data,)
+        return Attack(websocket, False, pieces, self._end(), kind="first")
+
+    def _end(self) -> End:
+        return self._dice.choice((End.HALF, End.HALF, End.LEAVE, End.RESET, End.STAY))
 
     def _mute(self) -> Attack:
         """The beginning of a CONNECT, or nothing, and then it waits."""
         websocket = self._dice.random() < 0.3
         data = connect("mute")[: int(self._dice.random() * 10)]
         if websocket:
-            return Attack(True, False, (HANDSHAKE,), End.STAY, True)
-        return Attack(False, False, (data,), End.STAY, True)
+            return Attack(True, False, (HANDSHAKE,), End.STAY, True, "mute")
+        return Attack(False, False, (data,), End.STAY, True, "mute")
 
     def _good_connect(self, number: int) -> bytes:
         dice = self._dice
@@ -146,6 +198,8 @@ class Attacker:
         dice = self._dice
         if dice.random() < 0.4:
             return f"fuzz/{dice.choice(HOSTILE)}"
+        if dice.random() < 0.2:
+            return dice.choice(("a/", "/", "+/")) * dice.choice(LEVELS)
         return dice.choice(
             (b"fuzz/\xff\xfe", b"fuzz/\0", b"", b"#", b"fuzz/+/x", b"$SYS/x", b"/",
              b"fuzz" * 10_000, b"fuzz/#/x", b"\xed\xa0\x80", b"fuzz/" + b"/" * 500)
@@ -155,7 +209,7 @@ class Attacker:
         """Some packet of some type, right in itself."""
         dice = self._dice
         mid = dice.choice((0, 1, 2, 65_535))
-        choice = int(dice.random() * 12)
+        choice = int(dice.random() * 12.3)
         if choice == 0:
             return connect("fuzz-again", flags=dice.choice((2, 0, 0xC2, 0x82, 0x42, 3, 0xFF)))
         if choice == 1:
@@ -176,6 +230,9 @@ class Attacker:
             return PINGREQ
         if choice == 9:
             return DISCONNECT
+        if choice == 12:
+            size = LARGEST + dice.choice((-1, 0, 1, 70_000))
+            return publish("fuzz/large", b"x" * size, dice.choice((0, 1, 2)), mid)
         if choice == 10:
             return packet(dice.choice((0x00, 0xF0, 0xD0, 0x84, 0x81, 0xC5)), dice.randbytes(4))
         return packet(0x82, mid.to_bytes(2, "big") + text("fuzz/x") * int(dice.random() * 4))
@@ -223,6 +280,13 @@ def frame(data: bytes, dice: random.Random) -> bytes:
         length = bytes([127 | (0x80 if masked else 0)]) + size.to_bytes(8, "big")
     if not masked:
         return bytes([first]) + length + data
+    if len(data) > PLAIN:
+        return bytes([first]) + length + b"\0\0\0\0" + data
     mask = dice.randbytes(4)
     hidden = bytes(byte ^ mask[place % 4] for place, byte in enumerate(data))
     return bytes([first]) + length + mask + hidden
+
+
+def sound_frame(data: bytes) -> bytes:
+    """One frame of a client, as it should be, masked with zeros."""
+    return b"\x82\xff" + len(data).to_bytes(8, "big") + b"\0\0\0\0" + data

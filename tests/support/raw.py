@@ -65,8 +65,3 @@ def ask_web(raw: Raw, *headers: str) -> str:
     while b"\r\n\r\n" not in answer and (data := raw.recv(1)):
         answer += data
     return answer.partition(b"\r\n")[0].decode()
-
-
-def web_frame(data: bytes) -> bytes:
-    """One frame of a client, masked with zeros."""
-    return b"\x82\xff" + len(data).to_bytes(8, "big") + b"\0\0\0\0" + data

@@ -4,69 +4,62 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 import pytest
 from amqtt.adapters import BufferReader
 
-from hwsync.broker.reading import Malformed, Reading, read_packet, version_of, whole
+from hwsync.broker.reading import (
+    PUBLISH,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+    Malformed,
+    Packet,
+    Publish,
+    check_kind,
+    filters_of,
+    publish_of,
+    read_packet,
+    version_of,
+    whole,
+)
 from tests.support.fuzz_packets import connect, packet, publish, subscribe, text
 
 
-class Handler:
-    """amqtt's, as far as it is asked."""
-
-    def __init__(self, data: bytes, keepalive: int = 0) -> None:
-        self.reader = BufferReader(data)
-        self.session = type("Session", (), {"keep_alive": keepalive})
-        self._reader_ready, self._reader_stopped = asyncio.Event(), asyncio.Event()
-        self.done: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        async def act(*packet: Any) -> None:
-            self.done.append(name)
-
-        return act
+def read(data: bytes, limit: int = 0) -> Packet | None:
+    return asyncio.run(read_packet(BufferReader(data), limit, "somebody"))
 
 
-def read(data: bytes, limit: int = 0) -> list[str]:
-    """What the handler was told, without the end of the connection."""
-
-    async def run() -> list[str]:
-        handler = Handler(data)
-        await Reading(handler, limit, "somebody").run()
-        assert handler.done[-2:] == ["handle_connection_closed", "stop"]
-        assert handler._reader_stopped.is_set()
-        return handler.done[:-2]
-
-    return asyncio.run(run())
+def understood(data: bytes) -> object:
+    """What the packet says. Raises ``Malformed``."""
+    found = read(data)
+    assert found is not None
+    assert whole(found) == data
+    check_kind(found)
+    if found[0] == PUBLISH:
+        return publish_of(found)
+    return filters_of(found) if found[0] in (SUBSCRIBE, UNSUBSCRIBE) else None
 
 
 PING = b"\xc0\x00"
+LONG = "/" * 201
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "said"),
     [
-        (publish("a/b", b"x"), "publish"), (publish("ü", b"", 1, 7, 8), "publish"),
-        (publish("a", b"x" * 70_000, 2, 7), "publish"), (subscribe("a/#"), "subscribe"),
-        (packet(0xA2, b"\0\1\0\1a\0\1b"), "unsubscribe"), (packet(0x40, b"\0\1"), "puback"),
-        (packet(0x50, b"\0\1"), "pubrec"), (packet(0x62, b"\0\1"), "pubrel"),
-        (packet(0x70, b"\0\1"), "pubcomp"), (PING, "pingreq"), (b"\xe0\x00", "disconnect"),
+        (publish("a/b", b"x"), Publish("a/b", b"x", 0, False)),
+        (publish("\u00fc", b"", 1, 7, 9), Publish("\u00fc", b"", 1, True, 7)),
+        (publish(LONG[1:], b"x" * 70_000, 2, 7), Publish(LONG[1:], b"x" * 70_000, 2, False, 7)),
+        (subscribe("a/#"), [("a/#", 1)]), (subscribe("+/+", 2), [("+/+", 2)]),
+        (packet(0x82, b"\0\1\0\1a\0\0\1b\2"), [("a", 0), ("b", 2)]),
+        (packet(0xA2, b"\0\1\0\1a\0\1#"), [("a", 0), ("#", 0)]),
+        *((packet(first, b"\0\1"), None) for first in (0x40, 0x50, 0x62, 0x70)),
+        (PING, None), (b"\xe0\x00", None),
     ],
-    ids=str,
+    ids=lambda value: value[:12].hex() if isinstance(value, bytes) else "",
 )  # fmt: skip
-def test_what_a_client_may_send_is_understood(data: bytes, told: str) -> None:
-    async def run() -> list[str]:
-        handler = Handler(data)
-        reading = Reading(handler, 0, "somebody")
-        found = await read_packet(handler.reader, 0, "somebody")
-        assert found is not None
-        assert whole(found) == data
-        await (await reading._understood(found))
-        return handler.done
-
-    assert asyncio.run(run()) == [f"handle_{told}"]
+def test_what_a_client_may_send_is_understood(data: bytes, said: object) -> None:
+    assert understood(data) == said
 
 
 @pytest.mark.parametrize(
@@ -81,47 +74,28 @@ def test_what_a_client_may_send_is_understood(data: bytes, told: str) -> None:
         packet(0x40, b"\0"), packet(0x40, b"\0\1\0"), packet(0x41, b"\0\1"), packet(0x60, b"\0\1"),
         packet(0xC0, b"x"), packet(0xC1, b""), packet(0xE0, b"x"), connect("again"),
         packet(0x20, b"\0\0"), packet(0x90, b"\0\1\0"), packet(0xB0, b"\0\1"), packet(0xD0, b""),
-        packet(0x00, b""), packet(0xF0, b""), b"\xc0\xff\xff\xff\xff\x01",
-        b"\xc0\x80\x80\x80\x80\x00",
+        packet(0x00, b""), packet(0xF0, b""), publish("a", b"x", 0, 0, 8), publish("a\x1f", b"x"),
+        publish("\ufffe", b"x"), publish(LONG, b"x"), subscribe(LONG), subscribe(""),
+        subscribe("a#"),
+        subscribe("#/a"), subscribe("+a"), packet(0xA2, b"\0\1\0\0"), packet(0x40, b"\0\0"),
+        b"\xc0\xff\xff\xff\xff\x01", b"\xc0\x80\x80\x80\x80\x00",
     ],
     ids=lambda data: data[:20].hex(),
 )  # fmt: skip
-def test_what_is_no_mqtt_ends_the_connection_before_anything_else(data: bytes) -> None:
-    assert read(data + PING * 3) == []
+def test_what_is_no_mqtt_is_malformed(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        understood(data)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc0", b"\x30\x80", b"\x30\x0a\x00\x01a", b"\x30\xff\x7f"])
 def test_a_packet_that_is_cut_is_the_end(data: bytes) -> None:
-    assert read(data) == []
+    assert read(data) is None
 
 
-def test_the_limit_is_the_payloads(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        for qos in (0, 1):
-            within, above = publish("a" * 50, b"x" * 100, qos), publish("a", b"x" * 101, qos)
-            assert asyncio.run(_handled(within, 100)) == "publish"
-            assert read(above, 100) == []
-    assert caplog.text.count("a message of 101 bytes from somebody is above") == 2
-    caplog.clear()
-    assert read(b"\x30\xff\xff\xff\x7f", 100) == []  # not waited for, and not kept
-    assert "above message_size_limit" in caplog.text
-
-
-async def _handled(data: bytes, limit: int) -> str:
-    handler = Handler(data)
-    found = await read_packet(handler.reader, limit, "somebody")
-    assert found is not None
-    await (await Reading(handler, limit, "somebody")._understood(found))
-    return handler.done[0].removeprefix("handle_")
-
-
-def test_who_leaves_too_much_without_an_answer_is_sent_away(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("hwsync.broker.reading.UNDER_WAY", 3)
-    with caplog.at_level(logging.DEBUG):
-        assert len(read(PING * 100)) <= 4
-    assert "leaves 3 messages without an answer" in caplog.text
+def test_what_is_far_above_the_limit_is_not_even_read(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), pytest.raises(Malformed):
+        read(b"\x30\xff\xff\xff\x7f", 100)
+    assert "above message_size_limit 100" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -134,7 +108,7 @@ def test_who_leaves_too_much_without_an_answer_is_sent_away(
     ],
 )
 def test_a_connect_says_its_version(data: bytes, version: int) -> None:
-    found = asyncio.run(read_packet(BufferReader(data), 0, "somebody"))
+    found = read(data)
     assert found is not None
     assert version_of(found) == version
 
@@ -143,7 +117,7 @@ def test_a_connect_says_its_version(data: bytes, version: int) -> None:
     "data", [PING, b"\x10\x00", b"\x11" + connect("a")[1:], packet(0x10, b"x" * 20)]
 )
 def test_what_is_no_connect_is_none(data: bytes) -> None:
-    found = asyncio.run(read_packet(BufferReader(data), 0, "somebody"))
+    found = read(data)
     assert found is not None
     with pytest.raises(Malformed):
         version_of(found)
