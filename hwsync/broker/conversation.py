@@ -90,24 +90,25 @@ class Conversation:
         handler._reader_ready.set()
         put = self._sending.put
         self._flow.attach(put, lambda topic: self._exchange.may_read(session, topic))
-        sending = asyncio.ensure_future(self._sending.run())
-        jobs = [
-            sending,
-            asyncio.ensure_future(self._listen(session)),
-            asyncio.ensure_future(self._sending.too_much.wait()),
+        sending, listening, too_much = jobs = [
+            asyncio.ensure_future(job)
+            for job in (self._sending.run(), self._listen(session), self._sending.too_much.wait())
         ]
+        for job in jobs:
+            job.add_done_callback(self._ended)
         try:
             await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
-            if self._sending.too_much.is_set():
-                log.warning("%s does not take what it is sent: its connection ends", self._peer)
             self._flow.detach(put)
-            self._sending.end()
-            await asyncio.wait([sending], timeout=LAST_S)
+            listening.cancel()
+            if too_much.done():
+                log.warning("%s does not take what it is sent: its connection ends", self._peer)
+            else:
+                self._sending.end()
+                await asyncio.wait([sending], timeout=LAST_S)
         except asyncio.CancelledError:
             log.debug("%s is no longer read", self._peer)
         self._flow.detach(put)
         for job in jobs:
-            job.add_done_callback(self._ended)
             job.cancel()
         # No waiting before this: amqtt may end it meanwhile, and waits for the sign.
         await handler.handle_connection_closed()
