@@ -1,8 +1,8 @@
 """All commands, and how they end.
 
-Exit codes: 0; 1 refused or not found; 2 wrong usage; 74 the output cannot be written (141: nobody
-reads it any more); 125 no broker or no coordinator; ``run`` ends as its program did. No traceback
-reaches a person (HWSYNC_DEBUG=1 asks for one).
+Exit codes: 0; 1 refused or not found; 2 wrong usage; 3 another coordinator is there; 74 the output
+cannot be written (141: nobody reads it any more); 125 no broker or no coordinator; ``run`` ends as
+its program did. No traceback reaches a person (HWSYNC_DEBUG=1 asks for one).
 """
 
 from __future__ import annotations

@@ -101,6 +101,25 @@ def coordinator(answered: bool, last: Json, now: float) -> Finding:
     return error("coordinator", found, "see its log; systemctl restart hwsync-coordinator")
 
 
+def others(last: Json, answered: Sequence[Json]) -> Iterator[Finding]:
+    """A second coordinator: of another life among those who ``answered``, or told by the last."""
+    second: Any = next((one for one in answered if one.get("started") != last.get("started")), None)
+    when = "answers too"
+    if second is None and isinstance(last.get("other"), dict):
+        second = last["other"]
+        when = f"was heard {_ago(second['seconds'])}" if is_number(second.get("seconds")) else ""
+    if second is None:
+        return
+    found = f"two serve this root: one on {_place(last)}; one on {_place(second)} {when}"
+    cure = "stop one of them, on its machine: systemctl disable --now hwsync-coordinator"
+    yield error("coordinator", found.rstrip(), cure)
+
+
+def _place(fields: Json) -> str:
+    """A coordinator's machine and database."""
+    return f"{fields.get('host') or '?'} (database {fields.get('database') or '?'})"
+
+
 def health(fields: Json, now: float) -> Iterator[Finding]:
     """What an answering coordinator says of itself."""
     version = fields.get("version")

@@ -43,6 +43,7 @@ from hwsync.protocol.topics import ITSELF, Kind, Topics
 
 LOOK_S: Final = 9.0  # for a broker; a person waits no longer for "there is none"
 ANSWER_S: Final = 5.0  # for a coordinator
+AGAIN_S: Final = 1.0  # for a second one
 LISTEN_S: Final = 2.0  # to a user's topics: two devices of one name push each other out by turns
 
 
@@ -105,6 +106,7 @@ def _broker(url: BrokerUrl, topics: Topics, user: str) -> Generator[Finding, Non
 def _coordinator(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, float | None]:
     """Returns how far our clock is ahead of its; None where none answers."""
     last: Json = {}
+    lives: dict[float, Json] = {}  # by when it was started: each answer's coordinator
     ahead: float | None = None
     try:
         with Operator(url, topics, ITSELF) as operator:
@@ -123,9 +125,14 @@ def _coordinator(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, flo
 
             _, last = operator.ask(Kind.QUERY, b"", fresh, patience=ANSWER_S)
             ahead = time.time() - last["time"]
+            operator.ask_coordinator()  # once more: two of them answer by turns, or both
+            for _, kind, fields in [("", Kind.HEALTH, last), *operator.hear(AGAIN_S)]:
+                if kind is Kind.HEALTH and fields.get("condition") in ("ok", "degraded"):
+                    lives |= {fields["started"]: fields} if is_number(fields.get("started")) else {}
     except Unreachable:
         pass
     yield checks.coordinator(ahead is not None, last, time.time())
+    yield from checks.others(last, list(lives.values()))
     if ahead is not None:
         yield from checks.health(last, time.time())
     return ahead

@@ -119,12 +119,18 @@ from hwsync.signing import SECRET, SigningKey
     show_default=True,
     help="The largest message that the broker takes; without it that is found out.",
 )
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="Start also where another coordinator serves this root; stop that one.",
+)
 @click.pass_obj
 def coordinator(settings: Settings, db: Path | None, analysis: str, settle: float,
                 analysis_within: float, clean_session: bool, backup_dir: Path | None,
                 backup_every: float, metrics_file: Path | None, keep_days: float,
                 keep_mb: float, signing_key: Path | None, requests_per_minute: int,
-                max_program_kb: int, max_queue: int, max_message: int) -> None:  # fmt: skip
+                max_program_kb: int, max_queue: int, max_message: int,
+                take_over: bool) -> None:  # fmt: skip
     """Run the coordinator until SIGTERM or Ctrl-C."""
     from hwsync.coordinator.service import Access, serve
 
@@ -155,6 +161,7 @@ def coordinator(settings: Settings, db: Path | None, analysis: str, settle: floa
         keep_megabytes=keep_mb,
         max_message=max_message,
         allowance=Allowance(requests_per_minute, max_program_kb * limits.KIB, max_queue),
+        take_over=take_over,
     )
 
 

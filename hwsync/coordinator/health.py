@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from hwsync import __version__
+from hwsync.coordinator.sign import Sign
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code
 from hwsync.protocol.jsons import dumps
@@ -67,6 +68,10 @@ class Life:
 
     started: float
     began: float  # the same moment on the monotonic clock
+    host: str = ""  # the machine's name
+    database: str = ""  # a path on that machine
+    other: Sign | None = None  # another coordinator of this root that was heard meanwhile
+    other_at: float = 0.0  # when, on the monotonic clock
     connected_since: float | None = None
     connects: int = 0
     inbox_deepest: int = 0
@@ -113,6 +118,8 @@ def health(
         "reason": tally.failure[: limits.MAX_REASON],
         "version": __version__,
         "schema": schema,
+        "host": life.host,
+        "database": life.database,
         "started": life.started,
         "time": wall,
         "clock": clock,
@@ -133,6 +140,13 @@ def health(
         "commit_last": round(tally.commit_last, 6),
         "commit_largest": round(tally.commit_largest, 6),
         "commit_sum": round(tally.commit_sum, 6),
+        "other": life.other
+        and {
+            "host": life.other.host,
+            "database": life.other.database,
+            "started": life.other.started,
+            "seconds": round(monotonic - life.other_at, 1),
+        },
         "max_message": outbox.limit,
         "given_up": outbox.given_up,
         "given_up_last": outbox.last_given_up,

@@ -7,6 +7,7 @@ import os
 import queue
 import secrets
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hwsync.address import BrokerUrl
+from hwsync.coordinator.alone import Alone
 from hwsync.coordinator.health import GONE
 from hwsync.coordinator.hearing import Hearing
 from hwsync.coordinator.loop import Coordinator
@@ -147,13 +149,14 @@ def serve(
     keep_megabytes: float = 0.0,
     allowance: Allowance = FULL,
     max_message: int = MAX_MESSAGE,
+    take_over: bool = False,
 ) -> None:
     """Run the coordinator until SIGTERM or SIGINT. Times are seconds.
 
     ``address`` and ``read``: what is configured at that moment (``Entrance``). ``backups``: the
-    folder, and how often; ``max_message``: bytes that the broker is known to take. Raises
-    ``DatabaseError`` when the database is in use or cannot be used, ``UsageError`` when the metrics
-    cannot be written.
+    folder, and how often; ``max_message``: bytes that the broker is known to take; ``take_over``:
+    also where another coordinator serves the root. Raises ``AnotherCoordinator``, ``DatabaseError``
+    when the database is in use or cannot be used, ``UsageError`` when no metrics can be written.
     """
     topics = Topics(access.root)
     inbox: Inbox = queue.SimpleQueue()
@@ -186,7 +189,11 @@ def serve(
         if not analysis_within:
             log.info("an analysis is waited for without limit (--analysis-within 0)")
         metrics = MetricsFile(metrics_file) if metrics_file else None
-        vitals = Vitals(coordinator, transport, SystemClock(), Notifier(), metrics)
+        host = socket.gethostname()
+        vitals = Vitals(coordinator, transport, SystemClock(), Notifier(), metrics, host=host)
+        mark, at = secrets.token_hex(16), f"the root {topics.root} at {access.url}"
+        alone = Alone(transport, topics, SystemClock(), vitals.sign, mark, at)
+        alone.over = take_over
         schedule = Schedule(db, *backups) if backups else None
         if schedule:
             schedule.start()
@@ -194,15 +201,15 @@ def serve(
         retention = Retention(store, keep_days, keep_megabytes)
         with _stopping(inbox):
             transport.start()
-            _run(coordinator, hearing, vitals, retention, inbox, transport,
+            _run(alone, coordinator, hearing, vitals, retention, inbox, transport,
                  lambda: entrance.reload(coordinator, transport))  # fmt: skip
         log.info("stopping")
         coordinator.write_down()
-        vitals.stopping()
+        vitals.stopping(served=alone.over)
         if schedule:
             schedule.stop()
-        transport.stop(STOP_S)
     finally:
+        transport.stop(STOP_S)  # in order, whatever came: a will of ours would speak of another
         store.close()
 
 
@@ -215,7 +222,8 @@ def subscriptions(topics: Topics) -> list[Subscription]:
     """
     ours = (Kind.COMMAND, Kind.STATUS)
     passing = (Kind.STATUS, Kind.HEARTBEAT)
-    return [
+    signs = Subscription(topics.coordinator, 0, no_local=True, as_published=False)
+    filters = [
         Subscription(
             topics.of("+", kind),
             int(kind not in passing),
@@ -224,9 +232,11 @@ def subscriptions(topics: Topics) -> list[Subscription]:
         )
         for kind in sorted(INBOUND, key=lambda kind: kind is not Kind.STATUS)
     ]
+    return [signs, *filters]
 
 
 def _run(
+    alone: Alone,
     coordinator: Coordinator,
     hearing: Hearing,
     vitals: Vitals,
@@ -237,16 +247,20 @@ def _run(
 ) -> None:
     """Until a stop, or a reload that takes another process."""
     while True:
-        parts = (coordinator, hearing, vitals)
+        parts = (coordinator, hearing, vitals) if alone.over else (alone, vitals)
         waits = [wait for part in parts if (wait := part.wait()) is not None]
         signals = _received(inbox, network, min(waits, default=None))
         depth = len(signals) + inbox.qsize()
         stop = None in signals
         if not stop and any(isinstance(item, Reload) for item in signals):
             stop = not reload()
-        received = vitals.take(
-            hearing.take(item for item in signals if not isinstance(item, Reload | None))
-        )
+        came = alone.take(item for item in signals if not isinstance(item, Reload | None))
+        if not alone.over:
+            vitals.look((), depth)
+            if stop:
+                return
+            continue
+        received = vitals.take(hearing.take(came))
         coordinator.step(received)
         vitals.look(received, depth)
         retention.look(time.monotonic())

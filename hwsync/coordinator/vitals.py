@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from hwsync.address import BrokerUrl
 from hwsync.coordinator.boards import Boards
@@ -16,15 +16,18 @@ from hwsync.coordinator.health import HEALTH_S, Condition, Life, health
 from hwsync.coordinator.loop import Clock, Coordinator, Publisher
 from hwsync.coordinator.metrics import METRICS_S, MetricsFile
 from hwsync.coordinator.migrations import SCHEMA
+from hwsync.coordinator.sign import Sign, read_sign
 from hwsync.notify import Notifier
 from hwsync.protocol.errors import HwsyncError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.limits import BOARDS_S
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import ITSELF, Kind
-from hwsync.transport import Delivery, Signal, Subscribed
+from hwsync.transport import Connected, Delivery, Signal, Subscribed
 
 log = logging.getLogger("hwsync.coordinator")
+
+WARN_S: Final = 60.0  # between two lines of the log about another coordinator
 
 
 class Network(Publisher, Protocol):
@@ -47,6 +50,8 @@ class Vitals:
         clock: Clock,
         notifier: Notifier,
         metrics: MetricsFile | None = None,
+        *,
+        host: str = "",
     ) -> None:
         self._coordinator = coordinator
         self._network = network
@@ -59,7 +64,11 @@ class Vitals:
         self._boards_said = clock.monotonic() - BOARDS_S
         self._boards_at: float | None = None  # when the list is to be said; None: not now
         self._said: Condition | None = None
-        self._life = Life(clock.wall(), clock.monotonic())
+        database = str(coordinator.store.path)
+        self._life = Life(clock.wall(), clock.monotonic(), host, database)
+        self.sign = Sign(host, database, self._life.started)
+        self._connections = 0
+        self._warned_at: float | None = None  # of another coordinator
         self._health_at = clock.monotonic()
         self._metrics_at = clock.monotonic() + METRICS_S
         if metrics is not None:
@@ -68,14 +77,36 @@ class Vitals:
     def take(self, signals: Sequence[Signal]) -> list[Signal]:
         """The signals without the questions for the health, which ``look`` answers."""
         self._boards.hear(signals)
+        topics = self._coordinator.topics
         left: list[Signal] = []
         for signal in signals:
+            self._connections += isinstance(signal, Connected)
             if isinstance(signal, Delivery) and signal.topic == self._question:
                 self._asked = True
                 self._network.acknowledge(signal)
+            elif isinstance(signal, Delivery) and signal.topic == topics.coordinator:
+                self._network.acknowledge(signal)
+                self._heard_of(signal)
             else:
                 left.append(signal)
         return left
+
+    def _heard_of(self, delivery: Delivery) -> None:
+        """A sign that is not ours, though ours was the last: there are two of us."""
+        sign = read_sign(delivery.payload)
+        if sign is None or sign.stopped or sign.is_same(self.sign):
+            return
+        if delivery.retain and self._connections < 2:
+            return  # of the one before us
+        now = self._clock.monotonic()
+        self._life.other, self._life.other_at = sign, now
+        if self._warned_at is None or now - self._warned_at >= WARN_S:
+            self._warned_at = now
+            log.error(
+                "TWO COORDINATORS serve the root %s: this one (on %s, database %s) and one on %s, "
+                "database %s; stop one of them",
+                *(self._coordinator.topics.root, *self.sign.place, *sign.place),
+            )
 
     def look(self, signals: Sequence[Signal], depth: int) -> None:
         """A round is over: it handled these signals, and so many had waited in the inbox."""
@@ -87,7 +118,7 @@ class Vitals:
         if (subscribed or due or self._asked) and self._boards_at is None:
             self._boards_at = max(now, self._boards_said + BOARDS_S)
         if subscribed or due or worse_or_better or self._asked:
-            self._publish(self._coordinator.topics.health, self._told(self._condition))
+            self._say(self._condition)
             self._health_at = now + HEALTH_S
         self._asked = False
         if self._boards_at is not None and now >= self._boards_at:
@@ -113,10 +144,11 @@ class Vitals:
             waits.append(self._metrics_at - now)
         return max(min(waits), 0.0) if waits else None
 
-    def stopping(self) -> None:
-        """The end begins: the last health and the last figures."""
+    def stopping(self, *, served: bool = True) -> None:
+        """The end begins: the last health, unless it never came to serve, and the last figures."""
         self._notifier.stopping()
-        self._publish(self._coordinator.topics.health, self._told(Condition.STOPPED))
+        if served:
+            self._say(Condition.STOPPED)
         if self._metrics is not None:
             self._metrics.write(self._health(Condition.STOPPED))
 
@@ -139,9 +171,12 @@ class Vitals:
             monotonic=self._clock.monotonic(),
         )
 
-    def _told(self, condition: Condition) -> bytes:
+    def _say(self, condition: Condition) -> None:
+        """The health, and whose it is."""
         self._said = condition
-        return dumps(self._health(condition)).encode()
+        topics, stopped = self._coordinator.topics, condition is Condition.STOPPED
+        self._publish(topics.health, dumps(self._health(condition)).encode())
+        self._publish(topics.coordinator, self.sign.encode(self._clock.wall(), stopped=stopped))
 
     def _publish(self, topic: str, payload: bytes) -> None:
         try:

@@ -4,6 +4,7 @@
     ├── Refused             a message that the protocol refuses (code, message, hint)    exit 1
     ├── NotFound            nothing under that name in the record                        exit 1
     ├── DatabaseError       the database cannot be used (in use, newer, damaged)         exit 1
+    ├── AnotherCoordinator  one that serves this root already, found at the start        exit 3
     ├── JournalError        the device's journal cannot be used (in use, newer)          exit 1
     │   ├── JournalUnavailable  its disk is full, read-only or failing: that may heal
     │   └── JournalDamaged      what stands in it is not what was written
@@ -90,6 +91,12 @@ class NotFound(HwsyncError):
 
 class DatabaseError(HwsyncError):
     """The coordinator's database cannot be used."""
+
+
+class AnotherCoordinator(HwsyncError):
+    """One that serves this root already was found at the start; the unit does not try again."""
+
+    exit_code = 3
 
 
 class JournalError(HwsyncError):

@@ -34,6 +34,7 @@ class Kind(StrEnum):
     RESULT = "result"  # coordinator to who asked; one more level: the id
     HEARTBEAT = "heartbeat"  # device to everybody, retained
     HEALTH = "health"  # coordinator to everybody, retained; about itself, below @hwsync
+    COORDINATOR = "coordinator"  # coordinator to coordinators, retained; which one, below @hwsync
     BOARDS = "boards"  # coordinator to everybody, retained; whom it hears, below @hwsync
 
 
@@ -113,6 +114,11 @@ class Topics:
     def boards(self) -> str:
         """Where the coordinator says when it last heard each board."""
         return self.of(ITSELF, Kind.BOARDS)
+
+    @property
+    def coordinator(self) -> str:
+        """Where the coordinator leaves its sign, for another that is started."""
+        return self.of(ITSELF, Kind.COORDINATOR)
 
     def echoes(self, name: str) -> tuple[str, str]:
         """Two topics that nobody else listens to, for measuring a round trip.

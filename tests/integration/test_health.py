@@ -20,7 +20,8 @@ from tests.support.processes import Process
 from tests.support.systemd import Listener
 from tests.support.waiting import wait_until
 
-TOPIC, BOARDS, QUERY = (f"hw/@hwsync/{kind}" for kind in ("health", "boards", "query"))
+SAID = ("health", "boards", "coordinator", "query")
+TOPIC, *OTHERS = (f"hw/@hwsync/{kind}" for kind in SAID)
 WATCHDOG_S = 0.4
 QUIET_S = 1.5  # without WATCHDOG=1; far above WATCHDOG_S, below SQLite's patience
 
@@ -76,7 +77,7 @@ def test_the_health_is_retained_through_a_whole_life(
     assert coordinator.wait() == 0
     assert retained(broker, watch)["condition"] == "stopped"
     assert conditions(watcher)[-1] == "stopped"
-    assert {message.topic for message in watcher.messages()} == {TOPIC, BOARDS, QUERY}
+    assert {message.topic for message in watcher.messages()} == {TOPIC, *OTHERS}
 
 
 def test_kill_9_leaves_the_condition_gone_until_it_is_back(

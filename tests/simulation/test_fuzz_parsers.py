@@ -55,7 +55,15 @@ def test_hostile_payloads_are_refused_or_sound(tmp_path: Path) -> None:
     # Each reader took something and passed over or refused something.
     readers = {name.partition(": ")[0] for name in report.outcomes}
     wanted = {f"coordinator {kind}" for kind in INBOUND} | {f"operator {kind}" for kind in HEARD}
-    wanted |= {"device command", "device status", "topic", "device.toml", "ACL", "passwords"}
+    wanted |= {
+        "coordinator sign",
+        "device command",
+        "device status",
+        "topic",
+        "device.toml",
+        "ACL",
+        "passwords",
+    }
     wanted |= {"broker.conf", "credentials", "address", "journal journal.db"}
     assert wanted <= readers
     for reader in wanted:

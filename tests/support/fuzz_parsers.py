@@ -6,6 +6,7 @@ but a ``HwsyncError`` that comes out of one, ``AssertionError`` included, is a f
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from hwsync.cli.run import exit_code
 from hwsync.cli.streams import Streams
 from hwsync.client import raise_refused
 from hwsync.coordinator.plan import error_json
+from hwsync.coordinator.sign import read_sign
 from hwsync.device.config import load as load_config
 from hwsync.device.journal import Journal
 from hwsync.logs import escape
@@ -217,6 +219,16 @@ def status(payload: bytes) -> str:
 # The operator's side: what is heard is shown and acted on without another look
 
 
+def sign(payload: bytes) -> str:
+    """Which coordinator another one says that it is."""
+    found = read_sign(payload)
+    if found is None:
+        return "none"
+    found.encode(NOW)
+    time.gmtime(found.started)
+    return "sign"
+
+
 def heard(kind: Kind) -> Target:
     """What ``hwsync`` and ``hwsync doctor`` do with a message of that kind."""
 
@@ -392,6 +404,7 @@ def targets() -> Mapping[str, Target]:
         **{f"coordinator {kind}": coordinator(kind, False) for kind in INBOUND},
         "coordinator retained request": coordinator(Kind.REQUEST, True),
         "coordinator retained response": coordinator(Kind.RESPONSE, True),
+        "coordinator sign": sign,
         "device command": envelope,
         "device status": status,
         **{f"operator {kind}": heard(kind) for kind in HEARD},

@@ -77,6 +77,9 @@ VALID: Final[Mapping[Kind, tuple[Json | bytes, ...]]] = {
     ),
     Kind.HEARTBEAT: (_HEARTBEAT, {"online": False, "journal": "j1", "boot": 1}),
     Kind.HEALTH: (_HEALTH, {"condition": "gone"}),
+    Kind.COORDINATOR: (
+        {"host": "lab", "database": "/db", "started": 1.7e9, "time": 1.7e9, "stopped": False},
+    ),
     Kind.BOARDS: (_BOARDS, {"time": 1.7e9, "listening": 0.0, "left_out": 3, "boards": {}}),
 }  # fmt: skip
 """Valid payloads of every kind (docs/protocol.md, sections 3 to 5)."""

@@ -219,7 +219,8 @@ def test_a_question_is_answered_at_once_acknowledged_and_not_refused(watched: Wa
     (said,) = watched.hear("query", user="@hwsync", mid=9)
     assert said["condition"] == "ok"
     assert Acknowledged(9) in watched.lab.wire.deeds
-    assert len(watched.lab.wire.deeds) == 2, "the list of boards was said a moment ago"
+    said_on = [deed.kind for deed in watched.lab.wire.deeds if isinstance(deed, Sent)]
+    assert said_on == ["health", "coordinator"], "the list of boards was said a moment ago"
     assert watched.lab.rows("refused") == []
     assert watched.round() == []
 
@@ -227,8 +228,10 @@ def test_a_question_is_answered_at_once_acknowledged_and_not_refused(watched: Wa
 def test_at_the_end_it_is_stopped(watched: Watched) -> None:
     watched.lab.wire.deeds = []
     watched.vitals.stopping()
-    (said,) = watched.lab.wire.deeds
+    said, sign = watched.lab.wire.deeds
     assert isinstance(said, Sent)
+    assert isinstance(sign, Sent)
+    assert (sign.topic, sign.json["stopped"]) == ("hw/@hwsync/coordinator", True)
     assert (said.topic, said.retain, said.json["condition"]) == (TOPIC, True, "stopped")
     assert loads(GONE.decode()) == {"condition": "gone"}
 
@@ -238,7 +241,7 @@ def test_the_root_may_have_several_levels(tmp_path: Path) -> None:
         watched = Watched(lab)
         watched.round(*UP)
         topics = [deed.topic for deed in lab.wire.deeds if isinstance(deed, Sent)]
-        assert topics == ["a/b/@hwsync/health", "a/b/@hwsync/boards"]
+        assert topics == [f"a/b/@hwsync/{kind}" for kind in ("health", "coordinator", "boards")]
         question = Delivery("a/b/@hwsync/query", b"", 1, False, False, 1, 1)
         assert len(watched.round(question)) == 1
 

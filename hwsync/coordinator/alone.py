@@ -1,0 +1,142 @@
+"""At its start the coordinator looks whether another one serves the same root.
+
+The law: until it is sure, or has looked long enough, nothing is decided, published or acknowledged.
+Each coordinator leaves a sign on ``hw/@hwsync/coordinator``: which one it is, and when it said so.
+The sign is retained and no will clears it, so a sign proves nothing. One that *comes* does. Where
+both have one client id, our connect ends the other's connection; it comes back, ends ours, and has
+left a newer sign by then, which we find when we are back (docs/operations.md, "Two coordinators").
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from hwsync.coordinator.loop import Clock, Publisher
+from hwsync.coordinator.plan import still_ours
+from hwsync.coordinator.sign import Sign, read_sign
+from hwsync.protocol.errors import AnotherCoordinator
+from hwsync.protocol.topics import ITSELF, Kind, Topics
+from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
+
+log = logging.getLogger("hwsync.coordinator")
+
+SILENCE_S: Final = 1.0  # of a broker that does not send back what we publish
+OTHER_S: Final = 3.0  # for a coordinator of another database to come back: it takes some 0.2 s
+SAME_S: Final = 1.0  # of the same one: most likely our last life, and else a copy of this machine
+
+
+class Alone:
+    """``take`` stands before everything else until it is ``over``. ``mark``: nobody else sends it.
+
+    ``at``: the root and the broker, for people.
+    """
+
+    def __init__(
+        self, publisher: Publisher, topics: Topics, clock: Clock, own: Sign, mark: str, at: str
+    ) -> None:
+        self.over = False
+        self._publisher, self._topics, self._clock = publisher, topics, clock
+        self._own, self._mark, self._at = own, mark, at
+        self._connects = 0
+        self._first: bytes | None = None  # the sign that was kept when we came
+        self._kept: Sign | None = None
+        self._held: list[Signal] = []  # of the present connection
+        self._limit: float | None = None  # monotonic, seconds
+        self._looking = False  # what the broker kept is known; who comes, comes now
+
+    def take(self, signals: Iterable[Signal]) -> list[Signal]:
+        """What is to be handled now, in order. Raises ``AnotherCoordinator``."""
+        passed: list[Signal] = []
+        for signal in signals:
+            if self.over:
+                passed.append(signal)
+            elif isinstance(signal, Delivery):
+                self._hear(signal)
+            else:
+                self._note(signal)
+        if self._limit is not None and self._clock.monotonic() >= self._limit:
+            self._end() if self._looking else self._look()
+        if self.over and self._held:
+            passed, self._held = [*self._held, *passed], []
+        return passed
+
+    def wait(self) -> float | None:
+        """Seconds until ``take`` has something to do by itself."""
+        return None if self._limit is None else max(self._limit - self._clock.monotonic(), 0.0)
+
+    def _hear(self, delivery: Delivery) -> None:
+        user, kind = self._topics.split(delivery.topic)
+        if (user, kind) == (ITSELF, Kind.COORDINATOR):
+            self._publisher.acknowledge(delivery)
+            self._weigh(delivery)
+        elif (user, kind) == (ITSELF, Kind.QUERY) and delivery.payload == self._text:
+            self._publisher.acknowledge(delivery)
+            self._look()
+        else:
+            self._held.append(delivery)
+
+    def _weigh(self, delivery: Delivery) -> None:
+        sign = read_sign(delivery.payload)
+        if sign is None:
+            return
+        came = not delivery.retain or (self._connects > 1 and delivery.payload != self._first)
+        if came and not sign.stopped:
+            started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(sign.started))
+            raise AnotherCoordinator(
+                f"another coordinator serves {self._at}: on {sign.host}, database {sign.database}, "
+                f"started {started}; it was heard a moment ago",
+                "stop it first; --take-over starts all the same, and then each ends the other's "
+                "connection",
+            )
+        self._kept = sign
+        if self._connects == 1:
+            self._first = delivery.payload
+
+    def _note(self, signal: Signal) -> None:
+        if isinstance(signal, Connected):
+            self._connects += 1
+            # What is not acknowledged comes again, unless the session is a new one.
+            before = [one for one in self._held if isinstance(one, Connected)]
+            kept = all(one.session_present for one in (signal, *before))
+            deliveries = [one for one in self._held if isinstance(one, Delivery)]
+            ours = still_ours(deliveries, signal.session_present)
+            self._held = [replace(signal, session_present=kept), *ours]
+            return
+        self._held.append(signal)
+        if isinstance(signal, Subscribed):
+            self._looking = False
+            topic = self._topics.of(ITSELF, Kind.QUERY)
+            self._publisher.publish(topic, self._text, qos=0)
+            self._limit = self._clock.monotonic() + SILENCE_S
+        elif isinstance(signal, Disconnected):
+            self._limit = None
+
+    @property
+    def _text(self) -> bytes:
+        return f"{self._mark}-alone-{self._connects}".encode()
+
+    def _look(self) -> None:
+        """All that the broker kept was heard: wait for the one whose sign that was."""
+        if self._looking or self.over:
+            return
+        self._looking = True
+        kept = self._kept
+        if kept is None or kept.stopped:
+            self._end()
+            return
+        other = kept.place != self._own.place
+        patience = OTHER_S if other else SAME_S
+        self._limit = self._clock.monotonic() + patience
+        if other:
+            log.info(
+                "%s was served by a coordinator on %s, database %s: looking for %g s whether it "
+                "still is",
+                *(self._at, kept.host, kept.database, patience),
+            )
+
+    def _end(self) -> None:
+        self.over, self._limit = True, None
