@@ -15,6 +15,7 @@ import click
 from hwsync.cli import say
 from hwsync.cli.common import FILE, FOLDER, JSON, Settings, user_name
 from hwsync.cli.labs import LAB, reload, told
+from hwsync.cli.removed import take_away
 from hwsync.lab.accounts import ALL, BOARDS_PORT, COORDINATOR, OPERATORS_PORT, Accounts, Operator
 from hwsync.lab.certificates import Given
 from hwsync.lab.folder import Folder
@@ -165,8 +166,11 @@ def add_device(settings: Settings, names: tuple[str, ...], folder: Folder) -> No
 @NAME
 @click.pass_obj
 def remove_device(settings: Settings, name: str, folder: Folder) -> None:
-    """Let a board in no more; its connection ends."""
-    _remove(settings, folder, name, "boards")
+    """Let a board in no more; its connection ends, and what the broker keeps of it goes.
+
+    Its history stays.
+    """
+    take_away(settings, folder, name, served=_remove(settings, folder, name, "boards"))
 
 
 @device.command("rotate")
@@ -280,9 +284,9 @@ def list_operators(settings: Settings, folder: Folder) -> None:
         say.either(settings.as_json, value, text)
 
 
-def _remove(settings: Settings, folder: Folder, name: str, kind: str) -> None:
+def _remove(settings: Settings, folder: Folder, name: str, kind: str) -> bool:
     _is_of(folder, name, kind)
-    told(settings, folder, folder.remove(name), f"{name} may come in no more")
+    return told(settings, folder, folder.remove(name), f"{name} may come in no more")
 
 
 def _rotate(settings: Settings, folder: Folder, name: str, kind: str) -> None:

@@ -49,8 +49,11 @@ LAB: Final = click.option(
 
 def told(
     settings: Settings, folder: Folder, draft: Draft, what: str, *, quiet: bool = False
-) -> None:
-    """What was done, which files are to be carried where, and whether the broker knows."""
+) -> bool:
+    """What was done, which files are to be carried where, and whether the broker knows.
+
+    Returns whether one does.
+    """
     if settings.as_json:
         files = [str(file) for file in draft.written]
         say.json_line({"done": what, "files": files, "missing": draft.missing})
@@ -65,11 +68,10 @@ def told(
             say.line(f"  the file of {name} is not here: rotate {name} makes a new one")
     if draft.accounts.mutual_tls and not draft.accounts.bound:
         say.line(UNBOUND.format(lab=folder.path), err=True)
-    if not quiet:
-        reload(settings, folder)
+    return not quiet and reload(settings, folder)
 
 
-def reload(settings: Settings, folder: Folder) -> None:
+def reload(settings: Settings, folder: Folder) -> bool:
     """Have the broker read its files again, and say whether it did."""
     told, denied = folder.reload()
     if denied:
@@ -77,9 +79,8 @@ def reload(settings: Settings, folder: Folder) -> None:
             f"the broker (process {denied[0]}) has not heard of this yet: it is another account's",
             f"sudo kill -HUP {denied[0]}, or: sudo systemctl reload hwsync-broker",
         ), settings)  # fmt: skip
-    if settings.as_json:
-        return
-    if told:
+    if told and not settings.as_json:
         say.line("the broker has been told")
-    else:
+    elif not settings.as_json:
         say.line("no broker of this lab runs here: one that does elsewhere must be told (SIGHUP)")
+    return bool(told)

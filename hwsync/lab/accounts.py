@@ -17,6 +17,7 @@ from hwsync.protocol.limits import USER_FORM, is_user
 from hwsync.protocol.topics import DEFAULT_ROOT, ITSELF, Kind, Topics
 
 COORDINATOR: Final = "coordinator"
+VISITOR: Final = "@remove"  # an account for some seconds; no other can be called so
 ALL: Final = "all"  # the boards of an operator who was given every one
 BOARDS_PORT: Final = 8883
 OPERATORS_PORT: Final = 8884
@@ -91,7 +92,7 @@ class Accounts:
             if other != name
         }
         boards = tuple(board for board in self.boards if board != name)
-        return replace(self._without_certificate(name), boards=boards, operators=operators)
+        return replace(self.without_certificate(name), boards=boards, operators=operators)
 
     @property
     def bound(self) -> bool:
@@ -100,10 +101,11 @@ class Accounts:
 
     def with_certificate(self, name: str, serial: str) -> Accounts:
         """With that serial number (hexadecimal); the one before counts no more."""
-        known = self._without_certificate(name)
+        known = self.without_certificate(name)
         return replace(known, certificates={**(known.certificates or {}), name: serial})
 
-    def _without_certificate(self, name: str) -> Accounts:
+    def without_certificate(self, name: str) -> Accounts:
+        """Without that account's certificate, which counts no more."""
         if self.certificates is None or name not in self.certificates:
             return self
         others = {other: serial for other, serial in self.certificates.items() if other != name}
@@ -211,6 +213,15 @@ def acl(accounts: Accounts) -> str:
         rights = _of_operator(topics, name, operator, accounts.boards)
         lines += ["", f"user {accounts.identity(name)}", *rights]
     return "\n".join(lines) + "\n"
+
+
+def visitors_rights(accounts: Accounts, identity: str, board: str) -> str:
+    """For the end of an ACL file: who takes away what the broker keeps of a removed board."""
+    topics = Topics(accounts.root)
+    clears = (Kind.STATUS, Kind.HEARTBEAT, Kind.OUTPUT)
+    lines = [f"user {identity}", *_of_operator(topics, identity, Operator((board,)), ())]
+    lines += [f"topic write {topics.of(board, kind)}" for kind in clears]
+    return "\n".join(("", *lines, ""))
 
 
 def _of_operator(

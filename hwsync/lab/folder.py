@@ -18,7 +18,14 @@ from typing import Any, Final
 
 from hwsync.broker.access import hashed
 from hwsync.lab import certificates, serving, texts
-from hwsync.lab.accounts import COORDINATOR, Accounts, Operator, acl
+from hwsync.lab.accounts import (
+    COORDINATOR,
+    VISITOR,
+    Accounts,
+    Operator,
+    acl,
+    visitors_rights,
+)
 from hwsync.lab.authority import Pair, check_host, fresh_serial, revocations, sign
 from hwsync.lab.certificates import Given
 from hwsync.lab.files import (
@@ -46,6 +53,16 @@ class Draft:
     hashes: dict[str, str] = field(default_factory=dict)  # of new passwords, by account
     written: list[Path] = field(default_factory=list)  # files that somebody has to get
     missing: list[str] = field(default_factory=list)  # accounts whose file is not here any more
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """How somebody comes in at the operators' listener, as PEM where it is a certificate."""
+
+    account: str
+    password: str = field(repr=False)
+    ca: str = field(repr=False)
+    own: Pair | None = field(repr=False)
 
 
 class Folder:
@@ -176,6 +193,36 @@ class Folder:
                 return draft
             self._let_in(draft, name, self._signing_key() if name == COORDINATOR else "")
             return draft
+
+    @contextmanager
+    def visitor(self, board: str) -> Iterator[Visitor]:
+        """For so long one account more: it may take away what the broker keeps of a removed board.
+
+        The broker has to be told, before and after. The lab is locked meanwhile.
+        """
+        with self._changing() as draft:
+            accounts = draft.accounts
+            if board in accounts.boards:
+                raise UsageError(f"{board} is a board of this lab", f"hwsync device remove {board}")
+            password, own, identity = secrets.token_urlsafe(PASSWORD_BYTES), None, VISITOR
+            if accounts.bound:
+                serial = fresh_serial()
+                visited = accounts.with_certificate(VISITOR, serial)
+                identity = visited.identity(VISITOR)
+                own = sign(certificates.clients(self.path), identity, serial=serial)
+                draft.accounts = visited.without_certificate(VISITOR)
+                password = ""
+            elif accounts.mutual_tls:
+                own = sign(certificates.authority(self.path), VISITOR)
+            file = self._broker / "operators.passwords"
+            if not accounts.bound:
+                write(file, f"{read(file)}{VISITOR}:{hashed(password)}\n", FOR_BROKER)
+            rights = acl(accounts) + visitors_rights(accounts, identity, board)
+            write(self._broker / "acl", rights, FOR_BROKER)
+            try:
+                yield Visitor(VISITOR, password, read(self._ca), own)
+            finally:
+                self._publish(draft)
 
     def trust(self, key: str) -> Draft:
         """Boards run what this key signed, too; each needs its new file."""

@@ -20,7 +20,6 @@ OWN: Final = "# What you add below this line stays when hwsync makes the file an
 PACKET: Final = MAX_MESSAGE + 65_536  # bytes: the largest message, its topic and its properties
 QUEUED: Final = 10_000  # messages that wait for one client that is away
 UNDER_WAY: Final = 2 * MAX_MESSAGE  # bytes that one client may leave unacknowledged
-EXPIRATION: Final = "7d"  # of a session that does not come back; a weekend, and more
 MIB: Final = 2**20
 LIMITS: Final = {  # MiB without boards, and for each: a status of at most 1 MiB is kept of it
     "memory_limit": (80, 4),  # of the whole broker; a last resort: one that has none left is deaf
@@ -52,11 +51,10 @@ def broker_conf(accounts: Accounts, folder: Path) -> str:
         "set_tcp_nodelay true",
         "# hwsync's largest message is 4 MiB; here the whole packet counts.",
         f"max_packet_size {PACKET}",
-        "# What one account makes the broker keep has an end: for one client, for so long, in all.",
+        "# What one account makes the broker keep has an end: for one client, and in all.",
         f"max_queued_messages {QUEUED}",
         "max_inflight_messages 100",
         f"max_inflight_bytes {UNDER_WAY}",
-        f"persistent_client_expiration {EXPIRATION}",
         *(f"{name} {limit(name, accounts)}" for name in LIMITS),
         "# Sessions and retained messages: in the folder where the broker is started.",
         "persistence true",

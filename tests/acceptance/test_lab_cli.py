@@ -21,11 +21,12 @@ import pytest
 from hwsync.cli import app
 from tests.support.account_lab import folder_for_broker, start_broker
 from tests.support.lab import AS_ROOT, DEVICE, HWSYNC
-from tests.support.packets import Client, Login
+from tests.support.packets import Client, Login, Told
 from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.waiting import wait_until
 
+ECHO: Final = "hw/@hwsync/echo/alice/there"
 OTHER_ACCOUNT: Final = 62_999  # a number that no account has
 
 
@@ -245,7 +246,7 @@ def test_a_lab_from_its_first_command_to_the_last(typed: Typed) -> None:
 
 
 def working(typed: Typed, *options: str) -> tuple[Process, Process]:
-    """A lab made with that option, in which alice has run a program; its coordinator and pi1."""
+    """A lab made with these options, in which alice has run a program; its coordinator and pi1."""
     typed.init(*options)
     assert typed.here("device", "add", "pi1").exit_code == 0
     assert typed.here("operator", "add", "alice", "--boards", "all").exit_code == 0
@@ -287,6 +288,75 @@ def test_a_lab_with_mutual_tls(typed: Typed) -> None:
         return not again.accepted
 
     wait_until(refused, what="the end of the old one")
+
+
+def kept(typed: Typed) -> set[str]:
+    """On which of pi1's topics the broker keeps something, as alice may see when there is a pi1."""
+    own = typed.own("operators/alice.toml")
+    context = ssl.create_default_context(cadata=own["ca"])
+    if "certificate" in own:
+        both = typed.home / "alice.pem"
+        both.write_text(own["certificate"] + own["key"])
+        context.load_cert_chain(both)
+    client = Client(Login("alice", own.get("password"), typed.operators_port), context)
+    try:
+        client.subscribe(["hw/pi1/status", "hw/pi1/heartbeat", "hw/pi1/output", ECHO])
+        client.publish([Told(ECHO, "fence")])
+        return {one.topic for one in client.until(lambda one: one.topic == ECHO, "the fence")[:-1]}
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize("option", ["", "--mutual-tls"], ids=["passwords", "certificates"])
+def test_what_the_broker_keeps_of_a_removed_board_goes_with_it(typed: Typed, option: str) -> None:
+    coordinator, device = working(typed, *([option] if option else []))
+    wait_until(lambda: kept(typed) == {"hw/pi1/status", "hw/pi1/heartbeat"}, what="both are kept")
+    device.stop()
+    done = typed.hwsync("device", "remove", "pi1")
+    assert "the broker keeps nothing of pi1" in done.stdout, done.account()
+    acl = typed.path / "broker/acl"
+    assert "@remove" not in acl.read_text()
+    for file in typed.path.glob("broker/*.passwords"):
+        assert "@remove" not in file.read_text()
+    assert connections(coordinator) == 1  # nobody took its place
+    assert typed.here("device", "add", "pi1").exit_code == 0
+    assert kept(typed) == set()
+    coordinator.stop()
+    coordinator = typed.coordinator()  # which publishes at its start what everybody should know
+    assert kept(typed) == set()
+
+    # Without a coordinator it is gone from the broker, and the command says what is left to do.
+    device = typed.device("pi1")
+    assert typed.run("alice", "pi1", "print(6*7)").stdout == "42\n"
+    device.stop()
+    coordinator.stop()
+    done = typed.hwsync("device", "remove", "pi1")
+    assert "no coordinator answers" in done.stderr, done.account()
+    assert "hwsync forget pi1" in done.stderr
+    assert typed.here("device", "add", "pi1").exit_code == 0
+    assert kept(typed) == set()
+
+
+def test_a_board_that_is_removed_while_something_waits_for_it(typed: Typed) -> None:
+    _, device = working(typed)
+    device.stop()
+    own = str(typed.path / "operators/alice.toml")
+    sent = typed.begin("send", "pi1", "-c", "print('waits')", "--config", own, lab=False)
+    assert sent.wait(30.0) == 0, sent.account()
+    done = typed.here("device", "remove", "pi1")
+    assert done.exit_code == 0
+    assert "pi1 is not at rest" in done.stderr
+    assert "hwsync reset pi1 --queue, then hwsync forget pi1" in done.stderr
+
+
+def test_a_board_of_a_lab_whose_broker_is_elsewhere(typed: Typed) -> None:
+    typed.init()
+    assert typed.here("device", "add", "pi1").exit_code == 0
+    done = typed.here("device", "remove", "pi1", "--json")
+    assert done.exit_code == 0
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last["forgotten"] is None
+    assert "no broker of this lab runs here: hwsync forget pi1" in last["left"]
 
 
 def test_a_lab_that_signs(typed: Typed) -> None:

@@ -219,6 +219,13 @@ def test_the_brokers_limits_grow_with_the_boards_and_a_change_by_hand_stays(
     assert conf.read_text() == "listener 1883\n"
 
 
+def test_no_session_expires_since_mosquitto_crashes_of_it(tmp_path: Path) -> None:
+    """2.0.11, after an account was removed: docs/decisions.md, 131."""
+    conf = (made(tmp_path).path / "broker.conf").read_text()
+    assert "max_queued_bytes" in conf
+    assert "persistent_client_expiration" not in conf
+
+
 def test_the_largest_message_of_the_protocol_fits_the_brokers_packet() -> None:
     """With the longest topic, response topic and correlation data, and the packet's own bytes."""
     root = 40 * "r"
