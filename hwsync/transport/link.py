@@ -44,7 +44,9 @@ log = logging.getLogger("hwsync.transport")
 WINDOW: Final = 20  # QoS 1 publishes under way; a large window makes paho slow
 KEEPALIVE_S: Final = 20
 HANG_UP_S: Final = 5.0  # an end so soon after we sent something may be the answer to it
-SESSION_S: Final = 7 * 86_400  # how long a broker keeps a persistent session (MQTT 5 asks)
+# How long a broker keeps a persistent session (MQTT 5 asks): without end, since one that is to end
+# can crash mosquitto 2.0.11 when its account gets another password (docs/decisions.md, 131).
+SESSION_S: Final = 0xFFFF_FFFF
 
 _UNSUPPORTED_VERSION: Final = 132
 _PROTOCOL_ERROR: Final = 130
