@@ -280,7 +280,8 @@ class Operator(Conversation):
     """A connection of one operator, for one user's topics (``+``: everybody's); it waits itself.
 
     ``live``: the output of programs too; ``boards``: whom the coordinator hears, too; ``named``:
-    these users' topics in the place of ``user``'s.
+    these users' topics in the place of ``user``'s; ``guest``: not with an account that has a
+    session of its own, such as the coordinator's: this connection would end it.
     """
 
     def __init__(
@@ -292,6 +293,7 @@ class Operator(Conversation):
         live: bool = False,
         boards: bool = False,
         named: Sequence[str] = (),
+        guest: bool = True,
     ) -> None:
         self.url = url
         self._inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
@@ -308,8 +310,9 @@ class Operator(Conversation):
         filters += [Subscription(topic, as_published=False) for topic in said]
         client = f"hwsync-cli-{secrets.token_hex(6)}"
         self._transport = Transport(
-            url, client, on_signal=self._inbox.put, subscriptions=filters, prefer_v5=True
-        )
+            url, client, on_signal=self._inbox.put, subscriptions=filters, prefer_v5=True,
+            guest=guest,
+        )  # fmt: skip
         # MQTT 3.1.1 does not say that a right is missing: it looks as if nobody answered.
         as_whom = "" if url.username is None else f"; or {url.username} may not ask for {user}"
         super().__init__(

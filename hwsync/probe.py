@@ -39,7 +39,8 @@ REFUSED: Final = "refused the connection"  # what the transport says of a login 
 class Seen:
     """What answers at an address; ``protocol`` is 4, 5, or 0: nothing does, for this reason.
 
-    ``cure``: what to do, where that is known; ``secured``: what protects the connection.
+    ``cure``: what to do, where that is known; ``secured``: what protects the connection; ``taken``:
+    it lets us in, as somebody whose session it keeps.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Seen:
     reason: str = ""
     cure: str = ""
     secured: Secured | None = None
+    taken: bool = False
 
     @property
     def forgets(self) -> bool:
@@ -64,7 +66,7 @@ def look(url: BrokerUrl, patience: float, *, prefer_v5: bool = True) -> Seen:
     inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
     transport = Transport(
         url, f"hwsync-look-{os.getpid()}", on_signal=inbox.put,
-        subscriptions=[Subscription("$SYS/broker/version", 0)], prefer_v5=prefer_v5,
+        subscriptions=[Subscription("$SYS/broker/version", 0)], prefer_v5=prefer_v5, guest=True,
     )  # fmt: skip
     transport.start()
     secured: Secured | None = None
@@ -82,7 +84,7 @@ def look(url: BrokerUrl, patience: float, *, prefer_v5: bool = True) -> Seen:
             elif isinstance(heard, Disconnected):
                 reason = heard.reason
                 if not heard.was_connected:
-                    return Seen("", 0, reason, heard.cure)
+                    return Seen("", 0, reason, heard.cure, secured, taken=bool(protocol))
     except queue.Empty:
         pass
     finally:

@@ -101,7 +101,7 @@ def forget(settings: Settings, db: Path | None, user: str) -> None:
     """
     asked = False
     if db is None:
-        with Operator(settings.url, settings.topics, user) as operator:
+        with _connection(settings, user) as operator:
             asked = operator.answers(ANSWER_S)
             if asked:
                 operator.forget()
@@ -118,16 +118,21 @@ def forget(settings: Settings, db: Path | None, user: str) -> None:
     say.either(settings.as_json, {"forgotten": user}, f"{user} is forgotten")
 
 
+def _connection(settings: Settings, user: str) -> Operator:
+    """Perhaps with the coordinator's account: only that one may clear what it has published."""
+    return Operator(settings.url, settings.topics, user, guest=False)
+
+
 def _clear(settings: Settings, user: str) -> None:
     """By ourselves. Raises ``NoBroker``, ``Refused``."""
-    with Operator(settings.url, settings.topics, user) as operator:
+    with _connection(settings, user) as operator:
         operator.clear(Kind.STATUS, Kind.HEARTBEAT)
     _is_gone(settings, user)
 
 
 def _is_gone(settings: Settings, user: str) -> None:
     """A broker need not say that it did not let somebody. Raises ``Refused``."""
-    with Operator(settings.url, settings.topics, user) as operator:
+    with _connection(settings, user) as operator:
         kept = {kind for _, kind, fields in operator.hear(QUIET_S) if fields}
     if Kind.STATUS in kept:
         raise Refused(

@@ -102,14 +102,17 @@ def _journal(state: Path) -> Finding:
 def _broker(setup: Setup) -> Iterator[Finding]:
     url, topics = setup.url, setup.topics
     seen = look(url, BROKER_S, prefer_v5=False)
-    if not seen.protocol:
+    if seen.taken:
+        yield ok("broker", f"{url}: {seen.reason}")
+    elif not seen.protocol:
         cure = "start one, or name it with --broker; a password belongs into a --credentials file"
         yield error("broker", f"{url}: {seen.reason}", seen.cure or cure)
         return
-    yield ok("broker", str(url))
+    else:
+        yield ok("broker", str(url))
     if seen.secured is not None:
         yield certificate(seen.secured.version, seen.secured.expires, time.time())
-    if "." in setup.user:
+    if "." in setup.user and not seen.taken:
         name = secrets.token_hex(4)
         yield dots(dot_arrives(url, topics.dotted(name), topics.echoes(name)[0]), setup.user)
 

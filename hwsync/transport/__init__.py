@@ -28,8 +28,8 @@ from typing import Final
 from hwsync.address import BrokerUrl
 from hwsync.protocol.errors import HwsyncError, TooLarge
 from hwsync.protocol.limits import MAX_MESSAGE
-from hwsync.transport.connecting import CONNECT_S, V5_ANSWER_S, Attempt, attempts
-from hwsync.transport.failed import Failed, WrongVersion
+from hwsync.transport.connecting import CONNECT_S, PEEK, V5_ANSWER_S, Attempt, attempts
+from hwsync.transport.failed import Failed, Taken, WrongVersion
 from hwsync.transport.link import Link
 from hwsync.transport.signals import (
     Connected,
@@ -75,6 +75,7 @@ class Transport:
         will: Will | None = None,
         clean_session: bool = True,
         prefer_v5: bool = False,
+        guest: bool = False,
         takeover_hint: str = "",
         address: Callable[[], BrokerUrl] | None = None,
     ) -> None:
@@ -87,6 +88,7 @@ class Transport:
         self._on_signal = on_signal
         self._will = will
         self._prefer_v5 = prefer_v5
+        self._guest = guest
         self._takeover_hint = takeover_hint
         self._link: Link | None = None
         self._numbers = 0
@@ -200,7 +202,8 @@ class Transport:
             try:
                 link = self._connect()
             except Failed as failure:
-                log.warning("no connection to %s: %s", self.url, failure)
+                level = logging.DEBUG if isinstance(failure, Taken) else logging.WARNING
+                log.log(level, "no connection to %s: %s", self.url, failure)
                 self._tell(Disconnected(failure.reason, False, failure.cure))
             except Exception:
                 log.exception("hwsync failed to connect to %s; this is a bug", self.url)
@@ -220,6 +223,8 @@ class Transport:
         """
         if self._address is not None:
             self.url = self._address()
+        if self._guest and (self.url.username or self.url.tls.certificate):
+            self._peek()
         worked, self._worked = self._worked, 0
         *others, last = attempts(self.clean_session, self._prefer_v5, worked)
         for attempt in others:
@@ -239,8 +244,27 @@ class Transport:
         self._worked = attempt.protocol
         return link
 
-    def opened(self, link: Link, session_present: bool) -> None:
+    def _peek(self) -> None:
+        """Raises ``Taken`` where the broker keeps a session under the name that it gives us.
+
+        A clean connection would end it. Without an account there is no other name to be given.
+        """
+        link = Link(self, 0, self.client_id, PEEK)
+        link.open()
+        present, secured = link.session_present, link.secured()
+        link.close()
+        if present:
+            self._tell(Connected(True, PEEK.protocol, secured))
+            account = self.url.username or "its certificate's owner"
+            raise Taken(
+                f"the broker takes us for {account}, whose session it keeps; it was left as it is",
+                "take an operator's file: hwsync operator add NAME makes one",
+            )
+
+    def opened(self, link: Link) -> None:
         """For the link: it stands."""
+        if link.number == 0:
+            return  # a mere look
         self._link = link
         secured = link.secured()
         log.info(
@@ -250,7 +274,7 @@ class Transport:
             "5" if link.protocol == 5 else "3.1.1",
             f", {secured.version}" if secured else "",
         )
-        self._tell(Connected(session_present, link.protocol, secured, link.max_packet))
+        self._tell(Connected(link.session_present, link.protocol, secured, link.max_packet))
         link.subscribe(self.subscriptions)
 
     def emit(self, link: Link, signal: Signal) -> None:

@@ -37,3 +37,10 @@ def attempts(clean_session: bool, prefer_v5: bool, worked: int) -> tuple[Attempt
     patience = CONNECT_S if worked == 5 else V5_ANSWER_S
     new = Attempt(5, clean_session, not clean_session, patience)
     return (new,) if worked == 5 else (new, old)
+
+
+PEEK: Final = Attempt(4, False, True, CONNECT_S)
+"""Whether the broker has a session of ours, without ending it; for a client that wants none.
+
+In 3.1.1, which needs no properties, and is answered by every broker.
+"""

@@ -17,3 +17,7 @@ class Failed(Exception):
 
 class WrongVersion(Failed):
     """The broker does not speak this version of MQTT."""
+
+
+class Taken(Failed):
+    """The broker keeps a session under our name, so it takes us for somebody else."""

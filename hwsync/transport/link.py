@@ -60,7 +60,7 @@ class Owner(Protocol):
 
     url: BrokerUrl
 
-    def opened(self, link: Link, session_present: bool) -> None:
+    def opened(self, link: Link) -> None:
         """The broker accepted us."""
 
     def emit(self, link: Link, signal: Signal) -> None:
@@ -139,6 +139,7 @@ class Link:
         self.by_us = False  # we ended it
         self.closing = False
         self.connected_at: float | None = None
+        self.session_present = False
         self.max_packet: int | None = None  # bytes, where the broker says so
         self._owner = owner
         self.subscribing = Subscribing()
@@ -322,9 +323,10 @@ class Link:
             self.reason = f"the broker refused the connection ({str(code).lower()})"
         else:
             self.connected_at = time.monotonic()
+            self.session_present = bool(flags.session_present)
             self.max_packet = getattr(properties, "MaximumPacketSize", None)
             if not self.closing:
-                self._owner.opened(self, bool(flags.session_present))
+                self._owner.opened(self)
         self.answered.set()
 
     def subscribe(self, subscriptions: Sequence[Subscription]) -> None:

@@ -15,12 +15,14 @@ import pytest
 
 from hwsync.lab.accounts import Operator
 from tests.support.account_lab import AccountLab, folder_for_broker
-from tests.support.lab import HWSYNC
+from tests.support.lab import AS_ROOT, DEVICE, HWSYNC
 from tests.support.packets import Told
 from tests.support.processes import Process
 from tests.support.waiting import START_PATIENCE
 
 BROKERS: Final = ("mosquitto", "amqtt")
+SENDS_ONCE: Final = ("amqtt",)  # what it has sent to whoever looked is not sent again
+TAKEN: Final = "takes us for"  # for somebody whose session it keeps
 BOARDS: Final = ("pi1", "pi2", "pi3")
 
 
@@ -62,3 +64,53 @@ def test_a_request_that_is_published_while_the_coordinator_is_away_is_heard(
         again = coordinator()
         teacher.until(lambda one, id=f"for-{board}": id in one.text, f"a status of {board}")
         again.stop()
+
+
+def test_what_is_typed_with_the_coordinators_file_ends_no_session(
+    lab: AccountLab,
+    coordinator: Callable[[], Process],
+    start: Callable[..., Process],
+    tmp_path: Path,
+) -> None:
+    """As one does when it is away: what is wrong?"""
+    teacher = lab.come_in("teacher")
+    teacher.subscribe(["hw/+/status"])
+    coordinator().stop()
+    request = json.dumps({"program": "print(6*7)", "id": "waits"})
+    teacher.publish([Told("hw/pi1/request", request)])
+    own = ["--config", str(lab.path / "lab/coordinator.toml")]
+    for typed in (["doctor", "--db", str(tmp_path / "db")], ["status"], ["status", "pi1"]):
+        process = start([*HWSYNC, *typed, *own], name=typed[0])
+        assert process.wait(START_PATIENCE) in (1, 125), process.account()
+        assert TAKEN in process.stdout + process.stderr
+        assert "hwsync operator add" in process.stdout + process.stderr
+        assert "WARNING" not in process.stderr
+    again = coordinator()
+    if lab.kind not in SENDS_ONCE:
+        teacher.until(lambda one: "waits" in one.text, "a status of pi1")
+    # One that runs is connected again at once, whoever looks.
+    looked = start([*HWSYNC, "status", *own], name="status")
+    assert looked.wait(START_PATIENCE) == 125
+    teacher.publish([Told("hw/pi2/request", request)])
+    teacher.until(lambda one: one.topic == "hw/pi2/status" and "waits" in one.text, "of pi2")
+    again.stop()
+
+
+def test_the_check_of_a_board_ends_no_session(
+    lab: AccountLab, start: Callable[..., Process], tmp_path: Path
+) -> None:
+    order = Told("hw/pi1/command", "an order")
+    board = lab.come_in("pi1", id="pi1", clean=False)
+    board.subscribe(["hw/pi1/command"])
+    board.close()
+    lab.come_in("coordinator").publish([order])
+    file = lab.folder.file_of("pi1", lab.folder.accounts)
+    options = ["--check", "--config", str(file), "--state-dir", str(tmp_path / "state")]
+    check = start([*DEVICE, *options, *AS_ROOT], name="check")
+    assert check.wait(START_PATIENCE) == 0, check.account()
+    assert TAKEN in check.stdout
+    assert "ok     tls: " in check.stdout
+    again = lab.come_in("pi1", id="pi1", clean=False)
+    assert again.session_present
+    if lab.kind not in SENDS_ONCE:
+        again.until(lambda one: one.text == order.text, "what waited for it")

@@ -49,6 +49,8 @@ def said(finding: Finding, result: Result, *words: str) -> None:
         (Seen("", 0, "Connection refused"), None, ERROR, ["no broker answers", "--broker"]),
         (Seen("", 0, "the broker refused the connection (not authorized)"), None, ERROR,
          ["not authorized", "--credentials"]),
+        (Seen("", 0, "it takes us for coordinator", "take an operator's file", taken=True), None,
+         ERROR, ["takes us for coordinator", "take an operator's file"]),
         (Seen("", 0, "its certificate has expired", "renew it"), None, ERROR,
          ["mqtt://h: its certificate has expired", "renew it"]),
     ],
