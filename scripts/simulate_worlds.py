@@ -47,11 +47,14 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def live(seed: int, steps: int, broker: str | None, faults: tuple[str, ...]) -> Report:
+def live(
+    seed: int, steps: int, broker: str | None, faults: tuple[str, ...], largest: bool = False
+) -> Report:
     """One world from its beginning to its end."""
     habits = next((one for one in BROKERS if one.name == broker), None)
     with folder() as path:
-        return World(seed, path, steps=steps, habits=habits, faults=faults or None).run()
+        return World(seed, path, steps=steps, habits=habits, faults=faults or None,
+                     largest=largest).run()  # fmt: skip
 
 
 def hunt(mutant: Mutant, first: int, worlds: int, *, cover: bool) -> tuple[int, int, str]:
@@ -59,14 +62,14 @@ def hunt(mutant: Mutant, first: int, worlds: int, *, cover: bool) -> tuple[int, 
     steps = 0
     with changed(mutant.edits + (mutant.cover if cover else ())):
         for number in range(worlds):
-            report = live(first + number, EACH, None, mutant.faults)
+            report = live(first + number, EACH, mutant.broker, mutant.faults, mutant.largest)
             steps += report.steps
             if report.violations:
                 break
         else:
             return worlds, steps, ""
     # What hwsync itself does in that world proves nothing.
-    innocent = live(report.seed, EACH, None, mutant.faults)
+    innocent = live(report.seed, EACH, mutant.broker, mutant.faults, mutant.largest)
     if innocent.violations:
         return number + 1, steps, f"{BROKEN} seed {report.seed}: simulate it first"
     return number + 1, steps, str(report.violations[0])

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from hwsync.transport.capacity import SMALL, below
+from hwsync.transport.capacity import FLOOR, below
 
 TWICE: Final = 2  # results of one size that came to nothing, until a smaller one is tried
 
@@ -47,7 +47,7 @@ class Shrinking:
         attempts = self._attempts.setdefault(id, Attempts())
         attempts.sent += 1
         attempts.size = size
-        attempts.asked = attempts.sent >= TWICE and size > SMALL
+        attempts.asked = attempts.sent >= TWICE and size > FLOOR
         return attempts.asked
 
     def answered(self) -> bool:

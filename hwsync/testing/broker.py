@@ -33,12 +33,16 @@ class Habits:
     queues: bool = True  # for a session that is away
     again_s: float | None = None  # unacknowledged ones also while connected, after so long
     remembers: bool = True  # over its own end, but for the last second
+    largest: int | None = None  # bytes of a payload; None: whatever is sent
+    announces: bool = False  # that limit, to who speaks MQTT 5
+    drops: bool = False  # what is larger, with a PUBACK; MQTT 5 clients are cut off all the same
 
 
 MOSQUITTO: Final = Habits("mosquitto", speaks_v5=True)
 AMQTT: Final = Habits("amqtt", speaks_v5=False, resends=False, queues=False, remembers=False)
 AMQTT_WITH_LOGIN: Final = replace(AMQTT, name="amqtt-login", flags_queued=True, queues=True)
 NATS: Final = Habits("nats", speaks_v5=False, again_s=30.0)
+REFUSED: Final = "refused/"  # the beginning of topics that a broker with a limit hangs up on
 BROKERS: Final = (MOSQUITTO, AMQTT, AMQTT_WITH_LOGIN, NATS)
 
 
@@ -188,6 +192,13 @@ class Broker:
                         self._queue(session, copy)
                     break
         self._send(session)
+
+    def refuses(self, packet: Packet) -> bool:
+        """Whether it does not take this message."""
+        largest = self.habits.largest
+        return largest is not None and (
+            len(packet.payload) > largest or packet.topic.startswith(REFUSED)
+        )
 
     def publish(self, packet: Packet, sender: Session | None = None) -> None:
         """Take a message and pass it on."""

@@ -25,9 +25,11 @@ from hwsync.coordinator.store import Store
 from hwsync.device.agent import Agent
 from hwsync.device.freshness import Freshness
 from hwsync.device.journal import Journal
+from hwsync.device.shrinking import Shrinking
 from hwsync.protocol import late, machine
 from hwsync.protocol.record import Command
 from hwsync.transport import connecting
+from hwsync.transport.outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Mutant:
     """A safeguard, and how it is switched off; ``covered_by``: what is switched off with it.
 
     ``faults``: the only kinds in its worlds, where others would hide what it is for; empty: all.
+    ``largest``: its worlds' brokers have a limit of what they take; ``broker``: whose habits.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Mutant:
     covered_by: str = ""
     cover: tuple[Edit, ...] = ()
     faults: tuple[str, ...] = ()
+    largest: bool = False
+    broker: str | None = None
 
 
 @contextmanager
@@ -279,5 +284,27 @@ MUTANTS: Final = (
         "devices tell all they hold in a new epoch",
         (Edit(Agent, "_heard_status", "self._journal.begin_epoch(status.epoch)",
               "self._journal.epoch = status.epoch"),),
+    ),
+    Mutant(
+        "what the broker hangs up on twice is given up",
+        (Edit(Outbox, "_strike", "elif again and message.courtesy:", "elif False:"),),
+        largest=True,
+        broker="mosquitto",  # with MQTT 3.1.1 nobody names a topic for the answer
+    ),
+    Mutant(
+        "what may be the reason goes by itself",
+        (Edit(Outbox, "_ended", "elif signal.hung_up:\n        self._careful = True",
+              "elif signal.hung_up:\n        self._careful = False"),),
+        largest=True,
+    ),
+    Mutant(
+        "what is too large is made smaller",
+        (Edit(Outbox, "_strike", "self.capacity.learn(size, now)", "pass"),),
+        largest=True,
+    ),
+    Mutant(
+        "a result that is dropped is made smaller",
+        (Edit(Shrinking, "answered", "if attempts.asked:", "if False:"),),
+        largest=True,
     ),
 )  # fmt: skip

@@ -7,6 +7,7 @@ connection that ends is lost with it, and it comes back by itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
@@ -21,16 +22,19 @@ from hwsync.transport import (
     Connected,
     Delivery,
     Disconnected,
+    Sent,
     Signal,
     Subscribed,
     Subscription,
     Will,
 )
+from hwsync.transport.capacity import HEADER
 from hwsync.transport.connecting import Attempt, attempts
-from hwsync.transport.link import KEEPALIVE_S
+from hwsync.transport.link import HANG_UP_S, KEEPALIVE_S, WINDOW
 
 UP: Final = True  # to the broker
 DOWN: Final = False
+SILENCE: Final = "no answer"
 
 
 class Cable:
@@ -95,7 +99,8 @@ class Line:
     def __init__(self, port: Port, number: int, attempt: Attempt) -> None:
         self.port, self.number, self.attempt = port, number, attempt
         self.session: Session | None = None
-        self.unanswered = 0  # publishes without PUBACK
+        self.unanswered: list[Sent] = []  # publishes without PUBACK
+        self.sent_at = -HANG_UP_S  # the last one
         self.ended_here = False  # the client's end
         self.ended_there = False  # the broker's end
         self.opened_at: float | None = None
@@ -143,6 +148,7 @@ class Port:
         self._numbers = 0
         self._pause = BACKOFF_FIRST_S
         self._stopped = False
+        self.refused_at = -math.inf  # when the broker last hung up on something
 
     # -- as a transport -----------------------------------------------------------------------
 
@@ -161,7 +167,7 @@ class Port:
 
     @property
     def settled(self) -> bool:
-        return self._line is not None and self._line.unanswered == 0
+        return self._line is not None and not self._line.unanswered
 
     @property
     def line(self) -> Line | None:
@@ -185,7 +191,9 @@ class Port:
         if line is None:
             return False
         packet = Packet(topic, payload, qos, retain, 0.0, False, 0, reply_topic, correlation)
-        line.unanswered += bool(qos)
+        if qos:
+            line.unanswered.append(Sent(topic, len(payload)))
+            line.sent_at = self._schedule.now
         self.cable.carry(line, UP, topic, lambda: self._published(line, packet))
         return True
 
@@ -215,7 +223,7 @@ class Port:
 
     def _notices(self, line: Line) -> None:
         if not self.cable.whole:
-            self.over(line, "no answer")
+            self.over(line, SILENCE)
 
     def _missed(self, line: Line) -> None:
         if not self.cable.whole and not line.ended_there:
@@ -235,10 +243,13 @@ class Port:
             return
         line.ended_here = True
         self._line = None
+        just_sent = bool(line.unanswered) and self._schedule.now - line.sent_at < HANG_UP_S
+        hung_up = just_sent and reason != SILENCE
         if line.opened_at is not None and self._schedule.now - line.opened_at > STABLE_S:
             self._pause = BACKOFF_FIRST_S
         self.cable.carry(line, UP, "", lambda: self._lost(line))
-        self._on_signal(Disconnected(reason, True))
+        unanswered = tuple(line.unanswered[:WINDOW])
+        self._on_signal(Disconnected(reason, True, hung_up=hung_up, unanswered=unanswered))
         self._again()
 
     def _lost(self, line: Line) -> None:
@@ -312,7 +323,10 @@ class Port:
         self._line = line
         line.opened_at = self._schedule.now
         self._worked = line.attempt.protocol
-        self._on_signal(Connected(present, self._worked))
+        habits = self._broker.habits
+        largest = habits.largest if self._worked == 5 and habits.announces else None
+        most = None if largest is None else largest + HEADER
+        self._on_signal(Connected(present, self._worked, max_packet=most))
         early, line.early = line.early, []
         for packet in early:
             self.arrived(line, packet)
@@ -334,12 +348,18 @@ class Port:
         if line.session is None or line.session.connection is not line or not self._broker.up:
             return
         packet.at = self._schedule.now
-        self._broker.publish(packet, line.session)
+        if not self._broker.refuses(packet):
+            self._broker.publish(packet, line.session)
+        elif line.attempt.protocol == 5 or not self._broker.habits.drops:
+            self.refused_at = packet.at
+            self._lost(line)
+            line.close()
+            return
         if packet.qos:
-            self.cable.carry(line, DOWN, "", lambda: self._answered(line))
+            self.cable.carry(line, DOWN, "", lambda: self._answered(line, packet))
 
-    def _answered(self, line: Line) -> None:
-        line.unanswered -= 1
+    def _answered(self, line: Line, packet: Packet) -> None:
+        line.unanswered.remove(Sent(packet.topic, len(packet.payload)))
 
     def _acknowledged(self, line: Line, mid: int) -> None:
         if line.session is not None and line.session.connection is line:

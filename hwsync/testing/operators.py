@@ -21,7 +21,7 @@ from hwsync.protocol.wire import (
     encode_reset,
     read_object,
 )
-from hwsync.testing.broker import Packet
+from hwsync.testing.broker import REFUSED, Packet
 from hwsync.testing.context import WALL, Context
 from hwsync.testing.history import Answered, Asked, Began, Ended
 from hwsync.testing.network import Port
@@ -51,7 +51,10 @@ class Numbers:
     def program(self) -> Program:
         dice = self._context.dice
         seconds = dice.choice((0.01, 0.1, 0.5, 1.5, 4.0, 12.0))
-        return Program(f"t{next(self._count)}", seconds, int(dice.random() < 0.1))
+        token, code = f"t{next(self._count)}", int(dice.random() < 0.1)
+        limited = self._context.habits.largest is not None
+        lines = dice.choice((0, 0, 100, 400)) if limited else 0
+        return Program(token, seconds, code, lines)
 
 
 class Operator:
@@ -293,6 +296,8 @@ class Person:
         elif kind is Kind.ANALYSIS:
             payload = f"seen by {self.name} {self.numbers.id()}".encode()
         reply = f"replies/{self.name}" if kind is Kind.REQUEST and dice.random() < 0.3 else ""
+        if reply and context.habits.largest is not None and dice.random() < 0.5:
+            reply = f"{REFUSED}{self.name}"
         retained = dice.random() < 0.02
         publish(
             self.context, self.name, self.topics.of(user, kind), payload,

@@ -14,7 +14,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -44,6 +44,8 @@ HEALED_S: Final = 400.0  # in which everything ends: backoff, settle, limits, an
 PROBE_S: Final = 120.0  # for one more program on each device
 SETTLE_S: Final = 5.0
 ANALYSIS_WITHIN_S: Final = 30.0
+TAKEN_S: Final = 60.0  # without a message that the broker hangs up on: longer than any backoff
+LARGEST: Final = (6_000, 12_000, 30_000)  # bytes that a broker with a limit takes
 LOOK_S: Final = 5.0  # between two looks whether all is at rest
 
 
@@ -66,6 +68,7 @@ class World:
     """One lab. ``folder`` is for its files, and empty; ``steps``: of the time of faults.
 
     ``habits``: the broker's; ``faults``: the only kinds (``FAULTS``). None: as the seed says.
+    ``largest``: its broker has a limit of what it takes.
     """
 
     def __init__(
@@ -76,16 +79,20 @@ class World:
         steps: int = 3_000,
         habits: Habits | None = None,
         faults: Collection[str] | None = None,
+        largest: bool = False,
     ) -> None:
         dice = Random(seed)
         self.seed, self.steps = seed, steps
-        self.context = context = Context(folder, dice, habits or dice.choice(BROKERS))
+        chosen = habits or dice.choice(BROKERS)
+        if habits is None or largest:
+            chosen = _limited(chosen, Random(-seed), always=largest)
+        self.context = context = Context(folder, dice, chosen)
         rules = Rules(analysis=dice.choice((MANUAL, OUTCOME)), analysis_within=ANALYSIS_WITHIN_S)
         self.coordinator = CoordinatorProcess(context, settle=SETTLE_S, rules=rules)
         users = [f"pi{number}" for number in range(1, dice.randint(2, 4))]
         self.devices: list[Device] = [
             Microcontroller(context, f"micro-{user}", user)
-            if dice.random() < 0.15
+            if dice.random() < 0.15 and chosen.largest is None  # it cuts nothing
             else Board(context, f"board-{user}", user, f"machine-{user}")
             for user in users
         ]
@@ -168,6 +175,8 @@ class World:
             port = cable.port
             if port is not None and port.wanted and not port.connected:
                 found.append(f"{name} is not connected")
+            if port is not None and self.context.now - port.refused_at < TAKEN_S:
+                found.append(f"{name} sends what the broker does not take")
         found += [
             f"something waits at the broker for {session.client_id}"
             for session in self.context.broker.sessions.values()
@@ -262,6 +271,18 @@ class World:
             if len(lines) == most:
                 break
         return lines[::-1]
+
+
+def _limited(habits: Habits, dice: Random, *, always: bool) -> Habits:
+    """The same broker, in some worlds with a limit of what it takes; by dice of its own."""
+    if not always and dice.random() > 0.15:
+        return habits
+    return replace(
+        habits,
+        largest=dice.choice(LARGEST),
+        announces=habits.speaks_v5 and dice.random() < 0.5,
+        drops=dice.random() < 0.5,
+    )
 
 
 SHOWN: Final = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwsync.device.shrinking import Shrinking
-from hwsync.transport.capacity import FLOOR, HEADER, SMALL
+from hwsync.transport.capacity import FLOOR, HEADER
 
 LARGE = 1_500_000
 
@@ -20,18 +20,18 @@ def test_the_whole_goes_first_and_smaller_ones_only_while_others_are_answered() 
     assert shrinking.sent("a", LARGE)
     assert shrinking.answered()
     sizes = []
-    while (size := shrinking.limit("a", LARGE)) > SMALL:
+    while (size := shrinking.limit("a", LARGE)) > FLOOR:
         sizes.append(size)
         assert shrinking.sent("a", size)
         assert shrinking.answered()
     assert sizes[:2] == [1024 * 1024 - HEADER, 256 * 1024 - HEADER]
     assert sizes == sorted(sizes, reverse=True)
-    assert size > FLOOR
+    assert size == FLOOR
 
 
 def test_what_is_settled_or_small_is_never_made_smaller() -> None:
     shrinking = Shrinking()
-    for id, size in (("small", SMALL), ("settled", LARGE), ("stuck", LARGE)):
+    for id, size in (("small", FLOOR), ("settled", LARGE), ("stuck", LARGE)):
         for _ in range(3):
             shrinking.sent(id, size)
     shrinking.forget("settled")
