@@ -231,6 +231,11 @@ def device(user: str, beats: Sequence[Json], boards: Json | None) -> Iterator[Fi
         yield warning("device", found, "install the same version on all machines")
     if beat.get("refusing"):
         yield error("device", f"it refuses every program: {beat['refusing']}", there)
+    former = beat.get("former")
+    if isinstance(former, dict) and former:
+        names = ", ".join(sorted(map(str, former)))
+        found = f"its journal holds results of an earlier name that nobody was told: {names}"
+        yield warning("device", found, "its account must be let at that name's topics (its log)")
     doing = f"busy with {beat['busy']}" if beat.get("busy") else "idle"
     when = "not heard yet" if heard is None else f"heard {_ago(heard)}"
     yield ok("device", f"online, {when}, {doing}, {journal}{_board(beat)}")

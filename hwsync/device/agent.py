@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from hwsync import __version__
 from hwsync.device.backoff import Backoff
+from hwsync.device.former import Former
 from hwsync.device.freshness import Freshness
 from hwsync.device.journal import Entry, Stage
 from hwsync.device.no_journal import AnyJournal
@@ -124,6 +125,12 @@ class Agent:
         self._probe_at: float | None = None
         self._refusing = self._refusal()  # as the last heartbeat said
         self._recover()
+        self._former = Former(user, self._users(), outside)
+
+    @property
+    def former_names(self) -> tuple[str, ...]:
+        """As this board was called before: what their statuses say is wanted, too."""
+        return self._former.names
 
     @property
     def busy(self) -> str | None:
@@ -158,9 +165,19 @@ class Agent:
                 )
                 account = Account(Outcome.INTERRUPTED, Ran.MAYBE, "the device stopped mid-run")
                 self._end(entry, account)
+            elif entry.envelope.user != self._user:
+                reason = f"this board is called {self._user} now"
+                self._end(entry, Account(Outcome.REJECTED, Ran.NO, reason), entry.order)
             else:
                 self._waiting = entry
         self._prune()
+
+    def _users(self) -> list[str]:
+        try:
+            return self._journal.users()
+        except JournalError as error:
+            log.error("%s; results under earlier names are told when it can be read", error)
+            return []
 
     # -- the network ---------------------------------------------------------------------------
 
@@ -171,6 +188,7 @@ class Agent:
     def connected(self) -> None:
         """Subscribed anew: everything that is due is said again."""
         self._shrinking.begin()
+        self._former.begin()
         self._heartbeat()
         if self._waiting:
             self._send_collected()
@@ -184,9 +202,12 @@ class Agent:
         What could not be kept is acknowledged too: an envelope is sent again while its command
         waits, a status at each change; unacknowledged ones would fill the broker's window.
         """
-        _, kind = self._topics.split(topic)
+        user, kind = self._topics.split(topic)
         try:
-            if kind is Kind.COMMAND:
+            if user != self._user:
+                if kind is Kind.STATUS and (status := read_status(payload)) is not None:
+                    self._heard_of_former(user, status)
+            elif kind is Kind.COMMAND:
                 envelope = read_envelope(payload)
                 if envelope is not None and (self._trust or envelope.user == self._user):
                     self._heard_envelope(*self._doubt(envelope, payload))
@@ -225,6 +246,9 @@ class Agent:
             elif self._waiting and self._waiting.id == envelope.id:
                 self._send_collected()
             return
+        if known and known.envelope.user != self._user:
+            doubt = Doubt(f"the journal has a command {known.id} of {known.envelope.user}")
+            known = None
         newer = known is not None and known.closing is not None and order > known.closing
         if known and not (known.stage is Stage.CLOSED and newer and not doubt):
             if known.account:
@@ -237,7 +261,8 @@ class Agent:
             return
         log.warning("not run: %s", doubt.reason, extra={"id": envelope.id})
         if doubt.answer and self._unwritten.refusals < REFUSALS:
-            self._waiting = self._unwritten.refuse(envelope, doubt.reason)
+            ours = replace(envelope, user=self._user)  # whoever it says it is for
+            self._waiting = self._unwritten.refuse(ours, doubt.reason)
             self._say_collected()
         else:
             self._heartbeat()
@@ -278,11 +303,7 @@ class Agent:
                 log.error("%s; the new epoch is written with a later status", error)
             self._results.begin()
             self._send_results()
-        for id, journal in status.settled:
-            if journal == self._journal.name:
-                self._settle(id)
-        if self._shrinking.answered():
-            self._results.begin()
+        self._heard_settled(self._user, status)
         if self._running:
             self._heard_while_running(self._running, status)
         elif self._waiting and status.order >= self._waiting.order:
@@ -309,11 +330,28 @@ class Agent:
         self.connected()
         return True
 
-    def _settle(self, id: str) -> None:
-        self._shrinking.forget(id)
+    def _heard_of_former(self, user: str, status: Status) -> None:
+        first = not self._former.may_tell(user)
+        if self._former.hear(user, status, self._journal.epoch):
+            self._heard_settled(user, status)
+            if first:
+                self._results.begin()
+                self._send_results()
+
+    def _heard_settled(self, user: str, status: Status) -> None:
+        for id, journal in status.settled:
+            if journal == self._journal.name:
+                self._settle(user, id)
+        if self._shrinking.answered():
+            self._results.begin()
+
+    def _settle(self, user: str, id: str) -> None:
         try:
             entry = self._get(id)
-            if entry is None or entry.account is None or entry.settled:
+            if entry is None or entry.envelope.user != user:
+                return
+            self._shrinking.forget(id)
+            if entry.account is None or entry.settled:
                 return
             if self._unwritten.get(id):
                 self._unwritten.settle(id)
@@ -453,15 +491,15 @@ class Agent:
 
     def _send_collected(self) -> None:
         if self._waiting:
-            self._collected(self._waiting.id)
+            self._collected(self._user, self._waiting.id)
 
-    def _collected(self, id: str) -> None:
+    def _collected(self, user: str, id: str) -> None:
         payload = encode_collected(id, self._journal.name, self._journal.boot)
-        self._outside.publish(self._topics.of(self._user, Kind.COLLECTED), payload)
+        self._outside.publish(self._topics.of(user, Kind.COLLECTED), payload)
 
     def _send_result(self, entry: Entry) -> None:
-        account = entry.account
-        if account is None:
+        account, user = entry.account, entry.envelope.user
+        if account is None or not self._former.may_tell(user):
             return
         name, boot = self._journal.name, self._journal.boot
 
@@ -470,12 +508,19 @@ class Agent:
                 entry.id, name, boot, account, self._shrinking.limit(entry.id, limit)
             )
 
-        topic = self._topics.of(self._user, Kind.RESPONSE)
+        topic = self._topics.of(user, Kind.RESPONSE)
         sent = self._outbox.send(Message(topic, make, f"{topic} {entry.id}"))
         if sent and self._shrinking.sent(entry.id, sent):
-            self._collected(entry.id)  # a copy, which the coordinator answers
+            self._collected(user, entry.id)  # a copy, which the coordinator answers
 
     def _send_results(self) -> bool:
+        """False: there is none that may be told now."""
+        told = [entry for entry in self._unsettled() if self._former.may_tell(entry.envelope.user)]
+        for entry in told:
+            self._send_result(entry)
+        return bool(told)
+
+    def _unsettled(self) -> list[Entry]:
         entries = {entry.id: entry for entry in self._unwritten.unsettled()}
         try:
             for entry in self._journal.unsettled():
@@ -483,9 +528,7 @@ class Agent:
                     entries[entry.id] = entry
         except JournalError as error:
             log.error("%s; its results are told when it can be read", error)
-        for entry in entries.values():
-            self._send_result(entry)
-        return bool(entries)
+        return list(entries.values())
 
     def _refusal(self) -> str:
         return self._journal.refusal or self._outside.refusal()
@@ -501,12 +544,18 @@ class Agent:
             running=self._running.id if self._running else None,
             **self._outside.presence(),
             refusing=self._refusal() or None,
+            **self._of_former(),
             time=self._outside.wall(),
         )
         self._refusing = self._refusal()
         topic = self._topics.of(self._user, Kind.HEARTBEAT)
         self._outside.publish(topic, payload, retain=True)
         self._heartbeat_at = self._outside.monotonic() + limits.HEARTBEAT_S
+
+    def _of_former(self) -> dict[str, Any]:
+        """What waits under earlier names; looked for only where there are some."""
+        waiting = self._former.waiting(self._unsettled()) if self._former.names else {}
+        return {"former": dict(waiting)} if waiting else {}
 
     def tick(self) -> float:
         """Do what is due; seconds until the next."""
@@ -528,9 +577,11 @@ class Agent:
                 self._results.again()
             else:
                 self._results.end()
+        if self._former.due is not None and self._former.due <= now:
+            self._former.look(self._former.waiting(self._unsettled()))
         self._outbox.flush()
         times = (
-            *(self._heartbeat_at, self._prune_at, self._probe_at),
+            *(self._heartbeat_at, self._prune_at, self._probe_at, self._former.due),
             *(self._collect.at, self._results.at),
         )
         pause = max(0.0, min(at for at in times if at is not None) - now)

@@ -154,6 +154,11 @@ class Journal(Sealed):
         """Those whose result is not known to be stored."""
         return self._entries("account is not null and settled = 0 order by rowid")
 
+    def users(self) -> list[str]:
+        """Under which names it has results, the latest first."""
+        entries = self._entries("account is not null order by changed desc, rowid desc")
+        return list(dict.fromkeys(entry.envelope.user for entry in entries))
+
     # -- what changes it -----------------------------------------------------------------------
 
     def received(self, envelope: Envelope, now: float) -> None:

@@ -43,6 +43,7 @@ KILL_S: Final = 10.0  # past ``end_grace_s``: for a program to be gone, and to b
 LEAVE_S: Final = 10.0  # to close the connection and the journal
 STOP_LOOK_S: Final = 0.2  # between two looks whether the last program has ended
 LONGEST_WAIT_S: Final = 60.0
+HEARD: Final = (Kind.COMMAND, Kind.STATUS)
 JOURNAL_AGAIN_S: Final = 1.0  # after a journal that could not be read
 
 log = logging.getLogger("hwsync.device")
@@ -187,7 +188,8 @@ def live(
         setup.topics.client_id(f"hwsync-device-{setup.user}"),
         on_signal=inbox.put,
         subscriptions=[
-            Subscription(setup.topics.of(setup.user, kind)) for kind in (Kind.COMMAND, Kind.STATUS)
+            *(Subscription(setup.topics.of(setup.user, kind)) for kind in HEARD),
+            *(Subscription(setup.topics.of(user, Kind.STATUS)) for user in agent.former_names),
         ],
         will=Will(setup.topics.of(setup.user, Kind.HEARTBEAT), will),
         clean_session=False,

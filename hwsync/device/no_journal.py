@@ -52,6 +52,10 @@ class NoJournal:
         """None."""
         return []
 
+    def users(self) -> list[str]:
+        """None."""
+        return []
+
     def _refuse(self) -> NoReturn:
         raise JournalUnavailable(self.refusal)
 

@@ -93,8 +93,8 @@ MUTANTS: Final = (
     Mutant(
         "flush before the acknowledgement (device)",
         (
-            Edit(Agent, "received", "_, kind = self._topics.split(topic)",
-                 "acknowledge()\n    _, kind = self._topics.split(topic)"),
+            Edit(Agent, "received", "user, kind = self._topics.split(topic)",
+                 "acknowledge()\n    user, kind = self._topics.split(topic)"),
         ),
     ),
     Mutant(

@@ -35,6 +35,7 @@ class Sent:
     fields: dict[str, Any]
     qos: int
     retain: bool
+    user: str = "u"
 
 
 class World:
@@ -48,6 +49,7 @@ class World:
         self.jobs: list[tuple[str, Job]] = []
         self.stops = 0
         self.settled = True
+        self.users = {"u"}  # under whose names something may be published
         self.leftovers: list[tuple[Group, str]] = []  # and what the file said of the command then
 
     def publish(
@@ -60,8 +62,9 @@ class World:
         correlation: bytes = b"",
     ) -> bool:
         root, user, kind = topic.split("/")
-        assert (root, user) == ("hw", "u")
-        self.sent.append(Sent(self.time, kind, json.loads(payload), qos, retain))
+        assert root == "hw"
+        assert user in self.users
+        self.sent.append(Sent(self.time, kind, json.loads(payload), qos, retain, user))
         return True
 
     def start_run(self, job: Job, id: str) -> None:
@@ -106,34 +109,39 @@ class Board:
         self.folder = folder
         self.begin()
 
-    def begin(self, *, max_timeout: float | None = None, trust: Trust | None = None) -> None:
+    def begin(
+        self, *, max_timeout: float | None = None, trust: Trust | None = None, user: str = "u"
+    ) -> None:
         """A new life on the same journal, as after a kill: nothing but the file is left."""
+        self.user = user
         if hasattr(self, "journal"):
             self.journal.close()
         self.world = World(self.folder)
+        self.world.users = {user}
         self.journal = Journal(self.folder, machine="m")
-        self.agent = Agent("u", Topics(), self.journal, self.world, max_timeout=max_timeout,
+        self.agent = Agent(user, Topics(), self.journal, self.world, max_timeout=max_timeout,
                            trust=trust)  # fmt: skip
 
-    def hear(self, kind: str, payload: bytes) -> list[str]:
+    def hear(self, kind: str, payload: bytes, user: str = "") -> list[str]:
         """What was stored of ``a`` at each acknowledgement: empty when there was none."""
         acknowledged: list[str] = []
-        self.agent.received(
-            f"hw/u/{kind}", payload, lambda: acknowledged.append(self.world.stored("a"))
-        )
+        topic = f"hw/{user or self.user}/{kind}"
+        self.agent.received(topic, payload, lambda: acknowledged.append(self.world.stored("a")))
         return acknowledged
 
     def envelope(self, id: str = "a", seq: int = 1, **changes: object) -> list[str]:
         return self.hear("command", json.dumps(envelope(id=id, seq=seq, **changes)).encode())
 
-    def status(self, seq: int, state: int, id: str = "a", **changes: object) -> list[str]:
+    def status(
+        self, seq: int, state: int, id: str = "a", *, of: str = "", **changes: object
+    ) -> list[str]:
         """By default the grant is this life's, where the state has one."""
         said = {
             "id": id, "state": state, "epoch": 0, "seq": seq, "start_at": None, "settled": [],
             "journal": self.journal.name if state > 1 else None,
             "boot": self.journal.boot if state > 1 else None, "cancelling": False,
         }  # fmt: skip
-        return self.hear("status", json.dumps(said | changes).encode())
+        return self.hear("status", json.dumps(said | changes).encode(), of)
 
     def grant(self, id: str = "a", seq: int = 2) -> None:
         self.envelope(id, seq - 1)

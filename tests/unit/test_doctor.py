@@ -249,6 +249,8 @@ def listed(heard: float | None = 3.0, listening: float = 500.0) -> dict[str, Any
     [
         ([beat()], listed(), [(OK, "online, heard 3 s ago, idle, journal j1")]),
         ([beat(busy="c1")], listed(), [(OK, "busy with c1")]),
+        ([beat(former={"pi0": 2})], listed(), [(WARNING, "told: pi0"), (OK, "online")]),
+        ([beat(former=3)], listed(), [(OK, "online")]),
         ([beat(refusing="disk is full")], listed(),
          [(ERROR, "refuses every program: disk is"), (OK, "on")]),
         (
