@@ -52,7 +52,7 @@ class Seen:
 
     @property
     def forgets(self) -> bool:
-        """Whether it is amqtt, ours or another: a session is of no use there."""
+        """Whether it is amqtt, in ``hwsync broker`` or alone: its end is that of all sessions."""
         return "amqtt" in self.name.lower()
 
     @property
