@@ -9,7 +9,6 @@ comes back, asks nobody whether that may be read, and has no limit of anything.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -21,11 +20,11 @@ from hwsync.broker.door import ENTRY, Entry
 from hwsync.broker.flow import Flow, Room
 from hwsync.broker.reading import Publish
 
-log = logging.getLogger("hwsync.broker")
-
 WAITING: Final = 256 * 2**20  # bytes of messages that wait for clients, in all
 KEPT: Final = 256 * 2**20  # bytes that are retained, in all
+FILTERS: Final = 1_000  # of one client: each costs time at every message
 FLOW: Final = "hwsync.flow"  # of a session's attributes
+OWN: Final = "hwsync.filters"  # likewise: those that it has subscribed to
 BROKERS_OWN: Final = ("$SYS", "$share")  # topics on which nobody else publishes
 SHARED: Final = "$share/"  # subscriptions, which mosquitto has also for MQTT 3.1.1
 REFUSED: Final = 0x80  # in a SUBACK
@@ -69,7 +68,7 @@ class Exchange:
         """
         topic, payload, qos = message.topic, message.payload, message.qos
         if not self.may_write(session, topic):
-            log.info("%s may not publish on %s", session.client_id, topic)
+            self._note("to publish", session.client_id, topic)
             return
         self.pass_on(topic, payload, qos)
         if message.retain:
@@ -103,16 +102,24 @@ class Exchange:
 
         And it grants shared ones, and delivers nothing to them.
         """
-        codes = [REFUSED if wanted.startswith(SHARED) else qos for wanted, qos in filters]
-        for (wanted, qos), code in zip(filters, codes, strict=True):
-            if code != REFUSED:
-                self._leave(session, wanted)
-                self._subscriptions.setdefault(wanted, []).append((session, qos))
+        own: set[str] = session.attributes.setdefault(OWN, set())
+        codes = []
+        for wanted, qos in filters:
+            if wanted.startswith(SHARED) or (wanted not in own and len(own) >= FILTERS):
+                self._note("to subscribe", session.client_id, wanted)
+                codes.append(REFUSED)
+                continue
+            self._leave(session, wanted)
+            self._subscriptions.setdefault(wanted, []).append((session, qos))
+            own.add(wanted)
+            codes.append(qos)
         return codes
 
     def send_retained(self, session: Any, filters: list[tuple[str, int]]) -> None:
         """What is kept for these filters, and may be read."""
         for wanted, qos in filters:
+            if wanted not in session.attributes[OWN]:
+                continue
             for topic, kept in self._retained.items():
                 if matches(wanted, topic) and self.may_read(session, topic):
                     lower = min(qos, kept.qos or 0)
@@ -122,6 +129,7 @@ class Exchange:
         """From now on nothing."""
         for wanted in filters:
             self._leave(session, wanted)
+            session.attributes.get(OWN, set()).discard(wanted)
 
     def _leave(self, session: Any, wanted: str) -> None:
         others = [

@@ -234,3 +234,12 @@ def test_packets_have_their_lengths() -> None:
         side.comes()
         side.flow.deliver("a", b"x" * size, 2, retain=True)
         assert side.takes() == [packet(0x35, b"\0\1a\0\1" + b"x" * size)]
+
+
+def test_a_client_has_so_many_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwsync.broker.exchange.FILTERS", 2)
+    exchange, session = Exchange({}, {}, lambda *_: None), Handler().session
+    assert exchange.subscribe(session, [("a", 0), ("b", 1), ("c", 2)]) == [0, 1, 0x80]
+    assert exchange.subscribe(session, [("a", 2)]) == [2]
+    exchange.unsubscribe(session, ["a", "a", "x"])
+    assert exchange.subscribe(session, [("c", 1), ("a", 1)]) == [1, 0x80]
