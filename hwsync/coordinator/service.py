@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from hwsync.address import BrokerUrl
 from hwsync.coordinator.alone import Alone
+from hwsync.coordinator.clearing import Clearing
 from hwsync.coordinator.health import GONE
 from hwsync.coordinator.hearing import Hearing
 from hwsync.coordinator.loop import Coordinator
@@ -198,10 +199,11 @@ def serve(
         if schedule:
             schedule.start()
         hearing = Hearing(transport, topics, SystemClock(), secrets.token_hex(16))
+        clearing = Clearing(transport, topics, SystemClock())
         retention = Retention(store, keep_days, keep_megabytes)
         with _stopping(inbox):
             transport.start()
-            _run(alone, coordinator, hearing, vitals, retention, inbox, transport,
+            _run(alone, coordinator, hearing, vitals, clearing, retention, inbox, transport,
                  lambda: entrance.reload(coordinator, transport))  # fmt: skip
         log.info("stopping")
         coordinator.write_down()
@@ -240,6 +242,7 @@ def _run(
     coordinator: Coordinator,
     hearing: Hearing,
     vitals: Vitals,
+    clearing: Clearing,
     retention: Retention,
     inbox: Inbox,
     network: Network,
@@ -262,6 +265,7 @@ def _run(
             continue
         received = vitals.take(hearing.take(came))
         coordinator.step(received)
+        clearing.hear(came)
         vitals.look(received, depth)
         retention.look(time.monotonic())
         if any(isinstance(item, Subscribed) for item in received):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -11,13 +11,16 @@ import pytest
 
 from hwsync.lab.accounts import Operator
 from hwsync.protocol.limits import MAX_MESSAGE
-from tests.support.account_lab import AccountLab, folder_for_broker
+from tests.support.account_lab import OBSERVER, AccountLab, folder_for_broker
+from tests.support.lab import HWSYNC
 from tests.support.packets import Closed, Told
-from tests.support.waiting import wait_until
+from tests.support.processes import Process
+from tests.support.waiting import START_PATIENCE, wait_until
 
 MIB: Final = 2**20
 TRIED: Final = 10  # topics of each kind; what fitted behind a wildcard had no end
 BOARDS: Final = ("pi1", "pi2")
+OWN: Final = {f"hw/{board}/status" for board in BOARDS} | {"hw/@hwsync/coordinator"}
 MOST: Final = 60 * MIB  # of the 180 that were tried; the topics that are named hold 8 messages
 
 
@@ -39,9 +42,9 @@ def resident(pid: int) -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
-def fill(lab: AccountLab, account: str, topics: list[str]) -> None:
-    """Retain the largest message on each; whoever is cut comes again."""
-    text = MAX_MESSAGE * "x"
+def fill(lab: AccountLab, account: str, topics: list[str], size: int = MAX_MESSAGE) -> None:
+    """Retain such a message on each; whoever is cut comes again."""
+    text = size * "x"
     for topic in topics:
         client = lab.come_in(account)
         with contextlib.suppress(OSError, Closed):
@@ -78,6 +81,46 @@ def test_what_a_read_only_account_and_a_board_can_have_kept_has_an_end(lab: Acco
         "hw/pi1/query", "hw/pi2/query", "hw/@hwsync/query", "hw/@hwsync/echo/rita/there",
         *(f"hw/pi1/{kind}" for kind in ("collected", "output", "response", "heartbeat")),
     }  # fmt: skip
+
+
+def test_a_coordinator_takes_from_the_broker_what_nobody_is_to_retain(
+    tmp_path: Path, start: Callable[..., Process]
+) -> None:
+    """On mosquitto, where it speaks MQTT 5; what was kept while it was away, and later."""
+    with folder_for_broker() as path:
+        lab = AccountLab("mosquitto", path, BOARDS, {"alice": Operator(None)})
+        topics = [f"hw/{board}/{kind}" for board in BOARDS for kind in
+                  ("request", "cancel", "reset", "analysis", "query")]  # fmt: skip
+        topics.append("hw/@hwsync/query")
+        try:
+            lab.add_observer()
+            lab.start()
+            fill(lab, "alice", topics, 2 * MIB)  # together less than its queue may hold
+            fill(lab, "pi1", ["hw/pi1/response", "hw/pi1/collected"], MIB)
+            lab.come_in("pi1").publish([Told("hw/pi1/heartbeat", "kept", retain=True)])
+            own = ["--config", str(lab.path / "lab/coordinator.toml"), "--db", str(tmp_path / "db")]
+            coordinator = start([*HWSYNC, "coordinator", *own], name="coordinator")
+            coordinator.wait_for_log(r"\bready\b", START_PATIENCE)
+            left = {"hw/pi1/heartbeat", "hw/@hwsync/health", "hw/@hwsync/boards"}
+            wait_until(lambda: kept(lab) - OWN <= left, what="they are gone")
+            fill(lab, "alice", topics)
+            wait_until(lambda: kept(lab) - OWN <= left, what="they are gone again")
+            assert "hw/pi1/heartbeat" in kept(lab)
+            assert lab.process is not None
+            assert resident(lab.process.pid) < 128 * MIB
+        finally:
+            lab.stop()
+
+
+def kept(lab: AccountLab) -> set[str]:
+    """On which topics the broker keeps something."""
+    observer = lab.come_in(OBSERVER)
+    observer.subscribe(["hw/#"])
+    observer.subscribe(["hw/observer/fence"])
+    observer.publish([Told("hw/observer/fence", "fence")])
+    came = observer.until(lambda one: one.text == "fence", "the observer hears itself")
+    observer.close()
+    return {one.topic for one in came if one.retain}
 
 
 def test_the_largest_message_goes_through_and_what_is_larger_ends_its_connection(
