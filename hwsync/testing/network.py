@@ -30,7 +30,7 @@ from hwsync.transport import (
 )
 from hwsync.transport.capacity import HEADER
 from hwsync.transport.connecting import Attempt, attempts
-from hwsync.transport.link import HANG_UP_S, KEEPALIVE_S, WINDOW
+from hwsync.transport.link import HANG_UP_S, KEEPALIVE_S
 
 UP: Final = True  # to the broker
 DOWN: Final = False
@@ -248,7 +248,7 @@ class Port:
         if line.opened_at is not None and self._schedule.now - line.opened_at > STABLE_S:
             self._pause = BACKOFF_FIRST_S
         self.cable.carry(line, UP, "", lambda: self._lost(line))
-        unanswered = tuple(line.unanswered[:WINDOW])
+        unanswered = tuple(line.unanswered)
         self._on_signal(Disconnected(reason, True, hung_up=hung_up, unanswered=unanswered))
         self._again()
 

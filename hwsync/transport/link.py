@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from paho.mqtt.client import PUBLISH, Client, MQTTMessage, MQTTv5, MQTTv311
@@ -286,9 +285,9 @@ class Link:
 
     @property
     def unanswered(self) -> tuple[Sent, ...]:
-        """What may have been under way at the end; more than a window's was not sent yet."""
+        """What has no PUBACK, in the order of sending; more than a window's was not sent yet."""
         with self._idle:
-            return tuple(islice(self._under_way.values(), WINDOW))
+            return tuple(self._under_way.values())
 
     @property
     def hung_up(self) -> bool:

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from hwsync.protocol.errors import HwsyncError
-from hwsync.transport.capacity import FLOOR, SMALL, Capacity
-from hwsync.transport.link import WINDOW
+from hwsync.transport.capacity import FLOOR, LEARNED_S, SMALL, Capacity
 from hwsync.transport.signals import Connected, Disconnected, Signal
 
 log = logging.getLogger("hwsync.transport")
 
 TWICE: Final = 2  # times that the broker hangs up on a message by itself, until that is believed
 LOOK_S: Final = 0.05  # between two looks whether the one message was taken
+MOST_REFUSED: Final = 8  # topics in an hour: then somebody makes the broker hang up on purpose
 MOST_HELD: Final = 1_000  # courtesies that wait for their turn; more are dropped, and counted
 
 
@@ -52,7 +52,8 @@ class Message:
     """What is to be sent. ``make`` writes it in at most so many bytes, or as few as it can.
 
     ``key``: a newer one of that key takes its place while it waits. ``courtesy``: it may be given
-    up. ``foreign``: somebody else chose the topic, so that may be why the broker hangs up.
+    up. ``foreign``: somebody else chose the topic, so that may be why the broker hangs up: then
+    nothing is sent there any more.
     """
 
     topic: str
@@ -62,6 +63,11 @@ class Message:
     correlation: bytes = b""
     courtesy: bool = False
     foreign: bool = False
+
+
+def _blamed(message: Message) -> str:
+    """What the broker seems to hang up on: the topic that somebody chose, or the message."""
+    return message.topic if message.foreign else message.key
 
 
 class Outbox:
@@ -85,10 +91,11 @@ class Outbox:
         self._monotonic = monotonic
         self._on_given_up = on_given_up
         self._held: dict[str, Message] = {}  # by key, in their order
-        self._last: deque[Message] = deque(maxlen=WINDOW)  # courtesies that may be under way
+        self._last: deque[Message] = deque(maxlen=MOST_HELD)  # courtesies that may be under way
         self._careful = False
         self._alone: tuple[Message, int] | None = None  # the one under way by itself; its bytes
         self._strikes: Counter[str] = Counter()  # by key
+        self._refused: dict[str, float] = {}  # topics that somebody chose; since when, monotonic
         self._too_large: dict[str, None] = {}  # keys of which that was said
 
     @property
@@ -108,6 +115,9 @@ class Outbox:
 
     def send(self, message: Message) -> int:
         """Send it now, or in its turn; the bytes that went now, 0: none."""
+        if self._is_refused(message):
+            self._count(message)
+            return 0
         payload = b"" if self._careful and message.courtesy else message.make(self.limit)
         if not self._careful or (not message.courtesy and len(payload) <= self._small):
             self._held.pop(message.key, None)
@@ -122,10 +132,13 @@ class Outbox:
 
     def flush(self) -> None:
         """A round is over: send the next of what goes by itself, if it is its turn."""
-        if not self._careful or not self._publisher.settled:
+        if not self._publisher.settled:
+            return
+        self._last.clear()
+        if not self._careful:
             return
         if self._alone is not None:
-            self._strikes.pop(self._alone[0].key, None)
+            self._strikes.pop(_blamed(self._alone[0]), None)
             self._alone = None
         if not self._held:
             self._careful = False
@@ -165,9 +178,9 @@ class Outbox:
     def _strike(self, message: Message, size: int) -> None:
         """The broker hung up on it, and nothing else was under way."""
         self._careful = True
-        self._strikes[message.key] += 1
+        self._strikes[_blamed(message)] += 1
         now = self._monotonic()
-        again = self._strikes[message.key] >= TWICE
+        again = self._strikes[_blamed(message)] >= TWICE
         if (again or self.capacity.has_learned(now)) and not message.foreign and size > FLOOR:
             self.capacity.learn(size, now)
             log.warning(
@@ -176,19 +189,48 @@ class Outbox:
                 *(message.topic[:120], size, self.limit),
             )
         elif again and message.courtesy:
-            self.give_up(message, f"the broker hangs up each time ({size} bytes)")
+            self._refuse(message, size)
             return
         elif again:
             log.error("the broker hangs up on %s (%d bytes)", message.topic[:120], size)
-        if message.courtesy:
-            self._held[message.key] = message
+        if message.courtesy:  # first again: what is it, before others are tried
+            self._held = {message.key: message} | self._held
+
+    def _refuse(self, message: Message, size: int) -> None:
+        """The broker never takes it; nor whatever else goes to a topic that somebody chose."""
+        self._strikes.pop(_blamed(message), None)
+        self.give_up(message, f"the broker hangs up each time ({size} bytes)")
+        if not message.foreign:
+            return
+        now = self._monotonic()
+        recent = {topic: at for topic, at in self._refused.items() if now - at < LEARNED_S}
+        self._refused = recent | {message.topic: now}
+        if len(self._refused) == MOST_REFUSED:
+            log.error(
+                "the broker hung up on %d topics that senders chose for their answers: until an "
+                "hour after the first, all such answers are given up", MOST_REFUSED,
+            )  # fmt: skip
+        for one in [one for one in self._held.values() if self._is_refused(one)]:
+            del self._held[one.key]
+            self._count(one)
+
+    def _is_refused(self, message: Message) -> bool:
+        """Whether it goes to a refused topic. Where many were refused, no chosen one is tried."""
+        now = self._monotonic()
+        if not message.foreign or not self._refused:
+            return False
+        if len(self._refused) >= MOST_REFUSED:
+            return now - min(self._refused.values()) < LEARNED_S
+        return now - self._refused.get(message.topic, -LEARNED_S) < LEARNED_S
 
     def give_up(self, message: Message, reason: str) -> None:
         """Never send this courtesy; say so, and count it."""
-        self._strikes.pop(message.key, None)
-        self.given_up += 1
         self.last_given_up = f"{message.topic[:120]}: {reason}"
         log.error("GIVEN UP, what was to be said on %s", self.last_given_up)
+        self._count(message)
+
+    def _count(self, message: Message) -> None:
+        self.given_up += 1
         self._on_given_up(message)
 
     def _publish(self, message: Message, payload: bytes) -> bool:

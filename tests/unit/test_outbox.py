@@ -10,7 +10,7 @@ import pytest
 from hwsync.protocol.limits import KIB, MAX_MESSAGE
 from hwsync.transport import Connected, Disconnected, Sent
 from hwsync.transport.capacity import FLOOR, HEADER, LEARNED_S, SMALL, Capacity
-from hwsync.transport.outbox import MOST_HELD, Message, Outbox
+from hwsync.transport.outbox import MOST_HELD, MOST_REFUSED, Message, Outbox
 
 
 class Broker:
@@ -203,6 +203,42 @@ def test_what_cannot_be_made_smaller_and_is_too_large_is_not_sent_and_said_once(
     assert [one.message for one in caplog.records] == [
         "NOT SENT, 20000 bytes on command: the broker takes at most 10000 bytes"
     ]
+
+
+def test_a_topic_that_somebody_chose_and_the_broker_refuses_is_never_tried_again() -> None:
+    owner = Owner(lambda topic, _: topic != "deep")
+    for number in range(20):
+        owner.outbox.send(
+            Message("deep", lambda _: b"x", f"deep {number}", courtesy=True, foreign=True)
+        )
+    assert owner.run() == 4
+    assert owner.given_up == 20 * ["deep"]
+    owner.courtesy("deep", 5, foreign=True)
+    owner.courtesy("replies/me", 5, foreign=True)
+    assert owner.run() == 1
+    assert ("replies/me", 5) in owner.broker.taken
+    owner.now += LEARNED_S
+    owner.courtesy("deep", 5, foreign=True)
+    assert owner.run() == 4, "an hour later it is tried again"
+
+
+def test_many_such_topics_are_no_way_to_cut_a_coordinator_off_for_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    owner = Owner(lambda topic, _: not topic.startswith("bad"))
+    for number in range(200):
+        owner.courtesy(f"bad/{number}", 5, foreign=True)
+    owner.courtesy("hw/pi1/error", 5)
+    connects = owner.run()
+    assert connects <= 2 * MOST_REFUSED + 3
+    assert len(owner.given_up) == 200
+    assert ("hw/pi1/error", 5) in owner.broker.taken
+    owner.courtesy("replies/me", 5, foreign=True)
+    assert owner.given_up[-1] == "replies/me"
+    owner.now += LEARNED_S
+    owner.courtesy("replies/me", 5, foreign=True)
+    owner.run()
+    assert ("replies/me", 5) in owner.broker.taken
 
 
 def test_what_waits_has_a_limit() -> None:
