@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,22 +81,22 @@ class Reader:
     def history(self, user: str) -> Iterator[dict[str, Any]]:
         """Transitions and refused messages of a user, in order of time. Raises ``NotFound``.
 
-        A transition has who asked for its command too, and the hash of that program.
+        Each of both in its own order, whatever the clock said meanwhile. A transition has who asked
+        for its command too, and the hash of that program.
         """
         try:
             log = list(self._read(Transition, user))
             asked = self._asked(user)  # after the log, which may grow meanwhile
             log = [row | asked.get(row["id"], _NOT_ASKED) for row in log]
-            rows = [*log, *self._read(RefusedMessage, user)]
+            refused = list(self._read(RefusedMessage, user))
             total = self._connection.execute(
                 f'SELECT total FROM "{table(RefusedCount)}" WHERE user = ?', (user,)
             ).fetchone()
         except sqlite3.Error as error:
             raise _unreadable(self._path, error) from None
-        if not rows:
+        if not log and not refused:
             raise NotFound(f"nothing is recorded of {user}", "hwsync status lists the users")
-        rows.sort(key=lambda row: row["time"])
-        yield from rows
+        yield from heapq.merge(log, refused, key=lambda row: row["time"])
         if total and total[0] > limits.REFUSED_ROWS:
             yield {"user": user, "refused": total[0], "kept": limits.REFUSED_ROWS}
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.support.proxy import PUBACK, PUBLISH, TO_BROKER, TO_CLIENT, Proxy
-from tests.support.soak_lab import Part, SoakLab, heal
+from tests.support.soak_lab import Part, ProgramPart, SoakLab, heal
 
 VICTIMS: Final = ("coordinator", "coordinator", "device", "device", "broker")
 KILL_SHARE: Final = 0.5  # of all faults
@@ -27,6 +27,9 @@ POLL_S: Final = 0.005
 BETWEEN_S: Final = (0.1, 1.5)  # from one fault's beginning to the next one's
 CALM_SHARE: Final = 0.05  # of the faults are followed by a calm, so that backoffs come to an end
 CALM_S: Final = (3.0, 12.0)
+WRONG_CLOCK_SHARE: Final = 0.25  # of the kills of a coordinator or a device
+YEAR_S: Final = 365 * 86_400.0
+WRONG_S: Final = (-30 * YEAR_S, -3_600.0, 2 * 86_400.0, 10 * YEAR_S)  # without a clock chip, or so
 DOWN_S: Final = {"coordinator": 1.0, "device": 2.0, "broker": 1.0}  # at most
 PAUSE_S: Final = (0.2, 8.0)
 DELAY_S: Final = (0.01, 0.3)  # of each packet
@@ -41,6 +44,7 @@ class Storm:
     def __init__(self, lab: SoakLab, seed: int) -> None:
         self._lab = lab
         self._dice = random.Random(f"faults of {seed}")
+        self._clocks = random.Random(f"clocks of {seed}")
         self._next = time.monotonic() + 1.0
         self._ends: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -97,6 +101,11 @@ class Storm:
         part.kill()
         self.kills += 1
         self.counts[f"kill -9 {part.kind}{' while stopped' if held else ''}"] += 1
+        if isinstance(part, ProgramPart):
+            part.wrong_clock = 0.0
+            if self._clocks.random() < WRONG_CLOCK_SHARE:
+                part.wrong_clock = self._clocks.choice(WRONG_S)
+                self.counts[f"wrong clock at a restart, {part.kind}"] += 1
         self._later(self._dice.uniform(0.0, DOWN_S[part.kind]), lambda: _start(part))
 
     def _aim(self, part: Part) -> None:

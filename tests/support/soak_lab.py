@@ -23,13 +23,14 @@ from tests.support.brokers import (
     ForgetfulMosquittoBroker,
     MosquittoBroker,
 )
-from tests.support.processes import Process
+from tests.support.processes import CHECKOUT, Process
 from tests.support.proxy import Proxy
 
 BROKERS: Final[dict[str, type[Broker]]] = {
     kind.name: kind for kind in (MosquittoBroker, ForgetfulMosquittoBroker, AmqttBroker)
 }
 SETTLE_S: Final = 1  # of the coordinator
+LAUNCHER: Final = CHECKOUT / "tests" / "support" / "another_time.py"
 AS_ROOT: Final = ["--allow-root"] if os.geteuid() == 0 else []
 
 
@@ -122,6 +123,8 @@ class ProgramPart(Part):
     def __init__(self, name: str, kind: str, command: Sequence[str], folder: Path) -> None:
         super().__init__(name, kind)
         self._command, self._folder = command, folder
+        self.wrong_clock = 0.0  # seconds by which its wall clock is wrong in its next life
+        self.was_wrong = False  # in any life
         self._process: Process | None = None
         self._lives = 0
 
@@ -132,8 +135,10 @@ class ProgramPart(Part):
 
     def _start(self) -> None:
         self._lives += 1
+        self.was_wrong |= self.wrong_clock != 0.0
+        python = [sys.executable, str(LAUNCHER), str(self.wrong_clock)]
         self._process = Process(
-            self._command, directory=self._folder, name=f"{self.name}-{self._lives}"
+            [*python, *self._command], directory=self._folder, name=f"{self.name}-{self._lives}"
         )
 
 
@@ -161,7 +166,7 @@ class SoakLab:
 
     def _add(self, name: str, kind: str, module: str, *options: str) -> None:
         url = f"mqtt://127.0.0.1:{self.proxies[name].port}"
-        command = [sys.executable, "-m", module, *options, "--broker", url]
+        command = [module, *options, "--broker", url]
         self.parts[name] = ProgramPart(name, kind, command, self.folder)
 
     def start(self) -> None:

@@ -7,6 +7,7 @@ write that they began and ended.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -60,19 +61,21 @@ def read_witness(
     lines: Iterable[str],
     programs: Programs,
     commands: Mapping[tuple[str, str], Json],
-    wall_offset: float,
+    wall_offset: float | None,
     undisturbed: Undisturbed,
 ) -> list[Seen]:
     """The programs' own lines, ``WORD TAG PID TIME``, as what the checker calls by an id.
 
     A request by hand has its id from the coordinator, perhaps several: a broker may bring such a
     message again. Each beginning then counts for the earliest command that may have been it.
-    ``wall_offset``: what the wall clock is ahead of the monotonic one.
+    ``wall_offset``: what the coordinator's wall clock is ahead of the monotonic one; None: it was
+    wrong at times, so that only the order of its commands is known.
     """
-    by_hand = defaultdict[str, list[tuple[float, str]]](list)
+    by_hand = defaultdict[str, list[tuple[int, float, str]]](list)
     for (_, id), command in commands.items():
         if command["ran"] != "no":
-            by_hand[command["hw_command"]].append((command["issued"] - wall_offset, id))
+            issued = -math.inf if wall_offset is None else command["issued"] - wall_offset
+            by_hand[command["hw_command"]].append((command["number"], issued, id))
     seen: list[Seen] = []
     began: dict[tuple[str, str], tuple[float, str]] = {}  # by tag and process: when, as which id
     taken: set[str] = set()
@@ -93,8 +96,8 @@ def read_witness(
     return seen
 
 
-def _earliest(ids: Sequence[tuple[float, str]], at: float, taken: set[str], tag: str) -> str:
-    could = [id for issued, id in sorted(ids) if issued <= at]
+def _earliest(ids: Sequence[tuple[int, float, str]], at: float, taken: set[str], tag: str) -> str:
+    could = [id for _, issued, id in sorted(ids) if issued <= at]
     free = [id for id in could if id not in taken]
     # Without a free one it has run twice; without any at all it ran and nothing knows it.
     return free[0] if free else could[-1] if could else tag

@@ -12,7 +12,7 @@ from hwsync.coordinator.reader import Reader
 from hwsync.coordinator.store import Store
 from hwsync.protocol import limits
 from hwsync.protocol.errors import DatabaseError, NotFound
-from tests.support.coordinator import COLLECTED, Lab, request, result
+from tests.support.coordinator import COLLECTED, PERSONS, Lab, request, result
 
 
 def test_history_mixes_changes_and_refused_messages_in_order_of_time(lab: Lab) -> None:
@@ -27,6 +27,19 @@ def test_history_mixes_changes_and_refused_messages_in_order_of_time(lab: Lab) -
         "hw_command_request", "busy", "hw_command_retrieval", "bad_payload", "hw_response_provide"
     ]  # fmt: skip
     assert [row["payload"] for row in rows[1:4]] == ["2", COLLECTED.decode(), "�"]
+
+
+@pytest.mark.parametrize("jump", [1e9, -1e9])
+def test_history_is_in_the_order_of_the_log_whatever_the_clock_said(lab: Lab, jump: float) -> None:
+    for at, (kind, payload) in enumerate(PERSONS):
+        lab.clock.jump = jump * (at % 2)
+        lab.hear("reset" if kind == "analysis" else kind, payload if kind != "analysis" else b"")
+        lab.hear("cancel", b"{")
+    with Reader(lab.path) as reader:
+        rows = list(reader.history("pi1"))
+    log = [row["seq"] for row in rows if "command" in row]
+    refused = [row["row"] for row in rows if "error" in row]
+    assert (log, refused) == ([1, 2, 3, 4], [1, 2, 3, 4])
 
 
 def test_history_tells_how_many_refused_messages_have_no_row(
