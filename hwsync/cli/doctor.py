@@ -134,7 +134,7 @@ def _coordinator(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, flo
     yield checks.coordinator(ahead is not None, last, time.time())
     yield from checks.others(last, list(lives.values()))
     if ahead is not None:
-        yield from checks.health(last, time.time())
+        yield from checks.health(last)
     return ahead
 
 

@@ -23,7 +23,6 @@ from hwsync.transport import Disconnected, PassedOver, Signal, Subscribed
 from hwsync.transport.outbox import Outbox
 
 HEALTH_S: Final = 30.0  # between two health messages, where nothing happens
-STALE_S: Final = 3 * HEALTH_S  # one that is older says nothing any more
 REFUSALS: Final = tuple(code for code in Code if code is not Code.DEGRADED)  # that one only waits
 DECISIONS: Final = ("accepted", "answered", "late", "duplicates", "ignored", "resent", "unlogged")
 

@@ -276,7 +276,9 @@ def _shown(kind: Kind, fields: dict[str, Any]) -> list[str]:
         beat = {"online": True, "journal": "j1", "boot": 1, "time": NOW}
         return [f"{one.found}{one.cure}" for one in checks.device("pi1", [beat], fields)]
     if kind is Kind.HEALTH:
-        found = [checks.coordinator(False, fields, NOW), *checks.health(fields, NOW)]
+        found = [checks.coordinator(False, fields, NOW), *checks.health(fields)]
+        found += checks.others(fields, [{**fields, "started": 0}])
+        found += checks.others(fields, [])
         return [f"{one.found}{one.cure}" for one in found]
     shown = Shown()
     Streams("c1", shown).finish(fields)

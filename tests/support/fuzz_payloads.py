@@ -36,7 +36,9 @@ _HEARTBEAT: Final[Json] = {
 }  # fmt: skip
 _HEALTH: Final[Json] = {
     "condition": "ok", "reason": "", "version": "0.1.0", "schema": 1, "started": 1.7e9,
-    "time": 1.7e9, "uptime": 1.5, "users": 1, "states": {"rest": 1, "collected": 0}, "queued": 0,
+    "host": "lab", "database": "/db", "time": 1.7e9, "uptime": 1.5,
+    "other": {"host": "there", "database": "/db", "started": 1.7e9, "seconds": 3.5},
+    "users": 1, "states": {"rest": 1, "collected": 0}, "queued": 0,
 }  # fmt: skip
 _BOARDS: Final[Json] = {
     "time": 1.7e9, "listening": 12.5, "left_out": 0, "boards": {"pi1": 3.5, "pi2": None},

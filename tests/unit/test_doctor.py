@@ -121,20 +121,37 @@ def test_no_coordinator(last: dict[str, Any], words: list[str]) -> None:
 def shown(**changes: Any) -> dict[str, Any]:
     return {
         "condition": "ok", "reason": "", "version": __version__, "time": NOW, "uptime": 200.0,
-        "users": 12, "states": {"collected": 3}, "queued": 1, **changes,
+        "users": 12, "states": {"collected": 3}, "queued": 1, "started": NOW - 200, "host": "lab",
+        "database": "/db", "other": None, **changes,
     }  # fmt: skip
 
 
 def test_the_health() -> None:
-    (one,) = checks.health(shown(), NOW)
-    said(one, OK, f"ok, hwsync {__version__}, up 3 minutes, 12 users, 3 running, 1 queued")
+    (one,) = checks.health(shown())
+    said(one, OK, f"ok, hwsync {__version__}, up 3 minutes, 12 users, 3 running, 1 queued; on lab "
+         "(database /db)")  # fmt: skip
+    assert list(checks.health(shown(time=NOW - 86_400))) == [one], "it was asked for just now"
     for changes, result, word in (
         ({"version": "9"}, WARNING, "hwsync 9"),
-        ({"time": NOW - 91}, WARNING, "from 91 s ago"),
         ({"condition": "degraded", "reason": "full"}, ERROR, "cannot save: full"),
     ):
-        said(next(iter(checks.health(shown(**changes), NOW))), result, word)
-    assert len(list(checks.health({"condition": "ok"}, NOW))) == 2, "another version's"
+        said(next(iter(checks.health(shown(**changes)))), result, word)
+    assert len(list(checks.health({"condition": "ok"}))) == 2, "another version's"
+
+
+def test_a_second_coordinator() -> None:
+    """One that answers too, or that the answering one has heard of."""
+    first, second = shown(), shown(started=NOW - 9, host="attic", database="/home/db")
+    assert list(checks.others(first, [first])) == []
+    assert list(checks.others(first, [])) == []
+    place = "one on lab (database /db); one on attic (database /home/db)"
+    (found,) = checks.others(first, [first, second])
+    said(found, ERROR, "two serve this root", place, "answers too", "systemctl disable --now")
+    other = {"host": "attic", "database": "/home/db", "started": NOW - 9, "seconds": 3.2}
+    (found,) = checks.others(shown(other=other), [first])
+    said(found, ERROR, place, "was heard 3 s ago")
+    (found,) = checks.others(shown(other={}), [])
+    said(found, ERROR, "one on ? (database ?)")
 
 
 @pytest.mark.parametrize(
@@ -343,7 +360,7 @@ def test_which_brokers_forget(name: str, forgets: bool) -> None:
 def test_a_clock_that_the_coordinator_finds_wrong_is_an_error() -> None:
     fields = {"version": __version__, "time": NOW, "condition": "ok",
               "clock": "this machine's clock is wrong: it says 1970"}  # fmt: skip
-    clock, _ = checks.health(fields, NOW)
+    clock, _ = checks.health(fields)
     said(clock, ERROR, "the coordinator says: this machine's clock is wrong", "timedatectl")
 
 
