@@ -185,9 +185,6 @@ def test_a_second_coordinator_on_the_same_database_is_refused(lab: Watched) -> N
     assert "Traceback" not in second.stderr
 
 
-# By itself: beside others two connections that end each other leave a board deaf on amqtt now and
-# then (2 of 42 runs), until it connects anew; docs/decisions.md, "Known, and left for later".
-@pytest.mark.starving
 def test_two_devices_of_one_name_never_both_run(lab: Watched) -> None:
     lab.coordinator("--settle", "1")
     witness = lab.folder / "witness"
