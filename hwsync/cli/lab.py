@@ -123,7 +123,10 @@ def init(settings: Settings, directory: Path, hosts: tuple[str, ...], root: str,
         return
     conf, own = folder.path / "broker.conf", folder.file_of(COORDINATOR, accounts)
     say.line(f"a lab in {folder.path}; boards reach its broker as {accounts.hosts[0]}")
-    say.line(f"  mosquitto -c {conf}          (or: hwsync broker {conf})")
+    say.line(f"  cd {folder.state} && mosquitto -c {conf}          (or: hwsync broker {conf})")
+    if folder.closed:
+        say.line(f"    {folder.closed} is closed to the account that mosquitto becomes: "
+                 "make the lab in another folder, such as /etc/hwsync")  # fmt: skip
     say.line(f"  hwsync coordinator --config {own}")
     say.line(f"  hwsync device add pi1 --lab {folder.path}")
     say.line(f"  hwsync operator add {_person()} --boards all --lab {folder.path}")

@@ -23,8 +23,9 @@ import hwsync
 from hwsync.cli import say
 from hwsync.cli.common import FOLDER, JSON, Settings, find_mosquitto
 from hwsync.installing import SERVICES, environment
+from hwsync.lab.folder import Folder
 from hwsync.protocol.errors import HwsyncError, NotFound, UsageError
-from hwsync.systemd import ACCOUNTS, FOLDERS, UNITS, Machine, Part, Wanted, wanted
+from hwsync.systemd import ACCOUNTS, CONFIGURATION, FOLDERS, UNITS, Machine, Part, Wanted, wanted
 from hwsync.systemd.written import Found, look, marked, remove, write
 
 ROOT: Final = Path("/")
@@ -134,6 +135,8 @@ def _announce(target: Target, asked: Sequence[Wanted], machine: Machine, *, star
                             (FOLDERS, ["systemd-tmpfiles", "--create"])):  # fmt: skip
         if found := [str(ROOT / path) for path in snippets if path.parent == folder]:
             target.call(*command, *dict.fromkeys(found))
+    if any(one.part is Part.BROKER for one in asked):
+        _hand_over(target)
     target.call("systemctl", "daemon-reload")
     # Not waited for: a start takes until the broker answers.
     now = ["--now", "--no-block"] if start else []
@@ -145,6 +148,14 @@ def _announce(target: Target, asked: Sequence[Wanted], machine: Machine, *, star
     ):
         say.line("Debian's own mosquitto.service must not have the same port: "
                    "systemctl disable --now mosquitto")  # fmt: skip
+
+
+def _hand_over(target: Target) -> None:
+    """A lab that was made before its broker had an account."""
+    if target.destdir is None and not target.dry_run:
+        lab = Folder(target.path(CONFIGURATION))
+        if lab.hand_over():
+            say.line(f"what the broker reads in {lab.path} belongs to its group now")
 
 
 @service.command()

@@ -105,13 +105,55 @@ def _flush(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _given_to_broker(descriptor: int, mode: int) -> int:
-    """Of the broker's group from now on, where root makes a lab for its account; the mode for that.
+def server() -> str:
+    """The account that serves a lab of root's; empty: whoever starts the broker does."""
+    found = _group()
+    return found.gr_name if found else ""
+
+
+def closed_to_server(folder: Path) -> Path | None:
+    """A folder on the way to this one through which that account cannot pass; None: there is none.
+
+    Raises ``UsageError``.
+    """
+    group = _group()
+    if group is None:
+        return None
+    with saying(folder):
+        for above in (folder, *folder.parents):
+            found = above.stat()
+            passes = 0o011 if found.st_gid == group.gr_gid else 0o001
+            if not found.st_mode & passes:
+                return above
+    return None
+
+
+def hand_over(path: Path, mode: int) -> bool:
+    """Give a file or a folder to that account's group; False: it has it. Raises ``UsageError``."""
+    group = _group()
+    with saying(path):
+        if group is None or path.is_symlink() or path.stat().st_gid == group.gr_gid:
+            return False
+        os.chown(path, -1, group.gr_gid, follow_symlinks=False)
+        path.chmod(mode)
+    return True
+
+
+def _group() -> grp.struct_group | None:
+    """Of the account that serves; None: root made no lab for it.
 
     Anybody else serves his lab himself: his own group is everybody's on many machines.
     """
     for group in GROUPS if os.geteuid() == 0 else ():
         with contextlib.suppress(KeyError):
-            os.fchown(descriptor, -1, grp.getgrnam(group).gr_gid)
-            return mode
-    return mode & ~0o077
+            return grp.getgrnam(group)
+    return None
+
+
+def _given_to_broker(descriptor: int, mode: int) -> int:
+    """Of the broker's group from now on, where there is one; the mode for that."""
+    group = _group()
+    if group is None:
+        return mode & ~0o077
+    os.fchown(descriptor, -1, group.gr_gid)
+    return mode

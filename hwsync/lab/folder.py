@@ -32,17 +32,22 @@ from hwsync.lab.files import (
     FOR_ALL,
     FOR_BROKER,
     SECRET,
+    closed_to_server,
     exists,
+    hand_over,
     locked,
     make_folder,
     read,
     remove,
+    server,
     write,
 )
 from hwsync.protocol.errors import UsageError
 from hwsync.signing import SigningKey, public_key
 
 PASSWORD_BYTES: Final = 24
+READ: Final = 0o750  # of the folder from which the broker's group reads
+WRITTEN: Final = 0o770  # of the one into which it writes
 
 
 @dataclass(slots=True)
@@ -73,6 +78,16 @@ class Folder:
         self._list = self.path / "lab.json"
         self._broker = self.path / "broker"
         self._ca = self.path / "ca.crt"
+
+    @property
+    def state(self) -> Path:
+        """Where the broker may write: it keeps sessions and messages where it is started."""
+        return self.path / "state"
+
+    @property
+    def closed(self) -> Path | None:
+        """A folder on the way to this one through which the broker's account cannot pass."""
+        return closed_to_server(self.path)
 
     @property
     def accounts(self) -> Accounts:
@@ -107,7 +122,8 @@ class Folder:
             accounts = replace(accounts, trust=(key.public,))
         if not exists(self.path):
             make_folder(self.path, 0o755)
-        make_folder(self._broker, 0o750, for_broker=True)
+        make_folder(self._broker, READ, for_broker=True)
+        make_folder(self.state, WRITTEN, for_broker=True)
         for name in ("boards", "operators"):
             make_folder(self.path / name, 0o700)
         with locked(self._broker / "lock"):
@@ -265,6 +281,19 @@ class Folder:
             self._write_again(draft, key.secret)
             return draft
 
+    def hand_over(self) -> bool:
+        """Let the account read that serves now, where the lab is older; False: it may already."""
+        if not exists(self._list):
+            return False
+        with locked(self._broker / "lock"):
+            mine = [(self._broker, READ), (self.state, WRITTEN)]
+            mine += [(file, FOR_BROKER) for file in self._broker.iterdir() if file.name != "lock"]
+            given = [hand_over(path, mode) for path, mode in mine if exists(path)]
+            conf = self.path / "broker.conf"
+            if any(given) and exists(conf):
+                write(conf, texts.served_by(read(conf), server()), FOR_ALL)
+            return any(given)
+
     def reload(self) -> tuple[list[int], list[int]]:
         """Have the broker of this folder read its files again.
 
@@ -310,7 +339,7 @@ class Folder:
         write(self._list, json.dumps(accounts.as_json(), indent=1) + "\n", FOR_ALL)
 
     def _configure(self, accounts: Accounts) -> None:
-        write(self.path / "broker.conf", texts.broker_conf(accounts, self.path), FOR_ALL)
+        write(self.path / "broker.conf", texts.broker_conf(accounts, self.path, server()), FOR_ALL)
 
     def _widen(self, accounts: Accounts) -> None:
         """The limits of the broker for more boards; what somebody changed in that file stays."""

@@ -42,8 +42,16 @@ def with_limits(conf: str, accounts: Accounts) -> str:
     )
 
 
-def broker_conf(accounts: Accounts, folder: Path) -> str:
-    """mosquitto's configuration, with absolute paths: mosquitto looks from where it was started."""
+def served_by(conf: str, server: str) -> str:
+    """A configuration with which mosquitto, started by root, becomes that account."""
+    return re.sub(r"(?m)^user \S+$", f"user {server}", conf)
+
+
+def broker_conf(accounts: Accounts, folder: Path, server: str = "") -> str:
+    """mosquitto's configuration, with absolute paths: mosquitto looks from where it was started.
+
+    ``server``: whom mosquitto becomes where root starts it.
+    """
     lines = [
         "# Made by hwsync init: mosquitto -c FILE, or hwsync broker FILE. hwsync device and hwsync",
         "# operator add and remove accounts, and have the broker read its files again.",
@@ -59,6 +67,7 @@ def broker_conf(accounts: Accounts, folder: Path) -> str:
         "# Sessions and retained messages: in the folder where the broker is started.",
         "persistence true",
         "autosave_interval 1",
+        *_account(server),
         "",
         "# Boards and the coordinator. The account is the client id: no session is another's.",
         *_listener(accounts, accounts.boards_port, folder, "boards"),
@@ -68,6 +77,11 @@ def broker_conf(accounts: Accounts, folder: Path) -> str:
         *_listener(accounts, accounts.operators_port, folder, "operators"),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _account(server: str) -> list[str]:
+    why = "# Whom mosquitto becomes where root starts it: that group reads the files below."
+    return [why, f"user {server}"] if server else []
 
 
 def _listener(accounts: Accounts, port: int, folder: Path, who: str) -> list[str]:

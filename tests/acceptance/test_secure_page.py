@@ -44,6 +44,7 @@ def all_typed(machine: Booted, page: list[Line]) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_the_page_makes_a_lab_that_works_and_lets_nobody_else_in(machine: Booted) -> None:
     page = lines("secure.md")
     after = lines("secure.md", "When something happens")
