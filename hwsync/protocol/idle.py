@@ -65,12 +65,15 @@ def within(
     if not _leads_to_nothing(entry):
         return decision
     room = allowance.max_idle - spent(before, moment)
+    again = entry.verb is Verb.RETRIEVAL and not entry.late
+    if again:
+        room += allowance.max_idle  # a device that starts again must not lose its grant to others
     orphan = decision.command if known is None and decision.command else None
     if orphan is not None:
         return _orphan(before, orphan, decision, moment, room, allowance.max_idle)
     if room >= limits.IDLE_ROW or _is_first(known, decision):
         return _counted(before, decision, moment, limits.IDLE_ROW)
-    if entry.verb is Verb.RETRIEVAL and not entry.late:
+    if again:
         raise Refused(
             Code.NOT_ALLOWED,
             f"{entry.id} was collected anew too often",

@@ -29,6 +29,7 @@ from hwsync.testing.history import (
     Said,
     Seen,
     Served,
+    TurnedAway,
 )
 
 UNDER_WAY_S = 30.0  # a message may be so late, where topics overtake each other
@@ -90,6 +91,7 @@ class _Sorted:
         self.put_back: list[PutBack] = []
         self.journals_lost: list[JournalLost] = []
         self.served: list[Served] = []
+        self.turned_away: set[Name] = set()
         for one in history:
             if isinstance(one, Said):
                 self.said.append(one)
@@ -101,6 +103,8 @@ class _Sorted:
                 self.journals_lost.append(one)
             elif isinstance(one, Served):
                 self.served.append(one)
+            elif isinstance(one, TurnedAway):
+                self.turned_away.add((one.user, one.id))
             elif isinstance(one, Asked):
                 if one.id is None:
                     self.without_id.append(one)
@@ -338,6 +342,9 @@ def _heard_of(seen: _Sorted, final: Final) -> Iterator[Violation]:
             end = final.commands.get((user, id))
             # Asked for again after an older database was put back, it is another run's record.
             lost |= end is not None and end["ran"] == "maybe" and seen.repeated_since(one)
+            # An older database does not know it, and there was no room to keep what it does not.
+            lost |= (user, id) in seen.turned_away and seen.put_back_since(one.at)
+            lost |= (user, id) in seen.turned_away and seen.put_back_between(0.0, one.at)
             if one.heard and not lost and (end is None or end["ran"] != "yes"):
                 said = "unknown" if end is None else f"{end['outcome']}, ran {end['ran']}"
                 yield Violation("truth", user, id, f"{said}; its device saw it end {one.at:.3f}")

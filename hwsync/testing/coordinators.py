@@ -17,14 +17,14 @@ from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.plan import message_of
 from hwsync.coordinator.service import BATCH, CLIENT_ID, subscriptions
 from hwsync.coordinator.store import Batch, Store
-from hwsync.protocol.errors import DatabaseError
+from hwsync.protocol.errors import Code, DatabaseError, Refused
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.messages import named
 from hwsync.protocol.record import Command, Record, State, Verb
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.testing.context import Context
-from hwsync.testing.history import Said, Served
+from hwsync.testing.history import Said, Served, TurnedAway
 from hwsync.testing.network import Port
 from hwsync.testing.processes import Process
 from hwsync.transport import Delivery, Disconnected, Signal, Subscribed
@@ -45,6 +45,8 @@ class WatchedStore(Store):
         for record, _, message in batch.log:
             if message is not None:
                 process.decides(record)
+        for row in batch.refused:
+            process.turns_away(row.user, row.message.topic, row.refusal)
         super().save(batch, ticks)
         for user, record in batch.records.items():
             self.committed[user] = (record.epoch, record.seq)
@@ -88,11 +90,12 @@ class CoordinatorProcess(Process):
         self.topics = Topics()
         self.handled: set[tuple[str, bytes]] = set()  # what was stored of messages, accepted or not
         self.said_last: dict[str, bytes] = {}  # by user: the last status that is retained
+        self._unsettled: set[tuple[str, str, str]] = set()  # what was turned away, until it is told
         self.lies = False  # the next commit raises though it is stored
         self.served = False  # in this life nothing kept it from counting its time
         self._connected = self._life_began = 0.0
         self._connected_at: float | None = None
-        self._settle, self._rules = settle, rules
+        self._settle, self.rules = settle, rules
         self.store: WatchedStore | None = None
         self.coordinator: Coordinator | None = None
         self.port: Port | None = None
@@ -145,7 +148,7 @@ class CoordinatorProcess(Process):
             self.store,
             self,
             self,
-            self._rules,
+            self.rules,
             settle=self._settle,
             dice=Random(context.dice.random()),
             nonce=context.nonce,
@@ -224,6 +227,7 @@ class CoordinatorProcess(Process):
         context.note(self.name, f"says {kind} of {user}", fields)
         if kind is not Kind.STATUS:
             return
+        self._unsettled -= {(user, id, journal) for id, journal in fields["settled"]}
         order = (fields["epoch"], fields["seq"])
         assert self.store is not None
         if order > self.store.committed.get(user, (order[0], 0)):
@@ -240,6 +244,19 @@ class CoordinatorProcess(Process):
         if (fields["epoch"], fields["seq"]) > known:
             text = f"decided at {known}, while the broker keeps {fields['epoch'], fields['seq']}"
             self.context.violate("epoch", user, record.id, text)
+
+    def turns_away(self, user: str, topic: str, refusal: Refused) -> None:
+        """A result may be, of a command that is not known: of a known one it is always stored."""
+        _, kind = self.topics.split(topic)
+        if (kind, refusal.code) != (Kind.RESPONSE, Code.NOT_ALLOWED) or refusal.id is None:
+            return
+        assert self.store is not None
+        command = self.store.command(user, refusal.id)
+        if command is not None and not command.heard and command.journal == refusal.journal:
+            text = f"the result of {refusal.journal} was turned away"
+            self.context.violate("kept", user, refusal.id, text)
+        self.context.see(TurnedAway(self.context.now, user, refusal.id))
+        self._unsettled.add((user, refusal.id, str(refusal.journal)))
 
     def given_up(self, user: str, command: Command) -> None:
         """Nobody is given up whose result waits at the broker since before the connection."""
@@ -260,6 +277,10 @@ class CoordinatorProcess(Process):
         user, kind = self.topics.split(delivery.topic)
         if kind not in (Kind.REQUEST, Kind.RESPONSE, Kind.ANALYSIS) or not delivery.payload:
             return
+        for of, id, journal in self._unsettled if kind is Kind.RESPONSE else ():
+            if of == user and f'"{id}"'.encode() in delivery.payload:
+                text = f"the result of {journal} was refused, and no status settles it"
+                self.context.violate("kept", user, id, text)
         key = (delivery.topic, delivery.payload)
         if named(message_of(delivery), self.topics) is None and key not in self.handled:
             self.context.violate(

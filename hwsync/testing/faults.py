@@ -9,16 +9,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Final
 
 from hwsync.coordinator.maintenance import back_up, restore
 from hwsync.protocol.errors import DatabaseError
+from hwsync.protocol.jsons import dumps
 from hwsync.protocol.topics import Kind
 from hwsync.testing.boards import Board
 from hwsync.testing.broker import MEMORY_S
 from hwsync.testing.history import PutBack
 from hwsync.testing.microcontroller import Microcontroller
 from hwsync.testing.network import DOWN, UP
+from hwsync.testing.operators import publish
 from hwsync.testing.processes import Process
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ FAULTS: Final = {
     "new disk": "_new_disk",
     "second device": "_second_device",
     "cloned journal": "_clone",
+    "orphans": "_tell_orphans",
 }
 """Every kind, and the method that does it."""
 
@@ -58,9 +62,11 @@ WEIGHTS: Final = {
     "new disk": 0.2,
     "second device": 0.3,
     "cloned journal": 0.3,
+    "orphans": 0.5,
 }
 """How often, beside the others' 1."""
 
+ORPHANS: Final = "orphans"
 EVERY_S: Final = (0.3, 2.5)  # between two faults, by seed
 DAY_S: Final = 86_400.0
 YEAR_S: Final = 365 * DAY_S
@@ -76,10 +82,15 @@ class Faults:
         self.world, self.context = world, world.context
         self._focused = only is not None
         dice = self.context.dice
-        chosen = [name for name in FAULTS if dice.random() < 0.6] or list(FAULTS)
+        chosen = [name for name in FAULTS if name != ORPHANS and dice.random() < 0.6]
+        chosen = chosen or [name for name in FAULTS if name != ORPHANS]
+        # With dice of their own, so that the worlds without them are what they were.
+        chosen += [ORPHANS] if Random(f"orphans {world.seed}").random() < 0.3 else []
         names = chosen if only is None else [name for name in FAULTS if name in only]
         self._kinds = {name: getattr(self, FAULTS[name]) for name in names}
         self._weights = [1.0 if only else WEIGHTS.get(name, 1.0) for name in names]
+        self.orphans = ORPHANS in names
+        self._told = 0  # of them
         self._mean = EVERY_S[0] + (EVERY_S[1] - EVERY_S[0]) * dice.random()
         self._over = False
         self._backup: tuple[Path, float] | None = None
@@ -395,6 +406,17 @@ class Faults:
         name = f"second-{len(self._seconds) + 1}-{board.user}"
         shutil.copytree(board.folder, self.context.folder / name)
         self._add(board.user, "cloned journal")
+
+    def _tell_orphans(self) -> None:
+        """Somebody tells results of commands that nobody knows, and more of them than are kept."""
+        user = self.context.dice.choice(self.world.devices).user
+        for _ in range(self.context.dice.randint(5, 40)):
+            self._told += 1
+            fields = {"id": f"o{self._told}", "journal": "nobody", "boot": 1}
+            payload = dumps(fields | {"outcome": "interrupted"}).encode()
+            publish(self.context, "nobody", self.world.coordinator.topics.of(user, Kind.RESPONSE),
+                    payload)  # fmt: skip
+        self.context.fault("orphans", user)
 
     def _add(self, user: str, kind: str) -> None:
         name = f"second-{len(self._seconds) + 1}-{user}"

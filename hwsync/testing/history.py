@@ -115,4 +115,15 @@ class Served:
     last: float
 
 
-Seen = Asked | Answered | Began | Ended | Said | Copied | PutBack | JournalLost | Served
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """The result of a command that the coordinator did not know, and had no room to keep."""
+
+    at: float
+    user: str
+    id: str
+
+
+Seen = (
+    Asked | Answered | Began | Ended | Said | Copied | PutBack | JournalLost | Served | TurnedAway
+)

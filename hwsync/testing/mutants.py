@@ -26,7 +26,7 @@ from hwsync.device.agent import Agent
 from hwsync.device.freshness import Freshness
 from hwsync.device.journal import Journal
 from hwsync.device.shrinking import Shrinking
-from hwsync.protocol import late, machine
+from hwsync.protocol import idle, late, machine
 from hwsync.protocol.record import Command
 from hwsync.transport import connecting
 from hwsync.transport.outbox import Outbox
@@ -279,6 +279,18 @@ MUTANTS: Final = (
         "the broker is asked to keep the session",
         (Edit(connecting, "attempts", "new = Attempt(5, clean_session, not clean_session,",
               "new = Attempt(5, clean_session, False,"),),
+    ),
+    Mutant(
+        "what is turned away is settled all the same",
+        (Edit(idle, "turned_away", "settled=(*rest, (id, journal))[-limits.SETTLED_PAIRS :]",
+              "settled=record.settled"),),
+        faults=("orphans",),
+    ),
+    Mutant(
+        "the result of a known command is never turned away",
+        (Edit(idle, "within", "decision.command if known is None and decision.command else None",
+              "decision.command"),),
+        faults=("orphans", "partition", "pause", "kill"),
     ),
     Mutant(
         "devices tell all they hold in a new epoch",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hwsync.client import Conversation, Json, Talk
-from hwsync.protocol.errors import HwsyncError, Refused
+from hwsync.protocol.errors import Code, HwsyncError, Refused
 from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import (
@@ -30,6 +30,7 @@ from hwsync.testing.schedule import Timer
 from hwsync.transport import Delivery, Signal, Subscription
 
 IDLE_S: Final = 1.0  # between two actions of one operator, on average
+AGAIN_S: Final = 5.0  # until a request is tried again for which there was no room
 FOLLOW_S: Final = 90.0  # so long a command is followed to its end
 EXPIRES: Final = (2.0, 8.0, 20.0, 3_000.0)
 EXPIRES_AT: Final = (1.0, 3.0, 10.0, 60.0)  # seconds from now, by a clock that never jumps
@@ -141,7 +142,16 @@ class Operator:
     def _last_program(self, user: str) -> Talk[None]:
         id, program = self.numbers.id(), self.numbers.program().text
         # A copy of a message may still come late, and be before it.
-        yield from self.ask(user, id, program, analysis="outcome", expires=3_600, queue=True)
+        keys = {"analysis": "outcome", "expires": 3_600, "queue": True}
+        while True:
+            try:
+                yield from self.ask(user, id, program, **keys)
+            except Refused as refusal:
+                if refusal.code is not Code.NOT_ALLOWED:
+                    raise
+                yield from self._sleep(AGAIN_S)  # what led to nothing is given back by time
+            else:
+                break
         yield from self.follow(user, id)
 
     def _sleep(self, seconds: float) -> Talk[None]:

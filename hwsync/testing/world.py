@@ -21,6 +21,7 @@ from typing import Final
 
 from hwsync.coordinator.maintenance import check as check_database
 from hwsync.coordinator.reader import Reader
+from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.analysis import MANUAL, OUTCOME
 from hwsync.protocol.errors import NotFound
 from hwsync.protocol.machine import Rules
@@ -41,7 +42,8 @@ from hwsync.testing.processes import Process
 from hwsync.testing.programs import output
 
 HEALED_S: Final = 400.0  # in which everything ends: backoff, settle, limits, analysis within
-PROBE_S: Final = 120.0  # for one more program on each device
+PROBE_S: Final = 240.0  # for one more program on each device
+LITTLE: Final = 16_384  # bytes of what leads to nothing, where somebody tells orphans
 SETTLE_S: Final = 5.0
 ANALYSIS_WITHIN_S: Final = 30.0
 TAKEN_S: Final = 60.0  # without a message that the broker hangs up on: longer than any backoff
@@ -109,6 +111,8 @@ class World:
             for number in range(1, dice.randint(2, 3))
         ]
         self.faults = Faults(self, faults)
+        if self.faults.orphans:
+            self.coordinator.rules = replace(rules, allowance=Allowance(max_idle=LITTLE))
 
     @property
     def processes(self) -> list[Process]:

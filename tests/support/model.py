@@ -201,7 +201,7 @@ class Model(Level):
             own.update(journal=journal, boot=boot)
             self.settled = [pair for pair in self.settled if pair[0] != self.id]
             self.move("hw_command_retrieval", self.now[0] + own["timeout"] + own["grace"])
-        elif journal is not None and journal == own["journal"] and self.room() < ROW:
+        elif journal is not None and journal == own["journal"] and self.room() + self.most < ROW:
             self.refuse(said, "not_allowed")
         elif journal is not None and journal == own["journal"]:
             self.spend(ROW)
