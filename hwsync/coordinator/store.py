@@ -282,9 +282,7 @@ class Store:
 
         Without that one SQLite would count its rows from the beginning.
         """
-        name = table(RefusedMessage)
-        last = f'(SELECT max(row) FROM "{name}")'
-        self._connection.execute(f'DELETE FROM "{name}" WHERE row <= ? AND row < {last}', (row,))
+        self._connection.execute(_PRUNE_REFUSED, (row,))
 
     @contextmanager
     def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
@@ -375,6 +373,9 @@ _PRUNABLE: Final = f"""
 _PRUNE_COMMAND: Final = f"""
     UPDATE "{table(CommandRow)}" SET program = '', stdin = '', args = '[]', response = '',
     stderr = '', output_order = NULL, truncated = 1, pruned = 1 WHERE user = ? AND id = ?"""
+_PRUNE_REFUSED: Final = f"""
+    DELETE FROM "{table(RefusedMessage)}" WHERE row <= ?
+    AND row < (SELECT max(row) FROM "{table(RefusedMessage)}")"""
 _PRUNE_LOG: Final = f"""
     UPDATE "{table(Transition)}" SET payload = x'', pruned = 1 WHERE user = ? AND id = ?"""
 
