@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hwsync.address import BrokerUrl
+from hwsync.protocol.limits import KIB, MAX_MESSAGE
 from hwsync.transport import (
     Connected,
     Delivery,
@@ -26,10 +27,13 @@ from hwsync.transport import (
     Subscription,
     Transport,
 )
+from hwsync.transport.capacity import STEPS, below
 
 SLOW_S: Final = 0.02  # a QoS 1 round trip above this means delayed packets
 NAME_S: Final = 1.0  # for a broker to say its name, once subscribed
 ECHO_S: Final = 3.0  # for the connection, and then for each round trip
+LARGE_S: Final = 10.0  # for a large message to come back
+LEAST: Final = 32 * KIB  # bytes; a smaller limit is not looked for
 MARK_BYTES: Final = 8  # of a message that is our own
 ECHOES: Final = 7  # round trips; the one in the middle counts
 REFUSED: Final = "refused the connection"  # what the transport says of a login that was not taken
@@ -145,6 +149,36 @@ def dot_arrives(url: BrokerUrl, dotted: str, plain: str) -> bool | None:
     return False if _arrives(url, plain) else None
 
 
+def largest(url: BrokerUrl, topics: tuple[str, str]) -> int | None:
+    """Bytes of the largest message that arrives, of the sizes that brokers have as their limit.
+
+    None: not even the smallest came back. Over websockets some brokers take minutes for one.
+    """
+    sizes = (MAX_MESSAGE, *(below(step) for step in STEPS if step > LEAST))
+    return next((size for size in sizes if _carries(url, topics, size)), None)
+
+
+def _carries(url: BrokerUrl, topics: tuple[str, str], size: int) -> bool:
+    """Whether a message of so many bytes comes back."""
+    inbox: queue.SimpleQueue[tuple[int, Signal]] = queue.SimpleQueue()
+    client = _echo(url, 0, topics[0], inbox, prefer_v5=True)
+    client.start()
+    payload = secrets.token_bytes(MARK_BYTES).ljust(size, b"=")
+    try:
+        while not isinstance(heard := inbox.get(timeout=LARGE_S)[1], Disconnected | Denied):
+            if isinstance(heard, Subscribed):
+                client.publish(topics[0], payload)
+            elif isinstance(heard, Delivery):
+                client.acknowledge(heard)
+                if heard.payload == payload:
+                    return True
+    except queue.Empty:
+        pass
+    finally:
+        client.stop(0.0)
+    return False
+
+
 def _arrives(url: BrokerUrl, topic: str) -> bool | None:
     """It is listened to through a wildcard: some brokers refuse to take a filter with a dot.
 
@@ -174,11 +208,17 @@ def _arrives(url: BrokerUrl, topic: str) -> bool | None:
 
 
 def _echo(
-    url: BrokerUrl, side: int, topic: str, inbox: queue.SimpleQueue[tuple[int, Signal]]
+    url: BrokerUrl,
+    side: int,
+    topic: str,
+    inbox: queue.SimpleQueue[tuple[int, Signal]],
+    *,
+    prefer_v5: bool = False,
 ) -> Transport:
     return Transport(
         url,
         f"hwsync-echo-{side}-{os.getpid()}",
         on_signal=lambda signal: inbox.put((side, signal)),
         subscriptions=[Subscription(topic)],
+        prefer_v5=prefer_v5,
     )

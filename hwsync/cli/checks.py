@@ -17,6 +17,7 @@ from hwsync.coordinator.inspection import Inspection
 from hwsync.findings import CLOCK_SET, Finding, error, ok, warning
 from hwsync.probe import SLOW_S, Seen
 from hwsync.protocol.jsons import is_count, is_number
+from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.presence import is_online, silence
 from hwsync.protocol.record import State
 from hwsync.webprobe import Open, WebListener
@@ -62,6 +63,18 @@ def round_trip(seconds: float | None, scheme: str = "mqtt") -> Finding:
         found += ": the broker has no TCP_NODELAY (or the network is as slow as that)"
         return warning("round trip", found, "the line for broker.conf: set_tcp_nodelay true")
     return ok("round trip", found)
+
+
+def largest(size: int | None) -> Finding:
+    """The largest message, in bytes, that the broker carries; None: not even a small one."""
+    if size is None:
+        cure = "may this client subscribe and publish? see the broker's log"
+        return warning("sizes", "no large message came back", cure)
+    if size < MAX_MESSAGE:
+        found = f"the broker carries messages of {size:,} bytes, and none of {MAX_MESSAGE:,}"
+        cure = "let it take more (mosquitto: max_packet_size); until then long output is cut"
+        return warning("sizes", found, cure)
+    return ok("sizes", f"the broker carries messages of {MAX_MESSAGE:,} bytes")
 
 
 def web(seen: WebListener) -> Finding:
@@ -130,6 +143,9 @@ def health(fields: Json) -> Iterator[Finding]:
         cure = "make space (df -h) or mend the disk, on the coordinator's machine; nothing is lost"
         yield error("health", f"degraded: it cannot save: {fields.get('reason')}", cure)
         return
+    if given_up := fields.get("given_up"):
+        found = f"{given_up} answers were given up; the last: {fields.get('given_up_last')}"
+        yield warning("health", found, "the broker refuses them: see its log, and its limits")
     if fields.get("clock"):
         yield error("clock", f"the coordinator says: {fields['clock']}", f"there: {SET_CLOCK}")
     states = fields.get("states", {})

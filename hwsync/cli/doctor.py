@@ -35,7 +35,7 @@ from hwsync.client import QUIET_S, Operator
 from hwsync.coordinator.inspection import inspect
 from hwsync.findings import Finding, Result
 from hwsync.paths import state_directory
-from hwsync.probe import dot_arrives, look, round_trip
+from hwsync.probe import dot_arrives, largest, look, round_trip
 from hwsync.protocol.errors import DatabaseError, Unreachable, UsageError
 from hwsync.protocol.jsons import is_number
 from hwsync.protocol.presence import is_online
@@ -98,6 +98,8 @@ def _broker(url: BrokerUrl, topics: Topics, user: str) -> Generator[Finding, Non
     if took is not None:
         arrives = dot_arrives(url, topics.dotted(name), topics.echoes(name)[0])
         yield findings.dots(arrives, topics.root, user)
+        if not url.websockets:
+            yield checks.largest(largest(url, topics.echoes(name)))
     for listener in webprobe.look(url):
         yield checks.web(listener)
     return True

@@ -124,6 +124,8 @@ class Outbox:
             if message.courtesy:
                 self._last.append(message)
             return len(payload) if self._publish(message, payload) else 0
+        if message.courtesy and self._alone is not None and self._alone[0].key == message.key:
+            return 0  # it is under way
         if message.key not in self._held and len(self._held) >= MOST_HELD and message.courtesy:
             self.dropped += 1
         else:

@@ -123,6 +123,22 @@ def test_a_request_that_the_broker_cannot_carry_is_refused_with_its_size(
     assert "the broker takes at most" in error["message"]
 
 
+@pytest.mark.parametrize("lines", [[], *([f"{way} {128 * KIB}"] for way in WAYS)])
+def test_doctor_measures_what_the_broker_carries(
+    lines: list[str],
+    start_mosquitto: Callable[..., MosquittoBroker],
+    start: Callable[..., Process],
+    tmp_path: Path,
+) -> None:
+    lab = Lab(start_mosquitto(extra=lines), start, tmp_path)
+    process = lab.cli("doctor", "--json")
+    process.wait(60.0)
+    found = [json.loads(line) for line in process.stdout.splitlines()]
+    (sizes,) = [one for one in found if one["check"] == "sizes"]
+    expected = ("warning", "128,960 bytes") if lines else ("ok", "4,194,304 bytes")
+    assert (sizes["result"], expected[1] in sizes["found"]) == (expected[0], True), sizes
+
+
 def test_a_response_topic_that_the_broker_hangs_up_on_is_given_up(
     start_mosquitto: Callable[..., MosquittoBroker],
     start: Callable[..., Process],

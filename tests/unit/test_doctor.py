@@ -100,6 +100,12 @@ def test_a_slow_round_trip_has_its_line_for_broker_conf() -> None:
     said(checks.round_trip(None), ERROR, "did not arrive")
 
 
+def test_a_broker_with_a_small_limit_is_named_with_it() -> None:
+    said(checks.largest(4_194_304), OK, "4,194,304 bytes")
+    said(checks.largest(128_960), WARNING, "128,960 bytes", "max_packet_size")
+    said(checks.largest(None), WARNING, "no large message")
+
+
 # The coordinator
 
 
@@ -133,6 +139,7 @@ def test_the_health() -> None:
     assert list(checks.health(shown(time=NOW - 86_400))) == [one], "it was asked for just now"
     for changes, result, word in (
         ({"version": "9"}, WARNING, "hwsync 9"),
+        ({"given_up": 2, "given_up_last": "a/b: no"}, WARNING, "2 answers were given up"),
         ({"condition": "degraded", "reason": "full"}, ERROR, "cannot save: full"),
     ):
         said(next(iter(checks.health(shown(**changes)))), result, word)

@@ -205,6 +205,18 @@ def test_what_cannot_be_made_smaller_and_is_too_large_is_not_sent_and_said_once(
     ]
 
 
+def test_what_is_said_again_while_it_is_under_way_is_given_up_once() -> None:
+    owner = Owner(lambda topic, _: topic != "deep")
+    for _ in range(3):
+        owner.courtesy("deep", 5, foreign=True)
+        end = owner.broker.answer()
+        assert end is not None
+        owner.outbox.hear(end)
+        owner.broker.settled = True
+        owner.outbox.flush()
+    assert owner.given_up == ["deep"]
+
+
 def test_a_topic_that_somebody_chose_and_the_broker_refuses_is_never_tried_again() -> None:
     owner = Owner(lambda topic, _: topic != "deep")
     for number in range(20):
