@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from hwsync.address import BrokerUrl
-from hwsync.protocol.limits import KIB, MAX_MESSAGE
 from hwsync.transport import (
     Connected,
     Delivery,
@@ -27,13 +26,13 @@ from hwsync.transport import (
     Subscription,
     Transport,
 )
-from hwsync.transport.capacity import STEPS, below
+from hwsync.transport.capacity import LIKELY
 
 SLOW_S: Final = 0.02  # a QoS 1 round trip above this means delayed packets
 NAME_S: Final = 1.0  # for a broker to say its name, once subscribed
 ECHO_S: Final = 3.0  # for the connection, and then for each round trip
 LARGE_S: Final = 10.0  # for a large message to come back
-LEAST: Final = 32 * KIB  # bytes; a smaller limit is not looked for
+LEAST: Final = 32_000  # bytes; a smaller limit is not looked for
 MARK_BYTES: Final = 8  # of a message that is our own
 ECHOES: Final = 7  # round trips; the one in the middle counts
 REFUSED: Final = "refused the connection"  # what the transport says of a login that was not taken
@@ -154,7 +153,7 @@ def largest(url: BrokerUrl, topics: tuple[str, str]) -> int | None:
 
     None: not even the smallest came back. Over websockets some brokers take minutes for one.
     """
-    sizes = (MAX_MESSAGE, *(below(step) for step in STEPS if step > LEAST))
+    sizes = (size for size in LIKELY if size > LEAST)
     return next((size for size in sizes if _carries(url, topics, size)), None)
 
 

@@ -27,6 +27,7 @@ from hwsync.protocol.errors import DatabaseError
 from hwsync.testing.checker import Final as Said
 from hwsync.testing.checker import Violation
 from hwsync.testing.history import Seen
+from tests.support.brokers import SmallMosquittoBroker
 from tests.support.soak_faults import Storm
 from tests.support.soak_lab import BROKERS, ProgramPart, SoakLab
 from tests.support.soak_people import Asker, Person, Programs
@@ -50,7 +51,8 @@ class Soak:
         # The same difference for both readings, which a step of the wall clock would spoil.
         self.wall_offset = time.time() - time.monotonic()
         self.lab = lab = SoakLab(folder, options.broker, options.devices)
-        self.programs = Programs(str(lab.witness))
+        large = options.broker == SmallMosquittoBroker.name
+        self.programs = Programs(str(lab.witness), large=large)
         self.storm: Storm | None = None
         self.askers: list[Asker] = []
         self.person: Person | None = None
@@ -273,7 +275,8 @@ def parse() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--broker", choices=sorted(BROKERS), default="mosquitto",
-        help="mosquitto (saves each second), mosquitto-memory (forgets all when killed), amqtt "
+        help="mosquitto (saves each second), mosquitto-memory (forgets all when killed), "
+        "mosquitto-small (takes no message above 128 KiB; some programs print more), amqtt "
         "(hwsync broker; forgets too); default mosquitto")  # fmt: skip
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--kills", type=positive(int), default=30, metavar="N",

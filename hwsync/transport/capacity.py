@@ -14,17 +14,18 @@ from hwsync.protocol.limits import KIB, MAX_MESSAGE, MAX_REPLY_TOPIC
 FLOOR: Final = KIB  # bytes; no message is made smaller than that
 SMALL: Final = 8 * KIB  # bytes; no broker is known to refuse that for its size
 HEADER: Final = 2 * MAX_REPLY_TOPIC + 64  # of a packet: topic, correlation data, lengths
-STEPS: Final = (  # bytes of a packet; limits that brokers have, and what may lie below
-    *(1024 * KIB, 256 * KIB, 128 * KIB, 64 * KIB, 32 * KIB),
-    *(16 * KIB, 8 * KIB, 4 * KIB, 2 * KIB),
-)
+_PACKETS: Final = (1024, 256, 128, 64, 32, 16, 8, 4, 2)  # KiB; limits that brokers have, and less
+LIKELY: Final = (
+    MAX_MESSAGE,
+    *(KIB * size - min(HEADER, KIB * size // 4) for size in _PACKETS),
+    FLOOR,
+)  # bytes of payloads that a broker may take
 LEARNED_S: Final = 3_600.0
 
 
 def below(refused: int) -> int:
     """The next smaller payload that a broker may take, in bytes."""
-    sizes = (step - min(HEADER, step // 4) for step in STEPS)
-    return next((size for size in sizes if size < refused), FLOOR)
+    return next((size for size in LIKELY if size < refused), FLOOR)
 
 
 class Capacity:

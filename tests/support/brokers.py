@@ -143,6 +143,15 @@ class ForgetfulMosquittoBroker(MosquittoBroker):
         return [line for line in super().configuration() if not line.startswith(kept)]
 
 
+class SmallMosquittoBroker(MosquittoBroker):
+    """mosquitto that takes no message above 128 KiB, and closes the connection of who sends one."""
+
+    name = "mosquitto-small"
+
+    def configuration(self) -> list[str]:
+        return [*super().configuration(), "max_packet_size 131072"]
+
+
 class AmqttBroker(Broker):
     """``hwsync broker``: amqtt in a process of its own. It forgets everything when it ends."""
 

@@ -22,12 +22,14 @@ from tests.support.brokers import (
     Broker,
     ForgetfulMosquittoBroker,
     MosquittoBroker,
+    SmallMosquittoBroker,
 )
 from tests.support.processes import CHECKOUT, Process
 from tests.support.proxy import Proxy
 
 BROKERS: Final[dict[str, type[Broker]]] = {
-    kind.name: kind for kind in (MosquittoBroker, ForgetfulMosquittoBroker, AmqttBroker)
+    kind.name: kind
+    for kind in (MosquittoBroker, ForgetfulMosquittoBroker, SmallMosquittoBroker, AmqttBroker)
 }
 SETTLE_S: Final = 1  # of the coordinator
 LAUNCHER: Final = CHECKOUT / "tests" / "support" / "another_time.py"

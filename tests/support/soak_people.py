@@ -41,6 +41,10 @@ CHANGE_S: Final = (0.0, 1.0)  # from the request to its cancel or reset
 BY_HAND_S: Final = (0.5, 4.0)  # between two lines of the person
 TYPED_S: Final = 5.0  # mosquitto_pub waits no longer for the broker
 
+LINE: Final = "=" * 99 + "\n"
+LARGE_LINES: Final = 2_400  # below what a device keeps, and above what a small broker takes
+LARGE_EACH: Final = 5  # every so many-eth program prints them
+
 PROGRAM = """import os, time
 witness = os.open({witness!r}, os.O_WRONLY | os.O_APPEND)
 def say(word):
@@ -48,6 +52,7 @@ def say(word):
 say("began")
 time.sleep({sleep:.3f})
 print("{tag} was here", flush=True)
+print({line!r} * {lines}, end="")
 say("ended")
 """
 
@@ -58,17 +63,21 @@ class Programs:
     ``tag`` is in its text and its output; it is the id too, unless it was sent ``by_hand``.
     """
 
-    def __init__(self, witness: str) -> None:
+    def __init__(self, witness: str, *, large: bool = False) -> None:
         self._witness = witness
+        self._large = large  # whether some print more than a broker may take at once
         self.text: dict[str, str] = {}  # by tag
         self.user: dict[str, str] = {}  # by tag
         self.by_hand: set[str] = set()
         self._printed: dict[str, str] = {}  # by text
 
     def make(self, tag: str, user: str, sleep: float, *, by_hand: bool = False) -> str:
-        program = PROGRAM.format(witness=self._witness, tag=tag, sleep=sleep)
+        lines = LARGE_LINES if self._large and len(self.text) % LARGE_EACH == 0 else 0
+        program = PROGRAM.format(
+            witness=self._witness, tag=tag, sleep=sleep, line=LINE, lines=lines
+        )
         self.text[tag], self.user[tag] = program, user
-        self._printed[program] = f"{tag} was here\n"
+        self._printed[program] = f"{tag} was here\n" + LINE * lines
         if by_hand:
             self.by_hand.add(tag)
         return program
