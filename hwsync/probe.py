@@ -59,6 +59,11 @@ class Seen:
         return "amqtt" in self.name.lower()
 
     @property
+    def keeps_sessions(self) -> bool:
+        """Whether a session is of use there; amqtt alone repeats nothing that it has sent."""
+        return not self.name.lower().startswith("amqtt")
+
+    @property
     def refused(self) -> bool:
         """Whether a broker is there and did not let us in."""
         return REFUSED in self.reason

@@ -46,7 +46,9 @@ from hwsync.signing import SECRET, SigningKey
     default=limits.DEFAULT_ANALYSIS_WITHIN_S,
     help="State 3 waits so long for its analysis; 0: for ever.",
 )
-@click.option("--clean-session", is_flag=True, help="Keep no session at the broker (for amqtt).")
+@click.option(
+    "--clean-session", is_flag=True, help="Keep no session at the broker (for amqtt alone)."
+)
 @click.option(
     "--backup-dir",
     type=FOLDER,

@@ -61,7 +61,8 @@ def up(settings: Settings, user: str | None, db: Path | None, analysis: str, all
         where |= {connection.FILE_VARIABLE: str(settings.config)} if settings.config else {}
         plain = ["--allow-plaintext"] if settings.given.get("allow_plaintext") else []
         command = [*here, "hwsync.cli", "coordinator", "--db", str(database)]
-        command += ["--analysis", analysis, *(["--clean-session"] if seen.forgets else []), *plain]
+        command += ["--analysis", analysis, *plain]
+        command += [] if seen.keeps_sessions else ["--clean-session"]
         parts.append(_Part("coordinator", command, ended, where))
         if os.geteuid() == 0 and not allow_root:
             say("no device here: as root its programs would run as root (--allow-root allows it)")

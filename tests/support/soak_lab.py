@@ -157,10 +157,8 @@ class SoakLab:
             name: Proxy(self.broker, remember=False) for name in ("coordinator", *self.users)
         }
         self.parts: dict[str, Part] = {"broker": BrokerPart(self.broker)}
-        # amqtt sends nothing again after a reconnect: a session there is worth nothing.
-        clean = ["--clean-session"] if broker == AmqttBroker.name else []
         self._add("coordinator", "coordinator", "hwsync.cli", "coordinator", "--db", str(self.db),
-                  "--settle", str(SETTLE_S), "--analysis", "outcome", *clean)  # fmt: skip
+                  "--settle", str(SETTLE_S), "--analysis", "outcome")  # fmt: skip
         for user in self.users:
             self._add(user, "device", "hwsync.device.service", "--user", user, *AS_ROOT,
                       "--state-dir", str(folder / f"device-{user}"))  # fmt: skip

@@ -356,12 +356,13 @@ def test_a_dot_in_a_topic() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "forgets"),
-    [("mosquitto version 2.0.11", False), ("hwsync broker 0.1.0 (amqtt 0.12.1)", True),
-     ("aMQTT version 0.12.1", True), ("a broker that does not say its name", False)],
+    ("name", "forgets", "keeps"),
+    [("mosquitto version 2.0.11", False, True), ("hwsync broker 0.1.0 (amqtt 0.12.1)", True, True),
+     ("aMQTT version 0.12.1", True, False), ("a broker that does not say its name", False, True)],
 )  # fmt: skip
-def test_which_brokers_forget(name: str, forgets: bool) -> None:
-    assert Seen(name, 4).forgets is forgets
+def test_which_brokers_forget(name: str, forgets: bool, keeps: bool) -> None:
+    seen = Seen(name, 4)
+    assert (seen.forgets, seen.keeps_sessions) == (forgets, keeps)
 
 
 def test_a_clock_that_the_coordinator_finds_wrong_is_an_error() -> None:
