@@ -36,12 +36,14 @@ from hwsync.coordinator.inspection import inspect
 from hwsync.findings import Finding, Result
 from hwsync.paths import state_directory
 from hwsync.probe import dot_arrives, largest, look, round_trip
-from hwsync.protocol.errors import DatabaseError, Unreachable, UsageError
+from hwsync.protocol.errors import DatabaseError, Refused, Unreachable, UsageError
 from hwsync.protocol.jsons import is_number
 from hwsync.protocol.presence import is_online
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 
 LOOK_S: Final = 9.0  # for a broker; a person waits no longer for "there is none"
+KEPT_S: Final = 0.7  # for what the broker keeps of everybody, which comes at once
+SUSPECTS: Final = 20  # users who are looked at once more, where none is named
 ANSWER_S: Final = 5.0  # for a coordinator
 AGAIN_S: Final = 1.0  # for a second one
 LISTEN_S: Final = 2.0  # to a user's topics: two devices of one name push each other out by turns
@@ -81,6 +83,8 @@ def _all(settings: Settings, db: Path | None, user: str | None) -> Iterator[Find
     yield from _disk(db, user)
     if reached and user is not None:
         yield from _user(url, topics, user, answers=ahead is not None)
+    elif ahead is not None:
+        yield from _everybody(url, topics, time.time() - ahead)
 
 
 def _broker(url: BrokerUrl, topics: Topics, user: str) -> Generator[Finding, None, bool]:
@@ -228,6 +232,25 @@ def _user(url: BrokerUrl, topics: Topics, user: str, *, answers: bool) -> Iterat
     elif not answers:
         cure = "start the coordinator: it publishes what it has"
         yield findings.warning("record", f"the broker has none of {user}", cure)
+
+
+def _everybody(url: BrokerUrl, topics: Topics, now: float) -> Iterator[Finding]:
+    """Whoever does not hear the coordinator; ``now``: by its clock. The others are no finding."""
+    heard: dict[str, _Heard] = {}
+    try:
+        with Operator(url, topics, "+") as operator:
+            for name, kind, fields in operator.hear(KEPT_S):
+                heard.setdefault(name, _Heard()).note(kind, fields)
+        suspects = [
+            (name, one.beats)
+            for name, one in sorted(heard.items())
+            if one.record and any(checks.unheard(name, one.record, one.beats, now))
+        ]
+        for name, beats in suspects[:SUSPECTS]:
+            with Operator(url, topics, name) as operator:  # the record may have gone on meanwhile
+                yield from checks.unheard(name, operator.record(), beats, now)
+    except (Unreachable, Refused) as error:
+        yield findings.error("record", error.message, error.hint)
 
 
 COMMANDS = (doctor,)

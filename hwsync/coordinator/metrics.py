@@ -67,6 +67,8 @@ def _lines(health: Mapping[str, Any]) -> Iterator[str]:
     yield f"hwsync_connected_since_seconds {health['connected_since'] or 0}"
     yield from _head("other_coordinator", "gauge", "1 where another one of this root was heard.")
     yield f"hwsync_other_coordinator {int(health['other'] is not None)}"
+    yield from _head("clock_wrong", "gauge", "1 where the coordinator finds its clock wrong.")
+    yield f"hwsync_clock_wrong {int(bool(health['clock']))}"
     for name, type, field, help in _PLAIN:
         yield from _head(name, type, help)
         yield f"hwsync_{name} {health[field]}"

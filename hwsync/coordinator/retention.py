@@ -78,6 +78,8 @@ class _Age:
         """Count the time since the last look; whether a day is over. Raises ``FAILURES``."""
         seconds = self._seconds + (0.0 if self._at is None else monotonic - self._at)
         over = seconds >= DAY_S or not self._ends
+        if not self._ends:
+            log.info("texts are dropped after %d days of running, counted from now on", self._days)
         ends = self._ends
         if over:
             seconds = 0.0 if seconds < DAY_S else seconds % DAY_S

@@ -297,6 +297,11 @@ class Agent:
             if not (deaf and self._believes_again(status.order)):
                 return
         if status.epoch > self._journal.epoch:
+            log.warning(
+                "epoch %d begins: an older database was put back at the coordinator, or it is a "
+                "new one; the results that this device holds are told again",
+                status.epoch,
+            )
             try:
                 self._journal.begin_epoch(status.epoch)
             except JournalError as error:

@@ -237,3 +237,25 @@ def test_a_websocket_listener_without_a_login_is_found(
     process = start(["hwsync", "doctor", *web, "--json", "--db", str(lab.db)])
     assert process.wait(30) == 0
     assert f"ws://{LOOPBACK}:{port}/mqtt" in process.stdout
+
+
+def test_who_does_not_hear_the_coordinator_is_found_with_and_without_his_name(sane: Lab) -> None:
+    """A board that has seen what no coordinator can have counted to; the others are no finding."""
+    coordinator = sane.coordinator()
+    for user in ("pi1", "pi2"):
+        sane.pub("reset", user=user)
+    seen = {"pi1": (10**12, 1), "pi2": (0, 1)}
+    for user, order in seen.items():
+        beat = encode_heartbeat(online=True, journal="j1", boot=1, seen=order)
+        sane.pub("heartbeat", beat, retain=True, user=user)
+    coordinator.wait_for_log(
+        r"ERROR.*a status of pi1 was seen with the number \(1000000000000, 1\)"
+    )
+    result, text, cure = one(examine(sane, code=1), "record")
+    assert result == "error"
+    assert "the device has seen (epoch, seq) (1000000000000, 1), and the record is at" in text
+    assert "restart the device" in cure
+    found = examine(sane, "pi1", code=1)
+    assert text in [finding["found"] for finding in found["record"]]
+    sane.pub("heartbeat", encode_heartbeat(online=True, journal="j1", boot=1), retain=True)
+    assert "record" not in examine(sane)
