@@ -11,9 +11,11 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -58,20 +60,26 @@ class WebListener:
 def look(url: BrokerUrl) -> Iterator[WebListener]:
     """Those of the broker at that address, as far as its ports can be known."""
     ports = [url.port] if url.websockets else _ports(url)
-    for port in ports:
-        for path in dict.fromkeys((url.path or PATHS[0], *PATHS)):
-            try:
-                answer = _asked(url, port, path, PAGE)
-                opened = Open.PAGES
-                if answer is None:
-                    answer, opened = _asked(url, port, path, ""), Open.PROGRAMS
-            except (OSError, ValueError):
-                break  # nothing is there, or nothing that speaks HTTP
-            if answer is not None:
-                host = f"[{url.host}]" if ":" in url.host else url.host
-                where = f"{'wss' if url.encrypted else 'ws'}://{host}:{port}{path}"
-                yield WebListener(where, Open.LOGIN if answer else opened)
-                break
+    if ports:
+        # At once: behind a firewall each port that says nothing takes its time.
+        with ThreadPoolExecutor(len(ports)) as pool:
+            yield from filter(None, pool.map(partial(_seen, url), ports))
+
+
+def _seen(url: BrokerUrl, port: int) -> WebListener | None:
+    """What is there; None: nothing, or nothing that speaks HTTP, or no MQTT behind it."""
+    for path in dict.fromkeys((url.path or PATHS[0], *PATHS)):
+        try:
+            answer, opened = _asked(url, port, path, PAGE), Open.PAGES
+            if answer is None:
+                answer, opened = _asked(url, port, path, ""), Open.PROGRAMS
+        except (OSError, ValueError):
+            return None
+        if answer is not None:
+            host = f"[{url.host}]" if ":" in url.host else url.host
+            where = f"{'wss' if url.encrypted else 'ws'}://{host}:{port}{path}"
+            return WebListener(where, Open.LOGIN if answer else opened)
+    return None
 
 
 def _asked(url: BrokerUrl, port: int, path: str, origin: str) -> int | None:

@@ -16,6 +16,7 @@ from hwsync.webprobe import Open, WebListener, look
 from tests.support.brokers import Broker, encrypted
 from tests.support.certificates import Authority
 from tests.support.ports import LOOPBACK, free_port
+from tests.support.waiting import PATIENCE
 
 Starter = Callable[..., Broker]
 
@@ -109,3 +110,18 @@ def stranger(request: pytest.FixtureRequest) -> Iterator[int]:
 def test_what_is_no_broker_is_no_finding(stranger: int) -> None:
     assert list(look(BrokerUrl.parse(f"ws://{LOOPBACK}:{stranger}"))) == []
     assert list(look(BrokerUrl.parse(f"ws://{LOOPBACK}:{free_port()}"))) == []
+
+
+def test_ports_that_say_nothing_are_asked_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gate = threading.Barrier(3)
+
+    def asked(*_: object) -> None:
+        gate.wait(PATIENCE)
+        raise TimeoutError
+
+    monkeypatch.setattr(webprobe, "PROC", tmp_path)
+    monkeypatch.setattr(webprobe, "USUAL", tuple(free_port() for _ in range(3)))
+    monkeypatch.setattr(webprobe, "_asked", asked)
+    assert list(look(BrokerUrl.parse(f"mqtt://{LOOPBACK}:{free_port()}"))) == []
