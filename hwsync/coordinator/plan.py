@@ -112,6 +112,8 @@ class Plan:
         if not is_believed(order[0], of_device=of_device):
             self.counts["ignored"] += 1  # nobody could have counted so far
             self.beyond[user] = order
+            if not of_device and record.seq and not record.forgotten:
+                self.effects.append((user, PublishStatus(record)))  # what is kept is ours again
             return
         self.newer = max(self.newer, order[0])
 

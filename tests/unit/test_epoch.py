@@ -152,6 +152,11 @@ def test_what_nobody_can_have_counted_to_is_said_once_and_a_device_is_believed_l
         "a status of pi1", "a status of pi2"
     ]  # fmt: skip
     assert all("restart the device" in text for text in errors)
+    forged = b'{"epoch":%d,"seq":1}' % (limits.MAX_EPOCH + 1)
+    assert sent(lab.hear("status", forged, user="pi2"), "status") == []
+    lab.hear("reset")
+    (ours,) = sent(lab.hear("status", forged), "status")
+    assert (ours.retain, ours.json["seq"]) == (True, 1)  # in the place of what the broker keeps
     assert lab.coordinator.epoch == 0
     # As far as a board can push it, a kept status is still believed after it.
     lab.hear("heartbeat", seen(limits.MAX_SEEN_EPOCH, 1))
