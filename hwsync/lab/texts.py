@@ -19,11 +19,11 @@ DIGITS: Final = 15  # of a limit
 OWN: Final = "# What you add below this line stays when hwsync makes the file anew."
 PACKET: Final = MAX_MESSAGE + 65_536  # bytes: the largest message, its topic and its properties
 QUEUED: Final = 10_000  # messages that wait for one client that is away
-UNDER_WAY: Final = 2**21  # bytes that one client may leave unacknowledged; at least one message
+UNDER_WAY: Final = 2**20  # bytes that one client may leave unacknowledged; at least one message
 MIB: Final = 2**20
 LIMITS: Final = {  # MiB without boards, and for each: a status of at most 1 MiB is kept of it
     "memory_limit": (256, 8),  # of the whole broker; a last resort: one that has none left is deaf
-    "max_queued_bytes": (10, 1),  # for one client, also of what is kept, when it subscribes
+    "max_queued_bytes": (6, 1),  # for one client, also of what is kept, when it subscribes
 }
 
 

