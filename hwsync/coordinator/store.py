@@ -244,8 +244,7 @@ class Store:
 
     def ends(self) -> Rows:
         """How far the log and the refused messages are."""
-        tables = (table(Transition), table(RefusedMessage))
-        ends = [self._connection.execute(f'SELECT max(row) FROM "{name}"') for name in tables]
+        ends = [self._connection.execute(statement) for statement in _ENDS]
         return Rows(*(end.fetchone()[0] or 0 for end in ends))
 
     def running_days(self) -> tuple[float, tuple[Rows, ...]]:
@@ -373,6 +372,10 @@ _PRUNABLE: Final = f"""
 _PRUNE_COMMAND: Final = f"""
     UPDATE "{table(CommandRow)}" SET program = '', stdin = '', args = '[]', response = '',
     stderr = '', output_order = NULL, truncated = 1, pruned = 1 WHERE user = ? AND id = ?"""
+_ENDS: Final = (
+    f'SELECT max(row) FROM "{table(Transition)}"',
+    f'SELECT max(row) FROM "{table(RefusedMessage)}"',
+)
 _PRUNE_REFUSED: Final = f"""
     DELETE FROM "{table(RefusedMessage)}" WHERE row <= ?
     AND row < (SELECT max(row) FROM "{table(RefusedMessage)}")"""
