@@ -71,7 +71,8 @@ def within(
     orphan = decision.command if known is None and decision.command else None
     if orphan is not None:
         return _orphan(before, orphan, decision, moment, room, allowance.max_idle)
-    if room >= limits.IDLE_ROW or _is_first(known, decision):
+    forgets = decision.record.forgotten and not before.forgotten
+    if room >= limits.IDLE_ROW or forgets or _is_first(known, decision):
         return _counted(before, decision, moment, limits.IDLE_ROW)
     if again:
         raise Refused(

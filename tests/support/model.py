@@ -143,6 +143,7 @@ class Model(Level):
             return
         if self.seq and not self.forgotten:
             self.verb = "reset"
+            self.spend(ROW)
             self.change("reset", 0, self.id)
             self.forgotten = True
         self.tell_status()

@@ -19,7 +19,7 @@ from hwsync.protocol.idle import weight
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.record import Request
-from hwsync.protocol.wire import encode_collected, encode_id
+from hwsync.protocol.wire import FORGET, encode_collected, encode_id
 from hwsync.transport import Signal
 from tests.support.coordinator import Deed, Lab, brief, request, result, sent
 
@@ -227,6 +227,18 @@ def test_an_epoch_that_rises_again_and_again_has_no_row_and_empties_no_queue_for
     ended = dict(small.rows("commands", "id, outcome"))
     assert set(ended.values()) == {"lost"}
     assert code(small.hear("request", request("n1"))) == "not_allowed"
+
+
+def test_a_user_is_forgotten_however_full_it_is(small: Lab) -> None:
+    small.hear("reset")
+    fill(small)
+    small.hear("reset", FORGET)
+    assert small.record.forgotten
+    full = rows(small)
+    for _ in range(ROWS):
+        small.hear("reset")
+        small.hear("reset", FORGET)
+    assert rows(small) == full
 
 
 # What is given back
