@@ -27,8 +27,14 @@ def weight(request: Request) -> int:
 
 
 def spent(record: Record, moment: Moment) -> float:
-    """Bytes that are spent now of what may be; a clock that was put back gives nothing back."""
+    """Bytes that are spent now of what may be.
+
+    A clock that was put back gives nothing back, unless by more than a day: it was wrong before,
+    and what counts from then would last as long as it was ahead.
+    """
     passed = max(moment.wall - record.idle_at, 0.0)
+    if moment.wall < record.idle_at - limits.IDLE_BACK_S:
+        return 0.0
     return max(record.idle - passed * limits.IDLE_PER_S, 0.0)
 
 

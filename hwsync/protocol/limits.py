@@ -78,6 +78,7 @@ MAX_USERS: Final = 10_000  # with a record; whoever names a new one is refused t
 MAX_IDLE: Final = 4096 * KIB  # a user: bytes stored of what led to no answer of a device
 IDLE_ROW: Final = KIB  # what a row of the database counts as, without its texts
 IDLE_PER_S: Final = 256  # bytes that each second gives back
+IDLE_BACK_S: Final = 86_400.0  # a clock put back by more was wrong: all is given back
 IDLE_ANSWER: Final = 4 * KIB  # and each answer of a device
 
 REFUSED_ROWS: Final = 1_000  # a user; then a counter

@@ -183,6 +183,8 @@ class Level:
 
     def spent(self) -> float:
         passed = max(self.now[1] - self.idle_at, 0.0)
+        if self.now[1] < self.idle_at - 86_400.0:
+            return 0.0
         return max(self.idle - passed * A_SECOND, 0.0)
 
     def room(self) -> float:

@@ -11,6 +11,8 @@ from hwsync.coordinator.clocks import ClockWatch, shown
 from hwsync.coordinator.health import Condition
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
+from hwsync.protocol import idle
+from hwsync.protocol.record import Moment, Record
 from tests.support.coordinator import Lab
 
 NOW, DAY = 1_800_000_000.0, 86_400.0
@@ -102,3 +104,11 @@ def test_the_health_has_it_as_long_as_it_lasts(lab: Lab) -> None:
     lab.hear("reset", b"")
     lab.restart()
     assert not lab.coordinator.clocks.trouble
+
+
+@pytest.mark.parametrize(("back", "left"), [(0.0, 1e6), (3_600.0, 1e6), (10 * 365 * DAY, 0.0)])
+def test_a_clock_that_was_years_ahead_leaves_no_allowance_used_up_for_years(
+    back: float, left: float
+) -> None:
+    record = Record("pi1", idle=1e6, idle_at=NOW + back)
+    assert idle.spent(record, Moment(NOW, 0.0)) == left

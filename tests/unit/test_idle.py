@@ -260,7 +260,7 @@ def test_time_and_the_answers_of_devices_give_back(small: Lab) -> None:
 
 def test_a_clock_that_is_put_back_gives_nothing_and_takes_nothing(small: Lab) -> None:
     fill(small)
-    small.clock.jump = -1e6
+    small.clock.jump = -80_000.0
     assert code(orphan(small, 1)) == "not_allowed"
     small.hear("response", result("x1", outcome="expired"))
     small.clock.jump = 0.0
