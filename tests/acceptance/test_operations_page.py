@@ -6,7 +6,7 @@ import pytest
 
 from tests.acceptance.test_secure_page import all_typed, connected, machine
 from tests.support.booted import Booted
-from tests.support.pages import lines, typed
+from tests.support.pages import PAGE_S, lines, typed
 
 __all__ = ["machine"]
 OF_MASTER = (
@@ -21,7 +21,7 @@ def ran(machine: Booted, program: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(PAGE_S)
 def test_an_upgrade_the_way_back_and_a_new_machine(machine: Booted) -> None:
     after = lines("secure.md", "When something happens")[0].number
     all_typed(machine, [line for line in lines("secure.md") if line.number < after])
@@ -46,7 +46,7 @@ def test_an_upgrade_the_way_back_and_a_new_machine(machine: Booted) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(PAGE_S)
 def test_units_by_themselves_and_a_board_that_has_no_more_than_it_needs(machine: Booted) -> None:
     begin = lines("secure.md", "1. The master")[0].number
     all_typed(machine, [line for line in lines("secure.md") if line.number < begin])

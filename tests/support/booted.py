@@ -163,7 +163,9 @@ class Booted:
             made += f"cat >{binaries}/{name} <<'END'\n{text}END\nchmod 755 {binaries}/{name}\n"
         self.call("bash", "-ec", made)
 
-    def call(self, *command: str, check: bool = True, stdin: str = "") -> str:
+    def call(
+        self, *command: str, check: bool = True, stdin: str = "", within: float = CALL_S
+    ) -> str:
         """What a command says there, with its errors."""
         done = subprocess.run(
             ["nsenter", "-t", str(self._leader), "-a", "--", *command],
@@ -171,7 +173,7 @@ class Booted:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=CALL_S,
+            timeout=within,
             check=False,
         )
         assert not check or done.returncode == 0, f"{command}: {done.stdout}"
