@@ -63,6 +63,9 @@ class Publisher(Protocol):
     def settled(self) -> bool:
         """Whether everything that was sent on this connection has arrived."""
 
+    def under_way(self, topic: str) -> bool:
+        """Whether a message on that topic was sent on this connection and not acknowledged."""
+
     def publish(
         self,
         topic: str,

@@ -57,6 +57,9 @@ class Outside(Protocol):
     def settled(self) -> bool:
         """Whether the broker has acknowledged everything that was sent on this connection."""
 
+    def under_way(self, topic: str) -> bool:
+        """Whether a message on that topic was sent on this connection and not acknowledged."""
+
     def publish(
         self,
         topic: str,

@@ -102,6 +102,9 @@ class Outside:
     def settled(self) -> bool:
         return self.transport is not None and self.transport.settled
 
+    def under_way(self, topic: str) -> bool:
+        return self.transport is not None and self.transport.under_way(topic)
+
     def publish(
         self,
         topic: str,

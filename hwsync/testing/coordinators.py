@@ -192,6 +192,9 @@ class CoordinatorProcess(Process):
     def settled(self) -> bool:
         return self.port is not None and self.port.settled
 
+    def under_way(self, topic: str) -> bool:
+        return self.port is not None and self.port.under_way(topic)
+
     def publish(
         self,
         topic: str,

@@ -169,6 +169,10 @@ class Port:
     def settled(self) -> bool:
         return self._line is not None and not self._line.unanswered
 
+    def under_way(self, topic: str) -> bool:
+        line = self._line
+        return line is not None and any(one.topic == topic for one in line.unanswered)
+
     @property
     def line(self) -> Line | None:
         """The present connection."""

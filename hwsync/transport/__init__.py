@@ -157,6 +157,11 @@ class Transport:
         link = self._link
         return link is not None and link.idle and not link.ended.is_set()
 
+    def under_way(self, topic: str) -> bool:
+        """Whether a message on that topic was sent on this connection and not acknowledged."""
+        link = self._link
+        return link is not None and any(one.topic == topic for one in link.unanswered)
+
     def publish(
         self,
         topic: str,

@@ -23,6 +23,7 @@ from hwsync.transport.signals import Connected, Disconnected, Signal
 log = logging.getLogger("hwsync.transport")
 
 TWICE: Final = 2  # times that the broker hangs up on a message by itself, until that is believed
+CALM_S: Final = 10.0  # of a connection that stands, until nothing goes by itself any more
 LOOK_S: Final = 0.05  # between two looks whether the one message was taken
 MOST_REFUSED: Final = 8  # topics in an hour: then somebody makes the broker hang up on purpose
 MOST_HELD: Final = 1_000  # courtesies that wait for their turn; more are dropped, and counted
@@ -34,6 +35,9 @@ class Publisher(Protocol):
     @property
     def settled(self) -> bool:
         """Whether the broker has acknowledged everything that was sent on this connection."""
+
+    def under_way(self, topic: str) -> bool:
+        """Whether a message on that topic was sent on this connection and not acknowledged."""
 
     def publish(
         self,
@@ -93,6 +97,7 @@ class Outbox:
         self._held: dict[str, Message] = {}  # by key, in their order
         self._last: deque[Message] = deque(maxlen=MOST_HELD)  # courtesies that may be under way
         self._careful = False
+        self._connected_at = monotonic()
         self._alone: tuple[Message, int] | None = None  # the one under way by itself; its bytes
         self._strikes: Counter[str] = Counter()  # by key
         self._refused: dict[str, float] = {}  # topics that somebody chose; since when, monotonic
@@ -134,16 +139,18 @@ class Outbox:
 
     def flush(self) -> None:
         """A round is over: send the next of what goes by itself, if it is its turn."""
-        if not self._publisher.settled:
-            return
-        self._last.clear()
+        if self._last and self._publisher.settled:
+            self._last.clear()
         if not self._careful:
             return
         if self._alone is not None:
+            if self._publisher.under_way(self._alone[0].topic):
+                return
             self._strikes.pop(_blamed(self._alone[0]), None)
             self._alone = None
         if not self._held:
-            self._careful = False
+            calm = self._monotonic() - self._connected_at >= CALM_S
+            self._careful = not (calm and self._publisher.settled)
             return
         message = self._held.pop(next(iter(self._held)))
         payload = message.make(self.limit)
@@ -157,6 +164,7 @@ class Outbox:
     def hear(self, signal: Signal) -> None:
         """The connection changed."""
         if isinstance(signal, Connected):
+            self._connected_at = self._monotonic()
             self.capacity.connected(signal.max_packet)
         elif isinstance(signal, Disconnected) and signal.was_connected:
             self._ended(signal)

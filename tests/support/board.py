@@ -52,6 +52,9 @@ class World:
         self.users = {"u"}  # under whose names something may be published
         self.leftovers: list[tuple[Group, str]] = []  # and what the file said of the command then
 
+    def under_way(self, topic: str) -> bool:
+        return not self.settled
+
     def publish(
         self,
         topic: str,

@@ -116,6 +116,9 @@ class Wire:
         self.connection = 1
         self.before: Callable[[Deed], None] = lambda _: None
 
+    def under_way(self, topic: str) -> bool:
+        return not self.settled
+
     def publish(
         self,
         topic: str,

@@ -10,7 +10,7 @@ import pytest
 from hwsync.protocol.limits import KIB, MAX_MESSAGE
 from hwsync.transport import Connected, Disconnected, Sent
 from hwsync.transport.capacity import FLOOR, HEADER, LEARNED_S, SMALL, Capacity
-from hwsync.transport.outbox import MOST_HELD, MOST_REFUSED, Message, Outbox
+from hwsync.transport.outbox import CALM_S, MOST_HELD, MOST_REFUSED, Message, Outbox
 
 
 class Broker:
@@ -19,9 +19,12 @@ class Broker:
     def __init__(self, takes: Callable[[str, int], bool]) -> None:
         self.takes = takes
         self.taken: list[tuple[str, int]] = []
-        self.under_way: list[tuple[str, int]] = []
+        self.under_way_now: list[tuple[str, int]] = []
         self.settled = True
         self.connects = 0
+
+    def under_way(self, topic: str) -> bool:
+        return any(one == topic for one, _ in self.under_way_now)
 
     def publish(
         self,
@@ -33,19 +36,19 @@ class Broker:
         correlation: bytes = b"",
     ) -> bool:
         assert qos == 1
-        self.under_way.append((topic, len(payload)))
+        self.under_way_now.append((topic, len(payload)))
         self.settled = False
         return True
 
     def answer(self) -> Disconnected | None:
         """Look at what came: the end of the connection, or None."""
-        for number, (topic, size) in enumerate(self.under_way):
+        for number, (topic, size) in enumerate(self.under_way_now):
             if not self.takes(topic, size):
-                left = tuple(Sent(*one) for one in self.under_way[number:])
-                self.under_way = []
+                left = tuple(Sent(*one) for one in self.under_way_now[number:])
+                self.under_way_now = []
                 return Disconnected("hung up", True, hung_up=True, unanswered=left)
             self.taken.append((topic, size))
-        self.under_way = []
+        self.under_way_now = []
         self.settled = True
         return None
 
@@ -76,6 +79,8 @@ class Owner:
                 self.now += 0.01
                 self.outbox.flush()
                 if self.outbox.settled and self.outbox.wait() is None:
+                    self.now += CALM_S
+                    self.outbox.flush()
                     return connects
             self.outbox.hear(end)
             self.broker.settled = True
@@ -96,7 +101,7 @@ def test_as_long_as_all_is_taken_everything_goes_at_once_in_its_order() -> None:
     for topic in ("a", "b", "c"):
         owner.courtesy(topic, 3_000_000)
         owner.outbox.send(message(f"status {topic}", 900_000))
-    assert [topic for topic, _ in owner.broker.under_way] == [
+    assert [topic for topic, _ in owner.broker.under_way_now] == [
         *("a", "status a", "b", "status b", "c", "status c")
     ]
     assert owner.run() == 1
@@ -156,8 +161,8 @@ def test_a_network_that_is_lost_twice_costs_nothing() -> None:
     owner.level = {"response": 300_000}
     for _ in range(5):
         owner.outbox.send(message("response", 300_000))
-        unanswered = tuple(Sent(*one) for one in owner.broker.under_way)
-        owner.broker.under_way = []
+        unanswered = tuple(Sent(*one) for one in owner.broker.under_way_now)
+        owner.broker.under_way_now = []
         owner.outbox.hear(Disconnected("no answer", True, unanswered=unanswered))
         owner.outbox.hear(Connected(False, 4))
     owner.run()
@@ -187,7 +192,7 @@ def test_a_newer_status_takes_the_place_of_one_that_waits() -> None:
     owner.outbox.hear(Connected(False, 4))
     owner.outbox.send(message("status", 50_000))
     owner.outbox.send(message("status", 700))
-    assert owner.broker.under_way == [("status", 700)]
+    assert owner.broker.under_way_now == [("status", 700)]
     owner.run()
     assert [size for topic, size in owner.broker.taken if topic == "status"] == [700]
 
@@ -199,7 +204,7 @@ def test_what_cannot_be_made_smaller_and_is_too_large_is_not_sent_and_said_once(
     envelope = Message("command", lambda _: b"x" * 20_000, "command")
     for _ in range(3):
         assert owner.outbox.send(envelope) == 0
-    assert owner.broker.under_way == []
+    assert owner.broker.under_way_now == []
     assert [one.message for one in caplog.records] == [
         "NOT SENT, 20000 bytes on command: the broker takes at most 10000 bytes"
     ]
@@ -251,6 +256,36 @@ def test_many_such_topics_are_no_way_to_cut_a_coordinator_off_for_ever(
     owner.courtesy("replies/me", 5, foreign=True)
     owner.run()
     assert ("replies/me", 5) in owner.broker.taken
+
+
+def test_nobody_is_careless_between_the_connect_and_what_follows_it() -> None:
+    owner = Owner(lambda _, size: size <= 131_072)
+    owner.outbox.send(message("status", 500_000))
+    end = owner.broker.answer()
+    assert end is not None
+    owner.outbox.hear(end)
+    owner.outbox.hear(Connected(False, 4))
+    owner.broker.settled = True
+    owner.outbox.flush()  # before the owner has said its statuses again
+    owner.outbox.send(message("status", 500_000))
+    assert owner.broker.under_way_now == [], "it goes by itself, in its turn"
+
+
+def test_a_stream_of_other_messages_keeps_nothing_waiting() -> None:
+    owner = Owner(lambda topic, _: topic != "deep")
+    owner.courtesy("deep", 10, foreign=True)
+    end = owner.broker.answer()
+    assert end is not None
+    owner.outbox.hear(end)
+    owner.outbox.hear(Connected(False, 4))
+    owner.outbox.send(message("hw/pi1/result/c1", 10, courtesy=True))
+    waiting = ["deep", "hw/pi1/result/c1"]
+    for _ in range(2):
+        owner.outbox.send(message("status", 10))  # there is always one on its way
+        owner.outbox.flush()
+        assert owner.broker.under_way_now[-1][0] == waiting.pop(0)
+        owner.broker.under_way_now = [("status", 10)]
+    assert not owner.broker.settled
 
 
 def test_what_waits_has_a_limit() -> None:
