@@ -64,7 +64,7 @@ def test_a_lab_that_is_well(lab: Lab, watch: Callable[..., Watcher]) -> None:
     results = {finding["result"] for findings in found.values() for finding in findings}
     assert results == {"ok"}, found
     assert list(found) == [
-        "version", "broker", "round trip", "topics", "coordinator", "health", "clock",
+        "version", "broker", "round trip", "topics", "sizes", "coordinator", "health", "clock",
         "database", "disk", "device", "record",
     ]  # fmt: skip
     assert lab.broker.name in one(found, "broker")[1]
@@ -78,7 +78,7 @@ def test_a_lab_that_is_well(lab: Lab, watch: Callable[..., Watcher]) -> None:
     text = lab.cli("doctor", "--db", str(lab.db))
     assert text.wait(30) == 0
     lines = text.stdout.splitlines()
-    assert len(lines) == 9
+    assert len(lines) == 10
     assert all(re.match(r"ok       [a-z ]{12} \S", line) for line in lines), lines
 
 
