@@ -62,7 +62,7 @@ PRAGMAS: Final = {
 NAMES_OF_EPOCH: Final = ("epoch", "restored_at", "doubted")
 DOUBT_SPARE_S: Final = 120.0  # beyond the day: so that its end, too, is written down
 ROWS_EACH: Final = 8  # of the log, that a command has at most before it is old, as a rule
-MAX_WAL: Final = 8_388_608  # bytes; SQLite itself copies it into the database at half of that
+MAX_WAL: Final = 5_242_880  # bytes; SQLite itself copies it into the database at 4 MB
 
 FAILURES: Final = (sqlite3.Error, PeeweeException, OSError)
 """What a write may raise: nothing of the batch is stored then."""
