@@ -531,7 +531,7 @@ def test_a_signing_key_is_no_argument_and_is_not_shown(
     config.chmod(0o600)
     done = start([*HWSYNC, "coordinator", "--config", str(config)])
     assert done.wait() == 2
-    assert "signing_key is no key and no file" in done.stderr
+    assert "the value of signing_key is no file" in done.stderr
     assert "AAAA" not in done.stderr
 
 

@@ -39,6 +39,11 @@ BY_HAND = [
 ]  # fmt: skip
 
 
+def record(status: dict[str, Any]) -> dict[str, Any]:
+    """What it says of the record: when the state ends is told anew each time."""
+    return {name: value for name, value in status.items() if name != "deadline"}
+
+
 @contextmanager
 def no_commit(lab: FaultyLab) -> Iterator[None]:
     """Another process has the database: for five seconds a commit waits."""
@@ -59,7 +64,8 @@ def test_a_request_without_an_id_that_comes_again_is_one_command_with_the_same_a
     first = lab.state(1)
     (again,) = lab.deliver_again(lost)
     assert again.topic == "hw/pi1/request"
-    assert lab.watcher.statuses("pi1") == [first] * 3  # the second one at the connect
+    told = [record(status) for status in lab.watcher.statuses("pi1")]
+    assert told == [record(first)] * 3  # the second one at the connect
     assert lab.moves() == [REQUEST]
     assert lab.errors() == []
 
@@ -98,8 +104,11 @@ def test_a_whole_cycle_that_comes_again_changes_nothing(
     assert lab.moves() == CYCLE
     assert lab.refusals() == []
     assert (end["state"], end["ran"], end["server_analysis"]) == (0, "yes", "right")
-    assert [status["seq"] for status in lab.watcher.statuses("pi1")] == [1, 2, 3, *[4] * 6]
-    assert lab.last() == end
+    told = [status["seq"] for status in lab.watcher.statuses("pi1")]
+    # Once more at the connect, and for what came again: once for all of it in one round.
+    assert (told[:4], set(told[4:])) == ([1, 2, 3, 4], {4})
+    assert 6 <= len(told) <= 9
+    assert record(lab.last()) == record(end)
     assert lab.errors() == []
 
 
@@ -135,7 +144,7 @@ def test_a_coordinator_killed_between_delivery_and_commit_is_one_command(
     wait_until(lambda: lab.proxy.acknowledged(again), what="its acknowledgement")
     lab.hear_all()
     assert lab.moves() == [REQUEST]
-    assert lab.last() == first
+    assert record(lab.last()) == record(first)
 
 
 def test_a_connection_cut_between_delivery_and_commit_makes_one_command(lab: FaultyLab) -> None:
@@ -149,7 +158,7 @@ def test_a_connection_cut_between_delivery_and_commit_makes_one_command(lab: Fau
     wait_until(lambda: lab.proxy.acknowledged(lab.dups()[0]), what="its acknowledgement")
     lab.hear_all()
     assert lab.moves() == [REQUEST]
-    assert lab.last() == first
+    assert record(lab.last()) == record(first)
     assert lab.errors() == []
 
 
@@ -167,7 +176,7 @@ def test_the_same_text_sent_anew_is_a_new_message(lab: FaultyLab) -> None:
     lab.deliver_again(lost)
     assert lab.moves() == [REQUEST, RESET, REQUEST, RESET, REQUEST]
     assert len({row["id"] for row in lab.history()}) == 3
-    assert lab.last() == last
+    assert record(lab.last()) == record(last)
 
 
 def test_an_id_used_for_another_text_is_refused_and_the_first_one_stays(lab: FaultyLab) -> None:
@@ -195,7 +204,7 @@ def test_a_late_result_corrects_a_lost_command(lab: FaultyLab) -> None:
     lab.deliver_again(lost)
     assert (corrected["state"], corrected["outcome"], corrected["hw_response"]) == (3, "ok", "42\n")
     assert corrected["settled"] == [["c1", "j1"]]
-    assert lab.last() == corrected
+    assert record(lab.last()) == record(corrected)
     assert lab.command("c1")["late"]
 
 
@@ -214,7 +223,7 @@ def test_a_late_result_corrects_a_command_that_was_reset(lab: FaultyLab) -> None
     assert (shown["outcome"], shown["ran"], shown["late"]) == ("cancelled", "no", True)
     # The next command is not touched by it.
     assert (settled["state"], settled["id"], settled["outcome"]) == (1, "c2", None)
-    assert lab.last() == settled
+    assert record(lab.last()) == record(settled)
 
 
 def test_a_late_result_corrects_an_expired_command(lab: FaultyLab) -> None:
@@ -225,7 +234,7 @@ def test_a_late_result_corrects_an_expired_command(lab: FaultyLab) -> None:
     corrected = lab.status(lambda status: status["ran"] == "yes")
     lab.deliver_again(lost)
     assert (corrected["state"], corrected["outcome"], corrected["seq"]) == (0, "ok", 3)
-    assert lab.last() == corrected
+    assert record(lab.last()) == record(corrected)
 
 
 def test_a_result_that_nobody_asked_for_is_kept_settled_and_shown(lab: FaultyLab) -> None:
@@ -234,7 +243,7 @@ def test_a_result_that_nobody_asked_for_is_kept_settled_and_shown(lab: FaultyLab
     settled = lab.status(lambda status: status["settled"] == [["ghost", "j9"]])
     assert (settled["state"], settled["id"], settled["seq"]) == (0, "", 1)
     lab.deliver_again(lost)
-    assert lab.last() == settled
+    assert record(lab.last()) == record(settled)
     db = ["--db", str(lab.db)]
     history, show = lab.cli("history", "pi1", *db), lab.cli("show", "pi1", "ghost", *db)
     assert (history.wait(), show.wait()) == (0, 0)
@@ -290,7 +299,7 @@ def test_after_a_broker_that_forgot_all_every_status_is_retained_again_and_all_g
     wait_until(lambda: len(empty.messages("hw/pi1/status")) > 0, what="a status")
     lab.watcher.wait_for_status("pi2", lambda status: status["seq"] == 4)
     kept = retained(watch(broker))
-    assert kept["hw/pi1/status"] == open_one
+    assert record(kept["hw/pi1/status"]) == record(open_one)
     assert (kept["hw/pi2/status"]["state"], kept["hw/pi2/status"]["seq"]) == (0, 4)
     lab.open_gate()
     end = empty.wait_for_state("pi1", 3)
