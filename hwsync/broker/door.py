@@ -103,6 +103,12 @@ class Door:
         return self._acl is None or self._acl.allows(access, topic, entry.account, client_id)
 
 
+def owner_of(session: Any) -> str:
+    """The account whose session of amqtt's this is; empty: of somebody without one."""
+    entry: Entry | None = session.attributes.get(ENTRY)
+    return entry.owner if entry else ""
+
+
 async def at_the_door(
     packet: bytes, door: Door, tls: Any, owner: Callable[[str], str | None]
 ) -> tuple[bytes, Entry | None]:

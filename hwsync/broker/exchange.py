@@ -16,7 +16,7 @@ from typing import Any, Final
 from amqtt.broker import RetainedApplicationMessage  # type: ignore[import-untyped]
 
 from hwsync.broker.access import Access, matches
-from hwsync.broker.door import ENTRY, Entry
+from hwsync.broker.door import ENTRY, Entry, owner_of
 from hwsync.broker.flow import Flow, Room
 from hwsync.broker.reading import Publish
 
@@ -48,7 +48,9 @@ class Exchange:
         """What is under way for a session, from its beginning to its end."""
         found: Flow | None = session.attributes.get(FLOW)
         if found is None:
-            found = Flow(self._waiting, partial(self._no_room, session))
+            owner = owner_of(session)
+            holder = f"account {owner}" if owner else f"client {session.client_id}"
+            found = Flow(self._waiting, holder, partial(self._no_room, session))
             session.attributes[FLOW] = found
             session.clear_queues = found.clear  # where amqtt ends a session
         return found

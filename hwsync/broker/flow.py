@@ -51,28 +51,41 @@ class Room:
 
     def __init__(self, size: int) -> None:
         self.left = size
+        self._held: dict[str, int] = {}  # bytes, by holder
 
-    def take(self, topic: str, payload: bytes) -> bool:
-        """Whether this one finds room; it has taken it then."""
+    def take(self, topic: str, payload: bytes, holder: str | None = None) -> bool:
+        """Whether this one finds room; it has taken it then.
+
+        No ``holder`` gets more than it leaves to the others: one alone gets half.
+        """
         size = len(topic) + len(payload) + EACH
-        if size > self.left:
+        held = 0 if holder is None else self._held.get(holder, 0)
+        if held + size > self.left:
             return False
         self.left -= size
+        if holder is not None:
+            self._held[holder] = held + size
         return True
 
-    def give_back(self, topic: str, payload: bytes) -> None:
+    def give_back(self, topic: str, payload: bytes, holder: str | None = None) -> None:
         """This one is kept no more."""
-        self.left += len(topic) + len(payload) + EACH
+        size = len(topic) + len(payload) + EACH
+        self.left += size
+        if holder is not None:
+            held = self._held.pop(holder) - size
+            if held:
+                self._held[holder] = held
 
 
 class Flow:
     """One session's. ``dropped`` is called with a topic where there is no room.
 
-    ``room``: for what waits for all sessions; what is retained has its own.
+    ``room``: for what waits for all sessions; what is retained has its own. ``holder``: whose
+    part of it this is.
     """
 
-    def __init__(self, room: Room, dropped: Callable[[str], None]) -> None:
-        self._room, self._dropped = room, dropped
+    def __init__(self, room: Room, holder: str, dropped: Callable[[str], None]) -> None:
+        self._room, self._holder, self._dropped = room, holder, dropped
         self._send: Callable[[bytes], None] | None = None  # on the present connection
         self._waiting: deque[Message] = deque()
         self._sent: dict[int, Message] = {}
@@ -106,7 +119,11 @@ class Flow:
         if not qos:
             if self._send is not None:
                 self._send(message.packet())
-        elif len(self._waiting) < QUEUE and (retain or self._room.take(topic, payload)):
+        elif not self._waiting and self._may_go(message):
+            self._go(message)
+        elif len(self._waiting) < QUEUE and (
+            retain or self._room.take(topic, payload, self._holder)
+        ):
             self._waiting.append(message)
             self._fill()
         else:
@@ -163,25 +180,34 @@ class Flow:
             self._send(acknowledgement(first, mid))
 
     def _fill(self) -> None:
-        while self._send is not None and self._waiting and len(self._sent) < WINDOW:
-            size = len(self._waiting[0].payload)
-            if self._sent_bytes and self._sent_bytes + size > WINDOW_BYTES:
-                return
+        while self._waiting and self._may_go(self._waiting[0]):
             one = self._waiting.popleft()
             self._waits_no_more(one)
-            self._sent_bytes += size
-            self._mid = next(
-                mid
-                for mid in (n % MIDS + 1 for n in range(self._mid, self._mid + MIDS))
-                if mid not in self._sent
-            )
-            one.mid = self._mid
-            self._sent[one.mid] = one
+            self._go(one)
+
+    def _may_go(self, one: Message) -> bool:
+        """Whether its client is there, and the window has a place."""
+        return (
+            self._send is not None
+            and len(self._sent) < WINDOW
+            and (not self._sent_bytes or self._sent_bytes + len(one.payload) <= WINDOW_BYTES)
+        )
+
+    def _go(self, one: Message) -> None:
+        self._sent_bytes += len(one.payload)
+        self._mid = next(
+            mid
+            for mid in (n % MIDS + 1 for n in range(self._mid, self._mid + MIDS))
+            if mid not in self._sent
+        )
+        one.mid = self._mid
+        self._sent[one.mid] = one
+        if self._send is not None:
             self._send(one.packet())
 
     def _waits_no_more(self, one: Message) -> None:
         if not one.retain:
-            self._room.give_back(one.topic, one.payload)
+            self._room.give_back(one.topic, one.payload, self._holder)
 
     def _done(self, mid: int) -> None:
         self._sent_bytes -= len(self._sent.pop(mid).payload)

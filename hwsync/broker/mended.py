@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+from collections import Counter
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from amqtt.mqtt.protocol.broker_handler import (  # type: ignore[import-untyped]
 
 from hwsync.broker.arrivals import CONNECT_S, Arrival, Arrivals
 from hwsync.broker.conversation import Conversation
-from hwsync.broker.door import ENTRY, Door, Entry, at_the_door
+from hwsync.broker.door import ENTRY, Door, at_the_door, owner_of
 from hwsync.broker.exchange import Exchange
 from hwsync.broker.reading import (
     VERSION,
@@ -51,6 +52,7 @@ CLOSE_S: Final = 5.0  # for a client to take what it is still sent, before its c
 REFUSED: Final = b"\x20\x02\x00\x05"  # a CONNACK
 TAKEOVER_S: Final = 5.0  # for a connection to end whose client came again; takes milliseconds
 AWAY: Final = 1_000  # clients that are away and have a session
+SERVICES: Final = ("hwsync-coordinator", "hwsync-device-")  # their client ids begin so
 WILL: Final = ("will_flag", "will_topic", "will_message", "will_qos", "will_retain")
 
 _entrance: ContextVar[Entrance] = ContextVar("entrance")  # each connection is a task of its own
@@ -178,14 +180,32 @@ class MendedBroker(Broker):  # type: ignore[misc]
             await self._delete_session(client_id)
         if session.clean_session:
             session.clear_queues()
-        away = [
-            (one.last_disconnect_time or 0, name)
+        away = {
+            name: one
             for name, (one, _) in self._sessions.items()
             if not one.transitions.is_connected()
-        ]
+        }
         if len(away) > AWAY:
-            log.warning("more than %d clients are away: %s is forgotten", AWAY, min(away)[1])
-            await self._delete_session(min(away)[1])
+            gone = self._to_forget(away)
+            log.warning("more than %d clients are away: %s is forgotten", AWAY, gone)
+            await self._delete_session(gone)
+
+    def _to_forget(self, away: Mapping[str, Any]) -> str:
+        """Of the owner who has most of them the longest absent one; an account's own id last.
+
+        Those without an account are one owner: of theirs hwsync's own ids go last.
+        """
+        owners = {name: owner_of(one) for name, one in away.items()}
+        counts = Counter(owners.values())
+        order = sorted(
+            away,
+            key=lambda name: (
+                -counts[owners[name]],
+                not owners[name] and name.startswith(SERVICES),
+                away[name].last_disconnect_time or 0,
+            ),
+        )
+        return next((name for name in order if not self._is_reserved(name)), order[0])
 
     async def _authenticate(self, session: Any, _: Any) -> bool:
         """It was decided at the door."""
@@ -207,12 +227,14 @@ class MendedBroker(Broker):  # type: ignore[misc]
 
     def _owner(self, client_id: str) -> str | None:
         """The account that a client id belongs to; empty: to somebody without one."""
-        if any(entrance.door.reserves(client_id) for entrance in self.entrances):
+        if self._is_reserved(client_id):
             return client_id
         if client_id not in self._sessions:
             return None
-        entry: Entry | None = self._sessions[client_id][0].attributes.get(ENTRY)
-        return entry.owner if entry else ""
+        return owner_of(self._sessions[client_id][0])
+
+    def _is_reserved(self, client_id: str) -> bool:
+        return any(entrance.door.reserves(client_id) for entrance in self.entrances)
 
     async def _client_connected(
         self, listener_name: str, reader: ReaderAdapter, writer: WriterAdapter

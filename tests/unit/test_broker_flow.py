@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from amqtt.adapters import BufferReader
 
 from hwsync.broker.conversation import BACKLOG, Conversation, Sending
-from hwsync.broker.exchange import Exchange
+from hwsync.broker.door import ENTRY
+from hwsync.broker.exchange import WAITING, Exchange
 from hwsync.broker.flow import EACH, RECEIVED, WINDOW, WINDOW_BYTES, Flow, Room
 from hwsync.broker.reading import Malformed, Publish
 from tests.support.fuzz_packets import PINGREQ, packet, publish
@@ -25,7 +27,7 @@ class Side:
         self.heard: list[bytes] = []
         self.dropped: list[str] = []
         self.room = Room(room)
-        self.flow = Flow(self.room, self.dropped.append)
+        self.flow = Flow(self.room, "me", self.dropped.append)
 
     def comes(self, may_read: Callable[[str], bool] = lambda topic: True) -> None:
         self.flow.attach(self.heard.append, may_read)
@@ -63,18 +65,62 @@ def test_a_window_has_so_many_bytes_or_one_message() -> None:
 
 
 def test_what_has_no_room_is_dropped_and_told() -> None:
-    side = Side(3 * (EACH + 2))
+    side = Side(6 * (EACH + 2))
     for number in range(5):
         side.flow.deliver("a", b"%d" % number, 1)
     assert side.dropped == ["a", "a"]
-    assert side.room.left == 0
+    assert side.room.left == 3 * (EACH + 2)  # half is for the others
     side.comes()
     assert side.takes() == [publish("a", b"%d" % n, 1, n + 1) for n in range(3)]
-    assert side.room.left == 3 * (EACH + 2)
+    assert side.room.left == 6 * (EACH + 2)
     side.goes()
     side.flow.deliver("a", b"x", 1)
     side.flow.clear()
-    assert side.room.left == 3 * (EACH + 2)
+    assert side.room.left == 6 * (EACH + 2)
+
+
+def test_what_goes_out_at_once_needs_no_room() -> None:
+    side = Side(0)
+    side.flow.deliver("a", b"away", 1)
+    side.comes()
+    for number in range(WINDOW + 1):
+        side.flow.deliver("a", b"%d" % number, 1)
+    assert side.takes() == [publish("a", b"%d" % n, 1, n + 1) for n in range(WINDOW)]
+    assert side.dropped == ["a", "a"]
+
+
+def session(name: str, owner: str = "") -> Any:
+    """One of a client that is away."""
+    entry = SimpleNamespace(
+        owner=owner, account=owner, door=SimpleNamespace(allows=lambda *_: True)
+    )
+    state = SimpleNamespace(is_connected=lambda: False)
+    return SimpleNamespace(
+        client_id=name, attributes={ENTRY: entry}, transitions=state, clean_session=False
+    )
+
+
+@pytest.mark.parametrize("owner", ["", "op"])
+def test_nobody_uses_up_the_room_of_the_others(owner: str) -> None:
+    """Of an account all sessions together; without one each."""
+    noted: list[tuple[object, ...]] = []
+    exchange = Exchange({}, {}, lambda *what: noted.append(what))
+    noisy, second = session("noisy", owner), session("second", owner)
+    quiet = session("pi1", "pi1" if owner else "")
+    exchange.subscribe(noisy, [("noise", 1)])
+    exchange.subscribe(second, [("second", 1)])
+    exchange.subscribe(quiet, [("quiet", 1)])
+    part = b"x" * 2**20
+    for _ in range(WAITING // len(part)):
+        exchange.pass_on("noise", part, 1)
+    dropped = len(noted)
+    assert dropped >= WAITING // len(part) // 2
+    exchange.pass_on("second", part, 1)
+    assert len(noted) == dropped + bool(owner)
+    dropped = len(noted)
+    for _ in range(50):
+        exchange.pass_on("quiet", part, 1)
+    assert len(noted) == dropped
 
 
 def test_what_may_be_read_no_more_is_not_sent() -> None:
