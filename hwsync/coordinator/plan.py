@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from hwsync.coordinator.store import FAILURES, Batch, Handled, RefusedRow, Store
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import outcome_line
-from hwsync.protocol.effects import Decision, Effect, PublishError, PublishStatus
+from hwsync.protocol.effects import Decision, Effect, PublishError, PublishResult, PublishStatus
 from hwsync.protocol.epochs import is_believed
 from hwsync.protocol.errors import Code, DatabaseError, Refused
 from hwsync.protocol.events import (
@@ -70,6 +70,7 @@ class Plan:
     heartbeats: list[tuple[str, HeartbeatHeard]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     _said: dict[str, Record] = field(default_factory=dict)  # the last status of each user
+    _results: dict[tuple[str, str], PublishResult] = field(default_factory=dict)  # by user and id
     newer: int = -1  # an epoch of which more was said than the database knows; -1: none
     beyond: dict[str, tuple[int, int]] = field(default_factory=dict)  # by user: not believed
 
@@ -340,11 +341,20 @@ class Plan:
         return True
 
     def _tell(self, user: str, effect: Effect) -> None:
-        """A status that was said in this round, and has not changed since, answers for all."""
+        """A status that was said in this round, and has not changed since, answers for all.
+
+        So does a result, and it goes to the last place: it proves that what came before it was
+        heard, errors too.
+        """
         if isinstance(effect, PublishStatus):
             if self._said.get(user) == effect.record:
                 return
             self._said[user] = effect.record
+        if isinstance(effect, PublishResult):
+            before = self._results.get((user, effect.command.id))
+            if before == effect:
+                self.effects.remove((user, before))
+            self._results[user, effect.command.id] = effect
         self.effects.append((user, effect))
 
     def _known(self, record: Record, id: str | None) -> Command | None:

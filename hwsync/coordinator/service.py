@@ -8,6 +8,7 @@ import queue
 import secrets
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -40,7 +41,7 @@ log = logging.getLogger("hwsync.coordinator")
 CLIENT_ID: Final = "hwsync-coordinator"
 BATCH: Final = 500  # messages in one transaction: more gain nothing and delay the first answer
 BACKLOG: Final = 16 * 1_048_576  # bytes said and not arrived; then nothing more is heard
-CROWDED_S: Final = 0.1  # so long until the next look whether it has arrived
+CROWDED_S: Final = 1.0  # so long at most until the next look whether it has arrived
 LONGEST_WAIT_S: Final = 3_600.0  # any number that a queue accepts
 STOP_S: Final = 5.0  # for what is still under way when it is stopped
 
@@ -77,7 +78,7 @@ class Reload:
     """SIGHUP: what is configured now is to count."""
 
 
-Inbox = queue.SimpleQueue[Signal | Reload | None]  # None: the end
+Inbox = queue.SimpleQueue[Signal | Reload | None]  # None: look at the stop
 Reader = Callable[[], Access]  # raises ``HwsyncError``
 
 
@@ -201,9 +202,9 @@ def serve(
         hearing = Hearing(transport, topics, SystemClock(), secrets.token_hex(16))
         clearing = Clearing(transport, topics, SystemClock())
         retention = Retention(store, keep_days, keep_megabytes)
-        with _stopping(inbox):
+        with _stopping(inbox) as ended:
             transport.start()
-            _run(alone, coordinator, hearing, vitals, clearing, retention, inbox, transport,
+            _run(alone, coordinator, hearing, vitals, clearing, retention, inbox, ended, transport,
                  lambda: entrance.reload(coordinator, transport))  # fmt: skip
         log.info("stopping")
         coordinator.write_down()
@@ -245,6 +246,7 @@ def _run(
     clearing: Clearing,
     retention: Retention,
     inbox: Inbox,
+    ended: threading.Event,
     network: Network,
     reload: Callable[[], bool],
 ) -> None:
@@ -254,7 +256,7 @@ def _run(
         waits = [wait for part in parts if (wait := part.wait()) is not None]
         signals = _received(inbox, network, min(waits, default=None))
         depth = len(signals) + inbox.qsize()
-        stop = None in signals
+        stop = ended.is_set()  # not when its turn in the inbox comes: much may wait there
         if not stop and any(isinstance(item, Reload) for item in signals):
             stop = not reload()
         came = alone.take(item for item in signals if not isinstance(item, Reload | None))
@@ -277,9 +279,11 @@ def _run(
 def _received(
     inbox: Inbox, network: Network, timeout: float | None
 ) -> list[Signal | Reload | None]:
-    """What waits; one at a time while what we said has not arrived: the broker keeps the rest.
+    """What waits, once what we said has arrived: the broker keeps the rest.
 
     A small message may be answered with a status of a megabyte, and the answers would fill memory.
+    One at a time where it takes long: what ends the wait may stand in the inbox. And all that is
+    heard together is answered together, so that the same answers go out once.
     """
     if network.backlog <= BACKLOG or network.flush(CROWDED_S):
         return _drain(inbox, timeout)
@@ -297,25 +301,28 @@ def _drain(inbox: Inbox, timeout: float | None, most: int = BATCH) -> list[Signa
 
 
 @contextmanager
-def _stopping(inbox: Inbox) -> Iterator[None]:
-    """SIGTERM and SIGINT put the end into the inbox, and so does a terminal that goes away.
+def _stopping(inbox: Inbox) -> Iterator[threading.Event]:
+    """SIGTERM and SIGINT set the event and wake the loop; so does a terminal that goes away.
 
     SIGHUP means either that, or that somebody wants a reload.
     """
     terminals = [number for number in range(3) if os.isatty(number)]
+    ended = threading.Event()
+
+    def end(*_: object) -> None:
+        ended.set()
+        inbox.put(None)
 
     def hang_up(*_: object) -> None:
-        here = all(os.isatty(number) for number in terminals)
-        inbox.put(Reload() if here else None)
+        if all(os.isatty(number) for number in terminals):
+            inbox.put(Reload())
+        else:
+            end()
 
-    handlers = {
-        signal.SIGTERM: lambda *_: inbox.put(None),
-        signal.SIGINT: lambda *_: inbox.put(None),
-        signal.SIGHUP: hang_up,
-    }
+    handlers = {signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: hang_up}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield
+        yield ended
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

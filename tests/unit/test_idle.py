@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +23,7 @@ from hwsync.protocol.jsons import dumps
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.record import Request
 from hwsync.protocol.wire import FORGET, encode_collected, encode_id
-from hwsync.transport import Signal
+from hwsync.transport import Disconnected, Signal
 from tests.support.coordinator import Deed, Lab, brief, request, result, sent
 
 KIB = limits.KIB
@@ -419,6 +422,19 @@ def test_a_status_that_has_not_changed_is_said_once_in_a_round(lab: Lab) -> None
     assert [one for one in brief(deeds) if isinstance(one, str)] == ["status 1", "status 0"]
 
 
+def test_a_result_that_has_not_changed_is_said_once_in_a_round(lab: Lab) -> None:
+    """At the last place: it proves that what came before it was heard."""
+    lab.device(1)
+    lab.device(2)
+    asked = [lab.delivery("query", b'{"id": "c1"}') for _ in range(9)]
+    deeds = lab.step(*asked, lab.delivery("cancel", b'{"id": "no"}'), *asked)
+    said = [one for one in brief(deeds) if isinstance(one, str)]
+    assert said == ["status 2", "error", "result/c1"]
+    deeds = lab.step(*asked, lab.delivery("response", result()), *asked)
+    results = sent(deeds, "result/c1")
+    assert [one.json["state"] for one in results] == [2, 3]
+
+
 def test_one_large_batch_leaves_no_large_log_behind(lab: Lab) -> None:
     lab.device(1)
     keys = {"stdin": "x" * 60_000, "queue": True}
@@ -450,6 +466,50 @@ def test_nothing_more_is_heard_while_too_much_that_was_said_has_not_arrived() ->
     assert len(service._received(inbox, crowded, None)) == 1
     assert crowded.waited == [service.CROWDED_S]
     assert len(service._received(inbox, Crowded(service.BACKLOG), None)) == 4
+
+
+class Part:
+    """One of what the loop's process calls in each round; counts them."""
+
+    over = True
+
+    def __init__(self) -> None:
+        self.rounds = 0
+
+    def wait(self) -> float:
+        return 0.0
+
+    def take(self, signals: Iterable[Signal]) -> list[Signal]:
+        return list(signals)
+
+    def step(self, _: object) -> None:
+        self.rounds += 1
+
+    def look(self, *_: object) -> None:
+        pass
+
+    hear = look
+
+
+def test_a_stop_does_not_wait_behind_a_flood() -> None:
+    inbox: service.Inbox = queue.SimpleQueue()
+    part = Part()
+    for _ in range(20 * service.BATCH):
+        inbox.put(Disconnected("x", True))
+    with service._stopping(inbox) as ended:
+        os.kill(os.getpid(), signal.SIGTERM)
+        parts: Any = [part] * 6
+        network: Any = Crowded(0)
+        service._run(*parts, inbox, ended, network, lambda: True)
+    assert part.rounds == 1
+
+
+def test_a_stop_wakes_a_loop_that_waits() -> None:
+    inbox: service.Inbox = queue.SimpleQueue()
+    with service._stopping(inbox) as ended:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ended.is_set()
+        assert inbox.get_nowait() is None
 
 
 # The log for people
