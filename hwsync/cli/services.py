@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -16,8 +19,14 @@ from hwsync.coordinator.retention import KEEP_DAYS, KEEP_MB
 from hwsync.protocol import limits
 from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
-from hwsync.protocol.errors import UsageError
+from hwsync.protocol.errors import AnotherCoordinator, UsageError
 from hwsync.signing import SECRET, SigningKey
+
+log = logging.getLogger("hwsync.coordinator")
+
+PAUSE_S: Final = 30.0
+"""Before the end for another coordinator, under systemd, which then starts it again: each look
+costs the other one its connection. Shorter than what is left of TimeoutStartSec then."""
 
 
 @click.command()
@@ -148,23 +157,30 @@ def coordinator(settings: Settings, db: Path | None, analysis: str, settle: floa
         now = replace(settings, _given=None)
         return Access(now.url, now.topics.root, _signer(now, signing_key))
 
-    serve(
-        access=access(),
-        address=address if again else None,
-        read=access if again else None,
-        db=db or default_database(),
-        analysis=analysis,
-        settle=settle,
-        analysis_within=analysis_within,
-        clean_session=clean_session,
-        backups=(backup_dir, backup_every) if backup_dir else None,
-        metrics_file=metrics_file,
-        keep_days=keep_days,
-        keep_megabytes=keep_mb,
-        max_message=max_message,
-        allowance=Allowance(requests_per_minute, max_program_kb * limits.KIB, max_queue),
-        take_over=take_over,
-    )
+    by_systemd = "NOTIFY_SOCKET" in os.environ  # not any more after ``serve``
+    try:
+        serve(
+            access=access(),
+            address=address if again else None,
+            read=access if again else None,
+            db=db or default_database(),
+            analysis=analysis,
+            settle=settle,
+            analysis_within=analysis_within,
+            clean_session=clean_session,
+            backups=(backup_dir, backup_every) if backup_dir else None,
+            metrics_file=metrics_file,
+            keep_days=keep_days,
+            keep_megabytes=keep_mb,
+            max_message=max_message,
+            allowance=Allowance(requests_per_minute, max_program_kb * limits.KIB, max_queue),
+            take_over=take_over,
+        )
+    except AnotherCoordinator as error:
+        if by_systemd:
+            log.error("%s; this one ends in %g s, and systemd tries again", error, PAUSE_S)
+            time.sleep(PAUSE_S)  # a stop ends it at once: the signals mean what they always do
+        raise
 
 
 def _signer(settings: Settings, option: Path | None) -> SigningKey | None:

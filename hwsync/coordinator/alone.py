@@ -5,6 +5,7 @@ Each coordinator leaves a sign on ``hw/@hwsync/coordinator``: which one it is, a
 The sign is retained and no will clears it, so a sign proves nothing. One that *comes* does. Where
 both have one client id, our connect ends the other's connection; it comes back, ends ours, and has
 left a newer sign by then, which we find when we are back (docs/operations.md, "Two coordinators").
+Newer than one that we read before: a broker that was killed brings back an older one.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Alone:
         self._publisher, self._topics, self._clock = publisher, topics, clock
         self._own, self._mark, self._at = own, mark, at
         self._connects = 0
-        self._first: bytes | None = None  # the sign that was kept when we came
+        self._read: dict[tuple[object, ...], float] = {}  # kept signs: each life's last time
+        self._read_on = 0  # the connection on which the first of them was read
         self._kept: Sign | None = None
         self._held: list[Signal] = []  # of the present connection
         self._limit: float | None = None  # monotonic, seconds
@@ -83,8 +85,7 @@ class Alone:
         sign = read_sign(delivery.payload)
         if sign is None:
             return
-        came = not delivery.retain or (self._connects > 1 and delivery.payload != self._first)
-        if came and not sign.stopped:
+        if (not delivery.retain or self._is_new(sign)) and not sign.stopped:
             started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(sign.started))
             raise AnotherCoordinator(
                 f"another coordinator serves {self._at}: on {sign.host}, database {sign.database}, "
@@ -93,8 +94,19 @@ class Alone:
                 "connection",
             )
         self._kept = sign
-        if self._connects == 1:
-            self._first = delivery.payload
+        if delivery.retain:
+            self._read_on = self._read_on or self._connects
+            life = (*sign.place, sign.started)
+            self._read[life] = max(sign.time, self._read.get(life, sign.time))
+
+    def _is_new(self, sign: Sign) -> bool:
+        """Whether a kept sign was left since an earlier connection of ours, by somebody else."""
+        if not self._read or self._connects == self._read_on:
+            return False
+        if sign.place == self._own.place and sign.time < self._own.started:
+            return False  # our last life
+        life = (*sign.place, sign.started)
+        return sign.time > self._read.get(life, max(self._read.values()))
 
     def _note(self, signal: Signal) -> None:
         if isinstance(signal, Connected):

@@ -94,7 +94,7 @@ class DatabaseError(HwsyncError):
 
 
 class AnotherCoordinator(HwsyncError):
-    """One that serves this root already was found at the start; the unit does not try again."""
+    """One that serves this root already was found at the start; the unit tries again later."""
 
     exit_code = 3
 

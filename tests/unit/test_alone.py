@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hwsync.cli import services
+from hwsync.cli.app import cli
+from hwsync.cli.common import Settings
 from hwsync.coordinator.alone import OTHER_S, SAME_S, SILENCE_S, Alone
 from hwsync.coordinator.sign import Sign, read_sign
 from hwsync.coordinator.vitals import Vitals
@@ -108,11 +112,42 @@ def test_one_that_comes_back_under_our_id_has_left_a_newer_sign(start: Start) ->
 
 
 def test_one_that_left_no_sign_before_is_found_too(start: Start) -> None:
-    """The broker had forgotten it."""
+    """The broker had forgotten it: its first sign may be an old one, the next is not."""
     start.take(THERE, READY)
-    start.take(LOST, THERE)
+    assert start.take(LOST, THERE, READY, sign()) == []
     with pytest.raises(AnotherCoordinator):
-        start.take(sign())
+        start.take(LOST, THERE, READY, sign(time=951.0))
+
+
+def test_a_first_connection_that_ends_early_makes_no_other_of_our_last_life(start: Start) -> None:
+    """It ended before what the broker keeps came."""
+    last = Sign("here", "/db", 900.0)
+    start.take(THERE, LOST, THERE, READY, sign(last), mark(2))
+    assert start.take(after=SAME_S) == [THERE, READY]
+
+
+@pytest.mark.parametrize("time", [940.0, 960.0])
+def test_a_broker_that_brings_back_an_older_sign_makes_no_other_of_our_last_life(
+    start: Start, time: float
+) -> None:
+    """It was killed, and saves once a second. Whatever says a time before our start is not new."""
+    last, new = Sign("here", "/db", 900.0), Connected(False, 5)
+    start.take(new, READY, sign(last, 950.0), LOST)
+    start.take(new, READY, sign(last, time), mark(2))
+    assert start.take(after=SAME_S) == [new, READY]
+
+
+def test_a_broker_that_brings_back_an_older_sign_of_another_is_no_sign_of_it(start: Start) -> None:
+    new = Connected(False, 5)
+    start.take(new, READY, sign(time=950.0), LOST, new, READY, sign(time=949.0), mark(2))
+    assert start.take(after=OTHER_S) == [new, READY]
+
+
+def test_one_that_comes_back_is_found_beside_our_own_last_sign(start: Start) -> None:
+    """It was started before our last life, and both served."""
+    start.take(THERE, READY, sign(Sign("here", "/db", 940.0), 950.0), mark(), LOST)
+    with pytest.raises(AnotherCoordinator):
+        start.take(THERE, READY, sign(OTHER, 951.0))
 
 
 def test_a_network_that_fails_is_nobody(start: Start) -> None:
@@ -190,8 +225,31 @@ def test_a_sign_that_is_not_ours_though_we_left_the_last_one_is_another(
     assert "one on there, database /db" in caplog.text
 
 
-def test_the_unit_does_not_try_again() -> None:
+def test_the_unit_tries_again_where_it_was_another_coordinator() -> None:
     unit = files("hwsync.systemd").joinpath("hwsync-coordinator.service").read_text("utf-8")
     (line,) = [one for one in unit.splitlines() if one.startswith("RestartPreventExitStatus=")]
     codes = {int(code) for code in line.partition("=")[2].split()}
-    assert codes == {UsageError.exit_code, AnotherCoordinator.exit_code}
+    assert codes == {UsageError.exit_code}
+
+
+@pytest.mark.parametrize("socket", ["", "/run/systemd/notify"])
+def test_it_waits_before_it_ends_only_where_systemd_starts_it_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, socket: str
+) -> None:
+    waits: list[float] = []
+
+    def serve(**_: object) -> None:
+        os.environ.pop("NOTIFY_SOCKET", None)  # as the notifier does
+        raise AnotherCoordinator("another coordinator serves it", "stop it")
+
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    if socket:
+        monkeypatch.setenv("NOTIFY_SOCKET", socket)
+    monkeypatch.setattr("hwsync.coordinator.service.serve", serve)
+    monkeypatch.setattr("hwsync.logs.setup", lambda *_: None)
+    monkeypatch.setattr(services.time, "sleep", waits.append)
+    words = ["coordinator", "--broker", "mqtt://127.0.0.1:1", "--db", str(tmp_path / "db")]
+    with pytest.raises(AnotherCoordinator):
+        cli.main(words, obj=Settings(), standalone_mode=False)
+    assert waits == ([services.PAUSE_S] if socket else [])
+    assert ("another coordinator serves it" in caplog.text) == bool(socket)
