@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 log = logging.getLogger("hwsync.broker")
 
@@ -61,15 +60,6 @@ class Arrivals:
         self.waiting[arrival := Arrival(self, transport)] = None
         return arrival
 
-    @contextmanager
-    def one(self, transport: asyncio.BaseTransport) -> Iterator[Arrival]:
-        """The same, for as long as it is served."""
-        arrival = self.came(transport)
-        try:
-            yield arrival
-        finally:
-            arrival.over()
-
     def note(self, kind: str, peer: object, why: object) -> None:
         """Count what was refused, and say it: at once, and then once a minute at most."""
         said, count = self._noted.get(kind, (None, 0))
@@ -80,3 +70,63 @@ class Arrivals:
         self._noted[kind] = now, 0
         more = f" ({count} since it was last said)" if count > 1 else ""
         log.warning("refused %s, %s: %s%s", kind, peer, why, more)
+
+
+class Counted(asyncio.Protocol):
+    """A connection that is counted before its part of TLS: asyncio shows it only after that.
+
+    Call ``count`` first of all. ``shutdown_s``: for a client to take leave of TLS.
+    """
+
+    arrival: Arrival
+    shutdown_s: float | None = None
+
+    def count(self, arrivals: Arrivals, context: ssl.SSLContext | None) -> None:
+        """There; ``context``: None for a listener without TLS."""
+        self._counting, self._tls, self._shown = arrivals, context, context is None
+        self._early, self._early_end = bytearray(), False  # came with the last part of TLS
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.arrival = self._counting.came(transport)
+        if self._tls is None:
+            super().connection_made(transport)
+        elif isinstance(transport, asyncio.Transport):
+            transport.pause_reading()  # all of it is TLS's
+            self._handshake = asyncio.ensure_future(self._secure(transport, self._tls))
+
+    async def _secure(self, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
+        try:
+            secured = await asyncio.get_running_loop().start_tls(
+                transport, self, context, server_side=True,
+                ssl_handshake_timeout=CONNECT_S, ssl_shutdown_timeout=self.shutdown_s,
+            )  # fmt: skip
+        except Exception as error:
+            log.debug("no TLS with a connection: %r", error)
+            secured = None
+        if secured is None:  # also where it was sent away meanwhile
+            self.arrival.over()
+            transport.abort()
+            return
+        self._shown = True
+        super().connection_made(secured)
+        if self._early:
+            super().data_received(bytes(self._early))
+        if self._early_end:
+            super().eof_received()
+
+    def data_received(self, data: bytes) -> None:
+        if self._shown:
+            super().data_received(data)
+        else:
+            self._early += data
+
+    def eof_received(self) -> Any:
+        if self._shown:
+            return super().eof_received()
+        self._early_end = True
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.arrival.over()
+        if self._shown:
+            super().connection_lost(exc)

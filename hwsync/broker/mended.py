@@ -12,7 +12,7 @@ import contextlib
 import logging
 import ssl
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +31,7 @@ from amqtt.mqtt.protocol.broker_handler import (  # type: ignore[import-untyped]
     BrokerProtocolHandler,
 )
 
-from hwsync.broker.arrivals import CONNECT_S, Arrival, Arrivals
+from hwsync.broker.arrivals import CONNECT_S, Arrival, Arrivals, Counted
 from hwsync.broker.conversation import Conversation
 from hwsync.broker.door import ENTRY, Door, at_the_door, owner_of
 from hwsync.broker.exchange import Exchange
@@ -90,6 +90,19 @@ class Entrance:
     door: Door
 
 
+class StreamConnection(Counted, asyncio.StreamReaderProtocol):
+    """One over TCP, as ``asyncio.start_server`` makes it."""
+
+    def __init__(
+        self,
+        arrivals: Arrivals,
+        context: ssl.SSLContext | None,
+        serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    ) -> None:
+        super().__init__(asyncio.StreamReader(), serve)
+        self.count(arrivals, context)
+
+
 class MendedBroker(Broker):  # type: ignore[misc]
     """``limit``: bytes of one message; 0: none. ``entrances``: by the listener's name."""
 
@@ -117,22 +130,28 @@ class MendedBroker(Broker):  # type: ignore[misc]
             return await listen(
                 lambda: entrance.door.listener, entrance.context, self._arrivals, self._limit, serve
             )
-        return await asyncio.start_server(
-            partial(self.stream_connected, listener_name=listener_name),
+        return await asyncio.get_running_loop().create_server(
+            lambda: StreamConnection(
+                self._arrivals,
+                entrance.context,
+                partial(self.stream_connected, listener_name=listener_name),
+            ),
             address,
             port,
             reuse_address=True,
-            ssl=entrance.context,
-            ssl_handshake_timeout=CONNECT_S if entrance.context else None,
         )
 
     async def stream_connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
     ) -> None:
         """See ``arrivals``."""
-        with self._arrivals.one(writer.transport) as arrival:
-            _arrival.set(arrival)
+        connection = writer.transport.get_protocol()
+        assert isinstance(connection, StreamConnection)
+        _arrival.set(connection.arrival)
+        try:
             await super().stream_connected(reader, writer, listener_name)
+        finally:
+            connection.arrival.over()
 
     async def ws_connected(self, websocket: WebConnection, listener_name: str) -> None:
         """See ``WebStream``."""

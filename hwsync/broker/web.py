@@ -8,10 +8,10 @@ its owner may point at us (DNS rebinding) is of no address of ours.
 
 from __future__ import annotations
 
-import asyncio
 import io
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any, Final
@@ -23,7 +23,7 @@ from websockets.asyncio.server import Server, ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from hwsync.broker.arrivals import CONNECT_S, WEB_BYTES, Arrival, Arrivals
+from hwsync.broker.arrivals import CONNECT_S, WEB_BYTES, Arrivals, Counted
 from hwsync.broker.conf import Listener
 from hwsync.broker.reading import FRAME
 
@@ -51,18 +51,17 @@ class WebStream(WebSocketsReader):  # type: ignore[misc]
         self._stream = io.BytesIO(buffer)
 
 
-class WebConnection(ServerConnection):
+class WebConnection(Counted, ServerConnection):
     """One that may send only so much before it has logged in, be it HTTP, frames or fragments."""
 
-    arrival: Arrival
+    shutdown_s = FAREWELL_S
 
-    def __init__(self, *args: Any, arrivals: Arrivals, **more: Any) -> None:
+    def __init__(
+        self, *args: Any, arrivals: Arrivals, context: ssl.SSLContext | None, **more: Any
+    ) -> None:
         super().__init__(*args, **more)
-        self._arrivals, self._heard = arrivals, 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.arrival = self._arrivals.came(transport)
-        super().connection_made(transport)
+        self.count(arrivals, context)
+        self._heard = 0
 
     def data_received(self, data: bytes) -> None:
         if self.arrival.waits:
@@ -72,14 +71,10 @@ class WebConnection(ServerConnection):
                 return
         super().data_received(data)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.arrival.over()
-        super().connection_lost(exc)
-
 
 async def listen(
-    listener: Callable[[], Listener], context: Any, arrivals: Arrivals, limit: int,
-    serve: Callable[[Any], Awaitable[None]],
+    listener: Callable[[], Listener], context: ssl.SSLContext | None, arrivals: Arrivals,
+    limit: int, serve: Callable[[Any], Awaitable[None]],
 ) -> Server:  # fmt: skip
     """A server at ``listener()``, which says anew at each connection which pages may come.
 
@@ -99,9 +94,8 @@ async def listen(
         serve,
         listener().address,
         listener().port,
-        ssl=context,
         process_request=admit,
-        create_connection=partial(WebConnection, arrivals=arrivals),  # type: ignore[arg-type]
+        create_connection=partial(WebConnection, arrivals=arrivals, context=context),  # type: ignore[arg-type]
         subprotocols=[websockets.Subprotocol("mqtt")],
         compression=None,  # 300 KB of memory for each connection, and small messages do not shrink
         max_size=limit + FRAME if limit else None,

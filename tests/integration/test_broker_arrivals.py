@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -11,7 +12,8 @@ import pytest
 
 from hwsync.broker.arrivals import WAITING, WEB_BYTES
 from hwsync.broker.reading import FIRST_PACKET
-from tests.support.brokers import AmqttBroker
+from tests.support.brokers import AmqttBroker, encrypted
+from tests.support.certificates import Authority
 from tests.support.fuzz_packets import CONNACK_OK, connect, remaining, sound_frame
 from tests.support.fuzz_run import resident
 from tests.support.ports import LOOPBACK, free_port
@@ -87,6 +89,29 @@ def test_those_who_say_nothing_keep_nobody_out(web: tuple[AmqttBroker, int]) -> 
         last.sendall(connect("last"))
         assert last.exactly(4) == CONNACK_OK
         assert sum(raw.ended for raw in crowd) <= SOCKETS + 1
+    assert broker.log.count(f"{WAITING} others wait") == 1
+
+
+@pytest.mark.parametrize("websockets", [False, True], ids=["tls", "wss"])
+def test_those_who_say_nothing_within_tls_keep_nobody_out(
+    start_amqtt: Callable[..., AmqttBroker], authority: Authority, websockets: bool
+) -> None:
+    """They count before their handshake is over."""
+    port = free_port()
+    broker = start_amqtt(extra=encrypted(port, authority.server, websockets=websockets))
+    with ExitStack() as stack:
+        crowd = [stack.enter_context(Raw(port)) for _ in range(WAITING + SOCKETS)]
+        wait_until(
+            lambda: sum(raw.ended for raw in crowd) == SOCKETS, what="those that were too many"
+        )
+        context = ssl.create_default_context(cafile=str(authority.ca))
+        last = stack.enter_context(context.wrap_socket(crowd[-1], server_hostname=LOOPBACK))
+        if not websockets:
+            last.sendall(connect("last"))
+            assert last.recv(4) == CONNACK_OK
+        with Raw(broker.port) as good:
+            good.sendall(connect("good"))
+            assert good.exactly(4) == CONNACK_OK
     assert broker.log.count(f"{WAITING} others wait") == 1
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import ssl
 
 import pytest
 from amqtt.adapters import BufferReader
 from websockets.datastructures import Headers
 
 from hwsync.broker.arrivals import Arrivals
+from hwsync.broker.mended import StreamConnection
 from hwsync.broker.reading import FIRST_PACKET, Malformed, read_connect, whole
 from hwsync.broker.web import foreign
+from tests.support.certificates import Authority
 from tests.support.fuzz_packets import PINGREQ, connect, packet, publish, remaining, text
+from tests.support.ports import LOOPBACK
 
 
 class Connection(asyncio.WriteTransport):
@@ -36,6 +41,48 @@ def test_the_one_that_has_waited_longest_goes_first(
     assert [one.ended for one in connections] == [False, True, True, False, False, False]
     assert [one.waits for one in came] == [False, False, False, True, True, True]
     assert caplog.text.count("refused before a login") == 1  # not a line for each
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_what_comes_with_the_last_part_of_tls_is_heard(authority: Authority, leaves: bool) -> None:
+    """A client of TLS 1.3 may send its first packet, and its farewell, along with it."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(authority.server.certificate, authority.server.key)
+    client = ssl.create_default_context(cafile=str(authority.ca))
+
+    async def run() -> bytes:
+        heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heard.set_result(await (reader.read() if leaves else reader.read(5)))
+            writer.transport.abort()
+
+        arrivals = Arrivals()
+        listening = await asyncio.get_running_loop().create_server(
+            lambda: StreamConnection(arrivals, server, serve), LOOPBACK, 0
+        )
+        reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client.wrap_bio(incoming, outgoing, server_hostname=LOOPBACK)
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await reader.read(65_536))
+        assert len(arrivals.waiting) == 1
+        tls.write(b"first")
+        if leaves:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                tls.unwrap()
+        writer.write(outgoing.read())
+        found = await asyncio.wait_for(heard, 10)
+        writer.close()
+        listening.close()
+        return found
+
+    assert asyncio.run(run()) == b"first"
 
 
 def test_what_is_refused_is_counted_until_it_is_said(
