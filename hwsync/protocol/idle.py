@@ -39,16 +39,23 @@ def spent(record: Record, moment: Moment) -> float:
 
 
 def accepts(record: Record, moment: Moment, allowance: Allowance) -> None:
-    """Raises ``Refused`` for a new request where too much of what came before led to nothing."""
-    over = spent(record, moment) - allowance.max_idle
-    if over < 0:
+    """Raises ``Refused`` for a new request where too much of what came before led to nothing.
+
+    In the second half of the allowance what waits in the queue counts already: it may end at once.
+    """
+    now, half = spent(record, moment), allowance.max_idle / 2
+    over = now + record.queue_bytes - allowance.max_idle
+    if now <= half or over < 0:
         return
-    wait = math.ceil(over / limits.IDLE_PER_S) + 1
+    wait = math.ceil(min(over, now - half) / limits.IDLE_PER_S) + 1
+    hint = f"is the device on? A request is taken in {wait} s"
+    if record.queue or record.state in (State.REQUESTED, State.COLLECTED):
+        hint += ", or when the device has answered what waits"
     raise Refused(
         Code.NOT_ALLOWED,
         f"what was asked of {record.user} lately led to no answer of its device, and fills "
         f"{allowance.max_idle // limits.KIB} KiB",
-        f"is the device on? A request is taken in {wait} s, or when the device has answered",
+        hint,
     )
 
 
@@ -63,17 +70,19 @@ def within(
     if entry is None:
         return decision
     if entry.verb is Verb.RESPONSE and not entry.late:
-        return _counted(before, decision, moment, -limits.IDLE_ANSWER)
+        # Whatever was spent, one new request is taken after it.
+        left = min(spent(before, moment), allowance.max_idle) - limits.IDLE_ANSWER
+        return _with(decision, left, moment)
     if (ended := _unanswered(before, decision)) is not None:
-        # One from the queue has its texts once: the log has but the hash of a long request.
-        texts = weight(ended.request) * (1 if before.place(ended.id) else 3)
-        return _counted(before, decision, moment, 3 * limits.IDLE_ROW + texts)
+        bytes = 3 * limits.IDLE_ROW + _texts(before, ended, entry)
+        most = max(allowance.max_idle + _beyond(allowance), spent(before, moment))
+        return _with(decision, min(spent(before, moment) + bytes, most), moment)
     if not _leads_to_nothing(entry):
         return decision
     room = allowance.max_idle - spent(before, moment)
     again = entry.verb is Verb.RETRIEVAL and not entry.late
     if again:
-        room += allowance.max_idle  # a device that starts again must not lose its grant to others
+        room += 2 * _beyond(allowance)  # a device that starts again must not lose its grant
     orphan = decision.command if known is None and decision.command else None
     if orphan is not None:
         return _orphan(before, orphan, decision, moment, room, allowance.max_idle)
@@ -129,6 +138,23 @@ def _unanswered(before: Record, decision: Decision) -> Command | None:
     return now if ended and now and now.answered_by is None else None
 
 
+def _texts(before: Record, ended: Command, entry: Entry) -> int:
+    """Bytes that the texts of a command have in the database, as far as its user stored them.
+
+    One from the queue has them once: the log has but the hash of its request. For what a new epoch
+    ends its user can do nothing.
+    """
+    if entry.verb is Verb.RESTORE:
+        return 0
+    queued = before.place(ended.id) or before.taken_at is not None
+    return weight(ended.request) * (1 if queued else 3)
+
+
+def _beyond(allowance: Allowance) -> float:
+    """Bytes beyond the allowance that are counted: time gives them back before long."""
+    return min(limits.IDLE_PER_S * limits.IDLE_WAIT_S, allowance.max_idle)
+
+
 def _is_first(known: Command | None, decision: Decision) -> bool:
     """Whether it says of a known command what nobody had said: its end, its analysis."""
     own = decision.record.current
@@ -167,8 +193,12 @@ def _orphan(
 
 
 def _counted(before: Record, decision: Decision, moment: Moment, bytes: float) -> Decision:
-    idle = max(spent(before, moment) + bytes, 0.0)
-    return replace(decision, record=replace(decision.record, idle=idle, idle_at=moment.wall))
+    return _with(decision, spent(before, moment) + bytes, moment)
+
+
+def _with(decision: Decision, idle: float, moment: Moment) -> Decision:
+    record = replace(decision.record, idle=max(idle, 0.0), idle_at=moment.wall)
+    return replace(decision, record=record)
 
 
 def _without_row(before: Record, decision: Decision) -> Decision:

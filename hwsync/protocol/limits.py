@@ -80,6 +80,7 @@ IDLE_ROW: Final = KIB  # what a row of the database counts as, without its texts
 IDLE_PER_S: Final = 256  # bytes that each second gives back
 IDLE_BACK_S: Final = 86_400.0  # a clock put back by more was wrong: all is given back
 IDLE_ANSWER: Final = 4 * KIB  # and each answer of a device
+IDLE_WAIT_S: Final = 900.0  # the longest that a new request is refused for what ended before
 
 REFUSED_ROWS: Final = 1_000  # a user; then a counter
 REFUSED_PAYLOAD: Final = KIB

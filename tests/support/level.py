@@ -19,7 +19,7 @@ TABLE = {
     "next": {0: 1},
 }
 SETTLED = 4
-ROW, A_SECOND, ANSWER = 1024, 256, 4096  # section 4, "What leads to nothing"
+ROW, A_SECOND, ANSWER, WAIT = 1024, 256, 4096, 900.0  # section 4, "What leads to nothing"
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Level:
                 self.command()["accepted"].add(verb)
         self.change(verb, before, self.id)
         if verb == "hw_response_provide":
-            self.spend(-ANSWER)
+            self.spend(min(self.room(), 0.0) - ANSWER)  # what is beyond the allowance, too
         if self.state == before:
             self.tell_status()
         else:
@@ -194,10 +194,16 @@ class Level:
         self.idle = max(self.spent() + bytes, 0.0)
         self.idle_at = self.now[1]
 
+    def beyond(self) -> float:
+        return min(A_SECOND * WAIT, self.most)
+
+    def texts(self, id: str) -> int:
+        return len(self.commands[id]["program"]) + len("[]") + len("{}")
+
     def spend_command(self, id: str, queued: bool = False) -> None:
         """It ended, and nobody had answered it."""
-        texts = len(self.commands[id]["program"]) + len("[]") + len("{}")
-        self.spend(3 * ROW + (1 if queued else 3) * texts)
+        texts = self.texts(id) * (1 if queued or self.taken is not None else 3)
+        self.spend(max(min(3 * ROW + texts, self.room() + self.beyond()), 0.0))
 
     def rest(self) -> None:
         """Whoever waits is next, as soon as the record is at rest."""

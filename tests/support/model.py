@@ -78,7 +78,8 @@ class Model(Level):
         if self.state != 0 and not waits:
             self.refuse(said, "busy")
             return
-        if self.room() <= 0:
+        waiting = sum(self.texts(id) for id in self.queue)
+        if self.room() < self.most / 2 and self.room() <= waiting:
             self.refuse(said, "not_allowed")
             return
         self.count += 1
@@ -202,7 +203,11 @@ class Model(Level):
             own.update(journal=journal, boot=boot)
             self.settled = [pair for pair in self.settled if pair[0] != self.id]
             self.move("hw_command_retrieval", self.now[0] + own["timeout"] + own["grace"])
-        elif journal is not None and journal == own["journal"] and self.room() + self.most < ROW:
+        elif (
+            journal is not None
+            and journal == own["journal"]
+            and self.room() + 2 * self.beyond() < ROW
+        ):
             self.refuse(said, "not_allowed")
         elif journal is not None and journal == own["journal"]:
             self.spend(ROW)

@@ -29,7 +29,7 @@ from tests.support.coordinator import Deed, Lab, brief, request, result, sent
 KIB = limits.KIB
 ROOM = 16 * KIB
 RULES = Rules(allowance=Allowance(max_idle=ROOM))
-ROWS = 40  # more than there is room for
+ROWS = 60  # more than there is room for
 TEXT = "x" * 2_000
 
 
@@ -281,6 +281,86 @@ def test_a_request_is_told_when_to_come_again_and_is_accepted_then(small: Lab) -
     assert code(small.hear("request", request("n1"))) == "not_allowed"
     small.clock.now += 2
     assert code(small.hear("request", request("n1"))) == ""
+
+
+def waits(deeds: list[Deed]) -> int:
+    """The seconds that the hint of a refusal says; 0: it was accepted."""
+    if code(deeds) == "":
+        return 0
+    (error,) = sent(deeds, "error")
+    assert error.json["error"] == "not_allowed"
+    return int(error.json["hint"].split(" in ")[1].split(" s")[0])
+
+
+def queue_up(lab: Lab, count: int, program: str, **keys: object) -> None:
+    for number in range(count):
+        asked = request(f"q{number}", program, queue=True, **keys)
+        assert code(lab.hear("request", asked)) == ""
+
+
+LONGEST_S = int(limits.IDLE_WAIT_S) + 1
+
+
+def test_a_queue_that_expires_on_a_board_that_is_off_refuses_nobody(lab: Lab) -> None:
+    queue_up(lab, 30, "#" * 100_000, expires=1)
+    for _ in range(30):
+        lab.later(1.0)
+    assert lab.record.state == 0
+    assert lab.record.idle < limits.MAX_IDLE
+    assert waits(lab.hear("request", request("n1"))) == 0
+
+
+def test_after_a_full_queue_that_was_reset_a_request_is_taken_within_fifteen_minutes(
+    lab: Lab,
+) -> None:
+    queue_up(lab, 31, "#" * limits.MAX_PROGRAM)
+    lab.later(limits.AMBIGUOUS_S)
+    lab.hear("reset", b'{"queue":true}')
+    wait = waits(lab.hear("request", request("n1")))
+    assert LONGEST_S - 2 <= wait <= LONGEST_S
+    lab.clock.now += wait
+    assert waits(lab.hear("request", request("n1"))) == 0
+
+
+def test_what_a_new_epoch_ends_is_nothing_that_its_user_stored(lab: Lab) -> None:
+    """The heartbeat of another board is enough for it."""
+    queue_up(lab, 31, "#" * limits.MAX_PROGRAM)
+    lab.hear("reset", user="pi2")
+    beat = {"online": True, "journal": "j1", "boot": 1, "seen": [lab.coordinator.epoch, 9]}
+    lab.hear("heartbeat", dumps(beat).encode(), user="pi2")
+    assert (lab.coordinator.epoch > 0, lab.record.state, lab.record.queue) == (True, 0, ())
+    assert waits(lab.hear("request", request("n1"))) == 0
+
+
+def test_one_answer_is_enough_for_one_request_however_much_was_spent(small: Lab) -> None:
+    """As the hint says."""
+    small.device(2)
+    queue_up(small, 9, TEXT)
+    fill(small)
+    for number in range(9):
+        small.hear("cancel", encode_id(f"q{number}"))
+    deeds = small.hear("request", request("n1", queue=True))
+    assert "or when the device has answered" in sent(deeds, "error")[0].json["hint"]
+    assert waits(deeds) > 1
+    small.hear("response", result())
+    small.hear("analysis", b"fine")
+    assert waits(small.hear("request", request("n1", TEXT))) == 0
+    small.hear("cancel")
+    (error,) = sent(small.hear("request", request("n2")), "error")
+    assert "has answered" not in error.json["hint"]  # nothing waits that it could answer
+
+
+def test_in_the_second_half_what_waits_counts_already(small: Lab) -> None:
+    """Else a full queue could be stored and taken back every quarter of an hour."""
+    fill(small)
+    small.clock.now += 4 * limits.IDLE_ROW / limits.IDLE_PER_S
+    small.device(1)
+    queue_up(small, 3, TEXT)
+    deeds = small.hear("request", request("q3", TEXT, queue=True))
+    wait = waits(deeds)
+    assert 0 < wait <= ROOM / 2 / limits.IDLE_PER_S + 1
+    small.clock.now += wait
+    assert waits(small.hear("request", request("q3", TEXT, queue=True))) == 0
 
 
 # Orphans
