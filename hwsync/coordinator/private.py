@@ -44,21 +44,39 @@ def make(file: Path) -> None:
 
 
 def close_to_others(files: Iterable[Path]) -> None:
-    """Those that an earlier version, or somebody's umask, left open; it is said in the log."""
+    """Those that an earlier version, or somebody's umask, left open; it is said in the log.
+
+    Only regular files: a folder without its x is of no use any more, and a link's target is not
+    ours. For the database itself before SQLite opens it: to close a file ends SQLite's locks on it.
+    """
     closed = []
     for file in sorted(files):
         try:
-            before = stat.S_IMODE(file.stat().st_mode)
-            allowed = before & mode_in(file.parent)
-            if allowed == before:
-                continue
-            file.chmod(allowed)
-            closed.append(file.name)
+            if _close_to_others(file):
+                closed.append(file.name)
         except OSError as error:
             log.warning("%s may be open to other accounts: %s; its owner closes it with chmod o=",
                         file, error.strerror)  # fmt: skip
     if closed:
         log.warning("were open to other accounts, and are no more: %s", ", ".join(closed))
+
+
+def _close_to_others(file: Path) -> bool:
+    """Whether anything had to be changed. Raises ``OSError``."""
+    mask = mode_in(file.parent)
+    found = file.lstat().st_mode
+    if not stat.S_ISREG(found) or not stat.S_IMODE(found) & ~mask:
+        return False
+    # By descriptor: what has that name may be a link by now, or a pipe.
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(found):
+            return False
+        os.fchmod(descriptor, stat.S_IMODE(found) & mask)
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def as_before(new: Path, path: Path) -> None:

@@ -91,6 +91,23 @@ def test_what_was_open_is_closed_at_the_start_and_said_once(
     assert caplog.text == ""
 
 
+def test_only_files_are_closed_and_no_folder_nor_what_a_link_leads_to(tmp_path: Path) -> None:
+    """A folder of backups may have a name that begins like the database's."""
+    beside = tmp_path / "lab"
+    (beside / "hwsync.db-backups").mkdir(parents=True)
+    (beside / "hwsync.db-backups").chmod(0o755)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.touch()
+    elsewhere.chmod(0o644)
+    (beside / "hwsync.db-link").symlink_to(elsewhere)
+    os.mkfifo(beside / "hwsync.db-pipe")
+    (beside / "hwsync.db-pipe").chmod(0o644)
+    Store(beside / "hwsync.db").close()
+    assert stat.S_IMODE((beside / "hwsync.db-backups").stat().st_mode) == 0o755
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o644
+    assert stat.S_IMODE((beside / "hwsync.db-pipe").stat().st_mode) == 0o644
+
+
 def test_what_its_owner_closed_further_stays_so(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
     path = tmp_path / "hwsync.db"
@@ -107,9 +124,9 @@ def test_a_file_of_another_account_is_named_and_no_obstacle(
     file.touch()
     file.chmod(0o644)
 
-    def denied(self: Path, mode: int) -> None:
+    def denied(descriptor: int, mode: int) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(Path, "chmod", denied)
+    monkeypatch.setattr(os, "fchmod", denied)
     private.close_to_others([file, tmp_path / "gone"])
     assert f"{file} may be open to other accounts: Operation not permitted" in caplog.text
