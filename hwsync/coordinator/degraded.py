@@ -6,8 +6,10 @@ a save that fails once and works a second later is not worth a word.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from hwsync.coordinator.plan import error_json, message_of
 from hwsync.protocol import limits
@@ -15,8 +17,13 @@ from hwsync.protocol.effects import PublishError
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.messages import named
 from hwsync.protocol.record import Record, State
-from hwsync.protocol.topics import Topics
+from hwsync.protocol.topics import Kind, Topics
 from hwsync.transport import Delivery
+
+log = logging.getLogger("hwsync.coordinator")
+
+UNSAVED: Final = 4096 * limits.KIB  # bytes that wait here of QoS 0, which no broker keeps for us
+UNSAVED_EACH: Final = limits.KIB  # what a message takes besides its payload and its topic
 
 
 @dataclass(slots=True)
@@ -27,6 +34,28 @@ class Degraded:
     publish: Callable[[str, bytes], None]  # an error to a user's topic
     _failures: int = 0  # in a row
     _told_at: dict[str, float] = field(default_factory=dict)  # by user
+    _dropped: bool = False  # whether that was said
+
+    def room(self, waiting: Sequence[Delivery]) -> list[Delivery]:
+        """Of those that wait what is kept: of QoS 0 no more than ``UNSAVED``, the oldest.
+
+        Statuses and heartbeats always: of each topic only the newest waits.
+        """
+        left, kept = UNSAVED, list[Delivery]()
+        for one in waiting:
+            _, kind = self.topics.split(one.topic)
+            free = bool(one.qos) or kind in (Kind.STATUS, Kind.HEARTBEAT)
+            left -= 0 if free else len(one.payload) + len(one.topic) + UNSAVED_EACH
+            if free or left >= 0:
+                kept.append(one)
+        if len(kept) < len(waiting) and not self._dropped:
+            self._dropped = True
+            log.error(
+                "more than %d KiB of messages of QoS 0 wait for the database: what comes beyond is "
+                "dropped; make room on the disk, and send with QoS 1",
+                UNSAVED // limits.KIB,
+            )
+        return kept
 
     def tell(
         self,
@@ -60,3 +89,4 @@ class Degraded:
         """A save has worked."""
         self._failures = 0
         self._told_at.clear()
+        self._dropped = False

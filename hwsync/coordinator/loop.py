@@ -299,7 +299,8 @@ class Coordinator:
             else:
                 others.append(one)
                 waiting.add(user)
-        self._waiting = others
+        self._waiting = self._degraded.room(others)
+        self.counts["dropped"] += len(others) - len(self._waiting)
         self._perform(plan)
 
     def _moment(self, now: float) -> Moment:

@@ -9,9 +9,12 @@ from sqlite3 import OperationalError
 
 import pytest
 
+from hwsync.coordinator import degraded
 from hwsync.coordinator.loop import SAVE_AGAIN_S
+from hwsync.coordinator.plan import message_of
 from hwsync.protocol import limits
-from tests.support.coordinator import Acknowledged, Lab, brief, request, sent
+from hwsync.protocol.messages import named
+from tests.support.coordinator import Acknowledged, Lab, brief, heartbeat, request, sent
 
 
 @pytest.fixture
@@ -71,6 +74,34 @@ def test_a_named_query_of_a_user_of_whom_nothing_waits_is_answered(lab: Lab) -> 
 def test_a_query_in_the_step_that_fails_is_answered_too(lab: Lab) -> None:
     deeds = lab.step(lab.delivery("cancel", mid=7), lab.delivery("query", mid=8))
     assert brief(deeds) == [8, "status 1"]
+
+
+def test_of_qos_0_no_more_waits_than_there_is_room_for(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody else keeps it; a flood of it filled the memory."""
+    monkeypatch.setattr(degraded, "UNSAVED", 3 * limits.KIB + 100)
+
+    def flood() -> None:
+        for number in range(5):
+            asked = lab.delivery("request", request(f"f{number}"), user="pi2", mid=0)
+            lab.step(replace(asked, qos=0))
+
+    flood()
+    flood()
+    beat = replace(lab.delivery("heartbeat", heartbeat(), mid=0), qos=0)
+    lab.step(beat)
+    assert beat in lab.coordinator._waiting
+    kept = [one for one in lab.coordinator._waiting if one.qos == 0 and one is not beat]
+    assert [named(message_of(one), lab.coordinator.topics) for one in kept] == ["f0", "f1"]
+    assert lab.coordinator.counts["dropped"] == 8
+    assert caplog.text.count("messages of QoS 0 wait for the database") == 1
+    # What the broker keeps waits, and a query of QoS 0 is answered.
+    lab.hear("cancel", b'{"id":"c1"}', mid=7)
+    assert brief(lab.step(replace(lab.delivery("query", mid=0), qos=0)))[-1] == "status 1"
+    monkeypatch.undo()
+    assert 7 in brief(lab.later(SAVE_AGAIN_S))
+    assert lab.rows("commands", "id") == [("c1",), ("f0",)]  # f1 was refused: pi2 is busy
 
 
 def test_what_a_broker_sends_again_meanwhile_waits_once(
