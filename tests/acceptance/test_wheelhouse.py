@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -27,12 +28,22 @@ LISTS = ("master.txt", "board.txt", "board-sign.txt")
 PAGES = ("secure.md", "device.md", "operations.md")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheelhouse")
-    stick = folder / "a stick" / "hwsync-wheels"
-    stick.parent.mkdir()
-    made = Process([SCRIPT, stick], directory=folder, name="wheelhouse")
+    """One folder for the tests of all workers: it takes most of a minute."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    stick = folder / "wheelhouse" / "a stick" / "hwsync-wheels"
+    with open(folder / "wheelhouse.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stick.parent.exists():
+            make(stick)
+    return stick
+
+
+def make(stick: Path) -> None:
+    stick.parent.mkdir(parents=True)
+    made = Process([SCRIPT, stick], directory=stick.parent.parent, name="wheelhouse")
     try:
         assert made.wait(BUILD_S) == 0, made.account()
     finally:
@@ -40,12 +51,10 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert made.stdout == ""
     assert made.stderr.splitlines()[-1].startswith(f"{stick} is ready")
     assert os.listdir(stick.parent) == ["hwsync-wheels"]
-    return stick
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.xdist_group("wheelhouse")
 @pytest.mark.parametrize(
     ("listed", "needs"),
     [
@@ -65,7 +74,6 @@ def test_a_machine_without_internet_installs_as_the_readme_says(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.xdist_group("wheelhouse")
 def test_a_wheel_that_was_exchanged_is_refused(wheels: Path, tmp_path: Path) -> None:
     other = tmp_path / "wheels"
     shutil.copytree(wheels, other)
@@ -99,7 +107,6 @@ def installed(wheels: Path, folder: Path, listed: str) -> subprocess.CompletedPr
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.xdist_group("wheelhouse")
 def test_it_has_what_other_kinds_of_machine_need(wheels: Path) -> None:
     """Each wheel with parts in C is there for 64-bit PCs and boards, with its hash in the list."""
     text = (wheels / "master.txt").read_text()
