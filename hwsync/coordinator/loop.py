@@ -307,8 +307,9 @@ class Coordinator:
         return Moment(self._clock.wall(), self._ticking.ticks(now))
 
     def _empty_plan(self, now: float) -> Plan:
-        if (limit := self.publishing.outbox.limit) != self.rules.max_message:
-            self.rules = replace(self.rules, max_message=limit)
+        sure, limit = self.publishing.outbox.capacity.sure, self.publishing.outbox.limit
+        if (sure, limit) != (self.rules.max_message, self.rules.sendable):
+            self.rules = replace(self.rules, max_message=sure, sendable=limit)
         saved = Saved(
             self.records,
             self._packets,

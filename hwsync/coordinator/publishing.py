@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from hwsync.protocol import limits
 from hwsync.protocol.effects import PublishResult
@@ -32,6 +32,8 @@ from hwsync.protocol.topics import Kind, Topics
 from hwsync.transport import Signal
 from hwsync.transport.capacity import Capacity
 from hwsync.transport.outbox import Message, Outbox, Publisher
+
+MOST_FORSAKEN: Final = 1_000
 
 log = logging.getLogger("hwsync.coordinator")
 
@@ -66,7 +68,7 @@ class Publishing:
         self.signer = signer
         self._journal = journal
         self._moment = moment
-        self._forsaken: set[str] = set()  # keys of replies that are never sent again
+        self._forsaken: dict[str, None] = {}  # keys of replies that are never sent again
         self._numbers = 0  # courtesies that nothing takes the place of
 
     @property
@@ -129,11 +131,11 @@ class Publishing:
         def make(limit: int) -> bytes:
             return encode_result(effect.command, effect.state, effect.place, limit)
 
-        self._courtesy(self._topics.result(user, effect.command.id), make)
+        self._courtesy(user, self._topics.result(user, effect.command.id), make)
 
     def error(self, user: str, payload: bytes) -> None:
         """Why something was refused, or cannot be done now."""
-        self._courtesy(self._topics.of(user, Kind.ERROR), lambda _: payload)
+        self._courtesy(user, self._topics.of(user, Kind.ERROR), lambda _: payload)
 
     def refusal(self, reply: Reply, payload: bytes) -> None:
         """The same to a response topic."""
@@ -142,7 +144,7 @@ class Publishing:
         self.outbox.send(
             Message(
                 *(reply.topic, lambda _: payload, key),
-                correlation=reply.correlation, courtesy=True, foreign=True,
+                correlation=reply.correlation, courtesy=True, foreign=True, owner=reply.topic,
             )
         )  # fmt: skip
 
@@ -154,7 +156,7 @@ class Publishing:
             return
         message = Message(
             *(reply.topic, lambda limit: encode_status(record, limit), key),
-            correlation=reply.correlation, courtesy=True, foreign=True,
+            correlation=reply.correlation, courtesy=True, foreign=True, owner=reply.topic,
         )  # fmt: skip
         try:
             check(reply, self._topics.root, record.id)
@@ -163,9 +165,12 @@ class Publishing:
         else:
             self.outbox.send(message)
 
-    def _courtesy(self, topic: str, make: Callable[[int], bytes]) -> None:
+    def _courtesy(self, user: str, topic: str, make: Callable[[int], bytes]) -> None:
         self._numbers += 1
-        self.outbox.send(Message(topic, make, f"{topic} {self._numbers}", courtesy=True))
+        key = f"{topic} {self._numbers}"
+        self.outbox.send(Message(topic, make, key, courtesy=True, owner=user))
 
     def _forsake(self, message: Message) -> None:
-        self._forsaken.add(message.key)
+        self._forsaken[message.key] = None
+        while len(self._forsaken) > MOST_FORSAKEN:  # one that is tried again is given up again
+            del self._forsaken[next(iter(self._forsaken))]

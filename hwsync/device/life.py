@@ -281,9 +281,9 @@ def _loop(
 def handle(agent: Agent, item: object, acknowledge: Callable[[Delivery], None]) -> None:
     """One thing of the inbox: a signal of the transport, or a call from a run's thread."""
     try:
-        if isinstance(item, Connected | Disconnected):
+        if isinstance(item, Connected | Subscribed | Disconnected):
             agent.hear(item)
-        elif isinstance(item, Subscribed):
+        if isinstance(item, Subscribed):
             agent.connected()
         elif isinstance(item, Delivery):
             agent.received(item.topic, item.payload, lambda: acknowledge(item))

@@ -73,7 +73,8 @@ class Rules:
     analysis_within: float = limits.DEFAULT_ANALYSIS_WITHIN_S  # seconds in state 3; 0: for ever
     restored_at: float | None = None  # in ticks; at the last rise of the epoch
     allowance: Allowance = FULL
-    max_message: int = limits.MAX_MESSAGE  # bytes that the broker takes, as far as is known
+    max_message: int = limits.MAX_MESSAGE  # bytes that the broker is said to take
+    sendable: int = limits.MAX_MESSAGE  # and as far as was learned
     signed: bool = False  # whether envelopes are
 
 
@@ -329,19 +330,20 @@ def _not_past(request: Request, moment: Moment) -> None:
         )
 
 
-def _above_broker(record: Record, rules: Rules) -> str:
-    """What its envelope has against the broker's limit; empty where it can be sent."""
-    if rules.max_message >= limits.MAX_MESSAGE:
+def _above_broker(record: Record, most: int, *, signed: bool) -> str:
+    """What its envelope has against a limit of the broker; empty where it can be sent."""
+    if most >= limits.MAX_MESSAGE:
         return ""
-    length = envelope_size(record, signed=rules.signed)
-    if length <= rules.max_message:
+    length = envelope_size(record, signed=signed)
+    if length <= most:
         return ""
-    return f"its message has {length} bytes, and the broker takes at most {rules.max_message}"
+    return f"its message has {length} bytes, and the broker takes at most {most}"
 
 
 def _fits_broker(record: Record, request: Request, rules: Rules) -> None:
     command = Command(record.user, request.id or "i" * 64, request)
-    if above := _above_broker(replace(record, current=command), rules):
+    waits = replace(record, current=command)
+    if above := _above_broker(waits, rules.max_message, signed=rules.signed):
         raise Refused(
             Code.TOO_LARGE,
             f"the program cannot be sent: {above}",
@@ -479,7 +481,7 @@ def _expire_waiting(
     reason = f"not collected within {command.request.expires:.12g} s"
     if is_past(record.expires_at, moment):
         reason = late.TOO_LATE
-    if above := _above_broker(record, rules):
+    if above := _above_broker(record, rules.sendable, signed=rules.signed):
         reason += f": {above}"
     return _ended(record, command, Outcome.EXPIRED, Ran.NO, reason)
 

@@ -18,14 +18,16 @@ from typing import Final, Protocol
 
 from hwsync.protocol.errors import HwsyncError
 from hwsync.transport.capacity import FLOOR, LEARNED_S, SMALL, Capacity
-from hwsync.transport.signals import Connected, Disconnected, Signal
+from hwsync.transport.signals import Connected, Disconnected, Signal, Subscribed
 
 log = logging.getLogger("hwsync.transport")
 
 TWICE: Final = 2  # times that the broker hangs up on a message by itself, until that is believed
 CALM_S: Final = 10.0  # of a connection that stands, until nothing goes by itself any more
-LOOK_S: Final = 0.05  # between two looks whether the one message was taken
+AT_ONCE_S: Final = 1.0  # a broker that does not want a message hangs up at its beginning
+LOOK_S: Final = 0.01  # between two looks whether the one message was taken
 MOST_REFUSED: Final = 8  # topics in an hour: then somebody makes the broker hang up on purpose
+MOST_EACH: Final = 50  # of them about one user, or for one topic that somebody chose
 MOST_HELD: Final = 1_000  # courtesies that wait for their turn; more are dropped, and counted
 
 
@@ -57,7 +59,7 @@ class Message:
 
     ``key``: a newer one of that key takes its place while it waits. ``courtesy``: it may be given
     up. ``foreign``: somebody else chose the topic, so that may be why the broker hangs up: then
-    nothing is sent there any more.
+    nothing is sent there any more. ``owner``: of whose courtesies so many may wait.
     """
 
     topic: str
@@ -67,6 +69,7 @@ class Message:
     correlation: bytes = b""
     courtesy: bool = False
     foreign: bool = False
+    owner: str = ""
 
 
 def _blamed(message: Message) -> str:
@@ -97,8 +100,11 @@ class Outbox:
         self._held: dict[str, Message] = {}  # by key, in their order
         self._last: deque[Message] = deque(maxlen=MOST_HELD)  # courtesies that may be under way
         self._careful = False
+        self._open = True  # False from an end of the connection until it is subscribed anew
+        self._proven = 0  # bytes that went through by themselves on this connection
         self._connected_at = monotonic()
         self._alone: tuple[Message, int] | None = None  # the one under way by itself; its bytes
+        self._alone_at = 0.0  # monotonic
         self._strikes: Counter[str] = Counter()  # by key
         self._refused: dict[str, float] = {}  # topics that somebody chose; since when, monotonic
         self._too_large: dict[str, None] = {}  # keys of which that was said
@@ -123,39 +129,64 @@ class Outbox:
         if self._is_refused(message):
             self._count(message)
             return 0
-        payload = b"" if self._careful and message.courtesy else message.make(self.limit)
-        if not self._careful or (not message.courtesy and len(payload) <= self._small):
-            self._held.pop(message.key, None)
-            if message.courtesy:
-                self._last.append(message)
-            return len(payload) if self._publish(message, payload) else 0
+        if not message.courtesy or self._open:
+            payload = message.make(self.limit)
+            if self._may_go(message, len(payload)):
+                self._held.pop(message.key, None)
+                if message.courtesy:
+                    self._last.append(message)
+                return len(payload) if self._publish(message, payload) else 0
         if message.courtesy and self._alone is not None and self._alone[0].key == message.key:
             return 0  # it is under way
-        if message.key not in self._held and len(self._held) >= MOST_HELD and message.courtesy:
+        if message.courtesy and message.key not in self._held and self._is_full(message.owner):
             self.dropped += 1
         else:
             self._held[message.key] = message
         return 0
 
+    def _may_go(self, message: Message, size: int) -> bool:
+        """Whether it goes beside others: it is surely not what the broker hangs up on."""
+        if not self._careful:
+            return True
+        sure = max(self._proven, 0 if message.courtesy else self._small)
+        return not message.foreign and size <= sure
+
+    def _is_full(self, owner: str) -> bool:
+        held = [one for one in self._held.values() if one.courtesy]
+        mine = sum(one.owner == owner for one in held)
+        return len(held) >= MOST_HELD or mine >= MOST_EACH
+
     def flush(self) -> None:
         """A round is over: send the next of what goes by itself, if it is its turn."""
+        if not self._open:
+            return
         if self._last and self._publisher.settled:
             self._last.clear()
         if not self._careful:
+            self._send_held()
             return
         if self._alone is not None:
             if self._publisher.under_way(self._alone[0].topic):
                 return
             self._strikes.pop(_blamed(self._alone[0]), None)
+            self._proven = max(self._proven, self._alone[1])
             self._alone = None
         if not self._held:
             calm = self._monotonic() - self._connected_at >= CALM_S
             self._careful = not (calm and self._publisher.settled)
             return
-        message = self._held.pop(next(iter(self._held)))
+        message = next((one for one in self._held.values() if not one.courtesy), None)
+        message = message or next(iter(self._held.values()))
         payload = message.make(self.limit)
         if self._publish(message, payload):
-            self._alone = (message, len(payload))
+            self._alone, self._alone_at = (message, len(payload)), self._monotonic()
+        del self._held[message.key]
+
+    def _send_held(self) -> None:
+        """What was to be said while nobody was connected."""
+        held, self._held = self._held, {}
+        for message in held.values():
+            self.send(message)
 
     def wait(self) -> float | None:
         """Seconds until ``flush`` has something to do by itself."""
@@ -163,7 +194,9 @@ class Outbox:
 
     def hear(self, signal: Signal) -> None:
         """The connection changed."""
-        if isinstance(signal, Connected):
+        if isinstance(signal, Subscribed):
+            self._open = True
+        elif isinstance(signal, Connected):
             self._connected_at = self._monotonic()
             self.capacity.connected(signal.max_packet)
         elif isinstance(signal, Disconnected) and signal.was_connected:
@@ -171,11 +204,14 @@ class Outbox:
 
     def _ended(self, signal: Disconnected) -> None:
         alone, self._alone = self._alone, None
+        self._open, self._proven = False, 0
         # Everybody else says again at the next connect what is no courtesy.
         self._held = {key: one for key, one in self._held.items() if one.courtesy}
         if alone is not None:
             message, size = alone
-            if signal.hung_up and any(one.topic == message.topic for one in signal.unanswered):
+            at_once = self._monotonic() - self._alone_at < AT_ONCE_S
+            under_way = any(one.topic == message.topic for one in signal.unanswered)
+            if signal.hung_up and at_once and under_way:
                 self._strike(message, size)
             elif message.courtesy:
                 self._held[message.key] = message
@@ -191,7 +227,8 @@ class Outbox:
         self._strikes[_blamed(message)] += 1
         now = self._monotonic()
         again = self._strikes[_blamed(message)] >= TWICE
-        if (again or self.capacity.has_learned(now)) and not message.foreign and size > FLOOR:
+        if again and not message.foreign and size > FLOOR:
+            self._strikes.pop(_blamed(message), None)
             self.capacity.learn(size, now)
             log.warning(
                 "the broker hangs up on %s (%d bytes): messages have at most %d bytes now; "

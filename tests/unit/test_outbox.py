@@ -8,9 +8,17 @@ from collections.abc import Callable
 import pytest
 
 from hwsync.protocol.limits import KIB, MAX_MESSAGE
-from hwsync.transport import Connected, Disconnected, Sent
+from hwsync.transport import Connected, Disconnected, Sent, Subscribed
 from hwsync.transport.capacity import FLOOR, HEADER, LEARNED_S, SMALL, Capacity
-from hwsync.transport.outbox import CALM_S, MOST_HELD, MOST_REFUSED, Message, Outbox
+from hwsync.transport.outbox import (
+    AT_ONCE_S,
+    CALM_S,
+    MOST_EACH,
+    MOST_HELD,
+    MOST_REFUSED,
+    Message,
+    Outbox,
+)
 
 
 class Broker:
@@ -21,7 +29,7 @@ class Broker:
         self.taken: list[tuple[str, int]] = []
         self.under_way_now: list[tuple[str, int]] = []
         self.settled = True
-        self.connects = 0
+        self.up = True
 
     def under_way(self, topic: str) -> bool:
         return any(one == topic for one, _ in self.under_way_now)
@@ -36,6 +44,8 @@ class Broker:
         correlation: bytes = b"",
     ) -> bool:
         assert qos == 1
+        if not self.up:
+            return False
         self.under_way_now.append((topic, len(payload)))
         self.settled = False
         return True
@@ -45,7 +55,7 @@ class Broker:
         for number, (topic, size) in enumerate(self.under_way_now):
             if not self.takes(topic, size):
                 left = tuple(Sent(*one) for one in self.under_way_now[number:])
-                self.under_way_now = []
+                self.under_way_now, self.up = [], False
                 return Disconnected("hung up", True, hung_up=True, unanswered=left)
             self.taken.append((topic, size))
         self.under_way_now = []
@@ -66,12 +76,20 @@ class Owner:
         )
         self.level: dict[str, int] = {}  # by topic: bytes
 
+    def connect(self) -> None:
+        """A connection, which is subscribed a little later."""
+        self.broker.up = self.broker.settled = True
+        self.outbox.hear(Connected(False, 4))
+        self.outbox.flush()
+        self.outbox.hear(Subscribed())
+        for topic, size in self.level.items():
+            self.outbox.send(message(topic, size))
+
     def courtesy(self, topic: str, size: int, *, foreign: bool = False) -> None:
         self.outbox.send(message(topic, size, courtesy=True, foreign=foreign))
 
     def run(self, most: int = 60) -> int:
         """Until all is quiet; the number of connections that this took."""
-        self.outbox.hear(Connected(False, 4))
         for topic, size in self.level.items():
             self.outbox.send(message(topic, size))
         for connects in range(1, most):
@@ -83,10 +101,8 @@ class Owner:
                     self.outbox.flush()
                     return connects
             self.outbox.hear(end)
-            self.broker.settled = True
-            self.outbox.hear(Connected(False, 4))
-            for topic, size in self.level.items():
-                self.outbox.send(message(topic, size))
+            self.outbox.flush()  # a round goes on while nobody is connected
+            self.connect()
         raise AssertionError(f"still not quiet: {self.broker.taken[-5:]}")
 
 
@@ -159,12 +175,13 @@ def test_a_courtesy_that_is_refused_at_a_kilobyte_is_given_up() -> None:
 def test_a_network_that_is_lost_twice_costs_nothing() -> None:
     owner = Owner(lambda *_: True)
     owner.level = {"response": 300_000}
+    owner.outbox.send(message("response", 300_000))
     for _ in range(5):
-        owner.outbox.send(message("response", 300_000))
         unanswered = tuple(Sent(*one) for one in owner.broker.under_way_now)
         owner.broker.under_way_now = []
         owner.outbox.hear(Disconnected("no answer", True, unanswered=unanswered))
-        owner.outbox.hear(Connected(False, 4))
+        owner.connect()
+    owner.level = {}
     owner.run()
     assert owner.broker.taken == [("response", 300_000)]
 
@@ -189,7 +206,7 @@ def test_a_newer_status_takes_the_place_of_one_that_waits() -> None:
     end = owner.broker.answer()
     assert end is not None
     owner.outbox.hear(end)
-    owner.outbox.hear(Connected(False, 4))
+    owner.connect()
     owner.outbox.send(message("status", 50_000))
     owner.outbox.send(message("status", 700))
     assert owner.broker.under_way_now == [("status", 700)]
@@ -217,7 +234,7 @@ def test_what_is_said_again_while_it_is_under_way_is_given_up_once() -> None:
         end = owner.broker.answer()
         assert end is not None
         owner.outbox.hear(end)
-        owner.broker.settled = True
+        owner.connect()
         owner.outbox.flush()
     assert owner.given_up == ["deep"]
 
@@ -264,11 +281,55 @@ def test_nobody_is_careless_between_the_connect_and_what_follows_it() -> None:
     end = owner.broker.answer()
     assert end is not None
     owner.outbox.hear(end)
-    owner.outbox.hear(Connected(False, 4))
+    owner.connect()
     owner.broker.settled = True
     owner.outbox.flush()  # before the owner has said its statuses again
     owner.outbox.send(message("status", 500_000))
     assert owner.broker.under_way_now == [], "it goes by itself, in its turn"
+
+
+def test_an_answer_that_was_lost_in_the_crowd_is_not_lost_for_good() -> None:
+    owner = Owner(lambda _, size: size <= 1_000_000)
+    for number in range(3):
+        owner.outbox.send(message(f"hw/pi1/result/q{number}", 1_570_000, courtesy=True))
+    owner.run()
+    assert {topic for topic, _ in owner.broker.taken} == {f"hw/pi1/result/q{n}" for n in range(3)}
+    assert all(250_000 < size <= 1_000_000 for _, size in owner.broker.taken)
+    assert (owner.outbox.dropped, owner.given_up) == (0, [])
+
+
+def test_what_is_no_courtesy_goes_before_all_of_them() -> None:
+    owner = Owner(lambda topic, _: topic != "deep")
+    for number in range(30):
+        owner.courtesy(f"replies/{number}", 5, foreign=True)
+    owner.courtesy("deep", 5, foreign=True)
+    end = owner.broker.answer()
+    assert end is not None
+    owner.outbox.hear(end)
+    owner.level = {"grant": 20_000}
+    owner.connect()
+    owner.outbox.flush()
+    assert owner.broker.under_way_now == [("grant", 20_000)]
+    owner.broker.answer()
+    owner.outbox.flush()
+    owner.outbox.send(message("another grant", 19_000))
+    assert ("another grant", 19_000) in owner.broker.under_way_now, "that size went through"
+
+
+def test_resets_of_a_network_while_something_long_is_sent_prove_nothing() -> None:
+    owner = Owner(lambda *_: True)
+    owner.level = {"response": 400_000}
+    owner.outbox.send(message("response", 400_000))
+    for _ in range(6):
+        unanswered = tuple(Sent(*one) for one in owner.broker.under_way_now)
+        owner.broker.under_way_now = []
+        owner.now += AT_ONCE_S + 0.1  # it was long under way
+        owner.outbox.hear(Disconnected("reset", True, hung_up=True, unanswered=unanswered))
+        owner.connect()
+        owner.outbox.flush()
+    owner.level = {}
+    owner.run()
+    assert owner.broker.taken == [("response", 400_000)]
 
 
 def test_a_stream_of_other_messages_keeps_nothing_waiting() -> None:
@@ -277,7 +338,7 @@ def test_a_stream_of_other_messages_keeps_nothing_waiting() -> None:
     end = owner.broker.answer()
     assert end is not None
     owner.outbox.hear(end)
-    owner.outbox.hear(Connected(False, 4))
+    owner.connect()
     owner.outbox.send(message("hw/pi1/result/c1", 10, courtesy=True))
     waiting = ["deep", "hw/pi1/result/c1"]
     for _ in range(2):
@@ -294,9 +355,14 @@ def test_what_waits_has_a_limit() -> None:
     end = owner.broker.answer()
     assert end is not None
     owner.outbox.hear(end)
-    for number in range(MOST_HELD + 9):  # the deep one waits too
-        owner.courtesy(f"result/{number}", 10)
-    assert owner.outbox.dropped == 10
+    for user in range(MOST_HELD // MOST_EACH + 1):
+        for number in range(MOST_EACH + 10):
+            topic = f"hw/pi{user}/result/{number}"
+            result = Message(topic, lambda _: b"x", topic, courtesy=True, owner=f"pi{user}")
+            owner.outbox.send(result)
+    # Nobody has more than his share; the deep one waits too.
+    asked = (MOST_HELD // MOST_EACH + 1) * (MOST_EACH + 10)
+    assert owner.outbox.dropped == asked - (MOST_HELD - 1)
 
 
 def test_the_limit_is_the_smallest_that_is_known() -> None:
