@@ -43,7 +43,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from hwsync import logs
 from hwsync.address import BrokerUrl
-from hwsync.coordinator.service import serve
+from hwsync.coordinator.service import Access, serve
 from hwsync.protocol import limits, wire
 from hwsync.protocol.errors import HwsyncError, NoBroker, NoCoordinator
 from hwsync.protocol.record import (
@@ -184,8 +184,7 @@ def answer(side: str, url: BrokerUrl, directory: Path, level: int) -> None:
     if side == "hwsync":
         logging.getLogger("hwsync.coordinator").addFilter(FromReadyOn(level))
         serve(
-            url=url,
-            root=SIDES[side],
+            access=Access(url, SIDES[side]),
             db=directory / "hwsync.db",
             analysis="manual",
             settle=limits.DEFAULT_SETTLE_S,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -95,26 +94,21 @@ def check_db(settings: Settings, db: Path | None) -> None:
 def forget(settings: Settings, db: Path | None, user: str) -> None:
     """Forget USER, who was a typing error.
 
-    Its status and heartbeat are taken from the broker: by the coordinator, which is asked to; by
-    this command on the coordinator's machine where none answers, or with --db. Its history stays,
-    and it is shown again when something new is asked of it.
+    Its status and heartbeat are taken from the broker: by the coordinator, which is asked to, or
+    by this command, where the coordinator is stopped and --db names its database. Its history
+    stays, and it is shown again when something new is asked of it.
     """
-    asked = False
     if db is None:
         with _connection(settings, user) as operator:
-            asked = operator.answers(ANSWER_S)
-            if asked:
-                operator.forget()
-    if asked:
+            if not operator.answers(ANSWER_S):
+                raise NoCoordinator(
+                    f"no coordinator answers at {settings.url}",
+                    "start it; or, while it is stopped, name its database with --db",
+                )
+            operator.forget()
         _is_gone(settings, user)
     else:
-        path = the_database(db)
-        if db is None and not os.path.exists(path):
-            raise NoCoordinator(
-                f"no coordinator answers at {settings.url}, and there is no database {path}",
-                "start the coordinator, or call this on its machine",
-            )
-        maintenance.forget(path, user, lambda: _clear(settings, user))
+        maintenance.forget(the_database(db), user, lambda: _clear(settings, user))
     say.either(settings.as_json, {"forgotten": user}, f"{user} is forgotten")
 
 

@@ -132,14 +132,19 @@ def record(folder: Path, synchronous: str | None = None) -> Recording:
     """The script, without any cut."""
     path, disk = folder / NAME, Disk()
     recording = Recording(disk)
-    save = Store.save
+    save, write_down = Store.save, Store.write_down
 
     def noted(store: Store, batch: Batch, ticks: float) -> None:
         save(store, batch, ticks)
         recording.saves.append(disk.count)
 
+    def written_down(store: Store, *given: Any) -> None:
+        write_down(store, *given)
+        recording.saves.append(disk.count)
+
     with (
         patch.object(Store, "save", noted),
+        patch.object(Store, "write_down", written_down),
         mounted(disk, synchronous=synchronous) as recording.commits,
     ):
         lab = Lab(path)
