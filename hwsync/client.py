@@ -30,6 +30,7 @@ from hwsync.transport import (
     Transport,
 )
 from hwsync.transport.capacity import SMALL, Capacity
+from hwsync.transport.failed import REFUSED
 
 TWICE: Final = 2  # times that the broker hangs up on a large message, until that is the reason
 ANSWER_S: Final = 30.0  # a coordinator that has not answered by then is not there
@@ -343,6 +344,11 @@ class Operator(Conversation):
                 if not signal.was_connected:
                     break  # one that let us in and dropped us is tried again
         self._transport.stop(0.0)
+        if REFUSED in reason and not cure:
+            cure = (
+                "is the password right and not rotated since, and is it the port for this account? "
+                "The connection file (--config) or --credentials says them"
+            )
         if cure:
             raise NoBroker(f"{self.url}: {reason}", cure)
         raise NoBroker(

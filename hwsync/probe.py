@@ -27,6 +27,7 @@ from hwsync.transport import (
     Transport,
 )
 from hwsync.transport.capacity import LIKELY
+from hwsync.transport.failed import REFUSED
 
 SLOW_S: Final = 0.02  # a QoS 1 round trip above this means delayed packets
 NAME_S: Final = 1.0  # for a broker to say its name, once subscribed
@@ -35,7 +36,6 @@ LARGE_S: Final = 10.0  # for a large message to come back
 LEAST: Final = 32_000  # bytes; a smaller limit is not looked for
 MARK_BYTES: Final = 8  # of a message that is our own
 ECHOES: Final = 7  # round trips; the one in the middle counts
-REFUSED: Final = "refused the connection"  # what the transport says of a login that was not taken
 
 
 @dataclass(frozen=True, slots=True)

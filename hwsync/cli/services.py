@@ -133,7 +133,7 @@ costs the other one its connection. Shorter than what is left of TimeoutStartSec
 @click.option(
     "--take-over",
     is_flag=True,
-    help="Start also where another coordinator serves this root; stop that one.",
+    help="Start also where another coordinator serves this root; stop that one yourself.",
 )
 @click.pass_obj
 def coordinator(settings: Settings, db: Path | None, analysis: str, settle: float,

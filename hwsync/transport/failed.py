@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+REFUSED: Final = "refused the connection"  # what is said of a login that was not taken
+
 
 class Failed(Exception):
     """``reason`` and ``cure`` are for people; the cure may be empty."""

@@ -22,7 +22,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from hwsync.address import BrokerUrl
 from hwsync.protocol.limits import MAX_PROPERTIES
 from hwsync.transport.connecting import CONNECT_S, Attempt
-from hwsync.transport.failed import Failed, WrongVersion
+from hwsync.transport.failed import REFUSED, Failed, WrongVersion
 from hwsync.transport.publish import Malformed, Publish, read_publish
 from hwsync.transport.signals import (
     Delivery,
@@ -319,7 +319,7 @@ class Link:
     ) -> None:
         if code.value >= _FIRST_FAILURE:
             self.refused = code.value
-            self.reason = f"the broker refused the connection ({str(code).lower()})"
+            self.reason = f"the broker {REFUSED} ({str(code).lower()})"
         else:
             self.connected_at = time.monotonic()
             self.session_present = bool(flags.session_present)
