@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,7 @@ class Told:
     fields: dict[str, Any]
     needed: bool = True  # else it may come, and nothing is said of it
     retain: bool = False
+    whole: dict[str, Any] = field(default_factory=dict)  # the command of a result, as it was then
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Level:
             "server_analysis": one["analysis"] or "",
             "name": file_of(one),
         }
-        self.told.append(Told("result", fields, needed))
+        self.told.append(Told("result", fields, needed, whole=copy.deepcopy(one)))
 
     def answer(self, id: str | None, result: bool = True, needed: bool = True) -> None:
         """The status, and the end of another command than the record's own."""

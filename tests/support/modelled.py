@@ -427,10 +427,16 @@ class Modelled:
 
 
 def _say_once(told: list[Told], since: int) -> None:
-    """A status that has not changed in a round is said once in it."""
+    """What has not changed in a round is said once: a status first, a result at its last place."""
     last: dict[str, Any] = {}
+    results: dict[str, Told] = {}
     kept: list[Told] = []
     for one in told[since:]:
+        if one.kind == "result":
+            before = results.get(one.fields["id"])
+            if before and (before.fields, before.whole) == (one.fields, one.whole):
+                kept = [other for other in kept if other is not before]
+            results[one.fields["id"]] = one
         if one.kind != "status" or one.fields != last:
             kept.append(one)
         last = one.fields if one.kind == "status" else last
