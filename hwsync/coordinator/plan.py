@@ -353,7 +353,7 @@ class Plan:
         if isinstance(effect, PublishResult):
             before = self._results.get((user, effect.command.id))
             if before == effect:
-                self.effects.remove((user, before))
+                self.effects = [one for one in self.effects if one[1] is not before]
             self._results[user, effect.command.id] = effect
         self.effects.append((user, effect))
 
