@@ -129,7 +129,7 @@ class Outbox:
         if self._is_refused(message):
             self._count(message)
             return 0
-        if not message.courtesy or self._open:
+        if not message.courtesy or self._open or not self._careful:
             payload = message.make(self.limit)
             if self._may_go(message, len(payload)):
                 self._held.pop(message.key, None)
@@ -163,7 +163,6 @@ class Outbox:
         if self._last and self._publisher.settled:
             self._last.clear()
         if not self._careful:
-            self._send_held()
             return
         if self._alone is not None:
             if self._publisher.under_way(self._alone[0].topic):
@@ -181,12 +180,6 @@ class Outbox:
         if self._publish(message, payload):
             self._alone, self._alone_at = (message, len(payload)), self._monotonic()
         del self._held[message.key]
-
-    def _send_held(self) -> None:
-        """What was to be said while nobody was connected."""
-        held, self._held = self._held, {}
-        for message in held.values():
-            self.send(message)
 
     def wait(self) -> float | None:
         """Seconds until ``flush`` has something to do by itself."""
