@@ -47,5 +47,7 @@ class Clearing:
             self._cleared, self._say_at = 0, self._clock.monotonic() + SAY_S
 
     def _is_too_much(self, delivery: Delivery) -> bool:
+        if not (self._knows and delivery.retain and delivery.payload):
+            return False
         _, kind = self._topics.split(delivery.topic)
-        return self._knows and delivery.retain and bool(delivery.payload) and kind in CLEARED
+        return kind in CLEARED

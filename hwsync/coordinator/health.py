@@ -133,7 +133,7 @@ def health(
         "passed_over": life.passed_over,
         "refused": {str(code): counts.get(f"refused_{code}", 0) for code in REFUSALS},
         "failed_saves": counts.get("failed_saves", 0),
-        "dropped": counts.get("dropped", 0),
+        "dropped": counts.get("dropped", 0) + outbox.dropped,
         "batches": tally.batches,
         "batch_messages_last": tally.messages_last,
         "batch_messages_largest": tally.messages_largest,

@@ -44,7 +44,7 @@ from hwsync.protocol.record import (
     State,
 )
 from hwsync.protocol.topics import Kind, Topics
-from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
+from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed, outbox
 
 log = logging.getLogger("hwsync.coordinator")
 
@@ -52,30 +52,12 @@ REPLY_LOOK_S: Final = 0.1  # after a reply, until it has arrived
 SAVE_AGAIN_S: Final = 1.0  # after a failed save, before the same messages are tried again
 
 
-class Publisher(Protocol):
+class Publisher(outbox.Publisher, Protocol):
     """What the loop needs of the transport."""
 
     @property
     def connection(self) -> int:
         """The number of the present connection; 0: there is none."""
-
-    @property
-    def settled(self) -> bool:
-        """Whether everything that was sent on this connection has arrived."""
-
-    def under_way(self, topic: str) -> bool:
-        """Whether a message on that topic was sent on this connection and not acknowledged."""
-
-    def publish(
-        self,
-        topic: str,
-        payload: bytes,
-        *,
-        qos: int = 1,
-        retain: bool = False,
-        correlation: bytes = b"",
-    ) -> bool:
-        """Send; False where nobody is connected."""
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Tell the broker that it need not send this again."""

@@ -38,7 +38,7 @@ _PLAIN: Final = (
     ("passed_over_total", "counter", "passed_over", "Messages that cannot be read."),
     ("unlogged_total", "counter", "unlogged", "Events without a row: an allowance was used up."),
     ("failed_saves_total", "counter", "failed_saves", "Transactions that could not be saved."),
-    ("dropped_total", "counter", "dropped", "Messages of QoS 0 that waited for a full disk."),
+    ("dropped_total", "counter", "dropped", "Messages and answers for which there was no room."),
     ("batches_total", "counter", "batches", "Transactions that were committed."),
     ("batch_messages_last", "gauge", "batch_messages_last", "Messages in the last transaction."),
     ("batch_messages_largest", "gauge", "batch_messages_largest", "Messages in the largest one."),

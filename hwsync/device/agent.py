@@ -40,7 +40,7 @@ from hwsync.protocol.wire import (
 from hwsync.runner import Group, Job, Piece, RunEnd
 from hwsync.transport import Signal
 from hwsync.transport.capacity import Capacity
-from hwsync.transport.outbox import Message, Outbox
+from hwsync.transport.outbox import Message, Outbox, Publisher
 
 log = logging.getLogger("hwsync.device")
 
@@ -50,26 +50,8 @@ REFUSALS: Final = 20  # commands that are refused from memory at the same time; 
 PROBE_S: Final = 10.0  # between two attempts to write, while the journal cannot be written
 
 
-class Outside(Protocol):
+class Outside(Publisher, Protocol):
     """Everything that the agent cannot do itself. Times are seconds."""
-
-    @property
-    def settled(self) -> bool:
-        """Whether the broker has acknowledged everything that was sent on this connection."""
-
-    def under_way(self, topic: str) -> bool:
-        """Whether a message on that topic was sent on this connection and not acknowledged."""
-
-    def publish(
-        self,
-        topic: str,
-        payload: bytes,
-        *,
-        qos: int = 1,
-        retain: bool = False,
-        correlation: bytes = b"",
-    ) -> bool:
-        """False when not connected."""
 
     def start_run(self, job: Job, id: str) -> None:
         """Returns at once; ``run_started`` and then ``run_ended`` or ``run_failed`` follow."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from hwsync.protocol import limits
 from hwsync.protocol.jsons import cut, dumps
-from hwsync.protocol.output import Order, keep_again
+from hwsync.protocol.output import Order, fitted, keep_again
 
 Json = dict[str, Any]
 
@@ -320,15 +320,13 @@ def _fit(fields: Json, limit: int) -> bytes:
     All else that stands there has a limit of its own, far below; in the last resort, which takes a
     broker with a limit of a few kilobytes, only the first fields stay.
     """
-    payload = dumps(fields).encode()
-    share = limit // 4
-    while len(payload) > limit and share:
-        # An escape takes up to six bytes for one character: halve until it fits.
-        payload = dumps(fields | _shortened(fields, share)).encode()
-        share //= 2
-    if len(payload) > limit:
-        payload = dumps({key: fields[key] for key in _FIRST if key in fields}).encode()
-    return payload
+    return fitted(
+        fields,
+        limit,
+        limit // 4,
+        lambda share: _shortened(fields, share),
+        lambda: {key: fields[key] for key in _FIRST if key in fields},
+    )
 
 
 def _shortened(fields: Json, share: int) -> Json:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from hwsync.protocol import limits
 from hwsync.protocol.jsons import cut, dumps, is_count, is_number, loads, size
-from hwsync.protocol.output import keep_again
+from hwsync.protocol.output import fitted, keep_again
 from hwsync.protocol.record import Account
 
 
@@ -213,22 +213,18 @@ def encode_result(
         "sha256": {"stdout": account.sha256_stdout, "stderr": account.sha256_stderr},
         **({} if account.order is None else {"order": account.order}),
     }
-    payload = dumps(fields).encode()
-    share = limit // 2
-    while len(payload) > limit and share:
-        less: dict[str, object] = {
-            name: keep_again(text, share, account.truncated)
-            for name, text in (("response", account.response), ("stderr", account.stderr))
-        }
-        less |= {"truncated": True, "order": None}
-        payload = dumps(fields | less).encode()
-        share //= 2
-    if len(payload) > limit:
-        last = ("outcome", "ran", "exit_code", "duration", "started", "sha256")
-        bare = {name: fields[name] for name in last}
+
+    def shortened(share: int) -> dict[str, object]:
+        texts = (("response", account.response), ("stderr", account.stderr))
+        less = {name: keep_again(text, share, account.truncated) for name, text in texts}
+        return {**less, "truncated": True, "order": None}
+
+    def last() -> dict[str, object]:
+        bare = ("outcome", "ran", "exit_code", "duration", "started", "sha256")
         reason = cut(account.reason, limits.STATUS_FIRST // 16)
-        payload = dumps({**named, **bare, "reason": reason, "truncated": True}).encode()
-    return payload
+        return {**named, **{key: fields[key] for key in bare}, "reason": reason, "truncated": True}
+
+    return fitted(fields, limit, limit // 2, shortened, last)
 
 
 def encode_heartbeat(*, online: bool, journal: str, boot: int, **more: object) -> bytes:

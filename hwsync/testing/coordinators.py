@@ -98,7 +98,6 @@ class CoordinatorProcess(Process):
         self._settle, self.rules = settle, rules
         self.store: WatchedStore | None = None
         self.coordinator: Coordinator | None = None
-        self.port: Port | None = None
         self.hearing: Hearing | None = None
 
     def needs_the_disk(self) -> None:
@@ -187,13 +186,6 @@ class CoordinatorProcess(Process):
     @property
     def connection(self) -> int:
         return self.port.connection if self.port else 0
-
-    @property
-    def settled(self) -> bool:
-        return self.port is not None and self.port.settled
-
-    def under_way(self, topic: str) -> bool:
-        return self.port is not None and self.port.under_way(topic)
 
     def publish(
         self,

@@ -41,7 +41,6 @@ class Device(Process):
         super().__init__(context, name)
         self.user = user
         self.topics = Topics()
-        self.port: Port | None = None
         self.session: Session | None = None
 
     @property
@@ -73,13 +72,6 @@ class Device(Process):
         if self.port is not None:
             self.port.end()
         self.port = self.session = None
-
-    @property
-    def settled(self) -> bool:
-        return self.port is not None and self.port.settled
-
-    def under_way(self, topic: str) -> bool:
-        return self.port is not None and self.port.under_way(topic)
 
     def publish(
         self,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hwsync.testing.context import WALL, Context, Killed
+from hwsync.testing.network import Port
 from hwsync.testing.schedule import Timer
 
 RESTART_S: Final = (0.1, 5.0)  # systemd's RestartSec, more or less
@@ -28,6 +29,7 @@ class Process:
     def __init__(self, context: Context, name: str) -> None:
         self.context, self.name = context, name
         self.cable = context.cable(name)
+        self.port: Port | None = None
         self.alive = False
         self.life = 0
         self.inbox: deque[Any] = deque()
@@ -49,6 +51,15 @@ class Process:
 
     def random(self) -> float:
         return self.context.dice.random()
+
+    # what an outbox asks of its connection
+
+    @property
+    def settled(self) -> bool:
+        return self.port is not None and self.port.settled
+
+    def under_way(self, topic: str) -> bool:
+        return self.port is not None and self.port.under_way(topic)
 
     # life and death
 

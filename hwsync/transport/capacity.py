@@ -53,13 +53,8 @@ class Capacity:
         """Bytes that were announced or configured, whatever was learned."""
         return min(self._configured, self._announced, MAX_MESSAGE)
 
-    def has_learned(self, now: float) -> bool:
-        """Whether it is known to be less than what was announced and configured."""
-        return self._learned is not None and now - self._learned[1] < LEARNED_S
-
     def bytes(self, now: float) -> int:
         """The most that is sent; ``now``: monotonic seconds."""
-        known = self.sure
-        if self._learned is not None and self.has_learned(now):
-            known = min(known, self._learned[0])
-        return known
+        if self._learned is None or now - self._learned[1] >= LEARNED_S:
+            return self.sure
+        return min(self.sure, self._learned[0])

@@ -105,7 +105,7 @@ class Outbox:
         self._connected_at = monotonic()
         self._alone: tuple[Message, int] | None = None  # the one under way by itself; its bytes
         self._alone_at = 0.0  # monotonic
-        self._strikes: Counter[str] = Counter()  # by key
+        self._strikes: Counter[str] = Counter()  # by what is blamed
         self._refused: dict[str, float] = {}  # topics that somebody chose; since when, monotonic
         self._too_large: dict[str, None] = {}  # keys of which that was said
 
@@ -139,6 +139,8 @@ class Outbox:
         if message.courtesy and self._alone is not None and self._alone[0].key == message.key:
             return 0  # it is under way
         if message.courtesy and message.key not in self._held and self._is_full(message.owner):
+            if not self.dropped:
+                log.error("too many answers wait for their turn: those beyond it are dropped")
             self.dropped += 1
         else:
             self._held[message.key] = message
@@ -221,7 +223,7 @@ class Outbox:
         now = self._monotonic()
         again = self._strikes[_blamed(message)] >= TWICE
         if again and not message.foreign and size > FLOOR:
-            self._strikes.pop(_blamed(message), None)
+            del self._strikes[_blamed(message)]
             self.capacity.learn(size, now)
             log.warning(
                 "the broker hangs up on %s (%d bytes): messages have at most %d bytes now; "
@@ -238,7 +240,7 @@ class Outbox:
 
     def _refuse(self, message: Message, size: int) -> None:
         """The broker never takes it; nor whatever else goes to a topic that somebody chose."""
-        self._strikes.pop(_blamed(message), None)
+        del self._strikes[_blamed(message)]
         self.give_up(message, f"the broker hangs up each time ({size} bytes)")
         if not message.foreign:
             return
@@ -256,9 +258,9 @@ class Outbox:
 
     def _is_refused(self, message: Message) -> bool:
         """Whether it goes to a refused topic. Where many were refused, no chosen one is tried."""
-        now = self._monotonic()
         if not message.foreign or not self._refused:
             return False
+        now = self._monotonic()
         if len(self._refused) >= MOST_REFUSED:
             return now - min(self._refused.values()) < LEARNED_S
         return now - self._refused.get(message.topic, -LEARNED_S) < LEARNED_S
