@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hwsync.lab.accounts import Operator
-from tests.support.account_lab import AccountLab, folder_for_broker
+from tests.support.account_lab import AccountLab, account_lab
 from tests.support.brokers import Broker, MosquittoBroker
 from tests.support.lab import HWSYNC, Lab
 from tests.support.mqtt import Watcher
@@ -100,13 +100,8 @@ def test_two_that_run_all_the_same_name_each_other(lab: Lab, watch: Callable[...
 
 @pytest.fixture(params=["mosquitto", "amqtt"])
 def accounts(request: pytest.FixtureRequest) -> Iterator[AccountLab]:
-    with folder_for_broker() as path:
-        made = AccountLab(request.param, path, ("pi1",), {"teacher": Operator(None)})
-        try:
-            made.start()
-            yield made
-        finally:
-            made.stop()
+    with account_lab(request.param, ("pi1",), {"teacher": Operator(None)}) as made:
+        yield made
 
 
 def test_with_the_files_of_init_nothing_is_lost_by_it(

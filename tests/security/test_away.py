@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from hwsync.lab.accounts import Operator
-from tests.support.account_lab import AccountLab, folder_for_broker
+from tests.support.account_lab import AccountLab, account_lab
 from tests.support.lab import AS_ROOT, DEVICE, HWSYNC
 from tests.support.packets import Told
 from tests.support.processes import Process
@@ -27,13 +27,8 @@ BOARDS: Final = ("pi1", "pi2", "pi3")
 
 @pytest.fixture(params=BROKERS)
 def lab(request: pytest.FixtureRequest) -> Iterator[AccountLab]:
-    with folder_for_broker() as path:
-        made = AccountLab(request.param, path, BOARDS, {"teacher": Operator(None)})
-        try:
-            made.start()
-            yield made
-        finally:
-            made.stop()
+    with account_lab(request.param, BOARDS, {"teacher": Operator(None)}) as made:
+        yield made
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from hwsync.lab.accounts import Operator
 from hwsync.protocol.limits import MAX_MESSAGE
-from tests.support.account_lab import OBSERVER, AccountLab, folder_for_broker
+from tests.support.account_lab import OBSERVER, AccountLab, account_lab
 from tests.support.lab import HWSYNC
 from tests.support.packets import Closed, Told
 from tests.support.processes import Process
@@ -26,14 +26,9 @@ MOST: Final = 20 * MIB  # of the 80 that were tried; the topics that are named h
 
 @pytest.fixture(params=["mosquitto", "amqtt"])
 def lab(request: pytest.FixtureRequest) -> Iterator[AccountLab]:
-    with folder_for_broker() as path:
-        operators = {"rita": Operator(None, read_only=True), "alice": Operator(("pi1",))}
-        made = AccountLab(request.param, path, BOARDS, operators)
-        try:
-            made.start()
-            yield made
-        finally:
-            made.stop()
+    operators = {"rita": Operator(None, read_only=True), "alice": Operator(("pi1",))}
+    with account_lab(request.param, BOARDS, operators) as made:
+        yield made
 
 
 def resident(pid: int) -> int:
@@ -87,27 +82,23 @@ def test_a_coordinator_takes_from_the_broker_what_nobody_is_to_retain(
     tmp_path: Path, start: Callable[..., Process]
 ) -> None:
     """On mosquitto, where it speaks MQTT 5; what was kept while it was away, and later."""
-    with folder_for_broker() as path:
-        lab = AccountLab("mosquitto", path, BOARDS, {"alice": Operator(None)})
-        topics = [f"hw/{board}/{kind}" for board in BOARDS for kind in
-                  ("request", "cancel", "reset", "analysis", "query")]  # fmt: skip
-        topics.append("hw/@hwsync/query")
-        try:
-            lab.add_observer()
-            lab.start()
-            fill(lab, "alice", topics, MIB // 4)  # together less than its queue may hold
-            fill(lab, "pi1", ["hw/pi1/response", "hw/pi1/collected"], MIB // 4)
-            lab.come_in("pi1").publish([Told("hw/pi1/heartbeat", "kept", retain=True)])
-            own = ["--config", str(lab.path / "lab/coordinator.toml"), "--db", str(tmp_path / "db")]
-            coordinator = start([*HWSYNC, "coordinator", *own], name="coordinator")
-            coordinator.wait_for_log(r"\bready\b", START_PATIENCE)
-            left = {"hw/pi1/heartbeat", "hw/@hwsync/health", "hw/@hwsync/boards"}
-            wait_until(lambda: kept(lab) - OWN <= left, what="they are gone")
-            fill(lab, "alice", topics, MIB // 4)
-            wait_until(lambda: kept(lab) - OWN <= left, what="they are gone again")
-            assert "hw/pi1/heartbeat" in kept(lab)
-        finally:
-            lab.stop()
+    topics = [f"hw/{board}/{kind}" for board in BOARDS for kind in
+              ("request", "cancel", "reset", "analysis", "query")]  # fmt: skip
+    topics.append("hw/@hwsync/query")
+    with account_lab("mosquitto", BOARDS, {"alice": Operator(None)}, start=False) as lab:
+        lab.add_observer()
+        lab.start()
+        fill(lab, "alice", topics, MIB // 4)  # together less than its queue may hold
+        fill(lab, "pi1", ["hw/pi1/response", "hw/pi1/collected"], MIB // 4)
+        lab.come_in("pi1").publish([Told("hw/pi1/heartbeat", "kept", retain=True)])
+        own = ["--config", str(lab.path / "lab/coordinator.toml"), "--db", str(tmp_path / "db")]
+        coordinator = start([*HWSYNC, "coordinator", *own], name="coordinator")
+        coordinator.wait_for_log(r"\bready\b", START_PATIENCE)
+        left = {"hw/pi1/heartbeat", "hw/@hwsync/health", "hw/@hwsync/boards"}
+        wait_until(lambda: kept(lab) - OWN <= left, what="they are gone")
+        fill(lab, "alice", topics, MIB // 4)
+        wait_until(lambda: kept(lab) - OWN <= left, what="they are gone again")
+        assert "hw/pi1/heartbeat" in kept(lab)
 
 
 def kept(lab: AccountLab) -> set[str]:

@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from hwsync.lab.accounts import Operator
-from tests.support.account_lab import AccountLab, folder_for_broker
+from tests.support.account_lab import AccountLab, account_lab
 from tests.support.lab import HWSYNC
 from tests.support.packets import Client, Told
 from tests.support.processes import Process
@@ -27,13 +27,8 @@ PROMPT_S: Final = 8.0  # an interpreter's start, an answer, an end
 
 @pytest.fixture
 def lab() -> Iterator[AccountLab]:
-    with folder_for_broker() as path:
-        made = AccountLab("mosquitto", path, ("pi1",), {"teacher": Operator(None)})
-        try:
-            made.start()
-            yield made
-        finally:
-            made.stop()
+    with account_lab("mosquitto", ("pi1",), {"teacher": Operator(None)}) as made:
+        yield made
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from hwsync.lab.accounts import Operator
-from tests.support.account_lab import AccountLab, folder_for_broker
+from tests.support.account_lab import AccountLab, account_lab
 from tests.support.lab import AS_ROOT, DEVICE, HWSYNC
 from tests.support.packets import Told
 from tests.support.processes import Process
@@ -27,12 +27,8 @@ LARGE: Final = "print('\\x01' * 262_000)"  # each character takes six bytes in J
 @pytest.fixture
 def made() -> Iterator[AccountLab]:
     """Its files, before the broker is started."""
-    with folder_for_broker() as path:
-        lab = AccountLab("mosquitto", path, ("pi1",), {"teacher": Operator(None)})
-        try:
-            yield lab
-        finally:
-            lab.stop()
+    with account_lab("mosquitto", ("pi1",), {"teacher": Operator(None)}, start=False) as lab:
+        yield lab
 
 
 @pytest.fixture
@@ -73,17 +69,29 @@ def test_what_is_large_is_cut_and_what_is_small_goes_through(
     assert len(others) == len(lines) - 1
     conf.write_text("\n".join([f"{way} {limit}", *others, ""]))
     made.start()
-    db = ("--db", str(tmp_path / "db"))
-    coordinator = begin("coordinator", "coordinator", *db, "--settle", "0")
-    coordinator.wait_for_log(r"\bready\b", START_PATIENCE)
-    begin("pi1")
+    statuses = made.come_in("teacher")
+    statuses.subscribe(["hw/pi1/status"])
+    typed = ("coordinator", "--db", str(tmp_path / "db"), "--settle", "0")
+    coordinators = [begin("coordinator", *typed)]
+    coordinators[0].wait_for_log(r"\bready\b", START_PATIENCE)
+    device = begin("pi1")
     told = ended(begin("teacher", "run", "pi1", "-c", LARGE, "--grace", "120", "--json"))
     assert (told["outcome"], told["ran"], told["truncated"]) == ("ok", "yes", True)
-    coordinator.stop()
-    coordinator = begin("coordinator", "coordinator", *db, "--settle", "0")
-    coordinator.wait_for_log(r"\bready\b", START_PATIENCE)
+    assert told["hw_response"].startswith("\x01" * 1_000)
+    assert "bytes left out" in told["hw_response"]
     told = ended(begin("teacher", "run", "pi1", "-c", "print(6*7)", "--json"))
     assert (told["hw_response"], told["truncated"]) == ("42\n", False)
+    # One that begins anew publishes the record again, and is not cut off for ever.
+    coordinators[0].stop()
+    coordinators.append(begin("coordinator", *typed))
+    coordinators[1].wait_for_log(r"\bready\b", START_PATIENCE)
+    told = ended(begin("teacher", "run", "pi1", "-c", "print(6*7)", "--id", "last", "--json"))
+    assert told["hw_response"] == "42\n"
+    heard = statuses.until(lambda one: '"last"' in one.text and '"outcome":"ok"' in one.text, "it")
+    assert len(heard) > 10
+    assert all(len(one.text.encode()) <= limit for one in heard)
+    for process in (*coordinators, device):
+        assert "ANOTHER CLIENT" not in process.stderr
 
 
 def test_a_deep_response_topic_is_refused_and_cuts_nobody_off(

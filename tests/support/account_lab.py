@@ -159,3 +159,18 @@ class AccountLab:
         made = self.client(self.login(account), **options)
         assert made.accepted, f"{account} is refused with {made.code}"
         return made
+
+
+@contextmanager
+def account_lab(
+    kind: str, boards: tuple[str, ...], operators: Mapping[str, Operator], *, start: bool = True
+) -> Iterator[AccountLab]:
+    """One in a folder of its own, whose broker is stopped in the end; ``start``: and runs now."""
+    with folder_for_broker() as path:
+        made = AccountLab(kind, path, boards, operators)
+        try:
+            if start:
+                made.start()
+            yield made
+        finally:
+            made.stop()

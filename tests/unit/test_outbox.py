@@ -85,6 +85,12 @@ class Owner:
         for topic, size in self.level.items():
             self.outbox.send(message(topic, size))
 
+    def cut(self) -> None:
+        """The broker hangs up on what it was sent."""
+        end = self.broker.answer()
+        assert end is not None
+        self.outbox.hear(end)
+
     def courtesy(self, topic: str, size: int, *, foreign: bool = False) -> None:
         self.outbox.send(message(topic, size, courtesy=True, foreign=foreign))
 
@@ -203,9 +209,7 @@ def test_a_broker_that_ends_by_itself_once_while_one_is_under_way_costs_nothing(
 def test_a_newer_status_takes_the_place_of_one_that_waits() -> None:
     owner = Owner(lambda topic, _: topic != "deep")
     owner.courtesy("deep", 10, foreign=True)
-    end = owner.broker.answer()
-    assert end is not None
-    owner.outbox.hear(end)
+    owner.cut()
     owner.connect()
     owner.outbox.send(message("status", 50_000))
     owner.outbox.send(message("status", 700))
@@ -231,9 +235,7 @@ def test_what_is_said_again_while_it_is_under_way_is_given_up_once() -> None:
     owner = Owner(lambda topic, _: topic != "deep")
     for _ in range(3):
         owner.courtesy("deep", 5, foreign=True)
-        end = owner.broker.answer()
-        assert end is not None
-        owner.outbox.hear(end)
+        owner.cut()
         owner.connect()
         owner.outbox.flush()
     assert owner.given_up == ["deep"]
@@ -278,9 +280,7 @@ def test_many_such_topics_are_no_way_to_cut_a_coordinator_off_for_ever(
 def test_nobody_is_careless_between_the_connect_and_what_follows_it() -> None:
     owner = Owner(lambda _, size: size <= 131_072)
     owner.outbox.send(message("status", 500_000))
-    end = owner.broker.answer()
-    assert end is not None
-    owner.outbox.hear(end)
+    owner.cut()
     owner.connect()
     owner.broker.settled = True
     owner.outbox.flush()  # before the owner has said its statuses again
@@ -303,9 +303,7 @@ def test_what_is_no_courtesy_goes_before_all_of_them() -> None:
     for number in range(30):
         owner.courtesy(f"replies/{number}", 5, foreign=True)
     owner.courtesy("deep", 5, foreign=True)
-    end = owner.broker.answer()
-    assert end is not None
-    owner.outbox.hear(end)
+    owner.cut()
     owner.level = {"grant": 20_000}
     owner.connect()
     owner.outbox.flush()
@@ -335,9 +333,7 @@ def test_resets_of_a_network_while_something_long_is_sent_prove_nothing() -> Non
 def test_a_stream_of_other_messages_keeps_nothing_waiting() -> None:
     owner = Owner(lambda topic, _: topic != "deep")
     owner.courtesy("deep", 10, foreign=True)
-    end = owner.broker.answer()
-    assert end is not None
-    owner.outbox.hear(end)
+    owner.cut()
     owner.connect()
     owner.outbox.send(message("hw/pi1/result/c1", 10, courtesy=True))
     waiting = ["deep", "hw/pi1/result/c1"]
@@ -352,9 +348,7 @@ def test_a_stream_of_other_messages_keeps_nothing_waiting() -> None:
 def test_what_waits_has_a_limit() -> None:
     owner = Owner(lambda topic, _: topic != "deep")
     owner.courtesy("deep", 10, foreign=True)
-    end = owner.broker.answer()
-    assert end is not None
-    owner.outbox.hear(end)
+    owner.cut()
     for user in range(MOST_HELD // MOST_EACH + 1):
         for number in range(MOST_EACH + 10):
             topic = f"hw/pi{user}/result/{number}"
