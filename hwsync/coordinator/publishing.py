@@ -113,6 +113,8 @@ class Publishing:
         the coordinator was off, or the wall clock was set.
         """
         at = ends_at(record, self._moment())
+        if at is None and record.deadline is None:
+            return record
         return replace(record, deadline=None if at is None else round(at, 3))
 
     def _envelope(self, record: Record) -> bytes:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from amqtt.adapters import BufferReader
 
+from hwsync.broker.conf import HARMLESS
 from hwsync.broker.conversation import BACKLOG, Conversation, Sending
 from hwsync.broker.door import ENTRY
 from hwsync.broker.exchange import WAITING, Exchange
-from hwsync.broker.flow import EACH, RECEIVED, WINDOW, WINDOW_BYTES, Flow, Room
+from hwsync.broker.flow import EACH, QUEUE, RECEIVED, WINDOW, WINDOW_BYTES, Flow, Room
 from hwsync.broker.reading import Malformed, Publish
 from tests.support.fuzz_packets import PINGREQ, packet, publish
 
@@ -289,3 +290,10 @@ def test_a_client_has_so_many_filters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert exchange.subscribe(session, [("a", 2)]) == [2]
     exchange.unsubscribe(session, ["a", "a", "x"])
     assert exchange.subscribe(session, [("c", 1), ("a", 1)]) == [1, 0x80]
+
+
+def test_a_broker_conf_is_told_of_these_limits() -> None:
+    """Their numbers stand there once more: to read a file needs no amqtt."""
+    assert HARMLESS["max_queued_messages"] == f"it is {QUEUE:,} here"
+    assert HARMLESS["max_inflight_messages"] == f"it is {WINDOW} here"
+    assert HARMLESS["max_inflight_bytes"] == f"it is {WINDOW_BYTES // 2**20} MiB here"
