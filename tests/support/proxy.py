@@ -123,7 +123,7 @@ class Proxy:
         self._lock = threading.Condition()
         self._rules: list[Rule] = []
         self._seen: list[Packet] = []
-        self._lost: set[Packet] = set()
+        self._withheld: set[Packet] = set()  # lost here, or not sent on yet
         self._connections: set[_Connection] = set()
         self._held = False
         self._refusing = False
@@ -232,13 +232,13 @@ class Proxy:
             ]
 
     def acknowledged(self, packet: Packet) -> bool:
-        """Whether the PUBACK of a PUBLISH has come since, and was not lost here."""
+        """Whether the PUBACK of a PUBLISH has come since and was sent on: no cut undoes it."""
         with self._lock:
             later = self._seen[self._seen.index(packet) :]
             return any(
                 (one.type, one.to_broker, one.mid) == (PUBACK, not packet.to_broker, packet.mid)
                 for one in later
-                if one not in self._lost
+                if one not in self._withheld
             )
 
     @property
@@ -321,8 +321,7 @@ class Proxy:
             action = rule.action if rule else ""
             if self._remember:
                 self._seen.append(packet)
-                if action in LOSING:
-                    self._lost.add(packet)
+                self._withheld.add(packet)
             if action == "cut before":
                 self._end(connection)
             elif action == "cut after":
@@ -330,6 +329,8 @@ class Proxy:
         if action not in LOSING:
             target.sendall(packet.raw * (2 if action == "repeat" else 1))
         with self._lock:
+            if action not in LOSING:
+                self._withheld.discard(packet)
             if action == "cut after":
                 self._end(connection)
             if rule is not None:
