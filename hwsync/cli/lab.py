@@ -171,7 +171,7 @@ def add_device(settings: Settings, names: tuple[str, ...], folder: Folder) -> No
 def remove_device(settings: Settings, name: str, folder: Folder) -> None:
     """Let a board in no more; its connection ends, and what the broker keeps of it goes.
 
-    Its history stays.
+    What it was asked for ends: as cancelled what waits, as lost what runs. Its history stays.
     """
     take_away(settings, folder, name, served=_remove(settings, folder, name, "boards"))
 

@@ -1,49 +1,66 @@
-"""What a broker keeps of a board that was removed from a lab: taken away, or said how to.
+"""What broker and coordinator keep of a board that was removed from a lab: ended, and taken away.
 
-The law: the board is removed whatever comes of this; nothing here ends in an error.
+The law: the board is removed whatever comes of this; nothing here ends in an error. Nobody has
+rights on its topics any more but the visitor: what he cannot do is said with a cure that works.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from hwsync.address import BrokerUrl, Tls
 from hwsync.cli import say
 from hwsync.cli.common import Settings
-from hwsync.client import Operator
+from hwsync.client import Json, Operator
 from hwsync.lab.folder import Folder, Visitor
 from hwsync.protocol.errors import HwsyncError, NoBroker, Refused
+from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.wire import encode_reset
 
 TOLD_S: Final = 5.0  # for a broker to have read its files again
 PAUSE_S: Final = 0.2  # between two looks whether it has
 ANSWER_S: Final = 3.0  # for a coordinator
+TRIES: Final = 3  # another command may have become the present one meanwhile
 
 
 def take_away(settings: Settings, folder: Folder, board: str, *, served: bool) -> None:
     """``served``: whether a broker of this folder was told that the board is removed."""
-    left = f"no broker of this lab runs here: hwsync forget {board} has it forget the board"
+    ended: Json = {}
+    left = "no broker of this lab runs here"
     if served:
         try:
             with folder.visitor(board) as visitor:
                 folder.reload()
-                left = _visit(folder, board, visitor)
+                left = _visit(folder, board, visitor, ended)
         except HwsyncError as error:
-            left = f"the broker still keeps status and heartbeat of {board} ({error.message}): "
-            left += f"hwsync forget {board}"
+            left = error.message
         folder.reload()
+    if left:
+        left = (
+            f"{left}: it may still keep status and heartbeat of {board}. When broker and "
+            f"coordinator run: hwsync device add {board}, then hwsync device remove {board} again"
+        )
     if settings.as_json:
-        say.json_line({"forgotten": board if not left else None, "left": left})
-    elif left:
+        ended_id = ended.get("id")
+        say.json_line({"forgotten": None if left else board, "ended": ended_id, "left": left})
+        return
+    if ended:
+        behind = f", and {ended['queued']} behind it" if ended["queued"] else ""
+        say.line(f"{ended['id']} was open: {ended['outcome']} (ran: {ended['ran']}){behind}")
+    if left:
         say.line(left, err=True)
     else:
         say.line(f"the broker keeps nothing of {board}")
 
 
-def _visit(folder: Folder, board: str, visitor: Visitor) -> str:
-    """What is left to do, for people; empty: nothing. Raises ``HwsyncError``."""
+def _visit(folder: Folder, board: str, visitor: Visitor, ended: Json) -> str:
+    """What went wrong, for people; empty: nothing. Raises ``HwsyncError``.
+
+    ``ended`` gets how the command ended that was open, and as ``queued`` how many were behind it.
+    """
     accounts = folder.accounts
     own = visitor.own
     tls = Tls(visitor.ca, own.certificate, own.key) if own else Tls(visitor.ca)
@@ -53,14 +70,22 @@ def _visit(folder: Folder, board: str, visitor: Visitor) -> str:
         operator = _come_in(stack, url, Topics(accounts.root), board)
         if not operator.answers(ANSWER_S):
             operator.clear(Kind.STATUS, Kind.HEARTBEAT, Kind.OUTPUT)
-            return (f"no coordinator answers, which will publish the status of {board} again: "
-                    f"hwsync forget {board}, when it runs")  # fmt: skip
+            return "no coordinator answers"
+        _end(operator, ended)
         operator.clear(Kind.HEARTBEAT, Kind.OUTPUT)
-        try:
-            operator.forget()
-        except Refused as refusal:
-            return f"{refusal.message}: hwsync reset {board} --queue, then hwsync forget {board}"
+        operator.forget()
     return ""
+
+
+def _end(operator: Operator, ended: Json) -> None:
+    """What the board was asked for and has not answered: it will not. Raises ``HwsyncError``."""
+    for _ in range(TRIES):
+        record = operator.record()
+        if record["state"] == State.REST:
+            return
+        with suppress(Refused):
+            fields = operator.tell(Kind.RESET, encode_reset(record["id"], queue=True), record["id"])
+            ended.update(fields, queued=record["queued"])
 
 
 def _come_in(stack: ExitStack, url: BrokerUrl, topics: Topics, board: str) -> Operator:

@@ -332,21 +332,38 @@ def test_what_the_broker_keeps_of_a_removed_board_goes_with_it(typed: Typed, opt
     coordinator.stop()
     done = typed.hwsync("device", "remove", "pi1")
     assert "no coordinator answers" in done.stderr, done.account()
-    assert "hwsync forget pi1" in done.stderr
+    cure = "hwsync device add pi1, then hwsync device remove pi1 again"
+    assert cure in done.stderr
+    typed.coordinator()
+    assert typed.here("device", "add", "pi1").exit_code == 0
+    wait_until(lambda: kept(typed) == {"hw/pi1/status"}, what="the coordinator says it again")
+    assert "the broker keeps nothing of pi1" in typed.here("device", "remove", "pi1").stdout
     assert typed.here("device", "add", "pi1").exit_code == 0
     assert kept(typed) == set()
 
 
-def test_a_board_that_is_removed_while_something_waits_for_it(typed: Typed) -> None:
-    _, device = working(typed)
-    device.stop()
+@pytest.mark.parametrize("running", [False, True], ids=["waiting", "running"])
+def test_what_a_removed_board_was_asked_for_ends(typed: Typed, running: bool) -> None:
+    coordinator, device = working(typed)
+    if not running:
+        device.stop()
     own = str(typed.path / "operators/alice.toml")
-    sent = typed.begin("send", "pi1", "-c", "print('waits')", "--config", own, lab=False)
-    assert sent.wait(30.0) == 0, sent.account()
+    program = "import time; time.sleep(60)"
+    for id in ("first", "second", "third"):
+        sent = typed.begin("send", "pi1", "-c", program, "--id", id, "--queue", "--timeout", "60",
+                           "--config", own, lab=False)  # fmt: skip
+        assert sent.wait(30.0) == 0, sent.account()
+    if running:
+        coordinator.wait_for_log("id=first hw_command_retrieval", 20.0)
     done = typed.here("device", "remove", "pi1")
+    device.kill()  # it would let the program end by itself
     assert done.exit_code == 0
-    assert "pi1 is not at rest" in done.stderr
-    assert "hwsync reset pi1 --queue, then hwsync forget pi1" in done.stderr
+    assert done.stderr == ""
+    end = "lost (ran: maybe)" if running else "cancelled (ran: no)"
+    assert f"first was open: {end}, and 2 behind it\n" in done.stdout
+    assert "the broker keeps nothing of pi1" in done.stdout
+    assert typed.here("device", "add", "pi1").exit_code == 0
+    assert kept(typed) == set()
 
 
 def test_a_board_of_a_lab_whose_broker_is_elsewhere(typed: Typed) -> None:
@@ -356,7 +373,8 @@ def test_a_board_of_a_lab_whose_broker_is_elsewhere(typed: Typed) -> None:
     assert done.exit_code == 0
     last = json.loads(done.stdout.splitlines()[-1])
     assert last["forgotten"] is None
-    assert "no broker of this lab runs here: hwsync forget pi1" in last["left"]
+    assert "no broker of this lab runs here" in last["left"]
+    assert "hwsync device add pi1, then hwsync device remove pi1 again" in last["left"]
 
 
 def test_a_lab_that_signs(typed: Typed) -> None:
