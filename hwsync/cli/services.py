@@ -133,7 +133,8 @@ costs the other one its connection. Shorter than what is left of TimeoutStartSec
 @click.option(
     "--take-over",
     is_flag=True,
-    help="Start also where another coordinator serves this root; stop that one yourself.",
+    help="Start also where another coordinator serves this root (stop that one yourself), or "
+    "where an empty database takes the place of the lab's.",
 )
 @click.pass_obj
 def coordinator(settings: Settings, db: Path | None, analysis: str, settle: float,

@@ -6,11 +6,15 @@ The sign is retained and no will clears it, so a sign proves nothing. One that *
 both have one client id, our connect ends the other's connection; it comes back, ends ours, and has
 left a newer sign by then, which we find when we are back (docs/operations.md, "Two coordinators").
 Newer than one that we read before: a broker that was killed brings back an older one.
+
+A database in which nobody is yet, at a broker that keeps a lab's statuses, may be a typing error:
+where the sign's database is seen on this machine it is refused, else said.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,7 +23,7 @@ from typing import Final
 from hwsync.coordinator.loop import Clock, Publisher
 from hwsync.coordinator.plan import still_ours
 from hwsync.coordinator.sign import Sign, read_sign
-from hwsync.protocol.errors import AnotherCoordinator
+from hwsync.protocol.errors import AnotherCoordinator, UsageError
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 
@@ -33,13 +37,22 @@ SAME_S: Final = 1.0  # of the same one: most likely our last life, and else a co
 class Alone:
     """``take`` stands before everything else until it is ``over``. ``mark``: nobody else sends it.
 
-    ``at``: the root and the broker, for people.
+    ``at``: the root and the broker, for people; ``empty``: nobody is in the database yet.
     """
 
     def __init__(
-        self, publisher: Publisher, topics: Topics, clock: Clock, own: Sign, mark: str, at: str
+        self,
+        publisher: Publisher,
+        topics: Topics,
+        clock: Clock,
+        own: Sign,
+        mark: str,
+        at: str,
+        *,
+        empty: bool = False,
     ) -> None:
         self.over = False
+        self._empty = empty
         self._publisher, self._topics, self._clock = publisher, topics, clock
         self._own, self._mark, self._at = own, mark, at
         self._connects = 0
@@ -51,7 +64,7 @@ class Alone:
         self._looking = False  # what the broker kept is known; who comes, comes now
 
     def take(self, signals: Iterable[Signal]) -> list[Signal]:
-        """What is to be handled now, in order. Raises ``AnotherCoordinator``."""
+        """What is to be handled now, in order. Raises ``AnotherCoordinator``, ``UsageError``."""
         passed: list[Signal] = []
         for signal in signals:
             if self.over:
@@ -151,4 +164,28 @@ class Alone:
             )
 
     def _end(self) -> None:
+        if self._empty:
+            self._compare()
         self.over, self._limit = True, None
+
+    def _compare(self) -> None:
+        """The empty database with what the broker keeps. Raises ``UsageError``."""
+        users = {
+            self._topics.split(one.topic)[0]
+            for one in self._held
+            if isinstance(one, Delivery) and one.retain and one.payload
+            and self._topics.split(one.topic)[1] is Kind.STATUS
+        }  # fmt: skip
+        if not users:
+            return
+        kept, own = self._kept, self._own
+        found = f"the database {own.database} is empty, and there is a lab (users: {len(users)}) "
+        found += f"at {self._at}"
+        if kept is not None and kept.place != own.place:
+            found += f": on {kept.host}, database {kept.database}"
+            if kept.host == own.host and os.path.exists(kept.database):
+                raise UsageError(
+                    found, f"--db {kept.database} goes on with it; --take-over begins a new lab"
+                )
+        log.error("%s; a new lab begins. If that was not meant, stop this coordinator, and name "
+                  "the lab's database with --db, or hwsync restore a backup", found)  # fmt: skip

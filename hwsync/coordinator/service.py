@@ -157,8 +157,9 @@ def serve(
 
     ``address`` and ``read``: what is configured at that moment (``Entrance``). ``backups``: the
     folder, and how often; ``max_message``: bytes that the broker is known to take; ``take_over``:
-    also where another coordinator serves the root. Raises ``AnotherCoordinator``, ``DatabaseError``
-    when the database is in use or cannot be used, ``UsageError`` when no metrics can be written.
+    also where another coordinator serves the root, or another database has its lab. Raises
+    ``AnotherCoordinator``, ``DatabaseError`` when the database is in use or cannot be used,
+    ``UsageError`` when no metrics can be written, or where this database is hardly the one meant.
     """
     topics = Topics(access.root)
     inbox: Inbox = queue.SimpleQueue()
@@ -194,7 +195,8 @@ def serve(
         host = socket.gethostname()
         vitals = Vitals(coordinator, transport, SystemClock(), Notifier(), metrics, host=host)
         mark, at = secrets.token_hex(16), f"the root {topics.root} at {access.url}"
-        alone = Alone(transport, topics, SystemClock(), vitals.sign, mark, at)
+        alone = Alone(transport, topics, SystemClock(), vitals.sign, mark, at,
+                      empty=not coordinator.records)  # fmt: skip
         alone.over = take_over
         schedule = Schedule(db, *backups) if backups else None
         if schedule:

@@ -56,6 +56,10 @@ def test_the_second_one_refuses_and_the_first_goes_on(
     first.terminate()
     assert first.wait() == 0
     other = second(lab)
+    assert other.wait(REFUSES_S) == 2, other.account()
+    assert "second.db is empty, and there is a lab (users: 1) at the root hw at" in other.stderr
+    assert f"--db {lab.db} goes on with it; --take-over begins a new lab" in other.stderr
+    other = second(lab, "--db", str(lab.db))
     other.wait_for_log(r"\bready\b", START_PATIENCE)
     assert "looking" not in other.stderr, "the first was stopped in order"
 

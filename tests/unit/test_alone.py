@@ -44,9 +44,11 @@ REQUEST, QUESTION = delivery("request"), delivery("query", b"", "@hwsync")
 
 
 class Start:
-    def __init__(self) -> None:
+    def __init__(self, *, empty: bool = False) -> None:
         self.wire, self.clock = Wire(), Clock()
-        self.alone = Alone(self.wire, Topics(), self.clock, OWN, "mark", "the root hw")
+        self.alone = Alone(
+            self.wire, Topics(), self.clock, OWN, "mark", "the root hw", empty=empty
+        )  # fmt: skip
 
     def take(self, *signals: Signal, after: float = 0.0) -> list[Signal]:
         self.clock.now += after
@@ -78,6 +80,53 @@ def test_a_sign_that_was_left_proves_nothing(start: Start, kept: Sign, patience:
     assert start.take(REQUEST, after=patience - 0.1) == []
     assert start.take(after=0.1) == [THERE, READY, REQUEST]
     assert start.alone.over
+
+
+STATUS = Delivery("hw/pi1/status", b'{"seq": 7}', 0, True, False, 0, 1)
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_an_empty_database_does_not_take_the_place_of_a_lab_on_this_machine(
+    tmp_path: Path, stopped: bool
+) -> None:
+    before = Sign("here", str(tmp_path / "lab.db"), 1.0)
+    (tmp_path / "lab.db").touch()
+    start = Start(empty=True)
+    start.take(THERE, READY, sign(before, stopped=stopped), STATUS)
+    start.take(*([] if stopped else [mark()]))
+    with pytest.raises(UsageError) as error:
+        start.take(*([mark()] if stopped else []), after=OTHER_S)
+    assert (
+        "the database /db is empty, and there is a lab (users: 1) at the root hw: on here"
+        in str(error.value)
+    )
+    assert f"--db {before.database} goes on with it; --take-over begins" in error.value.hint
+    assert not start.alone.over
+
+    for others in (Start(empty=False), Start(empty=True)):
+        kept = () if others.alone._empty else (STATUS,)  # nobody is in that lab yet
+        others.take(THERE, READY, sign(before, stopped=True), *kept, mark())
+        assert others.alone.over
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ((sign(stopped=True),), "on there, database /db"),  # on another machine
+        ((sign(Sign("here", "/is/gone.db", 1.0), stopped=True),), "on here, database /is/gone.db"),
+        ((sign(OWN, stopped=True),), "at the root hw; a new lab"),
+        ((), "at the root hw; a new lab"),
+    ],
+)
+def test_a_new_lab_in_the_place_of_one_that_is_not_seen_is_said(
+    kept: tuple[Delivery, ...], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = Start(empty=True)
+    start.take(THERE, READY, *kept, STATUS, mark())
+    assert start.alone.over
+    (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert said in record.message
+    assert "name the lab's database with --db, or hwsync restore a backup" in record.message
 
 
 def test_a_broker_that_sends_nothing_back_is_not_waited_for(start: Start) -> None:
