@@ -175,10 +175,19 @@ def clock(now: float, ahead: float | None) -> Finding:
 # This machine
 
 
-def database(path: str, seen: Inspection | None) -> Finding:
-    """The database, where it is on this machine."""
+def database(
+    path: str, seen: Inspection | None, *, named: bool = False, other: str = ""
+) -> Finding:
+    """The database, where it is on this machine.
+
+    ``named``: by --db; ``other``: which one the coordinator has, where it is not this.
+    """
+    if seen is None and named:
+        cure = "leave --db out, or name the one that is there"
+        return error("database", f"there is none at {path}{other and f'; {other}'}", cure)
     if seen is None:
-        return ok("database", f"none here ({path}): it is on the coordinator's machine")
+        where = other or "it is on the coordinator's machine"
+        return ok("database", f"none here ({path}): {where}")
     found = f"{path}, {seen.size:,} bytes, schema {seen.schema}"
     if seen.faults:
         cure = "hwsync check-db says all; restore a backup: hwsync restore"
@@ -189,6 +198,9 @@ def database(path: str, seen: Inspection | None) -> Finding:
     if seen.age < 0:
         cure = "start the coordinator once: it brings it up to date"
         return warning("database", f"{found}: an older hwsync wrote it", cure)
+    if other:
+        cure = "look at that one: hwsync doctor --db, on its machine"
+        return warning("database", f"{found}, sound, but not this lab's: {other}", cure)
     return ok("database", f"{found}, sound")
 
 

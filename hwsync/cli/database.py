@@ -10,6 +10,7 @@ import click
 
 from hwsync.cli import say
 from hwsync.cli.common import DATABASE, FILE, Settings, common, the_database, user_name
+from hwsync.cli.elsewhere import own_database
 from hwsync.client import QUIET_S, Operator
 from hwsync.coordinator import maintenance
 from hwsync.protocol.errors import Code, NoCoordinator, Refused
@@ -25,19 +26,19 @@ ANSWER_S: Final = 5.0  # for a coordinator
 @click.pass_obj
 def backup(settings: Settings, db: Path | None, file: Path) -> None:
     """Copy the database to FILE, also while the coordinator runs."""
-    source = the_database(db)
 
     def progress(left: int, all: int) -> None:
         if all:
             say.progress(f"{100 * (all - left) // all} % ")
 
-    maintenance.back_up(source, file, progress)
-    size = file.stat().st_size
-    say.either(
-        settings.as_json,
-        {"backup": str(file), "bytes": size},
-        f"{source} → {file} ({size:,} bytes)",
-    )
+    with own_database(settings, db) as source:
+        maintenance.back_up(source, file, progress)
+        size = file.stat().st_size
+        say.either(
+            settings.as_json,
+            {"backup": str(file), "bytes": size},
+            f"{source} → {file} ({size:,} bytes)",
+        )
 
 
 @click.command()
@@ -77,9 +78,10 @@ def check_db(settings: Settings, db: Path | None) -> None:
     programs and results against their hashes.
     """
     found = 0
-    for line in maintenance.check(the_database(db)):
-        found += 1
-        say.either(settings.as_json, {"found": line}, line)
+    with own_database(settings, db) as path:
+        for line in maintenance.check(path):
+            found += 1
+            say.either(settings.as_json, {"found": line}, line)
     if found:
         sys.exit(1)
     if not settings.as_json:

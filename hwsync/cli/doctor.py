@@ -31,6 +31,7 @@ from hwsync.cli.common import (
     echo_name,
     user_name,
 )
+from hwsync.cli.elsewhere import the_coordinators
 from hwsync.client import QUIET_S, Operator
 from hwsync.coordinator.inspection import inspect
 from hwsync.findings import Finding, Result
@@ -77,9 +78,9 @@ def _all(settings: Settings, db: Path | None, user: str | None) -> Iterator[Find
     url, topics = settings.url, settings.topics
     yield findings.ok("version", f"hwsync {__version__}, Python {platform.python_version()}")
     reached = yield from _broker(url, topics, user or "")
-    ahead = (yield from _coordinator(url, topics)) if reached else None
+    ahead, health = (yield from _coordinator(url, topics)) if reached else (None, {})
     yield checks.clock(time.time(), ahead)
-    yield from _database(db)
+    yield from _database(db, health)
     yield from _disk(db, user)
     if reached and user is not None:
         yield from _user(url, topics, user, answers=ahead is not None)
@@ -109,8 +110,10 @@ def _broker(url: BrokerUrl, topics: Topics, user: str) -> Generator[Finding, Non
     return True
 
 
-def _coordinator(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, float | None]:
-    """Returns how far our clock is ahead of its; None where none answers."""
+def _coordinator(
+    url: BrokerUrl, topics: Topics
+) -> Generator[Finding, None, tuple[float | None, Json]]:
+    """Returns how far our clock is ahead of its, None where none answers; and its last health."""
     last: Json = {}
     lives: dict[float, Json] = {}  # by when it was started: each answer's coordinator
     ahead: float | None = None
@@ -141,10 +144,11 @@ def _coordinator(url: BrokerUrl, topics: Topics) -> Generator[Finding, None, flo
     yield from checks.others(last, list(lives.values()))
     if ahead is not None:
         yield from checks.health(last)
-    return ahead
+    return ahead, last
 
 
-def _database(db: Path | None) -> Iterator[Finding]:
+def _database(db: Path | None, health: Json) -> Iterator[Finding]:
+    """``health``: the coordinator's, which says where its own is."""
     try:
         paths = [db] if db else databases()
     except UsageError as error:
@@ -152,7 +156,9 @@ def _database(db: Path | None) -> Iterator[Finding]:
         return
     for path in paths:
         try:
-            yield checks.database(str(path), inspect(path))
+            seen = inspect(path)
+            other = the_coordinators(path, health)
+            yield checks.database(str(path), seen, named=db is not None, other=other)
         except PermissionError as error:
             yield checks.unreadable(str(error.filename))
         except DatabaseError as error:

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from hwsync.cli import say
-from hwsync.cli.common import DATABASE, Settings, command_id, common, the_database, user_name
+from hwsync.cli.common import DATABASE, Settings, command_id, common, user_name
+from hwsync.cli.elsewhere import own_database
 from hwsync.coordinator.reader import Reader
 from hwsync.protocol.jsons import dumps
 
@@ -21,7 +22,7 @@ from hwsync.protocol.jsons import dumps
 @click.pass_obj
 def history(settings: Settings, db: Path | None, user: str) -> None:
     """Every change of USER's record, and every refused message."""
-    with Reader(the_database(db)) as reader:
+    with own_database(settings, db) as path, Reader(path) as reader:
         for row in reader.history(user):
             say.either(settings.as_json, row, _line(row))
 
@@ -34,16 +35,17 @@ def history(settings: Settings, db: Path | None, user: str) -> None:
 @click.pass_obj
 def show(settings: Settings, db: Path | None, user: str, id: str) -> None:
     """Everything of USER's command ID."""
-    with Reader(the_database(db)) as reader:
-        shown = reader.show(user, id)
-    if settings.as_json:
-        say.json_line(shown)
-        return
-    rows = shown.pop("history")
-    for name, value in shown.items():
-        say.line(f"{name:16} {value if isinstance(value, str) else dumps(value)}")
-    for row in rows:
-        say.line(_line(row))
+    with own_database(settings, db) as path:
+        with Reader(path) as reader:
+            shown = reader.show(user, id)
+        if settings.as_json:
+            say.json_line(shown)
+            return
+        rows = shown.pop("history")
+        for name, value in shown.items():
+            say.line(f"{name:16} {value if isinstance(value, str) else dumps(value)}")
+        for row in rows:
+            say.line(_line(row))
 
 
 def _line(row: dict[str, Any]) -> str:

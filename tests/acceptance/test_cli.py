@@ -383,7 +383,16 @@ def test_the_database_is_backed_up_and_checked_while_it_is_used(lab: Lab, tmp_pa
     assert ended(lab.cli("check-db", *db), 0).stdout == "nothing was found\n"
     assert one(ended(lab.cli("backup", str(copy), *db, "--json"), 0))["bytes"] > 0
     assert "exists already" in ended(lab.cli("backup", str(copy), *db), 1).stderr
-    assert "print(1)" in ended(lab.cli("show", "pi1", "c1", "--db", str(copy)), 0).stdout
+    here = tmp_path / "here/hwsync.db"
+    here.parent.mkdir()
+    here.write_bytes(copy.read_bytes())
+    variables = {"HWSYNC_BROKER": lab.url, "STATE_DIRECTORY": str(here.parent)}
+    show = ended(lab.start([*HWSYNC, "show", "pi1", "c1"], variables=variables), 0)
+    assert "print(1)" in show.stdout
+    assert f"this was {here}, and the coordinator's database is {lab.db} on" in show.stderr
+    show = ended(lab.cli("show", "pi1", "c1", "--db", str(copy)), 0)
+    assert "print(1)" in show.stdout
+    assert show.stderr == "", "it was named"
     data = copy.read_bytes()
     copy.write_bytes(data.replace(b'"outcome":"ok"', b'"outcome":"no"', 1))
     found = ended(lab.cli("check-db", "--db", str(copy)), 1)

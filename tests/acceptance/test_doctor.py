@@ -84,8 +84,10 @@ def test_a_lab_that_is_well(lab: Lab, watch: Callable[..., Watcher]) -> None:
 
 def test_without_a_broker(start: Callable[..., Process], tmp_path: Path) -> None:
     url = f"mqtt://127.0.0.1:{free_port()}"
-    process = start([*HWSYNC, "doctor", "pi1", "--broker", url], name="doctor")
+    none = str(tmp_path / "none.db")
+    process = start([*HWSYNC, "doctor", "pi1", "--broker", url, "--db", none], name="doctor")
     assert process.wait(NO_BROKER_S) == 1
+    assert f"error    database     there is none at {none}; cure: leave --db out" in process.stdout
     assert f"no broker answers at {url}: Connection refused; cure: start one" in process.stdout
     checks = [line[9:21].strip() for line in process.stdout.splitlines()]
     assert checks == ["version", "broker", *LOCAL[1:]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import threading
 from contextlib import closing
@@ -12,11 +13,12 @@ import pytest
 
 from hwsync import __version__, probe
 from hwsync.address import BrokerUrl
-from hwsync.cli import checks
+from hwsync.cli import checks, doctor
 from hwsync.cli.checks import FULL, LOW
 from hwsync.coordinator import inspection
 from hwsync.coordinator.inspection import Inspection, inspect
 from hwsync.coordinator.migrations import SCHEMA
+from hwsync.coordinator.store import Store
 from hwsync.findings import Finding, Result, certificate, dots
 from hwsync.probe import SLOW_S, Seen
 from hwsync.protocol.errors import DatabaseError
@@ -193,6 +195,24 @@ def test_the_clock(now: float, ahead: float | None, result: Result, word: str) -
 )
 def test_the_database(seen: Inspection | None, result: Result, words: list[str]) -> None:
     said(checks.database("/db", seen), result, "/db", *words)
+
+
+def test_a_database_that_is_not_the_coordinators(tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "hwsync.db")):
+        pass
+    here = socket.gethostname()
+    for host, database in (("master", str(tmp_path / "hwsync.db")), (here, "/srv/lab.db")):
+        health = {"host": host, "database": database}
+        (found,) = doctor._database(tmp_path / "hwsync.db", health)
+        words = f"sound, but not this lab's: the coordinator's database is {database} on {host}"
+        said(found, WARNING, words, str(tmp_path / "hwsync.db"))
+        said(checks.database("/db", None, other="x on y"), OK, "none here (/db): x on y")
+    same = {"host": here, "database": str(tmp_path / "hwsync.db")}
+    for health in (same, {"condition": "gone"}, {}):
+        (found,) = doctor._database(tmp_path / "hwsync.db", health)
+        said(found, OK, "sound")
+    (found,) = doctor._database(tmp_path / "no.db", same)
+    said(found, ERROR, f"there is none at {tmp_path / 'no.db'}; the coordinator's database is")
 
 
 def test_the_disk() -> None:

@@ -1,0 +1,54 @@
+"""Whether the database that a command found by itself is the one of the lab's coordinator.
+
+The law: it is only said, behind what was printed; no broker, and no right to read, is no finding.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hwsync.cli import say
+from hwsync.cli.common import Settings, the_database
+from hwsync.client import QUIET_S, Json, Operator
+from hwsync.protocol.errors import HwsyncError
+from hwsync.protocol.topics import ITSELF, Kind
+
+
+@contextmanager
+def own_database(settings: Settings, db: Path | None) -> Iterator[Path]:
+    """The one that was named, else the only one here, which may be another one's: that is said.
+
+    Raises ``UsageError`` where there are two.
+    """
+    path = the_database(db)
+    try:
+        yield path
+    except HwsyncError:
+        _warn(settings, db, path)
+        raise
+    _warn(settings, db, path)
+
+
+def _warn(settings: Settings, db: Path | None, path: Path) -> None:
+    if db is None and (other := the_coordinators(path, _health(settings))):
+        say.line(f"hwsync: this was {path}, and {other}", err=True)
+
+
+def the_coordinators(path: Path, health: Json) -> str:
+    """Words for people where the coordinator that said ``health`` has another one; else empty."""
+    host, database, here = health.get("host"), health.get("database"), socket.gethostname()
+    if not host or not database or (host, database) == (here, str(path.resolve())):
+        return ""
+    return f"the coordinator's database is {database} on {host}"
+
+
+def _health(settings: Settings) -> Json:
+    """What the broker keeps of the coordinator's; empty: nothing, or we may not see it."""
+    with suppress(HwsyncError), Operator(settings.url, settings.topics, ITSELF) as operator:
+        for _, kind, fields in operator.hear(QUIET_S):
+            if kind is Kind.HEALTH:
+                return fields
+    return {}
