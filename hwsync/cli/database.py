@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
@@ -11,9 +12,11 @@ import click
 from hwsync.cli import say
 from hwsync.cli.common import DATABASE, FILE, Settings, common, the_database, user_name
 from hwsync.cli.elsewhere import own_database
-from hwsync.client import QUIET_S, Operator
+from hwsync.client import QUIET_S, Json, Operator
 from hwsync.coordinator import maintenance
-from hwsync.protocol.errors import Code, NoCoordinator, Refused
+from hwsync.protocol.errors import Code, NoCoordinator, NotFound, Refused
+from hwsync.protocol.limits import is_user
+from hwsync.protocol.presence import is_online
 from hwsync.protocol.topics import Kind
 
 ANSWER_S: Final = 5.0  # for a coordinator
@@ -98,25 +101,65 @@ def forget(settings: Settings, db: Path | None, user: str) -> None:
 
     Its status and heartbeat are taken from the broker: by the coordinator, which is asked to, or
     by this command, where the coordinator is stopped and --db names its database. Its history
-    stays, and it is shown again when something new is asked of it.
+    stays, and it is shown again when something new is asked of it, or a board of that name comes.
     """
+    online: bool | None = None
     if db is None:
-        with _connection(settings, user) as operator:
-            if not operator.answers(ANSWER_S):
-                raise NoCoordinator(
-                    f"no coordinator answers at {settings.url}",
-                    "start it; or, while it is stopped, name its database with --db",
-                )
-            operator.forget()
+        with _connection(settings, user, boards=True) as operator:
+            online = _forget(operator, settings)
         _is_gone(settings, user)
     else:
         maintenance.forget(the_database(db), user, lambda: _clear(settings, user))
-    say.either(settings.as_json, {"forgotten": user}, f"{user} is forgotten")
+    say.either(settings.as_json, {"forgotten": user, "online": online}, f"{user} is forgotten")
+    if online:
+        say.line(
+            f"but the board {user} is online: its next heartbeat brings the name back. Stop the "
+            "board, then repeat this",
+            err=True,
+        )
 
 
-def _connection(settings: Settings, user: str) -> Operator:
+def _forget(operator: Operator, settings: Settings) -> bool | None:
+    """By the coordinator; whether a board of that name is online, None: nobody can say.
+
+    Raises ``NotFound``, ``Refused``, ``Unreachable``.
+    """
+    user = operator.user
+    beats = [fields for _, kind, fields in operator.hear(QUIET_S) if kind is Kind.HEARTBEAT]
+    beat = beats[-1] if beats and beats[-1] else None
+    known = beat is not None or bool(operator.kept)
+    if not operator.answers(ANSWER_S):
+        raise NoCoordinator(
+            f"no coordinator answers at {settings.url}",
+            "start it; or, while it is stopped, name its database with --db",
+        )
+    if not known and operator.record()["seq"] == 0:
+        raise NotFound(f"{user} has never been seen", _meant(settings, user))
+    online = is_online(user, beat, _boards(operator)) if beat else False
+    operator.forget()
+    return online
+
+
+def _boards(operator: Operator) -> Json | None:
+    """Whom the coordinator hears; None: it does not say, or we may not read it."""
+    operator.ask_coordinator()
+    for _, kind, fields in operator.hear(ANSWER_S):
+        if kind is Kind.BOARDS and fields:
+            return fields
+    return None
+
+
+def _meant(settings: Settings, user: str) -> str:
+    """What to do about a name that nobody knows."""
+    with Operator(settings.url, settings.topics, "+", guest=False) as operator:
+        names = {name for name, _, fields in operator.hear(QUIET_S) if fields and is_user(name)}
+    meant = get_close_matches(user, sorted(names), 1)
+    return f"did you mean {meant[0]}?" if meant else "hwsync status lists the users"
+
+
+def _connection(settings: Settings, user: str, *, boards: bool = False) -> Operator:
     """Perhaps with the coordinator's account: only that one may clear what it has published."""
-    return Operator(settings.url, settings.topics, user, guest=False)
+    return Operator(settings.url, settings.topics, user, boards=boards, guest=False)
 
 
 def _clear(settings: Settings, user: str) -> None:

@@ -446,7 +446,11 @@ def test_a_typing_error_is_noticed_and_forgotten(lab: Lab, watch: Callable[..., 
     assert "another coordinator" in ended(lab.cli("forget", "pi9", *db), 1).stderr
     assert "pi9 is not at rest" in ended(lab.cli("forget", "pi9"), 1).stderr
     ended(lab.cli("cancel", "pi9"), 0)
-    assert ended(lab.cli("forget", "pi9"), 0).stdout == "pi9 is forgotten\n"
+    never = ended(lab.cli("forget", "pi99"), 1)
+    assert never.stdout == ""
+    assert "pi99 has never been seen\n  did you mean pi9?" in never.stderr
+    done = ended(lab.cli("forget", "pi9"), 0)
+    assert (done.stdout, done.stderr) == ("pi9 is forgotten\n", "")
     assert "forgotten" in ended(lab.cli("history", "pi9", *db), 0).stdout
 
     def users() -> list[str]:
@@ -469,6 +473,7 @@ def test_a_typing_error_is_noticed_and_forgotten(lab: Lab, watch: Callable[..., 
     assert "hw_command_request" in ended(lab.cli("history", "pi9", *db), 0).stdout
     lab.coordinator()
     assert users() == ["pi1"]
+    assert "the board pi1 is online" in ended(lab.cli("forget", "pi1"), 0).stderr
 
 
 def test_a_coordinator_backs_up_by_itself(broker: Broker, start: Callable[..., Process],
