@@ -13,6 +13,7 @@ import math
 import os
 import re
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
 from hwsync.coordinator.reader import look_for, open_to_read
 from hwsync.coordinator.store import Batch, Store, lock
 from hwsync.protocol.epochs import following
-from hwsync.protocol.errors import DatabaseError, NotFound
+from hwsync.protocol.errors import DatabaseError, NotFound, UsageError
 from hwsync.protocol.events import ResetAsked
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.machine import Rules, decide, digest_of
@@ -223,8 +224,19 @@ class Schedule:
     def start(self) -> None:
         """The first one follows an interval after the last one that is there.
 
-        Or soon, where there is none: a coordinator may not live for a whole interval.
+        Or soon, where there is none: a coordinator may not live for a whole interval. Raises
+        ``UsageError`` where the folder cannot be made, or nothing written there.
         """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._folder):
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"cannot write backups to {self._folder}: {error.strerror}",
+                "name a folder that this account may write with --backup-dir; under systemd it "
+                "needs ReadWritePaths=, too",
+            ) from None
         self._thread.start()
 
     def stop(self) -> None:

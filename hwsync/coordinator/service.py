@@ -159,7 +159,8 @@ def serve(
     folder, and how often; ``max_message``: bytes that the broker is known to take; ``take_over``:
     also where another coordinator serves the root, or another database has its lab. Raises
     ``AnotherCoordinator``, ``DatabaseError`` when the database is in use or cannot be used,
-    ``UsageError`` when no metrics can be written, or where this database is hardly the one meant.
+    ``UsageError`` when no metrics or backups can be written, or where this database is hardly the
+    one that is meant.
     """
     topics = Topics(access.root)
     inbox: Inbox = queue.SimpleQueue()

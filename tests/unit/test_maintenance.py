@@ -26,7 +26,7 @@ from hwsync.coordinator.maintenance import (
 )
 from hwsync.coordinator.reader import Reader
 from hwsync.coordinator.store import Store
-from hwsync.protocol.errors import DatabaseError, NotFound, Refused
+from hwsync.protocol.errors import DatabaseError, NotFound, Refused, UsageError
 from hwsync.protocol.record import State
 from tests.support.coordinator import Lab, brief, request, result, sent
 from tests.support.waiting import wait_until
@@ -288,6 +288,17 @@ def test_a_schedule_runs_by_itself_and_ends(lab: Lab, path: Path) -> None:
     schedule._thread.join()
     for _, backup in scheduled(path.parent / "backups"):
         assert list(check(backup)) == []
+
+
+def test_a_folder_that_takes_no_backups_is_wrong_usage(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file/backups", Path("/proc/backups")):
+        schedule = Schedule(path, folder, 1.0)
+        with pytest.raises(UsageError) as error:
+            schedule.start()
+        assert f"cannot write backups to {folder}: " in str(error.value)
+        assert "--backup-dir" in error.value.hint
+        assert not schedule._thread.is_alive()
 
 
 FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").glob("schema-*.sql"))
