@@ -19,6 +19,7 @@ from hwsync.cli.removed import take_away
 from hwsync.lab.accounts import ALL, BOARDS_PORT, COORDINATOR, OPERATORS_PORT, Accounts, Operator
 from hwsync.lab.certificates import Given
 from hwsync.lab.folder import Folder
+from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
 
@@ -296,6 +297,16 @@ def _rotate(settings: Settings, folder: Folder, name: str, kind: str) -> None:
     if not (kind == "boards" and name == COORDINATOR):
         _is_of(folder, name, kind)
     told(settings, folder, folder.rotate(name), f"{name} has a new password")
+    if settings.as_json or name == COORDINATOR:
+        return
+    say.line(f"{name} is shut out until it has its new file")
+    if kind == "boards":
+        say.line(
+            f"  on the board: /etc/hwsync/device.toml, then systemctl reload hwsync-device@{name}"
+        )
+        say.line(f"  hwsync status may call it online for {limits.OFFLINE_AFTER_S:g} s still")
+    else:
+        say.line("  with that person: ~/.config/hwsync/hwsync.toml, mode 600")
 
 
 def _is_of(folder: Folder, name: str, kind: str) -> None:

@@ -219,7 +219,12 @@ def test_a_lab_from_its_first_command_to_the_last(typed: Typed) -> None:
     assert typed.here("device", "list").stdout == "pi1\npi2\n"
 
     # A new password ends the connection of the old one; a removed account's ends too.
-    typed.hwsync("device", "rotate", "pi2")
+    rotated = typed.hwsync("device", "rotate", "pi2").stdout
+    assert "pi2 is shut out until it has its new file\n" in rotated
+    assert (
+        "on the board: /etc/hwsync/device.toml, then systemctl reload hwsync-device@pi2" in rotated
+    )
+    assert "online for 90 s still" in rotated
     pi2.wait_for_log(r"refuse|not authori|bad user name", 20.0)
     assert connections(pi2) == 1
     pi2.stop()
@@ -278,7 +283,7 @@ def test_a_lab_with_mutual_tls(typed: Typed) -> None:
     assert client.accepted
 
     # Whoever has a new certificate works on, and the one before lets nobody in.
-    assert typed.here("operator", "rotate", "alice").exit_code == 0
+    assert "alice is shut out until it has" in typed.here("operator", "rotate", "alice").stdout
     assert typed.run("alice", "pi1", "print(6*7)").stdout == "42\n"
     client.close()
 
@@ -402,6 +407,7 @@ def test_a_lab_that_signs(typed: Typed) -> None:
 def test_a_coordinator_whose_password_is_new_comes_in_again_by_itself(typed: Typed) -> None:
     coordinator, _ = working(typed)
     said = typed.hwsync("device", "rotate", "coordinator").stdout
+    assert "shut out" not in said, "it reads its file by itself"
     assert "systemctl restart hwsync-coordinator" in said
     coordinator.wait_for_log("ready", 30.0, count=2)
     assert typed.run("alice", "pi1", "print(2)").stdout == "2\n"
