@@ -37,6 +37,7 @@ ANSWER_S: Final = 30.0  # a coordinator that has not answered by then is not the
 CONNECT_S: Final = 10.0  # for the connection and its subscriptions
 DEGRADED_S: Final = 5.0  # it tries to save each second: what is not saved by then waits long
 FORGET_S: Final = 10.0  # for a coordinator that is there
+QUERY_S: Final = 0.2  # for a refusal: then a query that would be refused too is not sent
 QUIET_S: Final = 0.3  # retained messages come at once: after such a pause there are no more
 
 Json = dict[str, Any]
@@ -83,6 +84,7 @@ class Conversation:
         self.degraded = ""  # what the coordinator said of its disk
         self.kept: Json = {}  # the status that the broker keeps, or a newer one
         self._answers = False  # a coordinator: it said how it is
+        self._news = 0  # statuses and results of the moment
         self._capacity = Capacity()
         self._hung_up = 0  # times that the broker did so on a large message of ours
 
@@ -125,6 +127,7 @@ class Conversation:
 
     def _note(self, kind: Kind, fields: Json, *, now: bool) -> None:
         """Remember what everybody else would have to ask for; ``now``: it was not kept."""
+        self._news += now and kind in (Kind.STATUS, Kind.RESULT)
         if kind is Kind.STATUS:
             self.kept = fields
         elif kind is Kind.HEALTH and now and fields:
@@ -161,8 +164,9 @@ class Conversation:
         """Repeat a message until something is its answer. Raises ``NoCoordinator``, ``Degraded``.
 
         An error that refuses another message is never offered to ``answer``. ``then_query``: an id
-        that is queried after each try; the coordinator answers in order, so its ``result`` stands
-        behind whatever the message brought.
+        that is queried after each try, once something else than a refusal was heard or none came;
+        the coordinator answers in order, so its ``result`` stands behind whatever the message
+        brought.
         """
         began = self._monotonic()
         limit = began + patience
@@ -171,13 +175,20 @@ class Conversation:
             self.publish(kind, payload)
             if now > began:
                 self.ask_coordinator()  # the first time is too early: it is a moment away
-            if then_query is not None:
-                self.publish(Kind.QUERY, encode_id(then_query))
-            until = min(now + pause, limit)
-            while (came := (yield from self.hearing(until))) is not None:
-                _, heard, fields = came
-                if not self.is_foreign(kind, heard, fields) and answer(heard, fields):
-                    return heard, fields
+            until, news = min(now + pause, limit), self._news
+            to_query = then_query
+            while True:
+                first = until if to_query is None else min(now + QUERY_S, until)
+                came = yield from self.hearing(first)
+                if came is not None:
+                    _, heard, fields = came
+                    if not self.is_foreign(kind, heard, fields) and answer(heard, fields):
+                        return heard, fields
+                if to_query is not None and (came is None or self._news > news):
+                    self.publish(Kind.QUERY, encode_id(to_query))
+                    to_query = None
+                elif came is None:
+                    break
             waiting()
             pause = min(2 * pause, limits.REPEAT_MAX_S)
             if self.degraded and kind is not Kind.REQUEST:
@@ -302,7 +313,7 @@ class Operator(Conversation):
         kinds = [Kind.STATUS, Kind.ERROR, Kind.HEARTBEAT, *([Kind.OUTPUT] if live else [])]
         users = named or (user,)
         filters = [
-            Subscription(topics.of(one, kind), int(kind is not Kind.OUTPUT))
+            Subscription(topics.of(one, kind), int(kind is not Kind.OUTPUT), as_published=False)
             for one in users
             for kind in kinds
         ]

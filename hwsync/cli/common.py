@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -29,6 +30,12 @@ _NAMES: Final = (
     *("broker", "root", "as_json", "credentials", "config", "ca", "certificate", "key"),
     "allow_plaintext",
 )
+
+BY_HAND: Final = re.compile(
+    r"mosquitto_pub -q 1 -t \S+/([^/ ]+)/(request|cancel|analysis) -[nm]( [A-Z]+)?"
+)
+BEHIND: Final = 'a request with an id may wait behind it: {"queue": true}'
+OWN_WORDS: Final = {"request": "run {} FILE", "cancel": "cancel {}", "analysis": "analyse {} TEXT"}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -220,6 +227,12 @@ def common(command: F) -> F:
     return command
 
 
+def own_words(hint: str) -> str:
+    """What a coordinator tells people with ``mosquitto_pub``, for those who typed ``hwsync``."""
+    hint = BY_HAND.sub(lambda found: "hwsync " + OWN_WORDS[found[2]].format(found[1]), hint)
+    return hint.replace(BEHIND, "--queue lets a request wait behind it")
+
+
 def fail(error: HwsyncError, settings: Settings, code: int | None = None) -> NoReturn:
     """Say what was wrong and what to do, and end with ``code``, else the error's exit code."""
     if settings.as_json and not isinstance(error, OutputError):
@@ -229,5 +242,5 @@ def fail(error: HwsyncError, settings: Settings, code: int | None = None) -> NoR
     else:
         say.line(f"hwsync: {error.message}", err=True)
         if error.hint:
-            say.line(f"  {error.hint}", err=True)
+            say.line(f"  {own_words(error.hint)}", err=True)
     sys.exit(error.exit_code if code is None else code)

@@ -166,7 +166,9 @@ def test_run_analyses_by_hand_where_asked(lab: Lab) -> None:
     run = lab.cli("run", "pi1", "-c", "print(2)", "--no-analysis", "--json")
     assert (one(ended(run, 0))["state"], one(run)["hw_response"]) == (3, "2\n")
     busy = ended(lab.cli("run", "pi1", "-c", "print(3)"), 125)
-    assert "mosquitto_pub -q 1 -t hw/pi1/analysis" in busy.stderr
+    assert "it waits for its analysis: hwsync analyse pi1 TEXT; --queue lets a req" in busy.stderr
+    rows = ended(lab.cli("history", "pi1", "--db", str(lab.db)), 0).stdout
+    assert (rows.count("refused busy"), rows.count("refused")) == (1, 1)
     ended(lab.cli("analyse", "pi1", "at last"), 0)
     long = ended(lab.cli("run", "pi1", "-c", "print(3)", "--analysis", "x" * 70_000), 0)
     assert "the analysis was refused" in long.stderr

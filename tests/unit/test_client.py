@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,6 +74,16 @@ def ask(line: Line, *signals: Signal) -> Json:
 def test_a_request_is_answered_by_its_status_once_its_query_is(line: Line) -> None:
     assert ask(line, status("mine"), result("mine"))["state"] == 1
     assert line.sent == ["request", "query"]
+
+
+def test_a_refusal_needs_no_query_which_would_be_refused_too(line: Line) -> None:
+    kept = replace(status("other", "c0"), retain=True)
+    with pytest.raises(Refused):
+        ask(line, kept, error(Code.BUSY, "request"))
+    assert line.sent == ["request"]
+    with pytest.raises(Refused):
+        ask(line, status("other", "c0"), error(Code.BUSY, "request"))
+    assert line.sent == ["request", "request", "query"]
 
 
 def test_it_is_repeated_until_somebody_answers(line: Line) -> None:

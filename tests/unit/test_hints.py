@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from hwsync.cli.common import own_words
 from hwsync.cli.hints import hints
 from hwsync.cli.request import Asked
+from hwsync.protocol.events import CancelAsked, Requested
+from hwsync.protocol.machine import Rules, hole
+from hwsync.protocol.record import Command, Record, Request, State, Verb
 
 EOF = "Traceback (most recent call last):\n  …\nEOFError: EOF when reading a line\n"
 BASH = "#!/bin/bash\necho $HOME\n"
@@ -70,3 +74,23 @@ def test_a_program_that_asks_says_how_to_answer() -> None:
 )  # fmt: skip
 def test_what_the_device_knows_of_an_exit_code_is_shown(reason: str, shown: str) -> None:
     assert said(asked(), "error", "SyntaxError: x", reason) == shown
+
+
+@pytest.mark.parametrize("state", State)
+def test_the_command_line_says_its_own_words_for_what_is_accepted(state: State) -> None:
+    record = Record("pi1", state, current=Command("pi1", "c1", Request("1")))
+    said = {
+        State.REST: "it waits for a request (hwsync run pi1 FILE)",
+        State.REQUESTED: "to take it back: hwsync cancel pi1",
+        State.COLLECTED: "to stop it: hwsync cancel pi1",
+        State.RETURNED: "it waits for its analysis: hwsync analyse pi1 TEXT",
+    }[state]
+    for root in ("hw", "a/b-c"):
+        for event in (Requested(Request("1")), CancelAsked()):
+            hint = own_words(hole(record, event, Rules(root)).hint)
+            assert said in hint
+            assert "mosquitto" not in hint
+            assert hint.endswith("; --queue lets a request wait behind it") is (
+                event.verb is Verb.REQUEST
+            )
+    assert own_words("first --queue") == "first --queue"
