@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import suppress
 from typing import Any, Final
@@ -26,6 +27,8 @@ ONLY_BY_NAME: Final = (
     "a user without a board is shown by its own: hwsync status USER"
 )
 _ONLINE: Final = {True: "online", False: "offline", None: "unknown"}
+TEXT_LINES: Final = 40  # of a long text on a terminal: one that is scrolled away is not read
+TEXT_LETTERS: Final = 4_000
 SHOWN: Final = (
     *("id", "command", "hw_command", "hw_response", "stderr", "outcome", "ran", "reason"),
     *("exit_code", "duration", "server_analysis", "journal", "boot", "queued"),
@@ -38,7 +41,10 @@ SHOWN: Final = (
 @click.option("--watch", is_flag=True, help="Print every change until Ctrl-C.")
 @click.pass_obj
 def status(settings: Settings, users: tuple[str, ...], watch: bool) -> None:
-    """The record of USER; one line each of several, or of everybody."""
+    """The record of USER; one line each of several, or of everybody.
+
+    On a terminal long texts are cut; into a pipe or a file they go whole.
+    """
     user = users[0] if len(users) == 1 else None
     with Operator(
         settings.url, settings.topics, user or "+", boards=user is None, named=users
@@ -54,7 +60,8 @@ def status(settings: Settings, users: tuple[str, ...], watch: bool) -> None:
             if settings.as_json:
                 say.json_line(record)
             else:
-                for line in _whole(record):
+                brief = sys.stdout is not None and sys.stdout.isatty()
+                for line in _whole(record, brief=brief):
                     say.line(line)
         else:
             _table(operator, settings, users)
@@ -161,7 +168,8 @@ def end_of(record: Json, now: float) -> str:
     return f"ends in {say.span(deadline - now)}" if deadline > now else "its time is over"
 
 
-def _whole(record: Json) -> list[str]:
+def _whole(record: Json, *, brief: bool = False) -> list[str]:
+    """The lines for people; ``brief``: of each text no more than a terminal shows."""
     state = State(record["state"])
     ends = f", {end_of(record, time.time())}" if state is not State.REST else ""
     lines = [f"{record['user']}: {state} {state.name.lower()}{ends}"]
@@ -169,8 +177,15 @@ def _whole(record: Json) -> list[str]:
         value: Any = record[name]
         if value not in (None, "") and (name, value) != ("queued", 0):
             text = value.rstrip("\n") if isinstance(value, str) else str(value)
-            first, *more = text.split("\n")
+            shown = "\n".join(text[:TEXT_LETTERS].split("\n")[:TEXT_LINES]) if brief else text
+            first, *more = shown.split("\n")
             lines += [f"  {name:16} {first}", *(f"{'':19}{line}" for line in more)]
+            if left := len(text) - len(shown):
+                user, id = record["user"], record["id"]
+                lines.append(
+                    f"{'':19}… {left:,} characters more: hwsync status {user} | less; "
+                    f"all that is kept: hwsync show {user} {id}, on the coordinator's machine"
+                )
     return lines
 
 

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from hwsync.cli.operate import _line, _whole, end_of
-from hwsync.protocol.record import Command, Record, Request, State, status_json
+from hwsync.cli.operate import TEXT_LETTERS, TEXT_LINES, _line, _whole, end_of
+from hwsync.protocol.record import (
+    Account,
+    Command,
+    Outcome,
+    Ran,
+    Record,
+    Request,
+    State,
+    status_json,
+)
 
 NOW = 1_800_000_000.0
 
@@ -38,3 +47,22 @@ def test_it_stands_in_the_line_and_in_the_whole_record_but_not_at_rest(
     rest = status_json(Record("pi1", seq=3, current=command))
     assert "end" not in _line("pi1", rest)
     assert _whole(rest)[0] == "pi1: 0 rest"
+
+
+@pytest.mark.parametrize(
+    "response", ["".join(f"line {n}\n" for n in range(9_000)), "é" * 65_536], ids=["lines", "one"]
+)
+def test_on_a_terminal_a_long_text_is_cut_and_the_rest_named(response: str) -> None:
+    account = Account(Outcome.OK, Ran.YES, response=response)
+    command = Command("pi1", "c1", Request("print(1)"), account=account)
+    fields = status_json(Record("pi1", State.REST, seq=4, current=command))
+    whole, brief = _whole(fields), _whole(fields, brief=True)
+    assert "\n".join(whole).count("line") == response.count("line")
+    (cut,) = [n for n, line in enumerate(brief) if "characters more" in line]
+    assert sum(map(len, brief)) < 2 * TEXT_LETTERS
+    assert cut < TEXT_LINES + 10
+    assert "hwsync show pi1 c1, on the coordinator's machine" in brief[cut]
+    assert "hwsync status pi1 | less" in brief[cut]
+    assert whole[-1] == brief[-1], "what follows stands there"
+    short = status_json(Record("pi1", seq=4, current=Command("pi1", "c1", Request("print(1)"))))
+    assert _whole(short) == _whole(short, brief=True)
