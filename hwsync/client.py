@@ -17,6 +17,7 @@ from hwsync.address import BrokerUrl
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Degraded, NoBroker, NoCoordinator, Refused, TooLarge
 from hwsync.protocol.heard import read_heard
+from hwsync.protocol.jsons import is_count
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 from hwsync.protocol.wire import FORGET, encode_id, read_object
 from hwsync.transport import (
@@ -83,6 +84,7 @@ class Conversation:
         self._lab = lab or f"the root {topics.root}"  # for errors
         self.degraded = ""  # what the coordinator said of its disk
         self.kept: Json = {}  # the status that the broker keeps, or a newer one
+        self.max_message = limits.MAX_MESSAGE  # bytes, by the coordinator's word
         self._answers = False  # a coordinator: it said how it is
         self._news = 0  # statuses and results of the moment
         self._capacity = Capacity()
@@ -130,7 +132,9 @@ class Conversation:
         self._news += now and kind in (Kind.STATUS, Kind.RESULT)
         if kind is Kind.STATUS:
             self.kept = fields
-        elif kind is Kind.HEALTH and now and fields:
+        if kind is Kind.HEALTH and is_count(fields.get("max_message")):
+            self.max_message = int(fields["max_message"])
+        if kind is Kind.HEALTH and now and fields:
             self._answers = fields["condition"] in ("ok", "degraded")
             degraded = fields["condition"] == "degraded"
             self.degraded = (str(fields.get("reason", "")) or "it cannot save") if degraded else ""

@@ -26,6 +26,7 @@ from hwsync.protocol.errors import (
     TooLarge,
     UsageError,
 )
+from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.output import read_kept
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
@@ -115,11 +116,11 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     if settings.as_json:
         say.json_line(end)
     else:
-        _tell_end(end, asked, screen, streams.missing)
+        _tell_end(end, asked, screen, streams.missing, operator.max_message)
     sys.exit(exit_code(end))
 
 
-def _tell_end(end: Json, asked: Asked, screen: Screen, missing: int) -> None:
+def _tell_end(end: Json, asked: Asked, screen: Screen, missing: int, max_message: int) -> None:
     """How it ended, and what to do then; nothing where all is well."""
     if end["outcome"] not in ("ok", "error"):
         screen.tell(f"hwsync: {end['outcome']}: {end['reason']} (ran: {end['ran']})")
@@ -127,11 +128,22 @@ def _tell_end(end: Json, asked: Asked, screen: Screen, missing: int) -> None:
         screen.tell(hint)
     if end["truncated"]:
         screen.tell(f"hwsync: the output was longer than is kept: {_kept(end, missing)}")
+        if max_message < MAX_MESSAGE and _size(end) > max_message // 2:
+            screen.tell(
+                f"hwsync: the broker takes messages of at most {max_message:,} bytes, and a result "
+                "is one: a larger limit there keeps more (mosquitto: max_packet_size)"
+            )
     elif missing:
         screen.tell(
             f"hwsync: {missing:,} bytes of its output were not shown while it ran; "
             f"hwsync status {end['user']} shows all of it"
         )
+
+
+def _size(end: Json) -> int:
+    """Bytes of the whole output, as far as they are known; as JSON they may be twice as many."""
+    texts = [(end[name], read_kept(end[name], True)) for name in TEXTS.values()]
+    return sum(len(text.encode()) + kept.left_out for text, kept in texts)
 
 
 def _kept(end: Json, missing: int) -> str:

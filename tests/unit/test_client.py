@@ -10,6 +10,7 @@ import pytest
 from hwsync.client import Conversation, Json, Talk
 from hwsync.protocol.errors import Code, NoCoordinator, Refused
 from hwsync.protocol.jsons import dumps
+from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.record import Command, Record, Request, State, result_json, status_json
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import encode_request
@@ -84,6 +85,16 @@ def test_a_refusal_needs_no_query_which_would_be_refused_too(line: Line) -> None
     with pytest.raises(Refused):
         ask(line, status("other", "c0"), error(Code.BUSY, "request"))
     assert line.sent == ["request", "request", "query"]
+
+
+@pytest.mark.parametrize(("most", "known"), [(131_072, 131_072), ("x", MAX_MESSAGE)])
+def test_the_coordinator_says_how_large_a_message_may_be(
+    line: Line, most: object, known: int
+) -> None:
+    health = dumps({"condition": "ok", "time": 1.0, "max_message": most}).encode()
+    kept = Delivery("hw/@hwsync/health", health, 1, True, False, 1, 1)
+    ask(line, kept, status("mine"), result("mine"))
+    assert line.conversation.max_message == known
 
 
 def test_it_is_repeated_until_somebody_answers(line: Line) -> None:

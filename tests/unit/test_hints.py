@@ -9,7 +9,10 @@ import pytest
 from hwsync.cli.common import own_words
 from hwsync.cli.hints import hints
 from hwsync.cli.request import Asked
+from hwsync.cli.run import _tell_end
+from hwsync.cli.screen import Screen
 from hwsync.protocol.events import CancelAsked, Requested
+from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.machine import Rules, hole
 from hwsync.protocol.record import Command, Record, Request, State, Verb
 
@@ -94,3 +97,18 @@ def test_the_command_line_says_its_own_words_for_what_is_accepted(state: State) 
                 event.verb is Verb.REQUEST
             )
     assert own_words("first --queue") == "first --queue"
+
+
+@pytest.mark.parametrize(
+    ("left_out", "limit", "said"),
+    [("900,000", 131_072, True), ("900,000", MAX_MESSAGE, False), ("7", 131_072, False)],
+)
+def test_an_output_that_the_brokers_limit_cuts_names_it(
+    left_out: str, limit: int, said: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    end = {"outcome": "ok", "stderr": "", "reason": "", "truncated": True, "user": "pi1",
+           "hw_response": f"first\n[hwsync: {left_out} bytes left out]\nlast\n"}  # fmt: skip
+    _tell_end(end, asked(), Screen(), 0, limit)
+    told = capfd.readouterr().err
+    assert "longer than is kept" in told
+    assert ("the broker takes messages of at most 131,072 bytes" in told) is said
