@@ -185,7 +185,9 @@ class Alone:
             found += f": on {kept.host}, database {kept.database}"
             if kept.host == own.host and os.path.exists(kept.database):
                 raise UsageError(
-                    found, f"--db {kept.database} goes on with it; --take-over begins a new lab"
+                    found,
+                    f"--db {kept.database} goes on with it; hwsync coordinator --take-over "
+                    "begins a new lab",
                 )
         log.error("%s; a new lab begins. If that was not meant, stop this coordinator, and name "
                   "the lab's database with --db, or hwsync restore a backup", found)  # fmt: skip

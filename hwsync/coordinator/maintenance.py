@@ -149,7 +149,7 @@ def restore(
             )
         now = time.time() if now is None else now
         part = path.with_name(f"{path.name}.restored")
-        _remove(part)
+        discard(part)
         try:
             back_up(backup, part)
             with contextlib.closing(Store(part)) as store:  # brings an older schema up to date
@@ -163,7 +163,7 @@ def restore(
         except (sqlite3.Error, OSError) as error:
             raise DatabaseError(f"cannot restore {backup} to {path}: {error}") from None
         finally:
-            _remove(part)
+            discard(part)
     return Restored(epoch, aside, open)
 
 
@@ -195,7 +195,8 @@ def _put_aside(path: Path, now: float) -> Path | None:
     return aside
 
 
-def _remove(path: Path) -> None:
+def discard(path: Path) -> None:
+    """Remove a database with what SQLite and hwsync keep beside it. Raises ``OSError``."""
     for suffix in ("", "-wal", "-shm", ".lock"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 

@@ -22,14 +22,14 @@ from hwsync.coordinator.clearing import Clearing
 from hwsync.coordinator.health import GONE
 from hwsync.coordinator.hearing import Hearing
 from hwsync.coordinator.loop import Coordinator
-from hwsync.coordinator.maintenance import Schedule
+from hwsync.coordinator.maintenance import Schedule, discard
 from hwsync.coordinator.metrics import MetricsFile
 from hwsync.coordinator.retention import Retention
 from hwsync.coordinator.store import Store
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
 from hwsync.protocol.allowance import FULL, Allowance
-from hwsync.protocol.errors import HwsyncError, UsageError
+from hwsync.protocol.errors import AnotherCoordinator, HwsyncError, UsageError
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.machine import Rules
 from hwsync.protocol.topics import INBOUND, Kind, Topics
@@ -164,6 +164,7 @@ def serve(
     """
     topics = Topics(access.root)
     inbox: Inbox = queue.SimpleQueue()
+    begun, unused = not db.exists(), False
     store = Store(db)
     entrance = Entrance(access, address, read)
     transport = Transport(
@@ -214,9 +215,14 @@ def serve(
         vitals.stopping(served=alone.over)
         if schedule:
             schedule.stop()
+    except (AnotherCoordinator, UsageError):
+        unused = begun and not store.load(0.0)
+        raise
     finally:
         transport.stop(STOP_S)  # in order, whatever came: a will of ours would speak of another
         store.close()
+        if unused:
+            discard(store.path)  # who looks for the lab's would find two
 
 
 def subscriptions(topics: Topics) -> list[Subscription]:

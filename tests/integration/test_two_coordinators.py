@@ -43,6 +43,7 @@ def test_the_second_one_refuses_and_the_first_goes_on(
     assert f"database {lab.db}, started 2" in other.stderr
     assert "--take-over" in other.stderr
     assert "Traceback" not in other.stderr
+    assert not list(lab.folder.glob("second.db*")), "whoever looks for the lab's would find two"
     watcher = watch(lab.broker)
     # It lost its connection once or twice; without a session what is sent meanwhile is lost.
     wait_until(
@@ -58,7 +59,11 @@ def test_the_second_one_refuses_and_the_first_goes_on(
     other = second(lab)
     assert other.wait(REFUSES_S) == 2, other.account()
     assert "second.db is empty, and there is a lab (users: 1) at the root hw at" in other.stderr
-    assert f"--db {lab.db} goes on with it; --take-over begins a new lab" in other.stderr
+    assert (
+        f"--db {lab.db} goes on with it; hwsync coordinator --take-over begins a new lab"
+        in other.stderr
+    )
+    assert not list(lab.folder.glob("second.db*"))
     other = second(lab, "--db", str(lab.db))
     other.wait_for_log(r"\bready\b", START_PATIENCE)
     assert "looking" not in other.stderr, "the first was stopped in order"

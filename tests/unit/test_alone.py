@@ -100,7 +100,10 @@ def test_an_empty_database_does_not_take_the_place_of_a_lab_on_this_machine(
         "the database /db is empty, and there is a lab (users: 1) at the root hw: on here"
         in str(error.value)
     )
-    assert f"--db {before.database} goes on with it; --take-over begins" in error.value.hint
+    assert (
+        f"--db {before.database} goes on with it; hwsync coordinator --take-over begins"
+        in error.value.hint
+    )
     assert not start.alone.over
 
     for others in (Start(empty=False), Start(empty=True)):
