@@ -51,8 +51,10 @@ environment() {
     if [ "$(cat "$venv/installed-dev" 2>/dev/null)" != "$wanted" ] &&
         [ "$(cat "$venv/installed-${extra:-base}" 2>/dev/null)" != "$wanted" ]; then
         say "installing hwsync${extra:+ with [$extra]} into $venv"
+        # `compat`: a line in a .pth file. The usual way has every interpreter load a finder first, which
+        # doubles the time of its start.
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-            --editable "$root${extra:+[$extra]}" ||
+            --config-settings editable_mode=compat --editable "$root${extra:+[$extra]}" ||
             fail "pip could not install this checkout into $venv, see above (is there a network?)"
         printf '%s\n' "$wanted" >"$venv/installed-${extra:-base}"
     fi

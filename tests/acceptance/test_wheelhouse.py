@@ -83,8 +83,6 @@ def test_a_wheel_that_was_exchanged_is_refused(wheels: Path, tmp_path: Path) -> 
     done = installed(other, tmp_path, "board.txt")
     assert done.returncode != 0
     assert "DO NOT MATCH THE HASHES" in done.stderr
-    done = installed(wheels, tmp_path, "board.txt")
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def installed(wheels: Path, folder: Path, listed: str) -> subprocess.CompletedProcess[str]:

@@ -31,10 +31,10 @@ from tests.support.coordinator import NONCE
 from tests.support.level import Said
 from tests.support.modelled import Modelled
 
-STEPS = int(os.environ.get("HWSYNC_STEPS", "100000"))
+STEPS = int(os.environ.get("HWSYNC_STEPS", "50000"))
 STEPS_EACH = 100  # in one life of a database
 LITTLE = 20_480  # bytes of what leads to nothing, in each third part: used up now and then
-PARTS = 6  # tests with an equal share of the steps, so that several cores may share them
+PARTS = 3  # tests with an equal share of the steps, so that several cores may share them
 SPARE = 1.25  # some lives end early, and some rules find nothing to do
 MEMORY = Path("/dev/shm")  # nothing here is about the disk
 

@@ -2,12 +2,14 @@
 
 Every byte that is not zero is damaged in one bit, and those that SQLite reads first in all of them,
 in a database whose log was taken in and in one whose log was not; logs are cut off at each length.
+Of a log's damages ``HWSYNC_DAMAGES=all`` tries all, which takes a minute; else every third.
 What else may be wrong with a journal is in tests/unit/test_journal_damage.py.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -23,6 +25,8 @@ from tests.unit.test_journal import ACCOUNT, CLOSING, ENVELOPE, GROUP
 
 IDS = ("started", "finished", "settled", "closed")
 ALL_BITS = 100  # the first bytes of a database, and those of a log, in every bit
+PARTS = 2  # of a log's 27,000 damages, so that several cores may share them
+OF_LOG = PARTS if os.environ.get("HWSYNC_DAMAGES") == "all" else 3 * PARTS
 
 State = tuple[str, int, int, tuple[Entry | None, ...]]
 
@@ -101,22 +105,21 @@ def verdict(folder: Path, before: Files) -> str:
     return "aside" if new and aside else f"{found}, {aside}"
 
 
-# A log has 27,000 damages: in parts, which together are all, so that several cores may share them.
 @pytest.mark.parametrize(
-    ("file", "log", "part", "parts"),
+    ("file", "log", "first", "step"),
     [
         ("journal.db", False, 0, 1),
         ("journal.db", True, 0, 1),
-        *[("journal.db-wal", True, part, 6) for part in range(6)],
+        *[("journal.db-wal", True, part, OF_LOG) for part in range(PARTS)],
         ("journal.mark", True, 0, 1),
     ],
 )
 def test_a_flipped_bit_changes_nothing_or_sets_it_aside(
-    file: str, log: bool, part: int, parts: int, memory: Path
+    file: str, log: bool, first: int, step: int, memory: Path
 ) -> None:
     before = files(memory / "whole", log=log)
     seen: dict[str, int] = {}
-    for at, bit in islice(bits(file, before.content[file]), part, None, parts):
+    for at, bit in islice(bits(file, before.content[file]), first, None, step):
         damaged = bytearray(before.content[file])
         damaged[at] ^= 1 << bit
         folder = before.write(memory / "damaged", **{file: bytes(damaged)})
