@@ -133,11 +133,25 @@ def _forget(operator: Operator, settings: Settings) -> bool | None:
             f"no coordinator answers at {settings.url}",
             "start it; or, while it is stopped, name its database with --db",
         )
-    if not known and operator.record()["seq"] == 0:
-        raise NotFound(f"{user} has never been seen", _meant(settings, user))
+    if not known:
+        _is_somebody(operator, settings)
     online = is_online(user, beat, _boards(operator)) if beat else False
     operator.forget()
     return online
+
+
+def _is_somebody(operator: Operator, settings: Settings) -> None:
+    """Raises ``NotFound``, ``Refused``, ``Unreachable``."""
+    user = operator.user
+    try:
+        seq = operator.record()["seq"]
+    except Refused as refusal:  # where each board has its own rights, nobody has any for a name
+        raise Refused(
+            refusal.code, refusal.message, _meant(settings, user) or refusal.hint
+        ) from None
+    if seq == 0:
+        hint = _meant(settings, user) or "hwsync status lists the users"
+        raise NotFound(f"{user} has never been seen", hint)
 
 
 def _boards(operator: Operator) -> Json | None:
@@ -150,11 +164,11 @@ def _boards(operator: Operator) -> Json | None:
 
 
 def _meant(settings: Settings, user: str) -> str:
-    """What to do about a name that nobody knows."""
+    """The name that a person may have meant, of those that the broker shows; or nothing."""
     with Operator(settings.url, settings.topics, "+", guest=False) as operator:
         names = {name for name, _, fields in operator.hear(QUIET_S) if fields and is_user(name)}
     meant = get_close_matches(user, sorted(names), 1)
-    return f"did you mean {meant[0]}?" if meant else "hwsync status lists the users"
+    return f"did you mean {meant[0]}?" if meant else ""
 
 
 def _connection(settings: Settings, user: str, *, boards: bool = False) -> Operator:

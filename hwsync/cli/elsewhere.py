@@ -34,7 +34,7 @@ def own_database(settings: Settings, db: Path | None) -> Iterator[Path]:
 
 def _warn(settings: Settings, db: Path | None, path: Path) -> None:
     if db is None and (other := the_coordinators(path, _health(settings))):
-        say.line(f"hwsync: this was {path}, and {other}", err=True)
+        say.line(f"hwsync: looked at {path}; {other}", err=True)
 
 
 def the_coordinators(path: Path, health: Json) -> str:

@@ -391,7 +391,7 @@ def test_the_database_is_backed_up_and_checked_while_it_is_used(lab: Lab, tmp_pa
     variables = {"HWSYNC_BROKER": lab.url, "STATE_DIRECTORY": str(here.parent)}
     show = ended(lab.start([*HWSYNC, "show", "pi1", "c1"], variables=variables), 0)
     assert "print(1)" in show.stdout
-    assert f"this was {here}, and the coordinator's database is {lab.db} on" in show.stderr
+    assert f"looked at {here}; the coordinator's database is {lab.db} on" in show.stderr
     show = ended(lab.cli("show", "pi1", "c1", "--db", str(copy)), 0)
     assert "print(1)" in show.stdout
     assert show.stderr == "", "it was named"

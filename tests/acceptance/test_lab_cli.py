@@ -316,6 +316,10 @@ def kept(typed: Typed) -> set[str]:
 def test_what_the_broker_keeps_of_a_removed_board_goes_with_it(typed: Typed, option: str) -> None:
     coordinator, device = working(typed, *([option] if option else []))
     wait_until(lambda: kept(typed) == {"hw/pi1/status", "hw/pi1/heartbeat"}, what="both are kept")
+    file = str(typed.path / "operators/alice.toml")
+    never = typed.here("forget", "pi11", "--config", file)
+    assert (never.exit_code, never.stdout) == (1, "")
+    assert "did you mean pi1?" in never.stderr
     device.stop()
     done = typed.hwsync("device", "remove", "pi1")
     assert "the broker keeps nothing of pi1" in done.stdout, done.account()
