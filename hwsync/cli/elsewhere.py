@@ -33,19 +33,19 @@ def own_database(settings: Settings, db: Path | None) -> Iterator[Path]:
 
 
 def _warn(settings: Settings, db: Path | None, path: Path) -> None:
-    if db is None and (other := the_coordinators(path, _health(settings))):
+    if db is None and (other := the_coordinators(path, health(settings))):
         say.line(f"hwsync: looked at {path}; {other}", err=True)
 
 
-def the_coordinators(path: Path, health: Json) -> str:
-    """Words for people where the coordinator that said ``health`` has another one; else empty."""
-    host, database, here = health.get("host"), health.get("database"), socket.gethostname()
+def the_coordinators(path: Path, said: Json) -> str:
+    """Words for people where the coordinator with this health has another one; else empty."""
+    host, database, here = said.get("host"), said.get("database"), socket.gethostname()
     if not host or not database or (host, database) == (here, str(path.resolve())):
         return ""
     return f"the coordinator's database is {database} on {host}"
 
 
-def _health(settings: Settings) -> Json:
+def health(settings: Settings) -> Json:
     """What the broker keeps of the coordinator's; empty: nothing, or we may not see it."""
     with suppress(HwsyncError), Operator(settings.url, settings.topics, ITSELF) as operator:
         for _, kind, fields in operator.hear(QUIET_S):

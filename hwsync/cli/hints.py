@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from hwsync.cli.request import Asked
+from hwsync.cli.streams import TEXTS
 from hwsync.client import Json
+from hwsync.protocol.limits import MAX_MESSAGE
+from hwsync.protocol.output import read_kept
 
 TIME_LIMIT: Final = re.compile(r"time limit of (\d[0-9.e+]*) s")  # the device's words
 MORE: Final = re.compile(r"exit code \d+ \(.+?\)")  # why, as far as the device knows
@@ -30,6 +33,21 @@ def hints(end: Json, asked: Asked) -> Iterator[str]:
             )
         if more := MORE.match(end["reason"]):
             yield f"hwsync: {more[0]}"
+
+
+def of_limit(end: Json, max_message: int) -> str:
+    """A line that names the broker's limit, where that is what cut the output; else empty.
+
+    As JSON an output may be twice as long.
+    """
+    texts = [(end[name], read_kept(end[name], True)) for name in TEXTS.values()]
+    size = sum(len(text.encode()) + kept.left_out for text, kept in texts)
+    if max_message >= MAX_MESSAGE or size <= max_message // 2:
+        return ""
+    return (
+        f"hwsync: the broker takes messages of at most {max_message:,} bytes, and a result is one: "
+        "a larger limit there keeps more (mosquitto: max_packet_size)"
+    )
 
 
 def _of_time(reason: str, asked: Asked) -> str:

@@ -10,9 +10,10 @@ import click
 
 from hwsync.cli import say
 from hwsync.cli.common import DATABASE, Settings, command_id, common, user_name
-from hwsync.cli.elsewhere import own_database
+from hwsync.cli.elsewhere import health, own_database
+from hwsync.cli.hints import of_limit
 from hwsync.coordinator.reader import Reader
-from hwsync.protocol.jsons import dumps
+from hwsync.protocol.jsons import dumps, is_count
 
 
 @click.command()
@@ -46,6 +47,10 @@ def show(settings: Settings, db: Path | None, user: str, id: str) -> None:
             say.line(f"{name:16} {value if isinstance(value, str) else dumps(value)}")
         for row in rows:
             say.line(_line(row))
+        if shown["truncated"]:
+            most = health(settings).get("max_message")
+            if is_count(most) and (limit := of_limit(shown, int(most or 0))):
+                say.line(limit, err=True)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import click
 
 from hwsync.cli import say
 from hwsync.cli.common import Settings, common, fail
-from hwsync.cli.hints import hints
+from hwsync.cli.hints import hints, of_limit
 from hwsync.cli.request import Asked, ProgramCommand, claim, make_request, program_options
 from hwsync.cli.screen import Screen
 from hwsync.cli.streams import TEXTS, Streams
@@ -26,7 +26,6 @@ from hwsync.protocol.errors import (
     TooLarge,
     UsageError,
 )
-from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.output import read_kept
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
@@ -128,22 +127,13 @@ def _tell_end(end: Json, asked: Asked, screen: Screen, missing: int, max_message
         screen.tell(hint)
     if end["truncated"]:
         screen.tell(f"hwsync: the output was longer than is kept: {_kept(end, missing)}")
-        if max_message < MAX_MESSAGE and _size(end) > max_message // 2:
-            screen.tell(
-                f"hwsync: the broker takes messages of at most {max_message:,} bytes, and a result "
-                "is one: a larger limit there keeps more (mosquitto: max_packet_size)"
-            )
+        if limit := of_limit(end, max_message):
+            screen.tell(limit)
     elif missing:
         screen.tell(
             f"hwsync: {missing:,} bytes of its output were not shown while it ran; "
             f"hwsync status {end['user']} shows all of it"
         )
-
-
-def _size(end: Json) -> int:
-    """Bytes of the whole output, as far as they are known; as JSON they may be twice as many."""
-    texts = [(end[name], read_kept(end[name], True)) for name in TEXTS.values()]
-    return sum(len(text.encode()) + kept.left_out for text, kept in texts)
 
 
 def _kept(end: Json, missing: int) -> str:

@@ -89,6 +89,14 @@ def test_a_request_that_the_broker_cannot_carry_is_refused_with_its_size(
     error = errors.wait_for(lambda one: True, what="the error").json
     assert (error["error"], error["id"]) == ("too_large", "c1")
     assert "the broker takes at most" in error["message"]
+    if way == WAYS[0]:
+        lab.device()
+        run = lab.cli("run", "pi1", "--id", "c2", "-c", "print('x' * 1_000_000)")
+        assert run.wait(60.0) == 0, run.account()
+        show = lab.cli("show", "pi1", "c2", "--db", str(lab.db))
+        assert show.wait(60.0) == 0, show.account()
+        for one in (run, show):
+            assert "the broker takes messages of at most 1" in one.stderr, one.account()
 
 
 @pytest.mark.parametrize("lines", [[], *([f"{way} {128 * KIB}"] for way in WAYS)])
