@@ -33,7 +33,9 @@ WARN_S: Final = 60.0  # between two lines of the log about another coordinator
 class Network(Publisher, Protocol):
     """What is needed of the transport."""
 
-    url: BrokerUrl
+    @property
+    def url(self) -> BrokerUrl:
+        """Where the broker is."""
 
     @property
     def alive(self) -> bool:

@@ -1,16 +1,18 @@
 """One connection: one paho client from its connect to its end. Nothing else imports paho.
 
-The law: no exception leaves a callback, since it would end paho's thread in silence; nothing is
-acknowledged by itself; what is sent while the connection ends is dropped, never queued.
+The law: it has no thread. Its owner calls ``handle`` when ``fileno`` can be read or written, or
+``next_at`` has come; what blocks is done in an errand's thread. No exception leaves a callback;
+nothing is acknowledged by itself; what is sent while the connection ends is dropped, never queued.
+
+paho is driven by the functions that it has for a foreign loop, over a ``Channel``.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
-import threading
-import time
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from paho.mqtt.client import PUBLISH, Client, MQTTMessage, MQTTv5, MQTTv311
@@ -21,7 +23,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from hwsync.address import BrokerUrl
 from hwsync.protocol.limits import MAX_PROPERTIES
+from hwsync.transport.channel import Channel
 from hwsync.transport.connecting import CONNECT_S, Attempt
+from hwsync.transport.errand import Errand
 from hwsync.transport.failed import REFUSED, Failed, WrongVersion
 from hwsync.transport.publish import Malformed, Publish, read_publish
 from hwsync.transport.signals import (
@@ -32,6 +36,7 @@ from hwsync.transport.signals import (
     Signal,
     Subscribed,
     Subscription,
+    Will,
 )
 from hwsync.transport.subscribing import Subscribing
 
@@ -42,6 +47,8 @@ log = logging.getLogger("hwsync.transport")
 
 WINDOW: Final = 20  # QoS 1 publishes under way; a large window makes paho slow
 KEEPALIVE_S: Final = 20
+MISC_S: Final = 1.0  # between two looks whether a ping is due
+LEAVE_S: Final = 1.0  # for what still waits to be written, when we go
 HANG_UP_S: Final = 5.0  # an end so soon after we sent something may be the answer to it
 # How long a broker keeps a persistent session (MQTT 5 asks): without end, since one that is to end
 # can crash mosquitto 2.0.11 when its account gets another password (docs/decisions.md, 131).
@@ -54,10 +61,23 @@ _TAKEN_OVER: Final = 142
 _FIRST_FAILURE: Final = 128  # reason codes from here on say no
 
 
+class Stage(Enum):
+    """Where one connection stands."""
+
+    CONNECTING = "name look-up, TCP, TLS and websocket, in an errand"
+    PROBING = "CONNECT was sent: whether the broker takes us, and speaks this version"
+    OPEN = "the broker accepted us; what it grants of the subscriptions is Subscribing's"
+    ASKING_WHY = "the broker hung up without an answer: an errand looks why"
+    OVER = "it ended, or came to nothing: then ``failure`` says why"
+
+
 class Owner(Protocol):
-    """What a link needs of the transport that it belongs to; called in paho's thread."""
+    """What a link needs of the connection that it belongs to; called from ``handle``."""
 
     url: BrokerUrl
+
+    def monotonic(self) -> float:
+        """Seconds."""
 
     def opened(self, link: Link) -> None:
         """The broker accepted us."""
@@ -77,6 +97,24 @@ class _Client(Client):
 
     begun: socket.socket | None = None
     unreadable = ""  # what the broker sent, upon which the connection was ended here
+    _dialled: Any = None  # a socket, or paho's wrapper of a websocket's
+
+    def dial(self) -> None:
+        """Have a connected socket ready for ``reconnect``. Blocks; raises ``OSError``."""
+        self._dialled = super()._create_socket()
+
+    def channel(self) -> Channel:
+        """What was dialled, from now on read and written through this."""
+        wrapped = getattr(self._dialled, "_socket", None)
+        channel = Channel(self._dialled if wrapped is None else wrapped)
+        if wrapped is None:
+            self._dialled = channel
+        else:
+            self._dialled._socket = channel
+        return channel
+
+    def _create_socket(self) -> Any:
+        return self._dialled
 
     def _create_socket_connection(self) -> socket.socket:
         self.begun = super()._create_socket_connection()
@@ -125,12 +163,15 @@ class _Client(Client):
 class Link:
     """One connection: one paho client from its connect to its end."""
 
-    def __init__(self, owner: Owner, number: int, client_id: str, attempt: Attempt) -> None:
+    def __init__(
+        self, owner: Owner, number: int, client_id: str, attempt: Attempt, will: Will | None = None
+    ) -> None:
+        """Begins to connect at once. ``number``: 0 for one that is only to see a session."""
         self.number = number
         self.attempt = attempt
         self.protocol = protocol = attempt.protocol
-        self.answered = threading.Event()
-        self.ended = threading.Event()
+        self.stage = Stage.CONNECTING
+        self.failure: Failed | None = None  # why it came to nothing
         self.refused: int | None = None
         self.reason = "the broker closed the connection"
         self.taken_over = False
@@ -140,20 +181,16 @@ class Link:
         self.connected_at: float | None = None
         self.session_present = False
         self.max_packet: int | None = None  # bytes, where the broker says so
-        self._owner = owner
         self.subscribing = Subscribing()
-        self._idle = threading.Condition()
-        # By packet identifier, in the order of sending; 0 for the one that paho is just given: the
-        # broker may end the connection before paho has said its identifier.
-        self._under_way: dict[int, Sent] = {}
         self.backlog = 0  # bytes that are under way, or wait for their turn
-        self._early: set[int] = set()  # acknowledged before ``publish`` knew their number
+        self._owner = owner
+        self._url = url = owner.url
+        self._has_ended = False  # paho said so
+        self._under_way: dict[int, Sent] = {}  # by packet identifier, in the order of sending
         self._sent_at = 0.0  # monotonic; the last publish
         self._silent = False
-        # paho writes to sockets that another thread may close at that moment: one at a time.
-        self._gate = threading.Lock()
-        self._released = False
-        url = owner.url
+        self._answer_by = self._misc_at = self._leave_by = 0.0  # monotonic
+        self._channel: Channel | None = None
         self.client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id,
@@ -169,142 +206,260 @@ class Link:
             self.client.ws_set_options(url.path)
         if url.username is not None:
             self.client.username_pw_set(url.username, url.password)
-        self.client.on_socket_open = _no_delay
+        if will is not None:
+            self.client.will_set(will.topic, will.payload, 1, will.retain)
+        self.client.on_socket_register_write = _leave_it_to_us
         self.client.on_connect = self._guard(self._on_connect)
         self.client.on_disconnect = self._guard(self._on_disconnect)
         self.client.on_subscribe = self._guard(self._on_subscribe)
         self.client.on_message = self._guard(self._on_message)
         self.client.on_publish = self._guard(self._on_publish)
+        self._errand: Errand[Failed | None] | None = Errand(self._connect, self._unwanted)
 
-    def open(self) -> None:
-        """Connect and wait for the broker's answer. Raises ``Failed``."""
+    # What its owner asks.
+
+    def fileno(self) -> int | None:
+        """What is to be watched; None: nothing."""
+        if self._errand is not None:
+            return self._errand.fileno()
+        if self._channel is None or self._channel.sock.fileno() < 0:
+            return None
+        return self._channel.sock.fileno()
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether ``handle`` has something to do as soon as ``fileno`` can be written."""
+        return self._channel is not None and self._channel.wants_write
+
+    @property
+    def next_at(self) -> float | None:
+        """When ``handle`` has something to do by itself, monotonic; None: never."""
+        if self.stage is Stage.OVER:
+            return 0.0  # its owner has not seen it yet
+        if self._errand is not None:
+            return None
+        moments = [self._misc_at]
+        if self.stage is Stage.PROBING:
+            moments.append(self._answer_by)
+        if self.closing:
+            moments.append(self._leave_by)
+        now = self._owner.monotonic()
+        if (wait := self.subscribing.wait(now)) is not None:
+            moments.append(now + wait)
+        return min(moments)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the broker has acknowledged everything."""
+        return not self._under_way
+
+    @property
+    def unanswered(self) -> tuple[Sent, ...]:
+        """What has no PUBACK, in the order of sending; more than a window's was not sent yet."""
+        return tuple(self._under_way.values())
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the end came right after something unanswered was sent, and not by silence."""
+        soon = self._owner.monotonic() - self._sent_at < HANG_UP_S
+        return bool(self._under_way) and soon and not (self._silent or self.by_us)
+
+    @property
+    def secured(self) -> Secured | None:
+        """What protects the connection; None: nothing."""
+        if self._channel is None or not self._url.encrypted:
+            return None
+        from hwsync.transport import tls
+
+        return tls.secured(self._channel.sock)
+
+    # What its owner does.
+
+    def handle(self, now: float, readable: bool) -> None:
+        """Go on as far as that is possible now."""
+        if self._errand is not None:
+            if self._errand.is_done:
+                self._errand_is_done(self._errand, now)
+            return
+        if self.stage is Stage.OVER:
+            return
+        if readable:
+            self._read()
+        if now >= self._misc_at:
+            self._misc_at = now + MISC_S
+            self.client.loop_misc()
+        if self.stage is Stage.PROBING and not self.closing:
+            self._probe(now)
+        elif self.stage is Stage.OPEN and (again := self.subscribing.again(now)):
+            self.subscribe(again)
+        self.write()
+        if self.closing:
+            self._leave(now)
+        elif self._has_ended and self.stage is Stage.OPEN:
+            self.stage = Stage.OVER
+
+    def write(self) -> None:
+        """Write what was said, as much as the kernel takes."""
+        channel = self._channel
+        if channel is None:
+            return
+        while not self._has_ended:
+            if self.client.want_write():
+                self.client.loop_write()
+            channel.flush()
+            if not (channel.is_flushed and self.client.want_write()):
+                return
+
+    def leave(self, now: float) -> None:
+        """Tell the broker that we go, so that it publishes no will; what waits goes first."""
+        if not self.closing:
+            self.closing, self._leave_by = True, now + LEAVE_S
+        self._leave(now)
+
+    def drop(self) -> None:
+        """The end, now: politely where that does not block."""
+        if self._errand is not None:
+            self._errand.abandon()
+            self._errand = None
+        if self._channel is not None:
+            if not self._has_ended:
+                self.client.disconnect()
+                self.client.loop_write()
+            self.client._reset_sockets()
+        self.stage = Stage.OVER
+
+    def publish(
+        self, topic: str, payload: bytes, qos: int, retain: bool, correlation: bytes = b""
+    ) -> bool:
+        """Have it sent by the next ``write``; False where the connection has ended."""
+        properties = None
+        if correlation and self.protocol == 5:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.CorrelationData = correlation
+        info = self.client.publish(topic, payload, qos, retain, properties)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return False
+        message = self._under_way[info.mid] = Sent(topic, len(payload))
+        self.backlog += message.size
+        self._sent_at = self._owner.monotonic()
+        return True
+
+    def acknowledge(self, mid: int, qos: int) -> None:
+        """The broker need not send that again."""
+        self.client.ack(mid, qos)
+
+    def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        """Ask for these; ``Subscribing`` says what comes of it."""
+        self.subscribing.asked = tuple(subscriptions)
+        if not subscriptions:
+            self._owner.emit(self, Subscribed())
+        elif self.protocol == 5:
+            self.client.subscribe(
+                [
+                    (s.topic, SubscribeOptions(s.qos, s.no_local, s.as_published))
+                    for s in subscriptions
+                ]
+            )
+        else:
+            self.client.subscribe([(s.topic, s.qos) for s in subscriptions])
+
+    # From the connect to the broker's answer.
+
+    def _connect(self) -> Failed | None:
+        """In the errand's thread: name look-up, TCP, TLS, websocket."""
+        url = self._url
         v5: dict[str, Any] = {}
         if self.protocol == 5:
             v5["clean_start"] = self.attempt.clean
             if self.attempt.keep:
                 v5["properties"] = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
                 v5["properties"].SessionExpiryInterval = SESSION_S
-        url = self._owner.url
         try:
             if url.encrypted:
                 from hwsync.transport import tls
 
                 self.client.tls_set_context(tls.context(url))
-            self.client.connect(url.host, url.port, KEEPALIVE_S, **v5)
+            self.client.connect_async(url.host, url.port, KEEPALIVE_S, **v5)
+            self.client.dial()
         except OSError as error:
             self.client.give_up()
-            raise _why(url, error) from None
+            return _found(_why, url, error) or Failed(str(error))
         except ValueError as error:
             self.client.give_up()
-            raise Failed(str(error)) from None
-        self.client.loop_start()
-        self.answered.wait(self.attempt.patience)
+            return Failed(str(error))
+        except Failed as failure:
+            return failure
+        except Exception:
+            log.exception("hwsync failed to connect to %s; this is a bug", url)
+            self.client.give_up()
+            return Failed("an error inside hwsync")
+        return None
+
+    def _unwanted(self, failure: Failed | None) -> None:
+        """Nobody waits for what was dialled."""
+        if failure is None:
+            self.client.give_up()
+
+    def _errand_is_done(self, errand: Errand[Failed | None], now: float) -> None:
+        self._errand = None
+        self.failure = errand.take()
+        if self.failure is not None:
+            self.stage = Stage.OVER
+            return
+        self._channel = self.client.channel()
+        self.stage = Stage.PROBING
+        self._answer_by, self._misc_at = now + self.attempt.patience, now + MISC_S
+        self.client.reconnect()  # sends CONNECT through what was dialled
+        self.write()
+
+    def _probe(self, now: float) -> None:
+        """What became of the CONNECT."""
         if self.refused is not None:
-            text = self.reason
-            self.close()
-            raise WrongVersion(text) if self.refused == _UNSUPPORTED_VERSION else Failed(text)
-        if self.connected_at is None:
-            hung_up = self.ended.is_set()
-            self.close()
-            silent = f"the broker does not answer to MQTT {'5' if self.protocol == 5 else '3.1.1'}"
+            kind = WrongVersion if self.refused == _UNSUPPORTED_VERSION else Failed
+            self._fail(kind(self.reason))
+        elif self.connected_at is not None:
+            self.stage = Stage.OPEN
+        elif self._has_ended or now >= self._answer_by:
+            version = "5" if self.protocol == 5 else "3.1.1"
+            silent = f"the broker does not answer to MQTT {version}"
             if self.protocol == 5:
-                raise WrongVersion(silent)
-            raise (_hung_up(url) if hung_up else None) or Failed(silent)
+                self._fail(WrongVersion(silent))
+            elif not self._has_ended:
+                self._fail(Failed(silent))
+            else:
+                self.drop()
+                url, self.stage = self._url, Stage.ASKING_WHY
+                self._errand = Errand(lambda: _found(_hung_up, url) or Failed(silent))
 
-    def secured(self) -> Secured | None:
-        """What protects the connection; None: nothing."""
-        if not self._owner.url.encrypted:
-            return None
-        from hwsync.transport import tls
+    def _fail(self, failure: Failed) -> None:
+        self.drop()
+        self.failure = failure
 
-        sock = self.client.socket()
-        return tls.secured(getattr(sock, "_socket", sock))  # paho wraps a websocket's
+    def _leave(self, now: float) -> None:
+        if self._errand is not None or self.stage is Stage.OVER:
+            self.drop()
+            return
+        self.write()
+        channel = self._channel
+        assert channel is not None  # there is one wherever no errand is under way
+        if self._has_ended or now >= self._leave_by or channel.is_flushed:
+            self.drop()
 
-    def close(self) -> None:
-        """End the connection: politely where it stands, and the thread with it."""
-        self.leave()
-        self.release()
-        self.ended.set()
+    def _read(self) -> None:
+        """Have paho handle all that has come."""
+        channel = self._channel
+        assert channel is not None
+        channel.fill()
+        while not self._has_ended and (channel.has_come or channel.is_over):
+            before = channel.has_come
+            self.client.loop_read()
+            if channel.has_come == before:
+                return  # a part of a packet
 
-    def leave(self) -> None:
-        """Tell the broker that we go, so that it publishes no will."""
-        self.closing = True
-        with self._gate:
-            if not self._released:
-                self.client.disconnect()
-
-    def release(self) -> None:
-        """Wait for paho's thread and close its sockets: else only the garbage collector would."""
-        self.client.loop_stop()
-        with self._gate:
-            self._released = True
-            self.client._reset_sockets()
-
-    def alive(self) -> bool:
-        """Whether paho's thread runs: a dead one leaves ``is_connected`` true for ever."""
-        thread = self.client._thread
-        return thread is not None and thread.is_alive()
-
-    def publish(
-        self, topic: str, payload: bytes, qos: int, retain: bool, correlation: bytes = b""
-    ) -> bool:
-        properties = None
-        if correlation and self.protocol == 5:
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            properties.CorrelationData = correlation
-        with self._gate:
-            if self._released:
-                return False
-            message, mid = Sent(topic, len(payload)), 0
-            with self._idle:
-                self._under_way[0] = message
-                self._sent_at = time.monotonic()
-            try:
-                info = self.client.publish(topic, payload, qos, retain, properties)
-                sent = info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
-                # Not sent: the connection ended meanwhile, perhaps at its first bytes.
-                mid = info.mid if sent else -1
-            finally:
-                with self._idle:
-                    del self._under_way[0]
-                    if mid and mid not in self._early:
-                        self._under_way[mid] = message
-                        self.backlog += message.size
-                    self._early.discard(mid)
-                    self._notify_if_idle()
-        return sent
-
-    def acknowledge(self, mid: int, qos: int) -> None:
-        with self._gate:
-            if not self._released:
-                self.client.ack(mid, qos)
-
-    @property
-    def idle(self) -> bool:
-        return not self._under_way
-
-    @property
-    def unanswered(self) -> tuple[Sent, ...]:
-        """What has no PUBACK, in the order of sending; more than a window's was not sent yet."""
-        with self._idle:
-            return tuple(self._under_way.values())
-
-    @property
-    def hung_up(self) -> bool:
-        """Whether the end came right after something unanswered was sent, and not by silence."""
-        soon = time.monotonic() - self._sent_at < HANG_UP_S
-        return bool(self._under_way) and soon and not (self._silent or self.by_us)
-
-    def flush(self, timeout: float) -> bool:
-        with self._idle:
-            return self._idle.wait_for(lambda: self.idle or self.ended.is_set(), timeout)
-
-    def _notify_if_idle(self) -> None:
-        if self.idle:
-            self._idle.notify_all()
+    # What paho calls.
 
     def _guard(self, callback: Callable[..., None]) -> Callable[..., None]:
-        """An exception in a callback would end paho's thread, silently."""
+        """An exception in a callback would leave paho in the middle of a packet."""
 
         def guarded(*args: Any) -> None:
             try:
@@ -320,31 +475,16 @@ class Link:
         if code.value >= _FIRST_FAILURE:
             self.refused = code.value
             self.reason = f"the broker {REFUSED} ({str(code).lower()})"
-        else:
-            self.connected_at = time.monotonic()
-            self.session_present = bool(flags.session_present)
-            self.max_packet = getattr(properties, "MaximumPacketSize", None)
-            if not self.closing:
-                self._owner.opened(self)
-        self.answered.set()
-
-    def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
-        self.subscribing.asked = tuple(subscriptions)
-        if not subscriptions:
-            self._owner.emit(self, Subscribed())
-        elif self.protocol == 5:
-            self.client.subscribe(
-                [
-                    (s.topic, SubscribeOptions(s.qos, s.no_local, s.as_published))
-                    for s in subscriptions
-                ]
-            )
-        else:
-            self.client.subscribe([(s.topic, s.qos) for s in subscriptions])
+            return
+        self.connected_at = self._owner.monotonic()
+        self.session_present = bool(flags.session_present)
+        self.max_packet = getattr(properties, "MaximumPacketSize", None)
+        if not self.closing:
+            self._owner.opened(self)
 
     def _on_subscribe(self, _: Client, __: object, ___: int, codes: Any, *____: object) -> None:
         granted = (code.value < _FIRST_FAILURE for code in codes)
-        told = self.subscribing.answered(granted, time.monotonic())
+        told = self.subscribing.answered(granted, self._owner.monotonic())
         if told is not None:
             self._owner.emit(self, told)
 
@@ -380,12 +520,8 @@ class Link:
             reason = str(code).lower()
             log.warning("the broker refused a message of ours (%s)", reason)
             self._owner.emit(self, Denied(reason))
-        with self._idle:
-            if (sent := self._under_way.pop(mid, None)) is None:
-                self._early.add(mid)
-            else:
-                self.backlog -= sent.size
-            self._notify_if_idle()
+        if (sent := self._under_way.pop(mid, None)) is not None:
+            self.backlog -= sent.size
 
     def _on_disconnect(self, _: Client, __: object, flags: Any, code: Any, *___: object) -> None:
         if self.refused is not None:
@@ -400,10 +536,18 @@ class Link:
             self.reason = "the broker sent what MQTT does not allow"
             self.explained = True
         self._silent = code.value == _SILENCE
-        self.answered.set()
-        self.ended.set()
-        with self._idle:
-            self._idle.notify_all()
+        self._has_ended = True
+
+
+def _found(look: Callable[..., Failed | None], *about: Any) -> Failed | None:
+    """What a further look at the broker finds; it may fail itself."""
+    try:
+        return look(*about)
+    except Failed as failure:
+        return failure
+    except Exception:
+        log.exception("hwsync failed to find out why; this is a bug")
+        return None
 
 
 def _why(url: BrokerUrl, error: OSError) -> Failed:
@@ -425,6 +569,5 @@ def _hung_up(url: BrokerUrl) -> Failed | None:
     return tls.closed(url)
 
 
-def _no_delay(_: Client, __: object, sock: Any) -> None:
-    raw = getattr(sock, "_socket", sock)  # paho wraps a websocket's
-    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def _leave_it_to_us(*_: object) -> None:
+    """That there is such a callback keeps paho from writing each packet by itself."""

@@ -20,7 +20,7 @@ from tests.support.lab import AS_ROOT, DEVICE, HWSYNC
 from tests.support.mqtt import publish
 from tests.support.ports import LOOPBACK, free_port
 from tests.support.processes import Process
-from tests.support.transports import Client
+from tests.support.transports import Client, its_socket
 from tests.support.waiting import wait_until
 
 Connect = Callable[..., Client]
@@ -96,11 +96,8 @@ def test_who_may_comes_in_and_packets_go_out_at_once(
     client.next(Subscribed)
     publish(site.broker, "hw/pi1/status", "x" * 10_000)
     assert len(client.next(Delivery).payload) == 10_000
-    present = client.transport._link
-    assert present is not None
-    sock = present.client.socket()
-    raw = getattr(sock, "_socket", sock)  # paho wraps a websocket's
-    assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+    with its_socket(client.transport) as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 def test_it_comes_back_after_kill_9_of_the_broker(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import queue
 import socket
-import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,10 +15,13 @@ from hwsync.protocol.errors import HwsyncError, TooLarge
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.transport import (
     Connected,
+    Connection,
     Delivery,
     Disconnected,
+    Pump,
     Signal,
     Subscribed,
+    Subscription,
     Transport,
     Will,
 )
@@ -28,18 +31,15 @@ from tests.support.mqtt import Watcher, publish
 from tests.support.ports import free_port
 from tests.support.proxy import ALWAYS, CONNECT, TO_BROKER, Proxy
 from tests.support.tiny_broker import TinyBroker
-from tests.support.transports import RECONNECT_S, Client
+from tests.support.transports import RECONNECT_S, Client, its_socket
 from tests.support.waiting import wait_until
 
 
 def test_packets_go_out_at_once(mosquitto: MosquittoBroker, connect: Callable[..., Client]) -> None:
     client = connect(mosquitto.url, "c")
     client.next(Subscribed)
-    link = client.transport._link
-    assert link is not None
-    sock = link.client.socket()
-    assert sock is not None
-    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+    with its_socket(client.transport) as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 @pytest.mark.parametrize("version", [4, 5])
@@ -249,54 +249,59 @@ def test_websockets_of_mosquitto(
     assert client.next(Delivery).payload == b"to the web"
 
 
-@pytest.mark.parametrize("act", ["publish", "acknowledge", "stop"])
-def test_a_connection_may_end_while_something_is_sent(
-    mosquitto: MosquittoBroker, connect: Callable[..., Client], act: str
+@pytest.mark.parametrize("act", ["publish", "acknowledge", "leave"])
+def test_a_connection_may_have_ended_when_something_is_said(
+    mosquitto: MosquittoBroker, act: str
 ) -> None:
-    client = connect(mosquitto.url, "c", "hw/pi1/status")
-    client.next(Subscribed)
+    """Whoever speaks has not looked at the socket since it broke."""
+    connection = Connection(
+        BrokerUrl.parse(mosquitto.url), "c", subscriptions=[Subscription("hw/pi1/status")]
+    )
+    pump = Pump(connection)
+    connection.start()
+    heard: list[Signal] = []
+
+    def came(kind: type[Signal]) -> bool:
+        heard.extend(pump.wait(0.1))
+        return any(isinstance(signal, kind) for signal in heard)
+
+    wait_until(lambda: came(Subscribed), RECONNECT_S)
     publish(mosquitto, "hw/pi1/status", "x")
-    delivery = client.next(Delivery)
-    link = client.transport._link
-    assert link is not None
-    writer = link.client._sockpairW
-    assert writer is not None
-    released = threading.Thread(target=link.release)
-
-    class Slow:
-        """paho's wake-up of its thread, just when the connection is released elsewhere."""
-
-        def send(self, data: bytes) -> int:
-            if not released.is_alive():
-                released.start()
-                released.join(1.5)  # longer than paho's thread takes to end
-            return writer.send(data)
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(writer, name)
-
-    link.client._sockpairW = Slow()  # type: ignore[assignment]
-    {
-        "publish": lambda: client.transport.publish("hw/pi1/query", b"x"),
-        "acknowledge": lambda: client.transport.acknowledge(delivery),
-        "stop": client.transport.stop,
-    }[act]()
-    released.join()
+    wait_until(lambda: came(Delivery), RECONNECT_S)
+    delivery = next(signal for signal in heard if isinstance(signal, Delivery))
+    mosquitto.kill()
+    for _ in range(2):  # the first one is answered with a reset
+        {
+            "publish": lambda: connection.publish("hw/pi1/query", b"x"),
+            "acknowledge": lambda: connection.acknowledge(delivery),
+            "leave": connection.leave,
+        }[act]()
+        connection.write()
+    wait_until(lambda: came(Disconnected), RECONNECT_S)
+    assert not connection.publish("hw/pi1/query", b"x")
+    assert connection.is_over == (act == "leave")
+    connection.close()
+    pump.close()
 
 
-def test_a_network_thread_that_died_is_seen_and_replaced(
-    mosquitto: MosquittoBroker, connect: Callable[..., Client]
+def test_an_error_of_ours_ends_the_connection_and_it_comes_back(
+    mosquitto: MosquittoBroker, connect: Callable[..., Client], caplog: pytest.LogCaptureFixture
 ) -> None:
     transport = Transport(BrokerUrl.parse(mosquitto.url), "n", on_signal=print, subscriptions=[])
     assert not transport.alive, "before its start"
-    client = connect(mosquitto.url, "c")
+    client = connect(mosquitto.url, "c", "hw/pi1/status")
     client.next(Subscribed)
-    link = client.transport._link
+    link = client.transport._connection._link
     assert link is not None
-    assert client.transport.alive
-    link.client.loop_stop()
-    assert client.next(Disconnected).reason == "the network thread died"
+    link.client.loop_read = fails  # type: ignore[method-assign]
+    publish(mosquitto, "hw/pi1/status", "x")
+    assert client.next(Disconnected) == Disconnected("an error inside hwsync", True)
+    assert "paho failed" in caplog.text
     client.next(Subscribed)
     assert client.transport.alive
     client.transport.stop()
     assert not client.transport.alive
+
+
+def fails(*_: object) -> Any:
+    raise RuntimeError("paho failed")

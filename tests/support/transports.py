@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from hwsync.address import BrokerUrl
@@ -31,3 +35,12 @@ class Client:
             signal = self.inbox.get(timeout=timeout)
             if isinstance(signal, kind):
                 return signal
+
+
+@contextmanager
+def its_socket(transport: Transport) -> Iterator[socket.socket]:
+    """The socket of the present connection, to look at; the transport keeps its own."""
+    descriptor = transport._connection.fileno()
+    assert descriptor is not None
+    with socket.socket(fileno=os.dup(descriptor)) as sock:
+        yield sock

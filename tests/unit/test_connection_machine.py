@@ -1,0 +1,243 @@
+"""The connection as a machine: a test is its loop, and plays the broker by hand."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from hwsync.address import BrokerUrl
+from hwsync.transport import (
+    BACKOFF_FIRST_S,
+    BACKOFF_MAX_S,
+    Connected,
+    Connection,
+    Delivery,
+    Disconnected,
+    Pump,
+    Subscribed,
+    Subscription,
+)
+from hwsync.transport.connecting import CONNECT_S, V5_ANSWER_S
+from hwsync.transport.link import LEAVE_S, WINDOW, Stage
+from tests.support.ports import LOOPBACK, free_port
+from tests.support.proxy import CONNECT, PUBACK, PUBLISH, SUBSCRIBE
+from tests.support.wires import CONNACK, CONNACK_5, SUBACK, SUBACK_5, ByHand, Pumped
+
+DISCONNECT = 14
+
+
+@pytest.fixture
+def broker() -> Iterator[ByHand]:
+    by_hand = ByHand()
+    yield by_hand
+    by_hand.close()
+
+
+def pumped(port: int, **options: Any) -> Pumped:
+    url = BrokerUrl("mqtt", LOOPBACK, port)
+    return Pumped(Connection(url, "c", subscriptions=[Subscription("t")], **options))
+
+
+@pytest.fixture
+def client(broker: ByHand) -> Iterator[Pumped]:
+    """Connected over MQTT 3.1.1, and subscribed."""
+    one = pumped(broker.port)
+    probe(one, broker)
+    broker.say(CONNACK)
+    one.until(lambda: one.came(Connected))
+    assert [packet.type for packet in broker.next()] == [SUBSCRIBE]
+    assert not one.came(Subscribed)
+    broker.say(SUBACK)
+    one.until(lambda: one.came(Subscribed))
+    yield one
+    one.close()
+
+
+def stage(client: Pumped) -> Stage | None:
+    link = client.connection._link
+    return None if link is None else link.stage
+
+
+def probe(client: Pumped, broker: ByHand) -> int:
+    """Until a CONNECT was sent; the version of MQTT that it asks for."""
+    client.until(lambda: stage(client) is Stage.PROBING)
+    broker.accept()
+    (connect,) = broker.next()
+    assert connect.type == CONNECT
+    return connect.body[6]
+
+
+def message(topic: str, payload: bytes, mid: int) -> bytes:
+    body = len(topic).to_bytes(2, "big") + topic.encode() + mid.to_bytes(2, "big") + payload
+    return bytes([0x32, len(body)]) + body
+
+
+def test_it_rests_until_it_is_started() -> None:
+    connection = Connection(BrokerUrl("mqtt", LOOPBACK, 1), "c", subscriptions=[])
+    assert connection.fileno() is None
+    assert connection.next_at is None
+    assert connection.handle(time.monotonic()) == []
+    assert not connection.publish("t", b"x")
+
+
+def test_what_comes_together_is_told_together(client: Pumped, broker: ByHand) -> None:
+    broker.say(b"".join(message("t", b"%d" % number, number) for number in range(1, 101)))
+    client.until(lambda: client.came(Delivery))
+    heard = client.came(Delivery)
+    assert [one.payload for one in heard] == [b"%d" % number for number in range(1, 101)]
+    for one in heard:
+        client.connection.acknowledge(one)
+    client.connection.write()
+    acknowledged = broker.next()
+    assert {packet.type for packet in acknowledged} == {PUBACK}
+    assert [packet.mid for packet in acknowledged] == list(range(1, 101))
+
+
+def test_a_round_goes_out_together_and_no_more_than_a_window(
+    client: Pumped, broker: ByHand
+) -> None:
+    for _ in range(WINDOW + 5):
+        assert client.connection.publish("t", b"x")
+    client.connection.write()
+    sent = broker.next()
+    assert [packet.type for packet in sent] == [PUBLISH] * WINDOW
+    assert client.connection.backlog == WINDOW + 5
+    assert not client.connection.settled
+    broker.say(b"".join(bytes([0x40, 2, 0, packet.mid]) for packet in sent))
+    client.until(lambda: client.connection.backlog == 5)
+    rest = broker.next()
+    assert len(rest) == 5
+    broker.say(b"".join(bytes([0x40, 2, 0, packet.mid]) for packet in rest))
+    client.until(lambda: client.connection.settled)
+
+
+def test_a_packet_may_come_in_pieces(client: Pumped, broker: ByHand) -> None:
+    whole = message("t", b"x" * 100, 1)
+    for piece in (whole[:1], whole[1:2], whole[2:50]):
+        broker.say(piece)
+        client.signals += client.pump.wait(1.0)
+        assert not client.came(Delivery)
+    broker.say(whole[50:])
+    client.until(lambda: client.came(Delivery))
+    assert client.came(Delivery)[0].payload == b"x" * 100
+
+
+def test_the_versions_are_tried_one_after_the_other(broker: ByHand) -> None:
+    client = pumped(broker.port, prefer_v5=True)
+    assert probe(client, broker) == 5
+    client.after(V5_ANSWER_S - 0.5)
+    assert stage(client) is Stage.PROBING
+    client.after(V5_ANSWER_S + 0.1)
+    assert probe(client, broker) == 4
+    assert not client.signals, "one version less is no failure"
+    client.after(CONNECT_S + 0.1)
+    assert client.signals == [Disconnected("the broker does not answer to MQTT 3.1.1", False)]
+    assert stage(client) is None
+    client.close()
+
+
+def test_the_version_that_worked_is_tried_alone_until_it_fails(broker: ByHand) -> None:
+    client = pumped(broker.port, prefer_v5=True)
+    assert probe(client, broker) == 5
+    broker.say(CONNACK_5)
+    client.until(lambda: client.came(Connected))
+    broker.next()
+    broker.say(SUBACK_5)
+    client.until(lambda: client.came(Subscribed))
+    broker.hang_up()
+    client.until(lambda: client.came(Disconnected))
+    assert probe(client, broker) == 5
+    client.after(V5_ANSWER_S + 0.1)
+    assert stage(client) is Stage.PROBING, "it is known to answer"
+    client.after(CONNECT_S + 0.1)
+    assert client.came(Disconnected)[-1].reason == "the broker does not answer to MQTT 5"
+    client.after(CONNECT_S + BACKOFF_MAX_S)
+    assert probe(client, broker) == 5
+    client.after(V5_ANSWER_S + 0.1)
+    assert probe(client, broker) == 4
+    client.close()
+
+
+def test_why_a_broker_hangs_up_is_looked_at_elsewhere(broker: ByHand) -> None:
+    client = pumped(broker.port)
+    probe(client, broker)
+    broker.hang_up()
+    client.until(lambda: stage(client) is Stage.ASKING_WHY)
+    broker.accept()  # the look: whether it speaks TLS
+    broker.hang_up()
+    client.until(lambda: client.came(Disconnected))
+    reason = "the broker does not answer to MQTT 3.1.1"
+    assert client.signals == [Disconnected(reason, False)]
+    client.close()
+
+
+def test_the_pause_between_two_attempts_grows() -> None:
+    client = pumped(free_port())
+    for pause in (BACKOFF_FIRST_S, 2 * BACKOFF_FIRST_S, 4 * BACKOFF_FIRST_S):
+        failures = len(client.came(Disconnected))
+        client.until(lambda count=failures: len(client.came(Disconnected)) > count)
+        at = client.connection.next_at
+        assert at is not None
+        assert pause / 2 - 0.1 < at - time.monotonic() <= pause
+    client.close()
+
+
+def test_leaving_says_so_after_everything_else(client: Pumped, broker: ByHand) -> None:
+    client.connection.publish("t", b"last")
+    client.connection.leave()
+    client.until(lambda: client.connection.is_over)
+    assert [packet.type for packet in broker.next()] == [PUBLISH, DISCONNECT]
+    assert broker.next() == []
+    assert client.came(Disconnected)[0].was_connected
+    assert client.connection.fileno() is None
+
+
+def test_leaving_waits_for_a_broker_that_takes_nothing_but_not_long(
+    client: Pumped, broker: ByHand
+) -> None:
+    while not client.connection.wants_write:
+        client.connection.publish("t", b"x" * 1_000_000, qos=0)
+        client.connection.write()
+    client.connection.leave()
+    client.after(0.0)
+    assert not client.connection.is_over
+    client.after(LEAVE_S + 0.1)
+    assert client.connection.is_over
+
+
+def test_leaving_while_it_connects_leaves_nothing_behind(broker: ByHand) -> None:
+    client = pumped(broker.port)
+    client.signals += client.pump.wait(0.0)
+    assert stage(client) is Stage.CONNECTING
+    client.connection.leave()
+    client.until(lambda: client.connection.is_over)
+    broker.accept()
+    assert broker.next() == []
+    assert client.signals == []
+    client.close()
+
+
+def test_a_connection_that_is_renewed_comes_back(client: Pumped, broker: ByHand) -> None:
+    client.connection.reconnect("another password")
+    assert not client.connection.connection
+    client.until(lambda: client.came(Disconnected))
+    assert client.came(Disconnected)[0].reason == "another password"
+    assert [packet.type for packet in broker.next()] == [DISCONNECT]
+    probe(client, broker)
+
+
+def test_a_pump_is_woken_by_another_thread() -> None:
+    pump = Pump(Connection(BrokerUrl("mqtt", LOOPBACK, 1), "c", subscriptions=[]))
+    threading.Timer(0.05, pump.wake).start()
+    assert pump.wait(None) == []
+    pump.wake()
+    pump.wake()
+    assert pump.wait(None) == [], "before the wait"
+    began = time.monotonic()
+    assert pump.wait(0.05) == []
+    assert time.monotonic() - began >= 0.05, "no wake-up is left over"
+    pump.close()
