@@ -25,6 +25,7 @@ from hwsync.coordinator.report import Report
 from hwsync.coordinator.resends import Resends
 from hwsync.coordinator.store import FAILURES, Store
 from hwsync.protocol import limits, replies
+from hwsync.protocol.answers import due
 from hwsync.protocol.effects import (
     Analyse,
     ClearKept,
@@ -35,7 +36,6 @@ from hwsync.protocol.effects import (
     PublishStatus,
 )
 from hwsync.protocol.epochs import following
-from hwsync.protocol.machine import Rules, due
 from hwsync.protocol.messages import is_query, named
 from hwsync.protocol.record import (
     Command,
@@ -43,6 +43,7 @@ from hwsync.protocol.record import (
     Record,
     State,
 )
+from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed, outbox
 

@@ -28,9 +28,11 @@ from hwsync.coordinator.store import Batch, Store, lock
 from hwsync.protocol.epochs import following
 from hwsync.protocol.errors import DatabaseError, NotFound, UsageError
 from hwsync.protocol.events import ResetAsked
+from hwsync.protocol.intake import digest_of
 from hwsync.protocol.jsons import loads
-from hwsync.protocol.machine import Rules, decide, digest_of
+from hwsync.protocol.machine import decide
 from hwsync.protocol.record import WHO_ASKED, Moment, Record, Request, State, Verb
+from hwsync.protocol.rules import Rules
 
 log = logging.getLogger("hwsync.coordinator")
 

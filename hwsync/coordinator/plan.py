@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from hwsync.coordinator.store import FAILURES, Batch, Handled, RefusedRow, Store
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import outcome_line
+from hwsync.protocol.answers import refuse
 from hwsync.protocol.effects import Decision, Effect, PublishError, PublishResult, PublishStatus
 from hwsync.protocol.epochs import is_believed
 from hwsync.protocol.errors import Code, DatabaseError, Refused
@@ -35,10 +36,11 @@ from hwsync.protocol.events import (
 from hwsync.protocol.idle import turned_away, within
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.late import forsaken, settle_refused
-from hwsync.protocol.machine import Rules, decide, refuse, replace_ids
+from hwsync.protocol.machine import about, decide
 from hwsync.protocol.messages import read
 from hwsync.protocol.record import Command, Moment, Record, Reply, State
 from hwsync.protocol.replies import check
+from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.transport import Delivery
 
@@ -373,7 +375,7 @@ def _one_too_many(user: str, event: Event, epoch: int) -> Decision:
         f"{user} is new, and there are records of {limits.MAX_USERS} users already",
         "is its name right? hwsync status lists the users",
     )
-    refusal, record = replace_ids(refusal, event), Record(user, epoch=epoch)
+    refusal, record = about(refusal, event), Record(user, epoch=epoch)
     if refusal.id and refusal.journal:
         return replace(turned_away(record, refusal.id, refusal.journal, refusal), unlogged=False)
     return refuse(record, refusal)

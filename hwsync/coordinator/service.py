@@ -31,7 +31,7 @@ from hwsync.notify import Notifier
 from hwsync.protocol.allowance import FULL, Allowance
 from hwsync.protocol.errors import AnotherCoordinator, HwsyncError, UsageError
 from hwsync.protocol.limits import MAX_MESSAGE
-from hwsync.protocol.machine import Rules
+from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import INBOUND, Kind, Topics
 from hwsync.signing import SigningKey
 from hwsync.transport import Signal, Subscribed, Subscription, Transport, Will

@@ -84,6 +84,10 @@ class Refused(HwsyncError):
         self.journal = journal
         self.heard = heard
 
+    def about(self, id: str | None, journal: str | None = None) -> Refused:
+        """The same, of a message with that id and journal."""
+        return Refused(self.code, self.message, self.hint, id=id, journal=journal)
+
 
 class NotFound(HwsyncError):
     """Nothing under that name in the record."""

@@ -75,29 +75,11 @@ def within(
         return _with(decision, left, moment)
     if (ended := _unanswered(before, decision)) is not None:
         bytes = 3 * limits.IDLE_ROW + _texts(before, ended, entry)
-        most = max(allowance.max_idle + _beyond(allowance), spent(before, moment))
+        most = max(allowance.max_idle + _beyond(allowance.max_idle), spent(before, moment))
         return _with(decision, min(spent(before, moment) + bytes, most), moment)
-    if not _leads_to_nothing(entry):
-        return decision
-    room = allowance.max_idle - spent(before, moment)
-    again = entry.verb is Verb.RETRIEVAL and not entry.late
-    if again:
-        room += 2 * _beyond(allowance)  # a device that starts again must not lose its grant
-    orphan = decision.command if known is None and decision.command else None
-    if orphan is not None:
-        return _orphan(before, orphan, decision, moment, room, allowance.max_idle)
-    forgets = decision.record.forgotten and not before.forgotten
-    if room >= limits.IDLE_ROW or forgets or _is_first(known, decision):
-        return _counted(before, decision, moment, limits.IDLE_ROW)
-    if again:
-        raise Refused(
-            Code.NOT_ALLOWED,
-            f"{entry.id} was collected anew too often",
-            "does the device start again and again? See its log",
-        )
-    if entry.verb is Verb.RESET:
-        return Decision(before, effects=(PublishStatus(before),), unlogged=True)
-    return _without_row(before, decision)
+    if _leads_to_nothing(entry):
+        return _for_nothing(before, known, decision, entry, moment, allowance.max_idle)
+    return decision
 
 
 def turned_away(record: Record, id: str, journal: str, refusal: Refused) -> Decision:
@@ -121,6 +103,36 @@ def keeps_payload(entry: Entry, command: Command | None, payload: bytes) -> bool
     if command.account is not None:
         texts += size(command.account.response) + size(command.account.stderr)
     return len(payload) <= limits.LOG_PAYLOAD + 2 * texts
+
+
+def _for_nothing(
+    before: Record,
+    known: Command | None,
+    decision: Decision,
+    entry: Entry,
+    moment: Moment,
+    most: int,
+) -> Decision:
+    """What leads to nothing: stored as it is where there is room, else settled and answered."""
+    room = most - spent(before, moment)
+    again = entry.verb is Verb.RETRIEVAL and not entry.late
+    if again:
+        room += 2 * _beyond(most)  # a device that starts again must not lose its grant
+    orphan = decision.command if known is None and decision.command else None
+    if orphan is not None:
+        return _orphan(before, orphan, decision, moment, room, most)
+    forgets = decision.record.forgotten and not before.forgotten
+    if room >= limits.IDLE_ROW or forgets or _is_first(known, decision):
+        return _counted(before, decision, moment, limits.IDLE_ROW)
+    if again:
+        raise Refused(
+            Code.NOT_ALLOWED,
+            f"{entry.id} was collected anew too often",
+            "does the device start again and again? See its log",
+        )
+    if entry.verb is Verb.RESET:
+        return Decision(before, effects=(PublishStatus(before),), unlogged=True)
+    return _without_row(before, decision)
 
 
 def _leads_to_nothing(entry: Entry) -> bool:
@@ -150,9 +162,9 @@ def _texts(before: Record, ended: Command, entry: Entry) -> int:
     return weight(ended.request) * (1 if queued else 3)
 
 
-def _beyond(allowance: Allowance) -> float:
+def _beyond(most: int) -> float:
     """Bytes beyond the allowance that are counted: time gives them back before long."""
-    return min(limits.IDLE_PER_S * limits.IDLE_WAIT_S, allowance.max_idle)
+    return min(limits.IDLE_PER_S * limits.IDLE_WAIT_S, most)
 
 
 def _is_first(known: Command | None, decision: Decision) -> bool:

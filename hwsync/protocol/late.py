@@ -41,6 +41,7 @@ from hwsync.protocol.record import (
 )
 
 BY_HAND = ""  # who answered, where a person did
+RENAME_ONE = "give one of them another name"
 TOO_LATE = "not collected before its expires_at"  # why it expired, by the wall clock
 
 Named = Collected | Returned | Analysed | CancelAsked | ResetAsked
@@ -50,7 +51,7 @@ def is_duplicate(event: Named, known: Command) -> bool:
     """Whether the same event was accepted for this command before."""
     if isinstance(event, Collected):
         held = event.journal is not None and event.journal == known.journal
-        if held and event.boot is not None and known.boot is not None and event.boot <= known.boot:
+        if held and not moves_grant(event, known):
             # An earlier boot is a copy that was under way while the grant moved on.
             return True
         return (event.journal, event.boot) == known.late_collected
@@ -59,6 +60,13 @@ def is_duplicate(event: Named, known: Command) -> bool:
     if isinstance(event, Analysed):
         return known.analysis == event.text
     return event.verb in known.accepted
+
+
+def moves_grant(event: Collected, known: Command) -> bool:
+    """Whether the device that was granted it has started anew since: the grant follows it."""
+    if event.journal is None or event.journal != known.journal:
+        return False
+    return event.boot is not None and known.boot is not None and event.boot > known.boot
 
 
 def is_outdated(event: Named, known: Command) -> bool:
@@ -193,11 +201,7 @@ def own_hole(
     if isinstance(event, Analysed) and record.state is State.REST:
         return _late_analysis(record, event, known, moment, (PublishStatus(record),))
     if isinstance(event, Collected) and known.journal not in (None, event.journal):
-        raise Refused(
-            Code.NOT_CURRENT,
-            f"two devices answer for {record.user}: {known.id} was collected by {known.journal}",
-            "give one of them another name",
-        )
+        raise two_devices(known, f"was collected by {known.journal}")
     raise refusal
 
 
@@ -256,12 +260,14 @@ def _late_result(record: Record, event: Returned, known: Command, moment: Moment
 
 
 def _not_granted(command: Command) -> Refused:
-    return Refused(
-        Code.NOT_CURRENT,
-        f"two devices answer for {command.user}: {command.id} was granted to "
-        + (f"the journal {command.journal}" if command.journal else "no device"),
-        "give one of them another name",
-    )
+    holder = f"the journal {command.journal}" if command.journal else "no device"
+    return two_devices(command, f"was granted to {holder}")
+
+
+def two_devices(command: Command, why: str, hint: str = RENAME_ONE) -> Refused:
+    """The refusal of a device that a command is not, or no longer, for; ``why``: of the command."""
+    text = f"two devices answer for {command.user}: {command.id} {why}"
+    return Refused(Code.NOT_CURRENT, text, hint)
 
 
 def _late_analysis(
@@ -286,9 +292,7 @@ def _refused_result(
 ) -> Decision:
     assert event.id is not None
     assert event.journal is not None
-    refusal = Refused(
-        refusal.code, refusal.message, refusal.hint, id=event.id, journal=event.journal
-    )
+    refusal = refusal.about(event.id, event.journal)
     changed = known and replace(known, heard=_heard(known, event.journal))
     after, other = _put(record, changed)
     after = replace(after, settled=_pair(record, event.id, event.journal))

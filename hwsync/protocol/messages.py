@@ -183,6 +183,32 @@ def _structured(fields: Fields) -> Request:
     if fields.obj.get("start") is not None:
         raise fields.refuse(Code.NOT_ALLOWED, f"'start': {LATER}", "leave the key out")
     program = fields.text("program", limit=limits.MAX_PROGRAM)
+    stdin, args, meta = _extras(fields)
+    analysis = fields.obj.get("analysis")
+    if analysis is not None and (not isinstance(analysis, str) or analysis not in ANALYSERS):
+        raise fields.refuse(
+            Code.BAD_PAYLOAD,
+            f"no analyser is called {str(analysis)[:40]!r}",
+            "there are " + ", ".join(ANALYSERS),
+        )
+    return Request(
+        program,
+        ident,
+        fields.number("timeout", limits.DEFAULT_TIMEOUT_S, limits.TIMEOUT_S),
+        fields.number("expires", limits.DEFAULT_EXPIRES_S, limits.EXPIRES_S, zero=True),
+        fields.number("grace", limits.DEFAULT_GRACE_S, limits.GRACE_S),
+        stdin,
+        args,
+        analysis,
+        meta,
+        queue,
+        fields.name("name"),
+        fields.instant("expires_at"),
+    )
+
+
+def _extras(fields: Fields) -> tuple[str, tuple[str, ...], str]:
+    """stdin, args and meta, which have one limit together; ``meta`` as compact JSON."""
     args = fields.obj.get("args", [])
     if not isinstance(args, list) or not all(isinstance(arg, str) for arg in args):
         raise fields.refuse(Code.BAD_PAYLOAD, "'args' must be a list of texts")
@@ -200,27 +226,7 @@ def _structured(fields: Fields) -> Request:
             f"stdin, args and meta have {extras} bytes together",
             f"at most {limits.MAX_EXTRAS} bytes",
         )
-    analysis = fields.obj.get("analysis")
-    if analysis is not None and (not isinstance(analysis, str) or analysis not in ANALYSERS):
-        raise fields.refuse(
-            Code.BAD_PAYLOAD,
-            f"no analyser is called {str(analysis)[:40]!r}",
-            "there are " + ", ".join(ANALYSERS),
-        )
-    return Request(
-        program,
-        ident,
-        fields.number("timeout", limits.DEFAULT_TIMEOUT_S, limits.TIMEOUT_S),
-        fields.number("expires", limits.DEFAULT_EXPIRES_S, limits.EXPIRES_S, zero=True),
-        fields.number("grace", limits.DEFAULT_GRACE_S, limits.GRACE_S),
-        stdin,
-        tuple(args),
-        analysis,
-        meta,
-        queue,
-        fields.name("name"),
-        fields.instant("expires_at"),
-    )
+    return stdin, tuple(args), meta
 
 
 def _command(payload: bytes) -> Requested | Ignored:

@@ -1,6 +1,6 @@
 """The transition table as people read it: Markdown and a Mermaid diagram, made from ``TABLE``.
 
-The law: docs/protocol.md, section 2, never says another thing than ``machine.TABLE``. Between two
+The law: docs/protocol.md, section 2, never says another thing than ``moves.TABLE``. Between two
 markers of a kind stands what this module writes; scripts/protocol-table puts it there, and a test
 compares.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from hwsync.protocol.machine import TABLE, Move
+from hwsync.protocol.moves import TABLE, Move
 from hwsync.protocol.record import State, Verb
 from hwsync.protocol.topics import Kind
 
@@ -43,7 +43,10 @@ def _title(state: State) -> str:
 def _cell(move: Move | None) -> str:
     if move is None:
         return HOLE
-    return f"{int(move.to)}: {move.note}" if move.note else str(int(move.to))
+    guard = move.guard
+    condition = f"if {guard.when}, else {guard.instead}" if guard else ""
+    said = "; ".join(text for text in (move.note, condition) if text)
+    return f"{int(move.to)}: {said}" if said else str(int(move.to))
 
 
 def _row(cells: list[str]) -> str:
@@ -76,10 +79,15 @@ def mermaid(table: Table = TABLE) -> str:
         for verb in Verb:
             move = table.get((verb, state))
             if move is not None:
-                # A semicolon would end the statement.
-                note = f" ({move.note.replace(';', ',')})" if move.note else ""
-                lines.append(f"    s{int(state)} --> s{int(move.to)} : {verb}{note}")
+                lines.append(f"    s{int(state)} --> s{int(move.to)} : {verb}{_label(move)}")
     return "\n".join([*lines, "```"])
+
+
+def _label(move: Move) -> str:
+    """The condition in brackets, as state diagrams have it, and what happens in parentheses."""
+    condition = f" [{move.guard.when.replace('`', '')}]" if move.guard else ""
+    # A semicolon would end the statement.
+    return condition + (f" ({move.note.replace(';', ',')})" if move.note else "")
 
 
 def rewrite(text: str, table: Table = TABLE) -> str:

@@ -100,6 +100,21 @@ def _inside(outer: dict[str, Any] | None) -> dict[str, Any] | None:
     return read_object(outer["signed"].encode()) if _texts(outer["signed"]) else None
 
 
+def _is_sound(envelope: Envelope) -> bool:
+    """Whether each value is one that a coordinator may send."""
+    return (
+        limits.is_id(envelope.id)
+        and limits.is_user(envelope.user)
+        and _counts(envelope.epoch, envelope.seq)
+        and _texts(envelope.program, envelope.stdin, *envelope.args)
+        and limits.is_name(envelope.name)
+        and limits.TIMEOUT_S[0] <= envelope.timeout <= limits.TIMEOUT_S[1]
+        and limits.GRACE_S[0] <= envelope.grace <= limits.GRACE_S[1]
+        and (envelope.expires_at is None or is_number(envelope.expires_at))
+        and (envelope.max_message is None or is_count(envelope.max_message))
+    )
+
+
 def read_envelope(payload: bytes) -> Envelope | None:
     """The envelope, or None: a person's plain program, or one that this version cannot run."""
     obj = _inside(read_object(payload))
@@ -122,20 +137,9 @@ def read_envelope(payload: bytes) -> Envelope | None:
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    sound = (
-        limits.is_id(envelope.id)
-        and limits.is_user(envelope.user)
-        and _counts(envelope.epoch, envelope.seq)
-        and _texts(envelope.program, envelope.stdin, *envelope.args)
-        and limits.is_name(envelope.name)
-        and limits.TIMEOUT_S[0] <= envelope.timeout <= limits.TIMEOUT_S[1]
-        and limits.GRACE_S[0] <= envelope.grace <= limits.GRACE_S[1]
-        and (envelope.expires_at is None or is_number(envelope.expires_at))
-        and (envelope.max_message is None or is_count(envelope.max_message))
-        and isinstance(obj["args"], list)
-        and obj.get("start") is None
-    )
-    return envelope if sound else None
+    # Of ``args`` the list itself: a text would be a tuple of letters, and so sound.
+    runs = isinstance(obj["args"], list) and obj.get("start") is None
+    return envelope if runs and _is_sound(envelope) else None
 
 
 def read_status(payload: bytes) -> Status | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hwsync.protocol.limits import DEFAULT_NAME
-from hwsync.protocol.machine import TABLE
+from hwsync.protocol.moves import TABLE
 from hwsync.protocol.record import State, Verb
 from hwsync.testing.history import (
     Answered,

@@ -19,9 +19,9 @@ from hwsync.coordinator.service import BATCH, CLIENT_ID, subscriptions
 from hwsync.coordinator.store import Batch, Store
 from hwsync.protocol.errors import Code, DatabaseError, Refused
 from hwsync.protocol.jsons import loads
-from hwsync.protocol.machine import Rules
 from hwsync.protocol.messages import named
 from hwsync.protocol.record import Command, Record, State, Verb
+from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.testing.context import Context
 from hwsync.testing.history import Said, Served, TurnedAway

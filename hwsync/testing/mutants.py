@@ -26,7 +26,7 @@ from hwsync.device.agent import Agent
 from hwsync.device.freshness import Freshness
 from hwsync.device.journal import Journal
 from hwsync.device.shrinking import Shrinking
-from hwsync.protocol import idle, late, machine
+from hwsync.protocol import idle, intake, late, machine, moves
 from hwsync.protocol.record import Command
 from hwsync.transport import connecting
 from hwsync.transport.outbox import Outbox
@@ -116,8 +116,7 @@ MUTANTS: Final = (
     Mutant(
         "only a later boot moves the grant",
         (
-            Edit(machine, "_move_grant", "and event.boot > command.boot", ""),
-            Edit(late, "is_duplicate", "event.boot <= known.boot", "event.boot == known.boot"),
+            Edit(late, "moves_grant", "event.boot > known.boot", "event.boot != known.boot"),
         ),
         faults=("kill at a point", "repetition"),
     ),
@@ -132,8 +131,7 @@ MUTANTS: Final = (
     Mutant(
         "the coordinator compares ids",
         (
-            Edit(machine, "_decide", "own = known is not None and known.id == record.id",
-                 "own = known is not None"),
+            Edit(machine, "_named", "if known.id != record.id:", "if False:"),
         ),
     ),
     Mutant(
@@ -184,7 +182,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an id belongs to one text",
-        (Edit(machine, "_same_request", "if not known.orphan and", "if False and"),),
+        (Edit(intake, "check_repeat", "if not known.orphan and", "if False and"),),
         "the operator compares the program",
         (Edit(client, "_is_of_another", "return any(", "return False and any("),),
     ),
@@ -236,12 +234,12 @@ MUTANTS: Final = (
     ),
     Mutant(
         "nothing is granted after its expires_at",
-        (Edit(machine, "_collect", "if is_past(record.expires_at, moment):", "if False:"),),
+        (Edit(moves, "_may_be_collected", "not is_past(record.expires_at, moment)", "True"),),
         faults=("wall clock jump", "pause"),
     ),
     Mutant(
         "what waits ends at its expires_at",
-        (Edit(machine, "_is_due", "ticking or is_past(record.expires_at, moment)", "ticking"),),
+        (Edit(moves, "_is_due", "(ticking or is_past(record.expires_at, moment))", "ticking"),),
     ),
     Mutant(
         "a program is run under its name",
@@ -288,7 +286,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the result of a known command is never turned away",
-        (Edit(idle, "within", "decision.command if known is None and decision.command else None",
+        (Edit(idle, "_for_nothing",
+              "decision.command if known is None and decision.command else None",
               "decision.command"),),
         faults=("orphans", "partition", "pause", "kill"),
     ),

@@ -24,8 +24,8 @@ from hwsync.coordinator.reader import Reader
 from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.analysis import MANUAL, OUTCOME
 from hwsync.protocol.errors import NotFound
-from hwsync.protocol.machine import Rules
 from hwsync.protocol.record import State
+from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind
 from hwsync.testing.boards import Board
 from hwsync.testing.broker import BROKERS, Habits

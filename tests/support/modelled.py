@@ -17,7 +17,7 @@ from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.coordinator.store import Batch
 from hwsync.protocol import limits
 from hwsync.protocol.allowance import Allowance
-from hwsync.protocol.machine import Rules
+from hwsync.protocol.rules import Rules
 from hwsync.transport import Connected, Delivery, Signal, Subscribed
 from tests.support.compared import agrees, as_stored, is_line, same, shown
 from tests.support.coordinator import GONE, Acknowledged, Deed, Lab, Sent

@@ -21,8 +21,9 @@ from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.effects import Decision
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import CancelAsked, NextInQueue, Requested
-from hwsync.protocol.machine import Rules, decide
+from hwsync.protocol.machine import decide
 from hwsync.protocol.record import Command, Moment, Record, Request, State
+from hwsync.protocol.rules import Rules
 from tests.support.coordinator import OUTBOX, Deed, Lab, request, sent
 
 TWO = Rules(allowance=Allowance(requests_per_minute=2))

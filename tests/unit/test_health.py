@@ -17,7 +17,7 @@ from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
 from hwsync.protocol.errors import Code
 from hwsync.protocol.jsons import loads
-from hwsync.protocol.machine import Rules
+from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import INBOUND, Topics
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 from tests.support.coordinator import OUTBOX, Acknowledged, Lab, Sent, request, result

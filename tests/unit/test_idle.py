@@ -20,8 +20,8 @@ from hwsync.protocol import limits
 from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.idle import weight
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.machine import Rules
 from hwsync.protocol.record import Request
+from hwsync.protocol.rules import Rules
 from hwsync.protocol.wire import FORGET, encode_collected, encode_id
 from hwsync.transport import Disconnected, Signal
 from tests.support.coordinator import Deed, Lab, brief, request, result, sent

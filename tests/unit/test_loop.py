@@ -11,8 +11,8 @@ import pytest
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import TooLarge
-from hwsync.protocol.machine import Rules
 from hwsync.protocol.record import Ran, State
+from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import INBOUND
 from hwsync.transport import Connected, Subscribed
 from tests.support.coordinator import (

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hwsync.protocol.machine import Rules
 from hwsync.protocol.record import Outcome, Ran, State
+from hwsync.protocol.rules import Rules
 from tests.support.coordinator import GONE, Deed, Lab, brief, request, result, sent
 
 LEFT = {1: 20.0, 2: 12.0, 3: 50.0}

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from hwsync.protocol.answers import due
 from hwsync.protocol.effects import (
     Analyse,
     Decision,
@@ -29,8 +30,10 @@ from hwsync.protocol.events import (
     Restored,
     Returned,
 )
+from hwsync.protocol.intake import digest_of
 from hwsync.protocol.limits import DEFAULT_NAME
-from hwsync.protocol.machine import TABLE, Rules, decide, digest_of, due
+from hwsync.protocol.machine import decide
+from hwsync.protocol.moves import TABLE
 from hwsync.protocol.record import (
     Account,
     Command,
@@ -42,6 +45,7 @@ from hwsync.protocol.record import (
     State,
     Verb,
 )
+from hwsync.protocol.rules import Rules
 
 RULES = Rules()
 OK = Account(Outcome.OK, Ran.YES, response="42\n", exit_code=0)
@@ -134,6 +138,42 @@ def test_each_hole_refuses_a_person_and_changes_nothing(verb: Verb, state: State
     assert "pi1 is in state" in after.refused.message
     assert "hw/pi1" in after.refused.hint
     assert [type(effect) for effect in after.effects] == [PublishError]
+
+
+OVERDUE = Command("pi1", "c3", Request("print(3)", "c3", expires_at=NOW.wall))
+OTHERWISE: dict[tuple[Verb, State], tuple[Event, Code | None]] = {
+    (Verb.NEXT, State.REST): (NextInQueue(OVERDUE), None),
+    (Verb.RETRIEVAL, State.REQUESTED): (Collected("c1", "j1", 3), Code.WRONG_STATE),
+    (Verb.RETRIEVAL, State.COLLECTED): (Collected("c1", "j2", 9), Code.NOT_CURRENT),
+    (Verb.RESPONSE, State.REQUESTED): (Returned(OK, "c1", "j1", 3), Code.WRONG_STATE),
+    (Verb.RESPONSE, State.COLLECTED): (Returned(OK, "c1", "j2", 1), Code.NOT_CURRENT),
+    (Verb.CANCEL, State.COLLECTED): (CancelAsked(), None),
+    (Verb.EXPIRE, State.REQUESTED): (DeadlinePassed("c1"), None),
+    (Verb.EXPIRE, State.COLLECTED): (DeadlinePassed("c1"), None),
+    (Verb.EXPIRE, State.RETURNED): (DeadlinePassed("c1"), None),
+}
+
+
+def test_each_condition_of_the_table_is_tried() -> None:
+    assert set(OTHERWISE) == {cell for cell, move in TABLE.items() if move.guard}
+
+
+@pytest.mark.parametrize("cell", sorted(OTHERWISE))
+def test_a_cell_whose_condition_does_not_hold_moves_nothing(cell: tuple[Verb, State]) -> None:
+    verb, state = cell
+    before = replace(record_in(state), queue=("c3",) if verb is Verb.NEXT else ())
+    if cell == (Verb.RETRIEVAL, State.REQUESTED):
+        before = record_in(state, expires_at=NOW.wall + 1.0)
+    if verb is Verb.CANCEL:
+        before = step(before, CancelAsked()).record
+    event, code = OTHERWISE[cell]
+    after = step(before, event, replace(NOW, wall=NOW.wall + 1.0))
+    assert (after.refused and after.refused.code) == code
+    assert after.record.state is state
+    assert after.record.current == before.current or verb is Verb.RESPONSE
+    if code is None and verb is not Verb.NEXT:
+        assert after.record is before
+    assert after.entry is None or (after.entry.before, after.entry.after) == (state, state)
 
 
 def test_the_hint_in_state_3_gives_the_line_to_type() -> None:

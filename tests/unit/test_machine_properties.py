@@ -19,7 +19,8 @@ from hwsync.protocol.events import (
     Returned,
 )
 from hwsync.protocol.late import is_outdated
-from hwsync.protocol.machine import TABLE, Rules, decide
+from hwsync.protocol.machine import decide
+from hwsync.protocol.moves import TABLE
 from hwsync.protocol.record import (
     RAN_BY_OUTCOME,
     Account,
@@ -31,6 +32,7 @@ from hwsync.protocol.record import (
     Request,
     State,
 )
+from hwsync.protocol.rules import Rules
 
 ids = st.sampled_from(["a", "b", "c"])
 some_id = st.one_of(st.none(), ids)

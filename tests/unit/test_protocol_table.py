@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code
-from hwsync.protocol.machine import TABLE, Move
 from hwsync.protocol.messages import _REQUEST_KEYS
+from hwsync.protocol.moves import TABLE, Move
 from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Record, State, Verb, status_json
 from hwsync.protocol.table import HOLE, markdown_table, mermaid, rewrite
 
@@ -82,8 +83,15 @@ def test_a_changed_cell_is_found(verb: Verb, state: State) -> None:
     assert mermaid(changed) not in text()
 
 
+@pytest.mark.parametrize("cell", sorted(cell for cell, move in TABLE.items() if move.guard))
+def test_a_condition_that_is_dropped_is_found(cell: tuple[Verb, State]) -> None:
+    changed = dict(TABLE) | {cell: replace(TABLE[cell], guard=None)}
+    assert markdown_table(changed) not in text()
+    assert mermaid(changed) not in text()
+
+
 def test_a_cell_changed_in_the_document_is_found() -> None:
-    edited = text().replace("| 0: expired, ran no |", f"| {HOLE} |")
+    edited = text().replace("| 0: no analysis; if it is due, else no change |", f"| {HOLE} |")
     assert edited != text()
     assert rewrite(edited) == text()
 

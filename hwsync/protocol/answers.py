@@ -1,0 +1,52 @@
+"""What is published of a record as it stands: at each connect, to who asks, to who is refused.
+
+The law: all of it follows from the record and the command that was named, so that nothing that was
+not sent needs remembering. The status is always the first effect (behind the error, if there is
+one): whoever takes the others only can rely on it.
+"""
+
+from __future__ import annotations
+
+from hwsync.protocol.analysis import MANUAL
+from hwsync.protocol.effects import (
+    Analyse,
+    Decision,
+    Effect,
+    PublishEnvelope,
+    PublishError,
+    PublishResult,
+    PublishStatus,
+)
+from hwsync.protocol.errors import Refused
+from hwsync.protocol.record import Command, Record, State
+
+
+def due(record: Record) -> tuple[Effect, ...]:
+    """What the present state implies: its status, the envelope in state 1, the analyser in state 3.
+
+    Published when the state is entered, and again on every connect.
+    """
+    effects: list[Effect] = [PublishStatus(record)]
+    command = record.current
+    if record.state is State.REQUESTED:
+        effects.append(PublishEnvelope(record))
+    if record.state is State.RETURNED and command and command.analyser != MANUAL:
+        effects.append(Analyse(command))
+    return tuple(effects)
+
+
+def answers(record: Record, known: Command | None, *, query: bool = False) -> tuple[Effect, ...]:
+    """The status again; for another command than the record's own, or a query, its end too."""
+    effects: list[Effect] = [PublishStatus(record)]
+    if known is not None and (query or known.id != record.id):
+        state = record.state if known.id == record.id else State.REST
+        effects.append(PublishResult(known, state, record.place(known.id)))
+    return tuple(effects)
+
+
+def refuse(record: Record, refusal: Refused, known: Command | None = None) -> Decision:
+    """The decision that a refusal makes; who named an id hears the status again as well."""
+    effects: list[Effect] = [PublishError(refusal, record.state)]
+    if refusal.id is not None:
+        effects += answers(record, known)
+    return Decision(record, None, None, tuple(effects), refusal)

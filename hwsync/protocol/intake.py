@@ -1,0 +1,119 @@
+"""A request becomes a command: what it must be, and how it waits behind the present one.
+
+The law: a known id starts nothing. What is asked of a new request is asked before the table; what a
+coordinator counts (requests a minute, what led to nothing) only where it is accepted
+(docs/protocol.md, sections 2 and 4).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from hwsync.protocol import idle, limits
+from hwsync.protocol.answers import answers
+from hwsync.protocol.asker import asker_of
+from hwsync.protocol.effects import Decision, Entry
+from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.events import Requested
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.record import Command, Moment, Record, Request, Verb, envelope_size, is_past
+from hwsync.protocol.rules import Rules
+
+
+def digest_of(request: Request) -> str:
+    """What must be equal in a repeat of an id: program, stdin, args, and a name of its own.
+
+    SHA-256, hexadecimal. The default's name is as if none was given, since it means the same.
+    """
+    texts: list[object] = [request.program, request.stdin, request.args]
+    if request.name not in (None, limits.DEFAULT_NAME):
+        texts.append({"name": request.name})
+    return hashlib.sha256(dumps(texts).encode()).hexdigest()
+
+
+def check_repeat(request: Request, known: Command) -> None:
+    """Raises ``Refused`` where the id belongs to another program."""
+    if not known.orphan and digest_of(request) != known.digest:
+        raise Refused(
+            Code.ID_REUSED,
+            f"the id {known.id} belongs to another program, stdin, args or name of {known.user}",
+            "take a new id for a new command",
+        )
+
+
+def check_new(record: Record, request: Request, moment: Moment, rules: Rules) -> None:
+    """Raises ``Refused`` where nobody could ever be sent it."""
+    if is_past(request.expires_at, moment):
+        raise Refused(
+            Code.BAD_PAYLOAD,
+            f"'expires_at' is {request.expires_at:.3f}, and it is {moment.wall:.3f} already",
+            "name a later time, in seconds since 1970 (Unix time), or leave the key out",
+        )
+    rules.allowance.fits(request)
+    command = Command(record.user, request.id or "i" * 64, request)
+    waits = replace(record, current=command)
+    if above := above_broker(waits, rules.max_message, signed=rules.signed):
+        raise Refused(
+            Code.TOO_LARGE,
+            f"the program cannot be sent: {above}",
+            "a shorter program or input, or a larger limit of the broker",
+        )
+
+
+def above_broker(record: Record, most: int, *, signed: bool) -> str:
+    """What its envelope has against a limit of the broker; empty where it can be sent."""
+    if most >= limits.MAX_MESSAGE:
+        return ""
+    length = envelope_size(record, signed=signed)
+    if length <= most:
+        return ""
+    return f"its message has {length} bytes, and the broker takes at most {most}"
+
+
+def new_command(record: Record, event: Requested, moment: Moment, rules: Rules) -> Command:
+    """The command that an accepted request makes."""
+    request, number = event.request, record.count + 1
+    return Command(
+        record.user,
+        request.id or f"{number}-{moment.nonce}",
+        replace(request, analysis=request.analysis or rules.analysis),
+        digest=digest_of(request),
+        number=number,
+        issued=moment.wall,
+        replies=(event.reply,) if event.reply else (),
+        doubtful=_may_be_from_before(request, moment, rules),
+        asker=asker_of(request, event.reply),
+        program_sha256=hashlib.sha256(request.program.encode()).hexdigest(),
+    )
+
+
+def _may_be_from_before(request: Request, moment: Moment, rules: Rules) -> bool:
+    """Whether the sender's id may have been used before an older database was put back."""
+    restored = rules.restored_at
+    return (
+        request.id is not None
+        and restored is not None
+        and (moment.ticks - restored < limits.DOUBT_S)
+    )
+
+
+def queued(record: Record, event: Requested, moment: Moment, rules: Rules) -> Decision:
+    """The request waits behind the present command; the state does not move."""
+    bytes = idle.weight(event.request)
+    rules.allowance.has_room(record, bytes)
+    idle.accepts(record, moment, rules.allowance)
+    command = new_command(record, event, moment, rules)
+    after = replace(
+        record,
+        seq=record.seq + 1,
+        time=moment.wall,
+        count=command.number,
+        queue=(*record.queue, command.id),
+        queue_bytes=record.queue_bytes + bytes,
+        recent=rules.allowance.counted(record, moment),
+    )
+    note = f"queued at place {len(after.queue)}"
+    note += f"; {command.asker.note}" if command.asker else ""
+    entry = Entry(Verb.REQUEST, record.state, record.state, command.id, note=note)
+    return Decision(after, entry, command, answers(after, command))

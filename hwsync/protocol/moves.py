@@ -1,0 +1,303 @@
+"""The table of transitions, and what each of its cells does (docs/protocol.md, section 2).
+
+The law: ``TABLE`` is the only way a record's state moves. A pair of verb and state that is not in
+it is a hole, and a hole is a refusal. A cell may have a condition (``Guard``): it stands in the
+cell, with what happens where it does not hold, so that the table alone says when a record moves.
+What comes before the table, copies and events of other commands, moves nothing (``machine``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from hwsync.protocol import idle, late
+from hwsync.protocol.answers import answers
+from hwsync.protocol.effects import Decision
+from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.events import (
+    Analysed,
+    Collected,
+    Event,
+    NextInQueue,
+    Requested,
+    Restored,
+    Returned,
+)
+from hwsync.protocol.intake import above_broker, new_command
+from hwsync.protocol.record import (
+    Account,
+    Command,
+    Moment,
+    Outcome,
+    Ran,
+    Record,
+    State,
+    Verb,
+    is_past,
+)
+from hwsync.protocol.rules import Rules
+
+Step = Callable[[Record, Command, Event, Moment, Rules], Record]
+Holds = Callable[[Record, Command, Event, Moment], bool]
+Otherwise = Callable[[Record, Command, Event, Moment], Decision]
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A condition of a cell; where it does not hold, the cell is a hole, or ``otherwise`` decides.
+
+    ``when`` and ``instead`` say both to a reader, who reads "if WHEN, else INSTEAD".
+    """
+
+    holds: Holds
+    when: str
+    otherwise: Otherwise | None = None
+    instead: str = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One cell of the table: the state it leads to, what it does, and one line for the reader."""
+
+    to: State
+    step: Step
+    note: str
+    guard: Guard | None = None
+
+
+# -- conditions ---------------------------------------------------------------------------------
+
+
+def _is_due(record: Record, _: Command, event: Event, moment: Moment) -> bool:
+    """Whether the present state ends: by the time of connection, or by the wall clock."""
+    ticking = record.due_at is not None and record.due_at <= moment.ticks
+    return event.id == record.id and (ticking or is_past(record.expires_at, moment))
+
+
+def _stays(record: Record, _: Command, __: Event, ___: Moment) -> Decision:
+    return Decision(record)
+
+
+def _may_still_wait(_: Record, __: Command, event: Event, moment: Moment) -> bool:
+    assert isinstance(event, NextInQueue)
+    return not is_past(event.command.request.expires_at, moment)
+
+
+def _leaves_queue(record: Record, _: Command, event: Event, moment: Moment) -> Decision:
+    assert isinstance(event, NextInQueue)
+    return late.overdue(record, event.command, moment)
+
+
+def _may_be_collected(record: Record, _: Command, __: Event, moment: Moment) -> bool:
+    return not is_past(record.expires_at, moment)
+
+
+def _refuse_too_late(record: Record, command: Command, _: Event, __: Moment) -> Decision:
+    raise Refused(
+        Code.WRONG_STATE,
+        f"{command.id} had to be collected before {record.expires_at:.3f}",
+        "it ends as expired: nobody runs it",
+    )
+
+
+def _moves_grant(_: Record, command: Command, event: Event, __: Moment) -> bool:
+    return isinstance(event, Collected) and late.moves_grant(event, command)
+
+
+def _refuse_second_device(_: Record, command: Command, __: Event, ___: Moment) -> Decision:
+    holder = f"the journal {command.journal}" if command.journal else "a person, by hand"
+    hint = f"{late.RENAME_ONE}, or reset"
+    raise late.two_devices(command, f"was collected by {holder}", hint)
+
+
+def _may_have_run_before(_: Record, command: Command, event: Event, __: Moment) -> bool:
+    """Nobody holds a grant in state 1: only a device that ran it before a restore has a result."""
+    assert isinstance(event, Returned)
+    return event.id is not None and command.doubtful and event.account.ran is not Ran.NO
+
+
+def _is_grantees(_: Record, command: Command, event: Event, __: Moment) -> bool:
+    assert isinstance(event, Returned)
+    return event.journal == command.journal
+
+
+def _settle_foreign(record: Record, command: Command, event: Event, moment: Moment) -> Decision:
+    assert isinstance(event, Returned)
+    return late.foreign(record, event, command, moment)
+
+
+def _is_first_cancel(record: Record, _: Command, __: Event, ___: Moment) -> bool:
+    return not record.cancelling
+
+
+def _answer(record: Record, _: Command, __: Event, ___: Moment) -> Decision:
+    return Decision(record, effects=answers(record, None))
+
+
+REFUSED_AND_SETTLED: Final = "2: refused, and settled where a device sent it"
+DUE: Final = Guard(_is_due, "it is due", _stays, "no change")
+
+
+# -- steps --------------------------------------------------------------------------------------
+
+
+def _request(record: Record, _: Command, event: Event, moment: Moment, rules: Rules) -> Record:
+    assert isinstance(event, Requested)
+    idle.accepts(record, moment, rules.allowance)
+    command = new_command(record, event, moment, rules)
+    recent = rules.allowance.counted(record, moment)
+    after = replace(record, count=command.number, taken_at=None, recent=recent)
+    return _waits(after, command, moment)
+
+
+def _next(record: Record, _: Command, event: Event, moment: Moment, __: Rules) -> Record:
+    assert isinstance(event, NextInQueue)
+    assert record.queue[:1] == (event.id,)
+    left = record.queue_bytes - idle.weight(event.command.request)
+    after = replace(record, queue=record.queue[1:], queue_bytes=left, taken_at=moment.ticks)
+    return _waits(after, event.command, moment)
+
+
+def _waits(record: Record, command: Command, moment: Moment) -> Record:
+    """The command waits to be collected, from now on."""
+    expires = command.request.expires
+    return replace(record, current=command, due_at=moment.ticks + expires if expires else None)
+
+
+def _collect(record: Record, command: Command, event: Event, moment: Moment, _: Rules) -> Record:
+    assert isinstance(event, Collected)
+    return replace(
+        record,
+        current=replace(command, journal=event.journal, boot=event.boot),
+        # What was settled of it before the grant was a refusal: its result is still to come.
+        settled=tuple(pair for pair in record.settled if pair[0] != command.id),
+        due_at=moment.ticks + command.request.timeout + command.request.grace,
+    )
+
+
+def _move_grant(record: Record, command: Command, event: Event, _: Moment, __: Rules) -> Record:
+    assert isinstance(event, Collected)
+    return replace(record, current=replace(command, boot=event.boot))
+
+
+def _return(record: Record, command: Command, event: Event, moment: Moment, rules: Rules) -> Record:
+    assert isinstance(event, Returned)
+    return late.with_account(replace(record, due_at=_analysis_due(moment, rules)), command, event)
+
+
+def _analysis_due(moment: Moment, rules: Rules) -> float | None:
+    return moment.ticks + rules.analysis_within if rules.analysis_within else None
+
+
+def _analyse(record: Record, command: Command, event: Event, _: Moment, __: Rules) -> Record:
+    assert isinstance(event, Analysed)
+    return replace(record, current=replace(command, analysis=event.text), due_at=None)
+
+
+def _ended(record: Record, command: Command, outcome: Outcome, ran: Ran, reason: str) -> Record:
+    account = command.told(Account(outcome, ran, reason))
+    return replace(record, current=replace(command, account=account), due_at=None)
+
+
+def _restore(record: Record, command: Command, event: Event, _: Moment, __: Rules) -> Record:
+    assert isinstance(event, Restored)
+    after = replace(record, epoch=event.epoch)
+    if record.state in (State.REQUESTED, State.COLLECTED):
+        lost = "an older database was put back while it was open"
+        doubtful = replace(command, doubtful=True)
+        return _ended(after, doubtful, Outcome.LOST, Ran.MAYBE, lost)
+    return after
+
+
+def _cancel_waiting(record: Record, command: Command, _: Event, __: Moment, ___: Rules) -> Record:
+    reason = "cancelled before it was collected"
+    return _ended(record, command, Outcome.CANCELLED, Ran.NO, reason)
+
+
+def _cancel_running(
+    record: Record, command: Command, _: Event, moment: Moment, __: Rules
+) -> Record:
+    latest = moment.ticks + command.request.grace
+    due_at = latest if record.due_at is None else min(record.due_at, latest)
+    return replace(record, cancelling=True, due_at=due_at)
+
+
+def _expire_waiting(
+    record: Record, command: Command, _: Event, moment: Moment, rules: Rules
+) -> Record:
+    reason = f"not collected within {command.request.expires:.12g} s"
+    if is_past(record.expires_at, moment):
+        reason = late.TOO_LATE
+    if above := above_broker(record, rules.sendable, signed=rules.signed):
+        reason += f": {above}"
+    return _ended(record, command, Outcome.EXPIRED, Ran.NO, reason)
+
+
+def _expire_running(
+    record: Record, command: Command, _: Event, moment: Moment, rules: Rules
+) -> Record:
+    request = command.request
+    within = f"no answer within {request.timeout + request.grace:.12g} s of its collection"
+    if record.cancelling:
+        within = f"no answer within {request.grace:g} s of its cancel"
+    after = _ended(record, command, Outcome.LOST, Ran.MAYBE, within)
+    return replace(after, due_at=_analysis_due(moment, rules))
+
+
+def _rest(record: Record, _: Command, __: Event, ___: Moment, ____: Rules) -> Record:
+    return replace(record, due_at=None)
+
+
+def _reset_running(record: Record, command: Command, _: Event, __: Moment, ___: Rules) -> Record:
+    reason = "reset after it was collected"
+    return _ended(record, command, Outcome.LOST, Ran.MAYBE, reason)
+
+
+def _reset_waiting(record: Record, command: Command, _: Event, __: Moment, ___: Rules) -> Record:
+    reason = "reset before it was collected"
+    return _ended(record, command, Outcome.CANCELLED, Ran.NO, reason)
+
+
+TABLE: Final[Mapping[tuple[Verb, State], Move]] = {
+    (Verb.REQUEST, State.REST): Move(State.REQUESTED, _request, ""),
+    (Verb.NEXT, State.REST): Move(
+        *(State.REQUESTED, _next, ""),
+        Guard(_may_still_wait, "before its `expires_at`", _leaves_queue, "0: expired, ran no"),
+    ),
+    (Verb.RETRIEVAL, State.REQUESTED): Move(
+        *(State.COLLECTED, _collect, "the grant"),
+        Guard(_may_be_collected, "before its `expires_at`", _refuse_too_late),
+    ),
+    (Verb.RETRIEVAL, State.COLLECTED): Move(
+        *(State.COLLECTED, _move_grant, "the grant moves"),
+        Guard(_moves_grant, "from a later boot of its journal", _refuse_second_device),
+    ),
+    (Verb.RESPONSE, State.REQUESTED): Move(
+        *(State.RETURNED, _return, ""),
+        Guard(_may_have_run_before, "it may have run before a restore"),
+    ),
+    (Verb.RESPONSE, State.COLLECTED): Move(
+        *(State.RETURNED, _return, ""),
+        Guard(_is_grantees, "from who collected it", _settle_foreign, REFUSED_AND_SETTLED),
+    ),
+    (Verb.ANALYSIS, State.RETURNED): Move(State.REST, _analyse, ""),
+    (Verb.CANCEL, State.REQUESTED): Move(State.REST, _cancel_waiting, "cancelled, ran no"),
+    (Verb.CANCEL, State.COLLECTED): Move(
+        *(State.COLLECTED, _cancel_running, "cancelling; at most the grace is left"),
+        Guard(_is_first_cancel, "it is the first", _answer, "no change"),
+    ),
+    (Verb.EXPIRE, State.REQUESTED): Move(State.REST, _expire_waiting, "expired, ran no", DUE),
+    (Verb.EXPIRE, State.COLLECTED): Move(State.RETURNED, _expire_running, "lost, ran maybe", DUE),
+    (Verb.EXPIRE, State.RETURNED): Move(State.REST, _rest, "no analysis", DUE),
+    (Verb.RESET, State.REST): Move(State.REST, _rest, ""),
+    (Verb.RESET, State.REQUESTED): Move(State.REST, _reset_waiting, "cancelled, ran no"),
+    (Verb.RESET, State.COLLECTED): Move(State.REST, _reset_running, "lost, ran maybe"),
+    (Verb.RESET, State.RETURNED): Move(State.REST, _rest, ""),
+    (Verb.RESTORE, State.REST): Move(State.REST, _restore, ""),
+    (Verb.RESTORE, State.REQUESTED): Move(State.REST, _restore, "lost, ran maybe"),
+    (Verb.RESTORE, State.COLLECTED): Move(State.REST, _restore, "lost, ran maybe"),
+    (Verb.RESTORE, State.RETURNED): Move(State.RETURNED, _restore, ""),
+}
+"""Every move there is; a query moves nothing and is accepted in every state."""
