@@ -94,6 +94,9 @@ STARTS_A_PROCESS = frozenset(
 )
 MODULES_THAT_START = frozenset({"os", "posix", "asyncio"})
 
+# What small boards run too: nothing from outside of the package, not even the standard library.
+DEVICE_CORE = "hwsync.protocol.device"
+
 # The protocol is pure: clock and randomness are arguments, and it performs nothing.
 IMPURE = frozenset(
     {
@@ -188,6 +191,8 @@ def violations(module: str, source: str, *, is_package: bool = False) -> list[st
             found.append(f"{where}: only {' and '.join(OWNERS[top])} may")
         if layer == "protocol" and top in IMPURE:
             found.append(f"{where}: the protocol is pure")
+        if within(module, (DEVICE_CORE,)) and not within(name, (DEVICE_CORE,)):
+            found.append(f"{where}: the device's core imports nothing but itself")
     found += [
         f"{module}:{line} uses {name}: only {' and '.join(OWNERS['subprocess'])} may"
         for line, name in starts(tree)
@@ -224,6 +229,8 @@ def test_a_device_loads_neither_the_database_layer_nor_the_command_line() -> Non
         ("hwsync.protocol.record", "def f():\n    import os.path", "pure"),
         ("hwsync.protocol.record", "from ..transport import Transport", "may not import transport"),
         ("hwsync.protocol.record", "from .. import transport", "may not import transport"),
+        ("hwsync.protocol.device.core", "from typing import Any", "nothing but itself"),
+        ("hwsync.protocol.device.core", "from hwsync.protocol import limits", "but itself"),
         ("hwsync.transport", "from hwsync import coordinator", "may not import coordinator"),
         ("hwsync.transport", "import peewee", "only hwsync.coordinator"),
         ("hwsync.runner.cold", "import hwsync.transport", "may not import transport"),
@@ -259,6 +266,7 @@ def test_a_module_without_a_place_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     ("module", "source"),
     [
         ("hwsync.protocol.machine", "from .record import Record\nfrom hwsync import __version__"),
+        ("hwsync.protocol.device.core", "from hwsync.protocol.device import values"),
         ("hwsync.device.sealed", "import sqlite3\nfrom hwsync.runner import Job"),
         ("hwsync.coordinator.store", "import peewee, sqlite3"),
         ("hwsync.runner.cold", "import os, subprocess\nos.fork()"),

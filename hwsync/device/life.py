@@ -83,7 +83,7 @@ Inbox = queue.SimpleQueue[Any]
 
 
 class Outside:
-    """What the agent cannot do itself (``agent.Outside``)."""
+    """What the agent cannot do itself (``environment.Environment``)."""
 
     wall = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)

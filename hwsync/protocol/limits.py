@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from hwsync.protocol.device import core, values
+
 KIB: Final = 1024
 
 MAX_MESSAGE: Final = 4096 * KIB  # any message, escapes included; broker.conf allows it
@@ -64,12 +66,13 @@ MAX_BOARDS: Final = 10_000  # boards of which a coordinator remembers when it he
 MAX_BOARDS_LIST: Final = 256 * KIB  # of JSON: the list of them
 BOARDS_S: Final = 1.0  # between two lists that were asked for
 
-REPEAT_FIRST_S: Final = 1.0  # every repetition: doubling from here,
-REPEAT_MAX_S: Final = 30.0  # to here, with jitter
+REPEAT_FIRST_S: Final = values.REPEAT_FIRST_S  # every repetition: doubling from here,
+REPEAT_MAX_S: Final = values.REPEAT_MAX_S  # to here, with jitter
 
-DEAF_S: Final = 60.0  # of stale statuses only, until a device believes them: two heartbeats
+DEAF_S: Final = core.DEAF_S  # of stale statuses only, until a device believes them: two heartbeats
 
-UNKNOWN_S: Final = 10.0  # of answers that know less than the envelope, until a device gives it up
+# of answers that know less than the envelope, until a device gives it up
+UNKNOWN_S: Final = core.UNKNOWN_S
 
 DEGRADED_S: Final = 60.0  # between two errors of that code to one user
 

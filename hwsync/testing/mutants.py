@@ -23,10 +23,12 @@ from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.plan import Plan
 from hwsync.coordinator.store import Store
 from hwsync.device.agent import Agent
-from hwsync.device.freshness import Freshness
+from hwsync.device.deeds import Deeds
 from hwsync.device.journal import Journal
 from hwsync.device.shrinking import Shrinking
 from hwsync.protocol import idle, intake, late, machine, moves
+from hwsync.protocol.device import core as device_core
+from hwsync.protocol.device import moves as device_moves
 from hwsync.protocol.record import Command
 from hwsync.transport import connecting
 from hwsync.transport.outbox import Outbox
@@ -100,17 +102,16 @@ MUTANTS: Final = (
     Mutant(
         "grant before the start",
         (
-            Edit(Agent, "_receive", "self._say_collected()",
-                 "self._say_collected()\n    self._running, self._waiting = self._waiting, None\n"
-                 "    self._outside.start_run(Job(envelope.program, '', (), envelope.timeout), "
-                 "envelope.id)"),
+            Edit(device_moves, "_receive", "id=case.id, stage=to,", "id=case.id, stage=STARTING,"),
+            Edit(device_moves, "_receive", "if case.reason:",
+                 "decision.do(Action(values.START_RUN, case.id))\n    if case.reason:"),
         ),
     ),
     Mutant(
         "grant bound to the journal",
         (
-            Edit(Agent, "_is_mine", "(status.id, status.state, status.journal)",
-                 "(status.id, status.state, self._journal.name)"),
+            Edit(device_core, "_meaning", "(event.id, event.state, event.journal) !=",
+                 "(event.id, event.state, own.journal) !="),
         ),
     ),
     Mutant(
@@ -123,8 +124,8 @@ MUTANTS: Final = (
     Mutant(
         "the device compares ids",
         (
-            Edit(Agent, "_is_mine", "(status.id, status.state, status.journal)",
-                 "(entry.id, status.state, status.journal)"),
+            Edit(device_core, "_meaning", "(event.id, event.state, event.journal) !=",
+                 "(state.id, event.state, event.journal) !="),
         ),
         faults=("new disk", "repetition", "delay", "partition"),
     ),
@@ -152,7 +153,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a stale status is ignored",
-        (Edit(Freshness, "is_stale", "if order >= self.newest:", "if True:"),),
+        (Edit(device_core, "_is_stale", "if event.order >= state.newest:", "if True:"),),
     ),
     Mutant(
         "settled before pruning",
@@ -161,20 +162,20 @@ MUTANTS: Final = (
     ),
     Mutant(
         "another status ends the wait",
-        (Edit(Agent, "_heard_while_waiting", "if not self._is_mine(entry, status):",
-              "if not self._is_mine(entry, status):\n        return\n    if False:"),),
+        (Edit(device_core, "_meaning", "return moves.OTHER,", "return moves.PENDING,"),),
     ),
     Mutant(
         "collected is repeated",
-        (Edit(Agent, "tick", "if self._collect.is_due():",
-              "if self._collect.is_due() and self._collect.end():"),),
+        (Edit(device_core, "_tick", "decision.change(collect=state.collect.later(moment))",
+              "decision.actions.clear()\n        decision.change(collect=None)"),),
         "the envelope is sent again, and answered",
-        (Edit(Agent, "_heard_envelope", "self._send_collected()", "pass"),),
+        (Edit(device_moves, "_collect_again", "decision.do(Action(values.SAY_COLLECTED, case.id))",
+              "pass"),),
     ),
     Mutant(
         "results are repeated",
-        (Edit(Agent, "tick", "if self._results.is_due():",
-              "if self._results.is_due() and self._results.end():"),),
+        (Edit(device_core, "_tick", "decision.change(results=state.results.later(moment))",
+              "decision.actions.clear()\n        decision.change(results=None)"),),
     ),
     Mutant(
         "a message sent again is recognised (DUP)",
@@ -193,8 +194,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "leftovers end before interrupted is said",
-        (Edit(Agent, "_recover",
-              "self._outside.end_leftovers(entry.group) if entry.group else 0", "0"),),
+        (Edit(Deeds, "_end_leftovers",
+              "self._outside.end_leftovers(group) if group else 0", "0"),),
     ),
     Mutant(
         "settle time before deadlines",
@@ -228,9 +229,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "started is written before the program begins",
-        (Edit(Agent, "run_started",
-              "self._journal.started(self._running.id, group, self._outside.monotonic())",
-              "pass"),),
+        (Edit(Deeds, "_write_started",
+              "self._journal.started(action.id, group, self._outside.monotonic())", "pass"),),
     ),
     Mutant(
         "nothing is granted after its expires_at",
@@ -243,7 +243,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a program is run under its name",
-        (Edit(Agent, "_heard_while_waiting", "name=envelope.name,", ""),),
+        (Edit(Deeds, "_start_run", "name=envelope.name,", ""),),
     ),
     Mutant(
         "a cloned journal gets another name",
@@ -251,7 +251,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a command opened again has another boot",
-        (Edit(Agent, "_receive", "self._journal.next_boot()", "pass"),),
+        (Edit(device_moves, "_receive", "decision.write(Action(values.NEXT_BOOT))", "pass"),),
         faults=("older database", "delay", "kill at a point", "reordering"),
     ),
     Mutant(
@@ -293,8 +293,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "devices tell all they hold in a new epoch",
-        (Edit(Agent, "_heard_status", "self._journal.begin_epoch(status.epoch)",
-              "self._journal.epoch = status.epoch"),),
+        (Edit(Deeds, "_begin_epoch", "self._journal.begin_epoch(action.number)",
+              "self._journal.epoch = action.number"),),
     ),
     Mutant(
         "what the broker hangs up on twice is given up",

@@ -466,7 +466,7 @@ def test_one_status_that_is_not_older_ends_it(board: Board) -> None:
         board.pass_time(DEAF_S - 1.0)
         board.status(50, 0)  # as each connect brings it
         board.pass_time(DEAF_S)
-    assert (board.journal.boot, board.agent._fresh.newest) == (1, (0, 50))
+    assert (board.journal.boot, board.agent.seen) == (1, (0, 50))
 
 
 def test_a_program_that_runs_is_not_ended_by_it(board: Board) -> None:
@@ -495,6 +495,6 @@ def test_a_journal_that_cannot_be_written_believes_nobody_yet(
 
         full.setattr(board.journal, "next_boot", fail)
         board.status(3, 0)
-    assert board.agent._fresh.newest == (FORGED, 1)
+    assert board.agent.seen == (FORGED, 1)
     board.status(4, 0)
-    assert board.agent._fresh.newest == (0, 4)
+    assert board.agent.seen == (0, 4)

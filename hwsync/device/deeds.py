@@ -1,0 +1,205 @@
+"""What the core wants done, done: with journal, runner and network (``protocol.device.values``).
+
+The law: nothing is decided here. What the journal may refuse in ``Decision.writes`` raises; all
+else that it refuses is logged and tried again later.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from hwsync.device.environment import Environment
+from hwsync.device.former import Former
+from hwsync.device.heartbeat import Heartbeat
+from hwsync.device.journal import Entry, Stage
+from hwsync.device.keeping import Keeping
+from hwsync.device.no_journal import AnyJournal
+from hwsync.device.telling import Telling
+from hwsync.protocol import limits
+from hwsync.protocol.device import values
+from hwsync.protocol.device.values import Action, Event, State
+from hwsync.protocol.errors import JournalError
+from hwsync.protocol.record import Account, Outcome, Ran
+from hwsync.protocol.wire import Envelope
+from hwsync.runner import Group, Job, RunEnd
+
+log = logging.getLogger("hwsync.device")
+
+Subject = Envelope | Group | RunEnd | None  # what an event is about, beside what the core knows
+Deed = Callable[[Action, Subject, State], Event | None]
+
+
+class Deeds:
+    """Of one life. ``hand``: the command in hand, as it was received."""
+
+    def __init__(
+        self,
+        user: str,
+        journal: AnyJournal,
+        outside: Environment,
+        keeping: Keeping,
+        max_timeout: float | None,
+    ) -> None:
+        self._user = user
+        self._journal = journal
+        self._outside = outside
+        self._keeping = keeping
+        self._max_timeout = max_timeout
+        self._former: Former
+        self._telling: Telling
+        self._heartbeat: Heartbeat
+        self.hand: Entry | None = None
+        self._deeds: Final[Mapping[str, Deed]] = {
+            values.NEXT_BOOT: self._next_boot,
+            values.WRITE_RECEIVED: self._write_received,
+            values.WRITE_STARTED: self._write_started,
+            values.WRITE_EPOCH: self._write_epoch,
+            values.NOTE_DEAFNESS: self._note_deafness,
+            values.BEGIN_EPOCH: self._begin_epoch,
+            values.KEEP_REFUSED: self._keep_refused,
+            values.WRITE_END: self._write_end,
+            values.WRITE_SETTLED: self._write_settled,
+            values.RETRY_WRITES: self._retry_writes,
+            values.BEGIN_CONNECTION: self._begin_connection,
+            values.SAY_HEARTBEAT: self._say_heartbeat,
+            values.SAY_COLLECTED: self._say_collected,
+            values.SAY_RESULT: self._say_result,
+            values.SAY_RESULTS: self._say_results,
+            values.SAY_RESULTS_AGAIN: self._say_results_again,
+            values.NOTE_ANSWER: self._note_answer,
+            values.NOTE_REFUSAL: self._note_refusal,
+            values.START_RUN: self._start_run,
+            values.STOP_RUN: self._stop_run,
+            values.END_LEFTOVERS: self._end_leftovers,
+        }
+
+    def speak_by(self, former: Former, telling: Telling, heartbeat: Heartbeat) -> None:
+        """From now on something can be said; before, only what a crash left is ended."""
+        self._former, self._telling, self._heartbeat = former, telling, heartbeat
+
+    def do(self, action: Action, subject: Subject, state: State) -> Event | None:
+        """One thing; what follows from it for the core, if anything. Raises ``JournalError``."""
+        return self._deeds[action.do](action, subject, state)
+
+    # -- in the journal ------------------------------------------------------------------------
+
+    def _next_boot(self, _: Action, __: Subject, ___: State) -> None:
+        self._journal.next_boot()
+
+    def _write_received(self, _: Action, envelope: Subject, __: State) -> None:
+        assert isinstance(envelope, Envelope)
+        self._journal.received(envelope, self._outside.monotonic())
+        self._keeping.unwritten.forget(envelope.id)
+        self.hand = Entry(envelope.id, Stage.RECEIVED, envelope, None, None, None, settled=False)
+
+    def _keep_refused(self, action: Action, envelope: Subject, _: State) -> None:
+        assert isinstance(envelope, Envelope)
+        ours = replace(envelope, user=self._user)  # whoever it says it is for
+        self.hand = self._keeping.unwritten.refuse(ours, action.reason)
+
+    def _write_started(self, action: Action, group: Subject, _: State) -> None:
+        assert isinstance(group, Group)
+        self._journal.started(action.id, group, self._outside.monotonic())
+
+    def _write_end(self, action: Action, end: Subject, _: State) -> None:
+        account = Account(Outcome(action.outcome), Ran(action.ran), action.reason)
+        if isinstance(end, RunEnd):
+            account = replace(
+                account,
+                response=end.response,
+                stderr=end.stderr,
+                exit_code=end.exit_code,
+                duration=end.duration,
+                started=end.started,
+                truncated=end.truncated,
+                sha256_stdout=end.sha256_stdout,
+                sha256_stderr=end.sha256_stderr,
+                order=end.order,
+            )
+        assert self.hand is not None
+        self._keeping.end(self.hand, account, action.order)
+        self.hand = None
+
+    def _write_settled(self, action: Action, _: Subject, __: State) -> None:
+        self._keeping.settle(action.id)
+
+    def _retry_writes(self, _: Action, __: Subject, ___: State) -> None:
+        self._keeping.write()
+
+    def _write_epoch(self, action: Action, _: Subject, __: State) -> None:
+        self._journal.begin_epoch(action.number)
+
+    def _begin_epoch(self, action: Action, _: Subject, __: State) -> None:
+        log.warning(
+            "epoch %d begins: an older database was put back at the coordinator, or it is a "
+            "new one; the results that this device holds are told again",
+            action.number,
+        )
+        try:
+            self._journal.begin_epoch(action.number)
+        except JournalError as error:
+            log.error("%s; the new epoch is written with a later status", error)
+
+    # -- on the network, and in the log --------------------------------------------------------
+
+    def _begin_connection(self, _: Action, __: Subject, ___: State) -> None:
+        self._telling.shrinking.begin()
+        self._former.begin()
+
+    def _say_heartbeat(self, _: Action, __: Subject, state: State) -> None:
+        self._heartbeat.say(state)
+
+    def _say_collected(self, action: Action, _: Subject, __: State) -> None:
+        self._telling.collected(self._user, action.id)
+
+    def _say_result(self, action: Action, _: Subject, __: State) -> None:
+        entry = self._keeping.get(action.id)
+        if entry:
+            self._telling.result(entry)
+
+    def _say_results(self, _: Action, __: Subject, ___: State) -> None:
+        self._telling.results(self._keeping.unsettled())
+
+    def _say_results_again(self, _: Action, __: Subject, ___: State) -> Event | None:
+        told = self._telling.results(self._keeping.unsettled())
+        return None if told or self._keeping.unwritten.waits else values.Owed(any=False)
+
+    def _note_answer(self, action: Action, _: Subject, __: State) -> Event | None:
+        for id in action.ids:
+            self._telling.shrinking.forget(id)
+        return values.Owed(any=True) if self._telling.shrinking.answered() else None
+
+    def _note_refusal(self, action: Action, _: Subject, __: State) -> None:
+        log.warning("not run: %s", action.reason, extra={"id": action.id})
+
+    def _note_deafness(self, action: Action, _: Subject, state: State) -> None:
+        log.error(
+            "for %.0f s nothing but statuses older than (%d, %d) was heard, which this device has "
+            "seen: that one was forged, or the coordinator's database was put back and its clock "
+            "is wrong. From now on (%d, %d) is believed; hwsync doctor %s looks for the cause",
+            *(limits.DEAF_S, *state.newest, *(action.order or ()), self._user),
+        )
+
+    # -- the run -------------------------------------------------------------------------------
+
+    def _start_run(self, action: Action, _: Subject, __: State) -> None:
+        assert self.hand is not None
+        envelope = self.hand.envelope
+        timeout = min(envelope.timeout, self._max_timeout or envelope.timeout)
+        job = Job(
+            *(envelope.program, envelope.stdin, envelope.args, timeout),
+            name=envelope.name,
+            grace=envelope.grace,
+        )
+        self._outside.start_run(job, action.id)
+
+    def _stop_run(self, _: Action, __: Subject, ___: State) -> None:
+        self._outside.stop_run()
+
+    def _end_leftovers(self, action: Action, _: Subject, __: State) -> None:
+        group = self.hand.group if self.hand else None
+        ended = self._outside.end_leftovers(group) if group else 0
+        log.warning("interrupted; %d processes left of it ended", ended, extra={"id": action.id})

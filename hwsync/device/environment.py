@@ -1,0 +1,35 @@
+"""What an agent finds outside: the network, the clocks, the dice, and a runner for one program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from hwsync.runner import Group, Job
+from hwsync.transport.outbox import Publisher
+
+
+class Environment(Publisher, Protocol):
+    """What a device cannot do itself. Times are seconds."""
+
+    def start_run(self, job: Job, id: str) -> None:
+        """Returns at once; ``run_started`` and then ``run_ended`` or ``run_failed`` follow."""
+
+    def stop_run(self) -> None:
+        """End the run under way."""
+
+    def end_leftovers(self, group: Group) -> int:
+        """End what an earlier life left running; how many processes."""
+
+    def refusal(self) -> str:
+        """Why no program can be run, whatever it is; empty where one can."""
+
+    def presence(self) -> Mapping[str, Any]:
+        """What the heartbeat says of the board."""
+
+    def wall(self) -> float: ...
+
+    def monotonic(self) -> float: ...
+
+    def random(self) -> float:
+        """From 0 to 1."""

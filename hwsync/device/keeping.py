@@ -1,0 +1,112 @@
+"""What a device keeps of its commands: the journal, and in memory what the journal did not take.
+
+The law: where both have a command, memory has the word, since it is ahead (``unwritten``). What the
+journal refuses here is logged and tried again, but for ``get`` and ``known``, which raise: nobody
+knows then what became of a command.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from hwsync.device.journal import Entry, Stage
+from hwsync.device.no_journal import AnyJournal
+from hwsync.device.unwritten import Unwritten
+from hwsync.protocol.device import values
+from hwsync.protocol.device.values import Known
+from hwsync.protocol.errors import JournalError
+from hwsync.protocol.record import Account
+from hwsync.protocol.wire import Status
+
+log = logging.getLogger("hwsync.device")
+
+STAGES = {
+    Stage.RECEIVED: values.RECEIVED,
+    Stage.STARTED: values.RUNNING,
+    Stage.FINISHED: values.FINISHED,
+    Stage.CLOSED: values.CLOSED,
+}
+
+
+class Keeping:
+    """Of one journal. ``monotonic``: the clock, in seconds."""
+
+    def __init__(self, journal: AnyJournal, monotonic: Callable[[], float]) -> None:
+        self._journal = journal
+        self._monotonic = monotonic
+        self.unwritten = Unwritten()
+
+    def get(self, id: str) -> Entry | None:
+        """The entry of that id. Raises ``JournalError``."""
+        return self.unwritten.get(id) or self._journal.get(id)
+
+    def known(self, id: str, user: str) -> Known | None:
+        """What is known of a command; ``user``: whose they are here. Raises ``JournalError``."""
+        entry = self.get(id)
+        if entry is None:
+            return None
+        try:
+            below = self._journal.get(id)
+        except JournalError:
+            below = None  # nothing can be written over it either
+        return _known(entry, user, closed=below is not None and below.stage is Stage.CLOSED)
+
+    def settled(self, status: Status, user: str) -> tuple[Known, ...]:
+        """What is known of the ids of that user that a status settles for this journal."""
+        found = []
+        for id, journal in status.settled:
+            if journal == self._journal.name:
+                try:
+                    entry = self.get(id)
+                except JournalError as error:
+                    log.error("%s; the result is sent again until that can be read", error)
+                else:
+                    if entry is not None and entry.envelope.user == user:
+                        found.append(_known(entry, user))
+        return tuple(found)
+
+    def end(self, entry: Entry, account: Account, order: tuple[int, int] | None) -> None:
+        """Keep a result; ``order`` is that of the status that closed it, None: it was granted."""
+        self.unwritten.ended(entry, account, order)
+        self.write()
+
+    def write(self) -> None:
+        """Results that the disk did not take."""
+        if self.unwritten.waits:
+            try:
+                self.unwritten.write(self._journal, self._monotonic())
+            except JournalError as error:
+                log.error("%s; the result is kept in memory and written again", error)
+
+    def settle(self, id: str) -> None:
+        """The coordinator has the result of that command."""
+        try:
+            if self.unwritten.get(id):
+                self.unwritten.settle(id)
+            else:
+                self._journal.settle(id, self._monotonic())
+        except JournalError as error:
+            log.error("%s; the result is sent again until that can be written", error)
+
+    def unsettled(self) -> list[Entry]:
+        """Results that nobody is known to have, as far as the journal can be read."""
+        entries = {entry.id: entry for entry in self.unwritten.unsettled()}
+        try:
+            for entry in self._journal.unsettled():
+                if self.unwritten.get(entry.id) is None:
+                    entries[entry.id] = entry
+        except JournalError as error:
+            log.error("%s; its results are told when it can be read", error)
+        return list(entries.values())
+
+
+def _known(entry: Entry, user: str, *, closed: bool = False) -> Known:
+    of = entry.envelope.user
+    return Known(
+        entry.id,
+        values.SETTLED if entry.settled else STAGES[entry.stage],
+        entry.closing,
+        another="" if of == user else of,
+        was_closed=closed or entry.stage is Stage.CLOSED,
+    )

@@ -1,0 +1,212 @@
+"""What a device decides: what an event means to the command in hand (docs/protocol.md, section 5).
+
+Invariant: ``decide`` performs nothing. It returns the next state, what must be in the journal
+before that state counts, and what is to be done then. Where the journal refuses, the same event is
+decided once more, from the same state, with ``unwritten``.
+
+hwsync-device, the simulation's microcontroller and small boards run this same text, in the Python
+that MicroPython has; so this package imports nothing but itself.
+"""
+
+from hwsync.protocol.device import moves, values
+from hwsync.protocol.device.moves import Case, move, say_results
+from hwsync.protocol.device.values import (
+    CLOSED,
+    FINISHED,
+    NEW,
+    RECEIVED,
+    SETTLED,
+    Action,
+    Decision,
+    Event,
+    Known,
+    Moment,
+    Offered,
+    State,
+    Told,
+    repetition,
+)
+
+UNKNOWN_S = 10.0  # of answers that know less than the envelope, until a device gives it up
+DEAF_S = 60.0  # of stale statuses only, until a device believes them: two heartbeats
+
+
+def decide(state: State, event: Event, moment: Moment) -> Decision:
+    """What follows from an event of ``values``. Raises ``TypeError`` where it is none of them."""
+    decision = Decision(state)
+    if isinstance(event, Offered):
+        _offered(decision, event, moment)
+    elif isinstance(event, Told):
+        _told(decision, event, moment)
+    elif isinstance(event, values.ToldOfFormer):
+        _told_of_former(decision, event, moment)
+    elif isinstance(event, values.Connected):
+        _connected(decision, moment)
+    elif isinstance(event, values.Tick):
+        _tick(decision, moment)
+    elif isinstance(event, values.Owed):
+        decision.change(results=repetition(moment) if event.any else None)
+    elif isinstance(event, values.Stopping):
+        decision.change(stopping=True)
+    else:
+        _of_a_run(decision, event, moment)
+    return decision
+
+
+def due_at(state: State) -> "float | None":
+    """When ``Tick`` has something to say again, in seconds; None: never."""
+    times = [each.at for each in (state.collect, state.results) if each is not None]
+    return min(times) if times else None
+
+
+# -- what an event means ---------------------------------------------------------------------------
+
+
+def _offered(decision: Decision, event: Offered, moment: Moment) -> None:
+    state, known, doubt = decision.state, event.known, event.doubt
+    held = state.id == event.id
+    if known is not None and known.another and not held:
+        doubt = "the journal has a command " + known.id + " of " + known.another
+        known = None
+    stage = NEW
+    if held:
+        stage = state.stage
+    elif known is not None and known.stage != RECEIVED:  # which a crash left beside another one
+        stage = known.stage
+    if doubt:
+        word = moves.DOUBTED_OFFER if event.answer else moves.MISSENT_OFFER
+    elif stage == NEW:
+        word = moves.OFFER
+    else:
+        word = moves.NEWER_OFFER if _is_newer(state, event) else moves.SAME_OFFER
+    taken = state.id != "" or state.stopping or not event.room
+    if taken and not held and (stage == NEW or word == moves.NEWER_OFFER):
+        return  # it comes again
+    reopened = event.known is not None and event.known.was_closed
+    reason = event.unwritten or doubt
+    move(decision, word, stage, Case(event.id, event.order, reason, reopened=reopened), moment)
+
+
+def _is_newer(state: State, event: Offered) -> bool:
+    """Than the envelope in hand, or than the status that closed the command."""
+    if state.id == event.id:
+        # A forged copy that came first does not stand in the way of the true one.
+        return event.order > state.order or (event.signed and state.refusal != "")
+    closing = event.known.closing if event.known is not None else None
+    return closing is not None and event.order > closing
+
+
+def _told(decision: Decision, event: Told, moment: Moment) -> None:
+    if _is_stale(decision, event, moment):
+        return
+    decision.change(newest=event.order, stale_since=None)
+    risen = event.order[0] > event.own.epoch
+    if risen:
+        decision.do(Action(values.BEGIN_EPOCH, number=event.order[0]))
+        say_results(decision, moment)
+    _settled(decision, event.settled, moment, unsettled=risen)
+    state = decision.state
+    if state.id:
+        word, reason = _meaning(state, event, moment)
+        move(decision, word, state.stage, Case(state.id, event.order, reason), moment)
+
+
+def _is_stale(decision: Decision, event: Told, moment: Moment) -> bool:
+    """Whether it is older than one that was seen.
+
+    Whoever hears nothing but older ones has seen what was nobody's word, and begins anew, as after
+    a restart: with the next boot.
+    """
+    state = decision.state
+    if event.order >= state.newest:
+        return False
+    since = moment.now if state.stale_since is None else state.stale_since
+    decision.change(stale_since=since)
+    if moment.now - since >= DEAF_S and not state.runs and not event.unwritten:
+        decision.write(Action(values.NOTE_DEAFNESS, order=event.order))
+        decision.write(Action(values.NEXT_BOOT))
+        if event.order[0] < event.own.epoch:  # what was noted of it was nobody's either
+            decision.write(Action(values.WRITE_EPOCH, number=event.order[0]))
+        decision.change(newest=event.order, stale_since=None)
+        _connected(decision, moment)
+        decision.again = True
+    return True
+
+
+def _meaning(state: State, event: Told, moment: Moment) -> "tuple[str, str]":
+    """What a status says to the command in hand, and why that cannot run, where it cannot."""
+    if state.stage == RECEIVED and event.order < state.order:
+        # The record has not come as far as the envelope says, and `collected` is answered so.
+        collect = state.collect
+        if collect is None or moment.now - collect.since < UNKNOWN_S:
+            return moves.PENDING, ""
+        return moves.UNHEARD_OF, state.refusal or "the coordinator does not know it"
+    own = event.own
+    if event.id == state.id and event.state == 1:
+        return moves.PENDING, ""
+    if (event.id, event.state, event.journal) != (state.id, 2, own.journal):
+        return moves.OTHER, state.refusal or "not granted to this device"
+    if event.boot != own.boot or (state.stopping and state.stage == RECEIVED):
+        return moves.PENDING, ""  # the next life collects it
+    if event.cancelling:
+        return moves.CANCEL, "cancelled before it began"
+    barred = state.refusal or event.distrust
+    return (moves.BARRED_GRANT, barred) if barred else (moves.GRANT, "")
+
+
+def _settled(
+    decision: Decision, settled: "tuple[Known, ...]", moment: Moment, *, unsettled: bool
+) -> None:
+    """``unsettled``: a new epoch began, in which nothing is settled yet."""
+    for known in settled:
+        stage = known.stage
+        if stage == SETTLED and unsettled:
+            stage = FINISHED if known.closing is None else CLOSED
+        move(decision, moves.SETTLING, stage, Case(known.id), moment)
+    decision.do(Action(values.NOTE_ANSWER, ids=tuple([known.id for known in settled])))
+
+
+def _told_of_former(decision: Decision, event: values.ToldOfFormer, moment: Moment) -> None:
+    _settled(decision, event.settled, moment, unsettled=False)
+    if event.first:
+        say_results(decision, moment)
+
+
+def _connected(decision: Decision, moment: Moment) -> None:
+    decision.do(Action(values.BEGIN_CONNECTION), Action(values.SAY_HEARTBEAT))
+    if decision.state.stage == RECEIVED:
+        decision.do(Action(values.SAY_COLLECTED, decision.state.id))
+        decision.change(collect=repetition(moment))
+    say_results(decision, moment)
+
+
+def _tick(decision: Decision, moment: Moment) -> None:
+    state = decision.state
+    if state.collect is not None and state.collect.at <= moment.now:
+        decision.do(Action(values.SAY_COLLECTED, state.id))
+        decision.change(collect=state.collect.later(moment))
+    if state.results is not None and state.results.at <= moment.now:
+        decision.do(Action(values.RETRY_WRITES), Action(values.SAY_RESULTS_AGAIN))
+        decision.change(results=state.results.later(moment))
+
+
+def _of_a_run(decision: Decision, event: Event, moment: Moment) -> None:
+    state = decision.state
+    stage, case = state.stage, Case(state.id)
+    if isinstance(event, values.Started):
+        word = moves.START
+    elif isinstance(event, values.Ended):
+        word = moves.END
+        case = Case(state.id, reason=event.reason, outcome=event.outcome, began=event.began)
+    elif isinstance(event, values.NotStarted):
+        word, case = moves.FAILURE, Case(state.id, reason=event.reason, outcome="rejected")
+    elif isinstance(event, values.TimeOver):
+        word = moves.TIME_OVER
+    elif isinstance(event, values.Restored):
+        word, stage, case = moves.RESTART, event.stage, Case(event.id, event.order)
+        if event.renamed:
+            word = moves.RENAMED
+            case = Case(event.id, event.order, "this board is called " + event.renamed + " now")
+    else:
+        raise TypeError("no event of a device: " + repr(event))
+    move(decision, word, stage, case, moment)

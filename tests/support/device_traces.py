@@ -1,0 +1,81 @@
+"""A handful of lives of a device, by its core alone: CPython and MicroPython print the same.
+
+Run by itself it prints them. MicroPython runs this file, too: no imports but the core.
+"""
+
+from hwsync.protocol.device import core, values
+from hwsync.protocol.device.values import Known, Moment, Offered, Own, State, Told
+
+OWN = Own("j", 1, 0)
+LATER = Own("j", 2, 0)
+
+
+def told(
+    seq: int,
+    id: str = "a",
+    state: int = 2,
+    own: Own = OWN,
+    *,
+    cancelling: bool = False,
+    settled: "tuple[Known, ...]" = (),
+    epoch: int = 0,
+) -> Told:
+    """A status; by default it grants ``a`` to this journal."""
+    holder = (own.journal, own.boot) if state > 1 else (None, None)
+    grant = (id, state, holder[0], holder[1])
+    return Told(own, (epoch, seq), grant, cancelling=cancelling, settled=settled)
+
+
+TRACES: "list[tuple[str, list[values.Event]]]" = [
+    ("a run", [
+        values.Connected(), Offered("a", (0, 1), None), told(1, state=1), told(2),
+        values.Started(), values.Tick(), values.Ended("ok", "", began=True), values.Tick(),
+        told(3, state=3, settled=(Known("a", values.FINISHED),)), values.Owed(any=False),
+    ]),
+    ("cancelled, before and after it began", [
+        Offered("a", (0, 1), None), told(2, cancelling=True),
+        Offered("b", (0, 3), None), told(4, "b"), told(5, "b", cancelling=True),
+        values.Started(), values.Ended("cancelled", "cancelled while it ran", began=True),
+    ]),
+    ("refused, closed and offered again", [
+        Offered("a", (0, 1), None, doubt="not signed"), told(2),
+        Offered("a", (0, 2), Known("a", values.CLOSED, (0, 2), was_closed=True)),
+        Offered("a", (0, 5), Known("a", values.CLOSED, (0, 2), was_closed=True)),
+        told(6, own=LATER), values.NotStarted("no room"),
+        Offered("a", (0, 7), Known("a", values.SETTLED)),
+    ]),
+    ("a stop, and the next life", [
+        Offered("a", (0, 1), None), values.Stopping(), told(2), Offered("b", (0, 3), None),
+        values.Restored("a", values.RECEIVED, (0, 1)), values.Connected(), told(3, own=LATER),
+        values.Restored("c", values.RUNNING, (0, 1)),
+        values.Restored("d", values.RECEIVED, (0, 1), renamed="v"),
+    ]),
+    ("deaf, and a new epoch", [
+        told(9, state=0), told(1, state=0), told(2, state=0), told(3, state=0), told(4, state=0),
+        told(5, state=0), told(6, state=0), told(7, state=0), told(1, state=0, epoch=4),
+    ]),
+    ("unknown to the coordinator", [
+        Offered("a", (0, 9), None), told(1, "", 0), told(1, "", 0), told(1, "", 0),
+    ]),
+    ("stopped as it runs", [
+        Offered("a", (0, 1), None), told(2), values.Started(), values.Stopping(),
+        values.TimeOver(), values.Ended("cancelled", "cancelled while it ran", began=True),
+    ]),
+]  # fmt: skip
+
+
+def lines() -> "list[str]":
+    """One for each decision, 12 s apart."""
+    found = []
+    for name, events in TRACES:
+        state, now = State(), 100.0
+        for event in events:
+            decision = core.decide(state, event, Moment(now, 0.5))
+            said = [repr(each) for each in decision.writes + decision.actions]
+            found.append(name + ": " + ", ".join(said) + " -> " + repr(decision.state))
+            state, now = decision.state, now + 12.0
+    return found
+
+
+if __name__ == "__main__":
+    print("\n".join(lines()))
