@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from hwsync.coordinator.plan import error_json, message_of
+from hwsync.coordinator.plan import message_of
 from hwsync.protocol import limits
 from hwsync.protocol.effects import PublishError
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.messages import named
 from hwsync.protocol.record import Record, State
 from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.wire import encode_error
 from hwsync.transport import Delivery
 
 log = logging.getLogger("hwsync.coordinator")
@@ -82,8 +83,8 @@ class Degraded:
                 id=named(message, self.topics),
             )
             state = records[user].state if user in records else State.REST
-            payload = error_json(PublishError(refusal, state), message)
-            self.publish(user, payload)
+            topic = message.topic[: limits.KEPT_TOPIC]
+            self.publish(user, encode_error(PublishError(refusal, state, topic)))
 
     def healed(self) -> None:
         """A save has worked."""

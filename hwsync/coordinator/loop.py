@@ -13,7 +13,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final, Protocol, assert_never
 
 from hwsync.coordinator.clocks import APART_S, CURE, ClockWatch, shown
 from hwsync.coordinator.deadlines import Agenda, ConnectedClock, next_writing
@@ -25,17 +25,19 @@ from hwsync.coordinator.report import Report
 from hwsync.coordinator.resends import Resends
 from hwsync.coordinator.store import FAILURES, Store
 from hwsync.protocol import limits, replies
-from hwsync.protocol.answers import due
+from hwsync.protocol.answers import due_on_appearance, due_on_connect, said_once
 from hwsync.protocol.effects import (
     Analyse,
     ClearKept,
     Effect,
     PublishEnvelope,
+    PublishError,
     PublishReplies,
     PublishResult,
     PublishStatus,
+    RepeatError,
+    ReplyError,
 )
-from hwsync.protocol.epochs import following
 from hwsync.protocol.messages import is_query, named
 from hwsync.protocol.record import (
     Command,
@@ -45,6 +47,7 @@ from hwsync.protocol.record import (
 )
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.wire import encode_error
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed, outbox
 
 log = logging.getLogger("hwsync.coordinator")
@@ -181,8 +184,8 @@ class Coordinator:
         if self._heard_of_connection(signals):
             self._publish_due(self.records.values())
             for command in self._owed.values():
-                for effect in replies.of(self._record_of(command), command):
-                    self._carry_out(command.user, effect)
+                of_its_end = replies.of(self._record_of(command), command)
+                self._carry_out_all(command.user, of_its_end)
         now = self._clock.monotonic()
         self.clocks.look(self._clock.wall(), now)
         if self._save_again_at is not None and now < self._save_again_at:
@@ -306,7 +309,8 @@ class Coordinator:
 
     def _plan(self, now: float) -> Plan:
         plan = self._empty_plan(now)
-        plan.batch.forget_packets = self._forget_packets
+        if self._forget_packets:
+            plan.begin_session()
         if self._behind:
             # Before any message: what was open in the older database is not to be acted upon.
             plan.rise(self.epoch, sorted(self._behind))
@@ -317,8 +321,8 @@ class Coordinator:
                 plan.hear(message_of(one))
             else:
                 others.append(one)
-        if plan.newer >= 0:
-            self._begin_epoch(plan)
+        if (epoch := plan.begin_epoch()) is not None:
+            self._report_epoch(plan, epoch)
         for one in others:
             plan.hear(message_of(one))
         connection = self._publisher.connection
@@ -335,21 +339,19 @@ class Coordinator:
         if self._ticking.runs:  # whoever is heard later cannot collect it either: nothing to settle
             for user in self._expiries.passed(plan.moment.wall):
                 plan.deadline(user)
-        plan.forget_packets()
+        plan.memory.shorten()
         return plan
 
-    def _begin_epoch(self, plan: Plan) -> None:
+    def _report_epoch(self, plan: Plan, epoch: int) -> None:
         """Somebody saw more than the database knows: an older one was put back."""
-        epoch = following(max(plan.newer, self.epoch), plan.moment.wall)
         text = (
             "the database is older than what was published: epoch %d begins, what was open is lost"
         )
-        if plan.newer > plan.moment.wall + APART_S:
+        if plan.newer is not None and plan.newer > plan.moment.wall + APART_S:
             text += (
                 f"; or this machine's clock is behind, it says {shown(plan.moment.wall)}: {CURE}"
             )
         log.error(text, epoch)
-        plan.begin_epoch(epoch)
 
     def _is_of_the_past(self, user: str) -> bool:
         """Whether what is known of a user is of an older epoch, whose end is not yet stored."""
@@ -384,32 +386,40 @@ class Coordinator:
             self._schedule(record, now)
 
     def _perform(self, plan: Plan) -> None:
-        for user, effect in plan.effects:
-            if isinstance(effect, bytes):
-                self.publishing.error(user, effect)
-            else:
-                self._carry_out(user, effect)
-        for reply, error in plan.refusals:
-            self.publishing.refusal(reply, error)
+        for user, effect in said_once(plan.effects):
+            self._carry_out(user, effect)
         appeared = {user for user, heard in plan.heartbeats if self._resends.appeared(user, heard)}
         for user in sorted(appeared):
             record = self.records.get(user)
-            if record is not None and record.state is State.REQUESTED:
-                self._carry_out(user, PublishEnvelope(record))
+            if record is not None:
+                self._carry_out_all(user, due_on_appearance(record))
+
+    def _carry_out_all(self, user: str, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            self._carry_out(user, effect)
 
     def _carry_out(self, user: str, effect: Effect) -> None:
-        if isinstance(effect, PublishStatus):
-            self.publishing.status(effect.record)
-        elif isinstance(effect, PublishEnvelope):
-            self.publishing.envelope(effect.record)
-        elif isinstance(effect, PublishResult):
-            self.publishing.result(user, effect)
-        elif isinstance(effect, PublishReplies):
-            self._reply(effect.record)
-        elif isinstance(effect, ClearKept):
-            self.publishing.clear(user)
-        elif isinstance(effect, Analyse):
-            self._to_analyse.append((user, effect.command.id))
+        match effect:
+            case PublishStatus():
+                self.publishing.status(effect.record)
+            case PublishEnvelope():
+                self.publishing.envelope(effect.record)
+            case PublishResult():
+                self.publishing.result(user, effect)
+            case PublishReplies():
+                self._reply(effect.record)
+            case PublishError():
+                self.publishing.error(user, encode_error(effect))
+            case RepeatError():
+                self.publishing.error(user, effect.payload)
+            case ReplyError():
+                self.publishing.refusal(effect.reply, effect.payload)
+            case ClearKept():
+                self.publishing.clear(user)
+            case Analyse():
+                self._to_analyse.append((user, effect.command.id))
+            case _:
+                assert_never(effect)
 
     def _reply(self, record: Record) -> None:
         command = record.current
@@ -430,9 +440,8 @@ class Coordinator:
         What a restore has left open is not due: it is told when its end is stored.
         """
         for record in records:
-            if not record.forgotten and not self._is_of_the_past(record.user):
-                for effect in due(record):
-                    self._carry_out(record.user, effect)
+            if not self._is_of_the_past(record.user):
+                self._carry_out_all(record.user, due_on_connect(record))
 
     def _schedule(self, record: Record, now: float) -> None:
         """Note the deadline, and the next repetition of an envelope."""

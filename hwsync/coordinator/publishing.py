@@ -85,12 +85,11 @@ class Publishing:
         self.outbox.flush()
 
     def status(self, record: Record) -> None:
-        """Retained, unless nothing is kept of it."""
+        """Retained, unless the broker is to keep none of it."""
         record = self._with_its_end(record)
         topic = self._topics.of(record.user, Kind.STATUS)
-        kept = record.seq > 0 and not record.forgotten
         self.outbox.send(
-            Message(topic, lambda limit: encode_status(record, limit), topic, retain=kept)
+            Message(topic, lambda limit: encode_status(record, limit), topic, retain=record.kept)
         )
 
     def clear(self, user: str) -> None:

@@ -51,6 +51,7 @@ from hwsync.protocol.events import Message
 from hwsync.protocol.idle import keeps_payload, weight
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Command, Record, State
+from hwsync.protocol.redelivery import Handled
 
 BUSY: Final = 5_000
 PRAGMAS: Final = {
@@ -66,15 +67,6 @@ MAX_WAL: Final = 5_242_880  # bytes; SQLite itself copies it into the database a
 
 FAILURES: Final = (sqlite3.Error, PeeweeException, OSError)
 """What a write may raise: nothing of the batch is stored then."""
-
-
-@dataclass(frozen=True, slots=True)
-class Handled:
-    """What the last message without an id under a packet identifier was, and its error."""
-
-    topic: str
-    digest: bytes
-    error: bytes | None
 
 
 @dataclass(frozen=True, slots=True)

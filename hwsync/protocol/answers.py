@@ -7,6 +7,8 @@ one): whoever takes the others only can rely on it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from hwsync.protocol.analysis import MANUAL
 from hwsync.protocol.effects import (
     Analyse,
@@ -16,6 +18,7 @@ from hwsync.protocol.effects import (
     PublishError,
     PublishResult,
     PublishStatus,
+    ReplyError,
 )
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.record import Command, Record, State
@@ -35,6 +38,16 @@ def due(record: Record) -> tuple[Effect, ...]:
     return tuple(effects)
 
 
+def due_on_connect(record: Record) -> tuple[Effect, ...]:
+    """The same, of all records; nothing is said of a forgotten one until it is asked for."""
+    return () if record.forgotten else due(record)
+
+
+def due_on_appearance(record: Record) -> tuple[Effect, ...]:
+    """What a device is sent that has just appeared: what waits for it."""
+    return tuple(effect for effect in due(record) if isinstance(effect, PublishEnvelope))
+
+
 def answers(record: Record, known: Command | None, *, query: bool = False) -> tuple[Effect, ...]:
     """The status again; for another command than the record's own, or a query, its end too."""
     effects: list[Effect] = [PublishStatus(record)]
@@ -50,3 +63,31 @@ def refuse(record: Record, refusal: Refused, known: Command | None = None) -> De
     if refusal.id is not None:
         effects += answers(record, known)
     return Decision(record, None, None, tuple(effects), refusal)
+
+
+def said_once(effects: Iterable[tuple[str, Effect]]) -> list[tuple[str, Effect]]:
+    """The effects of everything that is handled at the same time, each with its user.
+
+    A status that was said, and has not changed since, answers for all. So does a result, and it
+    goes to the last place: it proves that what came before it was heard, errors too. What goes to
+    response topics comes behind everything else.
+    """
+    said: dict[str, Record] = {}  # the last status of each user
+    kept: dict[int, tuple[str, Effect]] = {}
+    results: dict[tuple[str, str], int] = {}  # where in ``kept``
+    replies: list[tuple[str, Effect]] = []
+    for number, (user, effect) in enumerate(effects):
+        if isinstance(effect, ReplyError):
+            replies.append((user, effect))
+            continue
+        if isinstance(effect, PublishStatus):
+            if said.get(user) == effect.record:
+                continue
+            said[user] = effect.record
+        if isinstance(effect, PublishResult):
+            before = results.get((user, effect.command.id))
+            if before is not None and kept[before][1] == effect:
+                del kept[before]
+            results[user, effect.command.id] = number
+        kept[number] = (user, effect)
+    return [*kept.values(), *replies]

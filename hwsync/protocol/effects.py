@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwsync.protocol.errors import Refused
-from hwsync.protocol.record import Command, Record, State, Verb
+from hwsync.protocol.record import Command, Record, Reply, State, Verb
 
 
 @dataclass(frozen=True, slots=True)
 class PublishStatus:
-    """Publish the record as it is after this change; retained, unless nothing is kept of it."""
+    """Publish the record as it is after this change; retained if it is ``kept``."""
 
     record: Record
 
@@ -44,6 +44,22 @@ class PublishError:
 
     refusal: Refused
     state: State
+    topic: str = ""  # the refused message's, as far as it is kept
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatError:
+    """Publish an error as it was: its message came again."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyError:
+    """Tell whoever gave a response topic that the request was refused."""
+
+    reply: Reply
+    payload: bytes  # the error, as it is published
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +80,8 @@ Effect = (
     | PublishResult
     | PublishReplies
     | PublishError
+    | RepeatError
+    | ReplyError
     | ClearKept
     | Analyse
 )
@@ -91,6 +109,7 @@ class Decision:
     effects: tuple[Effect, ...] = ()
     refused: Refused | None = None
     unlogged: bool = False  # what changed has no row and no number of its own (``protocol.idle``)
+    turn: bool = False  # it is the queue's turn: no message's doing
 
     @property
     def moved(self) -> bool:

@@ -224,6 +224,11 @@ class Record:
         waits = self.current if self.state is State.REQUESTED else None
         return waits.request.expires_at if waits else None
 
+    @property
+    def kept(self) -> bool:
+        """Whether the broker is to keep its status: it was changed, and is not forgotten."""
+        return self.seq > 0 and not self.forgotten
+
     def place(self, id: str) -> int:
         """Where a command waits in the queue, from 1; 0: it does not."""
         return self.queue.index(id) + 1 if id in self.queue else 0

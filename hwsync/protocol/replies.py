@@ -12,7 +12,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.effects import Decision, Effect, PublishReplies
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.record import Command, Record, Reply, State
-from hwsync.protocol.topics import is_publishable
+from hwsync.protocol.topics import Kind, is_publishable
 
 
 def check(reply: Reply, root: str, id: str | None) -> None:
@@ -40,6 +40,17 @@ def check(reply: Reply, root: str, id: str | None) -> None:
             f"at most {limits.MAX_CORRELATION} bytes",
             id=id,
         )
+
+
+def of_refused(reply: Reply | None, kind: Kind | None, root: str) -> Reply | None:
+    """Who is told of a refused message: only a request's sender, and only where one may write."""
+    if reply is None or kind not in (Kind.REQUEST, Kind.COMMAND):
+        return None
+    try:
+        check(reply, root, None)
+    except Refused:
+        return None
+    return reply
 
 
 def of(record: Record, command: Command) -> tuple[Effect, ...]:

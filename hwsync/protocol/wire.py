@@ -1,4 +1,4 @@
-"""What devices and operators read and write: the other side of ``messages``.
+"""What devices and operators read and write: the other side of ``messages``; and the error.
 
 The coordinator wrote an envelope or a status by the protocol, so a reader here takes what it needs
 and passes over the rest; what cannot be read is None, and the caller says so (docs/protocol.md,
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hwsync.protocol import limits
+from hwsync.protocol.effects import PublishError
 from hwsync.protocol.jsons import cut, dumps, is_count, is_number, loads, size
 from hwsync.protocol.output import fitted, keep_again
 from hwsync.protocol.record import Account
@@ -140,6 +141,22 @@ def read_envelope(payload: bytes) -> Envelope | None:
     # Of ``args`` the list itself: a text would be a tuple of letters, and so sound.
     runs = isinstance(obj["args"], list) and obj.get("start") is None
     return envelope if runs and _is_sound(envelope) else None
+
+
+def encode_error(effect: PublishError) -> bytes:
+    """Why a message was refused, as it is published (docs/protocol.md, section 3)."""
+    refusal = effect.refusal
+    return dumps(
+        {
+            "error": refusal.code,
+            "message": refusal.message,
+            "hint": refusal.hint,
+            "topic": effect.topic,
+            "id": refusal.id,
+            "journal": refusal.journal,
+            "state": int(effect.state),
+        }
+    ).encode()
 
 
 def read_status(payload: bytes) -> Status | None:

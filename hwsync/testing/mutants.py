@@ -30,6 +30,7 @@ from hwsync.protocol import idle, intake, late, machine, moves
 from hwsync.protocol.device import core as device_core
 from hwsync.protocol.device import moves as device_moves
 from hwsync.protocol.record import Command
+from hwsync.protocol.redelivery import Memory
 from hwsync.transport import connecting
 from hwsync.transport.outbox import Outbox
 
@@ -137,13 +138,15 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a newer status raises the epoch",
-        (Edit(Coordinator, "_plan", "if plan.newer >= 0:", "if False:"),),
+        (Edit(Plan, "begin_epoch", "if self.newer is None:", "if True:"),),
     ),
     Mutant(
         "no clock decides which epoch is believed",
         (
-            Edit(Plan, "_compare", "if not is_believed(order[0], of_device=of_device):",
-                 "if order[0] > self.moment.wall + 86_400.0:"),
+            Edit(Plan, "_compare", "core.compare(user, order, self.draft, of_device=of_device)",
+                 "core.compare(user, order, self.draft, of_device=of_device)\n"
+                 "    if sighting.newer and sighting.newer > self.moment.wall + 86_400.0:\n"
+                 "        sighting = core.Sighting(forged=order)"),
         ),
         faults=("older database", "clock jump at a restart", "kill"),
     ),
@@ -179,7 +182,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a message sent again is recognised (DUP)",
-        (Edit(Plan, "_repeated", "if not message.dup or id is not None:", "if True:"),),
+        (Edit(Memory, "find", "if not message.dup or id is not None:", "if True:"),),
     ),
     Mutant(
         "an id belongs to one text",

@@ -19,7 +19,6 @@ from hwsync.cli import checks, operate
 from hwsync.cli.run import exit_code
 from hwsync.cli.streams import Streams
 from hwsync.client import raise_refused
-from hwsync.coordinator.plan import error_json
 from hwsync.coordinator.sign import read_sign
 from hwsync.device.config import load as load_config
 from hwsync.device.journal import Journal
@@ -51,8 +50,8 @@ from hwsync.protocol.record import (
     encode_status,
 )
 from hwsync.protocol.topics import INBOUND, Kind, Topics
+from hwsync.protocol.wire import encode_error, read_envelope, read_status
 from hwsync.protocol.wire import encode_result as encode_account
-from hwsync.protocol.wire import read_envelope, read_status
 from tests.support.board import Board
 
 TOPICS: Final = Topics()
@@ -101,7 +100,7 @@ def _sound_refusal(refusal: Refused, message: Message) -> None:
     assert len(refusal.hint) <= LONGEST_ERROR + 2 * len(message.topic)
     assert refusal.id is None or limits.is_id(refusal.id)
     assert refusal.journal is None or limits.is_id(refusal.journal)
-    error = error_json(PublishError(refusal, State.REST), message)
+    error = encode_error(PublishError(refusal, State.REST, message.topic[: limits.KEPT_TOPIC]))
     assert read_heard(Kind.ERROR, error) is not None
     assert messages.named(message, TOPICS) == refusal.id
 

@@ -243,7 +243,7 @@ def test_a_connect_while_saving_fails_publishes_what_was_saved_before(
 # A fault of hwsync
 
 
-@pytest.mark.parametrize("name", ["decide", "read"])
+@pytest.mark.parametrize("name", ["protocol.machine.decide", "coordinator.plan.read"])
 def test_a_message_that_makes_hwsync_fail_is_refused_and_the_loop_lives(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
@@ -252,7 +252,7 @@ def test_a_message_that_makes_hwsync_fail_is_refused_and_the_loop_lives(
 
     lab.hand(2)
     before = lab.record
-    monkeypatch.setattr(f"hwsync.coordinator.plan.{name}", broken)
+    monkeypatch.setattr(f"hwsync.{name}", broken)
     deeds = lab.hear("response", b"poison", mid=7)
     monkeypatch.undo()
     assert brief(deeds) == ["error", 7]

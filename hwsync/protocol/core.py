@@ -1,0 +1,266 @@
+"""Several records and one event: what becomes of each of them (docs/protocol.md, section 2).
+
+The law: everything that the protocol says of records is decided below ``hwsync.protocol``; here is
+what concerns more than one change: the queue's turn, a reset that empties the queue, a new epoch,
+one user too many. A function takes what is known (``Known``) and returns its decisions in the order
+in which they are saved and published, in one transaction. It changes nothing and performs nothing;
+who called it saves the decisions, and takes them over (``Draft.take``).
+
+    draft = Draft(known)
+    for message in batch:
+        for decision in decide(user, event, moment, draft, rules):
+            draft.take(decision)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+from hwsync.protocol import epochs, idle, late, limits, machine
+from hwsync.protocol.analysis import outcome_line
+from hwsync.protocol.answers import refuse
+from hwsync.protocol.effects import Decision, Effect, PublishError, PublishStatus
+from hwsync.protocol.errors import Code, DatabaseError, Refused
+from hwsync.protocol.events import (
+    Analysed,
+    CancelAsked,
+    DeadlinePassed,
+    Event,
+    NextInQueue,
+    ResetAsked,
+    Restored,
+)
+from hwsync.protocol.record import Command, Moment, Record, State
+from hwsync.protocol.rules import Rules
+from hwsync.protocol.topics import Kind
+
+Order = tuple[int, int]  # (epoch, seq)
+
+
+class Known(Protocol):
+    """What is known before an event: looked up here, and never changed.
+
+    A lookup may raise what its source raises; it passes through every function of this module.
+    """
+
+    @property
+    def epoch(self) -> int:
+        """The present one: of a record that is made now."""
+
+    def record(self, user: str) -> Record | None:
+        """The user's record, None where nobody has used that name."""
+
+    def command(self, user: str, id: str) -> Command | None:
+        """The command with that id of that user, None where there is none."""
+
+    def count(self) -> int:
+        """How many users have a record."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """What is known, as the decisions so far leave it: ``Known`` once more, and nothing is saved.
+
+    ``records`` and ``commands`` (by user and id) have what was changed, and only that.
+    """
+
+    base: Known
+    records: dict[str, Record] = field(default_factory=dict)
+    commands: dict[tuple[str, str], Command] = field(default_factory=dict)
+    decisions: list[Decision] = field(default_factory=list)
+    _new: int = 0  # users that had no record
+
+    @property
+    def epoch(self) -> int:
+        """The present one."""
+        return self.base.epoch
+
+    def record(self, user: str) -> Record | None:
+        """The user's record, None where nobody has used that name."""
+        return self.records.get(user) or self.base.record(user)
+
+    def command(self, user: str, id: str) -> Command | None:
+        """The command with that id of that user, None where there is none."""
+        record = self.record(user)
+        if record is not None and record.current is not None and record.current.id == id:
+            return record.current
+        return self.commands.get((user, id)) or self.base.command(user, id)
+
+    def count(self) -> int:
+        """How many users have a record."""
+        return self.base.count() + self._new
+
+    def record_of(self, user: str) -> Record:
+        """The user's record; one at rest, which nobody has changed yet, for a new name."""
+        return self.record(user) or Record(user, epoch=self.epoch)
+
+    def take(self, decision: Decision) -> None:
+        """The decision counts: what follows is decided on what it leaves."""
+        self.decisions.append(decision)
+        record, other = decision.record, decision.command
+        changed = decision.entry is not None or decision.unlogged
+        if changed and record.current is not None:
+            self.commands[record.user, record.id] = record.current
+        if other is not None:
+            self.commands[record.user, other.id] = other
+        if changed or other is not None:
+            self._new += self.record(record.user) is None
+            self.records[record.user] = record
+
+
+def decide(user: str, event: Event, moment: Moment, known: Known, rules: Rules) -> list[Decision]:
+    """What follows from an event for a user: one decision for each change, in their order.
+
+    The first ones are the event's own; behind them stands what the queue does when its turn has
+    come (``Decision.turn``). Never raises ``Refused``: a refusal is a decision. Raises
+    ``DatabaseError`` where a command that waits in the queue is not known.
+    """
+    draft = Draft(known)
+    _decide(draft, user, event, moment, rules)
+    return draft.decisions
+
+
+def restore(
+    users: Iterable[str], epoch: int, moment: Moment, known: Known, rules: Rules
+) -> list[Decision]:
+    """A new epoch begins: what was open or waited is lost, and never sent again."""
+    draft = Draft(known)
+    for user in users:
+        for id in draft.record_of(user).queue:
+            command = draft.command(user, id)
+            if command is not None:
+                lost = late.forsaken(draft.record_of(user), command, moment)
+                draft.take(_within(draft, lost, command, moment, rules))
+        _decide(draft, user, Restored(epoch), moment, rules)
+    return draft.decisions
+
+
+def expire(user: str, moment: Moment, known: Known, rules: Rules) -> list[Decision]:
+    """The clock says that the present state may end."""
+    record = Draft(known).record_of(user)
+    return decide(user, DeadlinePassed(record.id), moment, known, rules)
+
+
+def analyse(user: str, id: str, moment: Moment, known: Known, rules: Rules) -> list[Decision]:
+    """The coordinator's own analysis of the record's command, unless somebody gave one."""
+    command = Draft(known).record_of(user).current
+    if command is None or command.id != id or not command.account or command.analysis is not None:
+        return []
+    return decide(user, Analysed(outcome_line(command.account), id), moment, known, rules)
+
+
+def unreadable(
+    user: str, kind: Kind | None, refusal: Refused, moment: Moment, known: Known, rules: Rules
+) -> Decision:
+    """A message that is refused before it is an event; ``user``: as its topic has it.
+
+    A result of which id and journal could be read is settled, so that nobody repeats it for ever.
+    """
+    draft = Draft(known)
+    record = draft.record_of(user)
+    if not limits.is_user(user):
+        return Decision(record, effects=(PublishError(refusal, record.state),), refused=refusal)
+    if kind is Kind.RESPONSE and refusal.id and refusal.journal:
+        decision = late.settle_refused(record, refusal.id, refusal.journal, moment, refusal)
+        if _is_one_too_many(draft, decision):
+            decision = _without_record(record, refusal)
+        return _within(draft, decision, None, moment, rules)
+    named = None if refusal.id is None else draft.command(user, refusal.id)
+    return refuse(record, refusal, named)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What somebody saw of a record, beside what is known of it."""
+
+    newer: int | None = None  # its epoch, where it is more than is known: an older database
+    forged: Order | None = None  # it is more than anybody can have counted to
+    effects: tuple[Effect, ...] = ()
+
+
+NOTHING_NEW: Final = Sighting()
+
+
+def compare(user: str, order: Order | None, known: Known, *, of_device: bool) -> Sighting:
+    """What a status, or what a device says that it saw (``of_device``), tells of the database."""
+    record = Draft(known).record_of(user)
+    if order is None or order <= (record.epoch, record.seq):
+        return NOTHING_NEW
+    if epochs.is_believed(order[0], of_device=of_device):
+        return Sighting(newer=order[0])
+    # What is kept at the broker is ours again.
+    again = not of_device and record.kept
+    return Sighting(forged=order, effects=(PublishStatus(record),) if again else ())
+
+
+def _decide(draft: Draft, user: str, event: Event, moment: Moment, rules: Rules) -> None:
+    if isinstance(event, ResetAsked) and event.queue:
+        _empty_queue(draft, user, event, moment, rules)
+    draft.take(_one(draft, user, event, moment, rules))
+    while (command := _whose_turn(draft.record_of(user), draft)) is not None:
+        taken = _one(draft, user, NextInQueue(command), moment, rules)
+        draft.take(replace(taken, turn=True))
+
+
+def _one(draft: Draft, user: str, event: Event, moment: Moment, rules: Rules) -> Decision:
+    """What one event does to one record."""
+    named = None if event.id is None else draft.command(user, event.id)
+    decision = machine.decide(draft.record_of(user), event, moment, named, rules)
+    if _is_one_too_many(draft, decision):
+        return _one_too_many(draft, user, event)
+    return decision
+
+
+def _empty_queue(draft: Draft, user: str, event: ResetAsked, moment: Moment, rules: Rules) -> None:
+    """Each waiting request is cancelled, where the reset itself will be accepted.
+
+    So the reset is decided twice: here, to know that; and afterwards, on what is left.
+    """
+    if _one(draft, user, event, moment, rules).moved:
+        for id in draft.record_of(user).queue:
+            draft.take(_one(draft, user, CancelAsked(id), moment, rules))
+
+
+def _whose_turn(record: Record, draft: Draft) -> Command | None:
+    """The command that follows where a record is at rest and requests wait; None: none does."""
+    if record.state is not State.REST or not record.queue:
+        return None
+    command = draft.command(record.user, record.queue[0])
+    if command is None:
+        raise DatabaseError(f"the queue of {record.user} names {record.queue[0]}, which is lost")
+    return command
+
+
+def _is_one_too_many(draft: Draft, decision: Decision) -> bool:
+    """Whether this would be the record of one user more than may be."""
+    new = decision.entry is not None and draft.record(decision.record.user) is None
+    return new and draft.count() >= limits.MAX_USERS
+
+
+def _one_too_many(draft: Draft, user: str, event: Event) -> Decision:
+    """A message that would make one record too many: refused, a result settled too."""
+    refusal = Refused(
+        Code.NOT_ALLOWED,
+        f"{user} is new, and there are records of {limits.MAX_USERS} users already",
+        "is its name right? hwsync status lists the users",
+    )
+    refusal, record = machine.about(refusal, event), draft.record_of(user)
+    if refusal.id and refusal.journal:
+        return _without_record(record, refusal)
+    return refuse(record, refusal)
+
+
+def _without_record(record: Record, refusal: Refused) -> Decision:
+    """A result is settled in a status that is published once, and kept by nobody."""
+    settled = idle.turned_away(record, refusal.id or "", refusal.journal or "", refusal)
+    return replace(settled, unlogged=False)
+
+
+def _within(
+    draft: Draft, decision: Decision, named: Command | None, moment: Moment, rules: Rules
+) -> Decision:
+    """A decision that is not the table's, as far as its user has room."""
+    before = draft.record_of(decision.record.user)
+    return idle.within(before, named, decision, moment, rules.allowance)
