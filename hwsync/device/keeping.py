@@ -82,6 +82,9 @@ class Keeping:
     def settle(self, id: str) -> None:
         """The coordinator has the result of that command."""
         try:
+            entry = self.get(id)
+            if entry is None or entry.settled:
+                return  # the journal could not be told of a new epoch
             if self.unwritten.get(id):
                 self.unwritten.settle(id)
             else:

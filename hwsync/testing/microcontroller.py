@@ -1,17 +1,20 @@
 """A device without a journal: a fresh name at each start, and a crash ends as ``lost``.
 
 The law: as docs/protocol.md, section 5, asks of whoever runs programs by itself and keeps nothing.
+What it decides is ``hwsync.protocol.device``, as on any other device; here only memory is written.
 """
 
 from __future__ import annotations
 
 from hwsync import __version__
 from hwsync.protocol import limits
+from hwsync.protocol.device import core, values
+from hwsync.protocol.device.values import Action, Event, Known, Moment, Offered, Own, State, Told
 from hwsync.protocol.record import Account, Outcome, Ran
-from hwsync.protocol.repeat import pause
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire import (
     Envelope,
+    Status,
     encode_collected,
     encode_heartbeat,
     encode_result,
@@ -26,7 +29,7 @@ from hwsync.transport import Delivery, Disconnected, Signal, Subscribed
 
 
 class Microcontroller(Device):
-    """Everything that it knows is in its memory."""
+    """Everything that it knows is in its memory, which has room for one command and its result."""
 
     points = (
         *("before a device's publish", "after a device's publish"),
@@ -41,14 +44,11 @@ class Microcontroller(Device):
     def begin(self) -> None:
         self._name = f"m-{self.context.nonce()}"
         self._boot = 1
-        self._refused: set[str] = set()
-        self._seen = (0, 0)
-        self._waiting: Envelope | None = None
+        self._epoch = 0
+        self._state = State()
+        self._envelope: Envelope | None = None
+        self._known: dict[str, Known] = {}
         self._results: dict[str, bytes] = {}
-        self._known: set[str] = set()
-        self._again_at: float | None = None
-        self._attempt = 0
-        self._since = 0.0
         self._beat_at = self.context.now
         self.connect(self._name, 1, clean=True)
 
@@ -62,7 +62,7 @@ class Microcontroller(Device):
 
     @property
     def busy(self) -> bool:
-        return self.alive and bool(self._waiting or self.session or self._results)
+        return self.alive and bool(self._state.id or self.session or self._results)
 
     @property
     def journal_name(self) -> str:
@@ -76,19 +76,17 @@ class Microcontroller(Device):
             else:
                 self._hear(item)
         now = self.context.now
-        if self._again_at is not None and now >= self._again_at:
-            self._say()
+        again = core.due_at(self._state)
+        if again is not None and now >= again:
+            self._happen(values.Tick())
         if now >= self._beat_at:
             self._beat()
-        times = [self._beat_at, *([self._again_at] if self._again_at is not None else [])]
-        return max(min(times) - now, 0.0)
+        again = core.due_at(self._state)
+        return max(min(self._beat_at, self._beat_at if again is None else again) - now, 0.0)
 
     def _hear(self, signal: Signal) -> None:
         if isinstance(signal, Subscribed):
-            self._beat()
-            self._attempt = 0
-            self._since = self.context.now
-            self._say()
+            self._happen(values.Connected())
         elif isinstance(signal, Delivery):
             _, kind = self.topics.split(signal.topic)
             if kind is Kind.COMMAND:
@@ -96,95 +94,119 @@ class Microcontroller(Device):
                 if envelope is not None and envelope.user == self.user:
                     self._offered(envelope)
             elif kind is Kind.STATUS:
-                self._told(signal.payload)
+                status = read_status(signal.payload)
+                while status is not None and self._told(status):
+                    pass
             self.acknowledge(signal)
         else:
             assert not isinstance(signal, Disconnected) or self.port is not None
 
     def _offered(self, envelope: Envelope) -> None:
-        if self.session or self._results or envelope.id in self._known:
-            return
-        if self._waiting is None or (
-            self._waiting.id == envelope.id
-            and (envelope.epoch, envelope.seq) > (self._waiting.epoch, self._waiting.seq)
-        ):
-            if envelope.id in self._refused:
-                self._refused.remove(envelope.id)
-                self._boot += 1
-            self._waiting = envelope
-            self._attempt = 0
-            self._since = self.context.now
-            self._say()
+        order, known = (envelope.epoch, envelope.seq), self._known.get(envelope.id)
+        self._happen(Offered(envelope.id, order, known, room=not self._results), envelope)
 
-    def _told(self, payload: bytes) -> None:
-        status = read_status(payload)
-        if status is None or status.order < self._seen:
-            return
-        self._seen = status.order
-        for id, journal in status.settled:
-            if journal == self._name and self._results.pop(id, None) is not None:
-                # It keeps nothing for a database that is put back later.
-                self.context.see(JournalLost(self.context.now, self.user, self._name))
-        mine = (status.state, status.journal, status.boot) == (2, self._name, self._boot)
-        waiting = self._waiting
-        if self.session is not None:
-            if (status.cancelling or not mine or status.id != self.session.run.id) and (
-                not self.session.stop
-            ):
-                self.stop_run()
-        elif waiting is not None and status.order >= (waiting.epoch, waiting.seq):
-            if status.id == waiting.id and mine and not status.cancelling:
-                self._waiting, self._again_at = None, None
-                self._known.add(waiting.id)
-                job = Job(
-                    *(waiting.program, waiting.stdin, waiting.args, waiting.timeout),
-                    name=waiting.name,
-                    grace=waiting.grace,
-                )
-                self.start_run(job, waiting.id)
-            elif (status.id, status.state) != (waiting.id, 1):
-                self._refuses(waiting)
-        elif waiting is not None and self.context.now - self._since >= limits.UNKNOWN_S:
-            self._refuses(waiting)
-
-    def _refuses(self, envelope: Envelope) -> None:
-        self._waiting = None
-        self._refused.add(envelope.id)
-        self._result(envelope.id, Account(Outcome.REJECTED, Ran.NO, "not granted"))
+    def _told(self, status: Status) -> bool:
+        """Whether it is to be heard once more."""
+        pairs = [id for id, journal in status.settled if journal == self._name]
+        return self._happen(
+            Told(
+                Own(self._name, self._boot, self._epoch),
+                status.order,
+                (status.id, status.state, status.journal, status.boot),
+                cancelling=status.cancelling,
+                settled=tuple(self._known[id] for id in pairs if id in self._known),
+            )
+        )
 
     def written(self, session: Session) -> None:
+        self._happen(values.Started())
         self.hand_over(session)
 
     def ended(self, session: Session, end: RunEnd) -> None:
         if self.session is not session:
             return
         self.session = None
-        ran = Ran.YES if end.began else Ran.NO
-        account = Account(Outcome(end.outcome), ran, response=end.response, exit_code=end.exit_code)
         if end.began:
             self.saw_the_end(session.run)
-        self._result(session.run.id, account)
+        self._happen(values.Ended(end.outcome, end.reason, began=end.began), end)
 
-    def _result(self, id: str, account: Account) -> None:
-        self._results[id] = encode_result(id, self._name, self._boot, account)
-        self._attempt = 0
-        self._say()
+    def _happen(self, event: Event, subject: Envelope | RunEnd | None = None) -> bool:
+        moment = Moment(self.context.now, self.random())
+        decision = core.decide(self._state, event, moment)
+        for action in decision.writes:
+            self._write(action, subject)
+        self._state = decision.state
+        for action in decision.actions:
+            self._write(action, subject)
+            self._say(action)
+            if action.do == values.START_RUN:
+                self._start()
+            elif action.do == values.STOP_RUN:
+                self.stop_run()
+        return decision.again
 
-    def _say(self) -> None:
-        if self._waiting is not None:
-            payload = encode_collected(self._waiting.id, self._name, self._boot)
+    def _write(self, action: Action, subject: Envelope | RunEnd | None) -> None:
+        """In memory."""
+        if action.do == values.NEXT_BOOT:
+            self._boot += 1
+        elif action.do in (values.WRITE_EPOCH, values.BEGIN_EPOCH):
+            self._epoch = action.number
+        elif action.do == values.WRITE_RECEIVED:
+            assert isinstance(subject, Envelope)
+            self._envelope = subject
+            self._known.pop(action.id, None)
+        elif action.do == values.WRITE_END:
+            account = Account(Outcome(action.outcome), Ran(action.ran), action.reason)
+            if isinstance(subject, RunEnd):
+                account = Account(
+                    *(account.outcome, account.ran, account.reason),
+                    response=subject.response,
+                    exit_code=subject.exit_code,
+                )
+            closed = action.order is not None
+            stage = values.CLOSED if closed else values.FINISHED
+            self._known[action.id] = Known(action.id, stage, action.order, was_closed=closed)
+            self._results[action.id] = encode_result(action.id, self._name, self._boot, account)
+            self._envelope = None
+        elif action.do == values.WRITE_SETTLED and self._results.pop(action.id, None) is not None:
+            before = self._known[action.id]
+            self._known[action.id] = Known(
+                action.id, values.SETTLED, before.closing, was_closed=before.was_closed
+            )
+            # It keeps nothing for a database that is put back later.
+            self.context.see(JournalLost(self.context.now, self.user, self._name))
+
+    def _say(self, action: Action) -> None:
+        if action.do == values.SAY_HEARTBEAT:
+            self._beat()
+        elif action.do == values.SAY_COLLECTED:
+            payload = encode_collected(action.id, self._name, self._boot)
             self.publish(self.topics.of(self.user, Kind.COLLECTED), payload)
-        for payload in list(self._results.values()):
-            self.publish(self.topics.of(self.user, Kind.RESPONSE), payload)
-        if self._waiting is None and not self._results:
-            self._again_at = None
-            return
-        self._again_at = self.context.now + pause(self._attempt, self.random())
-        self._attempt += 1
+        elif action.do == values.SAY_RESULT and action.id in self._results:
+            self.publish(self.topics.of(self.user, Kind.RESPONSE), self._results[action.id])
+        elif action.do in (values.SAY_RESULTS, values.SAY_RESULTS_AGAIN):
+            for payload in list(self._results.values()):
+                self.publish(self.topics.of(self.user, Kind.RESPONSE), payload)
+            if not self._results:
+                self._happen(values.Owed(any=False))
+
+    def _start(self) -> None:
+        envelope = self._envelope
+        assert envelope is not None
+        job = Job(
+            *(envelope.program, envelope.stdin, envelope.args, envelope.timeout),
+            name=envelope.name,
+            grace=envelope.grace,
+        )
+        self.start_run(job, envelope.id)
 
     def _beat(self) -> None:
         payload = encode_heartbeat(
-            online=True, journal=self._name, boot=self._boot, seen=self._seen, version=__version__
+            online=True,
+            journal=self._name,
+            boot=self._boot,
+            seen=self._state.newest,
+            version=__version__,
         )
         self.publish(self.topics.of(self.user, Kind.HEARTBEAT), payload, retain=True)
         self._beat_at = self.context.now + limits.HEARTBEAT_S
