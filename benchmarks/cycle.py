@@ -1,17 +1,20 @@
 """Whole cycles a second on mosquitto: hwsync beside the bare message floor, in one run.
 
-The law: both sides get the same messages from the same reader, over the same broker and the same
-``hwsync.transport``, in turns, so that a slow moment of the machine slows both. One process, this
-one, is all boards and their operator. The answers come from a process that
+The law: all sides get the same messages from the same reader, over the same broker, in turns, so
+that a slow moment of the machine slows all. One process, this one, is all boards and their
+operator. The answers come from a process that
 
-- floor: sends at once what hwsync would send, of the same size: no decision, no database;
-- hwsync: is ``hwsync.coordinator.service.serve``, durable, with its log in a file.
+- floor: sends at once what hwsync would send, of the same size, from paho's own callback, over MQTT
+  3.1.1 and with paho's own acknowledgements: no decision, no database, nothing of hwsync between;
+- hwsync: is ``hwsync.coordinator.service.serve``, durable, with its log in a file, at its default;
+- beside (``--beside DIR``): is the same of another checkout, to see what a change does.
 
-    python benchmarks/cycle.py --boards 1,100,1000 --seconds 3 --rounds 3
+    python benchmarks/cycle.py --boards 1,100,1000 --seconds 3 --rounds 5
 
 A cycle: request with an id, status 1 and envelope, collected, status 2 (the grant), response,
 status 3, analysis, status 0. Every board begins its next cycle at once. Latency is from the request
-to status 3; with many boards it is mostly the wait for one's turn.
+to status 3; with many boards it is mostly the wait for one's turn. A side's processor time is that
+of its process; the bytes are all that the broker reads and writes for a cycle, of both its clients.
 """
 
 from __future__ import annotations
@@ -29,7 +32,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -58,14 +60,19 @@ from hwsync.protocol.record import (
     encode_envelope,
     encode_status,
 )
-from hwsync.protocol.topics import INBOUND, Kind, Topics
+from hwsync.protocol.topics import Kind, Topics
 from hwsync.transport import Delivery, Signal, Subscribed, Subscription, Transport
 
+CHECKOUT: Final = Path(__file__).resolve().parents[1]
 LOOPBACK: Final = "127.0.0.1"
-SIDES: Final = {"floor": "fl", "hwsync": "hw"}  # the root of each: of one length
+SIDES: Final = {"floor": "fl", "hwsync": "hw", "beside": "be"}  # the root of each: of one length
 PATIENCE_S: Final = 30.0  # for anything that should come: a start, an answer, the last cycle
 PINGS: Final = 200  # round trips in each round
 PERCENTILE: Final = 0.95
+RECEIVED: Final = "$SYS/broker/bytes/received"
+SENT: Final = "$SYS/broker/bytes/sent"
+BYTES_CYCLES: Final = 25  # for the bytes of one, which are nearly the same in each
+TICKS: Final = os.sysconf("SC_CLK_TCK")  # a second, of processor time in /proc
 LOG_LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING}
 
 PROGRAM: Final = "print(6*7)"
@@ -74,6 +81,7 @@ ANALYSIS: Final = "right"
 ACCOUNT: Final = Account(
     Outcome.OK, Ran.YES, "exit code 0", "42\n", exit_code=0, duration=0.0123, started=1.7e9 + 0.123
 )
+CYCLE: Final = (Kind.REQUEST, Kind.COLLECTED, Kind.RESPONSE, Kind.ANALYSIS)
 NO_ID: Final = "0000-00000000"  # every id has this length, so the floor's answers are templates
 
 
@@ -90,33 +98,27 @@ class Floor:
             [_status(state, pairs) for pairs in range(limits.SETTLED_PAIRS + 1)] for state in State
         ]
         self._envelope = encode_envelope(_record(State.REQUESTED, limits.SETTLED_PAIRS))
-        self.transport = Transport(
-            url,
-            "hwsync-floor-side",
-            on_signal=self._on_signal,
-            subscriptions=[
-                Subscription(self._topics.of("+", kind), no_local=kind is Kind.COMMAND)
-                for kind in INBOUND
-            ],
-            prefer_v5=True,
-        )
+        self._url = url
+        self._client = Client(CallbackAPIVersion.VERSION2, "hwsync-floor-side")
+        self._client.on_socket_open = no_delay
+        self._client.on_subscribe = lambda *_: logging.getLogger("floor").info("ready")
+        self._client.on_message = self._answer
 
-    def _on_signal(self, signal: Signal) -> None:
-        if isinstance(signal, Subscribed):
-            logging.getLogger("floor").info("ready")
-        elif isinstance(signal, Delivery):
-            self._answer(signal)
-            self.transport.acknowledge(signal)
+    def run(self) -> None:
+        """Until it is killed."""
+        self._client.connect(self._url.host, self._url.port)
+        self._client.subscribe([(self._topics.of("+", kind), 1) for kind in CYCLE])
+        self._client.loop_forever()
 
-    def _answer(self, delivery: Delivery) -> None:
-        user, kind = self._topics.split(delivery.topic)
-        payload = delivery.payload
+    def _answer(self, _: Client, __: object, message: MQTTMessage) -> None:
+        user, kind = self._topics.split(message.topic)
+        payload = message.payload
         start = payload.index(b'"id":"') + 6
         id = payload[start : start + len(NO_ID)]
         if kind is Kind.REQUEST:
             self._status(user, State.REQUESTED, id)
             envelope = self._envelope.replace(NO_ID.encode(), id)
-            self.transport.publish(self._topics.of(user, Kind.COMMAND), envelope)
+            self._client.publish(self._topics.of(user, Kind.COMMAND), envelope, 1)
         elif kind is Kind.COLLECTED:
             self._status(user, State.COLLECTED, id)
         elif kind is Kind.RESPONSE:
@@ -127,7 +129,7 @@ class Floor:
 
     def _status(self, user: str, state: State, id: bytes) -> None:
         status = self._statuses[state][self._cycles.get(user, 0)].replace(NO_ID.encode(), id)
-        self.transport.publish(self._topics.of(user, Kind.STATUS), status, retain=True)
+        self._client.publish(self._topics.of(user, Kind.STATUS), status, 1, retain=True)
 
 
 def _status(state: State, pairs: int) -> bytes:
@@ -181,23 +183,18 @@ class FromReadyOn(logging.Filter):
 def answer(side: str, url: BrokerUrl, directory: Path, level: int) -> None:
     """Be one of the two sides until SIGTERM."""
     logs.setup(side)
-    if side == "hwsync":
+    if side != "floor":
         logging.getLogger("hwsync.coordinator").addFilter(FromReadyOn(level))
         serve(
             access=Access(url, SIDES[side]),
-            db=directory / "hwsync.db",
+            db=directory / f"{side}.db",
             analysis="manual",
             settle=limits.DEFAULT_SETTLE_S,
             analysis_within=limits.DEFAULT_ANALYSIS_WITHIN_S,
             clean_session=False,
         )
         return
-    end = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: end.set())
-    floor = Floor(url, SIDES[side])
-    floor.transport.start()
-    end.wait()
-    floor.transport.stop()
+    Floor(url, SIDES[side]).run()
 
 
 # --- all boards and their operator --------------------------------------------------------------
@@ -211,6 +208,7 @@ class Measured:
     median: float
     p95: float
     status_bytes: float  # of one status, on average
+    processor: float  # of the side's process, for 1,000 cycles
 
 
 @dataclass(slots=True)
@@ -228,8 +226,9 @@ class Board:
 class Lab:
     """Boards and operator of one root, on one connection; they answer in its network thread."""
 
-    def __init__(self, url: BrokerUrl, side: str) -> None:
+    def __init__(self, url: BrokerUrl, side: str, pid: int) -> None:
         self.side = side
+        self._pid = pid
         self._topics = Topics(SIDES[side])
         self._events: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._boards: dict[str, Board] = {}
@@ -263,7 +262,7 @@ class Lab:
         for index in range(boards):
             self._boards.setdefault(_user(index), Board(_user(index)))
         self._latencies, self._statuses, self._bytes = [], 0, 0
-        begin = time.perf_counter()
+        begin, used = time.perf_counter(), processor_time(self._pid)
         self._until = begin + seconds
         for index in range(boards):
             self._ask(self._boards[_user(index)])
@@ -275,6 +274,7 @@ class Lab:
             statistics.median(latencies),
             latencies[int(len(latencies) * PERCENTILE)],
             self._bytes / self._statuses,
+            1_000 * (processor_time(self._pid) - used) / len(latencies),
         )
 
     def _expect(self, event: str, times: int = 1) -> None:
@@ -358,15 +358,17 @@ def _text(board: Board) -> str:
 # --- a plain round trip -------------------------------------------------------------------------
 
 
+def no_delay(_: Client, __: object, sock: Any) -> None:
+    """For paho, which never does it itself."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 def round_trips(port: int, count: int) -> list[float]:
     """Seconds from a QoS 1 publish to its own delivery, one after the other; paho with nodelay."""
     came: queue.SimpleQueue[float] = queue.SimpleQueue()
 
     def on_message(_: Client, __: object, ___: MQTTMessage) -> None:
         came.put(time.perf_counter())
-
-    def no_delay(_: Client, __: object, sock: Any) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     client = Client(CallbackAPIVersion.VERSION2)
     client.on_socket_open = no_delay
@@ -419,19 +421,76 @@ def transport_round_trips(url: BrokerUrl, count: int) -> list[float]:
         transport.stop()
 
 
+# --- what a cycle costs -------------------------------------------------------------------------
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that a process has had, of all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+class Meter:
+    """What the broker has read and written in all; it says so every other second."""
+
+    def __init__(self, port: int) -> None:
+        self._counts: dict[str, int] = {}
+        self._said: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+        self._client = Client(CallbackAPIVersion.VERSION2)
+        self._client.on_message = self._on_message
+        self._client.connect(LOOPBACK, port)
+        self._client.subscribe([(RECEIVED, 0), (SENT, 0)])
+        self._client.loop_start()
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_message(self, _: Client, __: object, message: MQTTMessage) -> None:
+        self._said.put((message.topic, int(message.payload)))
+
+    def of_a_cycle(self, lab: Lab) -> int:
+        """Bytes of one board's cycle, seen from the broker: read and written."""
+        before = self._now()
+        for _ in range(BYTES_CYCLES):
+            lab.round(1, 0.0)
+        return round((self._now() - before) / BYTES_CYCLES)
+
+    def _now(self) -> int:
+        """What it says next: "received" where that has changed, and then "sent", which has."""
+        self._said = queue.SimpleQueue()
+        try:
+            while (said := self._said.get(timeout=PATIENCE_S))[0] != SENT:
+                self._counts |= [said]
+            self._counts |= [said]
+        except queue.Empty:
+            raise NoBroker("mosquitto does not say what it read and wrote") from None
+        return sum(self._counts.values())
+
+
 # --- processes ----------------------------------------------------------------------------------
 
 
 @contextmanager
-def running(command: list[str], log: Path, ready: Callable[[], bool], name: str) -> Iterator[int]:
+def running(
+    command: list[str],
+    log: Path,
+    ready: Callable[[], bool],
+    name: str,
+    checkout: Path = CHECKOUT,
+) -> Iterator[int]:
     """A process that is ready, and ended after; in a session of its own, away from Ctrl-C.
 
-    Gives its number.
+    Gives its number. ``checkout``: whose hwsync it is.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            env=os.environ | {"PYTHONPATH": str(checkout)},
+        )  # fmt: skip
         try:
             deadline = time.monotonic() + PATIENCE_S
             while not ready():
@@ -464,6 +523,7 @@ def mosquitto(program: str, directory: Path) -> Iterator[int]:
         "persistence true",
         f"persistence_location {directory}/",
         "autosave_interval 1",
+        "sys_interval 1",
     ]
     if os.geteuid() == 0:
         lines.append("user root")  # else it becomes a user that may not write here
@@ -494,7 +554,7 @@ def machine(program: str) -> dict[str, Any]:
 
 
 def summary(boards: int, rounds: dict[str, list[Measured]]) -> dict[str, Any]:
-    """Medians of all rounds; the ratio is the median of the rounds' own."""
+    """Medians of all rounds; a ratio to the floor is the median of the rounds' own."""
     row: dict[str, Any] = {"boards": boards}
     for side, measured in rounds.items():
         row[side] = {
@@ -502,13 +562,13 @@ def summary(boards: int, rounds: dict[str, list[Measured]]) -> dict[str, Any]:
             "median_ms": round(1000 * statistics.median(m.median for m in measured), 2),
             "p95_ms": round(1000 * statistics.median(m.p95 for m in measured), 2),
             "status_bytes": round(statistics.median(m.status_bytes for m in measured)),
+            "processor_s": round(statistics.median(m.processor for m in measured), 3),
         }
-    pairs = zip(rounds["hwsync"], rounds["floor"], strict=True)
-    ratios = [hwsync.cycles_per_s / floor.cycles_per_s for hwsync, floor in pairs]
-    return row | {
-        "ratio": round(statistics.median(ratios), 3),
-        "ratios": [round(ratio, 3) for ratio in ratios],
-    }
+        pairs = zip(measured, rounds["floor"], strict=True)
+        ratios = [one.cycles_per_s / floor.cycles_per_s for one, floor in pairs]
+        row[side]["ratio"] = round(statistics.median(ratios), 3)
+        row[side]["ratios"] = [round(ratio, 3) for ratio in ratios]
+    return row
 
 
 def measure(options: argparse.Namespace, program: str) -> Iterator[dict[str, Any]]:
@@ -519,12 +579,15 @@ def measure(options: argparse.Namespace, program: str) -> Iterator[dict[str, Any
         directory = Path(stack.enter_context(temporary))
         port = stack.enter_context(mosquitto(program, directory))
         url = BrokerUrl("mqtt", LOOPBACK, port)
-        for side in SIDES:
+        sides = [side for side in SIDES if side != "beside" or options.beside]
+        labs: list[Lab] = []
+        for side in sides:
             log = directory / f"{side}.log"
             command = [sys.executable, __file__, "--answer", side, "--log", options.log]
             command += ["--url", str(url), "--directory", str(directory)]
-            stack.enter_context(running(command, log, partial(_ready, log), side))
-        labs = [stack.enter_context(Lab(url, side)) for side in SIDES]
+            path = options.beside if side == "beside" else CHECKOUT
+            pid = stack.enter_context(running(command, log, partial(_ready, log), side, path))
+            labs.append(stack.enter_context(Lab(url, side, pid)))
         plain: list[float] = []
         ours: list[float] = []
         for _ in range(options.rounds):
@@ -534,8 +597,10 @@ def measure(options: argparse.Namespace, program: str) -> Iterator[dict[str, Any
             "round_trip_ms": round(1000 * statistics.median(plain), 3),
             "transport_round_trip_ms": round(1000 * statistics.median(ours), 3),
         }
+        with Meter(port) as meter:
+            yield {"wire_bytes": {lab.side: meter.of_a_cycle(lab) for lab in labs}}
         for boards in options.boards:
-            rounds: dict[str, list[Measured]] = {side: [] for side in SIDES}
+            rounds: dict[str, list[Measured]] = {side: [] for side in sides}
             for lab in labs:
                 lab.round(boards, 0.0)  # so that every user is known to both
             for number in range(options.rounds):
@@ -564,18 +629,25 @@ def show(row: dict[str, Any]) -> Iterator[str]:
             f"QoS 1 round trip: a plain client with TCP_NODELAY {row['round_trip_ms']:.2f} ms, "
             f"hwsync.transport {row['transport_round_trip_ms']:.2f} ms"
         )
+    elif "wire_bytes" in row:
+        each = ", ".join(f"{side} {count}" for side, count in row["wire_bytes"].items())
+        yield f"bytes of a cycle, read and written by the broker: {each}"
         yield ""
-        yield "boards  side     cycles/s  request to status 3: median     p95   status bytes"
+        yield (
+            "boards  side     cycles/s  of the floor  request to status 3: median     p95   "
+            "status bytes  processor s/1000"
+        )
     else:
         for side in SIDES:
-            value = row[side]
-            yield (
-                f"{row['boards']:6}  {side:7}  {value['cycles_per_s']:8.0f}  "
-                f"{value['median_ms']:24.2f} ms {value['p95_ms']:6.1f} ms  "
-                f"{value['status_bytes']:7}"
-            )
-        each = ", ".join(f"{ratio:.0%}" for ratio in row["ratios"])
-        yield f"        hwsync has {row['ratio']:.0%} of the floor (rounds: {each})"
+            if value := row.get(side):
+                yield (
+                    f"{row['boards']:6}  {side:7}  {value['cycles_per_s']:8.0f}  "
+                    f"{value['ratio']:12.0%}  "
+                    f"{value['median_ms']:24.2f} ms {value['p95_ms']:6.1f} ms  "
+                    f"{value['status_bytes']:12}  {value['processor_s']:16.2f}"
+                )
+        each = ", ".join(f"{ratio:.0%}" for ratio in row["hwsync"]["ratios"])
+        yield f"        hwsync has {row['hwsync']['ratio']:.0%} of the floor (rounds: {each})"
 
 
 def _numbers(text: str) -> list[int]:
@@ -601,7 +673,8 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--boards", type=_numbers, default=[1, 100, 1000], metavar="N,N")
     parser.add_argument("--seconds", type=_positive(float), default=3.0, help="of each round")
-    parser.add_argument("--rounds", type=_positive(int), default=3)
+    parser.add_argument("--rounds", type=_positive(int), default=5)
+    parser.add_argument("--beside", type=Path, metavar="DIR", help="a checkout to compare with")
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument(
         "--log", choices=LOG_LEVELS, default="info", help="hwsync's log; info: its own"

@@ -74,9 +74,10 @@ class Notifier:
                 self._status = line
                 self._send(f"STATUS={line}")
 
-    def beat(self, *, network: bool) -> None:
+    def beat(self, *, network: bool = True) -> None:
         """The loop has completed a step: WATCHDOG=1, where due and the network thread lives.
 
+        ``network``: false where a loop has another thread for its connection, and that is dead.
         Before READY it also asks for more time to start: a broker that is away is waited for.
         """
         if not self.watched or self._monotonic() < self._beat_at:

@@ -206,7 +206,8 @@ class Coordinator:
                 self.tally.committed(len(self._waiting), self._clock.monotonic() - began)
         except FAILURES as error:
             log.error("cannot use the database: %s; trying again", error)
-            self._save_again_at = now + SAVE_AGAIN_S
+            # From now: a database that others hold may have kept us for seconds.
+            self._save_again_at = self._clock.monotonic() + SAVE_AGAIN_S
             self._outdated |= plan is not None and plan.batch.epoch is not None
             self.counts["failed_saves"] += 1
             self.tally.failure = str(error) or type(error).__name__
@@ -325,10 +326,9 @@ class Coordinator:
             self._report_epoch(plan, epoch)
         for one in others:
             plan.hear(message_of(one))
-        connection = self._publisher.connection
-        if self._replied and self.publishing.settled and connection == self._publisher.connection:
+        if self._replied and self.publishing.settled:
             for (user, id), sent_on in self._replied.items():
-                if sent_on == connection:
+                if sent_on == self._publisher.connection:
                     plan.replied(user, id)
         for user, id in self._to_analyse:
             plan.analyse(user, id)

@@ -1,29 +1,26 @@
-"""The process ``hwsync coordinator``: the loop, its inbox, its signals, and its way in."""
+"""The process ``hwsync coordinator``: its one thread and loop, and its way in to the broker."""
 
 from __future__ import annotations
 
 import logging
-import os
-import queue
 import secrets
-import signal
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from hwsync.address import BrokerUrl
 from hwsync.coordinator.alone import Alone
 from hwsync.coordinator.clearing import Clearing
 from hwsync.coordinator.health import GONE
 from hwsync.coordinator.hearing import Hearing
+from hwsync.coordinator.intake import Intake
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.maintenance import Schedule, discard
 from hwsync.coordinator.metrics import MetricsFile
+from hwsync.coordinator.orders import Orders, listening
 from hwsync.coordinator.retention import Retention
 from hwsync.coordinator.store import Store
 from hwsync.coordinator.vitals import Vitals
@@ -34,27 +31,12 @@ from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import INBOUND, Kind, Topics
 from hwsync.signing import SigningKey
-from hwsync.transport import Signal, Subscribed, Subscription, Transport, Will
+from hwsync.transport import Connection, Pump, Subscribed, Subscription, Will
 
 log = logging.getLogger("hwsync.coordinator")
 
 CLIENT_ID: Final = "hwsync-coordinator"
-BATCH: Final = 500  # messages in one transaction: more gain nothing and delay the first answer
-BACKLOG: Final = 16 * 1_048_576  # bytes said and not arrived; then nothing more is heard
-CROWDED_S: Final = 1.0  # so long at most until the next look whether it has arrived
-LONGEST_WAIT_S: Final = 3_600.0  # any number that a queue accepts
 STOP_S: Final = 5.0  # for what is still under way when it is stopped
-
-
-class Network(Protocol):
-    """What the loop's process asks of the transport."""
-
-    @property
-    def backlog(self) -> int:
-        """Bytes that were published and have not arrived."""
-
-    def flush(self, timeout: float) -> bool:
-        """Wait until everything has arrived; whether it has."""
 
 
 class SystemClock:
@@ -73,12 +55,6 @@ class Access:
     signer: SigningKey | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """SIGHUP: what is configured now is to count."""
-
-
-Inbox = queue.SimpleQueue[Signal | Reload | None]  # None: look at the stop
 Reader = Callable[[], Access]  # raises ``HwsyncError``
 
 
@@ -97,7 +73,7 @@ class Entrance:
         self._read = read
 
     def url(self) -> BrokerUrl:
-        """For the transport, at each connect."""
+        """For the connection, at each connect."""
         if self._address is not None:
             try:
                 url = self._address()
@@ -108,7 +84,7 @@ class Entrance:
                     self._access = replace(self._access, url=url)
         return self._access.url
 
-    def reload(self, coordinator: Coordinator, transport: Transport) -> bool:
+    def reload(self, coordinator: Coordinator, connection: Connection) -> bool:
         """What is configured now counts; False: that takes another process."""
         if self._read is None:
             log.info("ending: the next start has the new configuration")
@@ -126,7 +102,7 @@ class Entrance:
         self._access = access
         coordinator.sign_with(access.signer)
         _say_signer(access.signer)
-        transport.reconnect("the configuration was read again")
+        connection.reconnect("the configuration was read again")
         return True
 
 
@@ -163,14 +139,12 @@ def serve(
     one that is meant.
     """
     topics = Topics(access.root)
-    inbox: Inbox = queue.SimpleQueue()
     begun, unused = not db.exists(), False
     store = Store(db)
     entrance = Entrance(access, address, read)
-    transport = Transport(
+    connection = Connection(
         access.url,
         topics.client_id(CLIENT_ID),
-        on_signal=inbox.put,
         subscriptions=subscriptions(topics),
         will=Will(topics.health, GONE),
         clean_session=clean_session,
@@ -178,6 +152,7 @@ def serve(
         takeover_hint="stop the other coordinator: one broker and root has one",
         address=entrance.url,
     )
+    pump = Pump(connection)
     try:
         rules = Rules(access.root, analysis, analysis_within, allowance=allowance)
         if allowance != FULL:
@@ -187,7 +162,7 @@ def serve(
                 allowance.max_program,
                 allowance.max_queue,
             )
-        coordinator = Coordinator(store, transport, SystemClock(), rules, settle=settle,
+        coordinator = Coordinator(store, connection, SystemClock(), rules, settle=settle,
                                   signer=access.signer, max_message=max_message)  # fmt: skip
         log.info("database %s, %d users", db, len(coordinator.records))
         _say_signer(access.signer)
@@ -195,21 +170,22 @@ def serve(
             log.info("an analysis is waited for without limit (--analysis-within 0)")
         metrics = MetricsFile(metrics_file) if metrics_file else None
         host = socket.gethostname()
-        vitals = Vitals(coordinator, transport, SystemClock(), Notifier(), metrics, host=host)
+        vitals = Vitals(coordinator, connection, SystemClock(), Notifier(), metrics, host=host)
         mark, at = secrets.token_hex(16), f"the root {topics.root} at {access.url}"
-        alone = Alone(transport, topics, SystemClock(), vitals.sign, mark, at,
+        alone = Alone(connection, topics, SystemClock(), vitals.sign, mark, at,
                       empty=not coordinator.records)  # fmt: skip
         alone.over = take_over
         schedule = Schedule(db, *backups) if backups else None
         if schedule:
             schedule.start()
-        hearing = Hearing(transport, topics, SystemClock(), secrets.token_hex(16))
-        clearing = Clearing(transport, topics, SystemClock())
+        hearing = Hearing(connection, topics, SystemClock(), secrets.token_hex(16))
+        clearing = Clearing(connection, topics, SystemClock())
         retention = Retention(store, keep_days, keep_megabytes)
-        with _stopping(inbox) as ended:
-            transport.start()
-            _run(alone, coordinator, hearing, vitals, clearing, retention, inbox, ended, transport,
-                 lambda: entrance.reload(coordinator, transport))  # fmt: skip
+        with listening(pump.wake) as orders:
+            intake = Intake(connection, pump, orders, SystemClock())
+            connection.start()
+            _run(alone, coordinator, hearing, vitals, clearing, retention, intake, orders,
+                 lambda: entrance.reload(coordinator, connection))  # fmt: skip
         log.info("stopping")
         coordinator.write_down()
         vitals.stopping(served=alone.over)
@@ -219,7 +195,7 @@ def serve(
         unused = begun and not store.load(0.0)
         raise
     finally:
-        transport.stop(STOP_S)  # in order, whatever came: a will of ours would speak of another
+        pump.leave(STOP_S)  # in order, whatever came: a will of ours would speak of another
         store.close()
         if unused:
             discard(store.path)  # who looks for the lab's would find two
@@ -254,21 +230,21 @@ def _run(
     vitals: Vitals,
     clearing: Clearing,
     retention: Retention,
-    inbox: Inbox,
-    ended: threading.Event,
-    network: Network,
+    intake: Intake,
+    orders: Orders,
     reload: Callable[[], bool],
 ) -> None:
     """Until a stop, or a reload that takes another process."""
     while True:
         parts = (coordinator, hearing, vitals) if alone.over else (alone, vitals)
         waits = [wait for part in parts if (wait := part.wait()) is not None]
-        signals = _received(inbox, network, min(waits, default=None))
-        depth = len(signals) + inbox.qsize()
-        stop = ended.is_set()  # not when its turn in the inbox comes: much may wait there
-        if not stop and any(isinstance(item, Reload) for item in signals):
+        came = intake.take(min(waits, default=None))
+        depth = len(came) + intake.depth
+        stop = orders.stop  # not when what came before it is done: much may wait there
+        if not stop and orders.reload:
+            orders.reload = False
             stop = not reload()
-        came = alone.take(item for item in signals if not isinstance(item, Reload | None))
+        came = alone.take(came)
         if not alone.over:
             vitals.look((), depth)
             if stop:
@@ -283,55 +259,3 @@ def _run(
             log.info("ready")
         if stop:
             return
-
-
-def _received(
-    inbox: Inbox, network: Network, timeout: float | None
-) -> list[Signal | Reload | None]:
-    """What waits, once what we said has arrived: the broker keeps the rest.
-
-    A small message may be answered with a status of a megabyte, and the answers would fill memory.
-    One at a time where it takes long: what ends the wait may stand in the inbox. And all that is
-    heard together is answered together, so that the same answers go out once.
-    """
-    if network.backlog <= BACKLOG or network.flush(CROWDED_S):
-        return _drain(inbox, timeout)
-    return _drain(inbox, 0.0, 1)
-
-
-def _drain(inbox: Inbox, timeout: float | None, most: int = BATCH) -> list[Signal | Reload | None]:
-    """All that waits, up to so many; at least one, unless the time is over."""
-    items: list[Signal | Reload | None] = []
-    with suppress(queue.Empty):
-        items.append(inbox.get(timeout=None if timeout is None else min(timeout, LONGEST_WAIT_S)))
-        while len(items) < most:
-            items.append(inbox.get_nowait())
-    return items
-
-
-@contextmanager
-def _stopping(inbox: Inbox) -> Iterator[threading.Event]:
-    """SIGTERM and SIGINT set the event and wake the loop; so does a terminal that goes away.
-
-    SIGHUP means either that, or that somebody wants a reload.
-    """
-    terminals = [number for number in range(3) if os.isatty(number)]
-    ended = threading.Event()
-
-    def end(*_: object) -> None:
-        ended.set()
-        inbox.put(None)
-
-    def hang_up(*_: object) -> None:
-        if all(os.isatty(number) for number in terminals):
-            inbox.put(Reload())
-        else:
-            end()
-
-    handlers = {signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: hang_up}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield ended
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

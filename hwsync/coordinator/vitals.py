@@ -37,10 +37,6 @@ class Network(Publisher, Protocol):
     def url(self) -> BrokerUrl:
         """Where the broker is."""
 
-    @property
-    def alive(self) -> bool:
-        """Whether its threads live."""
-
 
 class Vitals:
     """Told of each round: ``take`` before it, ``look`` after it. Raises ``UsageError`` at first."""
@@ -132,7 +128,7 @@ class Vitals:
         if subscribed:
             self._notifier.ready()
         self._notifier.status(self._status, now=changed or worse_or_better)
-        self._notifier.beat(network=self._network.alive)
+        self._notifier.beat()
 
     def wait(self) -> float | None:
         """Seconds until ``look`` has something to do by itself."""

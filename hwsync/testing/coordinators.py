@@ -13,9 +13,10 @@ from random import Random
 from typing import Any
 
 from hwsync.coordinator.hearing import Hearing
+from hwsync.coordinator.intake import BATCH
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.plan import message_of
-from hwsync.coordinator.service import BATCH, CLIENT_ID, subscriptions
+from hwsync.coordinator.service import CLIENT_ID, subscriptions
 from hwsync.coordinator.store import Batch, Store
 from hwsync.protocol.errors import Code, DatabaseError, Refused
 from hwsync.protocol.jsons import loads

@@ -70,7 +70,6 @@ class Transport:
         prefer_v5: bool = False,
         guest: bool = False,
         takeover_hint: str = "",
-        address: Callable[[], BrokerUrl] | None = None,
     ) -> None:
         """As ``Connection``'s."""
         self._connection = Connection(
@@ -82,7 +81,6 @@ class Transport:
             prefer_v5=prefer_v5,
             guest=guest,
             takeover_hint=takeover_hint,
-            address=address,
         )
         self._on_signal = on_signal
         # Held for each call of the connection; notified when something may have been acknowledged.
@@ -122,23 +120,11 @@ class Transport:
         if self._thread.is_alive() and not ours:
             self._thread.join(JOIN_S)
 
-    def reconnect(self, reason: str) -> None:
-        """End the connection, if there is one; it comes back at once. ``reason`` is for the log."""
-        with self._changed:
-            self._connection.reconnect(reason)
-            self._wake()
-
     @property
     def connection(self) -> int:
         """The number of the present connection; 0: there is none."""
         with self._changed:
             return self._connection.connection
-
-    @property
-    def backlog(self) -> int:
-        """Bytes that were published on this connection and not acknowledged by the broker."""
-        with self._changed:
-            return self._connection.backlog
 
     @property
     def settled(self) -> bool:

@@ -56,6 +56,23 @@ class Pump:
         readable = self.poll(watched)
         return self._connection.handle(time.monotonic(), readable)
 
+    def leave(self, patience: float) -> None:
+        """Wait so many seconds for what is under way, then leave without a will, and close.
+
+        What still comes is dropped: it was not acknowledged.
+        """
+        connection = self._connection
+        until = time.monotonic() + patience
+        connection.write()
+        while connection.connection and not connection.settled:
+            if (left := until - time.monotonic()) <= 0.0:
+                break
+            self.wait(left)
+        connection.leave()
+        while not connection.is_over:  # which it says itself how long it waits for
+            self.wait(None)
+        self.close()
+
     def watched(self) -> Watched:
         """What the connection waits for now."""
         connection = self._connection

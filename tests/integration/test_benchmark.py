@@ -18,7 +18,10 @@ from tests.support.programs import require_program
 
 SCRIPT = CHECKOUT / "benchmarks" / "cycle.py"
 SECONDS = 60  # for a short run on a busy machine
-SIDE = {"cycles_per_s", "median_ms", "p95_ms", "status_bytes"}
+SIDE = {
+    *("cycles_per_s", "median_ms", "p95_ms", "status_bytes", "processor_s"),
+    *("ratio", "ratios"),
+}
 
 
 @pytest.fixture
@@ -29,15 +32,19 @@ def settings(tmp_path: Path) -> dict[str, str]:
 
 def test_the_floor_and_hwsync_stand_side_by_side(settings: dict[str, str], tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--boards", "1,5", "--seconds", "0.5", "--rounds", "1"]
+    command += ["--beside", str(CHECKOUT)]
     ended = subprocess.run(
         [*command, "--json"], capture_output=True, text=True, timeout=SECONDS, env=settings
     )
     assert ended.returncode == 0, ended.stderr
-    facts, trip, *rows = [json.loads(line) for line in ended.stdout.splitlines()]
+    facts, trip, wire, *rows = [json.loads(line) for line in ended.stdout.splitlines()]
     assert facts["machine"].keys() == {"machine", "cores", "python", "mosquitto"}
     assert facts["machine"]["mosquitto"][0].isdigit()
     assert trip.keys() == {"round_trip_ms", "transport_round_trip_ms"}
     assert min(trip.values()) > 0
+    assert wire["wire_bytes"].keys() == {"floor", "hwsync", "beside"}
+    statuses = 8 * rows[0]["hwsync"]["status_bytes"]  # four of them, read and written
+    assert all(0.5 * statuses < count < 5 * statuses for count in wire["wire_bytes"].values())
     assert [row["boards"] for row in rows] == [1, 5]
     for row in rows:
         _is_whole(row)
@@ -46,14 +53,17 @@ def test_the_floor_and_hwsync_stand_side_by_side(settings: dict[str, str], tmp_p
 
 
 def _is_whole(row: dict[str, Any]) -> None:
-    for side in ("floor", "hwsync"):
-        assert row[side].keys() == SIDE
-        assert all(value > 0 for value in row[side].values())
-        assert row[side]["median_ms"] <= row[side]["p95_ms"]
-    sizes = row["floor"]["status_bytes"] / row["hwsync"]["status_bytes"]
-    assert sizes == pytest.approx(1, rel=0.05), "the floor's statuses are as long as hwsync's"
-    assert len(row["ratios"]) == 1
-    assert row["ratio"] == row["ratios"][0] > 0
+    floor = row["floor"]
+    for side in ("floor", "hwsync", "beside"):
+        value = row[side]
+        assert value.keys() == SIDE
+        ratios = value.pop("ratios")
+        assert all(figure > 0 for figure in value.values())
+        assert value["median_ms"] <= value["p95_ms"]
+        sizes = floor["status_bytes"] / value["status_bytes"]
+        assert sizes == pytest.approx(1, rel=0.05), "the floor's statuses are as long as hwsync's"
+        assert ratios == [value["ratio"]]
+    assert floor["ratio"] == 1
 
 
 def test_ctrl_c_ends_it_with_everything_it_started(

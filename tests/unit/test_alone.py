@@ -237,7 +237,6 @@ def test_what_is_no_sign_is_passed_over(start: Start, changes: dict[str, Any]) -
 class Serving:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        lab.wire.alive = True  # type: ignore[attr-defined]
         lab.wire.url = "mqtt://broker:1883"  # type: ignore[attr-defined]
         notifier = Notifier({})
         self.vitals = Vitals(lab.coordinator, lab.wire, lab.clock, notifier, host="here")  # type: ignore[arg-type]

@@ -119,6 +119,20 @@ def test_what_a_broker_sends_again_meanwhile_waits_once(
     assert lab.record.queue == ("c2",)
 
 
+def test_the_network_is_served_between_two_saves_that_block(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is one thread: a database that another process holds stops it for seconds."""
+
+    def blocks(*_: object) -> None:
+        lab.clock.now += 5.0
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr(lab.store, "save", blocks)
+    lab.hear("cancel", b'{"id":"c1"}')
+    assert lab.coordinator.wait() == SAVE_AGAIN_S
+
+
 def test_a_turn_of_the_queue_grows_no_younger_by_a_save_that_failed(tmp_path: Path) -> None:
     with Lab(tmp_path / "hwsync.db") as lab:
         lab.hear("request", request("c1"))

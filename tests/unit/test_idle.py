@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import queue
-import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from hwsync.coordinator import report, service
+from hwsync.coordinator import report
 from hwsync.coordinator.maintenance import check
 from hwsync.coordinator.store import BUSY, MAX_WAL
 from hwsync.protocol import limits
@@ -23,7 +19,6 @@ from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Request
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.wire import FORGET, encode_collected, encode_id
-from hwsync.transport import Disconnected, Signal
 from tests.support.coordinator import Deed, Lab, brief, request, result, sent
 
 KIB = limits.KIB
@@ -524,72 +519,6 @@ def test_one_large_batch_leaves_no_large_log_behind(lab: Lab) -> None:
     log = lab.path.with_name(f"{lab.path.name}-wal")
     assert log.stat().st_size < MAX_WAL
     assert lab.store._connection.execute("PRAGMA busy_timeout").fetchone() == (BUSY,)
-
-
-class Crowded:
-    """A network on which so many bytes have not arrived."""
-
-    def __init__(self, backlog: int) -> None:
-        self.backlog = backlog
-        self.waited: list[float] = []
-
-    def flush(self, timeout: float) -> bool:
-        self.waited.append(timeout)
-        return False
-
-
-def test_nothing_more_is_heard_while_too_much_that_was_said_has_not_arrived() -> None:
-    inbox: queue.SimpleQueue[Signal | None] = queue.SimpleQueue()
-    for _ in range(5):
-        inbox.put(None)
-    crowded = Crowded(service.BACKLOG + 1)
-    assert len(service._received(inbox, crowded, None)) == 1
-    assert crowded.waited == [service.CROWDED_S]
-    assert len(service._received(inbox, Crowded(service.BACKLOG), None)) == 4
-
-
-class Part:
-    """One of what the loop's process calls in each round; counts them."""
-
-    over = True
-
-    def __init__(self) -> None:
-        self.rounds = 0
-
-    def wait(self) -> float:
-        return 0.0
-
-    def take(self, signals: Iterable[Signal]) -> list[Signal]:
-        return list(signals)
-
-    def step(self, _: object) -> None:
-        self.rounds += 1
-
-    def look(self, *_: object) -> None:
-        pass
-
-    hear = look
-
-
-def test_a_stop_does_not_wait_behind_a_flood() -> None:
-    inbox: service.Inbox = queue.SimpleQueue()
-    part = Part()
-    for _ in range(20 * service.BATCH):
-        inbox.put(Disconnected("x", True))
-    with service._stopping(inbox) as ended:
-        os.kill(os.getpid(), signal.SIGTERM)
-        parts: Any = [part] * 6
-        network: Any = Crowded(0)
-        service._run(*parts, inbox, ended, network, lambda: True)
-    assert part.rounds == 1
-
-
-def test_a_stop_wakes_a_loop_that_waits() -> None:
-    inbox: service.Inbox = queue.SimpleQueue()
-    with service._stopping(inbox) as ended:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert ended.is_set()
-        assert inbox.get_nowait() is None
 
 
 # The log for people

@@ -151,7 +151,6 @@ def test_it_is_written_every_fifteen_seconds_also_without_a_broker_and_at_the_en
 ) -> None:
     target = tmp_path / "hwsync.prom"
     with Lab(tmp_path / "db") as lab:
-        lab.wire.alive = True
         lab.wire.url = "mqtt://broker"
         vitals = Vitals(lab.coordinator, lab.wire, lab.clock, Notifier({}), MetricsFile(target))
         assert samples(target.read_text())["hwsync_users"] == 0

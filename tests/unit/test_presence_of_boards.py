@@ -181,7 +181,6 @@ class Told:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        lab.wire.alive = True  # type: ignore[attr-defined]
         lab.wire.url = "mqtt://broker:1883"  # type: ignore[attr-defined]
         self.vitals = Vitals(lab.coordinator, lab.wire, lab.clock, Notifier({}))  # type: ignore[arg-type]
 

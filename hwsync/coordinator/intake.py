@@ -1,0 +1,80 @@
+"""The loop's one wait: for the connection, for an order of the process, for what is due.
+
+The law: nothing more is heard while too much of what we said has not arrived, so that the broker
+keeps the rest. A small message may be answered with a status of a megabyte, and the answers would
+fill memory. And all that is heard together is answered together, so that the same answers go out
+once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, Protocol
+
+from hwsync.coordinator.loop import Clock
+from hwsync.coordinator.orders import Orders
+from hwsync.transport import Signal
+
+BATCH: Final = 500  # messages in one transaction: more gain nothing and delay the first answer
+BACKLOG: Final = 16 * 1_048_576  # bytes said and not arrived; then nothing more is heard
+CROWDED_S: Final = 1.0  # so long at most until the next look whether it has arrived
+
+
+class Network(Protocol):
+    """What is asked of the connection."""
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that were published and have not arrived."""
+
+    def write(self) -> None:
+        """Send what was said."""
+
+
+class Waiting(Protocol):
+    """What is asked of its pump."""
+
+    def wait(self, seconds: float | None) -> list[Signal]:
+        """What comes within so many seconds; empty too where it only went on, or was woken."""
+
+
+class Intake:
+    """``take`` once a round."""
+
+    def __init__(self, network: Network, pump: Waiting, orders: Orders, clock: Clock) -> None:
+        self._network, self._pump, self._orders, self._clock = network, pump, orders, clock
+        self._came: deque[Signal] = deque()
+
+    @property
+    def depth(self) -> int:
+        """What waits for the next round."""
+        return len(self._came)
+
+    def take(self, seconds: float | None) -> list[Signal]:
+        """What is to be handled now, in order, once the last round's words are on their way.
+
+        Waits so long at most, None: until something comes; an order ends the wait. One at a time
+        where what we said does not arrive.
+        """
+        self._network.write()
+        most = BATCH
+        if self._network.backlog > BACKLOG:
+            most = BATCH if self._has_arrived() else 1
+            seconds = 0.0
+        until = None if seconds is None else self._clock.monotonic() + seconds
+        while True:
+            left = None if until is None else max(until - self._clock.monotonic(), 0.0)
+            self._came += self._pump.wait(0.0 if self._came else left)
+            if self._came or self._orders.any or left == 0.0:
+                break
+        return [self._came.popleft() for _ in range(min(most, len(self._came)))]
+
+    def _has_arrived(self) -> bool:
+        """Wait until little enough is under way; False: it takes too long, or there is an order."""
+        until = self._clock.monotonic() + CROWDED_S
+        while self._network.backlog > BACKLOG:
+            left = until - self._clock.monotonic()
+            if left <= 0.0 or self._orders.any:
+                return False
+            self._came += self._pump.wait(left)
+        return True
