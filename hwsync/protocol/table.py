@@ -49,14 +49,14 @@ def _cell(move: Move | None) -> str:
     return f"{int(move.to)}: {said}" if said else str(int(move.to))
 
 
-def _row(cells: list[str]) -> str:
+def row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
 def markdown_table(table: Table = TABLE) -> str:
     """One row for each verb, one column for each state; a hole is ``-``."""
     lines = [
-        _row(["verb", "topic", *(_title(state) for state in State)]),
+        row(["verb", "topic", *(_title(state) for state in State)]),
         "|---" * (2 + len(State)) + "|",
     ]
     for verb in Verb:
@@ -66,7 +66,7 @@ def markdown_table(table: Table = TABLE) -> str:
             cells = ["no change"] * len(State)
         else:
             cells = [_cell(table.get((verb, state))) for state in State]
-        lines.append(_row(start + cells))
+        lines.append(row(start + cells))
     return "\n".join(lines)
 
 
@@ -92,11 +92,15 @@ def _label(move: Move) -> str:
 
 def rewrite(text: str, table: Table = TABLE) -> str:
     """The document with both blocks made anew. Raises ``ValueError`` where a marker is missing."""
-    for name, block in (("table", markdown_table(table)), ("diagram", mermaid(table))):
-        begin, end = f"<!-- {name}: begin -->\n", f"\n<!-- {name}: end -->"
-        before, found_begin, rest = text.partition(begin)
-        _, found_end, after = rest.partition(end)
-        if not found_begin or not found_end:
-            raise ValueError(f"the marker {(end if found_begin else begin).strip()} is missing")
-        text = f"{before}{begin}{block}{end}{after}"
-    return text
+    text = replaced(text, "table", markdown_table(table))
+    return replaced(text, "diagram", mermaid(table))
+
+
+def replaced(text: str, name: str, block: str) -> str:
+    """The document with one block made anew. Raises ``ValueError`` where its marker is missing."""
+    begin, end = f"<!-- {name}: begin -->\n", f"\n<!-- {name}: end -->"
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"the marker {(end if found_begin else begin).strip()} is missing")
+    return f"{before}{begin}{block}{end}{after}"

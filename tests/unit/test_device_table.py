@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from hwsync.protocol import device_table
 from hwsync.protocol.device import core, values
 from hwsync.protocol.device.moves import (
     BARRED_GRANT,
+    BUSY_OFFER,
     CANCEL,
     DOUBTED_OFFER,
     END,
@@ -50,6 +54,7 @@ from hwsync.protocol.device.values import (
 )
 from hwsync.protocol.record import RAN_BY_OUTCOME
 
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
 NOW = Moment(100.0, 0.0)
 OWN = Own("j", 2, 0)
 HELD = (RECEIVED, STARTING, RUNNING, ENDING)
@@ -91,6 +96,7 @@ def event(word: str, stage: str) -> tuple[State, Event]:
         SAME_OFFER: Offered("a", (0, 5), of),
         DOUBTED_OFFER: Offered("a", order, of, doubt="why"),
         MISSENT_OFFER: Offered("a", order, of, doubt="why", answer=False),
+        BUSY_OFFER: Offered("a", order, of, room=False),
     }
     if word in offers:
         return before, offers[word]
@@ -193,6 +199,8 @@ UNREACHABLE = frozenset(
         *((OFFER, stage) for stage in STAGES if stage != NEW),  # known, so newer or the same
         *((word, NEW) for word in (NEWER_OFFER, SAME_OFFER)),
         (NEWER_OFFER, FINISHED),  # what ran was closed by no status
+        (BUSY_OFFER, RECEIVED),  # it is in hand itself
+        (BUSY_OFFER, FINISHED),
         (UNHEARD_OF, STARTING), (UNHEARD_OF, RUNNING), (UNHEARD_OF, ENDING),  # it had its grant
     ]
 )  # fmt: skip
@@ -202,7 +210,7 @@ UNREACHABLE = frozenset(
 def test_what_cannot_be_is_in_no_cell() -> None:
     assert not UNREACHABLE & TABLE.keys()
     assert TABLE.keys() == CELLS.keys()
-    assert {word for word, _ in TABLE} == set(WORDS)
+    assert {word for word, _ in TABLE} == set(WORDS) - {BUSY_OFFER}
 
 
 def test_a_value_is_not_changed_by_a_decision() -> None:
@@ -258,7 +266,7 @@ def test_what_a_stop_ended_is_interrupted_but_for_what_was_cancelled_before(
     assert end(decision)[:2] == expected
 
 
-# -- one command at a time -------------------------------------------------------------------------
+# -- one command at a time ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stage", [NEW, CLOSED, SETTLED])
@@ -300,7 +308,7 @@ def test_a_forged_copy_does_not_stand_in_the_way_of_the_true_one() -> None:
     assert said(core.decide(before, Offered("a", (0, 5), known(RECEIVED)), NOW)) == AGAIN
 
 
-# -- what the journal refuses ----------------------------------------------------------------------
+# -- what the journal refuses ---------------------------------------------------------------------
 
 
 def test_what_cannot_be_written_as_received_is_refused() -> None:
@@ -317,7 +325,7 @@ def test_a_start_insists_on_being_written() -> None:
     assert core.decide(state(STARTING), started, NOW).writes
 
 
-# -- which statuses are believed -------------------------------------------------------------------
+# -- which statuses are believed ------------------------------------------------------------------
 
 
 def deaf(**changes: object) -> State:
@@ -362,3 +370,38 @@ def test_a_new_epoch_unsettles_what_the_same_status_may_settle_again() -> None:
 def test_an_event_that_is_none_is_a_programming_error() -> None:
     with pytest.raises(TypeError, match="no event of a device"):
         core.decide(State(), Event(), NOW)
+
+
+# -- docs/protocol.md ------------------------------------------------------------------------------
+
+
+def text() -> str:
+    return DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_table_and_diagram_are_the_codes() -> None:
+    assert device_table.rewrite(text()) == text(), "run scripts/protocol-table"
+
+
+@pytest.mark.parametrize(("word", "stage"), [(word, stage) for word in WORDS for stage in STAGES])
+def test_a_changed_cell_is_found(word: str, stage: str) -> None:
+    changed = dict(TABLE)
+    if (word, stage) in TABLE:
+        del changed[word, stage]
+    else:
+        changed[word, stage] = (NEW, TABLE[OFFER, NEW][1], "")
+    assert device_table.markdown_table(changed) not in text()
+
+
+def test_an_arrow_that_leads_elsewhere_is_found() -> None:
+    changed = dict(TABLE)
+    _, step, note = TABLE[GRANT, RECEIVED]
+    changed[GRANT, RECEIVED] = (RUNNING, step, note)
+    assert device_table.mermaid(changed) not in text()
+
+
+@pytest.mark.parametrize("name", ["device table", "device diagram"])
+@pytest.mark.parametrize("side", ["begin", "end"])
+def test_a_missing_marker_is_named(name: str, side: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: {side}"):
+        device_table.rewrite(text().replace(f"<!-- {name}: {side} -->", ""))

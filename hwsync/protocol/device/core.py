@@ -81,7 +81,7 @@ def _offered(decision: Decision, event: Offered, moment: Moment) -> None:
         word = moves.NEWER_OFFER if _is_newer(state, event) else moves.SAME_OFFER
     taken = state.id != "" or state.stopping or not event.room
     if taken and not held and (stage == NEW or word == moves.NEWER_OFFER):
-        return  # it comes again
+        word = moves.BUSY_OFFER  # it comes again
     reopened = event.known is not None and event.known.was_closed
     reason = event.unwritten or doubt
     move(decision, word, stage, Case(event.id, event.order, reason, reopened=reopened), moment)

@@ -27,6 +27,7 @@ NEWER_OFFER = "a newer envelope"
 SAME_OFFER = "an envelope again"
 DOUBTED_OFFER = "an envelope that may not run"
 MISSENT_OFFER = "an envelope signed for another journal"
+BUSY_OFFER = "an envelope, while it is busy"
 GRANT = "the grant"
 BARRED_GRANT = "the grant of what may not run"
 CANCEL = "the grant, and cancelling"
@@ -42,7 +43,7 @@ RESTART = "a restart"
 RENAMED = "a restart under another name"
 
 WORDS = (
-    OFFER, NEWER_OFFER, SAME_OFFER, DOUBTED_OFFER, MISSENT_OFFER,
+    OFFER, NEWER_OFFER, SAME_OFFER, DOUBTED_OFFER, MISSENT_OFFER, BUSY_OFFER,
     GRANT, BARRED_GRANT, CANCEL, PENDING, OTHER, UNHEARD_OF, SETTLING,
     START, END, FAILURE, TIME_OVER, RESTART, RENAMED,
 )  # fmt: skip
