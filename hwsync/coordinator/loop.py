@@ -23,7 +23,7 @@ from hwsync.coordinator.plan import Plan, Saved, message_of, still_ours
 from hwsync.coordinator.publishing import Publishing, Signer
 from hwsync.coordinator.report import Report
 from hwsync.coordinator.resends import Resends
-from hwsync.coordinator.store import FAILURES, Store
+from hwsync.coordinator.store import Store
 from hwsync.protocol import limits, replies
 from hwsync.protocol.answers import due_on_appearance, due_on_connect, said_once
 from hwsync.protocol.effects import (
@@ -38,6 +38,7 @@ from hwsync.protocol.effects import (
     RepeatError,
     ReplyError,
 )
+from hwsync.protocol.errors import StoreError
 from hwsync.protocol.messages import is_query, named
 from hwsync.protocol.record import (
     Command,
@@ -204,7 +205,7 @@ class Coordinator:
                 began = self._clock.monotonic()
                 self.store.save(plan.batch, plan.moment.ticks)
                 self.tally.committed(len(self._waiting), self._clock.monotonic() - began)
-        except FAILURES as error:
+        except StoreError as error:
             log.error("cannot use the database: %s; trying again", error)
             # From now: a database that others hold may have kept us for seconds.
             self._save_again_at = self._clock.monotonic() + SAVE_AGAIN_S
@@ -236,7 +237,7 @@ class Coordinator:
         self._write_at = next_writing(ticks)
         try:
             self.store.write_down(self.records.values(), ticks, self.rules.restored_at)
-        except FAILURES as error:
+        except StoreError as error:
             log.error("cannot write down what is left of the deadlines: %s", error)
 
     def _heard_of_connection(self, signals: Sequence[Signal]) -> bool:

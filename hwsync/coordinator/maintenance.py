@@ -26,7 +26,7 @@ from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
 from hwsync.coordinator.reader import look_for, open_to_read
 from hwsync.coordinator.store import Batch, Store, lock
 from hwsync.protocol.epochs import following
-from hwsync.protocol.errors import DatabaseError, NotFound, UsageError
+from hwsync.protocol.errors import DatabaseError, NotFound, StoreError, UsageError
 from hwsync.protocol.events import ResetAsked
 from hwsync.protocol.intake import digest_of
 from hwsync.protocol.jsons import loads
@@ -162,7 +162,7 @@ def restore(
             aside = _put_aside(path, now)
             part.replace(path)
             _flush(path.parent)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, StoreError) as error:
             raise DatabaseError(f"cannot restore {backup} to {path}: {error}") from None
         finally:
             discard(part)

@@ -1,7 +1,7 @@
 """The tables, as peewee models: what the database keeps and what each column means.
 
 ``hw_status`` has the original system's columns (user, state, command, hw_command, hw_response,
-server_analysis, time) and what the record needs beside them. Nothing else in hwsync names a column.
+server_analysis, time) and what the record needs beside them.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from hwsync.coordinator.store import FAILURES, Batch, RefusedRow, Store
+from hwsync.coordinator.store import Batch, RefusedRow, Store
 from hwsync.protocol import core, limits, replies
 from hwsync.protocol.effects import (
     Decision,
@@ -24,7 +24,7 @@ from hwsync.protocol.effects import (
     ReplyError,
 )
 from hwsync.protocol.epochs import following
-from hwsync.protocol.errors import Code, DatabaseError, Refused
+from hwsync.protocol.errors import Code, DatabaseError, Refused, StoreError
 from hwsync.protocol.events import Event, HeartbeatHeard, Ignored, Message, StatusHeard
 from hwsync.protocol.messages import read
 from hwsync.protocol.record import Command, Moment, Record, Reply
@@ -54,7 +54,7 @@ class Saved:
         return self.records.get(user)
 
     def command(self, user: str, id: str) -> Command | None:
-        """The command with that id of that user. Raises ``FAILURES``."""
+        """The command with that id of that user. Raises ``StoreError``."""
         return self.store.command(user, id)
 
     def count(self) -> int:
@@ -87,7 +87,7 @@ class Plan:
         self.batch.forget_packets = self.memory.new_session = True
 
     def hear(self, message: Message) -> None:
-        """Decide what a message means. Raises ``FAILURES`` where the database cannot be read."""
+        """Decide what a message means. Raises ``StoreError`` where the database cannot be read."""
         user, _ = self.saved.topics.split(message.topic)
         try:
             event = read(message, self.saved.topics)
@@ -113,7 +113,7 @@ class Plan:
         """The same for a query; False where the database cannot be read."""
         try:
             self.hear(message)
-        except FAILURES:
+        except StoreError:
             return False
         return True
 
@@ -176,7 +176,7 @@ class Plan:
         moment = replace(self.moment, nonce="" if event.id else self.saved.nonce())
         try:
             decisions = core.decide(user, event, moment, self.draft, self.saved.rules)
-        except (*FAILURES, DatabaseError):
+        except DatabaseError:
             raise
         except Exception:
             self._poison(user, message)

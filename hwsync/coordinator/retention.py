@@ -13,7 +13,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-from hwsync.coordinator.store import FAILURES, Rows, Store
+from hwsync.coordinator.store import Rows, Store
+from hwsync.protocol.errors import StoreError
 
 log = logging.getLogger("hwsync.coordinator")
 
@@ -55,7 +56,7 @@ class Retention:
             self._look_for_old = dropped >= STEP
             if self.megabytes and self.store.used() > self.megabytes * MIB:
                 dropped += self.store.prune(None, STEP)
-        except FAILURES as error:
+        except StoreError as error:
             log.error("cannot drop old texts: %s", error)
             self._look_for_old = True
             return
@@ -75,7 +76,7 @@ class _Age:
         self._written = self._seconds
 
     def goes_on(self, monotonic: float) -> bool:
-        """Count the time since the last look; whether a day is over. Raises ``FAILURES``."""
+        """Count the time since the last look; whether a day is over. Raises ``StoreError``."""
         seconds = self._seconds + (0.0 if self._at is None else monotonic - self._at)
         over = seconds >= DAY_S or not self._ends
         if not self._ends:

@@ -1,18 +1,16 @@
-"""Records and commands as rows, and back; rows as they are read.
-
-The order of the values is that of the columns.
-"""
+"""Records and commands as rows, and back; rows as they are read. Every value goes by its name."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from sqlite3 import Connection
 from typing import Any, Final
 
-from peewee import Model
+from peewee import AutoField, Model
 
-from hwsync.coordinator.models import CommandRow
+from hwsync.coordinator.models import CommandRow, HwStatus
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.output import Order
 from hwsync.protocol.record import (
@@ -37,6 +35,26 @@ _OPEN = Account(Outcome.OK, Ran.YES)
 def table(model: type[Model]) -> str:
     """The name of a model's table."""
     return str(model._meta.table_name)
+
+
+def columns(model: type[Model]) -> tuple[str, ...]:
+    """The columns that a statement fills, in their order: all but a row's number."""
+    fields = model._meta.sorted_fields
+    return tuple(field.name for field in fields if not isinstance(field, AutoField))
+
+
+def in_order(model: type[Model]) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
+    """Puts the values of a row, by name, in the order of its statement; ``KeyError``: one lacks."""
+    return itemgetter(*columns(model))
+
+
+def insertion(model: type[Model]) -> Any:
+    """The query that adds a row."""
+    return model.insert(dict.fromkeys(columns(model), 0))
+
+
+_STATUS_ROW: Final = in_order(HwStatus)
+_COMMAND_ROW: Final = in_order(CommandRow)
 
 
 def select(connection: Connection, sql: str, *values: object) -> Iterator[dict[str, Any]]:
@@ -66,27 +84,29 @@ def record_values(record: Record, ticks: float) -> tuple[object, ...]:
     command = record.current or _NOBODY
     account = command.account or _OPEN
     remaining, taken = time_values(record, ticks)
-    return (
-        record.user,
-        int(record.state),
-        record.verb or "",
-        command.request.program,
-        account.response,
-        command.analysis or "",
-        record.time,
-        command.id,
-        record.epoch,
-        record.seq,
-        record.deadline,
-        remaining,
-        record.cancelling,
-        _list(record.settled),
-        record.count,
-        _list(record.queue),
-        taken,
-        record.forgotten,
-        record.idle,
-        record.idle_at,
+    return _STATUS_ROW(
+        {
+            "user": record.user,
+            "state": int(record.state),
+            "command": record.verb or "",
+            "hw_command": command.request.program,
+            "hw_response": account.response,
+            "server_analysis": command.analysis or "",
+            "time": record.time,
+            "id": command.id,
+            "epoch": record.epoch,
+            "seq": record.seq,
+            "deadline": record.deadline,
+            "remaining": remaining,
+            "cancelling": record.cancelling,
+            "settled": _list(record.settled),
+            "count": record.count,
+            "queue": _list(record.queue),
+            "taken": taken,
+            "forgotten": record.forgotten,
+            "idle": record.idle,
+            "idle_at": record.idle_at,
+        },
     )
 
 
@@ -102,21 +122,21 @@ def record_from(row: Row, current: Command | None, ticks: float) -> Record:
     """The record of a row of ``HwStatus``."""
     remaining = row["remaining"]
     return Record(
-        row["user"],
-        State(row["state"]),
-        row["epoch"],
-        row["seq"],
-        Verb(row["command"]) if row["command"] else None,
-        row["time"],
-        row["deadline"],
-        None if remaining is None else ticks + remaining,
-        bool(row["cancelling"]),
-        tuple((id, journal) for id, journal in json.loads(row["settled"])),
-        row["count"],
-        tuple(json.loads(row["queue"])),
-        None if row["taken"] is None else ticks - row["taken"],
-        bool(row["forgotten"]),
-        current,
+        user=row["user"],
+        state=State(row["state"]),
+        epoch=row["epoch"],
+        seq=row["seq"],
+        verb=Verb(row["command"]) if row["command"] else None,
+        time=row["time"],
+        deadline=row["deadline"],
+        due_at=None if remaining is None else ticks + remaining,
+        cancelling=bool(row["cancelling"]),
+        settled=tuple((id, journal) for id, journal in json.loads(row["settled"])),
+        count=row["count"],
+        queue=tuple(json.loads(row["queue"])),
+        taken_at=None if row["taken"] is None else ticks - row["taken"],
+        forgotten=bool(row["forgotten"]),
+        current=current,
         idle=row["idle"],
         idle_at=row["idle_at"],
     )
@@ -126,52 +146,54 @@ def command_values(command: Command) -> tuple[object, ...]:
     """The values of ``CommandRow``."""
     request, account = command.request, command.account or _OPEN
     ended = command.account is not None
-    return (
-        command.user,
-        command.id,
-        command.number,
-        command.issued,
-        request.id is not None,
-        request.program,
-        request.stdin,
-        _list(request.args),
-        request.timeout,
-        request.expires,
-        request.grace,
-        request.meta,
-        command.digest,
-        command.analyser,
-        command.journal,
-        command.boot,
-        account.outcome if ended else None,
-        account.ran if ended else None,
-        account.reason,
-        account.response,
-        account.stderr,
-        account.exit_code,
-        account.duration,
-        account.started,
-        account.start_error,
-        account.clock_bound,
-        account.truncated,
-        account.sha256_stdout,
-        account.sha256_stderr,
-        command.answered_by,
-        _list(command.heard),
-        _list(sorted(command.accepted)),
-        command.late_collected and dumps(command.late_collected),
-        command.analysis,
-        command.late,
-        command.orphan,
-        _list([(reply.topic, reply.correlation.hex()) for reply in command.replies]),
-        command.doubtful,
-        command.pruned,
-        command.asker and command.asker.name,
-        command.asker and command.asker.known_by,
-        command.program_sha256,
-        request.name,
-        request.expires_at,
-        None if account.order is None else dumps(account.order),
+    return _COMMAND_ROW(
+        {
+            "user": command.user,
+            "id": command.id,
+            "number": command.number,
+            "issued": command.issued,
+            "named": request.id is not None,
+            "program": request.program,
+            "stdin": request.stdin,
+            "args": _list(request.args),
+            "timeout": request.timeout,
+            "expires": request.expires,
+            "grace": request.grace,
+            "meta": request.meta,
+            "digest": command.digest,
+            "analyser": command.analyser,
+            "journal": command.journal,
+            "boot": command.boot,
+            "outcome": account.outcome if ended else None,
+            "ran": account.ran if ended else None,
+            "reason": account.reason,
+            "response": account.response,
+            "stderr": account.stderr,
+            "exit_code": account.exit_code,
+            "duration": account.duration,
+            "started": account.started,
+            "start_error": account.start_error,
+            "clock_bound": account.clock_bound,
+            "truncated": account.truncated,
+            "sha256_stdout": account.sha256_stdout,
+            "sha256_stderr": account.sha256_stderr,
+            "answered_by": command.answered_by,
+            "heard": _list(command.heard),
+            "accepted": _list(sorted(command.accepted)),
+            "late_collected": command.late_collected and dumps(command.late_collected),
+            "analysis": command.analysis,
+            "late": command.late,
+            "orphan": command.orphan,
+            "replies": _list([(reply.topic, reply.correlation.hex()) for reply in command.replies]),
+            "doubtful": command.doubtful,
+            "pruned": command.pruned,
+            "asked_by": command.asker and command.asker.name,
+            "asked_known_by": command.asker and command.asker.known_by,
+            "program_sha256": command.program_sha256,
+            "name": request.name,
+            "expires_at": request.expires_at,
+            "output_order": None if account.order is None else dumps(account.order),
+        },
     )
 
 
@@ -180,57 +202,59 @@ def command_from(row: Row) -> Command:
     account = None
     if row["outcome"] is not None:
         account = Account(
-            Outcome(row["outcome"]),
-            Ran(row["ran"]),
-            row["reason"],
-            row["response"],
-            row["stderr"],
-            row["exit_code"],
-            row["duration"],
-            row["started"],
-            row["start_error"],
-            row["clock_bound"],
-            bool(row["truncated"]),
-            row["sha256_stdout"],
-            row["sha256_stderr"],
-            _order(row["output_order"]),
+            outcome=Outcome(row["outcome"]),
+            ran=Ran(row["ran"]),
+            reason=row["reason"],
+            response=row["response"],
+            stderr=row["stderr"],
+            exit_code=row["exit_code"],
+            duration=row["duration"],
+            started=row["started"],
+            start_error=row["start_error"],
+            clock_bound=row["clock_bound"],
+            truncated=bool(row["truncated"]),
+            sha256_stdout=row["sha256_stdout"],
+            sha256_stderr=row["sha256_stderr"],
+            order=_order(row["output_order"]),
         )
     request = Request(
-        row["program"],
-        row["id"] if row["named"] else None,
-        row["timeout"],
-        row["expires"],
-        row["grace"],
-        row["stdin"],
-        tuple(json.loads(row["args"])),
-        row["analyser"],
-        row["meta"],
+        program=row["program"],
+        id=row["id"] if row["named"] else None,
+        timeout=row["timeout"],
+        expires=row["expires"],
+        grace=row["grace"],
+        stdin=row["stdin"],
+        args=tuple(json.loads(row["args"])),
+        analysis=row["analyser"],
+        meta=row["meta"],
         name=row["name"],
         expires_at=row["expires_at"],
     )
     late_collected = json.loads(row["late_collected"] or "null")
     return Command(
-        row["user"],
-        row["id"],
-        request,
-        row["digest"],
-        row["number"],
-        row["issued"],
-        row["journal"],
-        row["boot"],
-        account,
-        row["answered_by"],
-        tuple(json.loads(row["heard"])),
-        frozenset(Verb(verb) for verb in json.loads(row["accepted"])),
-        late_collected and (late_collected[0], late_collected[1]),
-        row["analysis"],
-        bool(row["late"]),
-        bool(row["orphan"]),
-        tuple(Reply(topic, bytes.fromhex(data)) for topic, data in json.loads(row["replies"])),
-        bool(row["doubtful"]),
-        bool(row["pruned"]),
-        asker_from(row),
-        row["program_sha256"],
+        user=row["user"],
+        id=row["id"],
+        request=request,
+        digest=row["digest"],
+        number=row["number"],
+        issued=row["issued"],
+        journal=row["journal"],
+        boot=row["boot"],
+        account=account,
+        answered_by=row["answered_by"],
+        heard=tuple(json.loads(row["heard"])),
+        accepted=frozenset(Verb(verb) for verb in json.loads(row["accepted"])),
+        late_collected=late_collected and (late_collected[0], late_collected[1]),
+        analysis=row["analysis"],
+        late=bool(row["late"]),
+        orphan=bool(row["orphan"]),
+        replies=tuple(
+            Reply(topic, bytes.fromhex(data)) for topic, data in json.loads(row["replies"])
+        ),
+        doubtful=bool(row["doubtful"]),
+        pruned=bool(row["pruned"]),
+        asker=asker_from(row),
+        program_sha256=row["program_sha256"],
     )
 
 

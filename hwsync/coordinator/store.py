@@ -38,6 +38,8 @@ from hwsync.coordinator.rows import (
     command_from,
     command_values,
     find_command,
+    in_order,
+    insertion,
     record_from,
     record_values,
     select,
@@ -46,7 +48,7 @@ from hwsync.coordinator.rows import (
 )
 from hwsync.protocol import limits
 from hwsync.protocol.effects import Entry
-from hwsync.protocol.errors import DatabaseError, Refused
+from hwsync.protocol.errors import DatabaseError, Refused, StoreError
 from hwsync.protocol.events import Message
 from hwsync.protocol.idle import keeps_payload, weight
 from hwsync.protocol.jsons import dumps
@@ -65,8 +67,16 @@ DOUBT_SPARE_S: Final = 120.0  # beyond the day: so that its end, too, is written
 ROWS_EACH: Final = 8  # of the log, that a command has at most before it is old, as a rule
 MAX_WAL: Final = 5_242_880  # bytes; SQLite itself copies it into the database at 4 MB
 
-FAILURES: Final = (sqlite3.Error, PeeweeException, OSError)
-"""What a write may raise: nothing of the batch is stored then."""
+_FAILURES: Final = (sqlite3.Error, PeeweeException, OSError)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What SQLite, peewee and the system raise, as ``StoreError``: nobody else knows of them."""
+    try:
+        yield
+    except _FAILURES as error:
+        raise StoreError(str(error) or type(error).__name__) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +123,9 @@ class Batch:
 
 
 @functools.cache
-def _insert(model: type[Model], *, without: tuple[str, ...] = ()) -> str:
+def _insert(model: type[Model]) -> str:
     """The statement that appends a row."""
-    return str(_insertion(model, without).sql()[0])
+    return str(insertion(model).sql()[0])
 
 
 @functools.cache
@@ -127,12 +137,7 @@ def _save(model: type[Model]) -> str:
     keys = model._meta.get_primary_keys()  # type: ignore[no-untyped-call]
     names = {field.name for field in keys}  # fields themselves cannot be compared
     changed = [field for field in model._meta.sorted_fields if field.name not in names]
-    return str(_insertion(model).on_conflict(conflict_target=keys, preserve=changed).sql()[0])
-
-
-def _insertion(model: type[Model], without: tuple[str, ...] = ()) -> Any:
-    names = [name for name in model._meta.sorted_field_names if name not in without]
-    return model.insert(dict.fromkeys(names, 0))
+    return str(insertion(model).on_conflict(conflict_target=keys, preserve=changed).sql()[0])
 
 
 class Store:
@@ -155,8 +160,8 @@ class Store:
                 migrate(self._database, path)
                 self._save_record = _save(HwStatus)
                 self._save_command = _save(CommandRow)
-                self._append = _insert(Transition, without=("row",))
-                self._refuse = _insert(RefusedMessage, without=("row",))
+                self._append = _insert(Transition)
+                self._refuse = _insert(RefusedMessage)
                 self._save_packet = _save(Packet)
                 self._count_refused = _save(RefusedCount)
                 self._save_meta = _save(Meta)
@@ -165,7 +170,7 @@ class Store:
         except DatabaseError:
             self.close()
             raise
-        except FAILURES as error:
+        except _FAILURES as error:
             self.close()
             raise DatabaseError(
                 f"cannot use the database {path}: {error}",
@@ -184,6 +189,7 @@ class Store:
             self._connection.execute(f'SELECT user, total FROM "{table(RefusedCount)}"')
         )
 
+    @_translated()
     def load(self, ticks: float) -> dict[str, Record]:
         """All records, by user; their deadlines count on from ``ticks``."""
         self._look()
@@ -196,15 +202,18 @@ class Store:
             records[row["user"]] = replace(record, queue_bytes=bytes)
         return records
 
+    @_translated()
     def command(self, user: str, id: str) -> Command | None:
         """One command, None where there is none."""
         return find_command(self._connection, user, id)
 
+    @_translated()
     def owed(self) -> list[Command]:
         """The commands that have ended and whose replies may not have arrived."""
         sql = f"""SELECT * FROM "{table(CommandRow)}" WHERE replies != '[]' AND ran IS NOT NULL"""
         return [command_from(row) for row in select(self._connection, sql)]
 
+    @_translated()
     def epoch(self, wall: float) -> tuple[int, float | None]:
         """The epoch, and for how many seconds of connection it was written down; None: it is 0.
 
@@ -216,17 +225,20 @@ class Store:
             doubted = max(wall - float(restored), 0.0)
         return int(meta.get("epoch", 0)), None if doubted is None else float(doubted)
 
+    @_translated()
     def last_change(self) -> float | None:
         """Unix seconds of the last row of the log; None: there is none."""
         sql = f'SELECT time FROM "{table(Transition)}" ORDER BY row DESC LIMIT 1'
         row = self._connection.execute(sql).fetchone()
         return None if row is None else float(row[0])
 
+    @_translated()
     def packets(self) -> dict[int, Handled]:
         """What each packet identifier carried last."""
         rows = select(self._connection, f'SELECT * FROM "{table(Packet)}"')
         return {row["mid"]: Handled(row["topic"], row["digest"], row["error"]) for row in rows}
 
+    @_translated()
     def used(self) -> int:
         """Bytes of the file that hold something."""
         (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
@@ -234,30 +246,34 @@ class Store:
         (size,) = self._connection.execute("PRAGMA page_size").fetchone()
         return int((pages - free) * size)
 
+    @_translated()
     def ends(self) -> Rows:
         """How far the log and the refused messages are."""
         ends = [self._connection.execute(statement) for statement in _ENDS]
         return Rows(*(end.fetchone()[0] or 0 for end in ends))
 
+    @_translated()
     def running_days(self) -> tuple[float, tuple[Rows, ...]]:
         """Seconds of the present day of running; how far all was at the end of each day before."""
         meta = dict(self._connection.execute(f'SELECT name, value FROM "{table(Meta)}"'))
         ends = json.loads(meta.get("days_ends", "[]"))
         return float(meta.get("day_seconds", 0.0)), tuple(Rows(*pair) for pair in ends)
 
+    @_translated()
     def write_running_days(self, seconds: float, ends: Iterable[Rows] | None) -> None:
-        """Save them; ``ends`` None: as they are. Raises one of ``FAILURES``."""
+        """Save them; ``ends`` None: as they are. Raises ``StoreError``."""
         with self._transaction() as execute:
             execute(self._save_meta, ("day_seconds", str(seconds)))
             if ends is not None:
                 pairs = dumps([(one.log, one.refused) for one in ends])
                 execute(self._save_meta, ("days_ends", pairs))
 
+    @_translated()
     def prune(self, row: int | None, most: int) -> int:
         """Drop the texts of commands that were in the log at that row, the oldest first.
 
         None: of any. At most so many commands, with their rows of the log; nothing that is open,
-        shown by a record, or owed a reply. How many; raises one of ``FAILURES`` and drops nothing.
+        shown by a record, or owed a reply. How many; raises ``StoreError`` and drops nothing.
         """
         with self._transaction() as execute:
             last = self.ends().log if row is None else row
@@ -268,6 +284,7 @@ class Store:
                 execute(_PRUNE_LOG, (user, id))
         return len(found)
 
+    @_translated()
     def prune_refused(self, row: int) -> None:
         """Drop refused messages up to a row; the counters stay, and the last one.
 
@@ -288,13 +305,14 @@ class Store:
                 execute("ROLLBACK")
             raise
 
+    @_translated()
     def write_down(
         self, records: Iterable[Record], ticks: float, restored_at: float | None = None
     ) -> None:
         """Save what is left of the deadlines of these, where they are what is stored.
 
         And, in its first day, how old the epoch is that began at ``restored_at``, in ticks. Raises
-        one of ``FAILURES`` and saves nothing.
+        ``StoreError`` and saves nothing.
         """
         running = [record for record in records if record.due_at is not None]
         doubts = restored_at is not None and ticks - restored_at < limits.DOUBT_S + DOUBT_SPARE_S
@@ -306,8 +324,9 @@ class Store:
                     key = (record.user, record.epoch, record.seq)
                     execute(_WRITE_DOWN, (*time_values(record, ticks), *key))
 
+    @_translated()
     def save(self, batch: Batch, ticks: float) -> None:
-        """Save all of a batch in one transaction. Raises one of ``FAILURES`` and saves nothing."""
+        """Save all of a batch in one transaction. Raises ``StoreError`` and saves nothing."""
         counts, head = dict(self._refused_counts), self._head
         with self._transaction() as execute:
             for command in batch.commands.values():
@@ -315,16 +334,18 @@ class Store:
             for record in batch.records.values():
                 execute(self._save_record, record_values(record, ticks))
             for record, entry, message in batch.log:
-                *facts, payload = _transition_values(record, entry, message)
-                digest = hashlib.sha256(payload).digest()
-                head = chain.link(head, [*facts, digest])
+                payload = message.payload if message else b""
                 kept = keeps_payload(entry, record.current, payload)
-                execute(self._append, (*facts, payload if kept else b"", digest, not kept, head))
-            for row in batch.refused:
-                counts[row.allowance] = counts.get(row.allowance, 0) + 1
-                if counts[row.allowance] <= limits.REFUSED_ROWS:
-                    execute(self._refuse, _refused_values(row))
-            for user in {row.allowance for row in batch.refused}:
+                row = _logged(record, entry, message)
+                row["payload_sha256"] = hashlib.sha256(payload).digest()
+                head = row["hash"] = chain.link(head, [row[name] for name in chain.COLUMNS])
+                row |= {"payload": payload if kept else b"", "pruned": not kept}
+                execute(self._append, _LOG_ROW(row))
+            for one in batch.refused:
+                counts[one.allowance] = counts.get(one.allowance, 0) + 1
+                if counts[one.allowance] <= limits.REFUSED_ROWS:
+                    execute(self._refuse, _REFUSED_ROW(_refused(one)))
+            for user in {one.allowance for one in batch.refused}:
                 execute(self._count_refused, (user, counts[user]))
             if batch.epoch is not None:
                 for name, value in zip(NAMES_OF_EPOCH, (*batch.epoch, 0.0), strict=True):
@@ -341,7 +362,7 @@ class Store:
 
     def _shorten(self) -> None:
         """One large batch leaves no large log behind; somebody who reads is not waited for."""
-        with suppress(*FAILURES):
+        with suppress(*_FAILURES):
             if self._wal.stat().st_size <= MAX_WAL:
                 return
             self._connection.execute("PRAGMA busy_timeout = 0")
@@ -351,6 +372,8 @@ class Store:
                 self._connection.execute(f"PRAGMA busy_timeout = {BUSY}")
 
 
+_LOG_ROW: Final = in_order(Transition)
+_REFUSED_ROW: Final = in_order(RefusedMessage)
 _WRITE_DOWN: Final = f"""
     UPDATE "{table(HwStatus)}" SET remaining = ?, taken = ?
     WHERE user = ? AND epoch = ? AND seq = ?"""
@@ -375,37 +398,37 @@ _PRUNE_LOG: Final = f"""
     UPDATE "{table(Transition)}" SET payload = x'', pruned = 1 WHERE user = ? AND id = ?"""
 
 
-def _transition_values(record: Record, entry: Entry, message: Message | None) -> tuple[Any, ...]:
-    return (
-        record.user,
-        record.epoch,
-        record.seq,
-        record.time,
-        entry.verb,
-        int(entry.before),
-        int(entry.after),
-        entry.id,
-        int(entry.late),
-        entry.note,
-        message.topic if message else "",
-        message.payload if message else b"",
-    )
+def _logged(record: Record, entry: Entry, message: Message | None) -> dict[str, Any]:
+    """What the log says of a change; besides, it has the message's text and the hashes."""
+    return {
+        "user": record.user,
+        "epoch": record.epoch,
+        "seq": record.seq,
+        "time": record.time,
+        "command": entry.verb,
+        "before": int(entry.before),
+        "state": int(entry.after),
+        "id": entry.id,
+        "late": int(entry.late),
+        "note": entry.note,
+        "topic": message.topic if message else "",
+    }
 
 
-def _refused_values(row: RefusedRow) -> tuple[object, ...]:
+def _refused(row: RefusedRow) -> dict[str, object]:
     refusal, message = row.refusal, row.message
-    return (
-        row.user,
-        row.time,
-        refusal.code,
-        refusal.message,
-        refusal.hint,
-        message.topic[: limits.KEPT_TOPIC],
-        refusal.id,
-        refusal.journal,
-        None if row.state is None else int(row.state),
-        message.payload[: limits.REFUSED_PAYLOAD],
-    )
+    return {
+        "user": row.user,
+        "time": row.time,
+        "error": refusal.code,
+        "message": refusal.message,
+        "hint": refusal.hint,
+        "topic": message.topic[: limits.KEPT_TOPIC],
+        "id": refusal.id,
+        "journal": refusal.journal,
+        "state": None if row.state is None else int(row.state),
+        "payload": message.payload[: limits.REFUSED_PAYLOAD],
+    }
 
 
 def lock(path: Path) -> TextIO:

@@ -4,6 +4,7 @@
     ├── Refused             a message that the protocol refuses (code, message, hint)    exit 1
     ├── NotFound            nothing under that name in the record                        exit 1
     ├── DatabaseError       the database cannot be used (in use, newer, damaged)         exit 1
+    │   └── StoreError      it takes nothing now, or cannot be read: that may heal
     ├── AnotherCoordinator  one that serves this root already, found at the start        exit 3
     ├── JournalError        the device's journal cannot be used (in use, newer)          exit 1
     │   ├── JournalUnavailable  its disk is full, read-only or failing: that may heal
@@ -95,6 +96,13 @@ class NotFound(HwsyncError):
 
 class DatabaseError(HwsyncError):
     """The coordinator's database cannot be used."""
+
+
+class StoreError(DatabaseError):
+    """A call of the store came to nothing: what it should save is not stored, as far as it knows.
+
+    A full disk, one that fails, a file that somebody else locks. ``message``: SQLite's own words.
+    """
 
 
 class AnotherCoordinator(HwsyncError):

@@ -18,7 +18,7 @@ from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.plan import message_of
 from hwsync.coordinator.service import CLIENT_ID, subscriptions
 from hwsync.coordinator.store import Batch, Store
-from hwsync.protocol.errors import Code, DatabaseError, Refused
+from hwsync.protocol.errors import Code, DatabaseError, Refused, StoreError
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.messages import named
 from hwsync.protocol.record import Command, Record, State, Verb
@@ -64,7 +64,7 @@ class WatchedStore(Store):
             process.context.fault("a commit that fails though it is stored", process.name)
             messages = [one[2] for one in batch.log] + [one.message for one in batch.refused]
             process.context.copied |= {(one.topic, one.payload) for one in messages if one}
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise StoreError(os.strerror(errno.EIO))
 
     def write_down(
         self, records: Iterable[Record], ticks: float, restored_at: float | None = None
@@ -102,11 +102,11 @@ class CoordinatorProcess(Process):
         self.hearing: Hearing | None = None
 
     def needs_the_disk(self) -> None:
-        """Raises ``OSError`` while it is full."""
+        """Raises ``StoreError`` while it is full."""
         if self.disk_full:
             self.served = False
             self.context.fault("full disk, coordinator", self.name)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise StoreError(os.strerror(errno.ENOSPC))
 
     def pause(self, seconds: float) -> None:
         self.served = False

@@ -17,6 +17,7 @@ from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.coordinator.store import Batch
 from hwsync.protocol import limits
 from hwsync.protocol.allowance import Allowance
+from hwsync.protocol.errors import StoreError
 from hwsync.protocol.rules import Rules
 from hwsync.transport import Connected, Delivery, Signal, Subscribed
 from tests.support.compared import agrees, as_stored, is_line, same, shown
@@ -31,7 +32,7 @@ QUEUED = 6  # messages that wait at the broker at most
 DEGRADED_S = 60.0
 EVERYTHING = 25  # steps between two full comparisons
 USER = "pi1"
-FULL = sqlite3.OperationalError("database or disk is full")
+FULL = StoreError("database or disk is full")
 COLUMNS = ("seq, command, before, state, id, late", "error, id")
 
 

@@ -19,7 +19,7 @@ from hwsync.coordinator.health import Condition, Life, Tally, health
 from hwsync.protocol import limits
 from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.effects import Decision
-from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.errors import Code, Refused, StoreError
 from hwsync.protocol.events import CancelAsked, NextInQueue, Requested
 from hwsync.protocol.machine import decide
 from hwsync.protocol.record import Command, Moment, Record, Request, State
@@ -227,7 +227,7 @@ def test_a_failed_save_forgets_no_request_and_counts_none_twice(
     save = lab.store.save
 
     def fails(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise StoreError("No space left on device")
 
     monkeypatch.setattr(lab.store, "save", fails)
     assert lab.hear("request", request("c2")) == []

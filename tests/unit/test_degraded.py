@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from sqlite3 import OperationalError
 
 import pytest
 
@@ -13,6 +12,7 @@ from hwsync.coordinator import degraded
 from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.coordinator.plan import message_of
 from hwsync.protocol import limits
+from hwsync.protocol.errors import StoreError
 from hwsync.protocol.messages import named
 from tests.support.coordinator import Acknowledged, Lab, brief, heartbeat, request, sent
 
@@ -24,7 +24,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
         opened.device(1)
 
         def full(*_: object) -> None:
-            raise OperationalError("database or disk is full")
+            raise StoreError("database or disk is full")
 
         monkeypatch.setattr(opened.store, "save", full)
         yield opened
@@ -126,7 +126,7 @@ def test_the_network_is_served_between_two_saves_that_block(
 
     def blocks(*_: object) -> None:
         lab.clock.now += 5.0
-        raise OperationalError("database is locked")
+        raise StoreError("database is locked")
 
     monkeypatch.setattr(lab.store, "save", blocks)
     lab.hear("cancel", b'{"id":"c1"}')
@@ -142,7 +142,7 @@ def test_a_turn_of_the_queue_grows_no_younger_by_a_save_that_failed(tmp_path: Pa
         with pytest.MonkeyPatch.context() as patch:
 
             def full(*_: object) -> None:
-                raise OperationalError("database or disk is full")
+                raise StoreError("database or disk is full")
 
             patch.setattr(lab.store, "save", full)
             lab.hear("cancel", b'{"id":"never"}')

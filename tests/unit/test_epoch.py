@@ -10,6 +10,7 @@ import pytest
 from hwsync.coordinator.maintenance import back_up, restore
 from hwsync.protocol import limits
 from hwsync.protocol.epochs import following
+from hwsync.protocol.errors import StoreError
 from hwsync.protocol.record import Command, State, encode_status
 from hwsync.protocol.wire import encode_heartbeat
 from tests.support.coordinator import Deed, Lab, brief, request, result, sent
@@ -365,7 +366,7 @@ def test_a_newer_status_is_not_forgotten_while_nothing_can_be_saved(
 
 
 def _full(*_: object) -> None:
-    raise OSError("database or disk is full")
+    raise StoreError("database or disk is full")
 
 
 def test_late_truth_corrects_to_yes_and_never_to_no(lab: Lab) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.coordinator.migrations import SCHEMA
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
-from hwsync.protocol.errors import Code
+from hwsync.protocol.errors import Code, StoreError
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import INBOUND, Topics
@@ -207,7 +206,7 @@ def test_a_database_that_cannot_be_read_is_degraded_too(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
+        raise StoreError("disk I/O error")
 
     monkeypatch.setattr(watched.lab.store, "command", broken)
     (said,) = watched.hear("request", request())

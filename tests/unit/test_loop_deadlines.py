@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hwsync.protocol.errors import StoreError
 from hwsync.protocol.record import Outcome, Ran, State
 from hwsync.protocol.rules import Rules
 from tests.support.coordinator import GONE, Deed, Lab, brief, request, result, sent
@@ -355,7 +355,7 @@ def test_a_disk_that_does_not_take_it_does_no_harm(
     with monkeypatch.context() as full:
 
         def fail(*_: object) -> None:
-            raise sqlite3.OperationalError("database or disk is full")
+            raise StoreError("database or disk is full")
 
         full.setattr(lab.store, "write_down", fail)
         lab.later(70.0)

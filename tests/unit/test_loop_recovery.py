@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from sqlite3 import OperationalError
 
 import pytest
 
 from hwsync.coordinator.loop import SAVE_AGAIN_S
+from hwsync.protocol.errors import StoreError
 from hwsync.protocol.record import State
 from tests.support.coordinator import Lab, brief, heartbeat, request, result, sent
 
@@ -26,7 +26,7 @@ def failing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Failing:
             monkeypatch.setattr(lab.store, name, real)
             if stored:
                 real(*arguments)
-            raise OperationalError("disk I/O error")
+            raise StoreError("disk I/O error")
 
         monkeypatch.setattr(lab.store, name, once)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from sqlite3 import OperationalError
-
 import pytest
 
 from hwsync.coordinator.maintenance import check
 from hwsync.coordinator.reader import Reader
 from hwsync.coordinator.retention import DAY_S, STEP, WRITE_S, Retention
+from hwsync.protocol.errors import StoreError
 from tests.support.coordinator import Lab, request, result, sent
 
 
@@ -187,7 +186,7 @@ def test_a_disk_that_takes_nothing_ends_nothing(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> int:
-        raise OperationalError("database or disk is full")
+        raise StoreError("database or disk is full")
 
     kept = Kept(lab)
     cycle(lab, "c1")

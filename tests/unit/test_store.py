@@ -8,14 +8,15 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import peewee
 import pytest
 
 from hwsync.coordinator.maintenance import check
 from hwsync.coordinator.migrations import SCHEMA
 from hwsync.coordinator.models import HwStatus
 from hwsync.coordinator.reader import Reader
-from hwsync.coordinator.store import Store
-from hwsync.protocol.errors import DatabaseError
+from hwsync.coordinator.store import Batch, Store
+from hwsync.protocol.errors import DatabaseError, StoreError
 from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.record import State
 from tests.support.coordinator import Lab, brief, request, result
@@ -169,3 +170,22 @@ def test_a_migration_that_fails_leaves_the_old_database(
     assert columns(path) == before
     monkeypatch.undo()
     Store(path).close()
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [sqlite3.OperationalError("disk is full"), peewee.OperationalError("disk is full"),
+     OSError(28, "disk is full")],
+    ids=["SQLite", "peewee", "the system"],
+)  # fmt: skip
+def test_whatever_fails_below_is_one_error_of_the_store(
+    path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    with Lab(path) as lab:
+
+        def fail() -> None:
+            raise failure
+
+        monkeypatch.setattr(lab.store, "_transaction", fail)
+        with pytest.raises(StoreError, match="disk is full"):
+            lab.store.save(Batch(epoch=(1, 0.0)), 0.0)
