@@ -15,10 +15,9 @@ from typing import Final
 from hwsync.device.deeds import Deeds, Subject
 from hwsync.device.environment import Environment
 from hwsync.device.former import Former
-from hwsync.device.heartbeat import Heartbeat
 from hwsync.device.keeping import STAGES, Keeping
 from hwsync.device.no_journal import AnyJournal
-from hwsync.device.telling import Telling
+from hwsync.device.telling import Heartbeat, Telling
 from hwsync.device.trust import Doubt, Trust
 from hwsync.protocol import limits
 from hwsync.protocol.device import core, values

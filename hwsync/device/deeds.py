@@ -13,11 +13,10 @@ from typing import Final
 
 from hwsync.device.environment import Environment
 from hwsync.device.former import Former
-from hwsync.device.heartbeat import Heartbeat
 from hwsync.device.journal import Entry, Stage
 from hwsync.device.keeping import Keeping
 from hwsync.device.no_journal import AnyJournal
-from hwsync.device.telling import Telling
+from hwsync.device.telling import Heartbeat, Telling
 from hwsync.protocol import limits
 from hwsync.protocol.device import values
 from hwsync.protocol.device.values import Action, Event, State
