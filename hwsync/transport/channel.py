@@ -15,6 +15,7 @@ from typing import Final
 
 PIECE: Final = 65_536  # bytes read at once: some hundred messages, and more than the kernel has
 FULL: Final = 1_048_576  # bytes that wait to be written; paho keeps what is beyond
+LENGTH_BYTES: Final = 4  # of a packet's length, at most
 
 _LATER: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -88,6 +89,26 @@ class Channel:
         except OSError:
             self._broken = True
             self._to_write.clear()
+
+    def packet(self) -> tuple[int, bytes, int] | None:
+        """The next packet: its first byte, all behind its length, and its size in bytes.
+
+        None: it is not whole, or paho says what is wrong with it. It stays until ``skip``.
+        Source: MQTT 3.1.1 and 5, section 2.1.4 (remaining length).
+        """
+        came, start = self._came, self._taken
+        length = 0
+        for number, byte in enumerate(came[start + 1 : start + 1 + LENGTH_BYTES]):
+            length |= (byte & 0x7F) << 7 * number
+            if not byte & 0x80:
+                begin = start + 2 + number
+                end = begin + length
+                return (came[start], came[begin:end], end - start) if end <= len(came) else None
+        return None
+
+    def skip(self, size: int) -> None:
+        """So many bytes are read."""
+        self._taken += size
 
     # What paho calls.
 

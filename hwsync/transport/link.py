@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from paho.mqtt.client import PUBLISH, Client, MQTTMessage, MQTTv5, MQTTv311
+from paho.mqtt.client import PUBACK, PUBLISH, Client, MQTTMessage, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -45,7 +48,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hwsync.transport")
 
-WINDOW: Final = 20  # QoS 1 publishes under way; a large window makes paho slow
+WINDOW: Final = 20  # publishes under way; more gain nothing, and mosquitto allows no more
+MID_BYTES: Final = 2  # of a packet identifier
+SUCCESS: Final = b"\0"  # MQTT 5: a PUBACK's reason code
 KEEPALIVE_S: Final = 20
 MISC_S: Final = 1.0  # between two looks whether a ping is due
 LEAVE_S: Final = 1.0  # for what still waits to be written, when we go
@@ -95,6 +100,8 @@ class _Client(Client):
     And before 2.2 it waits for a TLS handshake as long as a keepalive.
     """
 
+    on_acknowledged: Callable[[int], None]  # a PUBACK that refuses nothing
+    on_delivery: Callable[[Publish, int, bool, bool], None]  # MQTT 5: QoS, retained, DUP
     begun: socket.socket | None = None
     unreadable = ""  # what the broker sent, upon which the connection was ended here
     _dialled: Any = None  # a socket, or paho's wrapper of a websocket's
@@ -129,26 +136,51 @@ class _Client(Client):
         sock.do_handshake()
         return sock
 
-    def _packet_handle(self) -> MQTTErrorCode:
+    def _packet_read(self) -> MQTTErrorCode:
+        """paho makes eight objects of a message, and three of a PUBACK; here are the short ways.
+
+        What is not whole, and all that is rare, takes paho's own; so does a websocket.
+        """
+        channel = self._sock
+        if self._in_packet["command"] or not isinstance(channel, Channel):
+            return super()._packet_read()
+        if (packet := channel.packet()) is None:
+            return super()._packet_read()
+        command, body, size = packet
+        if command == PUBACK and (len(body) == MID_BYTES or body[MID_BYTES:] == SUCCESS):
+            channel.skip(size)
+            self._acknowledged(int.from_bytes(body[:MID_BYTES], "big"))
+        elif command & 0xF0 == PUBLISH and self._protocol == MQTTv5:
+            channel.skip(size)
+            if error := self._publish_came(command, body):
+                return error
+        else:
+            return super()._packet_read()
+        self._last_bytes_received = time.monotonic()
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _acknowledged(self, mid: int) -> None:
+        if self._out_messages.pop(mid, None) is not None:
+            self.on_acknowledged(mid)
+
+    def _publish_came(self, command: int, body: bytes) -> MQTTErrorCode:
         """paho unpacks the properties of any packet in quadratic time (see ``publish``)."""
-        command, packet = self._in_packet["command"], self._in_packet["packet"]
-        if command & 0xF0 != PUBLISH:
-            if len(packet) > MAX_PROPERTIES:
-                return self._refuse(f"a packet of {len(packet)} bytes that is no message")
-            return super()._packet_handle()
-        if self._protocol != MQTTv5:
-            return super()._packet_handle()
         qos = command >> 1 & 3
         try:
-            read = read_publish(qos, bytes(packet))
+            read = read_publish(qos, body)
         except Malformed as error:
             return self._refuse(f"a message that cannot be read: {error}")
-        message = MQTTMessage(read.mid, read.topic)
-        message.payload, message.qos = read.payload, qos
-        message.retain, message.dup = bool(command & 1), bool(command & 8)
-        message.properties = read  # type: ignore[assignment]
-        self._handle_on_message(message)
+        self.on_delivery(read, qos, bool(command & 1), bool(command & 8))
         return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _packet_handle(self) -> MQTTErrorCode:
+        command, packet = self._in_packet["command"], self._in_packet["packet"]
+        if command & 0xF0 == PUBLISH:
+            if self._protocol == MQTTv5:
+                return self._publish_came(command, bytes(packet))
+        elif len(packet) > MAX_PROPERTIES:  # which it would unpack in quadratic time, too
+            return self._refuse(f"a packet of {len(packet)} bytes that is no message")
+        return super()._packet_handle()
 
     def _refuse(self, what: str) -> MQTTErrorCode:
         self.unreadable = what
@@ -158,6 +190,21 @@ class _Client(Client):
         """Close what was begun and has led to no connection."""
         if self.begun is not None:
             self.begun.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """One of ours."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    correlation: bytes
+
+    @property
+    def sent(self) -> Sent:
+        return Sent(self.topic, len(self.payload))
 
 
 class Link:
@@ -187,6 +234,8 @@ class Link:
         self._url = url = owner.url
         self._has_ended = False  # paho said so
         self._under_way: dict[int, Sent] = {}  # by packet identifier, in the order of sending
+        self._window = WINDOW
+        self._queue: deque[_Message] = deque()  # at QoS 1; what has no room in the window yet
         self._sent_at = 0.0  # monotonic; the last publish
         self._silent = False
         self._answer_by = self._misc_at = self._leave_by = 0.0  # monotonic
@@ -201,7 +250,7 @@ class Link:
             **({} if protocol == 5 else {"clean_session": attempt.clean}),
         )
         self.client.connect_timeout = CONNECT_S
-        self.client.max_inflight_messages_set(WINDOW)
+        self.client.max_inflight_messages_set(0)  # the window is ours
         if url.websockets:
             self.client.ws_set_options(url.path)
         if url.username is not None:
@@ -214,6 +263,8 @@ class Link:
         self.client.on_subscribe = self._guard(self._on_subscribe)
         self.client.on_message = self._guard(self._on_message)
         self.client.on_publish = self._guard(self._on_publish)
+        self.client.on_acknowledged = self._on_acknowledged
+        self.client.on_delivery = self._guard(self._on_delivery)
         self._errand: Errand[Failed | None] | None = Errand(self._connect, self._unwanted)
 
     # What its owner asks.
@@ -251,12 +302,12 @@ class Link:
     @property
     def idle(self) -> bool:
         """Whether the broker has acknowledged everything."""
-        return not self._under_way
+        return not self._under_way and not self._queue
 
     @property
     def unanswered(self) -> tuple[Sent, ...]:
         """What has no PUBACK, in the order of sending; more than a window's was not sent yet."""
-        return tuple(self._under_way.values())
+        return (*self._under_way.values(), *(one.sent for one in self._queue))
 
     @property
     def hung_up(self) -> bool:
@@ -331,18 +382,33 @@ class Link:
     def publish(
         self, topic: str, payload: bytes, qos: int, retain: bool, correlation: bytes = b""
     ) -> bool:
-        """Have it sent by the next ``write``; False where the connection has ended."""
-        properties = None
-        if correlation and self.protocol == 5:
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            properties.CorrelationData = correlation
-        info = self.client.publish(topic, payload, qos, retain, properties)
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+        """Have it sent by the next ``write``; False where the connection has ended.
+
+        Raises ``ValueError``, ``UnicodeError`` for a topic that is none.
+        """
+        if not topic or "+" in topic or "#" in topic:
+            raise ValueError("the topic is empty or has a wildcard")
+        topic.encode()
+        if self._has_ended:
             return False
-        message = self._under_way[info.mid] = Sent(topic, len(payload))
-        self.backlog += message.size
+        message = _Message(topic, payload, qos, retain, correlation if self.protocol == 5 else b"")
+        self.backlog += len(payload)
         self._sent_at = self._owner.monotonic()
+        if not qos or len(self._under_way) < self._window:
+            self._send(message)
+        else:
+            self._queue.append(message)
         return True
+
+    def _send(self, message: _Message) -> None:
+        properties = None
+        if message.correlation:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.CorrelationData = message.correlation
+        info = self.client.publish(
+            message.topic, message.payload, message.qos, message.retain, properties
+        )
+        self._under_way[info.mid] = message.sent
 
     def acknowledge(self, mid: int, qos: int) -> None:
         """The broker need not send that again."""
@@ -479,6 +545,7 @@ class Link:
         self.connected_at = self._owner.monotonic()
         self.session_present = bool(flags.session_present)
         self.max_packet = getattr(properties, "MaximumPacketSize", None)
+        self._window = min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW))
         if not self.closing:
             self._owner.opened(self)
 
@@ -489,29 +556,26 @@ class Link:
             self._owner.emit(self, told)
 
     def _on_message(self, _: Client, __: object, message: MQTTMessage) -> None:
-        read = message.properties if isinstance(message.properties, Publish) else None
-        trouble = read.trouble if read else ""
+        """MQTT 3.1.1."""
+        read = Publish(message._topic, message.mid, bytes(message.payload))
+        self._on_delivery(read, message.qos, bool(message.retain), bool(message.dup))
+
+    def _on_delivery(self, read: Publish, qos: int, retain: bool, dup: bool) -> None:
+        trouble = read.trouble
         try:
-            topic = message.topic
+            topic = read.topic.decode()
         except UnicodeDecodeError:
             topic, trouble = "?", "its topic is not UTF-8"
         if trouble:
-            if message.qos:
-                self.client.ack(message.mid, message.qos)
+            if qos:
+                self.client.ack(read.mid, qos)
             self._owner.pass_over(self, topic, trouble)
             return
         self._owner.emit(
             self,
             Delivery(
-                topic,
-                bytes(message.payload),
-                message.qos,
-                bool(message.retain),
-                bool(message.dup),
-                message.mid,
-                self.number,
-                read.reply_topic if read else "",
-                read.correlation if read else b"",
+                *(topic, read.payload, qos, retain, dup, read.mid, self.number),
+                *(read.reply_topic, read.correlation),
             ),
         )
 
@@ -520,8 +584,14 @@ class Link:
             reason = str(code).lower()
             log.warning("the broker refused a message of ours (%s)", reason)
             self._owner.emit(self, Denied(reason))
-        if (sent := self._under_way.pop(mid, None)) is not None:
-            self.backlog -= sent.size
+        self._on_acknowledged(mid)
+
+    def _on_acknowledged(self, mid: int) -> None:
+        if (sent := self._under_way.pop(mid, None)) is None:
+            return
+        self.backlog -= sent.size
+        if self._queue and len(self._under_way) < self._window and not self._has_ended:
+            self._send(self._queue.popleft())
 
     def _on_disconnect(self, _: Client, __: object, flags: Any, code: Any, *___: object) -> None:
         if self.refused is not None:

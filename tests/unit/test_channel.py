@@ -149,3 +149,31 @@ def test_closing_writes_what_waits(pair: Any) -> None:
 def test_packets_go_out_at_once(pair: Any) -> None:
     channel, _, _ = pair
     assert channel.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "packet"),
+    [
+        (b"", None),
+        (b"\x40", None),
+        (b"\x40\x02\x00", None),
+        (b"\x40\x02\x00\x07", (0x40, b"\x00\x07", 4)),
+        (b"\x40\x02\x00\x07\x40\x02", (0x40, b"\x00\x07", 4)),
+        (b"\xd0\x00", (0xD0, b"", 2)),
+        (b"\x30\x80\x01" + bytes(127), None),
+        (b"\x30\x80\x01" + bytes(128), (0x30, bytes(128), 131)),
+        (b"\x30\x80\x80\x80\x80\x01" + bytes(200), None),
+    ],
+    ids=["nothing", "no length", "cut", "whole", "and more", "empty", "long, cut", "long", "wrong"],
+)
+def test_a_packet_is_seen_when_it_is_whole(
+    pair: Any, data: bytes, packet: tuple[int, bytes, int] | None
+) -> None:
+    channel, other, _ = pair
+    other.sendall(b"." + data)
+    wait_until(lambda: (channel.fill(), channel.has_come)[1] == len(data) + 1)
+    assert channel.recv(1) == b"."
+    assert channel.packet() == packet
+    if packet:
+        channel.skip(packet[2])
+        assert channel.has_come == len(data) - packet[2]

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from hwsync.address import BrokerUrl
+from hwsync.protocol.errors import HwsyncError
 from hwsync.transport import (
     BACKOFF_FIRST_S,
     BACKOFF_MAX_S,
     Connected,
     Connection,
     Delivery,
+    Denied,
     Disconnected,
     Pump,
     Subscribed,
@@ -113,6 +115,52 @@ def test_a_round_goes_out_together_and_no_more_than_a_window(
     assert len(rest) == 5
     broker.say(b"".join(bytes([0x40, 2, 0, packet.mid]) for packet in rest))
     client.until(lambda: client.connection.settled)
+
+
+def test_a_broker_may_allow_less_than_a_window_and_qos_0_needs_no_place(broker: ByHand) -> None:
+    client = pumped(broker.port, prefer_v5=True)
+    probe(client, broker)
+    receive_maximum = bytes([0x20, 6, 0, 0, 3, 33, 0, 3])
+    broker.say(receive_maximum)
+    client.until(lambda: client.came(Connected))
+    broker.next()
+    for payload in b"abcde":
+        client.connection.publish("t", bytes([payload]))
+    client.connection.publish("t", b"f", qos=0)
+    client.connection.write()
+    assert [packet.body[-1:] for packet in broker.next()] == [b"a", b"b", b"c", b"f"]
+    assert [one.topic for one in client.connection._link.unanswered] == ["t"] * 5  # type: ignore[union-attr]
+    client.close()
+
+
+def test_a_refusal_of_a_message_makes_room_for_the_next(broker: ByHand) -> None:
+    client = pumped(broker.port, prefer_v5=True)
+    probe(client, broker)
+    broker.say(CONNACK_5)
+    client.until(lambda: client.came(Connected))
+    broker.next()
+    for _ in range(WINDOW + 1):
+        client.connection.publish("t", b"x")
+    client.connection.write()
+    first, *others = broker.next()
+    assert len(others) == WINDOW - 1
+    not_authorized = 135
+    broker.say(bytes([0x40, 3, 0, first.mid, not_authorized]))
+    client.until(lambda: client.came(Denied))
+    assert client.came(Denied) == [Denied("not authorized")]
+    assert len(broker.next()) == 1
+    broker.say(b"".join(bytes([0x40, 3, 0, one.mid, 16]) for one in others))  # nobody listens
+    client.until(lambda: client.connection.backlog == 1)
+    assert len(client.came(Denied)) == 1
+    client.close()
+
+
+@pytest.mark.parametrize("topic", ["", "a/+", "#", "\ud800"])
+def test_a_topic_that_is_none_is_refused_also_while_others_wait(client: Pumped, topic: str) -> None:
+    for _ in range(WINDOW + 1):
+        client.connection.publish("t", b"x")
+    with pytest.raises(HwsyncError, match="cannot publish"):
+        client.connection.publish(topic, b"x")
 
 
 def test_a_packet_may_come_in_pieces(client: Pumped, broker: ByHand) -> None:
