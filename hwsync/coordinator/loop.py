@@ -12,7 +12,6 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Final, Protocol, assert_never
 
 from hwsync.coordinator.clocks import APART_S, CURE, ClockWatch, shown
@@ -26,6 +25,7 @@ from hwsync.coordinator.resends import Resends
 from hwsync.coordinator.store import Store
 from hwsync.protocol import limits, replies
 from hwsync.protocol.answers import due_on_appearance, due_on_connect, said_once
+from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import (
     Analyse,
     ClearKept,

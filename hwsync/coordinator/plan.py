@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from hwsync.coordinator.store import Batch, RefusedRow, Store
 from hwsync.protocol import core, limits, replies
+from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import (
     Decision,
     Effect,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final, Protocol
 
 from hwsync.protocol import limits
+from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import PublishResult
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.jsons import dumps

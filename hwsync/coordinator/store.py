@@ -16,7 +16,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -47,6 +47,7 @@ from hwsync.coordinator.rows import (
     time_values,
 )
 from hwsync.protocol import limits
+from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import Entry
 from hwsync.protocol.errors import DatabaseError, Refused, StoreError
 from hwsync.protocol.events import Message

@@ -15,12 +15,13 @@ who called it saves the decisions, and takes them over (``Draft.take``).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from hwsync.protocol import epochs, idle, late, limits, machine
 from hwsync.protocol.analysis import outcome_line
 from hwsync.protocol.answers import refuse
+from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import Decision, Effect, PublishError, PublishStatus
 from hwsync.protocol.errors import Code, DatabaseError, Refused
 from hwsync.protocol.events import (

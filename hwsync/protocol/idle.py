@@ -10,10 +10,10 @@ and by the answers of devices (docs/protocol.md, section 4, "What leads to nothi
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from hwsync.protocol import limits
 from hwsync.protocol.allowance import Allowance
+from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import Decision, Entry, PublishError, PublishStatus
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.jsons import dumps, size

@@ -8,11 +8,11 @@ coordinator counts (requests a minute, what led to nothing) only where it is acc
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 from hwsync.protocol import idle, limits
 from hwsync.protocol.answers import answers
 from hwsync.protocol.asker import asker_of
+from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import Decision, Entry
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Requested

@@ -7,10 +7,9 @@ ever; ``ran`` is corrected to yes by any device, and to no only by the journal t
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hwsync.protocol import limits, replies
 from hwsync.protocol.analysis import OUTCOME, outcome_line
+from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import (
     Decision,
     Effect,

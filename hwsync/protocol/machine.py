@@ -9,10 +9,9 @@ nothing.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hwsync.protocol import idle, late, limits, replies
 from hwsync.protocol.answers import answers, due, refuse
+from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import ClearKept, Decision, Entry, PublishStatus
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (

@@ -9,11 +9,12 @@ What comes before the table, copies and events of other commands, moves nothing 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from hwsync.protocol import idle, late
 from hwsync.protocol.answers import answers
+from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import Decision
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (

@@ -7,11 +7,12 @@ The law: a change is a replacement. ``Record`` is the level that everybody recon
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
 from hwsync.protocol import limits
+from hwsync.protocol.changed import replace
 from hwsync.protocol.jsons import cut, dumps
 from hwsync.protocol.output import Order, fitted, keep_again
 
