@@ -14,6 +14,7 @@ from typing import Final
 from hwsync.address import BrokerUrl
 from hwsync.coordinator.alone import Alone
 from hwsync.coordinator.clearing import Clearing
+from hwsync.coordinator.echoes import Echoes
 from hwsync.coordinator.health import GONE
 from hwsync.coordinator.hearing import Hearing
 from hwsync.coordinator.intake import Intake
@@ -162,7 +163,8 @@ def serve(
                 allowance.max_program,
                 allowance.max_queue,
             )
-        coordinator = Coordinator(store, connection, SystemClock(), rules, settle=settle,
+        echoes = Echoes(connection, topics)
+        coordinator = Coordinator(store, echoes, SystemClock(), rules, settle=settle,
                                   signer=access.signer, max_message=max_message)  # fmt: skip
         log.info("database %s, %d users", db, len(coordinator.records))
         _say_signer(access.signer)
@@ -184,7 +186,7 @@ def serve(
         with listening(pump.wake) as orders:
             intake = Intake(connection, pump, orders, SystemClock())
             connection.start()
-            _run(alone, coordinator, hearing, vitals, clearing, retention, intake, orders,
+            _run(alone, echoes, coordinator, hearing, vitals, clearing, retention, intake, orders,
                  lambda: entrance.reload(coordinator, connection))  # fmt: skip
         log.info("stopping")
         coordinator.write_down()
@@ -225,6 +227,7 @@ def subscriptions(topics: Topics) -> list[Subscription]:
 
 def _run(
     alone: Alone,
+    echoes: Echoes,
     coordinator: Coordinator,
     hearing: Hearing,
     vitals: Vitals,
@@ -244,7 +247,7 @@ def _run(
         if not stop and orders.reload:
             orders.reload = False
             stop = not reload()
-        came = alone.take(came)
+        came = alone.take(echoes.take(came))
         if not alone.over:
             vitals.look((), depth)
             if stop:
