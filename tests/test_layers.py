@@ -1,6 +1,6 @@
 """Imports run downhill, and one file owns each outside thing.
 
-    protocol <- transport, runner <- coordinator, device, client <- cli
+    protocol <- transport, runner <- coordinator, device, operator <- cli
 
 The law is in the tables below; the rest walks the syntax tree of every module of hwsync. A module
 that is in no table fails: it needs a place. Imports inside functions, under ``TYPE_CHECKING`` and
@@ -48,16 +48,25 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             *("findings", "probe", "signing", "configfile", "connection"),
         }
     ),
-    "client": frozenset({"protocol", "address", "transport", "runner"}),
+    "operator": frozenset({"protocol", "address", "transport"}),
     "cli": frozenset(
         {
             *("protocol", "address", "paths", "transport", "runner", "broker"),
-            *("coordinator", "device", "client", "logs", "findings", "probe", "signing"),
+            *("coordinator", "device", "operator", "logs", "findings", "probe", "signing"),
             *("configfile", "connection", "lab", "systemd", "webprobe", "installing"),
         }
     ),
     "testing": frozenset(
-        {"protocol", "address", "transport", "runner", "broker", "coordinator", "device", "client"}
+        {
+            "protocol",
+            "address",
+            "transport",
+            "runner",
+            "broker",
+            "coordinator",
+            "device",
+            "operator",
+        }
     ),
     "micropython": frozenset(),
     "__main__": frozenset({"cli"}),
@@ -243,9 +252,17 @@ def test_a_device_loads_neither_the_database_layer_nor_the_command_line() -> Non
         ("hwsync.device.agent", "import os\nos.fork()", "uses os.fork"),
         ("hwsync.device.agent", "from os import execv", "uses os.execv"),
         ("hwsync.device.service", "import click", "only hwsync.cli"),
-        ("hwsync.client", "from hwsync.cli import main", "may not import cli"),
-        ("hwsync.client", "import importlib\nimportlib.import_module('amqtt')", "hwsync.broker"),
-        ("hwsync.client", "import importlib\nimportlib.import_module(name)", "nobody can see"),
+        ("hwsync.operator.run", "from hwsync.cli import main", "may not import cli"),
+        (
+            "hwsync.operator.run",
+            "import importlib\nimportlib.import_module('amqtt')",
+            "hwsync.broker",
+        ),
+        (
+            "hwsync.operator.run",
+            "import importlib\nimportlib.import_module(name)",
+            "nobody can see",
+        ),
         ("hwsync.cli.broker", "from amqtt.broker import Broker", "only hwsync.broker"),
         ("hwsync.cli.run", "import subprocess", "only hwsync.runner"),
         ("hwsync.cli.run", "from hwsync.testing import clock", "may not import testing"),

@@ -12,9 +12,10 @@ import click
 from hwsync.cli import say
 from hwsync.cli.common import DATABASE, FILE, Settings, common, the_database, user_name
 from hwsync.cli.elsewhere import own_database
-from hwsync.client import QUIET_S, Json, Operator
 from hwsync.coordinator import maintenance
+from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol.errors import Code, NoCoordinator, NotFound, Refused
+from hwsync.protocol.heard import Json
 from hwsync.protocol.limits import is_user
 from hwsync.protocol.presence import is_online
 from hwsync.protocol.topics import Kind
@@ -119,7 +120,7 @@ def forget(settings: Settings, db: Path | None, user: str) -> None:
         )
 
 
-def _forget(operator: Operator, settings: Settings) -> bool | None:
+def _forget(operator: Client, settings: Settings) -> bool | None:
     """By the coordinator; whether a board of that name is online, None: nobody can say.
 
     Raises ``NotFound``, ``Refused``, ``Unreachable``.
@@ -140,7 +141,7 @@ def _forget(operator: Operator, settings: Settings) -> bool | None:
     return online
 
 
-def _is_somebody(operator: Operator, settings: Settings) -> None:
+def _is_somebody(operator: Client, settings: Settings) -> None:
     """Raises ``NotFound``, ``Refused``, ``Unreachable``."""
     user = operator.user
     try:
@@ -154,7 +155,7 @@ def _is_somebody(operator: Operator, settings: Settings) -> None:
         raise NotFound(f"{user} has never been seen", hint)
 
 
-def _boards(operator: Operator) -> Json | None:
+def _boards(operator: Client) -> Json | None:
     """Whom the coordinator hears; None: it does not say, or we may not read it."""
     operator.ask_coordinator()
     for _, kind, fields in operator.hear(ANSWER_S):
@@ -165,15 +166,15 @@ def _boards(operator: Operator) -> Json | None:
 
 def _meant(settings: Settings, user: str) -> str:
     """The name that a person may have meant, of those that the broker shows; or nothing."""
-    with Operator(settings.url, settings.topics, "+", guest=False) as operator:
+    with Client(settings.url, settings.topics, "+", guest=False) as operator:
         names = {name for name, _, fields in operator.hear(QUIET_S) if fields and is_user(name)}
     meant = get_close_matches(user, sorted(names), 1)
     return f"did you mean {meant[0]}?" if meant else ""
 
 
-def _connection(settings: Settings, user: str, *, boards: bool = False) -> Operator:
+def _connection(settings: Settings, user: str, *, boards: bool = False) -> Client:
     """Perhaps with the coordinator's account: only that one may clear what it has published."""
-    return Operator(settings.url, settings.topics, user, boards=boards, guest=False)
+    return Client(settings.url, settings.topics, user, boards=boards, guest=False)
 
 
 def _clear(settings: Settings, user: str) -> None:

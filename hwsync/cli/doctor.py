@@ -32,9 +32,9 @@ from hwsync.cli.common import (
     user_name,
 )
 from hwsync.cli.elsewhere import the_coordinators
-from hwsync.client import QUIET_S, Operator
 from hwsync.coordinator.inspection import inspect
 from hwsync.findings import Finding, Result
+from hwsync.operator.client import QUIET_S, Client
 from hwsync.paths import state_directory
 from hwsync.probe import dot_arrives, largest, look, round_trip
 from hwsync.protocol.errors import DatabaseError, Refused, Unreachable, UsageError
@@ -118,7 +118,7 @@ def _coordinator(
     lives: dict[float, Json] = {}  # by when it was started: each answer's coordinator
     ahead: float | None = None
     try:
-        with Operator(url, topics, ITSELF) as operator:
+        with Client(url, topics, ITSELF) as operator:
             for _, kind, fields in operator.hear(QUIET_S):
                 last = fields if kind is Kind.HEALTH and fields else last
             known = {last.get("time")} if last else set()
@@ -202,7 +202,7 @@ class _Heard:
         elif kind is Kind.STATUS and fields:
             self.record = fields
 
-    def listen(self, operator: Operator, *, answers: bool) -> None:
+    def listen(self, operator: Client, *, answers: bool) -> None:
         """The list of boards comes last: what it says of a heartbeat is of the last one here."""
         for _, kind, fields in operator.hear(LISTEN_S):
             self.note(kind, fields)
@@ -220,7 +220,7 @@ def _user(url: BrokerUrl, topics: Topics, user: str, *, answers: bool) -> Iterat
     heard = _Heard()
     trouble: list[Finding] = []
     try:
-        with Operator(url, topics, user, boards=answers) as operator:
+        with Client(url, topics, user, boards=answers) as operator:
             heard.listen(operator, answers=answers)
             if answers:
                 heard.record = operator.record()
@@ -244,7 +244,7 @@ def _everybody(url: BrokerUrl, topics: Topics, now: float) -> Iterator[Finding]:
     """Whoever does not hear the coordinator; ``now``: by its clock. The others are no finding."""
     heard: dict[str, _Heard] = {}
     try:
-        with Operator(url, topics, "+") as operator:
+        with Client(url, topics, "+") as operator:
             for name, kind, fields in operator.hear(KEPT_S):
                 heard.setdefault(name, _Heard()).note(kind, fields)
         suspects = [
@@ -253,7 +253,7 @@ def _everybody(url: BrokerUrl, topics: Topics, now: float) -> Iterator[Finding]:
             if one.record and any(checks.unheard(name, one.record, one.beats, now))
         ]
         for name, beats in suspects[:SUSPECTS]:
-            with Operator(url, topics, name) as operator:  # the record may have gone on meanwhile
+            with Client(url, topics, name) as operator:  # the record may have gone on meanwhile
                 yield from checks.unheard(name, operator.record(), beats, now)
     except (Unreachable, Refused) as error:
         yield findings.error("record", error.message, error.hint)

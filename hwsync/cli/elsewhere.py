@@ -12,8 +12,9 @@ from pathlib import Path
 
 from hwsync.cli import say
 from hwsync.cli.common import Settings, the_database
-from hwsync.client import QUIET_S, Json, Operator
+from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol.errors import HwsyncError
+from hwsync.protocol.heard import Json
 from hwsync.protocol.topics import ITSELF, Kind
 
 
@@ -47,7 +48,7 @@ def the_coordinators(path: Path, said: Json) -> str:
 
 def health(settings: Settings) -> Json:
     """What the broker keeps of the coordinator's; empty: nothing, or we may not see it."""
-    with suppress(HwsyncError), Operator(settings.url, settings.topics, ITSELF) as operator:
+    with suppress(HwsyncError), Client(settings.url, settings.topics, ITSELF) as operator:
         for _, kind, fields in operator.hear(QUIET_S):
             if kind is Kind.HEALTH:
                 return fields

@@ -12,7 +12,7 @@ from typing import Final
 
 from hwsync.cli.request import Asked
 from hwsync.cli.streams import TEXTS
-from hwsync.client import Json
+from hwsync.protocol.heard import Json
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.output import read_kept
 

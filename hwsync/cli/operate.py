@@ -11,8 +11,9 @@ import click
 
 from hwsync.cli import say
 from hwsync.cli.common import Settings, command_id, common, read_text, user_name
-from hwsync.client import QUIET_S, Json, Operator
+from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol.errors import Degraded, NotFound, UsageError
+from hwsync.protocol.heard import Json
 from hwsync.protocol.presence import is_online
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
@@ -46,7 +47,7 @@ def status(settings: Settings, users: tuple[str, ...], watch: bool) -> None:
     On a terminal long texts are cut; into a pipe or a file they go whole.
     """
     user = users[0] if len(users) == 1 else None
-    with Operator(
+    with Client(
         settings.url, settings.topics, user or "+", boards=user is None, named=users
     ) as operator:
         if user is not None:
@@ -75,7 +76,7 @@ def status(settings: Settings, users: tuple[str, ...], watch: bool) -> None:
                         say.either(settings.as_json, fields, _line(name, fields))
 
 
-def _record(operator: Operator) -> Json:
+def _record(operator: Client) -> Json:
     """From a coordinator that answers; where its disk takes nothing, what the broker keeps."""
     try:
         return operator.record()
@@ -85,7 +86,7 @@ def _record(operator: Operator) -> Json:
         return operator.kept
 
 
-def _table(operator: Operator, settings: Settings, users: tuple[str, ...]) -> None:
+def _table(operator: Client, settings: Settings, users: tuple[str, ...]) -> None:
     """One line each of these users; none: of everybody."""
     operator.ask_coordinator()
     seen = _Kept()
@@ -122,7 +123,7 @@ class _Kept:
     def users(self) -> set[str]:
         return self.records.keys() | self.beats.keys()
 
-    def hear(self, operator: Operator, *, until_boards: bool) -> None:
+    def hear(self, operator: Client, *, until_boards: bool) -> None:
         """Until nothing comes any more."""
         limit = time.monotonic() + LISTEN_S
         heard = True
@@ -138,7 +139,7 @@ class _Kept:
     def ask_by_name(self, settings: Settings, users: list[str]) -> None:
         """RabbitMQ gives what it keeps to nobody who asks for everybody's."""
         before = len(self.users)
-        with Operator(settings.url, settings.topics, "+", named=users) as operator:
+        with Client(settings.url, settings.topics, "+", named=users) as operator:
             self.hear(operator, until_boards=False)
         if len(self.users) > before:
             say.line(ONLY_BY_NAME, err=True)
@@ -200,7 +201,7 @@ def _whole(record: Json, *, brief: bool = False) -> list[str]:
 def analyse(settings: Settings, user: str, text: str, id: str | None) -> None:
     """Give TEXT (- reads it from standard input) as the analysis of USER's result."""
     words = read_text("-") if text == "-" else text
-    with Operator(settings.url, settings.topics, user) as operator:
+    with Client(settings.url, settings.topics, user) as operator:
         id = id or _current(operator, user)
         _tell(settings, operator, Kind.ANALYSIS, encode_analysis(words, id), id)
 
@@ -215,7 +216,7 @@ def cancel(settings: Settings, user: str, id: str | None, named: str | None) -> 
     """Cancel USER's command ID, or the current one."""
     if id and named and id != named:
         raise UsageError(f"two ids: {id} and {named}", "name one")
-    with Operator(settings.url, settings.topics, user) as operator:
+    with Client(settings.url, settings.topics, user) as operator:
         id = id or named or _current(operator, user)
         _tell(settings, operator, Kind.CANCEL, encode_id(id), id)
 
@@ -228,12 +229,12 @@ def cancel(settings: Settings, user: str, id: str | None, named: str | None) -> 
 @click.pass_obj
 def reset(settings: Settings, user: str, id: str | None, queue: bool) -> None:
     """Bring USER's record to rest, whatever runs."""
-    with Operator(settings.url, settings.topics, user) as operator:
+    with Client(settings.url, settings.topics, user) as operator:
         id = id or _current(operator, user)
         _tell(settings, operator, Kind.RESET, encode_reset(id, queue=queue), id)
 
 
-def _current(operator: Operator, user: str) -> str:
+def _current(operator: Client, user: str) -> str:
     """The id of the present command: named, a repetition is safe."""
     record = _record(operator)
     if not record["id"]:
@@ -241,7 +242,7 @@ def _current(operator: Operator, user: str) -> str:
     return str(record["id"])
 
 
-def _tell(settings: Settings, operator: Operator, kind: Kind, payload: bytes, id: str) -> None:
+def _tell(settings: Settings, operator: Client, kind: Kind, payload: bytes, id: str) -> None:
     """Send it until it is answered; print the record, or raise what refused it."""
     try:
         fields = operator.tell(kind, payload, id)

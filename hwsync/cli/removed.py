@@ -13,9 +13,10 @@ from typing import Final
 from hwsync.address import BrokerUrl, Tls
 from hwsync.cli import say
 from hwsync.cli.common import Settings
-from hwsync.client import Json, Operator
 from hwsync.lab.folder import Folder, Visitor
+from hwsync.operator.client import Client
 from hwsync.protocol.errors import HwsyncError, NoBroker, Refused
+from hwsync.protocol.heard import Json
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import encode_reset
@@ -77,7 +78,7 @@ def _visit(folder: Folder, board: str, visitor: Visitor, ended: Json) -> str:
     return ""
 
 
-def _end(operator: Operator, ended: Json) -> None:
+def _end(operator: Client, ended: Json) -> None:
     """What the board was asked for and has not answered: it will not. Raises ``HwsyncError``."""
     for _ in range(TRIES):
         record = operator.record()
@@ -88,12 +89,12 @@ def _end(operator: Operator, ended: Json) -> None:
             ended.update(fields, queued=record["queued"])
 
 
-def _come_in(stack: ExitStack, url: BrokerUrl, topics: Topics, board: str) -> Operator:
+def _come_in(stack: ExitStack, url: BrokerUrl, topics: Topics, board: str) -> Client:
     """Connected until the end of the stack. Raises ``NoBroker``."""
     limit = time.monotonic() + TOLD_S
     while True:
         try:
-            return stack.enter_context(Operator(url, topics, board))
+            return stack.enter_context(Client(url, topics, board))
         except NoBroker:
             if time.monotonic() > limit:
                 raise

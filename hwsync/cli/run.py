@@ -16,7 +16,8 @@ from hwsync.cli.hints import hints, of_limit
 from hwsync.cli.request import Asked, ProgramCommand, claim, make_request, program_options
 from hwsync.cli.screen import Screen
 from hwsync.cli.streams import TEXTS, Streams
-from hwsync.client import ANSWER_S, Json, Operator, raise_refused
+from hwsync.operator.client import Client
+from hwsync.operator.conversation import ANSWER_S, raise_refused
 from hwsync.protocol.analysis import MANUAL, OUTCOME
 from hwsync.protocol.errors import (
     Code,
@@ -26,6 +27,7 @@ from hwsync.protocol.errors import (
     TooLarge,
     UsageError,
 )
+from hwsync.protocol.heard import Json
 from hwsync.protocol.output import read_kept
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
@@ -57,7 +59,7 @@ def send(settings: Settings, /, user: str, **given: Any) -> None:
     Options stand before FILE; everything behind it is the program's. -c CODE stands for FILE.
     """
     asked = make_request(OUTCOME, claim(settings.url), **given)
-    with Operator(settings.url, settings.topics, user) as operator:
+    with Client(settings.url, settings.topics, user) as operator:
         present = _Present(user)
         fields = operator.tell(Kind.REQUEST, asked.payload, asked.id, heard=present.hear)
         if warning := present.warning(fields):
@@ -102,7 +104,7 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     streams = Streams(asked.id, screen, screen.files, together=screen.together)
     view = _View(waiting, screen, streams)
     try:
-        with Operator(settings.url, settings.topics, user, live=True) as operator:
+        with Client(settings.url, settings.topics, user, live=True) as operator:
             try:
                 end = _run(operator, asked, analysis, last, view)
             finally:
@@ -156,7 +158,7 @@ class _View:
     streams: Streams
 
 
-def _run(operator: Operator, asked: Asked, analysis: str | None, last: State, view: _View) -> Json:
+def _run(operator: Client, asked: Asked, analysis: str | None, last: State, view: _View) -> Json:
     """Ask, show the output, analyse where that was asked for; the command's end."""
     id = asked.id
     try:
@@ -228,9 +230,7 @@ class _Waiting:
             self._shown = False
 
 
-def _follow(
-    operator: Operator, id: str, view: _View, last: State, *, ask: Kind = Kind.QUERY
-) -> Json:
+def _follow(operator: Client, id: str, view: _View, last: State, *, ask: Kind = Kind.QUERY) -> Json:
     """Until the command has ended and its record is at rest, or in ``last``; its end.
 
     Raises ``NoCoordinator`` after ``ANSWER_S`` seconds without an answer.
@@ -260,7 +260,7 @@ def _follow(
         view.waiting.tick()
 
 
-def _analysed(operator: Operator, id: str, analysis: str, screen: Screen) -> Json:
+def _analysed(operator: Client, id: str, analysis: str, screen: Screen) -> Json:
     """Publish the analysis; the command's end then. One that came first stays, and it is said."""
     try:
         return operator.tell(Kind.ANALYSIS, encode_analysis(analysis, id), id)

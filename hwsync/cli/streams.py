@@ -16,8 +16,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from hwsync.client import Json
 from hwsync.protocol import limits
+from hwsync.protocol.heard import Json
 from hwsync.protocol.jsons import is_count, size
 from hwsync.protocol.output import Kept, read_kept
 from hwsync.protocol.topics import Kind

@@ -22,7 +22,7 @@ from hwsync import connection
 from hwsync.address import BrokerUrl
 from hwsync.cli.common import FILE, Settings, common, default_database, echo_name, find_mosquitto
 from hwsync.cli.say import line
-from hwsync.client import Operator
+from hwsync.operator.client import Client
 from hwsync.probe import SLOW_S, Seen, look, round_trip
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
 from hwsync.protocol.errors import HwsyncError, NoBroker, UsageError
@@ -74,7 +74,7 @@ def up(settings: Settings, user: str | None, db: Path | None, analysis: str, all
         if lan:
             _tell_lan(url)
         # Before its first subscription the coordinator hears nothing: it is ready when it answers.
-        with Operator(url, topics, user) as operator:
+        with Client(url, topics, user) as operator:
             operator.record(lambda: _all_live(parts))
         tried = any(part.name == "device" for part in parts)
         hint = f"; try:  hwsync run {user} -c 'print(6*7)'" if tried else ""

@@ -1,7 +1,7 @@
 """Modules that others import and a daemon does not need: they are loaded when they are first used.
 
 The law: whoever uses one finds it as it is, only later. In the daemon's own process alone: in that
-of ``hwsync.client`` other people's modules stay as they are.
+of ``hwsync.operator`` other people's modules stay as they are.
 """
 
 from __future__ import annotations

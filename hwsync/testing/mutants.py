@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import Final
 
-from hwsync import client
 from hwsync.coordinator.deadlines import ConnectedClock
 from hwsync.coordinator.hearing import Hearing
 from hwsync.coordinator.loop import Coordinator
@@ -26,6 +25,7 @@ from hwsync.device.agent import Agent
 from hwsync.device.deeds import Deeds
 from hwsync.device.journal import Journal
 from hwsync.device.shrinking import Shrinking
+from hwsync.operator import conversation
 from hwsync.protocol import idle, intake, late, machine, moves
 from hwsync.protocol.device import core as device_core
 from hwsync.protocol.device import moves as device_moves
@@ -188,7 +188,7 @@ MUTANTS: Final = (
         "an id belongs to one text",
         (Edit(intake, "check_repeat", "if not known.orphan and", "if False and"),),
         "the operator compares the program",
-        (Edit(client, "_is_of_another", "return any(", "return False and any("),),
+        (Edit(conversation, "_is_of_another", "return any(", "return False and any("),),
     ),
     Mutant(
         "all is published again on a connect",

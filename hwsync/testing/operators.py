@@ -10,8 +10,9 @@ import itertools
 from collections.abc import Callable
 from typing import Any, Final
 
-from hwsync.client import Conversation, Json, Talk
+from hwsync.operator.conversation import Conversation, Talk
 from hwsync.protocol.errors import Code, HwsyncError, Refused
+from hwsync.protocol.heard import Json
 from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import (

@@ -279,7 +279,7 @@ def test_both_commands_that_ask_claim_the_account_of_their_connection(
             told.append(request)
             raise Refused(Code.BUSY, "no")
 
-    monkeypatch.setattr("hwsync.cli.run.Operator", Nobody)
+    monkeypatch.setattr("hwsync.cli.run.Client", Nobody)
     monkeypatch.setenv("HWSYNC_BROKER", "mqtt://carol:secret@127.0.0.1")
     with pytest.raises((Refused, SystemExit)):
         cli.main([command, "pi1", "-c", "1"], obj=Settings(), standalone_mode=False)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from hwsync.client import Conversation, Json, Talk
+from hwsync.operator.conversation import Conversation, Talk
 from hwsync.protocol.errors import Code, NoCoordinator, Refused
+from hwsync.protocol.heard import Json
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.record import Command, Record, Request, State, result_json, status_json

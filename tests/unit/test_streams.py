@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hwsync.cli import streams
 from hwsync.cli.streams import TEXTS, Streams
-from hwsync.client import Json
+from hwsync.protocol.heard import Json
 from hwsync.protocol.output import GAP_ROOM, Ends, order_kept
 from hwsync.protocol.topics import Kind
 

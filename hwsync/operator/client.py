@@ -1,0 +1,198 @@
+"""A client of the broker for one operator: it connects, and waits for what a conversation waits.
+
+The law: it decides nothing of the protocol. It says how long it waits for a broker, and what to do
+where that does not let us in.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+from hwsync.address import BrokerUrl
+from hwsync.operator.conversation import Conversation, T, Talk, raise_refused
+from hwsync.protocol import limits
+from hwsync.protocol.errors import NoBroker
+from hwsync.protocol.heard import Json
+from hwsync.protocol.topics import ITSELF, Kind, Topics
+from hwsync.protocol.wire import FORGET
+from hwsync.transport import (
+    Delivery,
+    Disconnected,
+    Signal,
+    Subscribed,
+    Subscription,
+    Transport,
+)
+from hwsync.transport.failed import REFUSED
+
+CONNECT_S: Final = 10.0  # for the connection and its subscriptions
+FORGET_S: Final = 10.0  # for a coordinator that is there
+QUIET_S: Final = 0.3  # retained messages come at once: after such a pause there are no more
+
+
+class Client(Conversation):
+    """A connection of one operator, for one user's topics (``+``: everybody's); it waits itself.
+
+    ``live``: the output of programs too; ``boards``: whom the coordinator hears, too; ``named``:
+    these users' topics in the place of ``user``'s; ``guest``: not with an account that has a
+    session of its own, such as the coordinator's: this connection would end it.
+    """
+
+    def __init__(
+        self,
+        url: BrokerUrl,
+        topics: Topics,
+        user: str,
+        *,
+        live: bool = False,
+        boards: bool = False,
+        named: Sequence[str] = (),
+        guest: bool = True,
+    ) -> None:
+        self.url = url
+        self._inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+        self._early: list[Signal] = []  # heard before the subscription was confirmed
+        kinds = [Kind.STATUS, Kind.ERROR, Kind.HEARTBEAT, *([Kind.OUTPUT] if live else [])]
+        users = named or (user,)
+        filters = [
+            Subscription(topics.of(one, kind), int(kind is not Kind.OUTPUT), as_published=False)
+            for one in users
+            for kind in kinds
+        ]
+        filters += [Subscription(topics.result(one, "+")) for one in users]
+        said = (topics.health, *([topics.boards] if boards else []))
+        filters += [Subscription(topic, as_published=False) for topic in said]
+        client = f"hwsync-cli-{secrets.token_hex(6)}"
+        self._transport = Transport(
+            url, client, on_signal=self._inbox.put, subscriptions=filters, prefer_v5=True,
+            guest=guest,
+        )  # fmt: skip
+        # MQTT 3.1.1 does not say that a right is missing: it looks as if nobody answered.
+        as_whom = "" if url.username is None else f"; or {url.username} may not ask for {user}"
+        super().__init__(
+            topics,
+            user,
+            self._transport.publish,
+            self._transport.acknowledge,
+            lab=f"{url} below the root {topics.root}{as_whom}",
+        )
+
+    def __enter__(self) -> Self:
+        """Connect. Raises ``NoBroker``."""
+        self._transport.start()
+        limit = time.monotonic() + CONNECT_S
+        reason, cure = "no answer", ""
+        while (left := limit - time.monotonic()) > 0:
+            try:
+                signal = self._inbox.get(timeout=left)
+            except queue.Empty:
+                break
+            if isinstance(signal, Subscribed):
+                return self
+            self.hear_of_connection(signal)
+            if isinstance(signal, Delivery):
+                self._early.append(signal)
+            if isinstance(signal, Disconnected):
+                reason, cure = signal.reason, signal.cure
+                if not signal.was_connected:
+                    break  # one that let us in and dropped us is tried again
+        self._transport.stop(0.0)
+        if REFUSED in reason and not cure:
+            cure = (
+                "is the password right and not rotated since, and is it the port for this account? "
+                "The connection file (--config) or --credentials says them"
+            )
+        if cure:
+            raise NoBroker(f"{self.url}: {reason}", cure)
+        raise NoBroker(
+            f"no broker answers at {self.url}: {reason}", "start one, or name it with --broker"
+        )
+
+    def __exit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        self._transport.stop(2.0)
+
+    def clear(self, *kinds: Kind) -> None:
+        """Take from the broker what it keeps of the user. Raises ``NoBroker``, ``Refused``.
+
+        MQTT 3.1.1 does not say that a right is missing: look again whether it is gone.
+        """
+        for kind in kinds:
+            self._transport.publish(self.topics.of(self.user, kind), b"", retain=True)
+        if not self._transport.flush(CONNECT_S):
+            raise NoBroker(f"{self.url} did not acknowledge", "try again")
+        for _ in self.hear(0.0):
+            pass
+
+    def forget(self) -> None:
+        """Have the coordinator forget the user. Raises ``Refused``, ``Unreachable``."""
+
+        def answer(kind: Kind, fields: Json) -> bool:
+            return kind is Kind.ERROR or (kind is Kind.STATUS and not fields)
+
+        raise_refused(*self.ask(Kind.RESET, FORGET, answer, patience=FORGET_S))
+
+    def answers(self, patience: float) -> bool:
+        """Whether a coordinator is there, and says so within so many seconds."""
+        limit = time.monotonic() + patience
+        while not self._answers and time.monotonic() < limit:
+            self.ask_coordinator()
+            for _, kind, _ in self.hear(min(limits.REPEAT_FIRST_S, patience)):
+                if kind is Kind.HEALTH and self._answers:
+                    break
+        return self._answers
+
+    def ask_coordinator(self) -> None:
+        """Have the coordinator say how it is, and whom it hears.
+
+        At QoS 0: whoever may not ask is not told that he may not, as if he had sent a command.
+        """
+        self._transport.publish(self.topics.of(ITSELF, Kind.QUERY), b"", qos=0)
+
+    def hear(self, seconds: float) -> Iterator[tuple[str, Kind, Json]]:
+        """What ``hearing`` returns, for so long."""
+        limit = time.monotonic() + seconds
+        while (came := self.wait(self.hearing(limit))) is not None:
+            yield came
+
+    def ask(
+        self, kind: Kind, payload: bytes, answer: Callable[[Kind, Json], bool], **options: Any
+    ) -> tuple[Kind, Json]:
+        """Like ``asking``, with its options."""
+        return self.wait(self.asking(kind, payload, answer, **options))
+
+    def tell(self, kind: Kind, payload: bytes, id: str, **options: Any) -> Json:
+        """Like ``telling``, with its options."""
+        return self.wait(self.telling(kind, payload, id, **options))
+
+    def query(self, id: str) -> Json:
+        """Like ``querying``."""
+        return self.wait(self.querying(id))
+
+    def record(self, waiting: Callable[[], None] = lambda: None) -> Json:
+        """Like ``reading``."""
+        return self.wait(self.reading(waiting))
+
+    def wait(self, talk: Talk[T]) -> T:
+        """Wait as long as it says, again and again, until it returns."""
+        try:
+            seconds = next(talk)
+            while True:
+                seconds = talk.send(self._next(seconds))
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+    def _next(self, seconds: float) -> Signal | None:
+        if self._early:
+            return self._early.pop(0)
+        try:
+            return self._inbox.get(timeout=seconds)
+        except queue.Empty:
+            return None
