@@ -82,6 +82,35 @@ class Reload:
 Inbox = queue.SimpleQueue[Any]
 
 
+class Handover:
+    """One call that a run's thread leaves to the main thread, and waits for.
+
+    The run's thread puts it into the inbox and calls ``wait``; the main thread calls the object.
+    """
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self._done = threading.Event()
+        self._error: HwsyncError | None = None
+
+    def __call__(self) -> None:
+        """In the main thread: make the call. Raises nothing."""
+        try:
+            self._call()
+        except HwsyncError as error:
+            self._error = error
+        except Exception as error:
+            log.exception("cannot write the journal; this is a bug")
+            self._error = HwsyncError(f"the journal cannot be written: {error}")
+        self._done.set()
+
+    def wait(self) -> None:
+        """In the run's thread: until the call was made. Raises its ``HwsyncError``."""
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+
+
 class Outside:
     """What the agent cannot do itself (``environment.Environment``)."""
 
@@ -137,23 +166,9 @@ class Outside:
         assert agent is not None
 
         def started(group: Group) -> None:
-            done = threading.Event()
-            errors: list[HwsyncError] = []
-
-            def act() -> None:
-                try:
-                    agent.run_started(group)
-                except HwsyncError as error:
-                    errors.append(error)
-                except Exception as error:
-                    log.exception("cannot write the journal")
-                    errors.append(HwsyncError(f"the journal cannot be written: {error}"))
-                done.set()
-
-            self._inbox.put(act)
-            done.wait()
-            if errors:
-                raise errors[0]
+            handover = Handover(lambda: agent.run_started(group))
+            self._inbox.put(handover)
+            handover.wait()
 
         def output(piece: Piece) -> None:
             self._inbox.put(lambda: agent.output(piece))
