@@ -22,9 +22,9 @@ from hwsync.address import BrokerUrl
 from hwsync.cli.common import F, command_id, read_bytes, read_text, seconds, user_name
 from hwsync.operator.run import fresh_id
 from hwsync.protocol import limits
-from hwsync.protocol.asker import CLAIM
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.heard import Json
+from hwsync.protocol.intake import CLAIM
 from hwsync.protocol.jsons import cut, dumps, loads, size
 from hwsync.protocol.wire import encode_request
 

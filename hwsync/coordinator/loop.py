@@ -44,7 +44,6 @@ from hwsync.protocol.record import (
     Command,
     Moment,
     Record,
-    State,
 )
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind, Topics
@@ -185,8 +184,8 @@ class Coordinator:
         if self._heard_of_connection(signals):
             self._publish_due(self.records.values())
             for command in self._owed.values():
-                of_its_end = replies.of(self._record_of(command), command)
-                self._carry_out_all(command.user, of_its_end)
+                record = self.records[command.user]
+                self._carry_out_all(command.user, replies.of(record, command))
         now = self._clock.monotonic()
         self.clocks.look(self._clock.wall(), now)
         if self._save_again_at is not None and now < self._save_again_at:
@@ -430,10 +429,6 @@ class Coordinator:
             self._replied[record.user, command.id] = self._publisher.connection
         for reply in command.replies:
             self.publishing.reply(record, reply)
-
-    def _record_of(self, command: Command) -> Record:
-        record = self.records[command.user]
-        return record if record.id == command.id else replace(record, state=State.REST)
 
     def _publish_due(self, records: Iterable[Record]) -> None:
         """Each status and everything due: a broker may have forgotten the last second.

@@ -52,8 +52,7 @@ def answers(record: Record, known: Command | None, *, query: bool = False) -> tu
     """The status again; for another command than the record's own, or a query, its end too."""
     effects: list[Effect] = [PublishStatus(record)]
     if known is not None and (query or known.id != record.id):
-        state = record.state if known.id == record.id else State.REST
-        effects.append(PublishResult(known, state, record.place(known.id)))
+        effects.append(PublishResult(known, record.state_of(known.id), record.place(known.id)))
     return tuple(effects)
 
 

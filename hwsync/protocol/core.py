@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from hwsync.protocol import epochs, idle, late, limits, machine
+from hwsync.protocol import epochs, idle, limits, machine, named, waiting
 from hwsync.protocol.analysis import outcome_line
 from hwsync.protocol.answers import refuse
 from hwsync.protocol.changed import replace
@@ -132,7 +132,7 @@ def restore(
         for id in draft.record_of(user).queue:
             command = draft.command(user, id)
             if command is not None:
-                lost = late.forsaken(draft.record_of(user), command, moment)
+                lost = waiting.lose(draft.record_of(user), command, moment)
                 draft.take(_within(draft, lost, command, moment, rules))
         _decide(draft, user, Restored(epoch), moment, rules)
     return draft.decisions
@@ -164,12 +164,12 @@ def unreadable(
     if not limits.is_user(user):
         return Decision(record, effects=(PublishError(refusal, record.state),), refused=refusal)
     if kind is Kind.RESPONSE and refusal.id and refusal.journal:
-        decision = late.settle_refused(record, refusal.id, refusal.journal, moment, refusal)
+        decision = named.settle_refused(record, refusal.id, refusal.journal, moment, refusal)
         if _is_one_too_many(draft, decision):
             decision = _without_record(record, refusal)
         return _within(draft, decision, None, moment, rules)
-    named = None if refusal.id is None else draft.command(user, refusal.id)
-    return refuse(record, refusal, named)
+    known_command = None if refusal.id is None else draft.command(user, refusal.id)
+    return refuse(record, refusal, known_command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +207,8 @@ def _decide(draft: Draft, user: str, event: Event, moment: Moment, rules: Rules)
 
 def _one(draft: Draft, user: str, event: Event, moment: Moment, rules: Rules) -> Decision:
     """What one event does to one record."""
-    named = None if event.id is None else draft.command(user, event.id)
-    decision = machine.decide(draft.record_of(user), event, moment, named, rules)
+    command = None if event.id is None else draft.command(user, event.id)
+    decision = machine.decide(draft.record_of(user), event, moment, command, rules)
     if _is_one_too_many(draft, decision):
         return _one_too_many(draft, user, event)
     return decision
@@ -260,8 +260,8 @@ def _without_record(record: Record, refusal: Refused) -> Decision:
 
 
 def _within(
-    draft: Draft, decision: Decision, named: Command | None, moment: Moment, rules: Rules
+    draft: Draft, decision: Decision, command: Command | None, moment: Moment, rules: Rules
 ) -> Decision:
     """A decision that is not the table's, as far as its user has room."""
     before = draft.record_of(decision.record.user)
-    return idle.within(before, named, decision, moment, rules.allowance)
+    return idle.within(before, command, decision, moment, rules.allowance)

@@ -1,24 +1,37 @@
-"""A request becomes a command: what it must be, and how it waits behind the present one.
+"""A request becomes a command: what it must be, and who asked for it.
 
 The law: a known id starts nothing. What is asked of a new request is asked before the table; what a
 coordinator counts (requests a minute, what led to nothing) only where it is accepted
-(docs/protocol.md, sections 2 and 4).
+(docs/protocol.md, sections 2 and 4). Who asked is never proved: MQTT tells the coordinator no
+account. A response topic below ``replies/<account>/`` says who gets the answer; a claim says what
+its sender wrote; else nobody is named. Nothing is refused for it.
 """
 
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
-from hwsync.protocol import idle, limits
-from hwsync.protocol.answers import answers
-from hwsync.protocol.asker import asker_of
+from hwsync.protocol import limits
 from hwsync.protocol.changed import replace
-from hwsync.protocol.effects import Decision, Entry
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Requested
-from hwsync.protocol.jsons import dumps
-from hwsync.protocol.record import Command, Moment, Record, Request, Verb, envelope_size, is_past
+from hwsync.protocol.jsons import dumps, loads, size
+from hwsync.protocol.record import (
+    Asker,
+    Command,
+    KnownBy,
+    Moment,
+    Record,
+    Reply,
+    Request,
+    envelope_size,
+    is_past,
+)
 from hwsync.protocol.rules import Rules
+
+REPLIES: Final = "replies"  # with accounts, only <account> may read below replies/<account>
+CLAIM: Final = "by"  # the key of a request's ``meta``
 
 
 def digest_of(request: Request) -> str:
@@ -98,22 +111,15 @@ def _may_be_from_before(request: Request, moment: Moment, rules: Rules) -> bool:
     )
 
 
-def queued(record: Record, event: Requested, moment: Moment, rules: Rules) -> Decision:
-    """The request waits behind the present command; the state does not move."""
-    bytes = idle.weight(event.request)
-    rules.allowance.has_room(record, bytes)
-    idle.accepts(record, moment, rules.allowance)
-    command = new_command(record, event, moment, rules)
-    after = replace(
-        record,
-        seq=record.seq + 1,
-        time=moment.wall,
-        count=command.number,
-        queue=(*record.queue, command.id),
-        queue_bytes=record.queue_bytes + bytes,
-        recent=rules.allowance.counted(record, moment),
-    )
-    note = f"queued at place {len(after.queue)}"
-    note += f"; {command.asker.note}" if command.asker else ""
-    entry = Entry(Verb.REQUEST, record.state, record.state, command.id, note=note)
-    return Decision(after, entry, command, answers(after, command))
+def asker_of(request: Request, reply: Reply | None) -> Asker | None:
+    """Who asked; where both are given, the response topic counts more than the claim."""
+    if reply is not None:
+        first, _, rest = reply.topic.partition("/")
+        account = rest.partition("/")[0]
+        if first == REPLIES and limits.is_user(account):
+            return Asker(account, KnownBy.REPLY_TOPIC)
+    meta = loads(request.meta)
+    claim = meta.get(CLAIM) if isinstance(meta, dict) else None
+    if isinstance(claim, str) and 0 < size(claim) <= limits.MAX_CLAIM:
+        return Asker(claim, KnownBy.CLAIM)
+    return None

@@ -2,14 +2,14 @@
 
 The law: only the table moves a record (``moves.TABLE``). Before it stand the rules for events that
 name an id: copies change nothing, an event of an earlier command is stored with that command, and a
-result is settled whatever becomes of it (``late``). ``decide`` takes a record, an event and a
+result is settled whatever becomes of it (``named``). ``decide`` takes a record, an event and a
 moment, and returns what the record becomes, the row for the log and what to publish; it performs
 nothing.
 """
 
 from __future__ import annotations
 
-from hwsync.protocol import idle, late, limits, replies
+from hwsync.protocol import idle, limits, named, replies, waiting
 from hwsync.protocol.answers import answers, due, refuse
 from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import ClearKept, Decision, Entry, PublishStatus
@@ -25,7 +25,7 @@ from hwsync.protocol.events import (
     Restored,
     Returned,
 )
-from hwsync.protocol.intake import check_new, check_repeat, queued
+from hwsync.protocol.intake import check_new, check_repeat
 from hwsync.protocol.moves import TABLE, Move
 from hwsync.protocol.record import Command, Moment, Record, Request, State, Verb, ends_at
 from hwsync.protocol.rules import Rules
@@ -72,7 +72,7 @@ def _decide(
 
 def _queried(record: Record, event: Queried, known: Command | None) -> Decision:
     if event.id is not None and known is None:
-        raise late.never_had(record, event.id)
+        raise named.unknown_id(record, event.id)
     return Decision(record, effects=answers(record, known, query=True))
 
 
@@ -85,27 +85,27 @@ def _requested(
         return replies.repeated(record, known, event.reply, answers(record, known))
     check_new(record, event.request, moment, rules)
     if event.request.queue and record.state is not State.REST:
-        return queued(record, event, moment, rules)
+        return waiting.join(record, event, moment, rules)
     return _by_table(record, event, moment, rules)
 
 
 def _named(
-    record: Record, event: late.Named, moment: Moment, known: Command | None, rules: Rules
+    record: Record, event: named.Named, moment: Moment, known: Command | None, rules: Rules
 ) -> Decision:
     """An event with an id: for a command that this user never had, another one, or its own."""
     if known is None:
-        return late.unknown(record, event, moment)
+        return named.decide_unknown(record, event, moment)
     # A device is told no ends: it acts on the status alone.
     device = isinstance(event, Collected | Returned)
     told = answers(record, None if device else known)
-    if late.is_outdated(event, known):
+    if named.is_outdated(event, known):
         return Decision(record, effects=told)
     if record.place(known.id):
-        return late.waiting(record, event, known, moment, told)
-    if late.is_duplicate(event, known):
-        return late.again(record, event, known, moment, told)
+        return named.decide_for_queued(record, event, known, moment, told)
+    if named.is_duplicate(event, known):
+        return named.decide_copy(record, event, known, moment, told)
     if known.id != record.id:
-        return late.stored(record, event, known, moment, told)
+        return named.decide_for_earlier(record, event, known, moment, told)
     return _by_table(record, event, moment, rules)
 
 
@@ -130,8 +130,8 @@ def _in_hole(
     if isinstance(event, DeadlinePassed):
         return Decision(record)  # of a state that has ended: nobody asked, nobody is refused
     refusal = hole(record, event, rules)
-    if isinstance(event, late.Named) and event.id is not None:
-        return late.own_hole(record, event, command, moment, refusal)
+    if isinstance(event, named.Named) and event.id is not None:
+        return named.refuse_or_correct(record, event, command, moment, refusal)
     raise refusal
 
 

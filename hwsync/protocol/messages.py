@@ -102,15 +102,13 @@ def _retained(message: Message, kind: Kind | None, reader: _Reader) -> _Read:
     try:
         event = reader(message.payload)
     except Refused as error:
-        refusal.id = error.id
         if stops or error.id is None:
-            raise refusal from None
+            raise refusal.about(error.id) from None
         raise
     if isinstance(event, HeartbeatHeard | StatusHeard | Ignored):
         return event
-    refusal.id = event.id
     if stops or event.id is None:
-        raise refusal
+        raise refusal.about(event.id)
     return event
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hwsync.protocol import idle, late
+from hwsync.protocol import idle, named, waiting
 from hwsync.protocol.answers import answers
 from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import Decision
@@ -88,7 +88,7 @@ def _may_still_wait(_: Record, __: Command, event: Event, moment: Moment) -> boo
 
 def _leaves_queue(record: Record, _: Command, event: Event, moment: Moment) -> Decision:
     assert isinstance(event, NextInQueue)
-    return late.overdue(record, event.command, moment)
+    return waiting.expire(record, event.command, moment)
 
 
 def _may_be_collected(record: Record, _: Command, __: Event, moment: Moment) -> bool:
@@ -104,13 +104,13 @@ def _refuse_too_late(record: Record, command: Command, _: Event, __: Moment) -> 
 
 
 def _moves_grant(_: Record, command: Command, event: Event, __: Moment) -> bool:
-    return isinstance(event, Collected) and late.moves_grant(event, command)
+    return isinstance(event, Collected) and named.moves_grant(event, command)
 
 
 def _refuse_second_device(_: Record, command: Command, __: Event, ___: Moment) -> Decision:
     holder = f"the journal {command.journal}" if command.journal else "a person, by hand"
-    hint = f"{late.RENAME_ONE}, or reset"
-    raise late.two_devices(command, f"was collected by {holder}", hint)
+    hint = f"{named.RENAME_ONE}, or reset"
+    raise named.two_devices(command, f"was collected by {holder}", hint)
 
 
 def _may_have_run_before(_: Record, command: Command, event: Event, __: Moment) -> bool:
@@ -126,7 +126,7 @@ def _is_grantees(_: Record, command: Command, event: Event, __: Moment) -> bool:
 
 def _settle_foreign(record: Record, command: Command, event: Event, moment: Moment) -> Decision:
     assert isinstance(event, Returned)
-    return late.foreign(record, event, command, moment)
+    return named.refuse_foreign(record, event, command, moment)
 
 
 def _is_first_cancel(record: Record, _: Command, __: Event, ___: Moment) -> bool:
@@ -185,7 +185,7 @@ def _move_grant(record: Record, command: Command, event: Event, _: Moment, __: R
 
 def _return(record: Record, command: Command, event: Event, moment: Moment, rules: Rules) -> Record:
     assert isinstance(event, Returned)
-    return late.with_account(replace(record, due_at=_analysis_due(moment, rules)), command, event)
+    return named.with_account(replace(record, due_at=_analysis_due(moment, rules)), command, event)
 
 
 def _analysis_due(moment: Moment, rules: Rules) -> float | None:
@@ -230,7 +230,7 @@ def _expire_waiting(
 ) -> Record:
     reason = f"not collected within {command.request.expires:.12g} s"
     if is_past(record.expires_at, moment):
-        reason = late.TOO_LATE
+        reason = waiting.TOO_LATE
     if above := above_broker(record, rules.sendable, signed=rules.signed):
         reason += f": {above}"
     return _ended(record, command, Outcome.EXPIRED, Ran.NO, reason)

@@ -136,7 +136,7 @@ class KnownBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asked for a command, and how that is known (``protocol.asker``)."""
+    """Who asked for a command, and how that is known (``protocol.intake``)."""
 
     name: str
     known_by: KnownBy
@@ -229,6 +229,10 @@ class Record:
     def kept(self) -> bool:
         """Whether the broker is to keep its status: it was changed, and is not forgotten."""
         return self.seq > 0 and not self.forgotten
+
+    def state_of(self, id: str) -> State:
+        """With which state a command is shown: the record's, or rest for another one."""
+        return self.state if id == self.id else State.REST
 
     def place(self, id: str) -> int:
         """Where a command waits in the queue, from 1; 0: it does not."""

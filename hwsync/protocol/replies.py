@@ -10,7 +10,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import Decision, Effect, PublishReplies
 from hwsync.protocol.errors import Code, Refused
-from hwsync.protocol.record import Command, Record, Reply, State
+from hwsync.protocol.record import Command, Record, Reply
 from hwsync.protocol.topics import Kind, is_publishable
 
 
@@ -56,9 +56,8 @@ def of(record: Record, command: Command) -> tuple[Effect, ...]:
     """The replies that tell of a command's end, as a status of this record about it."""
     if not command.replies:
         return ()
-    own = record.current is not None and record.current.id == command.id
-    state = record.state if own else State.REST
-    return (PublishReplies(replace(record, state=state, current=command)),)
+    told = replace(record, state=record.state_of(command.id), current=command)
+    return (PublishReplies(told),)
 
 
 def repeated(

@@ -26,7 +26,7 @@ from hwsync.device.deeds import Deeds
 from hwsync.device.journal import Journal
 from hwsync.device.shrinking import Shrinking
 from hwsync.operator import conversation
-from hwsync.protocol import idle, intake, late, machine, moves
+from hwsync.protocol import idle, intake, machine, moves, named
 from hwsync.protocol.device import core as device_core
 from hwsync.protocol.device import moves as device_moves
 from hwsync.protocol.record import Command
@@ -118,7 +118,7 @@ MUTANTS: Final = (
     Mutant(
         "only a later boot moves the grant",
         (
-            Edit(late, "moves_grant", "event.boot > known.boot", "event.boot != known.boot"),
+            Edit(named, "moves_grant", "event.boot > known.boot", "event.boot != known.boot"),
         ),
         faults=("kill at a point", "repetition"),
     ),
@@ -259,7 +259,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "only the grant's journal corrects to no",
-        (Edit(late, "_late_result", "if said is Ran.YES or held or",
+        (Edit(named, "_late_result", "if said is Ran.YES or held or",
               "if said is Ran.YES or True or"),),
         faults=("second device", "partition", "kill", "new disk", "delay"),
     ),
@@ -269,7 +269,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an orphan's no is a maybe",
-        (Edit(late, "unknown", "doubtful=True", "doubtful=False"),),
+        (Edit(named, "decide_unknown", "doubtful=True", "doubtful=False"),),
         faults=("second device", "new disk", "older database", "kill"),
     ),
     Mutant(

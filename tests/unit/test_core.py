@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from hwsync.protocol import core, limits
-from hwsync.protocol.answers import said_once
+from hwsync.protocol.answers import due_on_appearance, due_on_connect, said_once
 from hwsync.protocol.core import Draft
 from hwsync.protocol.effects import (
     Decision,
     Effect,
+    PublishEnvelope,
     PublishError,
     PublishResult,
     PublishStatus,
@@ -238,6 +239,22 @@ def test_what_cannot_be_read_answers_who_named_an_id_and_settles_a_result(draft:
     assert settled.entry is not None
     nobody = core.unreadable("p i", Kind.CANCEL, known, NOW, draft, RULES)
     assert [type(one) for one in nobody.effects] == [PublishError]
+
+
+# What follows from a record alone
+
+
+def test_a_forgotten_record_is_not_published_by_itself() -> None:
+    record = Record("pi1", seq=3)
+    assert due_on_connect(record) == (PublishStatus(record),)
+    assert due_on_connect(replace(record, forgotten=True)) == ()
+
+
+def test_a_device_that_appears_is_sent_what_waits(draft: Draft) -> None:
+    assert due_on_appearance(draft.record_of("pi1")) == ()
+    hear(draft, ResetAsked())
+    waits = draft.record_of("pi1")
+    assert due_on_appearance(waits) == (PublishEnvelope(waits),)
 
 
 # What is said once

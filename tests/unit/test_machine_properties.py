@@ -18,9 +18,9 @@ from hwsync.protocol.events import (
     ResetAsked,
     Returned,
 )
-from hwsync.protocol.late import is_outdated
 from hwsync.protocol.machine import decide
 from hwsync.protocol.moves import TABLE
+from hwsync.protocol.named import is_outdated
 from hwsync.protocol.record import (
     RAN_BY_OUTCOME,
     Account,

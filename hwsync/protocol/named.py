@@ -7,7 +7,7 @@ ever; ``ran`` is corrected to yes by any device, and to no only by the journal t
 
 from __future__ import annotations
 
-from hwsync.protocol import limits, replies
+from hwsync.protocol import limits, waiting
 from hwsync.protocol.analysis import OUTCOME, outcome_line
 from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import (
@@ -26,12 +26,9 @@ from hwsync.protocol.events import (
     ResetAsked,
     Returned,
 )
-from hwsync.protocol.idle import weight
 from hwsync.protocol.record import (
-    Account,
     Command,
     Moment,
-    Outcome,
     Ran,
     Record,
     Request,
@@ -41,7 +38,6 @@ from hwsync.protocol.record import (
 
 BY_HAND = ""  # who answered, where a person did
 RENAME_ONE = "give one of them another name"
-TOO_LATE = "not collected before its expires_at"  # why it expired, by the wall clock
 
 Named = Collected | Returned | Analysed | CancelAsked | ResetAsked
 
@@ -82,7 +78,7 @@ def is_outdated(event: Named, known: Command) -> bool:
     )
 
 
-def again(
+def decide_copy(
     record: Record, event: Named, known: Command, moment: Moment, answers: tuple[Effect, ...]
 ) -> Decision:
     """A copy: no change and no error, but a result that fell out of ``settled`` is put back."""
@@ -91,11 +87,11 @@ def again(
     return Decision(record, effects=answers)
 
 
-def unknown(record: Record, event: Named, moment: Moment) -> Decision:
+def decide_unknown(record: Record, event: Named, moment: Moment) -> Decision:
     """An id that this user never had: a result is kept as an orphan, anything else refused."""
     assert event.id is not None
     if not isinstance(event, Returned):
-        raise never_had(record, event.id)
+        raise unknown_id(record, event.id)
     # Nobody knows who was granted it, and so whose no would be the truth: it is doubtful.
     orphan = Command(
         record.user,
@@ -112,7 +108,7 @@ def unknown(record: Record, event: Named, moment: Moment) -> Decision:
     return _kept(record, event, orphan, moment, "orphan: no such command is known")
 
 
-def never_had(record: Record, id: str) -> Refused:
+def unknown_id(record: Record, id: str) -> Refused:
     """The refusal of an id that nobody knows."""
     return Refused(
         Code.NOT_CURRENT,
@@ -121,7 +117,7 @@ def never_had(record: Record, id: str) -> Refused:
     )
 
 
-def stored(
+def decide_for_earlier(
     record: Record, event: Named, known: Command, moment: Moment, answers: tuple[Effect, ...]
 ) -> Decision:
     """An event for an earlier command: stored with it and marked late."""
@@ -140,14 +136,12 @@ def stored(
     return Decision(record, effects=answers)
 
 
-def waiting(
+def decide_for_queued(
     record: Record, event: Named, known: Command, moment: Moment, answers: tuple[Effect, ...]
 ) -> Decision:
     """An event for a command that waits in the queue: only a cancel changes anything."""
     if isinstance(event, CancelAsked):
-        account = Account(Outcome.CANCELLED, Ran.NO, "cancelled while it waited in the queue")
-        ended = replace(known, account=known.told(account), accepted=known.accepted | {event.verb})
-        return _left_queue(record, ended, event.verb, moment)
+        return waiting.cancel(record, known, moment)
     refusal = Refused(
         Code.WRONG_STATE,
         f"{known.id} waits in the queue, at place {record.place(known.id)}",
@@ -160,35 +154,7 @@ def waiting(
     raise refusal
 
 
-def overdue(record: Record, known: Command, moment: Moment) -> Decision:
-    """A command whose turn comes when the wall clock says that nobody may collect it any more."""
-    account = Account(Outcome.EXPIRED, Ran.NO, f"{TOO_LATE}: it waited in the queue")
-    ended = replace(known, account=known.told(account))
-    return _left_queue(record, ended, Verb.EXPIRE, moment)
-
-
-def forsaken(record: Record, known: Command, moment: Moment) -> Decision:
-    """A command that waits in the queue when an older database was put back."""
-    lost = Account(Outcome.LOST, Ran.MAYBE, "an older database was put back while it waited")
-    ended = replace(known, account=lost, doubtful=True)
-    return _left_queue(record, ended, Verb.RESTORE, moment)
-
-
-def _left_queue(record: Record, ended: Command, verb: Verb, moment: Moment) -> Decision:
-    rest = tuple(id for id in record.queue if id != ended.id)
-    after = replace(
-        record,
-        seq=record.seq + 1,
-        time=moment.wall,
-        queue=rest,
-        queue_bytes=record.queue_bytes - weight(ended.request),
-    )
-    entry = Entry(verb, record.state, record.state, ended.id, note="left the queue")
-    effects = (PublishStatus(after), PublishResult(ended, State.REST))
-    return Decision(after, entry, ended, (*effects, *replies.of(after, ended)))
-
-
-def own_hole(
+def refuse_or_correct(
     record: Record, event: Named, known: Command, moment: Moment, refusal: Refused
 ) -> Decision:
     """A hole of the table for the record's own command, by an event that names it."""
@@ -204,7 +170,7 @@ def own_hole(
     raise refusal
 
 
-def foreign(record: Record, event: Returned, command: Command, moment: Moment) -> Decision:
+def refuse_foreign(record: Record, event: Returned, command: Command, moment: Moment) -> Decision:
     """A response in state 2 from elsewhere than the grant's journal."""
     if event.journal is None:
         raise Refused(
@@ -312,6 +278,7 @@ def _kept(
     if isinstance(event, Returned):
         after = replace(after, settled=_settled(record, event))
     entry = Entry(event.verb, record.state, record.state, event.id or "", True, note)
+    # The first of the answers is the status as it was before: ``_changed`` has the new one.
     return _changed(record, after, other, moment, entry, None, answers[1:])
 
 

@@ -1,0 +1,76 @@
+"""The queue of a record: how a request waits behind the present command, and how it leaves.
+
+The law: while it waits, nobody can have run it, and the state does not move. Whose turn it is, is
+decided in ``core``; taking it is a move of the table (docs/protocol.md, section 2, "The queue").
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hwsync.protocol import idle, replies
+from hwsync.protocol.answers import answers
+from hwsync.protocol.changed import replace
+from hwsync.protocol.effects import Decision, Entry, PublishResult, PublishStatus
+from hwsync.protocol.events import Requested
+from hwsync.protocol.intake import new_command
+from hwsync.protocol.record import Account, Command, Moment, Outcome, Ran, Record, State, Verb
+from hwsync.protocol.rules import Rules
+
+TOO_LATE: Final = "not collected before its expires_at"  # why it expired, by the wall clock
+
+
+def join(record: Record, event: Requested, moment: Moment, rules: Rules) -> Decision:
+    """The request waits behind the present command; the state does not move."""
+    bytes = idle.weight(event.request)
+    rules.allowance.has_room(record, bytes)
+    idle.accepts(record, moment, rules.allowance)
+    command = new_command(record, event, moment, rules)
+    after = replace(
+        record,
+        seq=record.seq + 1,
+        time=moment.wall,
+        count=command.number,
+        queue=(*record.queue, command.id),
+        queue_bytes=record.queue_bytes + bytes,
+        recent=rules.allowance.counted(record, moment),
+    )
+    note = f"queued at place {len(after.queue)}"
+    note += f"; {command.asker.note}" if command.asker else ""
+    entry = Entry(Verb.REQUEST, record.state, record.state, command.id, note=note)
+    return Decision(after, entry, command, answers(after, command))
+
+
+def cancel(record: Record, known: Command, moment: Moment) -> Decision:
+    """It leaves the queue, and has provably not run."""
+    account = Account(Outcome.CANCELLED, Ran.NO, "cancelled while it waited in the queue")
+    ended = replace(known, account=known.told(account), accepted=known.accepted | {Verb.CANCEL})
+    return _leave(record, ended, Verb.CANCEL, moment)
+
+
+def expire(record: Record, known: Command, moment: Moment) -> Decision:
+    """A command whose turn comes when the wall clock says that nobody may collect it any more."""
+    account = Account(Outcome.EXPIRED, Ran.NO, f"{TOO_LATE}: it waited in the queue")
+    ended = replace(known, account=known.told(account))
+    return _leave(record, ended, Verb.EXPIRE, moment)
+
+
+def lose(record: Record, known: Command, moment: Moment) -> Decision:
+    """A command that waits in the queue when an older database was put back."""
+    lost = Account(Outcome.LOST, Ran.MAYBE, "an older database was put back while it waited")
+    ended = replace(known, account=lost, doubtful=True)
+    return _leave(record, ended, Verb.RESTORE, moment)
+
+
+def _leave(record: Record, ended: Command, verb: Verb, moment: Moment) -> Decision:
+    rest = tuple(id for id in record.queue if id != ended.id)
+    after = replace(
+        record,
+        seq=record.seq + 1,
+        time=moment.wall,
+        queue=rest,
+        queue_bytes=record.queue_bytes - idle.weight(ended.request),
+    )
+    entry = Entry(verb, record.state, record.state, ended.id, note="left the queue")
+    effects = (PublishStatus(after), PublishResult(ended, State.REST))
+    return Decision(after, entry, ended, (*effects, *replies.of(after, ended)))
