@@ -69,10 +69,11 @@ def changed(edits: tuple[Edit, ...]) -> Iterator[None]:
     texts: dict[FunctionType, str] = {}
     try:
         for edit in edits:
-            function = inspect.getattr_static(edit.owner, edit.function)
+            # Within what wraps it: a decorator stays as it is.
+            function = inspect.unwrap(inspect.getattr_static(edit.owner, edit.function))
             if not isinstance(function, FunctionType):
                 raise ValueError(f"{edit.function} is no plain function")
-            text = texts.get(function) or textwrap.dedent(inspect.getsource(function))
+            text = texts.get(function) or _source(function)
             if text.count(edit.old) != 1:
                 raise ValueError(f"{edit.function} has {edit.old!r} {text.count(edit.old)} times")
             texts[function] = text.replace(edit.old, edit.new)
@@ -83,6 +84,12 @@ def changed(edits: tuple[Edit, ...]) -> Iterator[None]:
     finally:
         for function, code in reversed(before):
             function.__code__ = code
+
+
+def _source(function: FunctionType) -> str:
+    """Its text without decorators."""
+    text = textwrap.dedent(inspect.getsource(function))
+    return text[text.index("def ") :]
 
 
 def _compiled(name: str, text: str, function: FunctionType) -> CodeType:
