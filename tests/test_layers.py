@@ -75,7 +75,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 
 # Who may import a thing from outside: modules, or packages with everything in them.
 OWNERS: dict[str, tuple[str, ...]] = {
-    "paho": ("hwsync.transport.link",),
+    "paho": ("hwsync.transport.paho_client",),
     "amqtt": ("hwsync.broker",),
     "peewee": ("hwsync.coordinator",),
     "playhouse": ("hwsync.coordinator",),
@@ -288,7 +288,7 @@ def test_a_module_without_a_place_is_found(monkeypatch: pytest.MonkeyPatch) -> N
         ("hwsync.coordinator.store", "import peewee, sqlite3"),
         ("hwsync.runner.cold", "import os, subprocess\nos.fork()"),
         ("hwsync.cli.up", "import subprocess, click\nfrom ..broker import conf"),
-        ("hwsync.transport.link", "import paho.mqtt.client, time, os\nos.getpid()"),
+        ("hwsync.transport.paho_client", "import paho.mqtt.client, time, os\nos.getpid()"),
     ],
 )
 def test_what_is_allowed_is_not_complained_of(module: str, source: str) -> None:

@@ -30,7 +30,8 @@ from hwsync.transport import (
 )
 from hwsync.transport.capacity import HEADER
 from hwsync.transport.connecting import Attempt, attempts
-from hwsync.transport.link import HANG_UP_S, KEEPALIVE_S
+from hwsync.transport.link import HANG_UP_S
+from hwsync.transport.paho_client import KEEPALIVE_S
 
 UP: Final = True  # to the broker
 DOWN: Final = False

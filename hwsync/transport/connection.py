@@ -199,17 +199,17 @@ class Connection:
     @property
     def backlog(self) -> int:
         """Bytes that were published on this connection and not acknowledged by the broker."""
-        return self._link.backlog if self._link is not None and self._is_open else 0
+        return self._link.window.backlog if self._link is not None and self._is_open else 0
 
     @property
     def settled(self) -> bool:
         """Whether the broker has acknowledged everything that was sent on this connection."""
-        return self._link is not None and self._is_open and self._link.idle
+        return self._link is not None and self._is_open and self._link.window.is_empty
 
     def under_way(self, topic: str) -> bool:
         """Whether a message on that topic was sent on this connection and not acknowledged."""
         link = self._link
-        return link is not None and any(one.topic == topic for one in link.unanswered)
+        return link is not None and any(one.topic == topic for one in link.window.unanswered)
 
     # From rest to an open link, and back.
 
@@ -311,7 +311,7 @@ class Connection:
                 self._pause = BACKOFF_FIRST_S
             self._rest(now)
         self._signals.append(
-            Disconnected(link.reason, True, hung_up=link.hung_up, unanswered=link.unanswered)
+            Disconnected(link.reason, True, hung_up=link.hung_up, unanswered=link.window.unanswered)
         )
 
     def _rest(self, now: float) -> None:
@@ -324,7 +324,7 @@ class Connection:
         self._link, self._is_open = None, False
         if link is not None:
             link.drop()
-        unanswered = link.unanswered if link is not None and was_open else ()
+        unanswered = link.window.unanswered if link is not None and was_open else ()
         self._signals.append(Disconnected(_BUG, was_open, unanswered=unanswered))
         if self._is_leaving:
             self.is_over = True

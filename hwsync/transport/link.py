@@ -1,69 +1,47 @@
-"""One connection: one paho client from its connect to its end. Nothing else imports paho.
+"""One connection: one client of paho's from its connect to its end.
 
 The law: it has no thread. Its owner calls ``handle`` when ``fileno`` can be read or written, or
-``next_at`` has come; what blocks is done in an errand's thread. No exception leaves a callback;
-nothing is acknowledged by itself; what is sent while the connection ends is dropped, never queued.
-
-paho is driven by the functions that it has for a foreign loop, over a ``Channel``.
+``next_at`` has come; what blocks is done in an errand's thread. What is sent while the connection
+ends is dropped, never queued.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Protocol
-
-from paho.mqtt.client import PUBACK, PUBLISH, Client, MQTTMessage, MQTTv5, MQTTv311
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.subscribeoptions import SubscribeOptions
+from typing import Any, Final, Protocol
 
 from hwsync.address import BrokerUrl
-from hwsync.protocol.limits import MAX_PROPERTIES
 from hwsync.transport.channel import Channel
-from hwsync.transport.connecting import CONNECT_S, Attempt
+from hwsync.transport.connecting import Attempt
 from hwsync.transport.errand import Errand
 from hwsync.transport.failed import REFUSED, Failed, WrongVersion
-from hwsync.transport.publish import Malformed, Publish, read_publish
+from hwsync.transport.paho_client import (
+    PROTOCOL_ERROR,
+    SILENCE,
+    TAKEN_OVER,
+    UNSUPPORTED_VERSION,
+    PahoClient,
+)
+from hwsync.transport.publish import Publish
 from hwsync.transport.signals import (
     Delivery,
     Denied,
     Secured,
-    Sent,
     Signal,
     Subscribed,
     Subscription,
     Will,
 )
 from hwsync.transport.subscribing import Subscribing
-
-if TYPE_CHECKING:
-    import ssl
+from hwsync.transport.window import WINDOW, Message, Window
 
 log = logging.getLogger("hwsync.transport")
 
-WINDOW: Final = 20  # publishes under way; more gain nothing, and mosquitto allows no more
-MID_BYTES: Final = 2  # of a packet identifier
-SUCCESS: Final = b"\0"  # MQTT 5: a PUBACK's reason code
-KEEPALIVE_S: Final = 20
 MISC_S: Final = 1.0  # between two looks whether a ping is due
 LEAVE_S: Final = 1.0  # for what still waits to be written, when we go
 HANG_UP_S: Final = 5.0  # an end so soon after we sent something may be the answer to it
-# How long a broker keeps a persistent session (MQTT 5 asks): without end, since one that is to end
-# can crash mosquitto 2.0.11 when its account gets another password (docs/decisions.md, 131).
-SESSION_S: Final = 0xFFFF_FFFF
-
-_UNSUPPORTED_VERSION: Final = 132
-_PROTOCOL_ERROR: Final = 130
-_SILENCE: Final = 141  # the keep-alive ran out: paho's word for a connection that is lost
-_TAKEN_OVER: Final = 142
-_FIRST_FAILURE: Final = 128  # reason codes from here on say no
 
 
 class Stage(Enum):
@@ -94,119 +72,6 @@ class Owner(Protocol):
         """A message came that cannot be read, and was acknowledged."""
 
 
-class _Client(Client):
-    """paho leaves a socket open whose TLS or websocket does not come about.
-
-    And before 2.2 it waits for a TLS handshake as long as a keepalive.
-    """
-
-    on_acknowledged: Callable[[int], None]  # a PUBACK that refuses nothing
-    on_delivery: Callable[[Publish, int, bool, bool], None]  # MQTT 5: QoS, retained, DUP
-    begun: socket.socket | None = None
-    unreadable = ""  # what the broker sent, upon which the connection was ended here
-    _dialled: Any = None  # a socket, or paho's wrapper of a websocket's
-
-    def dial(self) -> None:
-        """Have a connected socket ready for ``reconnect``. Blocks; raises ``OSError``."""
-        self._dialled = super()._create_socket()
-
-    def channel(self) -> Channel:
-        """What was dialled, from now on read and written through this."""
-        wrapped = getattr(self._dialled, "_socket", None)
-        channel = Channel(self._dialled if wrapped is None else wrapped)
-        if wrapped is None:
-            self._dialled = channel
-        else:
-            self._dialled._socket = channel
-        return channel
-
-    def _create_socket(self) -> Any:
-        return self._dialled
-
-    def _create_socket_connection(self) -> socket.socket:
-        self.begun = super()._create_socket_connection()
-        return self.begun
-
-    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
-        assert self._ssl_context is not None
-        self.begun = sock = self._ssl_context.wrap_socket(
-            tcp_sock, server_hostname=self._host, do_handshake_on_connect=False
-        )
-        sock.settimeout(CONNECT_S)
-        sock.do_handshake()
-        return sock
-
-    def _packet_read(self) -> MQTTErrorCode:
-        """paho makes eight objects of a message, and three of a PUBACK; here are the short ways.
-
-        What is not whole, and all that is rare, takes paho's own; so does a websocket.
-        """
-        channel = self._sock
-        if self._in_packet["command"] or not isinstance(channel, Channel):
-            return super()._packet_read()
-        if (packet := channel.packet()) is None:
-            return super()._packet_read()
-        command, body, size = packet
-        if command == PUBACK and (len(body) == MID_BYTES or body[MID_BYTES:] == SUCCESS):
-            channel.skip(size)
-            self._acknowledged(int.from_bytes(body[:MID_BYTES], "big"))
-        elif command & 0xF0 == PUBLISH and self._protocol == MQTTv5:
-            channel.skip(size)
-            if error := self._publish_came(command, body):
-                return error
-        else:
-            return super()._packet_read()
-        self._last_bytes_received = time.monotonic()
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-    def _acknowledged(self, mid: int) -> None:
-        if self._out_messages.pop(mid, None) is not None:
-            self.on_acknowledged(mid)
-
-    def _publish_came(self, command: int, body: bytes) -> MQTTErrorCode:
-        """paho unpacks the properties of any packet in quadratic time (see ``publish``)."""
-        qos = command >> 1 & 3
-        try:
-            read = read_publish(qos, body)
-        except Malformed as error:
-            return self._refuse(f"a message that cannot be read: {error}")
-        self.on_delivery(read, qos, bool(command & 1), bool(command & 8))
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-    def _packet_handle(self) -> MQTTErrorCode:
-        command, packet = self._in_packet["command"], self._in_packet["packet"]
-        if command & 0xF0 == PUBLISH:
-            if self._protocol == MQTTv5:
-                return self._publish_came(command, bytes(packet))
-        elif len(packet) > MAX_PROPERTIES:  # which it would unpack in quadratic time, too
-            return self._refuse(f"a packet of {len(packet)} bytes that is no message")
-        return super()._packet_handle()
-
-    def _refuse(self, what: str) -> MQTTErrorCode:
-        self.unreadable = what
-        return MQTTErrorCode.MQTT_ERR_PROTOCOL
-
-    def give_up(self) -> None:
-        """Close what was begun and has led to no connection."""
-        if self.begun is not None:
-            self.begun.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Message:
-    """One of ours."""
-
-    topic: str
-    payload: bytes
-    qos: int
-    retain: bool
-    correlation: bytes
-
-    @property
-    def sent(self) -> Sent:
-        return Sent(self.topic, len(self.payload))
-
-
 class Link:
     """One connection: one paho client from its connect to its end."""
 
@@ -216,7 +81,7 @@ class Link:
         """Begins to connect at once. ``number``: 0 for one that is only to see a session."""
         self.number = number
         self.attempt = attempt
-        self.protocol = protocol = attempt.protocol
+        self.protocol = attempt.protocol
         self.stage = Stage.CONNECTING
         self.failure: Failed | None = None  # why it came to nothing
         self.refused: int | None = None
@@ -229,42 +94,15 @@ class Link:
         self.session_present = False
         self.max_packet: int | None = None  # bytes, where the broker says so
         self.subscribing = Subscribing()
-        self.backlog = 0  # bytes that are under way, or wait for their turn
         self._owner = owner
         self._url = url = owner.url
         self._has_ended = False  # paho said so
-        self._under_way: dict[int, Sent] = {}  # by packet identifier, in the order of sending
-        self._window = WINDOW
-        self._queue: deque[_Message] = deque()  # at QoS 1; what has no room in the window yet
+        self.window = Window(self._send)
         self._sent_at = 0.0  # monotonic; the last publish
         self._silent = False
         self._answer_by = self._misc_at = self._leave_by = 0.0  # monotonic
         self._channel: Channel | None = None
-        self.client = _Client(
-            CallbackAPIVersion.VERSION2,
-            client_id,
-            protocol=MQTTv5 if protocol == 5 else MQTTv311,
-            transport="websockets" if url.websockets else "tcp",
-            reconnect_on_failure=False,
-            manual_ack=True,
-            **({} if protocol == 5 else {"clean_session": attempt.clean}),
-        )
-        self.client.connect_timeout = CONNECT_S
-        self.client.max_inflight_messages_set(0)  # the window is ours
-        if url.websockets:
-            self.client.ws_set_options(url.path)
-        if url.username is not None:
-            self.client.username_pw_set(url.username, url.password)
-        if will is not None:
-            self.client.will_set(will.topic, will.payload, 1, will.retain)
-        self.client.on_socket_register_write = _leave_it_to_us
-        self.client.on_connect = self._guard(self._on_connect)
-        self.client.on_disconnect = self._guard(self._on_disconnect)
-        self.client.on_subscribe = self._guard(self._on_subscribe)
-        self.client.on_message = self._guard(self._on_message)
-        self.client.on_publish = self._guard(self._on_publish)
-        self.client.on_acknowledged = self._on_acknowledged
-        self.client.on_delivery = self._guard(self._on_delivery)
+        self.client = PahoClient(url, client_id, attempt, will, self)
         self._errand: Errand[Failed | None] | None = Errand(self._connect, self._unwanted)
 
     # What its owner asks.
@@ -300,20 +138,10 @@ class Link:
         return min(moments)
 
     @property
-    def idle(self) -> bool:
-        """Whether the broker has acknowledged everything."""
-        return not self._under_way and not self._queue
-
-    @property
-    def unanswered(self) -> tuple[Sent, ...]:
-        """What has no PUBACK, in the order of sending; more than a window's was not sent yet."""
-        return (*self._under_way.values(), *(one.sent for one in self._queue))
-
-    @property
     def hung_up(self) -> bool:
         """Whether the end came right after something unanswered was sent, and not by silence."""
         soon = self._owner.monotonic() - self._sent_at < HANG_UP_S
-        return bool(self._under_way) and soon and not (self._silent or self.by_us)
+        return soon and not self.window.is_empty and not (self._silent or self.by_us)
 
     @property
     def secured(self) -> Secured | None:
@@ -374,9 +202,8 @@ class Link:
             self._errand = None
         if self._channel is not None:
             if not self._has_ended:
-                self.client.disconnect()
-                self.client.loop_write()
-            self.client._reset_sockets()
+                self.client.say_goodbye()
+            self.client.close()
         self.stage = Stage.OVER
 
     def publish(
@@ -391,24 +218,12 @@ class Link:
         topic.encode()
         if self._has_ended:
             return False
-        message = _Message(topic, payload, qos, retain, correlation if self.protocol == 5 else b"")
-        self.backlog += len(payload)
         self._sent_at = self._owner.monotonic()
-        if not qos or len(self._under_way) < self._window:
-            self._send(message)
-        else:
-            self._queue.append(message)
+        self.window.put(Message(topic, payload, qos, retain, correlation))
         return True
 
-    def _send(self, message: _Message) -> None:
-        properties = None
-        if message.correlation:
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            properties.CorrelationData = message.correlation
-        info = self.client.publish(
-            message.topic, message.payload, message.qos, message.retain, properties
-        )
-        self._under_way[info.mid] = message.sent
+    def _send(self, one: Message) -> int:
+        return self.client.send(one.topic, one.payload, one.qos, one.retain, one.correlation)
 
     def acknowledge(self, mid: int, qos: int) -> None:
         """The broker need not send that again."""
@@ -417,35 +232,17 @@ class Link:
     def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
         """Ask for these; ``Subscribing`` says what comes of it."""
         self.subscribing.asked = tuple(subscriptions)
-        if not subscriptions:
-            self._owner.emit(self, Subscribed())
-        elif self.protocol == 5:
-            self.client.subscribe(
-                [
-                    (s.topic, SubscribeOptions(s.qos, s.no_local, s.as_published))
-                    for s in subscriptions
-                ]
-            )
+        if subscriptions:
+            self.client.ask_for(subscriptions)
         else:
-            self.client.subscribe([(s.topic, s.qos) for s in subscriptions])
+            self._owner.emit(self, Subscribed())
 
     # From the connect to the broker's answer.
 
     def _connect(self) -> Failed | None:
         """In the errand's thread: name look-up, TCP, TLS, websocket."""
         url = self._url
-        v5: dict[str, Any] = {}
-        if self.protocol == 5:
-            v5["clean_start"] = self.attempt.clean
-            if self.attempt.keep:
-                v5["properties"] = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-                v5["properties"].SessionExpiryInterval = SESSION_S
         try:
-            if url.encrypted:
-                from hwsync.transport import tls
-
-                self.client.tls_set_context(tls.context(url))
-            self.client.connect_async(url.host, url.port, KEEPALIVE_S, **v5)
             self.client.dial()
         except OSError as error:
             self.client.give_up()
@@ -472,16 +269,15 @@ class Link:
         if self.failure is not None:
             self.stage = Stage.OVER
             return
-        self._channel = self.client.channel()
+        self._channel = self.client.say_hello()
         self.stage = Stage.PROBING
         self._answer_by, self._misc_at = now + self.attempt.patience, now + MISC_S
-        self.client.reconnect()  # sends CONNECT through what was dialled
         self.write()
 
     def _probe(self, now: float) -> None:
         """What became of the CONNECT."""
         if self.refused is not None:
-            kind = WrongVersion if self.refused == _UNSUPPORTED_VERSION else Failed
+            kind = WrongVersion if self.refused == UNSUPPORTED_VERSION else Failed
             self._fail(kind(self.reason))
         elif self.connected_at is not None:
             self.stage = Stage.OPEN
@@ -522,45 +318,24 @@ class Link:
             if channel.has_come == before:
                 return  # a part of a packet
 
-    # What paho calls.
+    # What the broker says (``Heard``).
 
-    def _guard(self, callback: Callable[..., None]) -> Callable[..., None]:
-        """An exception in a callback would leave paho in the middle of a packet."""
-
-        def guarded(*args: Any) -> None:
-            try:
-                callback(*args)
-            except Exception:
-                log.exception("hwsync failed on something the broker sent; this is a bug")
-
-        return guarded
-
-    def _on_connect(
-        self, _: Client, __: object, flags: Any, code: Any, properties: Any, *___: object
-    ) -> None:
-        if code.value >= _FIRST_FAILURE:
-            self.refused = code.value
-            self.reason = f"the broker {REFUSED} ({str(code).lower()})"
-            return
+    def accepted(self, session_present: bool, max_packet: int | None, window: int | None) -> None:
         self.connected_at = self._owner.monotonic()
-        self.session_present = bool(flags.session_present)
-        self.max_packet = getattr(properties, "MaximumPacketSize", None)
-        self._window = min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW))
+        self.session_present, self.max_packet = session_present, max_packet
+        self.window.size = min(WINDOW, window or WINDOW)
         if not self.closing:
             self._owner.opened(self)
 
-    def _on_subscribe(self, _: Client, __: object, ___: int, codes: Any, *____: object) -> None:
-        granted = (code.value < _FIRST_FAILURE for code in codes)
-        told = self.subscribing.answered(granted, self._owner.monotonic())
+    def turned_away(self, code: int, reason: str) -> None:
+        self.refused, self.reason = code, f"the broker {REFUSED} ({reason})"
+
+    def granted(self, each: Sequence[bool]) -> None:
+        told = self.subscribing.answered(each, self._owner.monotonic())
         if told is not None:
             self._owner.emit(self, told)
 
-    def _on_message(self, _: Client, __: object, message: MQTTMessage) -> None:
-        """MQTT 3.1.1."""
-        read = Publish(message._topic, message.mid, bytes(message.payload))
-        self._on_delivery(read, message.qos, bool(message.retain), bool(message.dup))
-
-    def _on_delivery(self, read: Publish, qos: int, retain: bool, dup: bool) -> None:
+    def delivered(self, read: Publish, qos: int, retain: bool, dup: bool) -> None:
         trouble = read.trouble
         try:
             topic = read.topic.decode()
@@ -579,33 +354,27 @@ class Link:
             ),
         )
 
-    def _on_publish(self, _: Client, __: object, mid: int, code: Any, *___: object) -> None:
-        if code.value >= _FIRST_FAILURE:
-            reason = str(code).lower()
-            log.warning("the broker refused a message of ours (%s)", reason)
-            self._owner.emit(self, Denied(reason))
-        self._on_acknowledged(mid)
+    def denied(self, mid: int, reason: str) -> None:
+        log.warning("the broker refused a message of ours (%s)", reason)
+        self._owner.emit(self, Denied(reason))
+        self.window.acknowledged(mid)
 
-    def _on_acknowledged(self, mid: int) -> None:
-        if (sent := self._under_way.pop(mid, None)) is None:
-            return
-        self.backlog -= sent.size
-        if self._queue and len(self._under_way) < self._window and not self._has_ended:
-            self._send(self._queue.popleft())
+    def acknowledged(self, mid: int) -> None:
+        self.window.acknowledged(mid)
 
-    def _on_disconnect(self, _: Client, __: object, flags: Any, code: Any, *___: object) -> None:
+    def disconnected(self, code: int, reason: str, by_broker: bool) -> None:
         if self.refused is not None:
             pass  # why is known; paho calls the end that follows a protocol error
-        elif flags.is_disconnect_packet_from_server:
-            self.reason = f"the broker closed the connection ({str(code).lower()})"
-            self.taken_over = code.value == _TAKEN_OVER
+        elif by_broker:
+            self.reason = f"the broker closed the connection ({reason})"
+            self.taken_over = code == TAKEN_OVER
         elif self.client.unreadable:
             self.reason = f"the broker sent {self.client.unreadable}"
             self.explained = True
-        elif code.value == _PROTOCOL_ERROR:
+        elif code == PROTOCOL_ERROR:
             self.reason = "the broker sent what MQTT does not allow"
             self.explained = True
-        self._silent = code.value == _SILENCE
+        self._silent = code == SILENCE
         self._has_ended = True
 
 
@@ -637,7 +406,3 @@ def _hung_up(url: BrokerUrl) -> Failed | None:
     from hwsync.transport import tls
 
     return tls.closed(url)
-
-
-def _leave_it_to_us(*_: object) -> None:
-    """That there is such a callback keeps paho from writing each packet by itself."""

@@ -1,4 +1,4 @@
-"""A PUBLISH of MQTT 5, read in linear time, and of its properties only what counts here.
+"""A PUBLISH, read in linear time, and of MQTT 5's properties only what counts here.
 
 paho unpacks properties in quadratic time: 300,000 empty user properties, which any account may
 send, kept it busy for minutes. Here what does not count is stepped over by its type's length.
@@ -55,8 +55,8 @@ class Publish:
     trouble: str = ""
 
 
-def read_publish(qos: int, packet: bytes) -> Publish:
-    """``packet``: all behind the fixed header.
+def read_publish(qos: int, packet: bytes, *, has_properties: bool = True) -> Publish:
+    """``packet``: all behind the fixed header. ``has_properties``: MQTT 5.
 
     Raises ``Malformed`` where not even the packet identifier can be read, so that it could not be
     acknowledged. Whatever else is wrong is its ``trouble``: the broker would bring it again at each
@@ -70,6 +70,8 @@ def read_publish(qos: int, packet: bytes) -> Publish:
         mid, place = int.from_bytes(packet[place : place + 2], "big"), place + 2
         if not mid or place > len(packet):
             raise Malformed("a message without its packet identifier")
+    if not has_properties:
+        return Publish(topic, mid, packet[place:], trouble="" if topic else "no topic")
     try:
         length, place = _variable(packet, place, len(packet))
         end = place + length

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hwsync.address import BrokerUrl, Tls
-from hwsync.transport import Connected, Delivery, Disconnected, Subscribed, link
+from hwsync.transport import Connected, Delivery, Disconnected, Subscribed, paho_client
 from tests.support.brokers import AmqttBroker, Broker, MosquittoBroker, encrypted
 from tests.support.certificates import DAY, Authority, Certificate
 from tests.support.lab import AS_ROOT, DEVICE, HWSYNC
@@ -192,7 +192,7 @@ def test_an_attempt_that_is_refused_says_why(
     cure: str,
 ) -> None:
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(link, "CONNECT_S", 1.0)  # amqtt's plain port does not answer to TLS
+    monkeypatch.setattr(paho_client, "CONNECT_S", 1.0)  # amqtt's plain port does not answer to TLS
     trusted = {"lab": site.authority, "strange": site.stranger}[ca]
     certificate = {None: None, "strange": site.stranger.client, "expired": site.expired}[own]
     url = site.url(scheme, listener, trusted.ca, certificate)

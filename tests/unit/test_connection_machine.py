@@ -24,7 +24,8 @@ from hwsync.transport import (
     Subscription,
 )
 from hwsync.transport.connecting import CONNECT_S, V5_ANSWER_S
-from hwsync.transport.link import LEAVE_S, WINDOW, Stage
+from hwsync.transport.link import LEAVE_S, Stage
+from hwsync.transport.window import WINDOW
 from tests.support.ports import LOOPBACK, free_port
 from tests.support.proxy import CONNECT, PUBACK, PUBLISH, SUBSCRIBE
 from tests.support.wires import CONNACK, CONNACK_5, SUBACK, SUBACK_5, ByHand, Pumped
@@ -129,7 +130,7 @@ def test_a_broker_may_allow_less_than_a_window_and_qos_0_needs_no_place(broker: 
     client.connection.publish("t", b"f", qos=0)
     client.connection.write()
     assert [packet.body[-1:] for packet in broker.next()] == [b"a", b"b", b"c", b"f"]
-    assert [one.topic for one in client.connection._link.unanswered] == ["t"] * 5  # type: ignore[union-attr]
+    assert [one.topic for one in client.connection._link.window.unanswered] == ["t"] * 5  # type: ignore[union-attr]
     client.close()
 
 

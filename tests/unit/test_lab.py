@@ -25,7 +25,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.signing import SigningKey
-from hwsync.transport import link
+from hwsync.transport import paho_client
 
 EMPTY = Accounts(("lab.local",))
 TWO = EMPTY.with_board("pi1").with_board("pi2")
@@ -225,7 +225,7 @@ def test_no_session_expires_since_mosquitto_crashes_of_it(tmp_path: Path) -> Non
     conf = (made(tmp_path).path / "broker.conf").read_text()
     assert "max_queued_bytes" in conf
     assert "persistent_client_expiration" not in conf
-    assert link.SESSION_S == 0xFFFF_FFFF  # MQTT 5, section 3.1.2.11.2: it does not end
+    assert paho_client.SESSION_S == 0xFFFF_FFFF  # MQTT 5, section 3.1.2.11.2: it does not end
 
 
 def test_the_largest_message_of_the_protocol_fits_the_brokers_packet() -> None:

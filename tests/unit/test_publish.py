@@ -138,3 +138,14 @@ def test_as_many_properties_as_are_allowed_are_read_at_once_and_no_more() -> Non
     assert read.trouble == "65540 bytes of properties, at most 65536 are read"
     assert read_publish(1, packet(b"t", 1, EMPTY_PAIR * 300_000, b"")).trouble
     assert time.monotonic() - began < 5.0  # paho: minutes
+
+
+def test_mqtt_3_1_1_has_no_properties() -> None:
+    body = b"\0\x04hw/a\0\x07\0text"
+    read = read_publish(1, body, has_properties=False)
+    assert read == Publish(b"hw/a", 7, b"\0text")
+    assert read_publish(0, b"\0\x04hw/a", has_properties=False) == Publish(b"hw/a", 0)
+    assert read_publish(1, b"\0\0\0\x07x", has_properties=False).trouble == "no topic"
+    for qos, cut in ((0, b"\0\x05hw/a"), (1, b"\0\x04hw/a\0"), (1, b"\0\x04hw/a\0\0x")):
+        with pytest.raises(Malformed):
+            read_publish(qos, cut, has_properties=False)

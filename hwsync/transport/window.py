@@ -1,0 +1,69 @@
+"""What of ours is under way, and what waits for its turn: so many at QoS 1 at a time.
+
+The law: the order stays. What is at QoS 0 needs no turn: nobody acknowledges it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from hwsync.transport.signals import Sent
+
+WINDOW: Final = 20  # messages; more gain nothing, and mosquitto allows no more
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One of ours. ``correlation``: MQTT 5's data of that name."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    correlation: bytes
+
+    @property
+    def sent(self) -> Sent:
+        """What a report of it names."""
+        return Sent(self.topic, len(self.payload))
+
+
+class Window:
+    """One connection's. ``send`` gives the packet identifier."""
+
+    def __init__(self, send: Callable[[Message], int]) -> None:
+        self.size = WINDOW
+        self.backlog = 0  # bytes that are under way, or wait
+        self._send = send
+        self._under_way: dict[int, Sent] = {}  # by packet identifier, in the order of sending
+        self._waiting: deque[Message] = deque()
+
+    @property
+    def unanswered(self) -> tuple[Sent, ...]:
+        """What has no PUBACK, in the order of sending; the last ones were not sent yet."""
+        return (*self._under_way.values(), *(one.sent for one in self._waiting))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything was acknowledged."""
+        return not self._under_way and not self._waiting
+
+    def put(self, message: Message) -> None:
+        """Send it now, or in its turn."""
+        self.backlog += len(message.payload)
+        if message.qos and len(self._under_way) >= self.size:
+            self._waiting.append(message)
+        else:
+            self._under_way[self._send(message)] = message.sent
+
+    def acknowledged(self, mid: int) -> None:
+        """It has arrived, or was refused: there is room for the next."""
+        if (sent := self._under_way.pop(mid, None)) is None:
+            return
+        self.backlog -= sent.size
+        if self._waiting and len(self._under_way) < self.size:
+            message = self._waiting.popleft()
+            self._under_way[self._send(message)] = message.sent
