@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hwsync.protocol.device import core, values
+from hwsync.protocol.device import values
 
 KIB: Final = 1024
 
@@ -69,10 +69,9 @@ BOARDS_S: Final = 1.0  # between two lists that were asked for
 REPEAT_FIRST_S: Final = values.REPEAT_FIRST_S  # every repetition: doubling from here,
 REPEAT_MAX_S: Final = values.REPEAT_MAX_S  # to here, with jitter
 
-DEAF_S: Final = core.DEAF_S  # of stale statuses only, until a device believes them: two heartbeats
-
-# of answers that know less than the envelope, until a device gives it up
-UNKNOWN_S: Final = core.UNKNOWN_S
+# What a device goes by is said where its core can have it (``protocol.device``).
+DEAF_S: Final = values.DEAF_S  # of stale statuses only, until a device believes them
+UNKNOWN_S: Final = values.UNKNOWN_S  # of answers that know less than the envelope
 
 DEGRADED_S: Final = 60.0  # between two errors of that code to one user
 

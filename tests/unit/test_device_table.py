@@ -329,7 +329,7 @@ def test_a_start_insists_on_being_written() -> None:
 
 
 def deaf(**changes: object) -> State:
-    return state(RECEIVED, newest=(9, 1), stale_since=100.0 - core.DEAF_S).but(**changes)
+    return state(RECEIVED, newest=(9, 1), stale_since=100.0 - values.DEAF_S).but(**changes)
 
 
 def test_older_statuses_alone_are_believed_after_a_while_with_the_next_boot() -> None:

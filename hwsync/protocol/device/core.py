@@ -12,10 +12,12 @@ from hwsync.protocol.device import moves, values
 from hwsync.protocol.device.moves import Case, move, say_results
 from hwsync.protocol.device.values import (
     CLOSED,
+    DEAF_S,
     FINISHED,
     NEW,
     RECEIVED,
     SETTLED,
+    UNKNOWN_S,
     Action,
     Decision,
     Event,
@@ -26,9 +28,6 @@ from hwsync.protocol.device.values import (
     Told,
     repetition,
 )
-
-UNKNOWN_S = 10.0  # of answers that know less than the envelope, until a device gives it up
-DEAF_S = 60.0  # of stale statuses only, until a device believes them: two heartbeats
 
 
 def decide(state: State, event: Event, moment: Moment) -> Decision:

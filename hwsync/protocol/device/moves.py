@@ -15,6 +15,7 @@ from hwsync.protocol.device.values import (
     RUNNING,
     SETTLED,
     STARTING,
+    UNKNOWN_S,
     Action,
     Decision,
     Moment,
@@ -33,7 +34,7 @@ BARRED_GRANT = "the grant of what may not run"
 CANCEL = "the grant, and cancelling"
 PENDING = "no grant yet"
 OTHER = "another status"
-UNHEARD_OF = "only older statuses for 10 s"
+UNHEARD_OF = "only older statuses for " + str(int(UNKNOWN_S)) + " s"
 SETTLING = "its pair in settled"
 START = "its process exists"
 END = "its end"

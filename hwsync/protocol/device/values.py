@@ -5,6 +5,8 @@ Moments are seconds of a clock that never jumps; an order is (epoch, seq). Writt
 too: no dataclass, no enum, no typing, no imports.
 """
 
+UNKNOWN_S = 10.0  # of answers that know less than the envelope, until a device gives it up
+DEAF_S = 60.0  # of stale statuses only, until a device believes them: two heartbeats
 REPEAT_FIRST_S = 1.0  # every repetition: doubling from here,
 REPEAT_MAX_S = 30.0  # to here,
 SHORTER = 0.25  # less this share at most, by chance, so that many do not speak at once
