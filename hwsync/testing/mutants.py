@@ -265,6 +265,10 @@ MUTANTS: Final = (
         faults=("older database", "delay", "kill at a point", "reordering"),
     ),
     Mutant(
+        "only a newer envelope opens a closed command",
+        (Edit(device_core, "_is_newer", "event.order > closing", "True"),),
+    ),
+    Mutant(
         "only the grant's journal corrects to no",
         (Edit(named, "_late_result", "if said is Ran.YES or held or",
               "if said is Ran.YES or True or"),),
