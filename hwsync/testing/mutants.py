@@ -265,6 +265,15 @@ MUTANTS: Final = (
         faults=("older database", "delay", "kill at a point", "reordering"),
     ),
     Mutant(
+        "what was started is interrupted by a restart",
+        (Edit(device_core, "_of_a_run", "word, stage, case = moves.RESTART, event.stage,",
+              "word, stage, case = moves.RESTART, RECEIVED,"),),
+    ),
+    Mutant(
+        "a known id is answered, and not taken",
+        (Edit(device_core, "_offered", "stage = known.stage", "stage = NEW"),),
+    ),
+    Mutant(
         "only a newer envelope opens a closed command",
         (Edit(device_core, "_is_newer", "event.order > closing", "True"),),
     ),
