@@ -26,7 +26,7 @@ def hints(end: Json, asked: Asked) -> Iterator[str]:
         yield _of_time(end["reason"], asked)
     if end["outcome"] == "error":
         last = end["stderr"].rstrip().rpartition("\n")[2]
-        if last.startswith("EOFError: EOF when reading a line") and not asked.stdin:
+        if last.startswith("EOFError: EOF when reading a line") and asked.request.stdin is None:
             yield (
                 "hwsync: it asked for input and had none: --stdin FILE gives it one, "
                 "--stdin - what is typed here"

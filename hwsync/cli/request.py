@@ -6,11 +6,8 @@ the program's, whatever it looks like.
 
 from __future__ import annotations
 
-import getpass
-import os
 import re
 import shlex
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +15,11 @@ from typing import Any, Final
 
 import click
 
-from hwsync.address import BrokerUrl
 from hwsync.cli.common import F, command_id, read_bytes, read_text, seconds, user_name
-from hwsync.operator.run import fresh_id
+from hwsync.operator.run import RunRequest, fresh_id
 from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
-from hwsync.protocol.heard import Json
-from hwsync.protocol.intake import CLAIM
-from hwsync.protocol.jsons import cut, dumps, loads, size
-from hwsync.protocol.wire import encode_request
+from hwsync.protocol.jsons import dumps, loads, size
 
 CODING: Final = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")  # PEP 263
 UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")  # how Windows marks it
@@ -97,26 +90,20 @@ def program_options(command: F) -> F:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that is ready to be sent, and what of it is needed to speak of its end."""
+    """What was typed: the request, and what else is needed to speak of its end."""
 
-    id: str
-    payload: bytes
-    program: str
+    request: RunRequest
     file: str | None  # as it was typed; None: -c
-    timeout: float  # s
-    stdin: bool  # whether the program has an input
 
+    @property
+    def id(self) -> str:
+        return self.request.id
 
-def claim(url: BrokerUrl) -> str:
-    """Who asks, by our own word: the account at the broker, else the login and its machine."""
-    name = url.username
-    if name is None:
-        try:
-            login = getpass.getuser()
-        except (KeyError, OSError):  # this account has no name
-            login = str(os.getuid())
-        name = f"{login}@{socket.gethostname()}"
-    return cut(name.encode(errors="replace").decode(), limits.MAX_CLAIM)
+    @property
+    def timeout(self) -> float:
+        """Seconds."""
+        timeout = self.request.timeout
+        return limits.DEFAULT_TIMEOUT_S if timeout is None else timeout
 
 
 def make_request(analysis: str, by: str, **given: Any) -> Asked:
@@ -134,32 +121,41 @@ def make_request(analysis: str, by: str, **given: Any) -> Asked:
         size(program + "".join(args))
     except ValueError:
         raise UsageError("the program or its arguments are not UTF-8") from None
-    keys: Json = {"id": given["id"] or fresh_id(), "analysis": analysis}
-    keys |= {k: given[k] for k in ("timeout", "expires", "grace") if given[k] is not None}
-    keys |= {"queue": True} if given["queue"] else {}
-    keys |= _name(given["name"], file)
-    keys["args"] = args
-    if given["stdin"] is not None:
-        keys["stdin"] = read_text(given["stdin"])
-    if given["meta"] is not None:
-        try:
-            keys["meta"] = loads(given["meta"])
-            size(dumps(keys["meta"]))
-        except ValueError as error:
-            raise UsageError(f"--meta is no JSON: {error}") from None
-    payload = encode_request(program, **_claimed(keys, by))
-    timeout = keys.get("timeout", limits.DEFAULT_TIMEOUT_S)
-    return Asked(keys["id"], payload, program, file, timeout, given["stdin"] is not None)
+    request = RunRequest(
+        program=program,
+        id=given["id"] or fresh_id(),
+        analysis=analysis,
+        timeout=given["timeout"],
+        expires=given["expires"],
+        grace=given["grace"],
+        queue=given["queue"],
+        name=_name(given["name"], file),
+        args=tuple(args),
+        stdin=None if given["stdin"] is None else read_text(given["stdin"]),
+        meta={} if given["meta"] is None else _meta(given["meta"]),
+        by=by,
+    )
+    return Asked(request, file)
 
 
-def _name(chosen: str | None, file: str | None) -> Json:
-    """The key ``name``: what was chosen, else the file's own where that can be one."""
+def _meta(text: str) -> Any:
+    """What ``--meta`` says."""
+    try:
+        meta = loads(text)
+        size(dumps(meta))
+    except ValueError as error:
+        raise UsageError(f"--meta is no JSON: {error}") from None
+    return meta
+
+
+def _name(chosen: str | None, file: str | None) -> str | None:
+    """What was chosen, else the file's own name where that can be one."""
     if chosen is None:
         name = "" if file in (None, "-") else Path(file).name
-        return {"name": name} if limits.is_name(name) else {}
+        return name if limits.is_name(name) else None
     if not limits.is_name(chosen):
         raise UsageError(f"{chosen!r} is no name of a program: {limits.NAME_FORM}")
-    return {"name": chosen}
+    return chosen
 
 
 def _read_program(file: str) -> str:
@@ -187,14 +183,3 @@ def _coding(data: bytes) -> str:
     """What one of the first two lines says of the file's encoding (PEP 263); empty: nothing."""
     found = [match for line in data.splitlines()[:2] if (match := CODING.match(line))]
     return found[0][1].decode() if found else ""
-
-
-def _claimed(keys: Json, by: str) -> Json:
-    """The keys with who asks, unless ``meta`` says so, is no object, or would be too large."""
-    meta = keys.get("meta", {})
-    if not isinstance(meta, dict) or CLAIM in meta:
-        return keys
-    claimed = {**meta, CLAIM: by}
-    extras = (keys.get("stdin", ""), *keys["args"], dumps(claimed))
-    fits = sum(map(size, extras)) <= limits.MAX_EXTRAS
-    return {**keys, "meta": claimed} if fits else keys

@@ -6,22 +6,20 @@ import io
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from hwsync.cli import say
 from hwsync.cli.common import Settings, common, fail
 from hwsync.cli.hints import hints, of_limit
-from hwsync.cli.request import Asked, ProgramCommand, claim, make_request, program_options
+from hwsync.cli.request import Asked, ProgramCommand, make_request, program_options
 from hwsync.cli.screen import Screen
 from hwsync.cli.streams import TEXTS, Streams
 from hwsync.operator.client import Client
-from hwsync.operator.conversation import ANSWER_S, raise_refused
+from hwsync.operator.run import NOT_RUN, Run, claim, exit_code
 from hwsync.protocol.analysis import MANUAL, OUTCOME
 from hwsync.protocol.errors import (
-    Code,
-    NoCoordinator,
     OutputError,
     Refused,
     TooLarge,
@@ -31,22 +29,6 @@ from hwsync.protocol.heard import Json
 from hwsync.protocol.output import read_kept
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
-from hwsync.protocol.wire import encode_analysis, encode_id
-
-LOOK_AGAIN_S: Final = 5.0  # a query while nothing is heard: a status may have been lost
-TICK_S: Final = 0.5  # between two looks at the clock
-NOT_RUN: Final = 125
-CODES: Final = {"ok": 0, "timeout": 124, "cancelled": 130}
-
-
-def exit_code(end: Json) -> int:
-    """The exit code of ``run``: the program's own where it had one."""
-    outcome = end["outcome"]
-    if outcome == "error":
-        return int(end["exit_code"] or 1)
-    if outcome == "killed":
-        return int(end["exit_code"] or 137)
-    return CODES.get(outcome, NOT_RUN)
 
 
 @click.command(cls=ProgramCommand)
@@ -61,7 +43,7 @@ def send(settings: Settings, /, user: str, **given: Any) -> None:
     asked = make_request(OUTCOME, claim(settings.url), **given)
     with Client(settings.url, settings.topics, user) as operator:
         present = _Present(user)
-        fields = operator.tell(Kind.REQUEST, asked.payload, asked.id, heard=present.hear)
+        fields = operator.wait(Run(operator, asked.request).requesting(heard=present.hear))
         if warning := present.warning(fields):
             say.line(warning, err=True)
     say.either(settings.as_json, fields, asked.id)
@@ -106,7 +88,7 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     try:
         with Client(settings.url, settings.topics, user, live=True) as operator:
             try:
-                end = _run(operator, asked, analysis, last, view)
+                end = _run(operator, Run(operator, asked.request, last), analysis, view)
             finally:
                 screen.end()
     except OutputError as error:
@@ -157,10 +139,15 @@ class _View:
     screen: Screen
     streams: Streams
 
+    def hear(self, kind: Kind, fields: Json) -> None:
+        """What came of the command."""
+        self.streams.hear(kind, fields)
+        if kind in (Kind.STATUS, Kind.RESULT):
+            self.waiting.place = fields["queued"] if kind is Kind.RESULT else 0
 
-def _run(operator: Client, asked: Asked, analysis: str | None, last: State, view: _View) -> Json:
+
+def _run(operator: Client, run: Run, analysis: str | None, view: _View) -> Json:
     """Ask, show the output, analyse where that was asked for; the command's end."""
-    id = asked.id
     try:
         present = _Present(operator.user)
 
@@ -168,24 +155,27 @@ def _run(operator: Client, asked: Asked, analysis: str | None, last: State, view
             present.hear(kind, fields)
             view.streams.hear(kind, fields)
 
-        tick = view.waiting.tick
-        fields = operator.tell(Kind.REQUEST, asked.payload, id, heard=hear, waiting=tick)
+        fields = operator.wait(run.requesting(heard=hear, waiting=view.waiting.tick))
         if warning := present.warning(fields):
             view.screen.tell(warning)
-        end = _follow(operator, id, view, last)
+        end = operator.wait(run.following(heard=view.hear, waiting=view.waiting.tick))
     except KeyboardInterrupt:
         view.screen.begin_line()  # behind ^C
         view.screen.tell(
-            f"hwsync: cancelling {id}: it may end by itself, which can take some seconds; "
+            f"hwsync: cancelling {run.id}: it may end by itself, which can take some seconds; "
             "Ctrl-C again leaves"
         )
-        end = _follow(operator, id, view, last, ask=Kind.CANCEL)
+        end = operator.wait(run.cancelling(heard=view.hear, waiting=view.waiting.tick))
     view.waiting.end()
     if analysis is not None and end["state"] == State.RETURNED:
-        end = _analysed(operator, id, analysis, view.screen)
+        try:
+            end = operator.wait(run.analysing(analysis))
+        except Refused as refusal:  # one that came first stays
+            view.screen.tell(f"hwsync: the analysis was refused: {refusal.message}")
+            end = operator.wait(run.querying())
     if end["truncated"]:
         # A status is cut sooner than a result.
-        whole = operator.query(id)
+        whole = operator.wait(run.querying())
         end |= {name: whole[name] for name in end.keys() & whole.keys()}
         end["order"] = whole.get("order")
     view.streams.finish(end)
@@ -228,45 +218,6 @@ class _Waiting:
         if self._shown:
             say.progress("")
             self._shown = False
-
-
-def _follow(operator: Client, id: str, view: _View, last: State, *, ask: Kind = Kind.QUERY) -> Json:
-    """Until the command has ended and its record is at rest, or in ``last``; its end.
-
-    Raises ``NoCoordinator`` after ``ANSWER_S`` seconds without an answer.
-    """
-    asked, heard = -LOOK_AGAIN_S, time.monotonic()
-    while True:
-        now = time.monotonic()
-        if now - heard > ANSWER_S:
-            raise NoCoordinator(
-                f"the coordinator has not answered for {ANSWER_S:g} s; the command {id} goes on",
-                f"on the coordinator's machine hwsync show {operator.user} {id} tells its end",
-            )
-        if now - asked > LOOK_AGAIN_S:
-            asked = now
-            operator.publish(ask, encode_id(id))
-        for _, kind, fields in operator.hear(TICK_S):
-            if fields.get("id") != id or operator.is_foreign(ask, kind, fields):
-                continue
-            view.streams.hear(kind, fields)
-            if kind is Kind.ERROR and fields["error"] == Code.NOT_CURRENT:
-                raise_refused(kind, fields)  # it is not, or no longer, known there
-            elif kind in (Kind.STATUS, Kind.RESULT):
-                heard = time.monotonic()
-                view.waiting.place = fields["queued"] if kind is Kind.RESULT else 0
-                if fields["outcome"] is not None and fields["state"] in (State.REST, last):
-                    return fields
-        view.waiting.tick()
-
-
-def _analysed(operator: Client, id: str, analysis: str, screen: Screen) -> Json:
-    """Publish the analysis; the command's end then. One that came first stays, and it is said."""
-    try:
-        return operator.tell(Kind.ANALYSIS, encode_analysis(analysis, id), id)
-    except Refused as refusal:
-        screen.tell(f"hwsync: the analysis was refused: {refusal.message}")
-        return operator.query(id)
 
 
 COMMANDS = (run, send)

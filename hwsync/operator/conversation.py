@@ -67,9 +67,14 @@ class Conversation:
         self._capacity = Capacity()
         self._hung_up = 0  # times that the broker did so on a large message of ours
 
+    @property
+    def now(self) -> float:
+        """Seconds of a clock that never jumps."""
+        return self._monotonic()
+
     def publish(self, kind: Kind, payload: bytes) -> None:
         """Send one message; it is repeated by whoever waits for its answer. Raises ``TooLarge``."""
-        most = self._capacity.bytes(self._monotonic())
+        most = self._capacity.bytes(self.now)
         if len(payload) > most:
             raise TooLarge(
                 f"the message for {self.user} has {len(payload)} bytes",
@@ -84,7 +89,7 @@ class Conversation:
         (``protocol.heard``) is nobody's of ours, and is passed over.
         """
         while True:
-            signal = yield max(limit - self._monotonic(), 0.0)
+            signal = yield max(limit - self.now, 0.0)
             if signal is None:
                 return None
             self.hear_of_connection(signal)
@@ -149,10 +154,10 @@ class Conversation:
         the coordinator answers in order, so its ``result`` stands behind whatever the message
         brought.
         """
-        began = self._monotonic()
+        began = self.now
         limit = began + patience
         pause = limits.REPEAT_FIRST_S
-        while (now := self._monotonic()) < limit:
+        while (now := self.now) < limit:
             self.publish(kind, payload)
             if now > began:
                 self.ask_coordinator()  # the first time is too early: it is a moment away

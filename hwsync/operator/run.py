@@ -1,10 +1,190 @@
-"""What one command of an operator is called."""
+"""One program for a board: the request, what becomes of it, and the exit code that its end has.
+
+The law: the coordinator's word alone says how a command stands. What comes of it is shown by
+others; here is decided for how long it is waited for, and what is asked meanwhile.
+"""
 
 from __future__ import annotations
 
+import getpass
+import os
 import secrets
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Final
+
+from hwsync.address import BrokerUrl
+from hwsync.operator.conversation import ANSWER_S, Conversation, Talk, raise_refused
+from hwsync.protocol import limits
+from hwsync.protocol.analysis import OUTCOME
+from hwsync.protocol.errors import Code, NoCoordinator
+from hwsync.protocol.heard import Json
+from hwsync.protocol.intake import CLAIM
+from hwsync.protocol.jsons import cut, dumps, size
+from hwsync.protocol.record import State
+from hwsync.protocol.topics import Kind
+from hwsync.protocol.wire import encode_analysis, encode_id, encode_request
+
+LOOK_AGAIN_S: Final = 5.0  # a query while nothing is heard: a status may have been lost
+TICK_S: Final = 0.5  # between two looks at the clock
+NOT_RUN: Final = 125
+CODES: Final = {"ok": 0, "timeout": 124, "cancelled": 130}
+
+Hear = Callable[[Kind, Json], None]
 
 
 def fresh_id() -> str:
     """An id for a command of the command line."""
     return f"cli-{secrets.token_hex(8)}"
+
+
+def claim(url: BrokerUrl) -> str:
+    """Who asks, by our own word: the account at the broker, else the login and its machine."""
+    name = url.username
+    if name is None:
+        try:
+            login = getpass.getuser()
+        except (KeyError, OSError):  # this account has no name
+            login = str(os.getuid())
+        name = f"{login}@{socket.gethostname()}"
+    return cut(name.encode(errors="replace").decode(), limits.MAX_CLAIM)
+
+
+def exit_code(end: Mapping[str, Any]) -> int:
+    """The exit code of ``run``: the program's own where it had one; ``end``: status or result."""
+    outcome = end["outcome"]
+    if outcome == "error":
+        return int(end["exit_code"] or 1)
+    if outcome == "killed":
+        return int(end["exit_code"] or 137)
+    return CODES.get(outcome, NOT_RUN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What a board is asked to run (docs/protocol.md, section 4). None: the protocol's default.
+
+    All of it is sent as it is: the coordinator says what is too long, or of another shape.
+    """
+
+    program: str
+    id: str = field(default_factory=fresh_id)
+    analysis: str = OUTCOME
+    timeout: float | None = None  # s, run time
+    expires: float | None = None  # s, until it must be collected; 0: no limit
+    grace: float | None = None  # s past the timeout, until it is lost
+    queue: bool = False  # wait behind the present command
+    name: str | None = None  # what its file is called on the board
+    args: tuple[str, ...] = ()
+    stdin: str | None = None
+    meta: Any = field(default_factory=dict)  # JSON, kept with the command
+    by: str = ""  # who asks; said in ``meta`` where that is possible
+
+    @property
+    def payload(self) -> bytes:
+        """As it is published. Raises ``ValueError`` for a text that is not UTF-8."""
+        keys: Json = {"id": self.id, "analysis": self.analysis}
+        numbers = {"timeout": self.timeout, "expires": self.expires, "grace": self.grace}
+        keys |= {name: value for name, value in numbers.items() if value is not None}
+        keys |= {"queue": True} if self.queue else {}
+        keys |= {"name": self.name} if self.name is not None else {}
+        keys["args"] = list(self.args)
+        keys |= {"stdin": self.stdin} if self.stdin is not None else {}
+        meta = self._claimed()
+        keys |= {"meta": meta} if meta != {} else {}
+        return encode_request(self.program, **keys)
+
+    def _claimed(self) -> Any:
+        """``meta`` with who asks, unless it says so, is no object, or would be too large."""
+        if not self.by or not isinstance(self.meta, dict) or CLAIM in self.meta:
+            return self.meta
+        claimed = {**self.meta, CLAIM: self.by}
+        extras = (self.stdin or "", *self.args, dumps(claimed))
+        return claimed if sum(map(size, extras)) <= limits.MAX_EXTRAS else self.meta
+
+
+class Run:
+    """One command of an operator, from its request to its end.
+
+    ``last``: the state in which its record may be at its end, beside rest: ``RETURNED`` where
+    nobody analyses the result. Each method is a talk, like those of ``Conversation``:
+
+        run = Run(client, RunRequest(program="print(6*7)"))
+        client.wait(run.requesting())
+        end = client.wait(run.following())
+    """
+
+    def __init__(
+        self, conversation: Conversation, request: RunRequest, last: State = State.REST
+    ) -> None:
+        self.request, self.id = request, request.id
+        self._conversation, self._last = conversation, last
+
+    def requesting(
+        self, *, heard: Hear = lambda _, __: None, waiting: Callable[[], None] = lambda: None
+    ) -> Talk[Json]:
+        """Ask until it is acknowledged: by the status, or by the command's result.
+
+        Raises ``Refused``, ``TooLarge``, ``NoCoordinator``, ``Degraded``. ``heard`` is given
+        everything that comes, whatever it is about; ``waiting`` is called before each repetition.
+        """
+        return self._conversation.telling(
+            Kind.REQUEST, self.request.payload, self.id, heard=heard, waiting=waiting
+        )
+
+    def following(
+        self, *, heard: Hear = lambda _, __: None, waiting: Callable[[], None] = lambda: None
+    ) -> Talk[Json]:
+        """Until the command has ended and its record is at rest, or in ``last``; its end.
+
+        Raises ``NoCoordinator`` after ``ANSWER_S`` seconds without an answer, ``Refused`` where the
+        id is not known, or no longer. ``heard`` is given what is about this command; ``waiting`` is
+        called each ``TICK_S`` seconds.
+        """
+        return self._following(Kind.QUERY, heard, waiting)
+
+    def cancelling(
+        self, *, heard: Hear = lambda _, __: None, waiting: Callable[[], None] = lambda: None
+    ) -> Talk[Json]:
+        """Have it cancelled, and follow it to its end: like ``following``."""
+        return self._following(Kind.CANCEL, heard, waiting)
+
+    def analysing(self, text: str) -> Talk[Json]:
+        """Publish the analysis; the command's end then. One that came first: ``Refused``."""
+        return self._conversation.telling(Kind.ANALYSIS, encode_analysis(text, self.id), self.id)
+
+    def querying(self) -> Talk[Json]:
+        """The whole of it, as on ``result/<id>``: a status is cut sooner. Raises ``Refused``."""
+        return self._conversation.querying(self.id)
+
+    def _following(self, ask: Kind, heard: Hear, waiting: Callable[[], None]) -> Talk[Json]:
+        conversation, id = self._conversation, self.id
+        asked, answered = -inf, conversation.now
+        ends = (State.REST, self._last)
+        while True:
+            now = conversation.now
+            if now - answered > ANSWER_S:
+                raise NoCoordinator(
+                    f"the coordinator has not answered for {ANSWER_S:g} s; the command {id} "
+                    "goes on",
+                    f"on the coordinator's machine hwsync show {conversation.user} {id} tells its "
+                    "end",
+                )
+            if now - asked > LOOK_AGAIN_S:
+                asked = now
+                conversation.publish(ask, encode_id(id))
+            limit = conversation.now + TICK_S
+            while (came := (yield from conversation.hearing(limit))) is not None:
+                _, kind, fields = came
+                if fields.get("id") != id or conversation.is_foreign(ask, kind, fields):
+                    continue
+                heard(kind, fields)
+                if kind is Kind.ERROR and fields["error"] == Code.NOT_CURRENT:
+                    raise_refused(kind, fields)  # it is not, or no longer, known there
+                elif kind in (Kind.STATUS, Kind.RESULT):
+                    answered = conversation.now
+                    if fields["outcome"] is not None and fields["state"] in ends:
+                        return fields
+            waiting()

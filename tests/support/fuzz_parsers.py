@@ -16,13 +16,13 @@ from hwsync import connection
 from hwsync.address import BrokerUrl
 from hwsync.broker import access, conf
 from hwsync.cli import checks, operate
-from hwsync.cli.run import exit_code
 from hwsync.cli.streams import Streams
 from hwsync.coordinator.sign import read_sign
 from hwsync.device.config import load as load_config
 from hwsync.device.journal import Journal
 from hwsync.logs import escape
 from hwsync.operator.conversation import raise_refused
+from hwsync.operator.run import exit_code
 from hwsync.protocol import limits, messages
 from hwsync.protocol.effects import PublishError
 from hwsync.protocol.errors import JournalError, Refused

@@ -15,9 +15,10 @@ import pytest
 from hwsync.address import BrokerUrl
 from hwsync.cli.app import cli
 from hwsync.cli.common import Settings
-from hwsync.cli.request import claim, make_request
+from hwsync.cli.request import make_request
 from hwsync.coordinator.reader import Reader
 from hwsync.lab import accounts
+from hwsync.operator.run import claim
 from hwsync.protocol import intake, limits
 from hwsync.protocol.errors import Code, Refused, UsageError
 from hwsync.protocol.jsons import dumps
@@ -224,7 +225,7 @@ def test_the_json_of_history_has_it_in_each_line_of_a_command(
 def made(by: str = "me@desk", **given: Any) -> dict[str, Any]:
     names = ("file", "name", "id", "timeout", "expires", "grace", "stdin", "meta")
     given = {**dict.fromkeys(names), "code": "1", "args": (), "more": (), "queue": False, **given}
-    fields = read_object(make_request("manual", by, **given).payload)
+    fields = read_object(make_request("manual", by, **given).request.payload)
     assert fields is not None
     return fields
 
@@ -275,9 +276,12 @@ def test_both_commands_that_ask_claim_the_account_of_their_connection(
         def __exit__(self, *_: object) -> None:
             pass
 
-        def tell(self, _: Kind, request: bytes, *__: object, **___: object) -> None:
+        def telling(self, _: Kind, request: bytes, *__: object, **___: object) -> None:
             told.append(request)
             raise Refused(Code.BUSY, "no")
+
+        def wait(self, _: object) -> None:
+            raise AssertionError("it was refused")
 
     monkeypatch.setattr("hwsync.cli.run.Client", Nobody)
     monkeypatch.setenv("HWSYNC_BROKER", "mqtt://carol:secret@127.0.0.1")

@@ -11,6 +11,7 @@ from hwsync.cli.hints import hints
 from hwsync.cli.request import Asked
 from hwsync.cli.run import _tell_end
 from hwsync.cli.screen import Screen
+from hwsync.operator.run import RunRequest
 from hwsync.protocol.events import CancelAsked, Requested
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.machine import Rules, hole
@@ -21,8 +22,8 @@ BASH = "#!/bin/bash\necho $HOME\n"
 
 
 def asked(program: str = "1", file: str | None = "x.py", **changes: Any) -> Asked:
-    return Asked(**{"id": "c1", "payload": b"", "program": program, "file": file, "timeout": 10.0,
-                    "stdin": False, **changes})  # fmt: skip
+    request = RunRequest(**{"program": program, "id": "c1", "timeout": 10.0, **changes})
+    return Asked(request, file)
 
 
 def said(request: Asked, outcome: str, stderr: str = "", reason: str = "") -> str:
@@ -60,7 +61,7 @@ def test_a_boards_own_limit_is_no_matter_of_the_option(
 
 def test_a_program_that_asks_says_how_to_answer() -> None:
     assert "--stdin FILE" in said(asked(), "error", EOF)
-    assert said(asked(stdin=True), "error", EOF) == ""
+    assert said(asked(stdin=""), "error", EOF) == ""
     assert said(asked(), "error", EOF + "and went on\n") == ""
 
 

@@ -111,7 +111,7 @@ def make(**changes: Any) -> Asked:
 
 
 def fields_of(asked: Asked) -> dict[str, Any]:
-    fields = read_object(asked.payload)
+    fields = read_object(asked.request.payload)
     assert fields is not None
     return fields
 
@@ -150,9 +150,12 @@ def test_code_has_a_name_only_where_one_was_chosen() -> None:
 def test_what_is_needed_to_speak_of_the_end_is_kept(tmp_path: Path) -> None:
     (tmp_path / "x.py").write_text("print(1)")
     asked = make(file=str(tmp_path / "x.py"), stdin=str(tmp_path / "x.py"), timeout=5.0)
-    assert (asked.program, asked.timeout, asked.stdin) == ("print(1)", 5.0, True)
+    request = asked.request
+    assert (request.program, asked.timeout, request.stdin) == ("print(1)", 5.0, "print(1)")
     asked = make(code="1")
-    assert (asked.file, asked.timeout, asked.stdin) == (None, limits.DEFAULT_TIMEOUT_S, False)
+    assert (asked.file, asked.timeout, asked.request.stdin) == (
+        None, limits.DEFAULT_TIMEOUT_S, None,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -183,4 +186,4 @@ def test_a_program_that_is_not_utf8_says_how_to_save_it(
 def test_the_mark_that_some_editors_put_at_the_start_is_not_sent(tmp_path: Path) -> None:
     file = tmp_path / "x.py"
     file.write_bytes(b"\xef\xbb\xbfprint(1)")
-    assert make(file=str(file)).program == "print(1)"
+    assert make(file=str(file)).request.program == "print(1)"

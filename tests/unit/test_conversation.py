@@ -3,64 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from hwsync.operator.conversation import Conversation, Talk
 from hwsync.protocol.errors import Code, NoCoordinator, Refused
 from hwsync.protocol.heard import Json
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.limits import MAX_MESSAGE
-from hwsync.protocol.record import Command, Record, Request, State, result_json, status_json
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.record import Command, Record, Request, status_json
+from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire import encode_request
 from hwsync.transport import Delivery, Signal
-
-
-class Line:
-    """The other end: what was sent, and what is said next. Time passes only when it is told."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.sent: list[str] = []
-        self.conversation = Conversation(
-            Topics(), "pi1", lambda topic, _: self.sent.append(topic.split("/")[2]),
-            lambda _: None, monotonic=lambda: self.now,
-        )  # fmt: skip
-
-    def drive(self, talk: Talk[Json], *signals: Signal) -> Json:
-        """Let it hear these, and nothing more."""
-        waiting = list(signals)
-        try:
-            seconds = next(talk)
-            while True:
-                if waiting:
-                    seconds = talk.send(waiting.pop(0))
-                else:
-                    self.now += seconds
-                    seconds = talk.send(None)
-        except StopIteration as end:
-            return dict(end.value)
-
-
-def said(kind: str, fields: Json) -> Delivery:
-    return Delivery(f"hw/pi1/{kind}", dumps(fields).encode(), 1, False, False, 1, 1)
-
-
-def result(program: str, id: str = "c1", **changes: Any) -> Delivery:
-    command = Command("pi1", id, Request(program, id))
-    return said(f"result/{id}", result_json(command, State.REST) | changes)
-
-
-def status(program: str, id: str = "c1") -> Delivery:
-    record = Record("pi1", State.REQUESTED, current=Command("pi1", id, Request(program, id)))
-    return said("status", status_json(record))
-
-
-def error(code: Code, kind: str, id: str = "c1") -> Delivery:
-    fields = {"error": code, "message": "no", "hint": "", "topic": f"hw/pi1/{kind}", "id": id}
-    return said("error", fields | {"journal": None, "state": 0})
+from tests.support.operator_line import Line, error, result, said, status
 
 
 @pytest.fixture
