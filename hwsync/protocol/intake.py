@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from hwsync.protocol import limits
+from hwsync.protocol import idle, limits
 from hwsync.protocol.changed import replace
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Requested
@@ -84,8 +84,21 @@ def above_broker(record: Record, most: int, *, signed: bool) -> str:
     return f"its message has {length} bytes, and the broker takes at most {most}"
 
 
-def new_command(record: Record, event: Requested, moment: Moment, rules: Rules) -> Command:
-    """The command that an accepted request makes."""
+def accept(
+    record: Record, event: Requested, moment: Moment, rules: Rules
+) -> tuple[Record, Command]:
+    """The command that a new request makes, and the record that has counted it.
+
+    Raises ``Refused`` where too much of what came before led to nothing, or came lately. What is
+    counted is counted here only: at once, or when it goes to the queue.
+    """
+    idle.accepts(record, moment, rules.allowance)
+    command = _new_command(record, event, moment, rules)
+    recent = rules.allowance.counted(record, moment)
+    return replace(record, count=command.number, recent=recent), command
+
+
+def _new_command(record: Record, event: Requested, moment: Moment, rules: Rules) -> Command:
     request, number = event.request, record.count + 1
     return Command(
         record.user,

@@ -26,7 +26,7 @@ from hwsync.protocol.events import (
     Restored,
     Returned,
 )
-from hwsync.protocol.intake import above_broker, new_command
+from hwsync.protocol.intake import above_broker, accept
 from hwsync.protocol.record import (
     Account,
     Command,
@@ -146,11 +146,8 @@ DUE: Final = Guard(_is_due, "it is due", _stays, "no change")
 
 def _request(record: Record, _: Command, event: Event, moment: Moment, rules: Rules) -> Record:
     assert isinstance(event, Requested)
-    idle.accepts(record, moment, rules.allowance)
-    command = new_command(record, event, moment, rules)
-    recent = rules.allowance.counted(record, moment)
-    after = replace(record, count=command.number, taken_at=None, recent=recent)
-    return _waits(after, command, moment)
+    counted, command = accept(record, event, moment, rules)
+    return _waits(replace(counted, taken_at=None), command, moment)
 
 
 def _next(record: Record, _: Command, event: Event, moment: Moment, __: Rules) -> Record:

@@ -13,7 +13,7 @@ from hwsync.protocol.answers import answers
 from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import Decision, Entry, PublishResult, PublishStatus
 from hwsync.protocol.events import Requested
-from hwsync.protocol.intake import new_command
+from hwsync.protocol.intake import accept
 from hwsync.protocol.record import Account, Command, Moment, Outcome, Ran, Record, State, Verb
 from hwsync.protocol.rules import Rules
 
@@ -24,16 +24,13 @@ def join(record: Record, event: Requested, moment: Moment, rules: Rules) -> Deci
     """The request waits behind the present command; the state does not move."""
     bytes = idle.weight(event.request)
     rules.allowance.has_room(record, bytes)
-    idle.accepts(record, moment, rules.allowance)
-    command = new_command(record, event, moment, rules)
+    counted, command = accept(record, event, moment, rules)
     after = replace(
-        record,
+        counted,
         seq=record.seq + 1,
         time=moment.wall,
-        count=command.number,
         queue=(*record.queue, command.id),
         queue_bytes=record.queue_bytes + bytes,
-        recent=rules.allowance.counted(record, moment),
     )
     note = f"queued at place {len(after.queue)}"
     note += f"; {command.asker.note}" if command.asker else ""
