@@ -461,13 +461,14 @@ class Meter:
 
     def _now(self) -> int:
         """What it says next: "received" where that has changed, and then "sent", which has."""
-        self._said = queue.SimpleQueue()
+        while not self._said.empty():
+            self._counts |= [self._said.get()]
         try:
             while (said := self._said.get(timeout=PATIENCE_S))[0] != SENT:
                 self._counts |= [said]
-            self._counts |= [said]
         except queue.Empty:
             raise NoBroker("mosquitto does not say what it read and wrote") from None
+        self._counts |= [said]
         return sum(self._counts.values())
 
 

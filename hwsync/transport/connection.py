@@ -226,10 +226,10 @@ class Connection:
         if link.failure is not None:
             self._link = None
             self._failed(link, link.failure, now)
+        elif link.number == 0 and link.connected_at is not None:
+            self._peeked(link, now)
         elif link.stage is Stage.OVER:
             self._ended(link, now)
-        elif link.stage is Stage.OPEN and link.number == 0:
-            self._peeked(link, now)
 
     def _connect(self) -> None:
         """Begin the first attempt: the version that worked is the only one, until it fails."""
@@ -291,8 +291,8 @@ class Connection:
         """The link is over, one way or the other."""
         self._link, self._is_open = None, False
         link.drop()
-        if link.connected_at is None or link.number == 0:
-            self.is_over = True  # we left before the broker's answer
+        if link.connected_at is None:
+            self.is_over = True  # we left before the broker's answer: else there is a failure
             return
         lived = now - link.connected_at
         if self._is_leaving:

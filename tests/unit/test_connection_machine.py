@@ -211,6 +211,29 @@ def test_the_version_that_worked_is_tried_alone_until_it_fails(broker: ByHand) -
     client.close()
 
 
+@pytest.mark.parametrize("more", [b"", b"\xf0\0"], ids=["", "and an end at once"])
+@pytest.mark.parametrize("present", [False, True])
+def test_a_guest_looks_first_and_leaves_a_session_as_it_is(
+    broker: ByHand, present: bool, more: bytes
+) -> None:
+    url = BrokerUrl("mqtt", LOOPBACK, broker.port, username="pi1")
+    client = Pumped(Connection(url, "c", subscriptions=[Subscription("t")], guest=True))
+    client.until(lambda: stage(client) is Stage.PROBING)
+    broker.accept()
+    (connect,) = broker.next()
+    keep_the_session = 0
+    assert connect.body[7] & 2 == keep_the_session
+    broker.say(bytes([0x20, 2, int(present), 0]) + more)
+    if present:
+        client.until(lambda: client.came(Disconnected))
+        assert client.came(Connected)[0].session_present
+        assert "the broker takes us for pi1" in client.came(Disconnected)[0].reason
+    else:
+        probe(client, broker)
+        assert not client.signals
+    client.close()
+
+
 def test_why_a_broker_hangs_up_is_looked_at_elsewhere(broker: ByHand) -> None:
     client = pumped(broker.port)
     probe(client, broker)
