@@ -3,7 +3,8 @@
 The law: nothing more is heard while too much of what we said has not arrived, so that the broker
 keeps the rest. A small message may be answered with a status of a megabyte, and the answers would
 fill memory. And all that is heard together is answered together, so that the same answers go out
-once.
+once. A round does not begin while the last one's words wait for their turn at the broker: its own
+would wait behind them, and a commit for each of many small rounds is what a disk takes worst.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from hwsync.transport import Signal
 BATCH: Final = 500  # messages in one transaction: more gain nothing and delay the first answer
 BACKLOG: Final = 16 * 1_048_576  # bytes said and not arrived; then nothing more is heard
 CROWDED_S: Final = 1.0  # so long at most until the next look whether it has arrived
+GATHER_S: Final = 0.05  # so long at most a round waits until the last one's words could all be sent
 
 
 class Network(Protocol):
@@ -26,6 +28,10 @@ class Network(Protocol):
     @property
     def backlog(self) -> int:
         """Bytes that were published and have not arrived."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether something that was published waits for its turn."""
 
     def write(self) -> None:
         """Send what was said."""
@@ -61,13 +67,23 @@ class Intake:
         if self._network.backlog > BACKLOG:
             most = BATCH if self._has_arrived() else 1
             seconds = 0.0
-        until = None if seconds is None else self._clock.monotonic() + seconds
+        now = self._clock.monotonic()
+        until, gather_until = None if seconds is None else now + seconds, now + GATHER_S
         while True:
-            left = None if until is None else max(until - self._clock.monotonic(), 0.0)
-            self._came += self._pump.wait(0.0 if self._came else left)
-            if self._came or self._orders.any or left == 0.0:
+            left = None if until is None else max(until - now, 0.0)
+            if self._came:
+                left = max(gather_until - now, 0.0) if self._is_gathering else 0.0
+            self._came += self._pump.wait(left)
+            now = self._clock.monotonic()
+            if self._orders.any or left == 0.0:
+                break
+            if self._came and not (self._is_gathering and now < gather_until):
                 break
         return [self._came.popleft() for _ in range(min(most, len(self._came)))]
+
+    @property
+    def _is_gathering(self) -> bool:
+        return self._network.is_full and len(self._came) < BATCH
 
     def _has_arrived(self) -> bool:
         """Wait until little enough is under way; False: it takes too long, or there is an order."""

@@ -202,6 +202,11 @@ class Connection:
         return self._link.window.backlog if self._link is not None and self._is_open else 0
 
     @property
+    def is_full(self) -> bool:
+        """Whether something that was published waits until the broker has acknowledged more."""
+        return self._link is not None and self._is_open and self._link.window.is_full
+
+    @property
     def settled(self) -> bool:
         """Whether the broker has acknowledged everything that was sent on this connection."""
         return self._link is not None and self._is_open and self._link.window.is_empty

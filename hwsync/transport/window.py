@@ -51,6 +51,11 @@ class Window:
         """Whether everything was acknowledged."""
         return not self._under_way and not self._waiting
 
+    @property
+    def is_full(self) -> bool:
+        """Whether something waits for its turn."""
+        return bool(self._waiting)
+
     def put(self, message: Message) -> None:
         """Send it now, or in its turn."""
         self.backlog += len(message.payload)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hwsync.coordinator import service
-from hwsync.coordinator.intake import BACKLOG, BATCH, CROWDED_S, Intake
+from hwsync.coordinator.intake import BACKLOG, BATCH, CROWDED_S, GATHER_S, Intake
 from hwsync.coordinator.orders import Orders, listening
 from hwsync.transport import Disconnected, Signal
 
@@ -21,7 +21,8 @@ CAME = Disconnected("x", True)
 class Wire:
     """A clock, a connection and its pump, in which so much comes with each wait."""
 
-    def __init__(self, *comes: int, backlogs: Sequence[int] = (0,)) -> None:
+    def __init__(self, *comes: int, backlogs: Sequence[int] = (0,), full: int = 0) -> None:
+        self._full = full  # waits, until everything that was said was sent
         self.comes = deque(comes)
         self.now = 0.0
         self.waits: list[float | None] = []
@@ -31,6 +32,10 @@ class Wire:
     @property
     def backlog(self) -> int:
         return self._backlogs[0]
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.waits) < self._full
 
     def write(self) -> None:
         self.writes += 1
@@ -90,10 +95,21 @@ def test_once_it_has_arrived_all_is_heard_together() -> None:
     assert wire.now == 0.0
 
 
+def test_a_round_begins_when_the_words_of_the_last_one_could_be_sent() -> None:
+    assert len(intake(Wire(2, 3, 4, 5, full=3)).take(None)) == 2 + 3 + 4
+    wire = Wire(2, 3, full=9)
+    assert len(intake(wire).take(None)) == 5
+    assert wire.now == GATHER_S, "but not at any price"
+    wire = Wire(1, 1, BATCH, 1, full=9)
+    assert len(intake(wire).take(None)) == BATCH
+    assert len(wire.waits) == 3
+
+
 def test_an_order_ends_each_wait() -> None:
     orders = Orders()
     orders.reload = True
     assert intake(Wire(), orders).take(None) == []
+    assert len(intake(Wire(5, full=9), orders).take(None)) == 5
     wire = Wire(5, backlogs=[BACKLOG + 1])
     assert len(intake(wire, orders).take(None)) == 1
     assert wire.now == 0.0
