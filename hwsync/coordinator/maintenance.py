@@ -25,10 +25,10 @@ from hwsync.coordinator import chain, private
 from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
 from hwsync.coordinator.reader import look_for, open_to_read
 from hwsync.coordinator.store import Batch, Store, lock
+from hwsync.protocol.admission import digest_of
 from hwsync.protocol.epochs import following
 from hwsync.protocol.errors import DatabaseError, NotFound, StoreError, UsageError
 from hwsync.protocol.events import ResetAsked
-from hwsync.protocol.intake import digest_of
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.machine import decide
 from hwsync.protocol.record import WHO_ASKED, Moment, Record, Request, State, Verb

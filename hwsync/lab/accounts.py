@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from hwsync.protocol.admission import REPLIES
 from hwsync.protocol.errors import UsageError
-from hwsync.protocol.intake import REPLIES
 from hwsync.protocol.limits import USER_FORM, is_user
 from hwsync.protocol.topics import DEFAULT_ROOT, ITSELF, Kind, Topics
 

@@ -18,10 +18,10 @@ from typing import Any, Final
 from hwsync.address import BrokerUrl
 from hwsync.operator.conversation import ANSWER_S, Conversation, Talk, raise_refused
 from hwsync.protocol import limits
+from hwsync.protocol.admission import CLAIM
 from hwsync.protocol.analysis import OUTCOME
 from hwsync.protocol.errors import Code, NoCoordinator
 from hwsync.protocol.heard import Json
-from hwsync.protocol.intake import CLAIM
 from hwsync.protocol.jsons import cut, dumps, size
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind

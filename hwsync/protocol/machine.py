@@ -10,6 +10,7 @@ nothing.
 from __future__ import annotations
 
 from hwsync.protocol import idle, limits, named, replies, waiting
+from hwsync.protocol.admission import check_new, check_repeat
 from hwsync.protocol.answers import answers, due, refuse
 from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import ClearKept, Decision, Entry, PublishStatus
@@ -25,7 +26,6 @@ from hwsync.protocol.events import (
     Restored,
     Returned,
 )
-from hwsync.protocol.intake import check_new, check_repeat
 from hwsync.protocol.moves import TABLE, Move
 from hwsync.protocol.record import Command, Moment, Record, Request, State, Verb, ends_at
 from hwsync.protocol.rules import Rules

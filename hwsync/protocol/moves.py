@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hwsync.protocol import idle, named, waiting
+from hwsync.protocol.admission import above_broker, accept
 from hwsync.protocol.answers import answers
 from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import Decision
@@ -26,7 +27,6 @@ from hwsync.protocol.events import (
     Restored,
     Returned,
 )
-from hwsync.protocol.intake import above_broker, accept
 from hwsync.protocol.record import (
     Account,
     Command,

@@ -136,7 +136,7 @@ class KnownBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asked for a command, and how that is known (``protocol.intake``)."""
+    """Who asked for a command, and how that is known (``protocol.admission``)."""
 
     name: str
     known_by: KnownBy

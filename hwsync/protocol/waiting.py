@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 from hwsync.protocol import idle, replies
+from hwsync.protocol.admission import accept
 from hwsync.protocol.answers import answers
 from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import Decision, Entry, PublishResult, PublishStatus
 from hwsync.protocol.events import Requested
-from hwsync.protocol.intake import accept
 from hwsync.protocol.record import Account, Command, Moment, Outcome, Ran, Record, State, Verb
 from hwsync.protocol.rules import Rules
 

@@ -26,7 +26,7 @@ from hwsync.device.deeds import Deeds
 from hwsync.device.journal import Journal
 from hwsync.device.shrinking import Shrinking
 from hwsync.operator import conversation
-from hwsync.protocol import idle, intake, machine, moves, named
+from hwsync.protocol import admission, idle, machine, moves, named
 from hwsync.protocol.device import core as device_core
 from hwsync.protocol.device import moves as device_moves
 from hwsync.protocol.record import Command
@@ -193,7 +193,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an id belongs to one text",
-        (Edit(intake, "check_repeat", "if not known.orphan and", "if False and"),),
+        (Edit(admission, "check_repeat", "if not known.orphan and", "if False and"),),
         "the operator compares the program",
         (Edit(conversation, "_is_of_another", "return any(", "return False and any("),),
     ),

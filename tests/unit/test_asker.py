@@ -19,7 +19,7 @@ from hwsync.cli.request import make_request
 from hwsync.coordinator.reader import Reader
 from hwsync.lab import accounts
 from hwsync.operator.run import claim
-from hwsync.protocol import intake, limits
+from hwsync.protocol import admission, limits
 from hwsync.protocol.errors import Code, Refused, UsageError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Asker, KnownBy, Reply, Request
@@ -70,7 +70,7 @@ def printed(lab: Lab, capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_a_reply_topic_of_an_account_names_who_gets_the_answer(
     topic: str, name: str | None
 ) -> None:
-    found = intake.asker_of(Request(""), Reply(topic))
+    found = admission.asker_of(Request(""), Reply(topic))
     assert found == (None if name is None else Asker(name, KnownBy.REPLY_TOPIC))
 
 
@@ -91,15 +91,15 @@ def test_a_reply_topic_of_an_account_names_who_gets_the_answer(
     ],
 )
 def test_else_the_claim_counts_where_it_is_one(meta: object, name: str | None) -> None:
-    found = intake.asker_of(Request("", meta=dumps(meta)), Reply("elsewhere/bob"))
+    found = admission.asker_of(Request("", meta=dumps(meta)), Reply("elsewhere/bob"))
     assert found == (None if name is None else Asker(name, KnownBy.CLAIM))
-    both = intake.asker_of(Request("", meta=dumps(meta)), Reply("replies/bob/x"))
+    both = admission.asker_of(Request("", meta=dumps(meta)), Reply("replies/bob/x"))
     assert both == Asker("bob", KnownBy.REPLY_TOPIC)
 
 
 def test_the_topic_is_the_one_that_a_labs_accounts_read() -> None:
     lab = accounts.Accounts(("h",), operators={"bob": accounts.Operator(None)})
-    assert f"topic read {intake.REPLIES}/bob/#" in accounts.acl(lab).splitlines()
+    assert f"topic read {admission.REPLIES}/bob/#" in accounts.acl(lab).splitlines()
 
 
 @pytest.mark.parametrize(

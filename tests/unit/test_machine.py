@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from hwsync.protocol.admission import digest_of
 from hwsync.protocol.answers import due
 from hwsync.protocol.effects import (
     Analyse,
@@ -30,7 +31,6 @@ from hwsync.protocol.events import (
     Restored,
     Returned,
 )
-from hwsync.protocol.intake import digest_of
 from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.machine import decide
 from hwsync.protocol.moves import TABLE
