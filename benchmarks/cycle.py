@@ -463,12 +463,13 @@ class Meter:
         """What it says next: "received" where that has changed, and then "sent", which has."""
         while not self._said.empty():
             self._counts |= [self._said.get()]
+        topic = ""
         try:
-            while (said := self._said.get(timeout=PATIENCE_S))[0] != SENT:
-                self._counts |= [said]
+            while topic != SENT or RECEIVED not in self._counts:
+                topic, count = self._said.get(timeout=PATIENCE_S)
+                self._counts[topic] = count
         except queue.Empty:
             raise NoBroker("mosquitto does not say what it read and wrote") from None
-        self._counts |= [said]
         return sum(self._counts.values())
 
 

@@ -1,1 +1,1 @@
-"""The coordinator: inbox, decide, one transaction, publish, acknowledge."""
+"""The coordinator: intake, decide, one transaction, publish, acknowledge."""

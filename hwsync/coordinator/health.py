@@ -78,7 +78,7 @@ class Life:
     reason: str = ""  # of the last disconnect or failed attempt
 
     def heard(self, signals: Sequence[Signal], depth: int, wall: float) -> bool:
-        """Count one round; ``depth`` waited in the inbox. Whether the connection changed."""
+        """Count one round; ``depth`` messages had come. Whether the connection changed."""
         before = (self.connects, self.connected_since, self.reason)
         self.inbox_deepest = max(depth, self.inbox_deepest)
         for signal in signals:

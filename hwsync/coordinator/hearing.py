@@ -24,7 +24,7 @@ SILENCE_S: Final = 10.0  # of a broker that does not send it back; then it goes 
 
 
 class Hearing:
-    """``take`` stands between the inbox and the loop. ``mark`` is a text that nobody else sends."""
+    """``take`` stands between intake and loop. ``mark`` is a text that nobody else sends."""
 
     def __init__(self, publisher: Publisher, topics: Topics, clock: Clock, mark: str) -> None:
         self._publisher, self._topics, self._clock = publisher, topics, clock

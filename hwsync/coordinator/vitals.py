@@ -107,7 +107,7 @@ class Vitals:
             )
 
     def look(self, signals: Sequence[Signal], depth: int) -> None:
-        """A round is over: it handled these signals, and so many had waited in the inbox."""
+        """A round is over: it handled these signals, and so many had come for it or the next."""
         changed = self._life.heard(signals, depth, self._clock.wall())
         subscribed = any(isinstance(signal, Subscribed) for signal in signals)
         now = self._clock.monotonic()
