@@ -7,7 +7,7 @@ Times are seconds, moments Unix seconds of this machine.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from hwsync import __version__
@@ -19,6 +19,7 @@ from hwsync.probe import SLOW_S, Seen
 from hwsync.protocol.jsons import is_count, is_number
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.presence import is_online, silence
+from hwsync.protocol.published import Boards, Health, Heartbeat, Status
 from hwsync.protocol.record import State
 from hwsync.webprobe import Open, WebListener
 
@@ -26,8 +27,6 @@ CLOCKS_S: Final = 2.0  # two clocks may differ so much
 LOW: Final = 500 * 10**6  # bytes of free space that deserve a warning
 FULL: Final = 50 * 10**6  # bytes below which saving will fail soon
 SET_CLOCK: Final = "timedatectl set-ntp true, or set it by hand: timedatectl set-time"
-
-Json = dict[str, Any]
 
 
 # The broker
@@ -95,8 +94,8 @@ def web(seen: WebListener) -> Finding:
 # The coordinator
 
 
-def coordinator(answered: bool, last: Json, now: float) -> Finding:
-    """Whether one answers; ``last``: its last health message, empty where there is none."""
+def coordinator(answered: bool, last: Health | None, now: float) -> Finding:
+    """Whether one answers; ``last``: its last health message, None where there is none."""
     if answered:
         return ok("coordinator", "it answers")
     start = "start one: hwsync coordinator, or systemctl start hwsync-coordinator"
@@ -106,19 +105,23 @@ def coordinator(answered: bool, last: Json, now: float) -> Finding:
     if condition == "gone":
         found = "none answers: it was killed, or its connection is lost"
         return error("coordinator", found, f"see its log; {start}")
-    when = f", {_ago(now - last['time'])}" if is_number(last.get("time")) else ""
+    at = last.get("time")
+    when = f", {_ago(now - at)}" if at is not None and is_number(at) else ""
     if condition == "stopped":
         return error("coordinator", f"none answers: it was stopped{when}", start)
     found = f"none answers, and its last word was {condition}{when}: it is stuck, or the broker was"
     return error("coordinator", found, "see its log; systemctl restart hwsync-coordinator")
 
 
-def others(last: Json, answered: Sequence[Json]) -> Iterator[Finding]:
+def others(last: Health | None, answered: Sequence[Health]) -> Iterator[Finding]:
     """A second coordinator: of another life among those who ``answered``, or told by the last."""
-    second: Any = next((one for one in answered if one.get("started") != last.get("started")), None)
+    if last is None:
+        return
+    started, other = last.get("started"), last.get("other")
+    second: Any = next((one for one in answered if one.get("started") != started), None)
     when = "answers too"
-    if second is None and isinstance(last.get("other"), dict):
-        second = last["other"]
+    if second is None and isinstance(other, dict):
+        second = other
         when = f"was heard {_ago(second['seconds'])}" if is_number(second.get("seconds")) else ""
     if second is None:
         return
@@ -127,12 +130,12 @@ def others(last: Json, answered: Sequence[Json]) -> Iterator[Finding]:
     yield error("coordinator", found.rstrip(), cure)
 
 
-def _place(fields: Json) -> str:
+def _place(fields: Mapping[str, Any]) -> str:
     """A coordinator's machine and database."""
     return f"{fields.get('host') or '?'} (database {fields.get('database') or '?'})"
 
 
-def health(fields: Json) -> Iterator[Finding]:
+def health(fields: Health) -> Iterator[Finding]:
     """What an answering coordinator says of itself, just now: no clock says how old it is."""
     version = fields.get("version")
     if version != __version__:
@@ -222,7 +225,7 @@ def disk(folder: str, free: int) -> Finding:
 # One user
 
 
-def device(user: str, beats: Sequence[Json], boards: Json | None) -> Iterator[Finding]:
+def device(user: str, beats: Sequence[Heartbeat], boards: Boards | None) -> Iterator[Finding]:
     """The heartbeats heard, the last one last; ``boards``: whom the coordinator hears, if any."""
     there = f"on the board: systemctl status hwsync-device@{user}, or hwsync-device --user {user}"
     journals = sorted({str(beat.get("journal")) for beat in beats})
@@ -265,10 +268,10 @@ def device(user: str, beats: Sequence[Json], boards: Json | None) -> Iterator[Fi
     yield ok("device", f"online, {when}, {doing}, {journal}{_board(beat)}")
 
 
-def _clock_of_board(beat: Json, heard: float, now: float) -> Iterator[Finding]:
+def _clock_of_board(beat: Heartbeat, heard: float, now: float) -> Iterator[Finding]:
     """Its clock beside the coordinator's, which read ``now``; ``heard``: seconds before that."""
-    at: Any = beat.get("time")
-    if not is_number(at):
+    at = beat.get("time")
+    if at is None:
         return
     ahead = at + heard - now
     if at < CLOCK_SET:
@@ -280,8 +283,9 @@ def _clock_of_board(beat: Json, heard: float, now: float) -> Iterator[Finding]:
         yield warning("device", found, f"on the one that is wrong: {SET_CLOCK}")
 
 
-def _board(beat: Json) -> str:
+def _board(said: Heartbeat) -> str:
     """What a heartbeat says of the board, as far as it does."""
+    beat: Mapping[str, Any] = said
     parts = [str(beat["board"])] if beat.get("board") else []
     for name, form in (("temperature", "{:.0f} °C"), ("memory_free_mb", "{:,.0f} MB memory free"),
                        ("disk_free_mb", "{:,.0f} MB disk free")):  # fmt: skip
@@ -290,11 +294,13 @@ def _board(beat: Json) -> str:
     return "".join(f", {part}" for part in parts)
 
 
-def replaced(user: str, record: Json, beats: Sequence[Json]) -> Iterator[Finding]:
+def replaced(user: str, record: Status | None, beats: Sequence[Heartbeat]) -> Iterator[Finding]:
     """Journals in the record that are not the device's: a board that was replaced, or a second."""
     heard = {beat.get("journal") for beat in beats}
-    seen = {pair[1] for pair in record.get("settled", []) if isinstance(pair, list)}
-    if record.get("state") == State.COLLECTED and record.get("journal"):
+    if record is None:
+        return
+    seen = {pair[1] for pair in record["settled"]}
+    if record["state"] == State.COLLECTED and record["journal"]:
         seen.add(record["journal"])
     if heard and (others := sorted(seen - heard)):
         found = f"another device answered for {user} lately: journal {' and '.join(others)}"
@@ -302,7 +308,7 @@ def replaced(user: str, record: Json, beats: Sequence[Json]) -> Iterator[Finding
         yield warning("device", found, cure)
 
 
-def unheard(user: str, record: Json, beats: Sequence[Json], now: float) -> Iterator[Finding]:
+def unheard(user: str, record: Status, beats: Sequence[Heartbeat], now: float) -> Iterator[Finding]:
     """Whether somebody has seen more of the record than there is: he hears nothing of it then.
 
     ``now``: Unix seconds of the coordinator's clock.
@@ -329,7 +335,7 @@ def unheard(user: str, record: Json, beats: Sequence[Json], now: float) -> Itera
         yield warning("clock", found, f"where the coordinator's is behind, there: {SET_CLOCK}")
 
 
-def record(user: str, fields: Json, now: float, *, online: bool) -> Finding:
+def record(user: str, fields: Status, now: float, *, online: bool) -> Finding:
     """What the record waits for, and the line to type."""
     state = State(fields["state"])
     if state is State.REST:
@@ -338,14 +344,14 @@ def record(user: str, fields: Json, now: float, *, online: bool) -> Finding:
         return ok("record", f"0 rest: {fields['id']} ended as {fields['outcome']}")
     found = f"{int(state)} {state.name.lower()}: {fields['id']} waits for "
     until = ", for ever"
-    if is_number(fields.get("deadline")):
-        until = f", at most {_span(max(fields['deadline'] - now, 0.0))} more"
-    queued = f"; {fields['queued']} behind it" if fields.get("queued") else ""
+    if (deadline := fields["deadline"]) is not None:
+        until = f", at most {_span(max(deadline - now, 0.0))} more"
+    queued = f"; {fields['queued']} behind it" if fields["queued"] else ""
     if state is State.RETURNED:
         line = f"hwsync analyse {user} TEXT --id {fields['id']}"
         return ok("record", f"{found}its analysis{until}{queued}", line)
     what = "its device to collect it" if state is State.REQUESTED else "the device's result"
-    if state is State.COLLECTED and fields.get("journal") is None:
+    if state is State.COLLECTED and fields["journal"] is None:
         what, online = "a person's answer, since a person collected it", True
     line = f"hwsync cancel {user} {fields['id']}"
     if not online:

@@ -15,9 +15,9 @@ from hwsync.cli.elsewhere import own_database
 from hwsync.coordinator import maintenance
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol.errors import Code, NoCoordinator, NotFound, Refused
-from hwsync.protocol.heard import Json
 from hwsync.protocol.limits import is_user
 from hwsync.protocol.presence import is_online
+from hwsync.protocol.published import Boards
 from hwsync.protocol.topics import Kind
 
 ANSWER_S: Final = 5.0  # for a coordinator
@@ -126,8 +126,8 @@ def _forget(operator: Client, settings: Settings) -> bool | None:
     Raises ``NotFound``, ``Refused``, ``Unreachable``.
     """
     user = operator.user
-    beats = [fields for _, kind, fields in operator.hear(QUIET_S) if kind is Kind.HEARTBEAT]
-    beat = beats[-1] if beats and beats[-1] else None
+    beats = [heard for heard in operator.hear(QUIET_S) if heard.kind is Kind.HEARTBEAT]
+    beat = beats[-1].heartbeat if beats else None
     known = beat is not None or bool(operator.kept)
     if not operator.answers(ANSWER_S):
         raise NoCoordinator(
@@ -155,19 +155,19 @@ def _is_somebody(operator: Client, settings: Settings) -> None:
         raise NotFound(f"{user} has never been seen", hint)
 
 
-def _boards(operator: Client) -> Json | None:
+def _boards(operator: Client) -> Boards | None:
     """Whom the coordinator hears; None: it does not say, or we may not read it."""
     operator.ask_coordinator()
-    for _, kind, fields in operator.hear(ANSWER_S):
-        if kind is Kind.BOARDS and fields:
-            return fields
+    for heard in operator.hear(ANSWER_S):
+        if heard.boards is not None:
+            return heard.boards
     return None
 
 
 def _meant(settings: Settings, user: str) -> str:
     """The name that a person may have meant, of those that the broker shows; or nothing."""
     with Client(settings.url, settings.topics, "+", guest=False) as operator:
-        names = {name for name, _, fields in operator.hear(QUIET_S) if fields and is_user(name)}
+        names = {one.user for one in operator.hear(QUIET_S) if one.fields and is_user(one.user)}
     meant = get_close_matches(user, sorted(names), 1)
     return f"did you mean {meant[0]}?" if meant else ""
 
@@ -187,7 +187,7 @@ def _clear(settings: Settings, user: str) -> None:
 def _is_gone(settings: Settings, user: str) -> None:
     """A broker need not say that it did not let somebody. Raises ``Refused``."""
     with _connection(settings, user) as operator:
-        kept = {kind for _, kind, fields in operator.hear(QUIET_S) if fields}
+        kept = {heard.kind for heard in operator.hear(QUIET_S) if heard.fields}
     if Kind.STATUS in kept:
         raise Refused(
             Code.NOT_ALLOWED,

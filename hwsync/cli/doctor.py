@@ -14,14 +14,13 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from hwsync import __version__, findings, webprobe
 from hwsync.address import BrokerUrl
 from hwsync.cli import checks, say
-from hwsync.cli.checks import Json
 from hwsync.cli.common import (
     DATABASE,
     SERVICE_STATE,
@@ -40,6 +39,7 @@ from hwsync.probe import dot_arrives, largest, look, round_trip
 from hwsync.protocol.errors import DatabaseError, Refused, Unreachable, UsageError
 from hwsync.protocol.jsons import is_number
 from hwsync.protocol.presence import is_online
+from hwsync.protocol.published import Boards, Health, Heard, Heartbeat, Status
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 
 LOOK_S: Final = 9.0  # for a broker; a person waits no longer for "there is none"
@@ -78,7 +78,7 @@ def _all(settings: Settings, db: Path | None, user: str | None) -> Iterator[Find
     url, topics = settings.url, settings.topics
     yield findings.ok("version", f"hwsync {__version__}, Python {platform.python_version()}")
     reached = yield from _broker(url, topics, user or "")
-    ahead, health = (yield from _coordinator(url, topics)) if reached else (None, {})
+    ahead, health = (yield from _coordinator(url, topics)) if reached else (None, None)
     yield checks.clock(time.time(), ahead)
     yield from _database(db, health)
     yield from _disk(db, user)
@@ -112,42 +112,45 @@ def _broker(url: BrokerUrl, topics: Topics, user: str) -> Generator[Finding, Non
 
 def _coordinator(
     url: BrokerUrl, topics: Topics
-) -> Generator[Finding, None, tuple[float | None, Json]]:
+) -> Generator[Finding, None, tuple[float | None, Health | None]]:
     """Returns how far our clock is ahead of its, None where none answers; and its last health."""
-    last: Json = {}
-    lives: dict[float, Json] = {}  # by when it was started: each answer's coordinator
+    last: Health | None = None
+    lives: dict[float, Health] = {}  # by when it was started: each answer's coordinator
     ahead: float | None = None
     try:
         with Client(url, topics, ITSELF) as operator:
-            for _, kind, fields in operator.hear(QUIET_S):
-                last = fields if kind is Kind.HEALTH and fields else last
+            for heard in operator.hear(QUIET_S):
+                last = heard.health or last
             known = {last.get("time")} if last else set()
 
-            def fresh(kind: Kind, fields: Json) -> bool:
+            def fresh(heard: Heard) -> bool:
                 """Not what the broker kept, also where that comes late."""
-                at = fields.get("time")
-                if kind is not Kind.HEALTH or not is_number(at):
+                at = heard.health.get("time") if heard.health else None
+                if at is None:
                     return False
                 new = bool(known) and at not in known
                 known.add(at)
                 return new
 
-            _, last = operator.ask(Kind.QUERY, b"", fresh, patience=ANSWER_S)
-            ahead = time.time() - last["time"]
+            answer = operator.ask(Kind.QUERY, b"", fresh, patience=ANSWER_S)
+            last = answer.health
+            ahead = time.time() - answer.fields["time"]
             operator.ask_coordinator()  # once more: two of them answer by turns, or both
-            for _, kind, fields in [("", Kind.HEALTH, last), *operator.hear(AGAIN_S)]:
-                if kind is Kind.HEALTH and fields.get("condition") in ("ok", "degraded"):
-                    lives |= {fields["started"]: fields} if is_number(fields.get("started")) else {}
+            for heard in [answer, *operator.hear(AGAIN_S)]:
+                health = heard.health
+                if health is not None and health["condition"] in ("ok", "degraded"):
+                    started: Any = health.get("started")
+                    lives |= {started: health} if is_number(started) else {}
     except Unreachable:
         pass
     yield checks.coordinator(ahead is not None, last, time.time())
     yield from checks.others(last, list(lives.values()))
-    if ahead is not None:
+    if ahead is not None and last is not None:
         yield from checks.health(last)
     return ahead, last
 
 
-def _database(db: Path | None, health: Json) -> Iterator[Finding]:
+def _database(db: Path | None, health: Health | None) -> Iterator[Finding]:
     """``health``: the coordinator's, which says where its own is."""
     try:
         paths = [db] if db else databases()
@@ -192,28 +195,28 @@ def _disk(db: Path | None, user: str | None) -> Iterator[Finding]:
 class _Heard:
     """What was heard of one user; ``boards``: whom the coordinator hears, None: it did not say."""
 
-    beats: list[Json] = field(default_factory=list)
-    record: Json = field(default_factory=dict)
-    boards: Json | None = None
+    beats: list[Heartbeat] = field(default_factory=list)
+    record: Status | None = None
+    boards: Boards | None = None
 
-    def note(self, kind: Kind, fields: Json) -> None:
-        if kind is Kind.HEARTBEAT and fields:
-            self.beats.append(fields)
-        elif kind is Kind.STATUS and fields:
-            self.record = fields
+    def note(self, heard: Heard) -> None:
+        if heard.heartbeat is not None:
+            self.beats.append(heard.heartbeat)
+        elif heard.status is not None:
+            self.record = heard.status
 
     def listen(self, operator: Client, *, answers: bool) -> None:
         """The list of boards comes last: what it says of a heartbeat is of the last one here."""
-        for _, kind, fields in operator.hear(LISTEN_S):
-            self.note(kind, fields)
+        for heard in operator.hear(LISTEN_S):
+            self.note(heard)
         if not answers:
             return
         operator.ask_coordinator()
-        for _, kind, fields in operator.hear(ANSWER_S):
-            if kind is Kind.BOARDS and fields:
-                self.boards = fields
+        for heard in operator.hear(ANSWER_S):
+            if heard.boards is not None:
+                self.boards = heard.boards
                 return
-            self.note(kind, fields)
+            self.note(heard)
 
 
 def _user(url: BrokerUrl, topics: Topics, user: str, *, answers: bool) -> Iterator[Finding]:
@@ -242,14 +245,14 @@ def _user(url: BrokerUrl, topics: Topics, user: str, *, answers: bool) -> Iterat
 
 def _everybody(url: BrokerUrl, topics: Topics, now: float) -> Iterator[Finding]:
     """Whoever does not hear the coordinator; ``now``: by its clock. The others are no finding."""
-    heard: dict[str, _Heard] = {}
+    users: dict[str, _Heard] = {}
     try:
         with Client(url, topics, "+") as operator:
-            for name, kind, fields in operator.hear(KEPT_S):
-                heard.setdefault(name, _Heard()).note(kind, fields)
+            for one in operator.hear(KEPT_S):
+                users.setdefault(one.user, _Heard()).note(one)
         suspects = [
             (name, one.beats)
-            for name, one in sorted(heard.items())
+            for name, one in sorted(users.items())
             if one.record and any(checks.unheard(name, one.record, one.beats, now))
         ]
         for name, beats in suspects[:SUSPECTS]:

@@ -14,8 +14,8 @@ from hwsync.cli import say
 from hwsync.cli.common import Settings, the_database
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol.errors import HwsyncError
-from hwsync.protocol.heard import Json
-from hwsync.protocol.topics import ITSELF, Kind
+from hwsync.protocol.published import Health
+from hwsync.protocol.topics import ITSELF
 
 
 @contextmanager
@@ -38,18 +38,20 @@ def _warn(settings: Settings, db: Path | None, path: Path) -> None:
         say.line(f"hwsync: looked at {path}; {other}", err=True)
 
 
-def the_coordinators(path: Path, said: Json) -> str:
+def the_coordinators(path: Path, said: Health | None) -> str:
     """Words for people where the coordinator with this health has another one; else empty."""
+    if said is None:
+        return ""
     host, database, here = said.get("host"), said.get("database"), socket.gethostname()
     if not host or not database or (host, database) == (here, str(path.resolve())):
         return ""
     return f"the coordinator's database is {database} on {host}"
 
 
-def health(settings: Settings) -> Json:
-    """What the broker keeps of the coordinator's; empty: nothing, or we may not see it."""
+def health(settings: Settings) -> Health | None:
+    """What the broker keeps of the coordinator's; None: nothing, or we may not see it."""
     with suppress(HwsyncError), Client(settings.url, settings.topics, ITSELF) as operator:
-        for _, kind, fields in operator.hear(QUIET_S):
-            if kind is Kind.HEALTH:
-                return fields
-    return {}
+        for heard in operator.hear(QUIET_S):
+            if heard.health is not None:
+                return heard.health
+    return None

@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from typing import Final
 
 from hwsync.cli.request import Asked
-from hwsync.cli.streams import TEXTS
-from hwsync.protocol.heard import Json
+from hwsync.cli.streams import texts_of
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.output import read_kept
+from hwsync.protocol.published import Told
 
 TIME_LIMIT: Final = re.compile(r"time limit of (\d[0-9.e+]*) s")  # the device's words
 MORE: Final = re.compile(r"exit code \d+ \(.+?\)")  # why, as far as the device knows
 
 
-def hints(end: Json, asked: Asked) -> Iterator[str]:
+def hints(end: Told, asked: Asked) -> Iterator[str]:
     """One line each, for people, behind what ``run`` says of the end."""
     if end["outcome"] == "timeout":
         yield _of_time(end["reason"], asked)
@@ -35,12 +35,12 @@ def hints(end: Json, asked: Asked) -> Iterator[str]:
             yield f"hwsync: {more[0]}"
 
 
-def of_limit(end: Json, max_message: int) -> str:
+def of_limit(end: Told, max_message: int) -> str:
     """A line that names the broker's limit, where that is what cut the output; else empty.
 
     As JSON an output may be twice as long.
     """
-    texts = [(end[name], read_kept(end[name], True)) for name in TEXTS.values()]
+    texts = [(text, read_kept(text, True)) for text in texts_of(end).values()]
     size = sum(len(text.encode()) + kept.left_out for text, kept in texts)
     if max_message >= MAX_MESSAGE or size <= max_message // 2:
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -13,8 +14,8 @@ from hwsync.cli import say
 from hwsync.cli.common import Settings, command_id, common, read_text, user_name
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol.errors import Degraded, NotFound, UsageError
-from hwsync.protocol.heard import Json
 from hwsync.protocol.presence import is_online
+from hwsync.protocol.published import Boards, Heartbeat, Status, Told
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire import encode_analysis, encode_id, encode_reset
@@ -71,12 +72,12 @@ def status(settings: Settings, users: tuple[str, ...], watch: bool) -> None:
             say.line(f"{said}; this is what is kept", err=True)
         with suppress(KeyboardInterrupt):
             while watch:
-                for name, kind, fields in operator.hear(1.0):
-                    if kind is Kind.STATUS and fields:
-                        say.either(settings.as_json, fields, _line(name, fields))
+                for heard in operator.hear(1.0):
+                    if (change := heard.status) is not None:
+                        say.either(settings.as_json, change, _line(heard.user, change))
 
 
-def _record(operator: Client) -> Json:
+def _record(operator: Client) -> Status:
     """From a coordinator that answers; where its disk takes nothing, what the broker keeps."""
     try:
         return operator.record()
@@ -96,10 +97,11 @@ def _table(operator: Client, settings: Settings, users: tuple[str, ...]) -> None
         seen.ask_by_name(settings, missing[:BY_NAME])
     unknown = False
     for name in sorted(seen.users):
-        record, beat = seen.records.get(name, {}), seen.beats.get(name)
+        record, beat = seen.records.get(name), seen.beats.get(name)
         online = is_online(name, beat, seen.boards)
         unknown |= online is None
-        shown = {**record, "user": name, "online": online}
+        shown = dict(record) if record else {}
+        shown |= {"user": name, "online": online}
         word = "" if beat is None else _ONLINE[online]
         now = seen.boards["time"] if seen.boards else None
         say.either(settings.as_json, shown, _line(name, record, word, now))
@@ -115,9 +117,9 @@ class _Kept:
     """What the broker keeps of the users, and the coordinator's list of boards."""
 
     def __init__(self) -> None:
-        self.records: dict[str, Json] = {}
-        self.beats: dict[str, Json] = {}
-        self.boards: Json | None = None
+        self.records: dict[str, Status] = {}
+        self.beats: dict[str, Heartbeat] = {}
+        self.boards: Boards | None = None
 
     @property
     def users(self) -> set[str]:
@@ -126,15 +128,17 @@ class _Kept:
     def hear(self, operator: Client, *, until_boards: bool) -> None:
         """Until nothing comes any more."""
         limit = time.monotonic() + LISTEN_S
-        heard = True
-        while (heard or (until_boards and self.boards is None)) and time.monotonic() < limit:
-            heard = False
-            for name, kind, fields in operator.hear(QUIET_S):
-                heard = True
-                if fields and kind in (Kind.STATUS, Kind.HEARTBEAT):
-                    (self.records if kind is Kind.STATUS else self.beats)[name] = fields
-                elif kind is Kind.BOARDS:
-                    self.boards = fields
+        more = True
+        while (more or (until_boards and self.boards is None)) and time.monotonic() < limit:
+            more = False
+            for heard in operator.hear(QUIET_S):
+                more = True
+                if (status := heard.status) is not None:
+                    self.records[heard.user] = status
+                elif (beat := heard.heartbeat) is not None:
+                    self.beats[heard.user] = beat
+                elif heard.boards is not None:
+                    self.boards = heard.boards
 
     def ask_by_name(self, settings: Settings, users: list[str]) -> None:
         """RabbitMQ gives what it keeps to nobody who asks for everybody's."""
@@ -145,8 +149,9 @@ class _Kept:
             say.line(ONLY_BY_NAME, err=True)
 
 
-def _line(name: str, record: Json, online: str = "", now: float | None = None) -> str:
+def _line(name: str, told: Told | None, online: str = "", now: float | None = None) -> str:
     """``now``: Unix seconds of the coordinator's clock; None: this machine's must do."""
+    record: Mapping[str, Any] = told or {}
     state = State(record.get("state", 0))
     end = record.get("outcome") or ""
     queued = record.get("queued") or 0
@@ -157,7 +162,7 @@ def _line(name: str, record: Json, online: str = "", now: float | None = None) -
     return f"{name:20} {state} {state.name.lower():10} {online:8} {id:28} {end}{more}"
 
 
-def end_of(record: Json, now: float) -> str:
+def end_of(record: Mapping[str, Any], now: float) -> str:
     """When the record's state ends by itself; ``now``: Unix seconds.
 
     A ``deadline`` that is past is due: after a connect the coordinator waits a little with it. Or
@@ -169,8 +174,9 @@ def end_of(record: Json, now: float) -> str:
     return f"ends in {say.span(deadline - now)}" if deadline > now else "its time is over"
 
 
-def _whole(record: Json, *, brief: bool = False) -> list[str]:
+def _whole(status: Status, *, brief: bool = False) -> list[str]:
     """The lines for people; ``brief``: of each text no more than a terminal shows."""
+    record: Mapping[str, Any] = status
     state = State(record["state"])
     ends = f", {end_of(record, time.time())}" if state is not State.REST else ""
     lines = [f"{record['user']}: {state} {state.name.lower()}{ends}"]

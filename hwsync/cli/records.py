@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -14,6 +14,7 @@ from hwsync.cli.elsewhere import health, own_database
 from hwsync.cli.hints import of_limit
 from hwsync.coordinator.reader import Reader
 from hwsync.protocol.jsons import dumps, is_count
+from hwsync.protocol.published import Told
 
 
 @click.command()
@@ -48,8 +49,11 @@ def show(settings: Settings, db: Path | None, user: str, id: str) -> None:
         for row in rows:
             say.line(_line(row))
         if shown["truncated"]:
-            most = health(settings).get("max_message")
-            if is_count(most) and (limit := of_limit(shown, int(most or 0))):
+            said = health(settings)
+            most = said.get("max_message") if said else None
+            if not (isinstance(most, int) and is_count(most)):
+                return
+            if limit := of_limit(cast(Told, shown), most):
                 say.line(limit, err=True)
 
 

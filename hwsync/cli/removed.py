@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, suppress
-from typing import Final
+from typing import Any, Final
 
 from hwsync.address import BrokerUrl, Tls
 from hwsync.cli import say
@@ -16,7 +16,6 @@ from hwsync.cli.common import Settings
 from hwsync.lab.folder import Folder, Visitor
 from hwsync.operator.client import Client
 from hwsync.protocol.errors import HwsyncError, NoBroker, Refused
-from hwsync.protocol.heard import Json
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import encode_reset
@@ -29,7 +28,7 @@ TRIES: Final = 3  # another command may have become the present one meanwhile
 
 def take_away(settings: Settings, folder: Folder, board: str, *, served: bool) -> None:
     """``served``: whether a broker of this folder was told that the board is removed."""
-    ended: Json = {}
+    ended: dict[str, Any] = {}
     left = "no broker of this lab runs here"
     if served:
         try:
@@ -57,7 +56,7 @@ def take_away(settings: Settings, folder: Folder, board: str, *, served: bool) -
         say.line(f"the broker keeps nothing of {board}")
 
 
-def _visit(folder: Folder, board: str, visitor: Visitor, ended: Json) -> str:
+def _visit(folder: Folder, board: str, visitor: Visitor, ended: dict[str, Any]) -> str:
     """What went wrong, for people; empty: nothing. Raises ``HwsyncError``.
 
     ``ended`` gets how the command ended that was open, and as ``queued`` how many were behind it.
@@ -78,7 +77,7 @@ def _visit(folder: Folder, board: str, visitor: Visitor, ended: Json) -> str:
     return ""
 
 
-def _end(operator: Client, ended: Json) -> None:
+def _end(operator: Client, ended: dict[str, Any]) -> None:
     """What the board was asked for and has not answered: it will not. Raises ``HwsyncError``."""
     for _ in range(TRIES):
         record = operator.record()

@@ -15,7 +15,7 @@ from hwsync.cli.common import Settings, common, fail
 from hwsync.cli.hints import hints, of_limit
 from hwsync.cli.request import Asked, ProgramCommand, make_request, program_options
 from hwsync.cli.screen import Screen
-from hwsync.cli.streams import TEXTS, Streams
+from hwsync.cli.streams import Streams, texts_of
 from hwsync.operator.client import Client
 from hwsync.operator.run import NOT_RUN, Run, claim, exit_code
 from hwsync.protocol.analysis import MANUAL, OUTCOME
@@ -25,10 +25,9 @@ from hwsync.protocol.errors import (
     TooLarge,
     UsageError,
 )
-from hwsync.protocol.heard import Json
 from hwsync.protocol.output import read_kept
+from hwsync.protocol.published import Heard, Told
 from hwsync.protocol.record import State
-from hwsync.protocol.topics import Kind
 
 
 @click.command(cls=ProgramCommand)
@@ -103,7 +102,7 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     sys.exit(exit_code(end))
 
 
-def _tell_end(end: Json, asked: Asked, screen: Screen, missing: int, max_message: int) -> None:
+def _tell_end(end: Told, asked: Asked, screen: Screen, missing: int, max_message: int) -> None:
     """How it ended, and what to do then; nothing where all is well."""
     if end["outcome"] not in ("ok", "error"):
         screen.tell(f"hwsync: {end['outcome']}: {end['reason']} (ran: {end['ran']})")
@@ -120,9 +119,9 @@ def _tell_end(end: Json, asked: Asked, screen: Screen, missing: int, max_message
         )
 
 
-def _kept(end: Json, missing: int) -> str:
+def _kept(end: Told, missing: int) -> str:
     """What of a longer output is shown here, and what is in the record."""
-    texts = {stream: read_kept(end[name], True) for stream, name in TEXTS.items()}
+    texts = {stream: read_kept(text, True) for stream, text in texts_of(end).items()}
     sizes = [f"{text.left_out:,} bytes of {stream}" for stream, text in texts.items() if text.line]
     if not sizes:
         return "this is its beginning"
@@ -139,21 +138,21 @@ class _View:
     screen: Screen
     streams: Streams
 
-    def hear(self, kind: Kind, fields: Json) -> None:
+    def hear(self, heard: Heard) -> None:
         """What came of the command."""
-        self.streams.hear(kind, fields)
-        if kind in (Kind.STATUS, Kind.RESULT):
-            self.waiting.place = fields["queued"] if kind is Kind.RESULT else 0
+        self.streams.hear(heard.kind, heard.fields)
+        if heard.told is not None:
+            self.waiting.place = heard.result["queued"] if heard.result else 0
 
 
-def _run(operator: Client, run: Run, analysis: str | None, view: _View) -> Json:
+def _run(operator: Client, run: Run, analysis: str | None, view: _View) -> Told:
     """Ask, show the output, analyse where that was asked for; the command's end."""
     try:
         present = _Present(operator.user)
 
-        def hear(kind: Kind, fields: Json) -> None:
-            present.hear(kind, fields)
-            view.streams.hear(kind, fields)
+        def hear(heard: Heard) -> None:
+            present.hear(heard)
+            view.streams.hear(heard.kind, heard.fields)
 
         fields = operator.wait(run.requesting(heard=hear, waiting=view.waiting.tick))
         if warning := present.warning(fields):
@@ -174,10 +173,7 @@ def _run(operator: Client, run: Run, analysis: str | None, view: _View) -> Json:
             view.screen.tell(f"hwsync: the analysis was refused: {refusal.message}")
             end = operator.wait(run.querying())
     if end["truncated"]:
-        # A status is cut sooner than a result.
-        whole = operator.wait(run.querying())
-        end |= {name: whole[name] for name in end.keys() & whole.keys()}
-        end["order"] = whole.get("order")
+        end = operator.wait(run.completing(end))
     view.streams.finish(end)
     return end
 
@@ -188,10 +184,10 @@ class _Present:
     def __init__(self, user: str) -> None:
         self._user, self._heard = user, False
 
-    def hear(self, kind: Kind, fields: Json) -> None:
-        self._heard |= kind is Kind.HEARTBEAT and bool(fields)
+    def hear(self, heard: Heard) -> None:
+        self._heard |= heard.heartbeat is not None
 
-    def warning(self, status: Json) -> str:
+    def warning(self, status: Told) -> str:
         """What to say; ``status``: what acknowledged the request."""
         if self._heard or status["state"] != State.REQUESTED:
             return ""

@@ -17,16 +17,21 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from hwsync.protocol import limits
-from hwsync.protocol.heard import Json
 from hwsync.protocol.jsons import is_count, size
 from hwsync.protocol.output import Kept, read_kept
+from hwsync.protocol.published import Told
 from hwsync.protocol.topics import Kind
 
-TEXTS: Final = {"stdout": "hw_response", "stderr": "stderr"}  # a stream, its text in the end
+TEXTS: Final = ("stdout", "stderr")  # the streams
 MOST_HELD: Final = limits.MAX_RESPONSE + limits.MAX_STDERR  # bytes; more is not kept of any run
 CONTINUED: Final = frozenset(bytes([byte]) for byte in range(0x80, 0xC0))  # within a character
 LEFT_OUT: Final = "left out"
 LOST: Final = "were lost on the way"
+
+
+def texts_of(end: Told) -> dict[str, str]:
+    """What is kept of each stream."""
+    return {"stdout": end["hw_response"], "stderr": end["stderr"]}
 
 
 class Sink(Protocol):
@@ -79,7 +84,7 @@ class Streams:
         self._held_size = 0  # bytes
         self.missing = 0  # bytes that were not shown, and said to be missing
 
-    def hear(self, kind: Kind, fields: Json) -> None:
+    def hear(self, kind: Kind, fields: Mapping[str, Any]) -> None:
         """Show a piece, if this is one that is new."""
         due = self._next
         piece = self._piece(fields) if kind is Kind.OUTPUT else None
@@ -101,9 +106,10 @@ class Streams:
             for one in held:
                 self._show(one)
 
-    def finish(self, end: Json) -> None:
+    def finish(self, end: Told) -> None:
         """Show what the final texts have beyond that, in the order in which it was written."""
-        kept = {stream: read_kept(end[name], end["truncated"]) for stream, name in TEXTS.items()}
+        texts = texts_of(end).items()
+        kept = {stream: read_kept(text, end["truncated"]) for stream, text in texts}
         data = {stream: text.text.encode() for stream, text in kept.items()}
         for stream, text in kept.items():
             if data[stream] and not text.truncated and self._shown[stream] > text.head:
@@ -140,7 +146,7 @@ class Streams:
             low = max(low, min(piece.after, high))
         self._note(stream, high - low, LEFT_OUT)
 
-    def _piece(self, fields: Json) -> Piece | None:
+    def _piece(self, fields: Mapping[str, Any]) -> Piece | None:
         """The piece, where it is a new one of ours whose place is known."""
         n: Any = fields.get("n")
         stream, text = fields.get("stream"), fields.get("text")
@@ -185,7 +191,7 @@ def _order(
     passed = dict.fromkeys(TEXTS, 0)
     order: list[tuple[str, int]] = []
     for entry in said if isinstance(said, list) else ():
-        if not (isinstance(entry, list) and len(entry) == 2 and entry[0] in (*TEXTS,)):
+        if not (isinstance(entry, list) and len(entry) == 2 and entry[0] in TEXTS):
             return default
         stream, count = entry
         if not is_count(count):

@@ -17,7 +17,7 @@ from hwsync.address import BrokerUrl
 from hwsync.operator.conversation import Conversation, T, Talk, raise_refused
 from hwsync.protocol import limits
 from hwsync.protocol.errors import NoBroker
-from hwsync.protocol.heard import Json
+from hwsync.protocol.published import Heard, Result, Status, Told
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 from hwsync.protocol.wire import FORGET
 from hwsync.transport import (
@@ -133,18 +133,18 @@ class Client(Conversation):
     def forget(self) -> None:
         """Have the coordinator forget the user. Raises ``Refused``, ``Unreachable``."""
 
-        def answer(kind: Kind, fields: Json) -> bool:
-            return kind is Kind.ERROR or (kind is Kind.STATUS and not fields)
+        def answer(came: Heard) -> bool:
+            return came.kind is Kind.ERROR or (came.kind is Kind.STATUS and not came.fields)
 
-        raise_refused(*self.ask(Kind.RESET, FORGET, answer, patience=FORGET_S))
+        raise_refused(self.ask(Kind.RESET, FORGET, answer, patience=FORGET_S))
 
     def answers(self, patience: float) -> bool:
         """Whether a coordinator is there, and says so within so many seconds."""
         limit = time.monotonic() + patience
         while not self._answers and time.monotonic() < limit:
             self.ask_coordinator()
-            for _, kind, _ in self.hear(min(limits.REPEAT_FIRST_S, patience)):
-                if kind is Kind.HEALTH and self._answers:
+            for came in self.hear(min(limits.REPEAT_FIRST_S, patience)):
+                if came.kind is Kind.HEALTH and self._answers:
                     break
         return self._answers
 
@@ -155,27 +155,27 @@ class Client(Conversation):
         """
         self._transport.publish(self.topics.of(ITSELF, Kind.QUERY), b"", qos=0)
 
-    def hear(self, seconds: float) -> Iterator[tuple[str, Kind, Json]]:
+    def hear(self, seconds: float) -> Iterator[Heard]:
         """What ``hearing`` returns, for so long."""
         limit = time.monotonic() + seconds
         while (came := self.wait(self.hearing(limit))) is not None:
             yield came
 
     def ask(
-        self, kind: Kind, payload: bytes, answer: Callable[[Kind, Json], bool], **options: Any
-    ) -> tuple[Kind, Json]:
+        self, kind: Kind, payload: bytes, answer: Callable[[Heard], bool], **options: Any
+    ) -> Heard:
         """Like ``asking``, with its options."""
         return self.wait(self.asking(kind, payload, answer, **options))
 
-    def tell(self, kind: Kind, payload: bytes, id: str, **options: Any) -> Json:
+    def tell(self, kind: Kind, payload: bytes, id: str, **options: Any) -> Told:
         """Like ``telling``, with its options."""
         return self.wait(self.telling(kind, payload, id, **options))
 
-    def query(self, id: str) -> Json:
+    def query(self, id: str) -> Result:
         """Like ``querying``."""
         return self.wait(self.querying(id))
 
-    def record(self, waiting: Callable[[], None] = lambda: None) -> Json:
+    def record(self, waiting: Callable[[], None] = lambda: None) -> Status:
         """Like ``reading``."""
         return self.wait(self.reading(waiting))
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Degraded, NoCoordinator, Refused, TooLarge
-from hwsync.protocol.heard import Json, read_heard
+from hwsync.protocol.heard import read_heard
 from hwsync.protocol.jsons import is_count
+from hwsync.protocol.published import Heard, Result, Status, Told
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import encode_id, read_object
 from hwsync.transport import Connected, Delivery, Denied, Disconnected, Signal
@@ -26,6 +27,7 @@ QUERY_S: Final = 0.2  # for a refusal: then a query that would be refused too is
 
 T = TypeVar("T")
 Talk = Generator[float, Signal | None, T]
+Hear = Callable[[Heard], None]
 
 # What a repeat of an id has in common: key of the request, field of status or result, default.
 _EQUAL: Final[tuple[tuple[str, str, object], ...]] = (
@@ -60,7 +62,7 @@ class Conversation:
         self._monotonic = monotonic
         self._lab = lab or f"the root {topics.root}"  # for errors
         self.degraded = ""  # what the coordinator said of its disk
-        self.kept: Json = {}  # the status that the broker keeps, or a newer one
+        self.kept: Status | None = None  # what the broker keeps, or a newer one
         self.max_message = limits.MAX_MESSAGE  # bytes, by the coordinator's word
         self._answers = False  # a coordinator: it said how it is
         self._news = 0  # statuses and results of the moment
@@ -82,11 +84,11 @@ class Conversation:
             )
         self._send(self.topics.of(self.user, kind), payload)
 
-    def hearing(self, limit: float) -> Talk[tuple[str, Kind, Json] | None]:
-        """(user, kind, JSON) of what comes next; None: nothing until ``limit`` (monotonic).
+    def hearing(self, limit: float) -> Talk[Heard | None]:
+        """What comes next; None: nothing until ``limit`` (of ``now``).
 
-        The JSON is an empty object for a cleared message. What is not as the protocol says
-        (``protocol.heard``) is nobody's of ours, and is passed over.
+        What is not as the protocol says (``protocol.heard``) is nobody's of ours, and is passed
+        over.
         """
         while True:
             signal = yield max(limit - self.now, 0.0)
@@ -106,20 +108,23 @@ class Conversation:
                     continue  # a list that the broker kept says nothing of now
                 fields = read_heard(kind, signal.payload) if signal.payload else {}
                 if fields is not None:
-                    self._note(kind, fields, now=not signal.retain)
-                    return user, kind, fields
+                    heard = Heard(user, kind, fields)
+                    self._note(heard, now=not signal.retain)
+                    return heard
 
-    def _note(self, kind: Kind, fields: Json, *, now: bool) -> None:
+    def _note(self, heard: Heard, *, now: bool) -> None:
         """Remember what everybody else would have to ask for; ``now``: it was not kept."""
-        self._news += now and kind in (Kind.STATUS, Kind.RESULT)
-        if kind is Kind.STATUS:
-            self.kept = fields
-        if kind is Kind.HEALTH and is_count(fields.get("max_message")):
-            self.max_message = int(fields["max_message"])
-        if kind is Kind.HEALTH and now and fields:
-            self._answers = fields["condition"] in ("ok", "degraded")
-            degraded = fields["condition"] == "degraded"
-            self.degraded = (str(fields.get("reason", "")) or "it cannot save") if degraded else ""
+        self._news += now and heard.kind in (Kind.STATUS, Kind.RESULT)
+        if heard.kind is Kind.STATUS:
+            self.kept = heard.status
+        health = heard.health
+        most = health.get("max_message") if health else None
+        if isinstance(most, int) and is_count(most):
+            self.max_message = most
+        if health is not None and now:
+            self._answers = health["condition"] in ("ok", "degraded")
+            degraded = health["condition"] == "degraded"
+            self.degraded = (str(health.get("reason", "")) or "it cannot save") if degraded else ""
 
     def ask_coordinator(self) -> None:
         """Have the coordinator say how it is, and whom it hears."""
@@ -141,12 +146,12 @@ class Conversation:
         self,
         kind: Kind,
         payload: bytes,
-        answer: Callable[[Kind, Json], bool],
+        answer: Callable[[Heard], bool],
         *,
         then_query: str | None = None,
         waiting: Callable[[], None] = lambda: None,
         patience: float = ANSWER_S,
-    ) -> Talk[tuple[Kind, Json]]:
+    ) -> Talk[Heard]:
         """Repeat a message until something is its answer. Raises ``NoCoordinator``, ``Degraded``.
 
         An error that refuses another message is never offered to ``answer``. ``then_query``: an id
@@ -166,10 +171,8 @@ class Conversation:
             while True:
                 first = until if to_query is None else min(now + QUERY_S, until)
                 came = yield from self.hearing(first)
-                if came is not None:
-                    _, heard, fields = came
-                    if not self.is_foreign(kind, heard, fields) and answer(heard, fields):
-                        return heard, fields
+                if came is not None and not self.is_foreign(kind, came) and answer(came):
+                    return came
                 if to_query is not None and (came is None or self._news > news):
                     self.publish(Kind.QUERY, encode_id(to_query))
                     to_query = None
@@ -193,17 +196,18 @@ class Conversation:
             f"no coordinator answers at {self._lab}", "start one: hwsync coordinator"
         )
 
-    def is_foreign(self, kind: Kind, heard: Kind, fields: Json) -> bool:
+    def is_foreign(self, kind: Kind, heard: Heard) -> bool:
         """Whether this is an error, but no answer to what was sent on the topic of ``kind``.
 
         ``degraded`` is none: what cannot be stored now is tried again.
         """
-        if heard is not Kind.ERROR:
-            return False
-        if fields.get("error") == Code.DEGRADED:
-            self.degraded = str(fields.get("message"))
+        error = heard.error
+        if error is None:
+            return heard.kind is Kind.ERROR  # a cleared one answers nothing
+        if error["error"] == Code.DEGRADED:
+            self.degraded = error["message"]
             return True
-        return fields.get("topic") != self.topics.of(self.user, kind)
+        return error["topic"] != self.topics.of(self.user, kind)
 
     def telling(
         self,
@@ -211,30 +215,28 @@ class Conversation:
         payload: bytes,
         id: str,
         *,
-        heard: Callable[[Kind, Json], None] = lambda _, __: None,
+        heard: Hear = lambda _: None,
         waiting: Callable[[], None] = lambda: None,
-    ) -> Talk[Json]:
+    ) -> Talk[Told]:
         """Send a message that names an id until it is answered; raises ``Refused``.
 
         The status, where the id is the record's own; else that command's result. ``heard`` sees
         everything that comes meanwhile. A result that answers somebody else's question may come
         first: of another program it is no answer to a request, and the error follows.
         """
-        status: Json = {}
+        statuses: list[Status] = []
         request = read_object(payload) if kind is Kind.REQUEST else None
 
-        def answer(kind: Kind, fields: Json) -> bool:
-            heard(kind, fields)
-            if fields.get("id") != id or (request and _is_of_another(request, kind, fields)):
+        def answer(came: Heard) -> bool:
+            heard(came)
+            if came.fields.get("id") != id or (request and _is_of_another(request, came)):
                 return False
-            if kind is Kind.STATUS:
-                status.update(fields)
-            return kind in (Kind.RESULT, Kind.ERROR)
+            if came.status is not None:
+                statuses.append(came.status)
+            return came.kind in (Kind.RESULT, Kind.ERROR)
 
         try:
-            answered, fields = yield from self.asking(
-                kind, payload, answer, then_query=id, waiting=waiting
-            )
+            answered = yield from self.asking(kind, payload, answer, then_query=id, waiting=waiting)
         except NoCoordinator as error:
             if kind is not Kind.REQUEST:
                 raise
@@ -242,41 +244,44 @@ class Conversation:
                 f"{error.message}; the request {id} may still be accepted later",
                 f"hwsync cancel {self.user} {id} takes it back then; {error.hint}",
             ) from None
-        fields = raise_refused(answered, fields)
-        return status or fields
+        raise_refused(answered)
+        return statuses[-1] if statuses else cast(Result, answered.fields)
 
-    def querying(self, id: str) -> Talk[Json]:
+    def querying(self, id: str) -> Talk[Result]:
         """The whole of that command, as on ``result/<id>``. Raises ``Refused``."""
 
-        def answer(kind: Kind, fields: Json) -> bool:
-            return kind in (Kind.RESULT, Kind.ERROR) and fields.get("id") == id
+        def answer(came: Heard) -> bool:
+            return came.kind in (Kind.RESULT, Kind.ERROR) and came.fields.get("id") == id
 
-        return raise_refused(*(yield from self.asking(Kind.QUERY, encode_id(id), answer)))
+        answered = yield from self.asking(Kind.QUERY, encode_id(id), answer)
+        raise_refused(answered)
+        return cast(Result, answered.fields)
 
-    def reading(self, waiting: Callable[[], None] = lambda: None) -> Talk[Json]:
+    def reading(self, waiting: Callable[[], None] = lambda: None) -> Talk[Status]:
         """The user's status, from a coordinator that answers now.
 
         A retained status may be all that is left of one that has gone: its id is queried too.
         """
-        _, first = yield from self.asking(
-            Kind.QUERY, b"", lambda kind, some: kind is Kind.STATUS and bool(some), waiting=waiting
-        )
-        if not first["id"]:
-            return first
-        latest = [first]
+        latest: list[Status] = []
+        id = ""
 
-        def answer(kind: Kind, fields: Json) -> bool:
-            if kind is Kind.STATUS and fields:  # a cleared one has none
-                latest.append(fields)
-            return kind in (Kind.RESULT, Kind.ERROR) and fields.get("id") == first["id"]
+        def answer(came: Heard) -> bool:
+            if came.status is not None:
+                latest.append(came.status)
+            if not id:
+                return came.status is not None
+            return came.kind in (Kind.RESULT, Kind.ERROR) and came.fields.get("id") == id
 
-        yield from self.asking(Kind.QUERY, encode_id(first["id"]), answer, waiting=waiting)
+        yield from self.asking(Kind.QUERY, b"", answer, waiting=waiting)
+        if id := latest[0]["id"]:
+            yield from self.asking(Kind.QUERY, encode_id(id), answer, waiting=waiting)
         return latest[-1]
 
 
-def _is_of_another(request: Json, kind: Kind, fields: Json) -> bool:
+def _is_of_another(request: dict[str, Any], heard: Heard) -> bool:
     """Whether this tells of another program than the request's. A cut text tells nothing."""
-    if kind not in (Kind.STATUS, Kind.RESULT):
+    fields = heard.fields
+    if heard.told is None:
         return False
     if fields["truncated"] or fields.get("pruned") or fields.get("orphan"):
         return False
@@ -286,11 +291,11 @@ def _is_of_another(request: Json, kind: Kind, fields: Json) -> bool:
     )
 
 
-def raise_refused(kind: Kind, fields: Json) -> Json:
-    """The fields. Raises ``Refused`` where they are an error's."""
-    if kind is Kind.ERROR:
+def raise_refused(heard: Heard) -> None:
+    """Raises ``Refused`` where it is an error."""
+    error = heard.error
+    if error is not None:
         raise Refused(
-            _CODES.get(fields["error"], Code.NOT_ALLOWED), fields["message"], fields["hint"],
-            id=fields["id"], journal=fields["journal"], heard=fields,
+            _CODES.get(error["error"], Code.NOT_ALLOWED), error["message"], error["hint"],
+            id=error["id"], journal=error["journal"], heard=heard.fields,
         )  # fmt: skip
-    return fields

@@ -10,19 +10,19 @@ import getpass
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from hwsync.address import BrokerUrl
-from hwsync.operator.conversation import ANSWER_S, Conversation, Talk, raise_refused
+from hwsync.operator.conversation import ANSWER_S, Conversation, Hear, Talk, raise_refused
 from hwsync.protocol import limits
 from hwsync.protocol.admission import CLAIM
 from hwsync.protocol.analysis import OUTCOME
 from hwsync.protocol.errors import Code, NoCoordinator
-from hwsync.protocol.heard import Json
 from hwsync.protocol.jsons import cut, dumps, size
+from hwsync.protocol.published import Result, Told
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire import encode_analysis, encode_id, encode_request
@@ -31,8 +31,6 @@ LOOK_AGAIN_S: Final = 5.0  # a query while nothing is heard: a status may have b
 TICK_S: Final = 0.5  # between two looks at the clock
 NOT_RUN: Final = 125
 CODES: Final = {"ok": 0, "timeout": 124, "cancelled": 130}
-
-Hear = Callable[[Kind, Json], None]
 
 
 def fresh_id() -> str:
@@ -52,14 +50,14 @@ def claim(url: BrokerUrl) -> str:
     return cut(name.encode(errors="replace").decode(), limits.MAX_CLAIM)
 
 
-def exit_code(end: Mapping[str, Any]) -> int:
-    """The exit code of ``run``: the program's own where it had one; ``end``: status or result."""
+def exit_code(end: Told) -> int:
+    """The exit code of ``run``: the program's own where it had one."""
     outcome = end["outcome"]
     if outcome == "error":
         return int(end["exit_code"] or 1)
     if outcome == "killed":
         return int(end["exit_code"] or 137)
-    return CODES.get(outcome, NOT_RUN)
+    return CODES.get(str(outcome), NOT_RUN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +83,7 @@ class RunRequest:
     @property
     def payload(self) -> bytes:
         """As it is published. Raises ``ValueError`` for a text that is not UTF-8."""
-        keys: Json = {"id": self.id, "analysis": self.analysis}
+        keys: dict[str, Any] = {"id": self.id, "analysis": self.analysis}
         numbers = {"timeout": self.timeout, "expires": self.expires, "grace": self.grace}
         keys |= {name: value for name, value in numbers.items() if value is not None}
         keys |= {"queue": True} if self.queue else {}
@@ -123,8 +121,8 @@ class Run:
         self._conversation, self._last = conversation, last
 
     def requesting(
-        self, *, heard: Hear = lambda _, __: None, waiting: Callable[[], None] = lambda: None
-    ) -> Talk[Json]:
+        self, *, heard: Hear = lambda _: None, waiting: Callable[[], None] = lambda: None
+    ) -> Talk[Told]:
         """Ask until it is acknowledged: by the status, or by the command's result.
 
         Raises ``Refused``, ``TooLarge``, ``NoCoordinator``, ``Degraded``. ``heard`` is given
@@ -135,8 +133,8 @@ class Run:
         )
 
     def following(
-        self, *, heard: Hear = lambda _, __: None, waiting: Callable[[], None] = lambda: None
-    ) -> Talk[Json]:
+        self, *, heard: Hear = lambda _: None, waiting: Callable[[], None] = lambda: None
+    ) -> Talk[Told]:
         """Until the command has ended and its record is at rest, or in ``last``; its end.
 
         Raises ``NoCoordinator`` after ``ANSWER_S`` seconds without an answer, ``Refused`` where the
@@ -146,20 +144,31 @@ class Run:
         return self._following(Kind.QUERY, heard, waiting)
 
     def cancelling(
-        self, *, heard: Hear = lambda _, __: None, waiting: Callable[[], None] = lambda: None
-    ) -> Talk[Json]:
+        self, *, heard: Hear = lambda _: None, waiting: Callable[[], None] = lambda: None
+    ) -> Talk[Told]:
         """Have it cancelled, and follow it to its end: like ``following``."""
         return self._following(Kind.CANCEL, heard, waiting)
 
-    def analysing(self, text: str) -> Talk[Json]:
+    def analysing(self, text: str) -> Talk[Told]:
         """Publish the analysis; the command's end then. One that came first: ``Refused``."""
         return self._conversation.telling(Kind.ANALYSIS, encode_analysis(text, self.id), self.id)
 
-    def querying(self) -> Talk[Json]:
-        """The whole of it, as on ``result/<id>``: a status is cut sooner. Raises ``Refused``."""
+    def querying(self) -> Talk[Result]:
+        """The whole of it, as on ``result/<id>``. Raises ``Refused``."""
         return self._conversation.querying(self.id)
 
-    def _following(self, ask: Kind, heard: Hear, waiting: Callable[[], None]) -> Talk[Json]:
+    def completing(self, end: Told) -> Talk[Told]:
+        """The end with all that is kept: a status is cut sooner than a result. Raises ``Refused``.
+
+        An end that is not ``truncated`` needs none of this.
+        """
+        whole = yield from self.querying()
+        fields: dict[str, Any] = dict(end)
+        fields |= {name: value for name, value in whole.items() if name in end}
+        fields["order"] = whole.get("order")
+        return cast(Told, fields)
+
+    def _following(self, ask: Kind, heard: Hear, waiting: Callable[[], None]) -> Talk[Told]:
         conversation, id = self._conversation, self.id
         asked, answered = -inf, conversation.now
         ends = (State.REST, self._last)
@@ -177,14 +186,13 @@ class Run:
                 conversation.publish(ask, encode_id(id))
             limit = conversation.now + TICK_S
             while (came := (yield from conversation.hearing(limit))) is not None:
-                _, kind, fields = came
-                if fields.get("id") != id or conversation.is_foreign(ask, kind, fields):
+                if came.fields.get("id") != id or conversation.is_foreign(ask, came):
                     continue
-                heard(kind, fields)
-                if kind is Kind.ERROR and fields["error"] == Code.NOT_CURRENT:
-                    raise_refused(kind, fields)  # it is not, or no longer, known there
-                elif kind in (Kind.STATUS, Kind.RESULT):
+                heard(came)
+                if came.error is not None and came.error["error"] == Code.NOT_CURRENT:
+                    raise_refused(came)  # it is not, or no longer, known there
+                elif (told := came.told) is not None:
                     answered = conversation.now
-                    if fields["outcome"] is not None and fields["state"] in ends:
-                        return fields
+                    if told["outcome"] is not None and told["state"] in ends:
+                        return told
             waiting()

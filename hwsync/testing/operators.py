@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from hwsync.operator.conversation import Conversation, Talk
 from hwsync.protocol.errors import Code, HwsyncError, Refused
-from hwsync.protocol.heard import Json
 from hwsync.protocol.limits import DEFAULT_NAME
+from hwsync.protocol.published import Told
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import (
     encode_analysis,
@@ -172,7 +172,7 @@ class Operator:
             monotonic=lambda: self.context.now,
         )
 
-    def ask(self, user: str, id: str, program: str, **keys: Any) -> Talk[Json]:
+    def ask(self, user: str, id: str, program: str, **keys: Any) -> Talk[Told]:
         """Ask for a program until that is acknowledged."""
         context = self.context
         name, expires_at = keys.get("name", DEFAULT_NAME), keys.get("expires_at")

@@ -38,6 +38,7 @@ from hwsync.protocol.events import (
 )
 from hwsync.protocol.heard import read_heard
 from hwsync.protocol.jsons import dumps, is_count, is_number, loads, size
+from hwsync.protocol.published import Boards, Heard, Heartbeat
 from hwsync.protocol.record import (
     Command,
     Outcome,
@@ -56,7 +57,10 @@ from tests.support.board import Board
 
 TOPICS: Final = Topics()
 NOW: Final = 1.7e9
-LISTED: Final = {"time": NOW, "listening": 100.0, "left_out": 0, "boards": {"pi1": 3.0}}
+LISTED: Final[Boards] = {
+    "time": NOW, "listening": 100.0, "left_out": 0, "boards": {"pi1": 3.0},
+}  # fmt: skip
+BEAT: Final[Heartbeat] = {"online": True, "journal": "j1", "boot": 1, "time": NOW}
 LONGEST_ERROR: Final = 1_000  # characters of a refusal's message or hint
 HEARD: Final = (
     Kind.STATUS,
@@ -258,9 +262,10 @@ class Shown:
 
 
 def _shown(kind: Kind, fields: dict[str, Any]) -> list[str]:
-    if kind is Kind.ERROR:
+    heard = Heard("pi1", kind, fields)
+    if heard.error:
         try:
-            raise_refused(kind, fields)
+            raise_refused(heard)
         except Refused as refusal:
             return [str(refusal)]
         raise AssertionError("an error is a refusal")
@@ -268,27 +273,27 @@ def _shown(kind: Kind, fields: dict[str, Any]) -> list[str]:
         shown = Shown()
         Streams("c1", shown).hear(kind, fields)
         return shown.texts
-    if kind is Kind.HEARTBEAT:
-        found = [*checks.device("pi1", [fields], LISTED), *checks.replaced("pi1", {}, [fields])]
-        return [operate._line("pi1", {}), *(f"{one.found}{one.cure}" for one in found)]
-    if kind is Kind.BOARDS:
-        beat = {"online": True, "journal": "j1", "boot": 1, "time": NOW}
-        return [f"{one.found}{one.cure}" for one in checks.device("pi1", [beat], fields)]
-    if kind is Kind.HEALTH:
-        found = [checks.coordinator(False, fields, NOW), *checks.health(fields)]
-        found += checks.others(fields, [{**fields, "started": 0}])
-        found += checks.others(fields, [])
+    if beat := heard.heartbeat:
+        found = [*checks.device("pi1", [beat], LISTED), *checks.replaced("pi1", None, [beat])]
+        return [operate._line("pi1", None), *(f"{one.found}{one.cure}" for one in found)]
+    if boards := heard.boards:
+        return [f"{one.found}{one.cure}" for one in checks.device("pi1", [BEAT], boards)]
+    if health := heard.health:
+        found = [checks.coordinator(False, health, NOW), *checks.health(health)]
+        found += checks.others(health, [{**health, "started": 0}])
+        found += checks.others(health, [])
         return [f"{one.found}{one.cure}" for one in found]
-    shown = Shown()
-    Streams("c1", shown).finish(fields)
-    code = exit_code(fields)
+    shown, told, status = Shown(), heard.told, heard.status
+    assert told is not None
+    Streams("c1", shown).finish(told)
+    code = exit_code(told)
     assert isinstance(code, int)
-    if kind is Kind.RESULT:
-        return [operate._line("pi1", fields), *shown.texts]
-    finding = checks.record("pi1", fields, NOW, online=False)
-    replaced = checks.replaced("pi1", fields, [{"journal": "other"}])
+    if status is None:
+        return [operate._line("pi1", told), *shown.texts]
+    finding = checks.record("pi1", status, NOW, online=False)
+    replaced = checks.replaced("pi1", status, [{**BEAT, "journal": "other"}])
     return [
-        *(*operate._whole(fields), operate._line("pi1", fields), finding.found, *shown.texts),
+        *(*operate._whole(status), operate._line("pi1", told), finding.found, *shown.texts),
         *(one.found for one in replaced),
     ]
 

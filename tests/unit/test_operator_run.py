@@ -81,7 +81,7 @@ def test_what_is_about_another_command_is_not_shown(line: Line) -> None:
     ended = result("mine", **ENDED)
     following(
         line, result("theirs", "c2", **ENDED), status("mine"), error(Code.BUSY, "request"), ended,
-        heard=lambda kind, fields: seen.append((kind, fields["id"])),
+        heard=lambda heard: seen.append((heard.kind, heard.fields["id"])),
     )  # fmt: skip
     assert seen == [(Kind.STATUS, "c1"), (Kind.RESULT, "c1")]
 
