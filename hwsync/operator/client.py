@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 from hwsync.address import BrokerUrl
 from hwsync.operator.conversation import Conversation, T, Talk, raise_refused
+from hwsync.operator.switchboard import Switchboard
 from hwsync.protocol import limits
 from hwsync.protocol.errors import NoBroker
 from hwsync.protocol.published import Heard, Result, Status, Told
@@ -72,13 +73,13 @@ class Client(Conversation):
             url, client, on_signal=self._inbox.put, subscriptions=filters, prefer_v5=True,
             guest=guest,
         )  # fmt: skip
+        self.switchboard = Switchboard(self._transport.acknowledge)
         # MQTT 3.1.1 does not say that a right is missing: it looks as if nobody answered.
         as_whom = "" if url.username is None else f"; or {url.username} may not ask for {user}"
         super().__init__(
             topics,
             user,
             self._transport.publish,
-            self._transport.acknowledge,
             lab=f"{url} below the root {topics.root}{as_whom}",
         )
 
@@ -180,14 +181,17 @@ class Client(Conversation):
         return self.wait(self.reading(waiting))
 
     def wait(self, talk: Talk[T]) -> T:
-        """Wait as long as it says, again and again, until it returns."""
+        """Wait as long as it says, again and again, until it returns.
+
+        Whatever else has begun on the ``switchboard`` hears meanwhile what it would.
+        """
+        future = self.switchboard.begin(talk)
         try:
-            seconds = next(talk)
-            while True:
-                seconds = talk.send(self._next(seconds))
-        except StopIteration as end:
-            value: T = end.value
-            return value
+            while not future.done():
+                self.switchboard.hear(self._next(self.switchboard.patience))
+        finally:
+            future.cancel()
+        return future.result()
 
     def _next(self, seconds: float) -> Signal | None:
         if self._early:

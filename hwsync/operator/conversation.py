@@ -15,14 +15,15 @@ from hwsync.protocol.errors import Code, Degraded, NoCoordinator, Refused, TooLa
 from hwsync.protocol.heard import read_heard
 from hwsync.protocol.jsons import is_count
 from hwsync.protocol.published import Heard, Result, Status, Told
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import ITSELF, Kind, Topics
 from hwsync.protocol.wire import encode_id, read_object
-from hwsync.transport import Connected, Delivery, Denied, Disconnected, Signal
+from hwsync.transport import Connected, Delivery, Denied, Disconnected, Sent, Signal
 from hwsync.transport.capacity import SMALL, Capacity
 
 TWICE: Final = 2  # times that the broker hangs up on a large message, until that is the reason
 ANSWER_S: Final = 30.0  # a coordinator that has not answered by then is not there
 DEGRADED_S: Final = 5.0  # it tries to save each second: what is not saved by then waits long
+EVERYBODY: Final = "+"  # in the place of a user
 QUERY_S: Final = 0.2  # for a refusal: then a query that would be refused too is not sent
 
 T = TypeVar("T")
@@ -44,7 +45,9 @@ class Conversation:
 
     Each method that waits is a generator: it yields the seconds for which it would wait, and is
     sent the ``Signal`` that came, or None once they have passed. What it is worth is what it
-    returns. ``send`` publishes and ``acknowledge`` acknowledges on the operator's connection.
+    returns. ``send`` publishes on the operator's connection. Whoever brings the signals has
+    acknowledged them: others may hear them too. ``user``: whose messages it hears, beside the
+    coordinator's; ``+``: everybody's.
     """
 
     def __init__(
@@ -52,13 +55,12 @@ class Conversation:
         topics: Topics,
         user: str,
         send: Callable[[str, bytes], object],
-        acknowledge: Callable[[Delivery], object],
         *,
         monotonic: Callable[[], float] = time.monotonic,
         lab: str = "",
     ) -> None:
         self.topics, self.user = topics, user
-        self._send, self._acknowledge = send, acknowledge
+        self._send = send
         self._monotonic = monotonic
         self._lab = lab or f"the root {topics.root}"  # for errors
         self.degraded = ""  # what the coordinator said of its disk
@@ -102,8 +104,9 @@ class Conversation:
                     "hwsync operator list says who may; hwsync operator change gives the right",
                 )
             if isinstance(signal, Delivery):
-                self._acknowledge(signal)
                 user, kind = self.topics.split(signal.topic)
+                if self.user not in (user, EVERYBODY) and user != ITSELF:
+                    continue  # another conversation's, on the same connection
                 if kind is None or (kind is Kind.BOARDS and signal.retain):
                     continue  # a list that the broker kept says nothing of now
                 fields = read_heard(kind, signal.payload) if signal.payload else {}
@@ -134,13 +137,16 @@ class Conversation:
         if isinstance(signal, Connected):
             self._capacity.connected(signal.max_packet)
         if isinstance(signal, Disconnected) and signal.hung_up:
-            size = max(one.size for one in signal.unanswered)
+            size = max((one.size for one in signal.unanswered if self._is_ours(one)), default=0)
             self._hung_up += size > SMALL
             if self._hung_up >= TWICE and size > SMALL:
                 raise TooLarge(
                     f"the broker hangs up on the message for {self.user}, which has {size} bytes",
                     "a shorter program or input, or a larger limit of the broker",
                 )
+
+    def _is_ours(self, sent: Sent) -> bool:
+        return self.topics.split(sent.topic)[0] == self.user
 
     def asking(
         self,

@@ -108,6 +108,8 @@ class Operator:
             self._timer.cancel()
         if signal is None:
             self.context.step()
+        if isinstance(signal, Delivery):
+            self.port.acknowledge(signal)
         self._plan(self._talk.send(signal))
 
     def _plan(self, seconds: float) -> None:
@@ -158,9 +160,7 @@ class Operator:
     def _sleep(self, seconds: float) -> Talk[None]:
         limit = self.context.now + seconds
         while (left := limit - self.context.now) > 0:
-            signal = yield left
-            if isinstance(signal, Delivery):
-                self.port.acknowledge(signal)
+            yield left
 
     def conversation(self, user: str) -> Conversation:
         """As a command makes it."""
@@ -168,7 +168,6 @@ class Operator:
             self.topics,
             user,
             self.port.publish,
-            self.port.acknowledge,
             monotonic=lambda: self.context.now,
         )
 

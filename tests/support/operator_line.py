@@ -21,7 +21,7 @@ class Line:
         self.sent: list[str] = []
         self.conversation = Conversation(
             Topics(), "pi1", lambda topic, _: self.sent.append(topic.split("/")[2]),
-            lambda _: None, monotonic=lambda: self.now,
+            monotonic=lambda: self.now,
         )  # fmt: skip
 
     def drive(self, talk: Talk[Json], *signals: Signal | None) -> Json:
