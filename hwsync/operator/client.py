@@ -10,6 +10,7 @@ import queue
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -74,14 +75,20 @@ class Client(Conversation):
             guest=guest,
         )  # fmt: skip
         self.switchboard = Switchboard(self._transport.acknowledge)
-        # MQTT 3.1.1 does not say that a right is missing: it looks as if nobody answered.
-        as_whom = "" if url.username is None else f"; or {url.username} may not ask for {user}"
-        super().__init__(
-            topics,
-            user,
-            self._transport.publish,
-            lab=f"{url} below the root {topics.root}{as_whom}",
-        )
+        super().__init__(topics, user, self._transport.publish, lab=_lab(url, topics, user))
+
+    def conversation(self, user: str) -> Conversation:
+        """Another one on this connection, with a user whose topics it hears (``named``).
+
+        What is begun on the ``switchboard`` goes on whenever this client waits:
+
+            with Client(url, topics, "+", named=("pi1", "pi2")) as client:
+                runs = [Run(client.conversation(user), request) for user in ("pi1", "pi2")]
+                futures = [client.switchboard.begin(run.requesting()) for run in runs]
+                answers = [client.wait_for(future) for future in futures]
+        """
+        lab = _lab(self.url, self.topics, user)
+        return Conversation(self.topics, user, self._transport.publish, lab=lab)
 
     def __enter__(self) -> Self:
         """Connect. Raises ``NoBroker``."""
@@ -185,7 +192,10 @@ class Client(Conversation):
 
         Whatever else has begun on the ``switchboard`` hears meanwhile what it would.
         """
-        future = self.switchboard.begin(talk)
+        return self.wait_for(self.switchboard.begin(talk))
+
+    def wait_for(self, future: Future[T]) -> T:
+        """Wait for a talk that has begun on the ``switchboard``; it ends with the waiting."""
         try:
             while not future.done():
                 self.switchboard.hear(self._next(self.switchboard.patience))
@@ -200,3 +210,9 @@ class Client(Conversation):
             return self._inbox.get(timeout=seconds)
         except queue.Empty:
             return None
+
+
+def _lab(url: BrokerUrl, topics: Topics, user: str) -> str:
+    """Words for errors. MQTT 3.1.1 does not say that a right is missing: as if nobody answered."""
+    as_whom = "" if url.username is None else f"; or {url.username} may not ask for {user}"
+    return f"{url} below the root {topics.root}{as_whom}"
