@@ -13,8 +13,10 @@ def main() -> None:
     """The entry point. Ctrl-C while the commands are loaded is no traceback either."""
     try:
         from hwsync.cli.app import start
+
+        start()
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in NOT_ON_BOARDS:
+        if not is_for_a_master(error):
             raise
         sys.exit(
             "hwsync: this is a board's installation: it has hwsync-device and no other command\n"
@@ -22,7 +24,9 @@ def main() -> None:
         )
     except KeyboardInterrupt:
         sys.exit(130)
-    try:
-        start()
-    except KeyboardInterrupt:
-        sys.exit(130)
+
+
+def is_for_a_master(error: Exception) -> bool:
+    """Whether what is missing is a package that no board needs."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    return (name or "").partition(".")[0] in NOT_ON_BOARDS

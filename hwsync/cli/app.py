@@ -13,32 +13,51 @@ import logging
 import os
 import sys
 import traceback
+from importlib import import_module
 from typing import Final
 
 import click
 
 import hwsync
 from hwsync import logs
-from hwsync.cli import (
-    database,
-    doctor,
-    key,
-    lab,
-    operate,
-    records,
-    run,
-    say,
-    service,
-    services,
-    up,
-)
+from hwsync.cli import is_for_a_master, say
 from hwsync.cli.common import Settings, common, fail
 from hwsync.protocol.errors import HwsyncError, OutputError
 
 UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
+PLACES: Final = {
+    **dict.fromkeys(("coordinator", "broker"), "services"),
+    "up": "up",
+    **dict.fromkeys(("run", "send"), "run"),
+    **dict.fromkeys(("status", "analyse", "analyze", "cancel", "reset"), "operate"),
+    **dict.fromkeys(("history", "show"), "records"),
+    **dict.fromkeys(("backup", "restore", "forget", "check-db"), "database"),
+    "doctor": "doctor",
+    **dict.fromkeys(("init", "device", "operator"), "lab"),
+    "key": "key",
+    "service": "service",
+}
+"""In which module of this package each command is."""
+OTHER_NAMES: Final = {"analyze": "analyse"}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class Commands(click.Group):
+    """A command's module is loaded when the command is typed: all of them take twice as long."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        return sorted(PLACES)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        if name not in PLACES:
+            return None
+        module = import_module(f"hwsync.cli.{PLACES[name]}")
+        wanted = OTHER_NAMES.get(name, name)
+        commands: tuple[click.Command, ...] = module.COMMANDS
+        return next(command for command in commands if command.name == wanted)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(hwsync.__version__, prog_name="hwsync")
 @common
 def cli() -> None:
@@ -47,12 +66,6 @@ def cli() -> None:
     Exit codes: 1 refused or not found, 2 wrong usage, 74 the output cannot be written, 125 nobody
     answers; run ends as its program did.
     """
-
-
-for group in (services, up, run, operate, records, database, doctor, lab, key, service):
-    for command in group.COMMANDS:
-        cli.add_command(command)
-cli.add_command(operate.analyse, "analyze")
 
 
 def start() -> None:
@@ -80,6 +93,8 @@ def _start(settings: Settings) -> None:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Exception as error:
+        if is_for_a_master(error):
+            raise
         say.line(f"hwsync: {type(error).__name__}: {error}; this is a bug of hwsync", err=True)
         for line in traceback.format_exc().splitlines() if debug else ():
             say.line(line, err=True)
