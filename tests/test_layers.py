@@ -88,8 +88,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "pty": ("hwsync.runner",),
 }
 
-# Who imports what others name: the modules that a configuration wants ready for programs, those that
-# paho and the standard library import, and that of the command that was typed (``PLACES``).
+# Who imports what others name: the modules that a configuration wants ready for programs, those
+# that paho and the standard library import, and that of the command that was typed (``PLACES``).
 IMPORTS_FOR_OTHERS = frozenset({"hwsync.runner.server", "hwsync.device.later", "hwsync.cli.app"})
 
 # Calls that start a process, whatever module they come from; the same owners as subprocess.
