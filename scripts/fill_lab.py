@@ -227,6 +227,8 @@ def main() -> int:
         finally:
             filling.stop()
     except KeyboardInterrupt:
+        if options.keep is None:
+            shutil.rmtree(folder)
         say("\ninterrupted")
         return 130
     except (pytest.fail.Exception, pytest.skip.Exception, AssertionError) as failure:

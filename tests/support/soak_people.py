@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hwsync.address import BrokerUrl
+from hwsync.protocol.jsons import dumps
 from hwsync.protocol.topics import DEFAULT_ROOT, Kind, Topics
 from hwsync.protocol.wire import encode_id, encode_request, encode_reset, read_object
 from hwsync.testing.history import Answered, Asked, Said, Seen
@@ -39,6 +40,7 @@ QUEUE_SHARE, QUEUED = 0.2, 3  # so many requests at once, the later ones queued
 CANCEL_SHARE, RESET_SHARE, EARLIER_SHARE = 0.15, 0.03, 0.05
 CHANGE_S: Final = (0.0, 1.0)  # from the request to its cancel or reset
 BY_HAND_S: Final = (0.5, 4.0)  # between two lines of the person
+TYPED: Final = {Kind.REQUEST: 6, Kind.CANCEL: 2, Kind.QUERY: 2, Kind.RESPONSE: 1}  # so often
 TYPED_S: Final = 5.0  # mosquitto_pub waits no longer for the broker
 
 LINE: Final = "=" * 99 + "\n"
@@ -279,7 +281,10 @@ class Asker(threading.Thread):
 
 
 class Person:
-    """Types ``mosquitto_pub -q 1`` lines without an id, now and then; looks at no answer."""
+    """Types ``mosquitto_pub -q 1`` lines without an id, now and then; looks at no answer.
+
+    Now and then a result of a command that nobody knows, too: an orphan.
+    """
 
     def __init__(self, command: str, port: int, users: list[str], programs: Programs,
                  seed: int) -> None:  # fmt: skip
@@ -298,7 +303,7 @@ class Person:
             return
         self._next = now + self._dice.uniform(*BY_HAND_S)
         user = self._dice.choice(self._users)
-        kind = self._dice.choices([Kind.REQUEST, Kind.CANCEL, Kind.QUERY], [6, 2, 2])[0]
+        kind = self._dice.choices(list(TYPED), list(TYPED.values()))[0]
         program = payload = ""
         self.typed += 1
         if kind is Kind.REQUEST:
@@ -308,7 +313,11 @@ class Person:
             if self._dice.random() < 0.5:
                 keys = {name: limits[1] for name, limits in TIMES.items()}
                 payload = encode_request(program, **keys).decode()
-        self.history.append(Asked(now, "person", user, str(kind), None, program))
+        if kind is Kind.RESPONSE:
+            orphan = {"id": f"{user}-orphan-{self.typed}", "journal": "nobody", "boot": 1}
+            payload = dumps(orphan | {"outcome": "interrupted"})
+        else:
+            self.history.append(Asked(now, "person", user, str(kind), None, program))
         topic = f"{DEFAULT_ROOT}/{user}/{kind}"
         options = ["-q", "1", "-h", "127.0.0.1", "-p", str(self._port), "-t", topic, "-m", payload]
         process = subprocess.Popen(

@@ -140,6 +140,7 @@ def figures(final: Said, acknowledged: int, violations: Sequence[Violation]) -> 
     ran = Counter(str(end["ran"]) for end in final.commands.values())
     return {
         "commands": len(final.commands),
+        "orphans": sum(bool(end["orphan"]) for end in final.commands.values()),
         "acknowledged": acknowledged,
         "ended": dict(outcomes.most_common()),
         "ran": dict(ran.most_common()),
