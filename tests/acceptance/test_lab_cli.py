@@ -116,7 +116,7 @@ class Typed:
     def refused_to_another_account(self, *words: str) -> None:
         """Who is not root is told so. Everything is loaded before: our Python may be root's."""
         code = (
-            "import os, sys; from hwsync.cli import app\n"
+            "import os, sys, tomllib; from hwsync.cli import app, key, lab\n"
             f"os.setgroups([]); os.setgid({OTHER_ACCOUNT}); os.setuid({OTHER_ACCOUNT})\n"
             "app.start()"
         )

@@ -18,7 +18,7 @@ from tests.support.fuzz_packets import CONNACK_OK, connect, remaining, sound_fra
 from tests.support.fuzz_run import resident
 from tests.support.ports import LOOPBACK, free_port
 from tests.support.raw import Raw, ask_web
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 SOCKETS = 60
 LARGE = 4_200_000  # bytes, below the message_size_limit of the packaged broker.conf
@@ -117,6 +117,8 @@ def test_those_who_say_nothing_within_tls_keep_nobody_out(
 
 def test_who_does_not_say_its_name_in_time_is_sent_away(amqtt_broker: AmqttBroker) -> None:
     with Raw(amqtt_broker.port) as silent, Raw(amqtt_broker.port) as slow:
+        for raw in (silent, slow):
+            raw.settimeout(2 * PATIENCE)  # the broker's own patience is as long as a test's
         slow.sendall(connect("cut")[:9])
         assert silent.until_closed() == slow.until_closed() == b""
     assert "no CONNECT within 10 s" in amqtt_broker.log
