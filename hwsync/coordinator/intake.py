@@ -1,10 +1,9 @@
 """The loop's one wait: for the connection, for an order of the process, for what is due.
 
-The law: nothing more is heard while too much of what we said has not arrived, so that the broker
-keeps the rest. A small message may be answered with a status of a megabyte, and the answers would
-fill memory. And all that is heard together is answered together, so that the same answers go out
-once. A round does not begin while the last one's words wait for their turn at the broker: its own
-would wait behind them, and a commit for each of many small rounds is what a disk takes worst.
+The law: while too much of what we said has not arrived, one message a second is handled at most;
+what is not handled is not acknowledged, so that the broker keeps the rest of QoS 1. A small message
+may be answered with a status of a megabyte, and the answers would fill memory. And all that is
+handled together is answered together, so that the same answers go out once.
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ class Conversation:
         self._answers = False  # a coordinator: it said how it is
         self._news = 0  # statuses and results of the moment
         self._capacity = Capacity()
+        self._last_end: Signal | None = None
         self._hung_up = 0  # times that the broker did so on a large message of ours
 
     @property
@@ -138,7 +139,9 @@ class Conversation:
             self._capacity.connected(signal.max_packet)
         if isinstance(signal, Disconnected) and signal.hung_up:
             size = max((one.size for one in signal.unanswered if self._is_ours(one)), default=0)
-            self._hung_up += size > SMALL
+            if signal is not self._last_end:  # each talk of this conversation hears of it
+                self._last_end = signal
+                self._hung_up += size > SMALL
             if self._hung_up >= TWICE and size > SMALL:
                 raise TooLarge(
                     f"the broker hangs up on the message for {self.user}, which has {size} bytes",

@@ -76,6 +76,8 @@ class Switchboard:
         return list(self._talks)
 
     def _resume(self, one: _Ongoing, signal: Signal | None) -> None:
+        if one.future.done():  # what another talk called has just cancelled it
+            return
         try:
             seconds = one.talk.send(signal)
         except StopIteration as end:

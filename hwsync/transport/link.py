@@ -8,6 +8,7 @@ ends is dropped, never queued.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final, Protocol
@@ -18,6 +19,7 @@ from hwsync.transport.connecting import Attempt
 from hwsync.transport.errand import Errand
 from hwsync.transport.failed import REFUSED, Failed, WrongVersion
 from hwsync.transport.paho_client import (
+    KEEPALIVE_S,
     PROTOCOL_ERROR,
     SILENCE,
     TAKEN_OVER,
@@ -99,6 +101,8 @@ class Link:
         self._has_ended = False  # paho said so
         self.window = Window(self._send)
         self._sent_at = 0.0  # monotonic; the last publish
+        self._looked_at = owner.monotonic()  # when ``handle`` was called last
+        self._stalled_at = -math.inf  # when that was too long ago for a ping to have left
         self._silent = False
         self._answer_by = self._misc_at = self._leave_by = 0.0  # monotonic
         self._channel: Channel | None = None
@@ -139,8 +143,12 @@ class Link:
 
     @property
     def hung_up(self) -> bool:
-        """Whether the end came right after something unanswered was sent, and not by silence."""
-        soon = self._owner.monotonic() - self._sent_at < HANG_UP_S
+        """Whether the end came right after something unanswered was sent, and not by silence.
+
+        Nor by ours: after a save that blocked for long the broker may have ended it before that.
+        """
+        now = self._owner.monotonic()
+        soon = now - self._sent_at < HANG_UP_S <= now - self._stalled_at
         return soon and not self.window.is_empty and not (self._silent or self.by_us)
 
     @property
@@ -156,12 +164,15 @@ class Link:
 
     def handle(self, now: float, readable: bool) -> None:
         """Go on as far as that is possible now."""
+        before, self._looked_at = self._looked_at, now
         if self._errand is not None:
             if self._errand.is_done:
                 self._errand_is_done(self._errand, now)
             return
         if self.stage is Stage.OVER:
             return
+        if now - before > KEEPALIVE_S and self.stage is Stage.OPEN:
+            self._stalled_at = now
         if readable:
             self._read()
         if now >= self._misc_at:

@@ -92,7 +92,8 @@ class Pump:
         if self._woken in events:
             with suppress(BlockingIOError):
                 os.read(self._woken, WOKEN)
-        return bool(events.get(watched.descriptor or -1, 0) & ~select.POLLOUT)
+        found = 0 if watched.descriptor is None else events.get(watched.descriptor, 0)
+        return bool(found & ~select.POLLOUT)
 
     def close(self) -> None:
         """Its descriptors are given back; nobody may wake it any more."""

@@ -25,6 +25,7 @@ from hwsync.transport import (
 )
 from hwsync.transport.connecting import CONNECT_S, V5_ANSWER_S
 from hwsync.transport.link import LEAVE_S, Stage
+from hwsync.transport.paho_client import KEEPALIVE_S
 from hwsync.transport.window import WINDOW
 from tests.support.ports import LOOPBACK, free_port
 from tests.support.proxy import CONNECT, PUBACK, PUBLISH, SUBSCRIBE
@@ -300,6 +301,21 @@ def test_a_connection_that_is_renewed_comes_back(client: Pumped, broker: ByHand)
     assert client.came(Disconnected)[0].reason == "another password"
     assert [packet.type for packet in broker.next()] == [DISCONNECT]
     probe(client, broker)
+
+
+@pytest.mark.parametrize(("blocked", "hung_up"), [(1.0, True), (1.5 * KEEPALIVE_S, False)])
+def test_an_end_after_nothing_was_done_for_long_is_not_the_messages_fault(
+    client: Pumped, broker: ByHand, blocked: float, hung_up: bool
+) -> None:
+    """A save that took so long kept the pings back, and the broker has ended the connection."""
+    client.after(blocked)
+    client.connection.publish("t", b"x")
+    client.connection.write()
+    broker.next()
+    broker.hang_up()
+    client.until(lambda: client.came(Disconnected))
+    (end,) = client.came(Disconnected)
+    assert end.hung_up is hung_up
 
 
 def test_a_pump_is_woken_by_another_thread() -> None:

@@ -17,7 +17,7 @@ from hwsync.protocol.errors import Code, NoCoordinator, Refused, TooLarge
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Topics
-from hwsync.transport import Delivery, Disconnected
+from hwsync.transport import Connected, Delivery, Disconnected
 from hwsync.transport.signals import Sent
 from tests.support.operator_line import error, result, status
 
@@ -153,7 +153,7 @@ def test_a_large_message_of_another_is_not_why_the_broker_hung_up(connection: Co
     one = connection.begin(connection.conversation("pi1").querying("c1"))
     two = connection.begin(connection.conversation("pi2").querying("c1"))
     for _ in range(2):
-        connection.board.hear(large)
+        connection.board.hear(replace(large))
     assert isinstance(two.exception(0), TooLarge)
     assert not one.done()
 
@@ -165,3 +165,38 @@ def test_the_coordinators_health_is_heard_by_all(connection: Connection) -> None
     health = dumps({"condition": "ok", "time": 1.0, "max_message": 100_000}).encode()
     connection.bring(Delivery("hw/@hwsync/health", health, 1, True, False, 1, 1))
     assert [one.max_message for one in conversations] == [100_000, 100_000]
+
+
+def test_two_talks_of_one_conversation_count_one_end_once(connection: Connection) -> None:
+    conversation = connection.conversation("pi1")
+    both = [connection.begin(conversation.querying(id)) for id in ("c1", "c2")]
+    ends = [
+        Disconnected("hung up", True, hung_up=True, unanswered=(Sent("hw/pi1/request", 10**6),))
+        for _ in range(2)
+    ]
+    connection.board.hear(ends[0])
+    assert not any(future.done() for future in both)
+    connection.board.hear(ends[1])
+    assert all(isinstance(future.exception(0), TooLarge) for future in both)
+
+
+def test_a_talk_that_another_has_just_cancelled_hears_no_more(connection: Connection) -> None:
+    def cancels(later: list[Future[Any]]) -> Talk[None]:
+        yield 1.0
+        later[0].cancel()
+
+    def answers() -> Talk[str]:
+        yield 1.0
+        return "done"
+
+    def waits() -> Talk[str]:
+        yield 1.0
+        return "heard"
+
+    later: list[Future[Any]] = []
+    connection.begin(cancels(later))
+    later.append(connection.begin(answers()))
+    last = connection.begin(waits())
+    connection.board.hear(Connected(True, 5))
+    assert later[0].cancelled()
+    assert last.result(0) == "heard"
