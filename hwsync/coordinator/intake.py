@@ -3,7 +3,9 @@
 The law: while too much of what we said has not arrived, one message a second is handled at most;
 what is not handled is not acknowledged, so that the broker keeps the rest of QoS 1. A small message
 may be answered with a status of a megabyte, and the answers would fill memory. And all that is
-handled together is answered together, so that the same answers go out once.
+handled together is answered together, so that the same answers go out once. A round does not begin
+while the last one's words wait for their turn at the broker: its own would wait behind them, and a
+commit for each of many small rounds is what a disk takes worst.
 """
 
 from __future__ import annotations
