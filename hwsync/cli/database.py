@@ -35,13 +35,13 @@ def backup(settings: Settings, db: Path | None, file: Path) -> None:
         if all:
             say.progress(f"{100 * (all - left) // all} % ")
 
-    with own_database(settings, db) as source:
-        maintenance.back_up(source, file, progress)
+    with own_database(settings, db) as own:
+        maintenance.back_up(own.path, file, progress)
         size = file.stat().st_size
         say.either(
             settings.as_json,
             {"backup": str(file), "bytes": size},
-            f"{source} → {file} ({size:,} bytes)",
+            f"{own.path} → {file} ({size:,} bytes)",
         )
 
 
@@ -82,8 +82,8 @@ def check_db(settings: Settings, db: Path | None) -> None:
     programs and results against their hashes.
     """
     found = 0
-    with own_database(settings, db) as path:
-        for line in maintenance.check(path):
+    with own_database(settings, db) as own:
+        for line in maintenance.check(own.path):
             found += 1
             say.either(settings.as_json, {"found": line}, line)
     if found:

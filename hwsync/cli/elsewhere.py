@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 
 from hwsync.cli import say
@@ -18,24 +19,45 @@ from hwsync.protocol.published import Health
 from hwsync.protocol.topics import ITSELF
 
 
-@contextmanager
-def own_database(settings: Settings, db: Path | None) -> Iterator[Path]:
-    """The one that was named, else the only one here, which may be another one's: that is said.
+class Own:
+    """The database that was named, else the only one here.
 
     Raises ``UsageError`` where there are two.
     """
-    path = the_database(db)
+
+    def __init__(self, settings: Settings, db: Path | None) -> None:
+        self.path = the_database(db)
+        self._settings = settings
+
+    @cached_property
+    def health(self) -> Health | None:
+        """What the broker keeps of the coordinator's; None: nothing, or we may not see it."""
+        settings = self._settings
+        with suppress(HwsyncError), Client(settings.url, settings.topics, ITSELF) as operator:
+            for heard in operator.hear(QUIET_S):
+                if heard.health is not None:
+                    return heard.health
+        return None
+
+
+@contextmanager
+def own_database(settings: Settings, db: Path | None) -> Iterator[Own]:
+    """Where it was not named it may be another coordinator's: that is said behind everything else.
+
+    Raises ``UsageError`` where there are two.
+    """
+    own = Own(settings, db)
     try:
-        yield path
+        yield own
     except HwsyncError:
-        _warn(settings, db, path)
+        _warn(own, db)
         raise
-    _warn(settings, db, path)
+    _warn(own, db)
 
 
-def _warn(settings: Settings, db: Path | None, path: Path) -> None:
-    if db is None and (other := the_coordinators(path, health(settings))):
-        say.line(f"hwsync: looked at {path}; {other}", err=True)
+def _warn(own: Own, db: Path | None) -> None:
+    if db is None and (other := the_coordinators(own.path, own.health)):
+        say.line(f"hwsync: looked at {own.path}; {other}", err=True)
 
 
 def the_coordinators(path: Path, said: Health | None) -> str:
@@ -46,12 +68,3 @@ def the_coordinators(path: Path, said: Health | None) -> str:
     if not host or not database or (host, database) == (here, str(path.resolve())):
         return ""
     return f"the coordinator's database is {database} on {host}"
-
-
-def health(settings: Settings) -> Health | None:
-    """What the broker keeps of the coordinator's; None: nothing, or we may not see it."""
-    with suppress(HwsyncError), Client(settings.url, settings.topics, ITSELF) as operator:
-        for heard in operator.hear(QUIET_S):
-            if heard.health is not None:
-                return heard.health
-    return None

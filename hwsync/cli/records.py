@@ -10,7 +10,7 @@ import click
 
 from hwsync.cli import say
 from hwsync.cli.common import DATABASE, Settings, command_id, common, user_name
-from hwsync.cli.elsewhere import health, own_database
+from hwsync.cli.elsewhere import own_database
 from hwsync.cli.hints import of_limit
 from hwsync.coordinator.reader import Reader
 from hwsync.protocol.jsons import dumps, is_count
@@ -24,7 +24,7 @@ from hwsync.protocol.published import Told
 @click.pass_obj
 def history(settings: Settings, db: Path | None, user: str) -> None:
     """Every change of USER's record, and every refused message."""
-    with own_database(settings, db) as path, Reader(path) as reader:
+    with own_database(settings, db) as own, Reader(own.path) as reader:
         for row in reader.history(user):
             say.either(settings.as_json, row, _line(row))
 
@@ -37,8 +37,8 @@ def history(settings: Settings, db: Path | None, user: str) -> None:
 @click.pass_obj
 def show(settings: Settings, db: Path | None, user: str, id: str) -> None:
     """Everything of USER's command ID."""
-    with own_database(settings, db) as path:
-        with Reader(path) as reader:
+    with own_database(settings, db) as own:
+        with Reader(own.path) as reader:
             shown = reader.show(user, id)
         if settings.as_json:
             say.json_line(shown)
@@ -49,8 +49,7 @@ def show(settings: Settings, db: Path | None, user: str, id: str) -> None:
         for row in rows:
             say.line(_line(row))
         if shown["truncated"]:
-            said = health(settings)
-            most = said.get("max_message") if said else None
+            most = own.health.get("max_message") if own.health else None
             if not (isinstance(most, int) and is_count(most)):
                 return
             if limit := of_limit(cast(Told, shown), most):
