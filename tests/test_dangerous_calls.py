@@ -48,7 +48,7 @@ SQL_NAMES = (
     re.compile(r"', '\.join\(COLUMNS\)"),
 )
 SQL_ALLOWED = {
-    ("hwsync.coordinator.reader", "table(model)"): "a model's own name",
+    ("hwsync.store.reader", "table(model)"): "a model's own name",
     ("hwsync.device.sealed", "where"): "constants of the journal; values are parameters",
     ("hwsync.device.sealed", "', '.join('?' * (len(COLUMNS) + 1))"): "question marks",
     ("hwsync.device.sealed", "', '.join((f'{name} = excluded.{name}' for name in COLUMNS))"):

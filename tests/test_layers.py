@@ -1,6 +1,6 @@
 """Imports run downhill, and one file owns each outside thing.
 
-    protocol <- transport, runner <- coordinator, device, operator <- cli
+    protocol <- transport, store, runner <- coordinator, device, operator <- cli
 
 The law is in the tables below; the rest walks the syntax tree of every module of hwsync. A module
 that is in no table fails: it needs a place. Imports inside functions, under ``TYPE_CHECKING`` and
@@ -39,8 +39,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "signing": frozenset({"protocol", "installing"}),
     "lab": frozenset({"protocol", "broker", "signing", "installing"}),
     "systemd": frozenset({"protocol"}),
+    "store": frozenset({"protocol"}),
     "coordinator": frozenset(
-        {"protocol", "address", "transport", "runner", "logs", "notify", "signing"}
+        {"protocol", "address", "transport", "runner", "store", "logs", "notify", "signing"}
     ),
     "device": frozenset(
         {
@@ -52,8 +53,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "cli": frozenset(
         {
             *("protocol", "address", "paths", "transport", "runner", "broker"),
-            *("coordinator", "device", "operator", "logs", "findings", "probe", "signing"),
-            *("configfile", "connection", "lab", "systemd", "webprobe", "installing"),
+            *("store", "coordinator", "device", "operator", "logs", "findings", "probe"),
+            *("configfile", "connection", "lab", "systemd", "webprobe", "installing", "signing"),
         }
     ),
     "testing": frozenset(
@@ -63,6 +64,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "transport",
             "runner",
             "broker",
+            "store",
             "coordinator",
             "device",
             "operator",
@@ -77,9 +79,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 OWNERS: dict[str, tuple[str, ...]] = {
     "paho": ("hwsync.transport.paho_client",),
     "amqtt": ("hwsync.broker",),
-    "peewee": ("hwsync.coordinator",),
-    "playhouse": ("hwsync.coordinator",),
-    "sqlite3": ("hwsync.coordinator", "hwsync.device.sealed", "hwsync.device.checking"),
+    "peewee": ("hwsync.store",),
+    "playhouse": ("hwsync.store",),
+    "sqlite3": ("hwsync.store", "hwsync.device.sealed", "hwsync.device.checking"),
     "click": ("hwsync.cli",),
     "nacl": ("hwsync.signing",),
     "cryptography": ("hwsync.lab.authority",),
@@ -225,7 +227,8 @@ def test_a_device_loads_neither_the_database_layer_nor_the_command_line() -> Non
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())
     assert "paho.mqtt.client" in loaded
-    unwanted = {"peewee", "playhouse", "click", "amqtt", "hwsync.coordinator", "hwsync.cli"}
+    unwanted = {"peewee", "playhouse", "click", "amqtt"}
+    unwanted |= {"hwsync.store", "hwsync.coordinator", "hwsync.cli"}
     unwanted |= {"tomllib", "hwsync.transport.tls"}  # for boards with a file, and with TLS
     assert not loaded & unwanted
 
@@ -241,7 +244,7 @@ def test_a_device_loads_neither_the_database_layer_nor_the_command_line() -> Non
         ("hwsync.protocol.device.core", "from typing import Any", "nothing but itself"),
         ("hwsync.protocol.device.core", "from hwsync.protocol import limits", "but itself"),
         ("hwsync.transport", "from hwsync import coordinator", "may not import coordinator"),
-        ("hwsync.transport", "import peewee", "only hwsync.coordinator"),
+        ("hwsync.transport", "import peewee", "only hwsync.store"),
         ("hwsync.runner.cold", "import hwsync.transport", "may not import transport"),
         ("hwsync.broker.embedded", "import hwsync.transport", "may not import transport"),
         ("hwsync.coordinator.loop", "import hwsync.device.agent", "may not import device"),
@@ -285,7 +288,7 @@ def test_a_module_without_a_place_is_found(monkeypatch: pytest.MonkeyPatch) -> N
         ("hwsync.protocol.machine", "from .record import Record\nfrom hwsync import __version__"),
         ("hwsync.protocol.device.core", "from hwsync.protocol.device import values"),
         ("hwsync.device.sealed", "import sqlite3\nfrom hwsync.runner import Job"),
-        ("hwsync.coordinator.store", "import peewee, sqlite3"),
+        ("hwsync.store.store", "import peewee, sqlite3"),
         ("hwsync.runner.cold", "import os, subprocess\nos.fork()"),
         ("hwsync.cli.up", "import subprocess, click\nfrom ..broker import conf"),
         ("hwsync.transport.paho_client", "import paho.mqtt.client, time, os\nos.getpid()"),

@@ -13,7 +13,6 @@ from typing import Any, Final
 from hwsync import __version__
 from hwsync.cli.say import span as _span
 from hwsync.coordinator.clocks import APART_S
-from hwsync.coordinator.inspection import Inspection
 from hwsync.findings import CLOCK_SET, Finding, error, ok, warning
 from hwsync.probe import SLOW_S, Seen
 from hwsync.protocol.jsons import is_count, is_number
@@ -21,6 +20,7 @@ from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.presence import is_online, silence
 from hwsync.protocol.published import Boards, Health, Heartbeat, Status
 from hwsync.protocol.record import State
+from hwsync.store.inspection import Inspection
 from hwsync.webprobe import Open, WebListener
 
 CLOCKS_S: Final = 2.0  # two clocks may differ so much

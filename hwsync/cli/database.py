@@ -12,13 +12,13 @@ import click
 from hwsync.cli import say
 from hwsync.cli.common import DATABASE, FILE, Settings, common, the_database, user_name
 from hwsync.cli.elsewhere import own_database
-from hwsync.coordinator import maintenance
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol.errors import Code, NoCoordinator, NotFound, Refused
 from hwsync.protocol.limits import is_user
 from hwsync.protocol.presence import is_online
 from hwsync.protocol.published import Boards
 from hwsync.protocol.topics import Kind
+from hwsync.store import maintenance
 
 ANSWER_S: Final = 5.0  # for a coordinator
 

@@ -31,7 +31,6 @@ from hwsync.cli.common import (
     user_name,
 )
 from hwsync.cli.elsewhere import the_coordinators
-from hwsync.coordinator.inspection import inspect
 from hwsync.findings import Finding, Result
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.paths import state_directory
@@ -41,6 +40,7 @@ from hwsync.protocol.jsons import is_number
 from hwsync.protocol.presence import is_online
 from hwsync.protocol.published import Boards, Health, Heard, Heartbeat, Status
 from hwsync.protocol.topics import ITSELF, Kind, Topics
+from hwsync.store.inspection import inspect
 
 LOOK_S: Final = 9.0  # for a broker; a person waits no longer for "there is none"
 KEPT_S: Final = 0.7  # for what the broker keeps of everybody, which comes at once

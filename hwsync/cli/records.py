@@ -12,9 +12,9 @@ from hwsync.cli import say
 from hwsync.cli.common import DATABASE, Settings, command_id, common, user_name
 from hwsync.cli.elsewhere import own_database
 from hwsync.cli.hints import of_limit
-from hwsync.coordinator.reader import Reader
 from hwsync.protocol.jsons import dumps, is_count
 from hwsync.protocol.published import Told
+from hwsync.store.reader import Reader
 
 
 @click.command()

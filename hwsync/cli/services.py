@@ -14,13 +14,13 @@ import click
 from hwsync import connection, logs
 from hwsync.address import BrokerUrl
 from hwsync.cli.common import DATABASE, FILE, FOLDER, Settings, common, default_database, seconds
-from hwsync.coordinator.maintenance import DEFAULT_EVERY_S, EVERY_S, KEPT
-from hwsync.coordinator.retention import KEEP_DAYS, KEEP_MB
 from hwsync.protocol import limits
 from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
 from hwsync.protocol.errors import AnotherCoordinator, UsageError
 from hwsync.signing import SECRET, SigningKey
+from hwsync.store.maintenance import DEFAULT_EVERY_S, EVERY_S, KEPT
+from hwsync.store.retention import KEEP_DAYS, KEEP_MB
 
 log = logging.getLogger("hwsync.coordinator")
 

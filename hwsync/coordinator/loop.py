@@ -22,7 +22,6 @@ from hwsync.coordinator.plan import Plan, Saved, message_of, still_ours
 from hwsync.coordinator.publishing import Publishing, Signer
 from hwsync.coordinator.report import Report
 from hwsync.coordinator.resends import Resends
-from hwsync.coordinator.store import Store
 from hwsync.protocol import limits, replies
 from hwsync.protocol.answers import due_on_appearance, due_on_connect, said_once
 from hwsync.protocol.changed import replace
@@ -48,6 +47,7 @@ from hwsync.protocol.record import (
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire import encode_error
+from hwsync.store.store import Store
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed, outbox
 
 log = logging.getLogger("hwsync.coordinator")

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from hwsync.coordinator.store import Batch, RefusedRow, Store
 from hwsync.protocol import core, limits, replies
 from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import (
@@ -33,6 +32,7 @@ from hwsync.protocol.redelivery import Handled, Memory
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Topics
 from hwsync.protocol.wire import encode_error
+from hwsync.store.store import Batch, RefusedRow, Store
 from hwsync.transport import Delivery
 
 log = logging.getLogger("hwsync.coordinator")

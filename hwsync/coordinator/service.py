@@ -19,11 +19,8 @@ from hwsync.coordinator.health import GONE
 from hwsync.coordinator.hearing import Hearing
 from hwsync.coordinator.intake import Intake
 from hwsync.coordinator.loop import Coordinator
-from hwsync.coordinator.maintenance import Schedule, discard
 from hwsync.coordinator.metrics import MetricsFile
 from hwsync.coordinator.orders import Orders, listening
-from hwsync.coordinator.retention import Retention
-from hwsync.coordinator.store import Store
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
 from hwsync.protocol.allowance import FULL, Allowance
@@ -32,6 +29,9 @@ from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import INBOUND, Kind, Topics
 from hwsync.signing import SigningKey
+from hwsync.store.maintenance import Schedule, discard
+from hwsync.store.retention import Retention
+from hwsync.store.store import Store
 from hwsync.transport import Connection, Pump, Subscribed, Subscription, Will
 
 log = logging.getLogger("hwsync.coordinator")

@@ -17,13 +17,13 @@ from hwsync.coordinator.intake import BATCH
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.plan import message_of
 from hwsync.coordinator.service import CLIENT_ID, subscriptions
-from hwsync.coordinator.store import Batch, Store
 from hwsync.protocol.errors import Code, DatabaseError, Refused, StoreError
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.messages import named
 from hwsync.protocol.record import Command, Record, State, Verb
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind, Topics
+from hwsync.store.store import Batch, Store
 from hwsync.testing.context import Context
 from hwsync.testing.history import Said, Served, TurnedAway
 from hwsync.testing.network import Port

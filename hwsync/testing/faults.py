@@ -12,10 +12,10 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from hwsync.coordinator.maintenance import back_up, restore
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.topics import Kind
+from hwsync.store.maintenance import back_up, restore
 from hwsync.testing.boards import Board
 from hwsync.testing.broker import MEMORY_S
 from hwsync.testing.history import PutBack

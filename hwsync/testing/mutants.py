@@ -20,7 +20,6 @@ from hwsync.coordinator.deadlines import ConnectedClock
 from hwsync.coordinator.hearing import Hearing
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.plan import Plan
-from hwsync.coordinator.store import Store
 from hwsync.device.agent import Agent
 from hwsync.device.deeds import Deeds
 from hwsync.device.journal import Journal
@@ -31,6 +30,7 @@ from hwsync.protocol.device import core as device_core
 from hwsync.protocol.device import moves as device_moves
 from hwsync.protocol.record import Command
 from hwsync.protocol.redelivery import Memory
+from hwsync.store.store import Store
 from hwsync.transport import connecting
 from hwsync.transport.outbox import Outbox
 

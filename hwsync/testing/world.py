@@ -19,14 +19,14 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from hwsync.coordinator.maintenance import check as check_database
-from hwsync.coordinator.reader import Reader
 from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.analysis import MANUAL, OUTCOME
 from hwsync.protocol.errors import NotFound
 from hwsync.protocol.record import State
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind
+from hwsync.store.maintenance import check as check_database
+from hwsync.store.reader import Reader
 from hwsync.testing.boards import Board
 from hwsync.testing.broker import BROKERS, Habits
 from hwsync.testing.checker import Final as FinalWord

@@ -19,7 +19,7 @@ def test_it_names_the_files_that_a_request_and_a_start_cross() -> None:
     lines = done.stdout.splitlines()
     request = next(number for number, line in enumerate(lines) if line.startswith("a request"))
     start = next(number for number, line in enumerate(lines) if "start on a device" in line)
-    assert {"coordinator/loop.py", "coordinator/store.py", "protocol/moves.py"} <= set(
+    assert {"coordinator/loop.py", "store/store.py", "protocol/moves.py"} <= set(
         lines[request + 1].split()
     )
     assert {"device/agent.py", "device/journal.py", "runner/runner.py", "runner/run.py"} <= set(

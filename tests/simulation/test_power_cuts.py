@@ -19,10 +19,10 @@ from unittest.mock import patch
 
 import pytest
 
-from hwsync.coordinator.maintenance import check
-from hwsync.coordinator.store import Batch, Store
 from hwsync.protocol import limits
 from hwsync.protocol.wire import encode_collected
+from hwsync.store.maintenance import check
+from hwsync.store.store import Batch, Store
 from hwsync.transport import Delivery
 from tests.support.coordinator import (
     Acknowledged,

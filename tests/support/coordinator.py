@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from hwsync.coordinator.loop import Coordinator
-from hwsync.coordinator.store import Store
 from hwsync.protocol.jsons import dumps, loads
 from hwsync.protocol.record import Record
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.wire import encode_collected, encode_heartbeat, encode_request
+from hwsync.store.store import Store
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 from hwsync.transport.capacity import Capacity
 from hwsync.transport.outbox import Outbox

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hwsync.coordinator.reader import Reader
+from hwsync.store.reader import Reader
 from tests.support.brokers import MosquittoBroker
 from tests.support.lab import Lab
 from tests.support.mqtt import Watcher

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hwsync.address import BrokerUrl
-from hwsync.coordinator.maintenance import check
-from hwsync.coordinator.store import Store
 from hwsync.logs import escape
 from hwsync.protocol import messages
 from hwsync.protocol.errors import HwsyncError, Refused
 from hwsync.protocol.events import Message
 from hwsync.protocol.topics import INBOUND, Kind, Topics
 from hwsync.protocol.wire import read_status
+from hwsync.store.maintenance import check
+from hwsync.store.store import Store
 from hwsync.transport import Subscribed, Transport
 from tests.support.fuzz_payloads import Mutator
 from tests.support.fuzz_run import resident

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from hwsync.coordinator.loop import SAVE_AGAIN_S
-from hwsync.coordinator.store import Batch
 from hwsync.protocol import limits
 from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.rules import Rules
+from hwsync.store.store import Batch
 from hwsync.transport import Connected, Delivery, Signal, Subscribed
 from tests.support.compared import agrees, as_stored, is_line, same, shown
 from tests.support.coordinator import GONE, Acknowledged, Deed, Lab, Sent

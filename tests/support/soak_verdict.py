@@ -14,11 +14,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from hwsync.coordinator.models import CommandRow, HwStatus
-from hwsync.coordinator.reader import Reader, open_to_read
-from hwsync.coordinator.rows import command_from, select, table
 from hwsync.protocol.errors import NotFound
 from hwsync.protocol.record import State, result_json
+from hwsync.store.models import CommandRow, HwStatus
+from hwsync.store.reader import Reader, open_to_read
+from hwsync.store.rows import command_from, select, table
 from hwsync.testing.checker import Final as Said
 from hwsync.testing.checker import Violation, check
 from hwsync.testing.history import Asked, Began, Copied, Ended, Json, Seen

@@ -16,7 +16,6 @@ from hwsync.address import BrokerUrl
 from hwsync.cli.app import cli
 from hwsync.cli.common import Settings
 from hwsync.cli.request import make_request
-from hwsync.coordinator.reader import Reader
 from hwsync.lab import accounts
 from hwsync.operator.run import claim
 from hwsync.protocol import admission, limits
@@ -25,6 +24,7 @@ from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Asker, KnownBy, Reply, Request
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire import read_object
+from hwsync.store.reader import Reader
 from tests.support.coordinator import COLLECTED, Deed, Lab, request, result, sent
 
 FIELDS = ("asked_by", "asked_known_by", "program_sha256")

@@ -15,14 +15,14 @@ from hwsync import __version__, probe
 from hwsync.address import BrokerUrl
 from hwsync.cli import checks, doctor
 from hwsync.cli.checks import FULL, LOW
-from hwsync.coordinator import inspection
-from hwsync.coordinator.inspection import Inspection, inspect
-from hwsync.coordinator.migrations import SCHEMA
-from hwsync.coordinator.store import Store
 from hwsync.findings import Finding, Result, certificate, dots
 from hwsync.probe import SLOW_S, Seen
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.record import Record, status_json
+from hwsync.store import inspection
+from hwsync.store.inspection import Inspection, inspect
+from hwsync.store.migrations import SCHEMA
+from hwsync.store.store import Store
 from tests.support.coordinator import Lab
 from tests.support.waiting import PATIENCE, wait_until
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from hwsync.coordinator.maintenance import back_up, restore
 from hwsync.protocol import limits
 from hwsync.protocol.epochs import following
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.record import Command, State, encode_status
 from hwsync.protocol.wire import encode_heartbeat
+from hwsync.store.maintenance import back_up, restore
 from tests.support.coordinator import Deed, Lab, brief, request, result, sent
 
 

@@ -11,13 +11,13 @@ import pytest
 
 from hwsync.coordinator.health import GONE, HEALTH_S, Condition, Life, Tally, health
 from hwsync.coordinator.loop import SAVE_AGAIN_S
-from hwsync.coordinator.migrations import SCHEMA
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
 from hwsync.protocol.errors import Code, StoreError
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import INBOUND, Topics
+from hwsync.store.migrations import SCHEMA
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 from tests.support.coordinator import OUTBOX, Acknowledged, Lab, Sent, request, result
 from tests.support.processes import CHECKOUT

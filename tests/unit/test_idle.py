@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 
 from hwsync.coordinator import report
-from hwsync.coordinator.maintenance import check
-from hwsync.coordinator.store import BUSY, MAX_WAL
 from hwsync.protocol import limits
 from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.idle import weight
@@ -19,6 +17,8 @@ from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Request
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.wire import FORGET, encode_collected, encode_id
+from hwsync.store.maintenance import check
+from hwsync.store.store import BUSY, MAX_WAL
 from tests.support.coordinator import Deed, Lab, brief, request, result, sent
 
 KIB = limits.KIB

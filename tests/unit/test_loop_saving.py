@@ -8,9 +8,9 @@ import pytest
 
 from hwsync.coordinator import plan
 from hwsync.coordinator.loop import SAVE_AGAIN_S
-from hwsync.coordinator.store import Batch
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.record import State
+from hwsync.store.store import Batch
 from tests.support.coordinator import (
     COLLECTED,
     PERSONS,

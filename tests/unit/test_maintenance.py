@@ -14,8 +14,10 @@ from time import gmtime
 
 import pytest
 
-from hwsync.coordinator import maintenance
-from hwsync.coordinator.maintenance import (
+from hwsync.protocol.errors import DatabaseError, NotFound, Refused, UsageError
+from hwsync.protocol.record import State
+from hwsync.store import maintenance
+from hwsync.store.maintenance import (
     KEPT,
     Schedule,
     back_up,
@@ -24,10 +26,8 @@ from hwsync.coordinator.maintenance import (
     restore,
     scheduled,
 )
-from hwsync.coordinator.reader import Reader
-from hwsync.coordinator.store import Store
-from hwsync.protocol.errors import DatabaseError, NotFound, Refused, UsageError
-from hwsync.protocol.record import State
+from hwsync.store.reader import Reader
+from hwsync.store.store import Store
 from tests.support.coordinator import Lab, brief, request, result, sent
 from tests.support.waiting import wait_until
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hwsync.coordinator import private
-from hwsync.coordinator.maintenance import Schedule, back_up, restore
-from hwsync.coordinator.store import Store
+from hwsync.store import private
+from hwsync.store.maintenance import Schedule, back_up, restore
+from hwsync.store.store import Store
 from tests.support.waiting import wait_until
 
 SCHEMA_1 = Path(__file__).parents[1] / "fixtures/schema-1.sql"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hwsync.coordinator.reader import Reader
-from hwsync.coordinator.store import Store
 from hwsync.protocol import limits
 from hwsync.protocol.errors import DatabaseError, NotFound
+from hwsync.store.reader import Reader
+from hwsync.store.store import Store
 from tests.support.coordinator import COLLECTED, PERSONS, Lab, request, result
 
 

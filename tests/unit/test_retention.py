@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hwsync.coordinator.maintenance import check
-from hwsync.coordinator.reader import Reader
-from hwsync.coordinator.retention import DAY_S, STEP, WRITE_S, Retention
 from hwsync.protocol.errors import StoreError
+from hwsync.store.maintenance import check
+from hwsync.store.reader import Reader
+from hwsync.store.retention import DAY_S, STEP, WRITE_S, Retention
 from tests.support.coordinator import Lab, request, result, sent
 
 

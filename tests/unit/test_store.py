@@ -11,14 +11,14 @@ from pathlib import Path
 import peewee
 import pytest
 
-from hwsync.coordinator.maintenance import check
-from hwsync.coordinator.migrations import SCHEMA
-from hwsync.coordinator.models import HwStatus
-from hwsync.coordinator.reader import Reader
-from hwsync.coordinator.store import Batch, Store
 from hwsync.protocol.errors import DatabaseError, StoreError
 from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.record import State
+from hwsync.store.maintenance import check
+from hwsync.store.migrations import SCHEMA
+from hwsync.store.models import HwStatus
+from hwsync.store.reader import Reader
+from hwsync.store.store import Batch, Store
 from tests.support.coordinator import Lab, brief, request, result
 
 
@@ -164,7 +164,7 @@ def test_a_migration_that_fails_leaves_the_old_database(
         connection.execute("ALTER TABLE hw_status ADD COLUMN half TEXT")
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr("hwsync.coordinator.migrations.MIGRATIONS", (broken,))
+    monkeypatch.setattr("hwsync.store.migrations.MIGRATIONS", (broken,))
     with pytest.raises(DatabaseError, match="disk I/O error"):
         Store(path)
     assert columns(path) == before

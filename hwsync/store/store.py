@@ -22,9 +22,18 @@ from typing import Any, Final, TextIO
 
 from peewee import Model, PeeweeException, SqliteDatabase
 
-from hwsync.coordinator import chain, private
-from hwsync.coordinator.migrations import migrate
-from hwsync.coordinator.models import (
+from hwsync.protocol import limits
+from hwsync.protocol.changed import replace
+from hwsync.protocol.effects import Entry
+from hwsync.protocol.errors import DatabaseError, Refused, StoreError
+from hwsync.protocol.events import Message
+from hwsync.protocol.idle import keeps_payload, weight
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.record import Command, Record, State
+from hwsync.protocol.redelivery import Handled
+from hwsync.store import chain, private
+from hwsync.store.migrations import migrate
+from hwsync.store.models import (
     TABLES,
     CommandRow,
     HwStatus,
@@ -34,7 +43,7 @@ from hwsync.coordinator.models import (
     RefusedMessage,
     Transition,
 )
-from hwsync.coordinator.rows import (
+from hwsync.store.rows import (
     command_from,
     command_values,
     find_command,
@@ -46,15 +55,6 @@ from hwsync.coordinator.rows import (
     table,
     time_values,
 )
-from hwsync.protocol import limits
-from hwsync.protocol.changed import replace
-from hwsync.protocol.effects import Entry
-from hwsync.protocol.errors import DatabaseError, Refused, StoreError
-from hwsync.protocol.events import Message
-from hwsync.protocol.idle import keeps_payload, weight
-from hwsync.protocol.jsons import dumps
-from hwsync.protocol.record import Command, Record, State
-from hwsync.protocol.redelivery import Handled
 
 BUSY: Final = 5_000
 PRAGMAS: Final = {

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from peewee import AutoField, Model
 
-from hwsync.coordinator.models import CommandRow, HwStatus
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.output import Order
 from hwsync.protocol.record import (
@@ -26,6 +25,7 @@ from hwsync.protocol.record import (
     State,
     Verb,
 )
+from hwsync.store.models import CommandRow, HwStatus
 
 Row = Mapping[str, Any]
 _NOBODY = Command("", "", Request(""))

@@ -13,8 +13,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-from hwsync.coordinator.store import Rows, Store
 from hwsync.protocol.errors import StoreError
+from hwsync.store.store import Rows, Store
 
 log = logging.getLogger("hwsync.coordinator")
 

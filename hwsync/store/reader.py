@@ -10,13 +10,13 @@ from typing import Any, Final, Self
 
 from peewee import Model
 
-from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
-from hwsync.coordinator.models import CommandRow, HwStatus, RefusedCount, RefusedMessage, Transition
-from hwsync.coordinator.rows import asker_from, find_command, select, table
 from hwsync.protocol import limits
 from hwsync.protocol.errors import DatabaseError, NotFound
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.record import Asker, State, result_json
+from hwsync.store.migrations import APPLICATION_ID, SCHEMA
+from hwsync.store.models import CommandRow, HwStatus, RefusedCount, RefusedMessage, Transition
+from hwsync.store.rows import asker_from, find_command, select, table
 
 
 def open_to_read(path: Path, *, for_long: bool = False) -> tuple[sqlite3.Connection, int, int]:

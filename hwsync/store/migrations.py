@@ -14,9 +14,9 @@ from typing import Final
 
 from peewee import SqliteDatabase
 
-from hwsync.coordinator import chain, private
-from hwsync.coordinator.models import TABLES
 from hwsync.protocol.errors import DatabaseError
+from hwsync.store import chain, private
+from hwsync.store.models import TABLES
 
 APPLICATION_ID: Final = 0x68777379  # "hwsy": says whose file it is
 

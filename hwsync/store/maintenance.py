@@ -21,10 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hwsync.coordinator import chain, private
-from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
-from hwsync.coordinator.reader import look_for, open_to_read
-from hwsync.coordinator.store import Batch, Store, lock
 from hwsync.protocol.admission import digest_of
 from hwsync.protocol.epochs import following
 from hwsync.protocol.errors import DatabaseError, NotFound, StoreError, UsageError
@@ -33,6 +29,10 @@ from hwsync.protocol.jsons import loads
 from hwsync.protocol.machine import decide
 from hwsync.protocol.record import WHO_ASKED, Moment, Record, Request, State, Verb
 from hwsync.protocol.rules import Rules
+from hwsync.store import chain, private
+from hwsync.store.migrations import APPLICATION_ID, SCHEMA
+from hwsync.store.reader import look_for, open_to_read
+from hwsync.store.store import Batch, Store, lock
 
 log = logging.getLogger("hwsync.coordinator")
 

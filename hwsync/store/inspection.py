@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hwsync.coordinator.migrations import APPLICATION_ID, SCHEMA
-from hwsync.coordinator.reader import open_to_read
 from hwsync.protocol.errors import DatabaseError
+from hwsync.store.migrations import APPLICATION_ID, SCHEMA
+from hwsync.store.reader import open_to_read
 
 FAULTS: Final = 3  # lines of quick_check that are looked at; one is enough to worry
 
