@@ -59,7 +59,7 @@ def dots(arrives: bool | None, *names: str) -> Finding:
     if arrives is None:
         return ok("topics", "whether a dot in a name arrives cannot be tried with this account")
     found = "the broker passes on no message whose topic has a dot"
-    cure = "give no user, no id and no root a dot there, or take another broker: mosquitto"
+    cure = "give no board, no id and no root a dot there, or take another broker: mosquitto"
     if dotted := [name for name in names if "." in name]:
         return error("topics", f"{found}: nothing of {' and '.join(dotted)} arrives", cure)
     return warning("topics", found, cure)

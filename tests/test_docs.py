@@ -15,7 +15,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import pytest
+
+from hwsync.cli.app import cli
+from hwsync.device.service import main as device_daemon
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 README = CHECKOUT / "README.md"
@@ -69,6 +73,21 @@ DIFFERENCES: dict[str, str] = {
     "at the end, objects": "test_what_only_a_preloaded_module_holds_is_not_finalized",
     "with `run_as` the": f"{SETTINGS}::test_nothing_that_an_account_left_runs_as_root",
 }
+
+# The words of --help that mean something of their own here: docs/glossary.md has each of them.
+GLOSSARY = CHECKOUT / "docs/glossary.md"
+TERMS_OF_HELP = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        account analyser analysis authority backup board boot broker cancel certificate chain
+        collected command coordinator credentials database deadline device epoch expires forget
+        grace heartbeat history id isolation journal key lab log lost operator outcome output
+        program queue record refused request reset rest restore result root session signed state
+        status timeout topic unit
+        """,
+    )
+)
 
 COMMAND_TAGS = frozenset({"console", "sh"})
 # Blocks that hold no commands. Another tag, or none, is refused: a command could hide there.
@@ -263,6 +282,45 @@ def test_every_difference_of_a_program_is_tested_as_one() -> None:
     tests = [test if "::" in test else f"{CONFORMANCE}::{test}" for test in DIFFERENCES.values()]
     wrong = [reason for test in tests if (reason := runner_is_missing("", test))]
     assert not wrong, "\n".join(wrong)
+
+
+def glossary() -> list[tuple[str, str]]:
+    """The words of the glossary, in its order, and what it says of each."""
+    return re.findall(r"^\| \*\*(.+?)\*\* \| (.+?) \|", GLOSSARY.read_text("utf-8"), re.MULTILINE)
+
+
+def pages_of_help(command: click.Command, parent: click.Context | None = None) -> Iterator[str]:
+    """``--help`` of a command, and of all below it."""
+    context = click.Context(command, parent, info_name=command.name)
+    yield command.get_help(context)
+    for name in command.list_commands(context) if isinstance(command, click.Group) else ():
+        below = command.get_command(context, name)
+        assert below is not None
+        yield from pages_of_help(below, context)
+
+
+def test_the_glossary_has_each_word_once_in_order_and_says_it_in_a_sentence() -> None:
+    words = [word for word, _ in glossary()]
+    assert words == sorted(set(words), key=str.lower)
+    long = [word for word, meaning in glossary() if ". " in meaning or meaning.endswith(".")]
+    assert not long
+
+
+def test_the_glossary_has_the_words_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        device_daemon(["--help"])
+    text = " ".join([*pages_of_help(cli), capsys.readouterr().out]).lower()
+    used = {word.removesuffix("s") for word in re.findall("[a-z]+", text)}
+    unused = {word for word in TERMS_OF_HELP if word.removesuffix("s") not in used}
+    assert not unused, "no longer in any --help"
+    assert not TERMS_OF_HELP - {word for word, _ in glossary()}, "not in docs/glossary.md"
+
+
+def test_the_help_calls_a_board_a_board() -> None:
+    """``user`` is an option of a board's name, and the login in a file; else nobody is one."""
+    for page in pages_of_help(cli):
+        words = page.replace("--user BOARD", "").replace("two lines: user, password", "")
+        assert not re.search(r"\busers?\b", " ".join(words.split()), re.IGNORECASE), page
 
 
 def test_commands_that_need_nothing_end_as_the_table_says(

@@ -156,7 +156,7 @@ def health(fields: Health) -> Iterator[Finding]:
     yield ok(
         "health",
         f"{fields['condition']}, hwsync {version}, up {_span(fields.get('uptime'))}, "
-        f"{fields.get('users')} users, {running} running, {fields.get('queued')} queued; on "
+        f"{fields.get('users')} boards, {running} running, {fields.get('queued')} queued; on "
         f"{_place(fields)}",
     )
 
@@ -222,7 +222,7 @@ def disk(folder: str, free: int) -> Finding:
     return warning("disk", found, cure) if free < LOW else ok("disk", found)
 
 
-# One user
+# One board
 
 
 def device(user: str, beats: Sequence[Heartbeat], boards: Boards | None) -> Iterator[Finding]:

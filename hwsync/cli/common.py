@@ -40,10 +40,10 @@ OWN_WORDS: Final = {"request": "run {} FILE", "cancel": "cancel {}", "analysis":
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def user_name(text: str) -> str:
-    """For an argument: a user's name, refused here, before anybody waits for its answer."""
+def board_name(text: str) -> str:
+    """For an argument: a board's name, refused here, before anybody waits for its answer."""
     if not is_user(text):
-        raise click.BadParameter(f"{text!r} is no user's name: {USER_FORM}")
+        raise click.BadParameter(f"{text!r} is no board's name: {USER_FORM}")
     return text
 
 

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from hwsync.cli import say
-from hwsync.cli.common import DATABASE, FILE, Settings, common, the_database, user_name
+from hwsync.cli.common import DATABASE, FILE, Settings, board_name, common, the_database
 from hwsync.cli.elsewhere import own_database
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol.errors import Code, NoCoordinator, NotFound, Refused
@@ -95,10 +95,10 @@ def check_db(settings: Settings, db: Path | None) -> None:
 @click.command()
 @common
 @DATABASE
-@click.argument("user", type=user_name)
+@click.argument("user", metavar="BOARD", type=board_name)
 @click.pass_obj
 def forget(settings: Settings, db: Path | None, user: str) -> None:
-    """Forget USER, who was a typing error.
+    """Forget BOARD, whose name was a typing error.
 
     Its status and heartbeat are taken from the broker: by the coordinator, which is asked to, or
     by this command, where the coordinator is stopped and --db names its database. Its history
@@ -151,7 +151,7 @@ def _is_somebody(operator: Client, settings: Settings) -> None:
             refusal.code, refusal.message, _meant(settings, user) or refusal.hint
         ) from None
     if seq == 0:
-        hint = _meant(settings, user) or "hwsync status lists the users"
+        hint = _meant(settings, user) or "hwsync status lists the boards"
         raise NotFound(f"{user} has never been seen", hint)
 
 

@@ -25,10 +25,10 @@ from hwsync.cli.common import (
     DATABASE,
     SERVICE_STATE,
     Settings,
+    board_name,
     common,
     databases,
     echo_name,
-    user_name,
 )
 from hwsync.cli.elsewhere import the_coordinators
 from hwsync.findings import Finding, Result
@@ -44,19 +44,19 @@ from hwsync.store.inspection import inspect
 
 LOOK_S: Final = 9.0  # for a broker; a person waits no longer for "there is none"
 KEPT_S: Final = 0.7  # for what the broker keeps of everybody, which comes at once
-SUSPECTS: Final = 20  # users who are looked at once more, where none is named
+SUSPECTS: Final = 20  # boards that are looked at once more, where none is named
 ANSWER_S: Final = 5.0  # for a coordinator
 AGAIN_S: Final = 1.0  # for a second one
-LISTEN_S: Final = 2.0  # to a user's topics: two devices of one name push each other out by turns
+LISTEN_S: Final = 2.0  # to a board's topics: two devices of one name push each other out by turns
 
 
 @click.command()
 @common
 @DATABASE
-@click.argument("user", type=user_name, required=False)
+@click.argument("user", metavar="[BOARD]", type=board_name, required=False)
 @click.pass_obj
 def doctor(settings: Settings, db: Path | None, user: str | None) -> None:
-    """Check broker, coordinator, database, disk and clock, and USER's device and record.
+    """Check broker, coordinator, database, disk and clock, and BOARD's device and record.
 
     One line for each finding: ok, warning or error, what was found, and the cure. The exit code is
     1 where there is an error.
@@ -169,7 +169,7 @@ def _database(db: Path | None, health: Health | None) -> Iterator[Finding]:
 
 
 def _usual_state(user: str) -> Path:
-    """The same for the state of a user's device, where this account can see it."""
+    """The same for the state of a board's device, where this account can see it."""
     folder = state_directory("--state-dir", f"device-{user}")
     unit = SERVICE_STATE / f"hwsync-device-{user}"
     return unit if not os.path.exists(folder) and os.path.isdir(unit) else folder
@@ -193,7 +193,7 @@ def _disk(db: Path | None, user: str | None) -> Iterator[Finding]:
 
 @dataclass(slots=True)
 class _Heard:
-    """What was heard of one user; ``boards``: whom the coordinator hears, None: it did not say."""
+    """What was heard of one board; ``boards``: whom the coordinator hears, None: it did not say."""
 
     beats: list[Heartbeat] = field(default_factory=list)
     record: Status | None = None

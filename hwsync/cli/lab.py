@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from hwsync.cli import say
-from hwsync.cli.common import FILE, FOLDER, JSON, Settings, user_name
+from hwsync.cli.common import FILE, FOLDER, JSON, Settings, board_name
 from hwsync.cli.labs import LAB, reload, told
 from hwsync.cli.removed import take_away
 from hwsync.lab.accounts import ALL, BOARDS_PORT, COORDINATOR, OPERATORS_PORT, Accounts, Operator
@@ -24,7 +24,7 @@ from hwsync.protocol.errors import UsageError
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
 
 PORT: Final = click.IntRange(1, 65_535)
-NAME = click.argument("name", type=user_name)
+NAME = click.argument("name", type=board_name)
 
 
 # -- init ------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def device() -> None:
 @device.command("add")
 @JSON
 @LAB
-@click.argument("names", nargs=-1, required=True, type=user_name)
+@click.argument("names", nargs=-1, required=True, type=board_name)
 @click.pass_obj
 def add_device(settings: Settings, names: tuple[str, ...], folder: Folder) -> None:
     """Let boards in: an account for each NAME, and the file to put on it."""
@@ -220,7 +220,7 @@ READ_ONLY = click.option("--read-only", is_flag=True, help="To look on, and ask 
 def _rights(boards: str, read_only: bool) -> Operator:
     if boards == ALL:
         return Operator(None, read_only)
-    names = tuple(dict.fromkeys(user_name(name.strip()) for name in boards.split(",")))
+    names = tuple(dict.fromkeys(board_name(name.strip()) for name in boards.split(",")))
     return Operator(names, read_only)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from hwsync.cli import say
-from hwsync.cli.common import Settings, command_id, common, read_text, user_name
+from hwsync.cli.common import Settings, board_name, command_id, common, read_text
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol.errors import Degraded, NotFound, UsageError
 from hwsync.protocol.presence import is_online
@@ -23,10 +23,10 @@ from hwsync.protocol.wire import encode_analysis, encode_id, encode_reset
 LISTEN_S: Final = 2.0  # at most, for the retained statuses of everybody, and for the coordinator
 HEALTH_S: Final = 1.0  # for a coordinator that has just answered to say how it is
 NOBODY_SAYS: Final = "nobody can say who is online: no coordinator has said whom it hears"
-BY_NAME: Final = 500  # users at most, of whom nothing came while everybody was asked for
+BY_NAME: Final = 500  # boards at most, of which nothing came while everybody was asked for
 ONLY_BY_NAME: Final = (
     "this broker gives what it keeps to exact topics only, so the boards were asked for by name; "
-    "a user without a board is shown by its own: hwsync status USER"
+    "one without a device is shown by its own: hwsync status BOARD"
 )
 _ONLINE: Final = {True: "online", False: "offline", None: "unknown"}
 TEXT_LINES: Final = 40  # of a long text on a terminal: one that is scrolled away is not read
@@ -39,11 +39,11 @@ SHOWN: Final = (
 
 @click.command()
 @common
-@click.argument("users", metavar="[USER]...", type=user_name, nargs=-1)
+@click.argument("users", metavar="[BOARD]...", type=board_name, nargs=-1)
 @click.option("--watch", is_flag=True, help="Print every change until Ctrl-C.")
 @click.pass_obj
 def status(settings: Settings, users: tuple[str, ...], watch: bool) -> None:
-    """The record of USER; one line each of several, or of everybody.
+    """The record of BOARD; one line each of several, or of all.
 
     On a terminal long texts are cut; into a pipe or a file they go whole.
     """
@@ -57,7 +57,7 @@ def status(settings: Settings, users: tuple[str, ...], watch: bool) -> None:
             if record["seq"] == 0:
                 raise NotFound(
                     f"{user} has never been seen",
-                    "is the name right? hwsync status lists the users",
+                    "is the name right? hwsync status lists the boards",
                 )
             if settings.as_json:
                 say.json_line(record)
@@ -88,7 +88,7 @@ def _record(operator: Client) -> Status:
 
 
 def _table(operator: Client, settings: Settings, users: tuple[str, ...]) -> None:
-    """One line each of these users; none: of everybody."""
+    """One line each of these boards; none: of all."""
     operator.ask_coordinator()
     seen = _Kept()
     seen.hear(operator, until_boards=True)
@@ -110,11 +110,11 @@ def _table(operator: Client, settings: Settings, users: tuple[str, ...]) -> None
     if unknown:
         say.line(f"{NOBODY_SAYS} ({settings.topics.boards})", err=True)
     if never := sorted(set(users) - seen.users):
-        raise NotFound(f"{', '.join(never)}: never seen", "hwsync status lists the users")
+        raise NotFound(f"{', '.join(never)}: never seen", "hwsync status lists the boards")
 
 
 class _Kept:
-    """What the broker keeps of the users, and the coordinator's list of boards."""
+    """What the broker keeps of the boards, and the coordinator's list of boards."""
 
     def __init__(self) -> None:
         self.records: dict[str, Status] = {}
@@ -198,14 +198,14 @@ def _whole(status: Status, *, brief: bool = False) -> list[str]:
 
 @click.command()
 @common
-@click.argument("user", type=user_name)
+@click.argument("user", metavar="BOARD", type=board_name)
 @click.argument("text")
 @click.option(
     "--id", type=command_id, metavar="ID", help="The command; without it the current one."
 )
 @click.pass_obj
 def analyse(settings: Settings, user: str, text: str, id: str | None) -> None:
-    """Give TEXT (- reads it from standard input) as the analysis of USER's result."""
+    """Give TEXT (- reads it from standard input) as the analysis of BOARD's result."""
     words = read_text("-") if text == "-" else text
     with Client(settings.url, settings.topics, user) as operator:
         id = id or _current(operator, user)
@@ -214,12 +214,12 @@ def analyse(settings: Settings, user: str, text: str, id: str | None) -> None:
 
 @click.command()
 @common
-@click.argument("user", type=user_name)
+@click.argument("user", metavar="BOARD", type=board_name)
 @click.argument("id", type=command_id, required=False)
 @click.option("--id", "named", type=command_id, metavar="ID", help="The same as ID.")
 @click.pass_obj
 def cancel(settings: Settings, user: str, id: str | None, named: str | None) -> None:
-    """Cancel USER's command ID, or the current one."""
+    """Cancel BOARD's command ID, or the current one."""
     if id and named and id != named:
         raise UsageError(f"two ids: {id} and {named}", "name one")
     with Client(settings.url, settings.topics, user) as operator:
@@ -229,12 +229,12 @@ def cancel(settings: Settings, user: str, id: str | None, named: str | None) -> 
 
 @click.command()
 @common
-@click.argument("user", type=user_name)
+@click.argument("user", metavar="BOARD", type=board_name)
 @click.option("--id", type=command_id, metavar="ID", help="Only if this is the current command.")
 @click.option("--queue", is_flag=True, help="Empty the queue too; else the next command follows.")
 @click.pass_obj
 def reset(settings: Settings, user: str, id: str | None, queue: bool) -> None:
-    """Bring USER's record to rest, whatever runs."""
+    """Bring BOARD's record to rest, whatever runs."""
     with Client(settings.url, settings.topics, user) as operator:
         id = id or _current(operator, user)
         _tell(settings, operator, Kind.RESET, encode_reset(id, queue=queue), id)

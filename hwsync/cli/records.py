@@ -9,7 +9,7 @@ from typing import Any, cast
 import click
 
 from hwsync.cli import say
-from hwsync.cli.common import DATABASE, Settings, command_id, common, user_name
+from hwsync.cli.common import DATABASE, Settings, board_name, command_id, common
 from hwsync.cli.elsewhere import own_database
 from hwsync.cli.hints import of_limit
 from hwsync.protocol.jsons import dumps, is_count
@@ -20,10 +20,10 @@ from hwsync.store.reader import Reader
 @click.command()
 @common
 @DATABASE
-@click.argument("user", type=user_name)
+@click.argument("user", metavar="BOARD", type=board_name)
 @click.pass_obj
 def history(settings: Settings, db: Path | None, user: str) -> None:
-    """Every change of USER's record, and every refused message."""
+    """Every change of BOARD's record, and every refused message."""
     with own_database(settings, db) as own, Reader(own.path) as reader:
         for row in reader.history(user):
             say.either(settings.as_json, row, _line(row))
@@ -32,11 +32,11 @@ def history(settings: Settings, db: Path | None, user: str) -> None:
 @click.command()
 @common
 @DATABASE
-@click.argument("user", type=user_name)
+@click.argument("user", metavar="BOARD", type=board_name)
 @click.argument("id", type=command_id)
 @click.pass_obj
 def show(settings: Settings, db: Path | None, user: str, id: str) -> None:
-    """Everything of USER's command ID."""
+    """Everything of BOARD's command ID."""
     with own_database(settings, db) as own:
         with Reader(own.path) as reader:
             shown = reader.show(user, id)

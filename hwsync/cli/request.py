@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import click
 
-from hwsync.cli.common import F, command_id, read_bytes, read_text, seconds, user_name
+from hwsync.cli.common import F, board_name, command_id, read_bytes, read_text, seconds
 from hwsync.operator.run import RunRequest, fresh_id
 from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
@@ -26,11 +26,11 @@ UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")  # how Windows marks it
 
 
 class ProgramCommand(click.Command):
-    """A command ``[OPTIONS] USER FILE [ARGS]...`` in which ARGS may look like options.
+    """A command ``[OPTIONS] BOARD FILE [ARGS]...`` in which ARGS may look like options.
 
-    Options of ours stand before FILE, before or behind USER. ``-c CODE`` stands for FILE: then what
-    follows the options behind USER is ARGS. This is the way of python3, ssh and docker; click by
-    itself would take options wherever they stand.
+    Options of ours stand before FILE, before or behind BOARD. ``-c CODE`` stands for FILE: then
+    what follows the options behind BOARD is ARGS. This is the way of python3, ssh and docker; click
+    by itself would take options wherever they stand.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -61,7 +61,7 @@ class ProgramCommand(click.Command):
 def program_options(command: F) -> F:
     """The arguments of ``run`` and ``send``."""
     options = [
-        click.argument("user", type=user_name),
+        click.argument("user", metavar="BOARD", type=board_name),
         click.argument("file", metavar="FILE", required=False),
         click.argument("args", nargs=-1),
         click.option("-c", "code", metavar="CODE", help="The program itself, in place of FILE."),

@@ -35,7 +35,7 @@ from hwsync.protocol.record import State
 @program_options
 @click.pass_obj
 def send(settings: Settings, /, user: str, **given: Any) -> None:
-    """Ask for a program to run on USER; print its id as soon as it is acknowledged.
+    """Ask for a program to run on BOARD; print its id as soon as it is acknowledged.
 
     Options stand before FILE; everything behind it is the program's. -c CODE stands for FILE.
     """
@@ -59,7 +59,7 @@ def send(settings: Settings, /, user: str, **given: Any) -> None:
 @click.pass_obj
 def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: bool, raw: bool,
         **given: Any) -> None:  # fmt: skip
-    """Run a program on USER: its output here, its exit code this command's.
+    """Run a program on BOARD: its output here, its exit code this command's.
 
     Options stand before FILE; everything behind it is the program's, as with python3 and ssh.
     The FILE - is standard input. -c CODE needs no FILE: options may follow it, and -- ends them.

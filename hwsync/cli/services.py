@@ -104,7 +104,7 @@ costs the other one its connection. Shorter than what is left of TimeoutStartSec
     metavar="N",
     default=0,
     show_default=True,
-    help="New requests for one user; 0: no limit.",
+    help="New requests for one board; 0: no limit.",
 )
 @click.option(
     "--max-program-kb",
@@ -120,7 +120,7 @@ costs the other one its connection. Shorter than what is left of TimeoutStartSec
     metavar="N",
     default=limits.MAX_QUEUE,
     show_default=True,
-    help="So many requests may wait for one user.",
+    help="So many requests may wait for one board.",
 )
 @click.option(
     "--max-message",

@@ -35,7 +35,7 @@ LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 
 @click.command()
 @common
-@click.option("--user", help="The name of this machine's device (default: the host's).")
+@click.option("--user", metavar="BOARD", help="This machine's board (default: the host's name).")
 @click.option("--db", type=FILE, help="The database.")
 @click.option("--analysis", type=click.Choice(ANALYSERS), default=MANUAL, show_default=True)
 @click.option("--allow-root", is_flag=True, help="As root: run programs as root.")
@@ -46,7 +46,7 @@ def up(settings: Settings, user: str | None, db: Path | None, analysis: str, all
     """Start broker, coordinator and a device on this machine; Ctrl-C ends them all."""
     user = user or socket.gethostname()
     if not is_user(user):
-        raise UsageError(f"{user!r} is no user's name", "name this device with --user")
+        raise UsageError(f"{user!r} is no board's name", "name this device with --user")
     ended: queue.SimpleQueue[str] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)

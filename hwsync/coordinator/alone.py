@@ -179,7 +179,7 @@ class Alone:
         if not users:
             return
         kept, own = self._kept, self._own
-        found = f"the database {own.database} is empty, and there is a lab (users: {len(users)}) "
+        found = f"the database {own.database} is empty, and there is a lab (boards: {len(users)}) "
         found += f"at {self._at}"
         if kept is not None and kept.place != own.place:
             found += f": on {kept.host}, database {kept.database}"

@@ -26,7 +26,7 @@ _PLAIN: Final = (
     ("time_seconds", "gauge", "time", "Unix time of these figures, by the coordinator's clock."),
     ("uptime_seconds", "gauge", "uptime", "Seconds since the start."),
     ("reconnects_total", "counter", "reconnects", "Connections to the broker after the first."),
-    ("users", "gauge", "users", "Users with a record."),
+    ("users", "gauge", "users", "Boards with a record."),
     ("queued_requests", "gauge", "queued", "Requests that wait in queues."),
     ("inbox_deepest", "gauge", "inbox_deepest", "The most messages that ever waited at once."),
     ("accepted_total", "counter", "accepted", "Events that moved a record."),
@@ -73,7 +73,7 @@ def _lines(health: Mapping[str, Any]) -> Iterator[str]:
     for name, type, field, help in _PLAIN:
         yield from _head(name, type, help)
         yield f"hwsync_{name} {health[field]}"
-    yield from _head("users_in_state", "gauge", "Users by the state of their record.")
+    yield from _head("users_in_state", "gauge", "Boards by the state of their record.")
     for state, number in health["states"].items():
         yield f"hwsync_users_in_state{_labels(state=state)} {number}"
     yield from _head("refused_total", "counter", "Messages that were refused, by error code.")

@@ -21,7 +21,7 @@ BEYOND: Final = 100  # users of whom it is said that they saw what nobody could 
 UNHEARD: Final = (
     "a status of %s was seen with the number (%d, %d), which no coordinator can have counted to: "
     "it was forged. Whoever has seen it may not hear this coordinator: restart the device "
-    "(systemctl restart hwsync-device@USER), and look who may publish statuses and heartbeats"
+    "(systemctl restart hwsync-device@BOARD), and look who may publish statuses and heartbeats"
 )
 
 

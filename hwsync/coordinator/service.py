@@ -158,7 +158,7 @@ def serve(
         rules = Rules(access.root, analysis, analysis_within, allowance=allowance)
         if allowance != FULL:
             log.info(
-                "a user may have %s requests a minute, programs of %d bytes, a queue of %d",
+                "a board may have %s requests a minute, programs of %d bytes, a queue of %d",
                 allowance.requests_per_minute or "any number of",
                 allowance.max_program,
                 allowance.max_queue,
@@ -166,7 +166,7 @@ def serve(
         echoes = Echoes(connection, topics)
         coordinator = Coordinator(store, echoes, SystemClock(), rules, settle=settle,
                                   signer=access.signer, max_message=max_message)  # fmt: skip
-        log.info("database %s, %d users", db, len(coordinator.records))
+        log.info("database %s, %d boards", db, len(coordinator.records))
         _say_signer(access.signer)
         if not analysis_within:
             log.info("an analysis is waited for without limit (--analysis-within 0)")

@@ -193,4 +193,4 @@ class Vitals:
             where = f"not connected to {self._network.url}{reason}"
         failure = self._coordinator.tally.failure
         trouble = f"DEGRADED, cannot save: {failure}; " if failure else ""
-        return f"{trouble}{where}, {len(records)} users, {running} running"
+        return f"{trouble}{where}, {len(records)} boards, {running} running"

@@ -62,7 +62,7 @@ KEYS: Final = (
     Key("credentials", PATH, is_text, "none",
         "a file of two lines, user and password, instead of `account` and `password`",
         beside=True),
-    Key("state_dir", PATH, is_text, "`$STATE_DIRECTORY`, else `~/.local/state/hwsync/device-USER`",
+    Key("state_dir", PATH, is_text, "`$STATE_DIRECTORY`, else `~/.local/state/hwsync/device-BOARD`",
         "where the journal is"),
     Key("max_timeout_s", "seconds, 0.1 to 2592000", _TIMES, "none",
         "no program runs longer on this board, whatever its request says"),

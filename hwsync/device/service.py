@@ -60,7 +60,7 @@ def _configured(options: argparse.Namespace) -> tuple[Config, Setup]:
     user = config.get("user", socket.gethostname())
     if not limits.is_user(user):
         raise UsageError(
-            f"{user!r} is no user's name ({limits.USER_FORM})", "choose one with --user"
+            f"{user!r} is no board's name ({limits.USER_FORM})", "choose one with --user"
         )
     if os.geteuid() == 0 and not config.get("allow_root") and not config.get("programs.run_as"):
         raise UsageError(
@@ -156,10 +156,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--config", type=Path, metavar="FILE", help=f"default {DEFAULT_FILE}, where it exists")
     add("--check", action="store_true", help="say what it would do and whether that works, and end")
     add("--json", dest="as_json", action="store_true", help="with --check: one object a line")
-    add("--user", help="this board's name (default: the host's)")
+    add("--user", metavar="BOARD", help="this board's name (default: the host's)")
     add("--broker", metavar="URL", help="or HWSYNC_BROKER; default mqtt://127.0.0.1:1883")
     add("--root", help="of the topics, default hw; or HWSYNC_ROOT")
-    state = "for the journal; default $STATE_DIRECTORY, else ~/.local/state/hwsync/device-USER"
+    state = "for the journal; default $STATE_DIRECTORY, else ~/.local/state/hwsync/device-BOARD"
     add("--state-dir", type=Path, metavar="DIR", help=state)
     add("--credentials", type=Path, metavar="FILE", help="two lines: user, password")
     ca = "PEM: the authority that signed the broker's certificate; or HWSYNC_CA"

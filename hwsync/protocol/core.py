@@ -244,8 +244,8 @@ def _one_too_many(draft: Draft, user: str, event: Event) -> Decision:
     """A message that would make one record too many: refused, a result settled too."""
     refusal = Refused(
         Code.NOT_ALLOWED,
-        f"{user} is new, and there are records of {limits.MAX_USERS} users already",
-        "is its name right? hwsync status lists the users",
+        f"{user} is new, and there are records of {limits.MAX_USERS} boards already",
+        "is its name right? hwsync status lists the boards",
     )
     refusal, record = machine.about(refusal, event), draft.record_of(user)
     if refusal.id and refusal.journal:

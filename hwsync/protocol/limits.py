@@ -47,9 +47,9 @@ MAX_TOPIC_LEVELS: Final = 32  # of any topic; mosquitto ends the connection abov
 MAX_REPLIES: Final = 4  # response topics kept for one command, while it is open
 MAX_CLAIM: Final = 256  # bytes of the name in ``meta`` that says who asks; a longer one is none
 
-MAX_QUEUE: Final = 100  # requests that wait behind the present one, a user
+MAX_QUEUE: Final = 100  # requests that wait behind the present one, a board
 MAX_QUEUE_BYTES: Final = 8192 * KIB  # of their programs, stdin, args and meta together
-REQUESTS_PER_MINUTE: Final = (1, 10_000)  # new ones, a user; or 0: no limit
+REQUESTS_PER_MINUTE: Final = (1, 10_000)  # new ones, a board; or 0: no limit
 RATE_S: Final = 60.0  # the minute over which they are counted
 AMBIGUOUS_S: Final = 2.0  # after a command was taken from the queue: a person may mean the last one
 
@@ -73,18 +73,18 @@ REPEAT_MAX_S: Final = values.REPEAT_MAX_S  # to here, with jitter
 DEAF_S: Final = values.DEAF_S  # of stale statuses only, until a device believes them
 UNKNOWN_S: Final = values.UNKNOWN_S  # of answers that know less than the envelope
 
-DEGRADED_S: Final = 60.0  # between two errors of that code to one user
+DEGRADED_S: Final = 60.0  # between two errors of that code to one board
 
 MAX_USERS: Final = 10_000  # with a record; whoever names a new one is refused then
 
-MAX_IDLE: Final = 4096 * KIB  # a user: bytes stored of what led to no answer of a device
+MAX_IDLE: Final = 4096 * KIB  # a board: bytes stored of what led to no answer of a device
 IDLE_ROW: Final = KIB  # what a row of the database counts as, without its texts
 IDLE_PER_S: Final = 256  # bytes that each second gives back
 IDLE_BACK_S: Final = 86_400.0  # a clock put back by more was wrong: all is given back
 IDLE_ANSWER: Final = 4 * KIB  # and each answer of a device
 IDLE_WAIT_S: Final = 900.0  # the longest that a new request is refused for what ended before
 
-REFUSED_ROWS: Final = 1_000  # a user; then a counter
+REFUSED_ROWS: Final = 1_000  # a board; then a counter
 REFUSED_PAYLOAD: Final = KIB
 LOG_PAYLOAD: Final = KIB  # of a message in the log; a longer one is kept where it is mostly text
 KEPT_TOPIC: Final = KIB  # characters of a refused message's topic
@@ -99,7 +99,7 @@ NAME_FORM: Final = "1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter, digit
 
 
 def is_user(text: object) -> bool:
-    """Whether this is a valid user's name."""
+    """Whether this is a valid board's name."""
     return isinstance(text, str) and USER.fullmatch(text) is not None
 
 

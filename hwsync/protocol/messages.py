@@ -69,11 +69,11 @@ def read(message: Message, topics: Topics) -> _Read:
     if reader is None:
         return Ignored("not a topic that the coordinator reads")
     if user.startswith("@"):
-        raise Refused(Code.NOT_ALLOWED, f"{user} is a group: {LATER}", "name one user")
+        raise Refused(Code.NOT_ALLOWED, f"{user} is a group: {LATER}", "name one board")
     if not limits.is_user(user):
         raise Refused(
             Code.BAD_USER,
-            f"{user[:80]!r} is no user's name",
+            f"{user[:80]!r} is no board's name",
             limits.USER_FORM,
         )
     kept = message.retain and kind not in (Kind.HEARTBEAT, Kind.STATUS)

@@ -62,5 +62,5 @@ def broken(connection: Connection) -> Iterator[str]:
             )
         elif not whole or link(previous, values) != stored:
             user, _, seq = values[:3]
-            yield f"transitions: row {row} was changed (user {user}, seq {seq})"
+            yield f"transitions: row {row} was changed (board {user}, seq {seq})"
         previous, expected = bytes(stored), row + 1

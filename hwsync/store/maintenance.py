@@ -110,7 +110,7 @@ def forget(path: Path, user: str, clear: Callable[[], None]) -> None:
     with contextlib.closing(Store(path)) as store:
         record = store.load(0.0).get(user)
         if record is None:
-            raise NotFound(f"{user} has never been seen", "hwsync status lists the users")
+            raise NotFound(f"{user} has never been seen", "hwsync status lists the boards")
         decision = decide(record, ResetAsked(forget=True), Moment(time.time(), 0.0), None, Rules())
         if decision.refused is not None:
             raise decision.refused

@@ -95,7 +95,7 @@ class Reader:
         except sqlite3.Error as error:
             raise _unreadable(self._path, error) from None
         if not log and not refused:
-            raise NotFound(f"nothing is recorded of {user}", "hwsync status lists the users")
+            raise NotFound(f"nothing is recorded of {user}", "hwsync status lists the boards")
         yield from heapq.merge(log, refused, key=lambda row: row["time"])
         if total and total[0] > limits.REFUSED_ROWS:
             yield {"user": user, "refused": total[0], "kept": limits.REFUSED_ROWS}

@@ -163,7 +163,7 @@ def wanted(words: Sequence[str], **options: object) -> list[Wanted]:
                 raise UsageError("device: whose?", "device NAME, such as: device pi1")
             name = rest.pop(0)
             if not is_user(name):
-                raise UsageError(f"{name!r} is no user's name ({USER_FORM})")
+                raise UsageError(f"{name!r} is no board's name ({USER_FORM})")
         found.append(Wanted(Part(word), name, **options))  # type: ignore[arg-type]
     if not found:
         raise UsageError("which units?", "any of: coordinator, broker, device NAME")

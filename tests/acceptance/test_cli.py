@@ -233,9 +233,9 @@ def test_without_a_broker_it_is_said_at_once(start: Callable[..., Process]) -> N
     [
         (["run", "pi1"], "no program"),
         (["run", "pi1", "/no/such/file"], "cannot read /no/such/file: No such file"),
-        (["run", "pi 1", "-c", "1"], "'pi 1' is no user's name"),
-        (["run", "+", "-c", "1"], "'+' is no user's name"),
-        (["run", "@all", "-c", "1"], "'@all' is no user's name"),
+        (["run", "pi 1", "-c", "1"], "'pi 1' is no board's name"),
+        (["run", "+", "-c", "1"], "'+' is no board's name"),
+        (["run", "@all", "-c", "1"], "'@all' is no board's name"),
         (["run", "pi1", "-c", "1", "--id", "a b"], "'a b' is no id"),
         (["run", "pi1", "-c", "1", "--timeout", "nan"], "nan is not 0.1 to 2592000 seconds"),
         (["run", "pi1", "-c", "1", "--timeout", "0"], "0 is not 0.1 to 2592000 seconds"),
@@ -246,7 +246,7 @@ def test_without_a_broker_it_is_said_at_once(start: Callable[..., Process]) -> N
         (["run", "pi1", "--stdin", "-", "-"], "cannot be the program and its input"),
         (["run", "pi1", "-c", os.fsdecode(b"\xff")], "not UTF-8"),
         (["run", "pi1", "-c", "1", "--name", "a/b"], "'a/b' is no name of a program"),
-        (["status", "#"], "'#' is no user's name"),
+        (["status", "#"], "'#' is no board's name"),
         (["cancel", "pi1", "a", "--id", "b"], "two ids: a and b"),
         (["coordinator", "--analysis-within", "inf"], "inf is not 0 or 0.1 to"),
         (["coordinator", "--settle", "nan"], "nan is not 0 to 3600 seconds"),
@@ -398,7 +398,7 @@ def test_the_database_is_backed_up_and_checked_while_it_is_used(lab: Lab, tmp_pa
     data = copy.read_bytes()
     copy.write_bytes(data.replace(b'"outcome":"ok"', b'"outcome":"no"', 1))
     found = ended(lab.cli("check-db", "--db", str(copy)), 1)
-    assert "was changed (user pi1, seq 3)" in found.stdout
+    assert "was changed (board pi1, seq 3)" in found.stdout
     assert "there is no database" in ended(lab.cli("check-db", "--db", "/no/such.db"), 1).stderr
 
 

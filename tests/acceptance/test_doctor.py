@@ -70,7 +70,7 @@ def test_a_lab_that_is_well(lab: Lab, watch: Callable[..., Watcher]) -> None:
     assert lab.broker.name in one(found, "broker")[1]
     assert ("MQTT 5" in one(found, "broker")[1]) == lab.broker.speaks_v5
     assert re.match(r"\d+\.\d ms for a message", one(found, "round trip")[1])
-    assert "1 users, 0 running" in one(found, "health")[1]
+    assert "1 boards, 0 running" in one(found, "health")[1]
     assert one(found, "clock")[1].endswith("as the coordinator's")
     assert "sound" in one(found, "database")[1]
     assert "idle" in one(found, "device")[1]
@@ -203,7 +203,7 @@ def test_a_device_that_is_away_and_what_waits_for_it(
 def test_wrong_usage_comes_before_any_finding(start: Callable[..., Process]) -> None:
     for arguments, said in (
         (["--broker", "http://x"], "is no broker's address"),
-        (["a b"], "is no user's name"),
+        (["a b"], "is no board's name"),
         (["--root", "a/#"], "cannot be the root"),
     ):
         process = start([*HWSYNC, "doctor", *arguments], name="doctor")

@@ -454,7 +454,7 @@ def test_what_is_wrong_is_said_and_changes_nothing(typed: Typed) -> None:
         ("init", none, "--cert", "x.pem"): (2, "--cert, --key and --ca go together"),
         ("init", lab, "--renew", "--sign"): (2, "are for a new lab"),
         ("device", "add", "pi2", "--lab", none): (2, f"{none} is no lab"),
-        ("device", "add", "a b"): (2, "'a b' is no user's name"),
+        ("device", "add", "a b"): (2, "'a b' is no board's name"),
         ("device", "add", "coordinator"): (2, "the coordinator's own account"),
         ("device", "add", "pi1"): (2, "there is a board pi1 already"),
         ("device", "remove", "pi3"): (2, "there is no device pi3"),

@@ -74,7 +74,7 @@ def test_where_wildcards_find_nothing_that_is_kept_the_boards_are_asked_for_by_n
     shown = [line.split()[:5] for line in status.stdout.splitlines()]
     assert shown == [["pi1", "1", "requested", "online", "for-pi1"], ["pi2", "0", "rest", "online"]]
     assert "so the boards were asked for by name" in status.stderr
-    assert "hwsync status USER" in status.stderr
+    assert "hwsync status BOARD" in status.stderr
     named = type_in(broker.url, "status", "anna", "pi1", "nobody")
     assert named.wait(START_PATIENCE) != 0
     assert [line.split()[0] for line in named.stdout.splitlines()] == ["anna", "pi1"]

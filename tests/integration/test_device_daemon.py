@@ -394,8 +394,8 @@ def test_root_is_refused_unless_it_is_allowed(refuse: Callable[..., str], tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--user", "pi/#"], "'pi/#' is no user's name"),
-        (["--user", ""], "'' is no user's name"),
+        (["--user", "pi/#"], "'pi/#' is no board's name"),
+        (["--user", ""], "'' is no board's name"),
         (["--broker", "http://pi:1883"], "'http://pi:1883' is no broker's address (such as mqtt:"),
         (["--broker", "pi1"], "'pi1' is no broker's address"),
         (["--broker", "mqtt://pi:99999"], "the broker's address is no URL"),

@@ -162,7 +162,7 @@ def test_a_coordinator_that_is_stopped_sends_no_watchdog(
 ) -> None:
     process = Lab(mosquitto, start, tmp_path).coordinator(variables=served(listener))
     listener.wait_for("READY=1")
-    listener.wait_for(f"STATUS=connected to mqtt://127.0.0.1:{mosquitto.port}, 0 users, 0 running")
+    listener.wait_for(f"STATUS=connected to mqtt://127.0.0.1:{mosquitto.port}, 0 boards, 0 running")
     # Nothing comes in, and it wakes up all the same.
     listener.wait_for("WATCHDOG=1", count=5)
     process.send_signal(signal.SIGSTOP)

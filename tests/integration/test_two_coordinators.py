@@ -58,7 +58,7 @@ def test_the_second_one_refuses_and_the_first_goes_on(
     assert first.wait() == 0
     other = second(lab)
     assert other.wait(REFUSES_S) == 2, other.account()
-    assert "second.db is empty, and there is a lab (users: 1) at the root hw at" in other.stderr
+    assert "second.db is empty, and there is a lab (boards: 1) at the root hw at" in other.stderr
     assert (
         f"--db {lab.db} goes on with it; hwsync coordinator --take-over begins a new lab"
         in other.stderr

@@ -299,7 +299,7 @@ def test_the_options_are_what_the_coordinator_decides_by(
         cli.main([*command, *words], obj=Settings(), standalone_mode=False)
     (rules,) = decided_by
     assert rules.allowance == expected
-    assert ("a user may have" in caplog.text) is bool(words)  # whoever reads the log knows it
+    assert ("a board may have" in caplog.text) is bool(words)  # whoever reads the log knows it
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_an_empty_database_does_not_take_the_place_of_a_lab_on_this_machine(
     with pytest.raises(UsageError) as error:
         start.take(*([mark()] if stopped else []), after=OTHER_S)
     assert (
-        "the database /db is empty, and there is a lab (users: 1) at the root hw: on here"
+        "the database /db is empty, and there is a lab (boards: 1) at the root hw: on here"
         in str(error.value)
     )
     assert (

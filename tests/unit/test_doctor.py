@@ -136,7 +136,7 @@ def shown(**changes: Any) -> dict[str, Any]:
 
 def test_the_health() -> None:
     (one,) = checks.health(shown())
-    said(one, OK, f"ok, hwsync {__version__}, up 3 minutes, 12 users, 3 running, 1 queued; on lab "
+    said(one, OK, f"ok, hwsync {__version__}, up 3 minutes, 12 boards, 3 running, 1 queued; on lab "
          "(database /db)")  # fmt: skip
     assert list(checks.health(shown(time=NOW - 86_400))) == [one], "it was asked for just now"
     for changes, result, word in (
@@ -371,7 +371,7 @@ def test_a_dot_in_a_topic() -> None:
     said(dots(True, "hw", "pi.1"), OK, "arrives as it is")
     said(dots(None, "hw", "pi.1"), OK, "cannot be tried")
     said(dots(False, "hw", "pi1"), WARNING, "no message whose topic has a dot", "mosquitto")
-    said(dots(False, "hw", "pi.1"), ERROR, "nothing of pi.1 arrives", "no user, no id and no root")
+    said(dots(False, "hw", "pi.1"), ERROR, "nothing of pi.1 arrives", "no board, no id and no root")
     said(dots(False, "h.w", ""), ERROR, "nothing of h.w arrives")
 
 

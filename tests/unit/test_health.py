@@ -275,15 +275,15 @@ def test_systemd_hears_ready_when_subscribed_and_how_it_goes(
 ) -> None:
     served.round(Disconnected("Connection refused", False))
     assert listener.hear() == [
-        "STATUS=not connected to mqtt://broker:1883 (Connection refused), 0 users, 0 running",
+        "STATUS=not connected to mqtt://broker:1883 (Connection refused), 0 boards, 0 running",
         "WATCHDOG=1", "EXTEND_TIMEOUT_USEC=60000000",
     ]  # fmt: skip
     served.round(*UP)
     connected = "STATUS=connected to mqtt://broker:1883, "
-    assert listener.hear() == ["READY=1", f"{connected}0 users, 0 running"]
+    assert listener.hear() == ["READY=1", f"{connected}0 boards, 0 running"]
     served.round(served.lab.delivery("request", b"1"), served.lab.delivery("collected"))
     served.round(after=15.0)
-    assert listener.hear() == [f"{connected}1 users, 1 running", "WATCHDOG=1"]
+    assert listener.hear() == [f"{connected}1 boards, 1 running", "WATCHDOG=1"]
     served.round(*UP)
     served.vitals.stopping()
     assert listener.hear() == ["STOPPING=1"]

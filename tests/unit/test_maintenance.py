@@ -65,7 +65,10 @@ def test_a_sound_database_is_found_sound_also_while_it_is_used(lab: Lab, path: P
 
 CHANGES = [
     ("UPDATE commands SET name = 'b.py' WHERE id = 'c2'", "c2 of pi1: its program"),
-    ("UPDATE transitions SET payload = x'00' WHERE row = 2", "row 2 was changed (user pi1, seq 2)"),
+    (
+        "UPDATE transitions SET payload = x'00' WHERE row = 2",
+        "row 2 was changed (board pi1, seq 2)",
+    ),
     ("UPDATE transitions SET late = 1 WHERE row = 3", "row 3 was changed"),
     ("UPDATE transitions SET time = time + 1 WHERE row = 1", "row 1 was changed"),
     ("UPDATE transitions SET hash = x'00' WHERE row = 4", "row 4 was changed"),

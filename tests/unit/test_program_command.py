@@ -80,8 +80,8 @@ def test_no_word_behind_the_file_is_ever_read(command: click.Command, words: lis
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("", "Missing argument 'USER'"),
-        ("--queue", "Missing argument 'USER'"),
+        ("", "Missing argument 'BOARD'"),
+        ("--queue", "Missing argument 'BOARD'"),
         ("pi1 --timeout", "Option '--timeout' requires an argument"),
         ("--timeout", "Option '--timeout' requires an argument"),
         ("pi1 --no-such x.py", "No such option"),
@@ -98,7 +98,7 @@ def test_what_stands_before_it_is_ours(command: click.Command, words: str, said:
 @COMMANDS
 def test_the_usage_names_the_file(command: click.Command) -> None:
     context = click.Context(command, info_name="hwsync x")
-    assert context.get_usage() == "Usage: hwsync x [OPTIONS] USER FILE [ARGS]..."
+    assert context.get_usage() == "Usage: hwsync x [OPTIONS] BOARD FILE [ARGS]..."
 
 
 # The request

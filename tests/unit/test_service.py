@@ -298,7 +298,7 @@ def test_what_systemd_refuses_is_said(machine: Path) -> None:
         ([], "which units"),
         (["brokr"], "no unit 'brokr'"),
         (["device"], "whose"),
-        (["device", "a/b"], "no user's name"),
+        (["device", "a/b"], "no board's name"),
         (["device", "pi1", "pi2"], "no unit 'pi2'"),
     ],
 )
@@ -333,7 +333,7 @@ UnitFileState=enabled
 MainPID=207
 NRestarts=0
 ActiveEnterTimestamp=Sat 2026-11-28 11:35:43 UTC
-StatusText=connected to mqtt://h:1883, 2=3 users
+StatusText=connected to mqtt://h:1883, 2=3 boards
 
 Id=hwsync-device@pi1.service
 LoadState=loaded
@@ -365,7 +365,7 @@ def test_the_status_has_a_line_for_each_unit(
     assert first.split(maxsplit=1) == [
         "hwsync-coordinator.service",
         "active (running), since Sat 2026-11-28 11:35:43 UTC, "
-        "connected to mqtt://h:1883, 2=3 users",
+        "connected to mqtt://h:1883, 2=3 boards",
     ]
     assert second.split(maxsplit=1) == [
         "hwsync-device@pi1.service",
