@@ -74,18 +74,15 @@ class Notifier:
                 self._status = line
                 self._send(f"STATUS={line}")
 
-    def beat(self, *, network: bool = True) -> None:
-        """The loop has completed a step: WATCHDOG=1, where due and the network thread lives.
+    def beat(self) -> None:
+        """The loop has completed a step: WATCHDOG=1, where due.
 
-        ``network``: false where a loop has another thread for its connection, and that is dead.
         Before READY it also asks for more time to start: a broker that is away is waited for.
         """
         if not self.watched or self._monotonic() < self._beat_at:
             return
         self._beat_at = self._monotonic() + self._microseconds / 1e6 / BEATS
-        if not network:
-            log.error("the network thread does not live: systemd is not told WATCHDOG=1")
-        elif self._ready:
+        if self._ready:
             self._send("WATCHDOG=1")
         else:
             self._send(f"WATCHDOG=1\nEXTEND_TIMEOUT_USEC={self._microseconds}")

@@ -7,7 +7,6 @@ a program's start on a device, from its envelope to the moment before its first 
 from __future__ import annotations
 
 import ast
-import queue
 import statistics
 import subprocess
 import sys
@@ -19,10 +18,9 @@ from types import FrameType
 from typing import Any, Final
 
 import hwsync
-from hwsync.address import BrokerUrl
 from hwsync.device.agent import Agent
 from hwsync.device.journal import Journal
-from hwsync.device.life import Outside, Setup
+from hwsync.device.outside import Calls, Outside
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.topics import Topics
 from hwsync.runner import Settings
@@ -109,26 +107,31 @@ def a_request(folder: Path) -> set[str]:
 
 def a_start(folder: Path) -> set[str]:
     """Until the program may begin: its session is written down."""
-    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    came = threading.Semaphore(0)
+    calls = Calls(came.release)
     settings = Settings(directory=folder / "programs")
     settings.directory.mkdir()
-    setup = Setup("u", BrokerUrl.parse("mqtt://127.0.0.1"), Topics(), folder, settings, None, 1.0)
-    outside = Outside(setup, inbox)
+    outside = Outside(settings, folder, calls)
     outside.runner.start()
     journal = Journal(folder / "journal", machine="m")
     outside.agent = agent = Agent("u", Topics(), journal, outside)
     grant = {"id": "a", "state": 2, "epoch": 0, "seq": 2, "start_at": None, "settled": [],
              "journal": journal.name, "boot": journal.boot, "cancelling": False}  # fmt: skip
 
+    def do_next() -> None:
+        assert came.acquire(timeout=START_S)
+        for call in calls.take():
+            call()
+
     def start() -> None:
         agent.received("hw/u/command", dumps(envelope(program="")).encode(), lambda: None)
         agent.received("hw/u/status", dumps(grant).encode(), lambda: None)
-        inbox.get(timeout=START_S)()
+        do_next()
 
     try:
         return crossed(start)
     finally:
-        inbox.get(timeout=START_S)()  # it has ended
+        do_next()  # it has ended
         outside.runner.close()
         journal.close()
 

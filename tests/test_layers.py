@@ -35,18 +35,22 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "broker": frozenset({"protocol", "notify"}),
     "logs": frozenset(),
     "notify": frozenset({"logs"}),
+    "orders": frozenset(),
     "installing": frozenset(),
     "signing": frozenset({"protocol", "installing"}),
     "lab": frozenset({"protocol", "broker", "signing", "installing"}),
     "systemd": frozenset({"protocol"}),
     "store": frozenset({"protocol"}),
     "coordinator": frozenset(
-        {"protocol", "address", "transport", "runner", "store", "logs", "notify", "signing"}
+        {
+            *("protocol", "address", "transport", "runner", "store", "logs", "notify"),
+            *("orders", "signing"),
+        }
     ),
     "device": frozenset(
         {
             *("protocol", "address", "paths", "transport", "runner", "logs", "notify"),
-            *("findings", "probe", "signing", "configfile", "connection"),
+            *("findings", "probe", "signing", "configfile", "connection", "orders"),
         }
     ),
     "operator": frozenset({"protocol", "address", "transport"}),

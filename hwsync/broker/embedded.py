@@ -97,7 +97,7 @@ async def _beat(notifier: Notifier, config: BrokerConfig) -> None:
     ports = ", ".join(f"{listener.address} port {listener.port}" for listener in config.listeners)
     while (wait := notifier.wait()) is not None:
         notifier.status(lambda: f"listening on {ports}")
-        notifier.beat(network=True)
+        notifier.beat()
         await asyncio.sleep(wait)
 
 

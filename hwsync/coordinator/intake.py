@@ -14,7 +14,7 @@ from collections import deque
 from typing import Final, Protocol
 
 from hwsync.coordinator.loop import Clock
-from hwsync.coordinator.orders import Orders
+from hwsync.orders import Orders
 from hwsync.transport import Signal
 
 BATCH: Final = 500  # messages in one transaction: more gain nothing and delay the first answer
@@ -34,12 +34,9 @@ class Network(Protocol):
     def is_full(self) -> bool:
         """Whether something that was published waits for its turn."""
 
-    def write(self) -> None:
-        """Send what was said."""
-
 
 class Waiting(Protocol):
-    """What is asked of its pump."""
+    """What is asked of its pump, which first sends what was said."""
 
     def wait(self, seconds: float | None) -> list[Signal]:
         """What comes within so many seconds; empty too where it only went on, or was woken."""
@@ -63,7 +60,6 @@ class Intake:
         Waits so long at most, None: until something comes; an order ends the wait. One at a time
         where what we said does not arrive.
         """
-        self._network.write()
         most = BATCH
         if self._network.backlog > BACKLOG:
             most = BATCH if self._has_arrived() else 1

@@ -20,9 +20,9 @@ from hwsync.coordinator.hearing import Hearing
 from hwsync.coordinator.intake import Intake
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.metrics import MetricsFile
-from hwsync.coordinator.orders import Orders, listening
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
+from hwsync.orders import Orders, listening
 from hwsync.protocol.allowance import FULL, Allowance
 from hwsync.protocol.errors import AnotherCoordinator, HwsyncError, UsageError
 from hwsync.protocol.limits import MAX_MESSAGE
@@ -32,7 +32,7 @@ from hwsync.signing import SigningKey
 from hwsync.store.maintenance import Schedule, discard
 from hwsync.store.retention import Retention
 from hwsync.store.store import Store
-from hwsync.transport import Connection, Pump, Subscribed, Subscription, Will
+from hwsync.transport import Connection, Pump, Subscribed, Subscription, Waker, Will
 
 log = logging.getLogger("hwsync.coordinator")
 
@@ -153,7 +153,8 @@ def serve(
         takeover_hint="stop the other coordinator: one broker and root has one",
         address=entrance.url,
     )
-    pump = Pump(connection)
+    waker = Waker()
+    pump = Pump(connection, waker)
     try:
         rules = Rules(access.root, analysis, analysis_within, allowance=allowance)
         if allowance != FULL:
@@ -183,7 +184,7 @@ def serve(
         hearing = Hearing(connection, topics, SystemClock(), secrets.token_hex(16))
         clearing = Clearing(connection, topics, SystemClock())
         retention = Retention(store, keep_days, keep_megabytes)
-        with listening(pump.wake) as orders:
+        with listening(waker.wake) as orders:
             intake = Intake(connection, pump, orders, SystemClock())
             connection.start()
             _run(alone, echoes, coordinator, hearing, vitals, clearing, retention, intake, orders,
@@ -198,6 +199,7 @@ def serve(
         raise
     finally:
         pump.leave(STOP_S)  # in order, whatever came: a will of ours would speak of another
+        waker.close()
         store.close()
         if unused:
             discard(store.path)  # who looks for the lab's would find two

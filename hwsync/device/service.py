@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import queue
-import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,15 +13,17 @@ from typing import Final, NoReturn
 
 from hwsync import __version__, connection, logs
 from hwsync.device.config import DEFAULT_FILE, STOP_S, Config, load
-from hwsync.device.life import Inbox, Reload, Setup, Stop, live
+from hwsync.device.life import Process, Reload, Setup, live
 from hwsync.device.no_journal import AnyJournal, open_journal
 from hwsync.device.trust import Trust
 from hwsync.logs import escape
 from hwsync.notify import Notifier
+from hwsync.orders import listening
 from hwsync.paths import state_directory
 from hwsync.protocol import limits
 from hwsync.protocol.errors import HwsyncError, UsageError
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
+from hwsync.transport import Waker
 
 log = logging.getLogger("hwsync.device")
 
@@ -99,31 +99,27 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    inbox: Inbox = queue.SimpleQueue()
-
-    def reload(*_: object) -> None:
+    def read() -> Reload | None:
         if connection.handed_over(options.config):
-            inbox.put(Reload(None))
-            return
+            return Reload(None)
         try:
-            inbox.put(Reload(_configured(options)[1]))
+            return Reload(_configured(options)[1])
         except HwsyncError as error:
             log.error("%s; the configuration stays as it was", error)
+            return None
 
+    waker = Waker()
     # Before anything else: a signal that comes early is kept for the first life.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: inbox.put(Stop()))
-    signal.signal(signal.SIGHUP, reload)
-    _, setup = _configured(options)
-    logs.setup("device", user=setup.user)
-    journal: AnyJournal = open_journal(setup.state)
-    notifier = Notifier()
-    following: tuple[Setup, AnyJournal] | None = (setup, journal)
-    while following is not None:
-        setup, journal = following
-        if not journal.over:
-            _make(setup)
-        following = live(setup, journal, inbox, notifier)
+    with listening(waker.wake) as orders:
+        _, setup = _configured(options)
+        logs.setup("device", user=setup.user)
+        process = Process(orders, waker, Notifier(), read)
+        following: tuple[Setup, AnyJournal] | None = (setup, open_journal(setup.state))
+        while following is not None:
+            setup, journal = following
+            if not journal.over:
+                _make(setup)
+            following = live(setup, journal, process)
 
 
 def _make(setup: Setup) -> None:

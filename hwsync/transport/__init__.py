@@ -43,11 +43,12 @@ from hwsync.transport.signals import (
     Subscription,
     Will,
 )
+from hwsync.transport.waker import Waker
 
 __all__ = [
     "BACKOFF_FIRST_S", "BACKOFF_MAX_S", "STABLE_S",
     "Connected", "Connection", "Delivery", "Denied", "Disconnected", "PassedOver", "Pump",
-    "Secured", "Sent", "Signal", "Subscribed", "Subscription", "Transport", "Will",
+    "Secured", "Sent", "Signal", "Subscribed", "Subscription", "Transport", "Waker", "Will",
 ]  # fmt: skip
 
 log = logging.getLogger("hwsync.transport")
@@ -85,7 +86,7 @@ class Transport:
         self._on_signal = on_signal
         # Held for each call of the connection; notified when something may have been acknowledged.
         self._changed = threading.Condition()
-        self._pump: Pump | None = None  # from ``start`` to the thread's end
+        self._waker: Waker | None = None  # from ``start`` to the thread's end
         self._thread = threading.Thread(target=self._run, name="hwsync-transport", daemon=True)
 
     @property
@@ -105,7 +106,7 @@ class Transport:
 
     def start(self) -> None:
         """Begin to connect, in a thread of its own; returns at once."""
-        self._pump = Pump(self._connection)
+        self._waker = Waker()
         self._connection.start()
         self._thread.start()
 
@@ -184,17 +185,18 @@ class Transport:
             self._wake()
 
     def _wake(self) -> None:
-        if self._pump is not None:
-            self._pump.wake()
+        if self._waker is not None:
+            self._waker.wake()
 
     def _run(self) -> None:
-        pump = self._pump
-        assert pump is not None
+        waker = self._waker
+        assert waker is not None
+        pump = Pump(self._connection, waker)
         while True:
             with self._changed:
                 if self._connection.is_over:
-                    pump.close()
-                    self._pump = None
+                    waker.close()
+                    self._waker = None
                     return
                 watched = pump.watched()
             readable = pump.poll(watched)

@@ -281,7 +281,6 @@ def test_a_connection_may_have_ended_when_something_is_said(
     assert not connection.publish("hw/pi1/query", b"x")
     assert connection.is_over == (act == "leave")
     connection.close()
-    pump.close()
 
 
 def test_an_error_of_ours_ends_the_connection_and_it_comes_back(

@@ -22,11 +22,11 @@ from typing import Any, Final
 from hwsync.device import service
 from hwsync.device.agent import Agent
 from hwsync.device.journal import Journal
-from hwsync.device.life import Outside
+from hwsync.device.outside import Outside
 from hwsync.runner import Runner
 from hwsync.runner.launcher import Launcher
 from hwsync.runner.run import Run
-from hwsync.transport import Delivery, Transport
+from hwsync.transport import Connection, Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +36,27 @@ class Call:
     owner: type
     name: str
     counts: Callable[..., bool] = lambda *_, **__: True
+    completed: Callable[[Any], object] = lambda _: None  # given the object, before it dies after it
+
+
+def _write(outside: Outside) -> None:
+    """What was said has left the process."""
+    if outside.connection is not None:
+        outside.connection.write()
 
 
 def _publish(kind: str, fits: Callable[[dict[str, Any]], bool] = lambda _: True) -> Call:
     def counts(_: object, topic: str, payload: bytes, **__: object) -> bool:
         return topic.endswith(f"/{kind}") and fits(json.loads(payload))
 
-    return Call(Outside, "publish", counts)
+    return Call(Outside, "publish", counts, _write)
 
 
 def _acknowledge(kind: str, fits: Callable[[dict[str, Any]], bool] = lambda _: True) -> Call:
     def counts(_: object, delivery: Delivery) -> bool:
         return delivery.topic.endswith(f"/{kind}") and fits(json.loads(delivery.payload))
 
-    return Call(Transport, "acknowledge", counts)
+    return Call(Connection, "acknowledge", counts, Connection.write)
 
 
 CALLS: Final = {
@@ -93,6 +100,8 @@ def arm(point: str, passing: int) -> None:
     def patched(*arguments: Any, **keys: Any) -> Any:
         pass_by("before", *arguments, **keys)
         result = original(*arguments, **keys)
+        if when == "after" and call.counts(*arguments, **keys):
+            call.completed(arguments[0])
         pass_by("after", *arguments, **keys)
         return result
 

@@ -95,4 +95,3 @@ class Pumped:
 
     def close(self) -> None:
         self.connection.close()
-        self.pump.close()

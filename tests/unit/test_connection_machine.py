@@ -22,6 +22,7 @@ from hwsync.transport import (
     Pump,
     Subscribed,
     Subscription,
+    Waker,
 )
 from hwsync.transport.connecting import CONNECT_S, V5_ANSWER_S
 from hwsync.transport.link import LEAVE_S, Stage
@@ -319,13 +320,20 @@ def test_an_end_after_nothing_was_done_for_long_is_not_the_messages_fault(
 
 
 def test_a_pump_is_woken_by_another_thread() -> None:
-    pump = Pump(Connection(BrokerUrl("mqtt", LOOPBACK, 1), "c", subscriptions=[]))
-    threading.Timer(0.05, pump.wake).start()
+    waker = Waker()
+    pump = Pump(Connection(BrokerUrl("mqtt", LOOPBACK, 1), "c", subscriptions=[]), waker)
+    threading.Timer(0.05, waker.wake).start()
     assert pump.wait(None) == []
-    pump.wake()
-    pump.wake()
+    waker.wake()
+    waker.wake()
     assert pump.wait(None) == [], "before the wait"
     began = time.monotonic()
     assert pump.wait(0.05) == []
     assert time.monotonic() - began >= 0.05, "no wake-up is left over"
-    pump.close()
+    waker.close()
+
+
+def test_what_was_said_is_on_its_way_before_the_wait(client: Pumped, broker: ByHand) -> None:
+    assert client.connection.publish("t", b"x")
+    client.signals += client.pump.wait(0.0)
+    assert [packet.type for packet in broker.next()] == [PUBLISH]

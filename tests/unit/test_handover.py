@@ -1,14 +1,18 @@
-"""What a run's thread leaves to the main thread: it waits, and hears what came of it."""
+"""What a run's thread leaves to the loop: it waits, and hears what came of it."""
 
 from __future__ import annotations
 
 import queue
 import threading
+import time
 
 import pytest
 
-from hwsync.device.life import Handover
+from hwsync.address import BrokerUrl
+from hwsync.device.outside import Calls, Handover
 from hwsync.protocol.errors import HwsyncError, JournalUnavailable
+from hwsync.transport import Connection, Pump, Waker
+from tests.support.ports import LOOPBACK
 
 SOON_S = 10.0
 
@@ -52,3 +56,26 @@ def test_a_bug_is_no_reason_to_wait_for_ever(caplog: pytest.LogCaptureFixture) -
     with pytest.raises(HwsyncError, match="the journal cannot be written: division by zero"):
         handover.wait()
     assert "this is a bug" in caplog.text
+
+
+def test_what_is_left_wakes_the_loop_and_is_taken_once_in_order() -> None:
+    waker = Waker()
+    calls, made = Calls(waker.wake), list[int]()
+    pump = Pump(Connection(BrokerUrl("mqtt", LOOPBACK, 1), "c", subscriptions=[]), waker)
+
+    def run() -> None:
+        for number in range(3):
+            calls.leave(lambda number=number: made.append(number))  # type: ignore[misc]
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    began = time.monotonic()
+    while len(made) < 3 and time.monotonic() - began < SOON_S:
+        assert pump.wait(SOON_S) == []
+        for call in calls.take():
+            call()
+    assert time.monotonic() - began < SOON_S, "the wait has ended by itself"
+    thread.join(SOON_S)
+    assert made == [0, 1, 2]
+    assert calls.take() == []
+    waker.close()

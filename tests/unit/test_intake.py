@@ -12,7 +12,7 @@ import pytest
 
 from hwsync.coordinator import service
 from hwsync.coordinator.intake import BACKLOG, BATCH, CROWDED_S, GATHER_S, Intake
-from hwsync.coordinator.orders import Orders, listening
+from hwsync.orders import Orders, listening
 from hwsync.transport import Disconnected, Signal
 
 CAME = Disconnected("x", True)
@@ -26,7 +26,6 @@ class Wire:
         self.comes = deque(comes)
         self.now = 0.0
         self.waits: list[float | None] = []
-        self.writes = 0
         self._backlogs = deque(backlogs)  # one for each wait; the last one stays
 
     @property
@@ -36,9 +35,6 @@ class Wire:
     @property
     def is_full(self) -> bool:
         return len(self.waits) < self._full
-
-    def write(self) -> None:
-        self.writes += 1
 
     def wait(self, seconds: float | None) -> list[Signal]:
         self.waits.append(seconds)
@@ -63,7 +59,6 @@ def test_it_waits_for_signals_and_not_for_mere_progress() -> None:
     wire = Wire(0, 0, 2)
     assert intake(wire).take(None) == [CAME] * 2
     assert wire.waits == [None] * 3
-    assert wire.writes == 1, "what the last round said is on its way before the wait"
 
 
 def test_it_waits_no_longer_than_it_is_told() -> None:

@@ -65,33 +65,17 @@ def test_a_beat_comes_four_times_in_the_watchdogs_time(listener: Listener) -> No
     one = notifier(listener, time)
     one.ready()
     for _ in range(9):
-        one.beat(network=True)
+        one.beat()
         time.now += 1.0
     assert listener.hear() == ["READY=1", *["WATCHDOG=1"] * 5]
     one.status(lambda: "", now=True)
-    one.beat(network=True)
+    one.beat()
     assert one.wait() == 1.0
-
-
-def test_without_a_network_thread_there_is_no_beat(
-    listener: Listener, caplog: pytest.LogCaptureFixture
-) -> None:
-    time = Time()
-    one = notifier(listener, time)
-    one.ready()
-    one.status(lambda: "", now=True)
-    one.beat(network=False)
-    assert listener.hear() == ["READY=1"]
-    assert "network thread" in caplog.text
-    assert one.wait() == 2.0, "a loop that does not rest"
-    time.now += 2.0
-    one.beat(network=True)
-    assert listener.hear() == ["WATCHDOG=1"]
 
 
 def test_before_ready_more_time_is_asked_for(listener: Listener) -> None:
     one = notifier(listener, Time())
-    one.beat(network=True)
+    one.beat()
     assert listener.hear() == ["WATCHDOG=1", "EXTEND_TIMEOUT_USEC=8000000"]
 
 
@@ -99,7 +83,7 @@ def test_before_ready_more_time_is_asked_for(listener: Listener) -> None:
 def test_without_a_watchdog_there_is_no_beat(listener: Listener, watchdog: str) -> None:
     one = notifier(listener, Time(), watchdog)
     assert not one.watched
-    one.beat(network=True)
+    one.beat()
     assert listener.hear() == []
 
 
@@ -119,7 +103,7 @@ def test_without_systemd_nothing_happens() -> None:
     one = Notifier({"WATCHDOG_USEC": "1000000"})
     one.ready()
     one.status(lambda: pytest.fail("nobody would hear it"), now=True)
-    one.beat(network=False)
+    one.beat()
     one.stopping()
     assert one.wait() is None
 
