@@ -46,21 +46,15 @@ from paho.mqtt.enums import CallbackAPIVersion
 from hwsync import logs
 from hwsync.address import BrokerUrl
 from hwsync.coordinator.service import Access, serve
-from hwsync.protocol import limits, wire
+from hwsync.protocol import limits
 from hwsync.protocol.errors import HwsyncError, NoBroker, NoCoordinator
-from hwsync.protocol.record import (
-    Account,
-    Command,
-    Outcome,
-    Ran,
-    Record,
-    Request,
-    State,
-    Verb,
-    encode_envelope,
-    encode_status,
-)
+from hwsync.protocol.record import Account, Command, Outcome, Ran, Record, Request, State, Verb
 from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.wire.asking import encode_analysis
+from hwsync.protocol.wire.envelope import encode_envelope
+from hwsync.protocol.wire.request import encode_request
+from hwsync.protocol.wire.response import encode_collected, encode_response
+from hwsync.protocol.wire.status import encode_status
 from hwsync.transport import Delivery, Signal, Subscribed, Subscription, Transport
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
@@ -310,7 +304,7 @@ class Lab:
         if kind is Kind.COMMAND:
             if board.envelope and board.id in payload:
                 board.envelope = False
-                self._tell(user, Kind.COLLECTED, wire.encode_collected(_text(board), JOURNAL, 1))
+                self._tell(user, Kind.COLLECTED, encode_collected(_text(board), JOURNAL, 1))
             return
         self._statuses += 1
         self._bytes += len(payload)
@@ -319,12 +313,12 @@ class Lab:
             return  # status 1, or a copy
         if state == State.COLLECTED:
             board.awaits = State.RETURNED
-            result = wire.encode_result(_text(board), JOURNAL, 1, ACCOUNT)
+            result = encode_response(_text(board), JOURNAL, 1, ACCOUNT)
             self._tell(user, Kind.RESPONSE, result)
         elif state == State.RETURNED:
             board.awaits = State.REST
             board.asked = time.perf_counter() - board.asked
-            self._tell(user, Kind.ANALYSIS, wire.encode_analysis(ANALYSIS, _text(board)))
+            self._tell(user, Kind.ANALYSIS, encode_analysis(ANALYSIS, _text(board)))
         else:
             self._cycle_ended(board)
 
@@ -341,7 +335,7 @@ class Lab:
         text = f"{board.user[1:]}-{board.number:08d}"
         board.id, board.awaits, board.envelope = text.encode(), State.COLLECTED, True
         board.asked = time.perf_counter()
-        self._tell(board.user, Kind.REQUEST, wire.encode_request(PROGRAM, id=text))
+        self._tell(board.user, Kind.REQUEST, encode_request(PROGRAM, id=text))
 
     def _tell(self, user: str, kind: Kind, payload: bytes) -> None:
         self._transport.publish(self._topics.of(user, kind), payload)

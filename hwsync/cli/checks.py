@@ -18,8 +18,8 @@ from hwsync.probe import SLOW_S, Seen
 from hwsync.protocol.jsons import is_count, is_number
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.presence import is_online, silence
-from hwsync.protocol.published import Boards, Health, Heartbeat, Status
 from hwsync.protocol.record import State
+from hwsync.protocol.wire.published import Boards, Health, Heartbeat, Status
 from hwsync.store.inspection import Inspection
 from hwsync.webprobe import Open, WebListener
 

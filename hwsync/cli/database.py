@@ -16,8 +16,8 @@ from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol.errors import Code, NoCoordinator, NotFound, Refused
 from hwsync.protocol.limits import is_user
 from hwsync.protocol.presence import is_online
-from hwsync.protocol.published import Boards
 from hwsync.protocol.topics import Kind
+from hwsync.protocol.wire.published import Boards
 from hwsync.store import maintenance
 
 ANSWER_S: Final = 5.0  # for a coordinator

@@ -38,8 +38,8 @@ from hwsync.probe import dot_arrives, largest, look, round_trip
 from hwsync.protocol.errors import DatabaseError, Refused, Unreachable, UsageError
 from hwsync.protocol.jsons import is_number
 from hwsync.protocol.presence import is_online
-from hwsync.protocol.published import Boards, Health, Heard, Heartbeat, Status
 from hwsync.protocol.topics import ITSELF, Kind, Topics
+from hwsync.protocol.wire.published import Boards, Health, Heard, Heartbeat, Status
 from hwsync.store.inspection import inspect
 
 LOOK_S: Final = 9.0  # for a broker; a person waits no longer for "there is none"

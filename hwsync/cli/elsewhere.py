@@ -15,8 +15,8 @@ from hwsync.cli import say
 from hwsync.cli.common import Settings, the_database
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol.errors import HwsyncError
-from hwsync.protocol.published import Health
 from hwsync.protocol.topics import ITSELF
+from hwsync.protocol.wire.published import Health
 
 
 class Own:

@@ -18,7 +18,7 @@ from hwsync.operator.client import Client
 from hwsync.protocol.errors import HwsyncError, NoBroker, Refused
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind, Topics
-from hwsync.protocol.wire import encode_reset
+from hwsync.protocol.wire.asking import encode_reset
 
 TOLD_S: Final = 5.0  # for a broker to have read its files again
 PAUSE_S: Final = 0.2  # between two looks whether it has

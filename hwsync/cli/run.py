@@ -26,8 +26,8 @@ from hwsync.protocol.errors import (
     UsageError,
 )
 from hwsync.protocol.output import read_kept
-from hwsync.protocol.published import Heard, Told
 from hwsync.protocol.record import State
+from hwsync.protocol.wire.published import Heard, Told
 
 
 @click.command(cls=ProgramCommand)

@@ -19,8 +19,8 @@ from typing import Any, Final, Protocol
 from hwsync.protocol import limits
 from hwsync.protocol.jsons import is_count, size
 from hwsync.protocol.output import Kept, read_kept
-from hwsync.protocol.published import Told
 from hwsync.protocol.topics import Kind
+from hwsync.protocol.wire.published import Told
 
 TEXTS: Final = ("stdout", "stderr")  # the streams
 MOST_HELD: Final = limits.MAX_RESPONSE + limits.MAX_STDERR  # bytes; more is not kept of any run

@@ -22,9 +22,9 @@ from typing import Final
 
 from hwsync.coordinator.loop import Clock, Publisher
 from hwsync.coordinator.plan import still_ours
-from hwsync.coordinator.sign import Sign, read_sign
 from hwsync.protocol.errors import AnotherCoordinator, UsageError
 from hwsync.protocol.topics import ITSELF, Kind, Topics
+from hwsync.protocol.wire.itself import Sign, read_sign
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 
 log = logging.getLogger("hwsync.coordinator")

@@ -15,9 +15,10 @@ from hwsync.coordinator.plan import message_of
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.events import HeartbeatHeard
 from hwsync.protocol.limits import MAX_BOARDS
-from hwsync.protocol.messages import read
-from hwsync.protocol.presence import encode_boards, is_outdated_will
+from hwsync.protocol.presence import is_outdated_will
 from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.wire.itself import encode_boards
+from hwsync.protocol.wire.messages import read
 from hwsync.transport import Delivery, Disconnected, Signal, Subscribed
 
 

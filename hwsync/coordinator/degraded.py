@@ -15,10 +15,10 @@ from hwsync.coordinator.plan import message_of
 from hwsync.protocol import limits
 from hwsync.protocol.effects import PublishError
 from hwsync.protocol.errors import Code, Refused
-from hwsync.protocol.messages import named
 from hwsync.protocol.record import Record, State
 from hwsync.protocol.topics import Kind, Topics
-from hwsync.protocol.wire import encode_error
+from hwsync.protocol.wire.error import encode_error
+from hwsync.protocol.wire.messages import named
 from hwsync.transport import Delivery
 
 log = logging.getLogger("hwsync.coordinator")

@@ -14,11 +14,11 @@ from enum import StrEnum
 from typing import Any, Final
 
 from hwsync import __version__
-from hwsync.coordinator.sign import Sign
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Record, State
+from hwsync.protocol.wire.itself import Sign
 from hwsync.transport import Disconnected, PassedOver, Signal, Subscribed
 from hwsync.transport.outbox import Outbox
 

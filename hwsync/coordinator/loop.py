@@ -38,7 +38,6 @@ from hwsync.protocol.effects import (
     ReplyError,
 )
 from hwsync.protocol.errors import StoreError
-from hwsync.protocol.messages import is_query, named
 from hwsync.protocol.record import (
     Command,
     Moment,
@@ -46,7 +45,8 @@ from hwsync.protocol.record import (
 )
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind, Topics
-from hwsync.protocol.wire import encode_error
+from hwsync.protocol.wire.error import encode_error
+from hwsync.protocol.wire.messages import is_query, named
 from hwsync.store.store import Store
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed, outbox
 

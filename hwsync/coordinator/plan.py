@@ -26,12 +26,12 @@ from hwsync.protocol.effects import (
 from hwsync.protocol.epochs import following
 from hwsync.protocol.errors import Code, DatabaseError, Refused, StoreError
 from hwsync.protocol.events import Event, HeartbeatHeard, Ignored, Message, StatusHeard
-from hwsync.protocol.messages import read
 from hwsync.protocol.record import Command, Moment, Record, Reply
 from hwsync.protocol.redelivery import Handled, Memory
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Topics
-from hwsync.protocol.wire import encode_error
+from hwsync.protocol.wire.error import encode_error
+from hwsync.protocol.wire.messages import read
 from hwsync.store.store import Batch, RefusedRow, Store
 from hwsync.transport import Delivery
 

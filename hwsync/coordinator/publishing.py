@@ -15,20 +15,11 @@ from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import PublishResult
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.record import (
-    Moment,
-    Record,
-    Reply,
-    encode_envelope,
-    encode_result,
-    encode_signed,
-    encode_status,
-    ends_at,
-    envelope_json,
-    is_past,
-)
+from hwsync.protocol.record import Moment, Record, Reply, ends_at, is_past
 from hwsync.protocol.replies import check
 from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.wire.envelope import encode_envelope, encode_signed, envelope_json
+from hwsync.protocol.wire.status import encode_result, encode_status
 from hwsync.transport import Signal
 from hwsync.transport.capacity import Capacity
 from hwsync.transport.outbox import Message, Outbox, Publisher

@@ -15,13 +15,13 @@ from hwsync.coordinator.boards import Boards
 from hwsync.coordinator.health import HEALTH_S, Condition, Life, health
 from hwsync.coordinator.loop import Clock, Coordinator, Publisher
 from hwsync.coordinator.metrics import METRICS_S, MetricsFile
-from hwsync.coordinator.sign import Sign, read_sign
 from hwsync.notify import Notifier
 from hwsync.protocol.errors import HwsyncError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.limits import BOARDS_S
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import ITSELF, Kind
+from hwsync.protocol.wire.itself import Sign, read_sign
 from hwsync.store.migrations import SCHEMA
 from hwsync.transport import Connected, Delivery, Signal, Subscribed
 

@@ -24,14 +24,9 @@ from hwsync.protocol.device import core, values
 from hwsync.protocol.device.values import Decision, Event, Moment, Offered, Told
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.topics import Kind, Topics
-from hwsync.protocol.wire import (
-    Envelope,
-    Status,
-    encode_output,
-    read_envelope,
-    read_seal,
-    read_status,
-)
+from hwsync.protocol.wire.envelope import Envelope, read_envelope, read_seal
+from hwsync.protocol.wire.response import encode_output
+from hwsync.protocol.wire.status import StatusHead, read_status
 from hwsync.runner import Group, Piece, RunEnd
 from hwsync.transport import Signal
 
@@ -215,11 +210,11 @@ class Agent:
         )
         self._happen(event, envelope)
 
-    def _heard_status(self, status: Status) -> None:
+    def _heard_status(self, status: StatusHead) -> None:
         while self._happen(self._told(status)).again:
             pass
 
-    def _told(self, status: Status) -> Told:
+    def _told(self, status: StatusHead) -> Told:
         own = values.Own(self._journal.name, self._journal.boot, self._journal.epoch)
         distrust = ""
         hand = self._deeds.hand
@@ -234,7 +229,7 @@ class Agent:
             distrust=distrust,
         )
 
-    def _heard_of_former(self, user: str, status: Status) -> None:
+    def _heard_of_former(self, user: str, status: StatusHead) -> None:
         first = not self._former.may_tell(user)
         if self._former.hear(user, status, self._journal.epoch):
             settled = self._keeping.settled(status, user)

@@ -22,7 +22,7 @@ from hwsync.protocol.device import values
 from hwsync.protocol.device.values import Action, Event, State
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.record import Account, Outcome, Ran
-from hwsync.protocol.wire import Envelope
+from hwsync.protocol.wire.envelope import Envelope
 from hwsync.runner import Group, Job, RunEnd
 
 log = logging.getLogger("hwsync.device")

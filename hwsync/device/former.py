@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from hwsync.device.journal import Entry
 from hwsync.protocol import limits
-from hwsync.protocol.wire import Status
+from hwsync.protocol.wire.status import StatusHead
 
 log = logging.getLogger("hwsync.device")
 
@@ -52,7 +52,7 @@ class Former:
         """Whether a result may be published under that name now."""
         return user == self._user or user in self._heard
 
-    def hear(self, user: str, status: Status, epoch: int) -> bool:
+    def hear(self, user: str, status: StatusHead, epoch: int) -> bool:
         """A status of a former name; False: it says nothing. ``epoch``: the journal's.
 
         What is settled stays so within an epoch, whatever the order in which statuses come.

@@ -34,7 +34,7 @@ from hwsync.device.sealed import COLUMNS, Row, Sealed
 from hwsync.protocol.errors import JournalDamaged
 from hwsync.protocol.jsons import dumps, loads
 from hwsync.protocol.record import Account, Outcome, Ran
-from hwsync.protocol.wire import Envelope
+from hwsync.protocol.wire.envelope import Envelope
 from hwsync.runner import Group
 
 log = logging.getLogger("hwsync.device")

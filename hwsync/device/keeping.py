@@ -26,7 +26,8 @@ from hwsync.protocol.device import values
 from hwsync.protocol.device.values import Known
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.record import Account
-from hwsync.protocol.wire import Envelope, Status
+from hwsync.protocol.wire.envelope import Envelope
+from hwsync.protocol.wire.status import StatusHead
 
 log = logging.getLogger("hwsync.device")
 
@@ -140,7 +141,7 @@ class Keeping:
             below = None  # nothing can be written over it either
         return _known(entry, user, closed=below is not None and below.stage is Stage.CLOSED)
 
-    def settled(self, status: Status, user: str) -> tuple[Known, ...]:
+    def settled(self, status: StatusHead, user: str) -> tuple[Known, ...]:
         """What is known of the ids of that user that a status settles for this journal."""
         found = []
         for id, journal in status.settled:

@@ -26,7 +26,7 @@ from hwsync.orders import Orders
 from hwsync.protocol import limits
 from hwsync.protocol.errors import HwsyncError, JournalError
 from hwsync.protocol.topics import Kind, Topics
-from hwsync.protocol.wire import encode_heartbeat
+from hwsync.protocol.wire.heartbeat import encode_heartbeat
 from hwsync.runner import Settings
 from hwsync.transport import (
     Connected,

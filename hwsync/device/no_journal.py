@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 from hwsync.device.journal import Entry, Journal
 from hwsync.protocol.errors import JournalUnavailable
 from hwsync.protocol.record import Account
-from hwsync.protocol.wire import Envelope
+from hwsync.protocol.wire.envelope import Envelope
 from hwsync.runner import Group
 
 log = logging.getLogger("hwsync.device")

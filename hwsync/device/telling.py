@@ -19,7 +19,8 @@ from hwsync.device.shrinking import Shrinking
 from hwsync.protocol import limits
 from hwsync.protocol.device.values import State
 from hwsync.protocol.topics import Kind, Topics
-from hwsync.protocol.wire import encode_collected, encode_heartbeat, encode_result
+from hwsync.protocol.wire.heartbeat import encode_heartbeat
+from hwsync.protocol.wire.response import encode_collected, encode_response
 from hwsync.transport.capacity import Capacity
 from hwsync.transport.outbox import Message, Outbox
 
@@ -57,7 +58,7 @@ class Telling:
         name, boot = self._journal.name, self._journal.boot
 
         def make(limit: int) -> bytes:
-            return encode_result(
+            return encode_response(
                 entry.id, name, boot, account, self.shrinking.limit(entry.id, limit)
             )
 

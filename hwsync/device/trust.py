@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hwsync.findings import CLOCK_SET
-from hwsync.protocol.wire import Envelope, Seal
+from hwsync.protocol.wire.envelope import Envelope, Seal
 from hwsync.signing import Trusted
 
 UNSIGNED: Final = "it is not signed, and this board runs only what is"

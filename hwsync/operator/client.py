@@ -19,9 +19,9 @@ from hwsync.operator.conversation import Conversation, T, Talk, raise_refused
 from hwsync.operator.switchboard import Switchboard
 from hwsync.protocol import limits
 from hwsync.protocol.errors import NoBroker
-from hwsync.protocol.published import Heard, Result, Status, Told
 from hwsync.protocol.topics import ITSELF, Kind, Topics
-from hwsync.protocol.wire import FORGET
+from hwsync.protocol.wire.asking import FORGET
+from hwsync.protocol.wire.published import Heard, Result, Status, Told
 from hwsync.transport import (
     Delivery,
     Disconnected,

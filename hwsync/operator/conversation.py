@@ -12,11 +12,12 @@ from typing import Any, Final, TypeVar, cast
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Degraded, NoCoordinator, Refused, TooLarge
-from hwsync.protocol.heard import read_heard
 from hwsync.protocol.jsons import is_count
-from hwsync.protocol.published import Heard, Result, Status, Told
 from hwsync.protocol.topics import ITSELF, Kind, Topics
-from hwsync.protocol.wire import encode_id, read_object
+from hwsync.protocol.wire.asking import encode_id
+from hwsync.protocol.wire.heard import read_heard
+from hwsync.protocol.wire.published import Heard, Result, Status, Told
+from hwsync.protocol.wire.schema import read_object
 from hwsync.transport import Connected, Delivery, Denied, Disconnected, Sent, Signal
 from hwsync.transport.capacity import SMALL, Capacity
 
@@ -90,7 +91,7 @@ class Conversation:
     def hearing(self, limit: float) -> Talk[Heard | None]:
         """What comes next; None: nothing until ``limit`` (of ``now``).
 
-        What is not as the protocol says (``protocol.heard``) is nobody's of ours, and is passed
+        What is not as the protocol says (``wire.heard``) is nobody's of ours, and is passed
         over.
         """
         while True:

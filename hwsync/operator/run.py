@@ -22,10 +22,11 @@ from hwsync.protocol.admission import CLAIM
 from hwsync.protocol.analysis import OUTCOME
 from hwsync.protocol.errors import Code, NoCoordinator
 from hwsync.protocol.jsons import cut, dumps, size
-from hwsync.protocol.published import Result, Told
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
-from hwsync.protocol.wire import encode_analysis, encode_id, encode_request
+from hwsync.protocol.wire.asking import encode_analysis, encode_id
+from hwsync.protocol.wire.published import Result, Told
+from hwsync.protocol.wire.request import encode_request
 
 LOOK_AGAIN_S: Final = 5.0  # a query while nothing is heard: a status may have been lost
 TICK_S: Final = 0.5  # between two looks at the clock

@@ -17,18 +17,9 @@ from hwsync.protocol.changed import replace
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Requested
 from hwsync.protocol.jsons import dumps, loads, size
-from hwsync.protocol.record import (
-    Asker,
-    Command,
-    KnownBy,
-    Moment,
-    Record,
-    Reply,
-    Request,
-    envelope_size,
-    is_past,
-)
+from hwsync.protocol.record import Asker, Command, KnownBy, Moment, Record, Reply, Request, is_past
 from hwsync.protocol.rules import Rules
+from hwsync.protocol.wire.envelope import envelope_size
 
 REPLIES: Final = "replies"  # with accounts, only <account> may read below replies/<account>
 CLAIM: Final = "by"  # the key of a request's ``meta``

@@ -7,16 +7,13 @@ board is online asks ``is_online``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
 from hwsync.protocol.events import HeartbeatHeard
-from hwsync.protocol.jsons import dumps
-from hwsync.protocol.limits import MAX_BOARDS_LIST, OFFLINE_AFTER_S
+from hwsync.protocol.limits import OFFLINE_AFTER_S
 
 Json = Mapping[str, Any]
-
-_FRAME: Final = 200  # bytes at most of the list beside its boards
 
 
 def is_outdated_will(before: HeartbeatHeard | None, heard: HeartbeatHeard) -> bool:
@@ -27,36 +24,6 @@ def is_outdated_will(before: HeartbeatHeard | None, heard: HeartbeatHeard) -> bo
     if before is None or heard.online:
         return False
     return before.journal != heard.journal or before.boot > heard.boot
-
-
-def encode_boards(
-    time: float,
-    listening: float,
-    heard: Iterable[tuple[str, float | None]],
-    left_out: int = 0,
-) -> bytes:
-    """The list of the boards; ``heard``: (user, seconds ago, None: it is offline).
-
-    What was heard last comes first; what has no room in ``MAX_BOARDS_LIST`` bytes is left out, and
-    counted with those that were ``left_out`` before.
-    """
-    boards: dict[str, float | None] = {}
-    size = _FRAME
-    for user, seconds in heard:
-        said = None if seconds is None else round(seconds, 1)
-        size += len(user) + len(str(said)) + 4  # quotes, colon, comma
-        if size > MAX_BOARDS_LIST:
-            left_out += 1
-        else:
-            boards[user] = said
-    return dumps(
-        {
-            "time": time,
-            "listening": round(listening, 1),
-            "left_out": left_out,
-            "boards": boards,
-        }
-    ).encode()
 
 
 def silence(user: str, boards: Json) -> float:

@@ -1,4 +1,4 @@
-"""What is known of one user and of one command: frozen values, and how they look on the wire.
+"""What is known of one user and of one command: frozen values.
 
 The law: a change is a replacement. ``Record`` is the level that everybody reconciles with; its
 ``current`` is the command that the record is about, and stays readable at rest
@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Any, Final
+from typing import Final
 
 from hwsync.protocol import limits
 from hwsync.protocol.changed import replace
-from hwsync.protocol.jsons import cut, dumps
-from hwsync.protocol.output import Order, fitted, keep_again
-
-Json = dict[str, Any]
+from hwsync.protocol.output import Order
 
 
 class State(IntEnum):
@@ -190,6 +187,10 @@ class Command:
         return "" if self.orphan or not self.id else self.request.name or limits.DEFAULT_NAME
 
 
+NO_COMMAND: Final = Command("", "", Request(""))
+"""Stands for the command of a record that never had one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """The level: one for each user."""
@@ -257,179 +258,3 @@ def ends_at(record: Record, moment: Moment) -> float | None:
     """Unix seconds, an estimate: when the record's state ends by itself; None: it does not."""
     ticking = None if record.due_at is None else moment.wall + record.due_at - moment.ticks
     return min((at for at in (ticking, record.expires_at) if at is not None), default=None)
-
-
-_NO_REQUEST: Final = Request("")
-_NO_COMMAND: Final = Command("", "", _NO_REQUEST)
-_OPEN: Final = Account(Outcome.OK, Ran.YES)
-
-
-def _told(command: Command) -> Json:
-    """The program and how it ended: what status and result have in common, in their order."""
-    account = command.account or _OPEN
-    ended = command.account is not None
-    return {
-        "hw_command": command.request.program,
-        "hw_response": account.response,
-        "server_analysis": command.analysis or "",
-        "outcome": account.outcome if ended else None,
-        "ran": account.ran if ended else None,
-        "reason": account.reason,
-        "exit_code": account.exit_code,
-        "stderr": account.stderr,
-        "duration": account.duration,
-        "started": account.started,
-        "start_error": account.start_error,
-        "clock_bound": account.clock_bound,
-        "truncated": account.truncated,
-    }
-
-
-def status_json(record: Record) -> Json:
-    """All fields of the status, in their order (docs/protocol.md, section 1)."""
-    command = record.current or _NO_COMMAND
-    return {
-        "id": command.id,
-        "state": int(record.state),
-        "epoch": record.epoch,
-        "seq": record.seq,
-        "journal": command.journal,
-        "boot": command.boot,
-        "start_at": None,
-        "cancelling": record.cancelling,
-        "settled": record.settled,
-        "user": record.user,
-        "login": True,
-        "command": record.verb or "",
-        "time": record.time,
-        "deadline": record.deadline,
-        **_told(command),
-        "queued": len(record.queue),
-        **_behind(command),
-    }
-
-
-def _behind(command: Command) -> Json:
-    """What came later than the fields before it, and so stands behind them."""
-    return {"name": command.name, "order": command.account and command.account.order}
-
-
-_NUMBERS: Final = 64  # bytes by which an envelope's numbers may grow while it waits
-_OUTPUTS: Final = ("hw_response", "stderr")
-_TEXTS: Final = ("hw_command", "server_analysis", "stdin")
-_WHOLE: Final = {"args": (), "meta": "{}"}  # they stand there whole, or like this
-_FIRST: Final = (
-    *("id", "state", "epoch", "seq", "journal", "boot"),
-    *("start_at", "cancelling", "settled"),
-)  # what a device acts on, and all that is left of a status in the last resort
-
-
-def _fit(fields: Json, limit: int) -> bytes:
-    """The fields as JSON of at most ``limit`` bytes, the long texts cut to that end.
-
-    All else that stands there has a limit of its own, far below; in the last resort, which takes a
-    broker with a limit of a few kilobytes, only the first fields stay.
-    """
-    return fitted(
-        fields,
-        limit,
-        limit // 4,
-        lambda share: _shortened(fields, share),
-        lambda: {key: fields[key] for key in _FIRST if key in fields},
-    )
-
-
-def _shortened(fields: Json, share: int) -> Json:
-    """The texts with at most so many bytes each, of the run's output the beginning and the end."""
-    less: Json = {key: keep_again(fields[key], share, fields["truncated"]) for key in _OUTPUTS}
-    same = all(text == fields[key] for key, text in less.items())
-    less |= {key: cut(fields[key], share) for key in _TEXTS if key in fields}
-    for key, none in _WHOLE.items():
-        if key in fields and len(dumps(fields[key])) > share:
-            less[key] = none
-    return {**less, "truncated": True, "order": fields["order"] if same else None}
-
-
-def encode_status(record: Record, limit: int = limits.MAX_STATUS) -> bytes:
-    """The status as it is published: at most ``limit`` bytes, texts cut to fit."""
-    return _fit(status_json(record), min(limit, limits.MAX_STATUS))
-
-
-def result_json(command: Command, state: State, place: int = 0) -> Json:
-    """The whole of one command, as it is kept; the names are the status's.
-
-    ``state`` is 0 for a command that is not the record's own; ``place``: in the queue, from 1.
-    """
-    account = command.account or _OPEN
-    return {
-        "id": command.id,
-        "state": int(state),
-        "queued": place,
-        "user": command.user,
-        "number": command.number,
-        "journal": command.journal,
-        "boot": command.boot,
-        "issued": command.issued,
-        "timeout": command.request.timeout,
-        "stdin": command.request.stdin,
-        "args": command.request.args,
-        "meta": command.request.meta,
-        "analyser": command.analyser,
-        **_told(command),
-        "sha256": {"stdout": account.sha256_stdout, "stderr": account.sha256_stderr},
-        "late": command.late,
-        "orphan": command.orphan,
-        "pruned": command.pruned,
-        **_behind(command),
-    }
-
-
-def encode_result(
-    command: Command, state: State, place: int = 0, limit: int = limits.MAX_MESSAGE
-) -> bytes:
-    """What is answered on ``result/<id>``; cut where escapes make it larger than ``limit``."""
-    return _fit(result_json(command, state, place), limit)
-
-
-def envelope_json(record: Record, max_message: int = limits.MAX_MESSAGE) -> Json:
-    """What the device is sent while the record is in state 1 (docs/protocol.md, section 5).
-
-    ``max_message``: bytes that the broker is known to take; said where that is less than usual.
-    """
-    command = record.current or _NO_COMMAND
-    request = command.request
-    return {
-        "v": 1,
-        "id": command.id,
-        "user": record.user,
-        "epoch": record.epoch,
-        "seq": record.seq,
-        "program": request.program,
-        "name": command.name,
-        "timeout": request.timeout,
-        "grace": request.grace,
-        "stdin": request.stdin,
-        "args": request.args,
-        "issued": command.issued,
-        "expires_at": record.deadline,
-        "start": None,
-        **({"max_message": max_message} if max_message < limits.MAX_MESSAGE else {}),
-    }
-
-
-def encode_envelope(record: Record, max_message: int = limits.MAX_MESSAGE) -> bytes:
-    """The same as it is published by a coordinator that signs nothing."""
-    return dumps(envelope_json(record, max_message)).encode()
-
-
-def envelope_size(record: Record, *, signed: bool) -> int:
-    """About how many bytes its envelope has, rather more than fewer; ``signed``: by a key."""
-    fields = envelope_json(record)
-    if not signed:
-        return len(dumps(fields).encode()) + _NUMBERS
-    return len(encode_signed(dumps(fields | {"journal": "j" * 64}), "k" * 52, "s" * 88)) + _NUMBERS
-
-
-def encode_signed(text: str, key: str, signature: str) -> bytes:
-    """A signed envelope: ``text`` has the fields, ``key`` is the public key that verifies it."""
-    return dumps({"v": 1, "signed": text, "key": key, "sig": signature}).encode()

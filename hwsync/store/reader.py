@@ -13,7 +13,8 @@ from peewee import Model
 from hwsync.protocol import limits
 from hwsync.protocol.errors import DatabaseError, NotFound
 from hwsync.protocol.jsons import loads
-from hwsync.protocol.record import Asker, State, result_json
+from hwsync.protocol.record import Asker, State
+from hwsync.protocol.wire.status import result_json
 from hwsync.store.migrations import APPLICATION_ID, SCHEMA
 from hwsync.store.models import CommandRow, HwStatus, RefusedCount, RefusedMessage, Transition
 from hwsync.store.rows import asker_from, find_command, select, table

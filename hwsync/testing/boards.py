@@ -14,7 +14,7 @@ from hwsync.device.life import handle, wait
 from hwsync.protocol.errors import JournalError, JournalUnavailable
 from hwsync.protocol.record import Ran
 from hwsync.protocol.topics import Kind
-from hwsync.protocol.wire import read_envelope
+from hwsync.protocol.wire.envelope import read_envelope
 from hwsync.runner import Group, RunEnd
 from hwsync.testing.context import Context, Run
 from hwsync.testing.devices import Device, Session

@@ -19,10 +19,10 @@ from hwsync.coordinator.plan import message_of
 from hwsync.coordinator.service import CLIENT_ID, subscriptions
 from hwsync.protocol.errors import Code, DatabaseError, Refused, StoreError
 from hwsync.protocol.jsons import loads
-from hwsync.protocol.messages import named
 from hwsync.protocol.record import Command, Record, State, Verb
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.wire.messages import named
 from hwsync.store.store import Batch, Store
 from hwsync.testing.context import Context
 from hwsync.testing.history import Said, Served, TurnedAway

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.topics import Kind, Topics
-from hwsync.protocol.wire import encode_heartbeat
+from hwsync.protocol.wire.heartbeat import encode_heartbeat
 from hwsync.runner import Group, Job, RunEnd
 from hwsync.testing.context import Context, Run
 from hwsync.testing.history import Began, Ended

@@ -12,15 +12,10 @@ from hwsync.protocol.device import core, values
 from hwsync.protocol.device.values import Action, Event, Known, Moment, Offered, Own, State, Told
 from hwsync.protocol.record import Account, Outcome, Ran
 from hwsync.protocol.topics import Kind
-from hwsync.protocol.wire import (
-    Envelope,
-    Status,
-    encode_collected,
-    encode_heartbeat,
-    encode_result,
-    read_envelope,
-    read_status,
-)
+from hwsync.protocol.wire.envelope import Envelope, read_envelope
+from hwsync.protocol.wire.heartbeat import encode_heartbeat
+from hwsync.protocol.wire.response import encode_collected, encode_response
+from hwsync.protocol.wire.status import StatusHead, read_status
 from hwsync.runner import Group, Job, RunEnd
 from hwsync.testing.context import Context
 from hwsync.testing.devices import Device, Session
@@ -105,7 +100,7 @@ class Microcontroller(Device):
         order, known = (envelope.epoch, envelope.seq), self._known.get(envelope.id)
         self._happen(Offered(envelope.id, order, known, room=not self._results), envelope)
 
-    def _told(self, status: Status) -> bool:
+    def _told(self, status: StatusHead) -> bool:
         """Whether it is to be heard once more."""
         pairs = [id for id, journal in status.settled if journal == self._name]
         return self._happen(
@@ -166,7 +161,7 @@ class Microcontroller(Device):
             closed = action.order is not None
             stage = values.CLOSED if closed else values.FINISHED
             self._known[action.id] = Known(action.id, stage, action.order, was_closed=closed)
-            self._results[action.id] = encode_result(action.id, self._name, self._boot, account)
+            self._results[action.id] = encode_response(action.id, self._name, self._boot, account)
             self._envelope = None
         elif action.do == values.WRITE_SETTLED and self._results.pop(action.id, None) is not None:
             before = self._known[action.id]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hwsync.protocol.wire import encode_heartbeat
+from hwsync.protocol.wire.heartbeat import encode_heartbeat
 from tests.support.brokers import Broker
 from tests.support.lab import HWSYNC, Lab
 from tests.support.mqtt import Watcher, publish

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsync.protocol.wire import encode_heartbeat
+from hwsync.protocol.wire.heartbeat import encode_heartbeat
 from tests.support.brokers import Broker, MosquittoBroker
 from tests.support.lab import AS_ROOT, HWSYNC, Lab
 from tests.support.mqtt import Watcher, publish

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsync.protocol.wire import encode_heartbeat
+from hwsync.protocol.wire.heartbeat import encode_heartbeat
 from tests.support.brokers import Broker
 from tests.support.lab import AS_ROOT, DEVICE, HWSYNC
 from tests.support.mqtt import publish

@@ -26,7 +26,9 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from hwsync.protocol import limits
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Ran
-from hwsync.protocol.wire import FORGET, encode_collected, encode_id, encode_request
+from hwsync.protocol.wire.asking import FORGET, encode_id
+from hwsync.protocol.wire.request import encode_request
+from hwsync.protocol.wire.response import encode_collected
 from tests.support.coordinator import NONCE
 from tests.support.level import Said
 from tests.support.modelled import Modelled

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hwsync.protocol.record import encode_signed
+from hwsync.protocol.wire.envelope import encode_signed
 from hwsync.signing import SigningKey
 from tests.support.brokers import Broker
 from tests.support.lab import Lab

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from hwsync.protocol import messages
 from hwsync.protocol.topics import INBOUND
+from hwsync.protocol.wire import messages
 from tests.support.fuzz_hypothesis import examples
 from tests.support.fuzz_parsers import HEARD
 from tests.support.fuzz_payloads import VALID, Mutator, encoded

@@ -20,7 +20,7 @@ from unittest.mock import patch
 import pytest
 
 from hwsync.protocol import limits
-from hwsync.protocol.wire import encode_collected
+from hwsync.protocol.wire.response import encode_collected
 from hwsync.store.maintenance import check
 from hwsync.store.store import Batch, Store
 from hwsync.transport import Delivery

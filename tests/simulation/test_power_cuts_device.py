@@ -22,7 +22,7 @@ from hwsync.device.journal import KEEP_S, Entry, Journal, Stage
 from hwsync.device.journal_files import JournalFiles
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.jsons import loads
-from hwsync.protocol.wire import encode_result
+from hwsync.protocol.wire.response import encode_response
 from tests.support.board import CANCELLED, END, GROUP, Board, Sent
 from tests.support.power import Disk, Image
 from tests.support.power_sqlite import Commit, mounted, torn
@@ -202,7 +202,7 @@ def holds(entry: Entry, fact: Fact, shortened: bool) -> bool:
 def result_of(entry: Entry, name: str, boot: int) -> dict[str, Any]:
     """The entry's result as it is published."""
     assert entry.account is not None
-    fields: dict[str, Any] = loads(encode_result(entry.id, name, boot, entry.account).decode())
+    fields: dict[str, Any] = loads(encode_response(entry.id, name, boot, entry.account).decode())
     return fields
 
 

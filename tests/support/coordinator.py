@@ -18,7 +18,9 @@ from hwsync.coordinator.loop import Coordinator
 from hwsync.protocol.jsons import dumps, loads
 from hwsync.protocol.record import Record
 from hwsync.protocol.rules import Rules
-from hwsync.protocol.wire import encode_collected, encode_heartbeat, encode_request
+from hwsync.protocol.wire.heartbeat import encode_heartbeat
+from hwsync.protocol.wire.request import encode_request
+from hwsync.protocol.wire.response import encode_collected
 from hwsync.store.store import Store
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 from hwsync.transport.capacity import Capacity

@@ -16,11 +16,11 @@ from typing import Final
 
 from hwsync.address import BrokerUrl
 from hwsync.logs import escape
-from hwsync.protocol import messages
 from hwsync.protocol.errors import HwsyncError, Refused
 from hwsync.protocol.events import Message
 from hwsync.protocol.topics import INBOUND, Kind, Topics
-from hwsync.protocol.wire import read_status
+from hwsync.protocol.wire import messages
+from hwsync.protocol.wire.status import read_status
 from hwsync.store.maintenance import check
 from hwsync.store.store import Store
 from hwsync.transport import Subscribed, Transport

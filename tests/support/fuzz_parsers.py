@@ -17,13 +17,12 @@ from hwsync.address import BrokerUrl
 from hwsync.broker import access, conf
 from hwsync.cli import checks, operate
 from hwsync.cli.streams import Streams
-from hwsync.coordinator.sign import read_sign
 from hwsync.device.config import load as load_config
 from hwsync.device.journal import Journal
 from hwsync.logs import escape
 from hwsync.operator.conversation import raise_refused
 from hwsync.operator.run import exit_code
-from hwsync.protocol import limits, messages
+from hwsync.protocol import limits
 from hwsync.protocol.effects import PublishError
 from hwsync.protocol.errors import JournalError, Refused
 from hwsync.protocol.events import (
@@ -36,23 +35,17 @@ from hwsync.protocol.events import (
     Returned,
     StatusHeard,
 )
-from hwsync.protocol.heard import read_heard
 from hwsync.protocol.jsons import dumps, is_count, is_number, loads, size
-from hwsync.protocol.published import Boards, Heard, Heartbeat
-from hwsync.protocol.record import (
-    Command,
-    Outcome,
-    Record,
-    Reply,
-    Request,
-    State,
-    encode_envelope,
-    encode_result,
-    encode_status,
-)
+from hwsync.protocol.record import Command, Outcome, Record, Reply, Request, State
 from hwsync.protocol.topics import INBOUND, Kind, Topics
-from hwsync.protocol.wire import encode_error, read_envelope, read_status
-from hwsync.protocol.wire import encode_result as encode_account
+from hwsync.protocol.wire import messages
+from hwsync.protocol.wire.envelope import encode_envelope, read_envelope
+from hwsync.protocol.wire.error import encode_error
+from hwsync.protocol.wire.heard import read_heard
+from hwsync.protocol.wire.itself import read_sign
+from hwsync.protocol.wire.published import Boards, Heard, Heartbeat
+from hwsync.protocol.wire.response import encode_response
+from hwsync.protocol.wire.status import encode_result, encode_status, read_status
 from tests.support.board import Board
 
 TOPICS: Final = Topics()
@@ -165,7 +158,7 @@ def _sound_result(event: Returned) -> None:
     assert "\n" not in account.reason
     assert account.outcome not in (Outcome.EXPIRED, Outcome.LOST)
     if event.id is not None and event.journal is not None and event.boot is not None:
-        again = encode_account(event.id, event.journal, event.boot, account)
+        again = encode_response(event.id, event.journal, event.boot, account)
         assert messages.read(Message(TOPICS.of("pi1", Kind.RESPONSE), again), TOPICS) == event
     request = Request("print(1)")
     command = Command("pi1", "c1", request, account=account)

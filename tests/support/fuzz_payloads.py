@@ -10,8 +10,9 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from hwsync.protocol.record import Command, Record, Request, State, result_json, status_json
+from hwsync.protocol.record import Command, Record, Request, State
 from hwsync.protocol.topics import Kind
+from hwsync.protocol.wire.status import result_json, status_json
 
 Json = dict[str, Any]
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from hwsync.operator.conversation import Conversation, Talk
 from hwsync.protocol.errors import Code
-from hwsync.protocol.heard import Json
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.record import Command, Record, Request, State, result_json, status_json
+from hwsync.protocol.record import Command, Record, Request, State
 from hwsync.protocol.topics import Topics
+from hwsync.protocol.wire.heard import Json
+from hwsync.protocol.wire.status import result_json, status_json
 from hwsync.transport import Delivery, Signal
 
 

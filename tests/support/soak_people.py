@@ -21,7 +21,9 @@ from typing import Final
 from hwsync.address import BrokerUrl
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.topics import DEFAULT_ROOT, Kind, Topics
-from hwsync.protocol.wire import encode_id, encode_request, encode_reset, read_object
+from hwsync.protocol.wire.asking import encode_id, encode_reset
+from hwsync.protocol.wire.request import encode_request
+from hwsync.protocol.wire.schema import read_object
 from hwsync.testing.history import Answered, Asked, Said, Seen
 from hwsync.transport import Delivery, Signal, Subscription, Transport
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hwsync.protocol.errors import NotFound
-from hwsync.protocol.record import State, result_json
+from hwsync.protocol.record import State
+from hwsync.protocol.wire.status import result_json
 from hwsync.store.models import CommandRow, HwStatus
 from hwsync.store.reader import Reader, open_to_read
 from hwsync.store.rows import command_from, select, table

@@ -14,12 +14,12 @@ from hwsync.cli import services
 from hwsync.cli.app import cli
 from hwsync.cli.common import Settings
 from hwsync.coordinator.alone import OTHER_S, SAME_S, SILENCE_S, Alone
-from hwsync.coordinator.sign import Sign, read_sign
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
 from hwsync.protocol.errors import AnotherCoordinator, UsageError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.topics import Topics
+from hwsync.protocol.wire.itself import Sign, read_sign
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 from tests.support.coordinator import Clock, Lab, Sent
 from tests.unit.test_hearing import Wire, delivery

@@ -23,7 +23,7 @@ from hwsync.protocol.errors import Code, Refused, UsageError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Asker, KnownBy, Reply, Request
 from hwsync.protocol.topics import Kind
-from hwsync.protocol.wire import read_object
+from hwsync.protocol.wire.schema import read_object
 from hwsync.store.reader import Reader
 from tests.support.coordinator import COLLECTED, Deed, Lab, request, result, sent
 

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from hwsync.protocol.limits import MAX_MESSAGE
-from hwsync.protocol.record import Command, Record, Request, encode_envelope, envelope_size
+from hwsync.protocol.record import Command, Record, Request
+from hwsync.protocol.wire.envelope import encode_envelope, envelope_size
 from hwsync.transport import Connected, Disconnected, Subscribed
 from hwsync.transport import Sent as UnderWay
 from hwsync.transport.capacity import HEADER

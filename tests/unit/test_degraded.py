@@ -13,7 +13,7 @@ from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.coordinator.plan import message_of
 from hwsync.protocol import limits
 from hwsync.protocol.errors import StoreError
-from hwsync.protocol.messages import named
+from hwsync.protocol.wire.messages import named
 from tests.support.coordinator import Acknowledged, Lab, brief, heartbeat, request, sent
 
 

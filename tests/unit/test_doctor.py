@@ -18,7 +18,8 @@ from hwsync.cli.checks import FULL, LOW
 from hwsync.findings import Finding, Result, certificate, dots
 from hwsync.probe import SLOW_S, Seen
 from hwsync.protocol.errors import DatabaseError
-from hwsync.protocol.record import Record, status_json
+from hwsync.protocol.record import Record
+from hwsync.protocol.wire.status import status_json
 from hwsync.store import inspection
 from hwsync.store.inspection import Inspection, inspect
 from hwsync.store.migrations import SCHEMA

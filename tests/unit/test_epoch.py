@@ -10,8 +10,9 @@ import pytest
 from hwsync.protocol import limits
 from hwsync.protocol.epochs import following
 from hwsync.protocol.errors import StoreError
-from hwsync.protocol.record import Command, State, encode_status
-from hwsync.protocol.wire import encode_heartbeat
+from hwsync.protocol.record import Command, State
+from hwsync.protocol.wire.heartbeat import encode_heartbeat
+from hwsync.protocol.wire.status import encode_status
 from hwsync.store.maintenance import back_up, restore
 from tests.support.coordinator import Deed, Lab, brief, request, result, sent
 

@@ -10,7 +10,8 @@ import pytest
 
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Account, Outcome, Ran, State
-from hwsync.protocol.wire import encode_collected, read_envelope
+from hwsync.protocol.wire.envelope import read_envelope
+from hwsync.protocol.wire.response import encode_collected
 from tests.support.coordinator import GONE, Lab, brief, request, result, sent
 
 SETTLE_S = 30.0

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from hwsync.protocol.heard import read_heard
 from hwsync.protocol.limits import MAX_DEPTH, MAX_MESSAGE
 from hwsync.protocol.topics import Kind
+from hwsync.protocol.wire.heard import read_heard
 from tests.support.fuzz_payloads import VALID
 
 HEARD = (Kind.STATUS, Kind.RESULT, Kind.ERROR, Kind.OUTPUT, Kind.HEARTBEAT, Kind.HEALTH)

@@ -16,7 +16,8 @@ from hwsync.protocol.idle import weight
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Request
 from hwsync.protocol.rules import Rules
-from hwsync.protocol.wire import FORGET, encode_collected, encode_id
+from hwsync.protocol.wire.asking import FORGET, encode_id
+from hwsync.protocol.wire.response import encode_collected
 from hwsync.store.maintenance import check
 from hwsync.store.store import BUSY, MAX_WAL
 from tests.support.coordinator import Deed, Lab, brief, request, result, sent

@@ -17,7 +17,7 @@ from hwsync.protocol.errors import JournalError
 from hwsync.protocol.jsons import dumps, loads
 from hwsync.protocol.limits import DEFAULT_GRACE_S, DEFAULT_NAME
 from hwsync.protocol.record import Account, Outcome, Ran
-from hwsync.protocol.wire import Envelope
+from hwsync.protocol.wire.envelope import Envelope
 from hwsync.runner import Group
 from tests.support.processes import CHECKOUT, python
 

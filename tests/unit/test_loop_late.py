@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsync.protocol.wire import encode_collected
+from hwsync.protocol.wire.response import encode_collected
 from tests.support.coordinator import Lab, request, sent
 
 

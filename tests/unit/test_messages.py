@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from hwsync.protocol import limits, wire
+from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (
     Analysed,
@@ -21,9 +21,7 @@ from hwsync.protocol.events import (
     ResetAsked,
     Returned,
 )
-from hwsync.protocol.heard import read_heard
 from hwsync.protocol.jsons import MAX_INT, dumps
-from hwsync.protocol.messages import read
 from hwsync.protocol.record import (
     Account,
     Command,
@@ -34,13 +32,14 @@ from hwsync.protocol.record import (
     Request,
     State,
     Verb,
-    encode_envelope,
-    encode_result,
-    encode_status,
-    status_json,
 )
 from hwsync.protocol.topics import Kind, Topics
-from hwsync.protocol.wire import read_envelope, read_object, read_status
+from hwsync.protocol.wire.envelope import encode_envelope, read_envelope
+from hwsync.protocol.wire.heard import read_heard
+from hwsync.protocol.wire.messages import read
+from hwsync.protocol.wire.response import encode_response
+from hwsync.protocol.wire.schema import read_object
+from hwsync.protocol.wire.status import encode_result, encode_status, read_status, status_json
 
 TOPICS = Topics()
 
@@ -483,7 +482,7 @@ def test_a_result_is_cut_to_any_limit_with_what_the_request_had(limit: int) -> N
 @pytest.mark.parametrize("limit", [1_024, 8_192, 131_072])
 def test_a_devices_result_is_cut_to_any_limit_down_to_the_bare_outcome(limit: int) -> None:
     account = replace(WORST.account, reason="\x01" * 500)
-    payload = wire.encode_result("i" * 64, "j" * 64, 2**53, account, limit)
+    payload = encode_response("i" * 64, "j" * 64, 2**53, account, limit)
     assert len(payload) <= limit
     event = read(Message("hw/pi1/response", payload), Topics())
     assert isinstance(event, Returned)

@@ -5,16 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hwsync.cli.operate import TEXT_LETTERS, TEXT_LINES, _line, _whole, end_of
-from hwsync.protocol.record import (
-    Account,
-    Command,
-    Outcome,
-    Ran,
-    Record,
-    Request,
-    State,
-    status_json,
-)
+from hwsync.protocol.record import Account, Command, Outcome, Ran, Record, Request, State
+from hwsync.protocol.wire.status import status_json
 
 NOW = 1_800_000_000.0
 

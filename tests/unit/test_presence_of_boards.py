@@ -13,11 +13,12 @@ from hwsync.coordinator.health import HEALTH_S
 from hwsync.coordinator.service import subscriptions
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
-from hwsync.protocol.heard import read_heard
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.limits import BOARDS_S, MAX_BOARDS_LIST, OFFLINE_AFTER_S
-from hwsync.protocol.presence import encode_boards, is_online
+from hwsync.protocol.presence import is_online
 from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.wire.heard import read_heard
+from hwsync.protocol.wire.itself import encode_boards
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 from tests.support.coordinator import Clock, Lab, Sent, heartbeat, request
 

@@ -16,7 +16,7 @@ from hwsync.cli.common import Settings
 from hwsync.cli.request import Asked, make_request
 from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
-from hwsync.protocol.wire import read_object
+from hwsync.protocol.wire.schema import read_object
 
 COMMANDS = pytest.mark.parametrize("command", [run.run, run.send], ids=["run", "send"])
 ANY_WORD = st.sampled_from(

@@ -10,10 +10,11 @@ import pytest
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code
-from hwsync.protocol.messages import _REQUEST_KEYS
 from hwsync.protocol.moves import TABLE, Move
-from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Record, State, Verb, status_json
+from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Record, State, Verb
 from hwsync.protocol.table import HOLE, markdown_table, mermaid, rewrite
+from hwsync.protocol.wire.messages import _REQUEST_KEYS
+from hwsync.protocol.wire.status import status_json
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
 NO_LIMITS = frozenset(  # a unit, patterns, and a text

@@ -1,4 +1,4 @@
-"""protocol.published: its types say what ``protocol.heard`` has checked, and forget no field."""
+"""wire.published: its types say what ``wire.heard`` has checked, and forget no field."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any, NotRequired, get_origin, get_type_hints
 
 import pytest
 
-from hwsync.protocol import heard, published
-from hwsync.protocol.record import Command, Record, Request, State, result_json, status_json
+from hwsync.protocol.record import Command, Record, Request, State
 from hwsync.protocol.topics import Kind
+from hwsync.protocol.wire import heard, published
+from hwsync.protocol.wire.status import result_json, status_json
 
 TYPES: dict[Kind, Any] = {
     Kind.STATUS: published.Status,

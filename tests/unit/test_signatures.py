@@ -15,8 +15,7 @@ from hwsync.device.agent import REFUSALS
 from hwsync.device.journal import KEEP_S
 from hwsync.device.trust import CLOCK_SLACK_S, Trust
 from hwsync.protocol.errors import UsageError
-from hwsync.protocol.record import encode_signed
-from hwsync.protocol.wire import read_envelope, read_seal
+from hwsync.protocol.wire.envelope import encode_signed, read_envelope, read_seal
 from hwsync.signing import PUBLIC, SECRET, SigningKey, Trusted, public_key
 from tests.support.board import END, GROUP, Board, envelope
 

@@ -6,15 +6,8 @@ from typing import Any
 
 import pytest
 
-from hwsync.protocol.record import (
-    Account,
-    Command,
-    Outcome,
-    Ran,
-    Request,
-    State,
-    result_json,
-)
+from hwsync.protocol.record import Account, Command, Outcome, Ran, Request, State
+from hwsync.protocol.wire.status import result_json
 from hwsync.testing.checker import Final
 from hwsync.testing.history import Answered, Asked, Ended, Seen
 from tests.support.soak_people import Programs

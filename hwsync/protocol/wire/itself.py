@@ -1,18 +1,51 @@
-"""The sign that each coordinator leaves on ``hw/@hwsync/coordinator``: which one it is.
+"""What the coordinator says of itself, below ``@hwsync``: the list of boards, and its sign.
 
-It is retained, so that it stands there also where nobody has it any more; no will takes it away.
+(docs/protocol.md, section 3.) The sign is retained, so that it stands there also where nobody has
+it any more; no will takes it away.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from hwsync.protocol.jsons import dumps, is_number, size
-from hwsync.protocol.limits import EXPIRES_AT_S
-from hwsync.protocol.wire import read_object
+from hwsync.protocol.limits import EXPIRES_AT_S, MAX_BOARDS_LIST
+from hwsync.protocol.wire.schema import read_object
 
 MAX_NAME: Final = 4_096  # bytes of a host's name, or of a path
+_FRAME: Final = 200  # bytes at most of the list beside its boards
+
+
+def encode_boards(
+    time: float,
+    listening: float,
+    heard: Iterable[tuple[str, float | None]],
+    left_out: int = 0,
+) -> bytes:
+    """The list of the boards; ``heard``: (user, seconds ago, None: it is offline).
+
+    What was heard last comes first; what has no room in ``MAX_BOARDS_LIST`` bytes is left out, and
+    counted with those that were ``left_out`` before.
+    """
+    boards: dict[str, float | None] = {}
+    size = _FRAME
+    for user, seconds in heard:
+        said = None if seconds is None else round(seconds, 1)
+        size += len(user) + len(str(said)) + 4  # quotes, colon, comma
+        if size > MAX_BOARDS_LIST:
+            left_out += 1
+        else:
+            boards[user] = said
+    return dumps(
+        {
+            "time": time,
+            "listening": round(listening, 1),
+            "left_out": left_out,
+            "boards": boards,
+        }
+    ).encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.jsons import dumps, is_count, is_number
 from hwsync.protocol.record import Outcome, Ran, State
 from hwsync.protocol.topics import Kind
-from hwsync.protocol.wire import read_object
+from hwsync.protocol.wire.schema import read_object
 
 Json = dict[str, Any]
 _Check = Callable[[Any], bool]

@@ -12,7 +12,30 @@ from typing import Any
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
-from hwsync.protocol.jsons import size
+from hwsync.protocol.jsons import is_count, loads, size
+
+
+def read_object(payload: bytes) -> dict[str, Any] | None:
+    """The JSON object of a payload, or None where it is none, or above ``MAX_MESSAGE``."""
+    if len(payload) > limits.MAX_MESSAGE:
+        return None
+    try:
+        obj = loads(payload.decode())
+    except ValueError:
+        return None
+    return obj if isinstance(obj, dict) else None
+
+
+def are_texts(*values: object) -> bool:
+    """Texts that UTF-8 can carry: half a surrogate pair, which JSON can spell, is none."""
+    try:
+        return all(isinstance(value, str) and size(value) >= 0 for value in values)
+    except ValueError:
+        return False
+
+
+def are_counts(*values: object) -> bool:
+    return all(is_count(value) for value in values)
 
 
 def bounded(text: str, limit: int, what: str) -> str:

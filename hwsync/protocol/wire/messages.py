@@ -30,11 +30,11 @@ from hwsync.protocol.events import (
     Returned,
     StatusHeard,
 )
-from hwsync.protocol.fields import Fields, bounded
 from hwsync.protocol.jsons import MAX_INT, begins_object, dumps, is_count, loads, size
 from hwsync.protocol.output import Order, keep_ends
 from hwsync.protocol.record import RAN_BY_OUTCOME, Account, Outcome, Ran, Request
 from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.wire.schema import Fields, bounded
 
 LATER: Final = "this version of hwsync does not have it"
 _DEVICE_OUTCOMES: Final = frozenset(Outcome) - {Outcome.EXPIRED, Outcome.LOST}

@@ -1,6 +1,6 @@
 """What an operator hears, as types: the fields of each kind by name, and one message of any kind.
 
-The law: the fields of a type are those that ``protocol.heard`` has checked; what a sender may say
+The law: the fields of a type are those that ``wire.heard`` has checked; what a sender may say
 besides is ``object`` here, and whoever shows it looks first what it is.
 """
 

@@ -1,0 +1,1 @@
+"""What every message says: one module for each group of topics (docs/protocol.md, section 3)."""
