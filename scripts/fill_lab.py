@@ -24,7 +24,7 @@ from typing import Any, Final
 import pytest
 
 from hwsync.lab.accounts import Operator
-from hwsync.store.maintenance import check
+from hwsync.store.checking import check
 from tests.support.account_lab import FOLDER_MODE, AccountLab
 from tests.support.fill import ACCOUNTS, LEFT_OUT, Filler
 from tests.support.packets import Client, Closed, Told

@@ -12,13 +12,14 @@ import click
 from hwsync.cli import say
 from hwsync.cli.common import DATABASE, FILE, Settings, board_name, common, the_database
 from hwsync.cli.elsewhere import own_database
+from hwsync.coordinator import forgetting
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol.errors import Code, NoCoordinator, NotFound, Refused
 from hwsync.protocol.limits import is_user
 from hwsync.protocol.presence import is_online
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire.published import Boards
-from hwsync.store import maintenance
+from hwsync.store import backups, checking, restoring
 
 ANSWER_S: Final = 5.0  # for a coordinator
 
@@ -36,7 +37,7 @@ def backup(settings: Settings, db: Path | None, file: Path) -> None:
             say.progress(f"{100 * (all - left) // all} % ")
 
     with own_database(settings, db) as own:
-        maintenance.back_up(own.path, file, progress)
+        backups.back_up(own.path, file, progress)
         size = file.stat().st_size
         say.either(
             settings.as_json,
@@ -58,7 +59,7 @@ def restore(settings: Settings, db: Path | None, file: Path, damaged: bool) -> N
     that was there is kept beside it.
     """
     target = the_database(db)
-    done = maintenance.restore(file, target, damaged=damaged)
+    done = restoring.restore(file, target, damaged=damaged)
     aside = str(done.aside) if done.aside else None
     if settings.as_json:
         said = {"restored": str(target), "epoch": done.epoch, "open": done.open, "aside": aside}
@@ -83,7 +84,7 @@ def check_db(settings: Settings, db: Path | None) -> None:
     """
     found = 0
     with own_database(settings, db) as own:
-        for line in maintenance.check(own.path):
+        for line in checking.check(own.path):
             found += 1
             say.either(settings.as_json, {"found": line}, line)
     if found:
@@ -110,7 +111,7 @@ def forget(settings: Settings, db: Path | None, user: str) -> None:
             online = _forget(operator, settings)
         _is_gone(settings, user)
     else:
-        maintenance.forget(the_database(db), user, lambda: _clear(settings, user))
+        forgetting.forget(the_database(db), user, lambda: _clear(settings, user))
     say.either(settings.as_json, {"forgotten": user, "online": online}, f"{user} is forgotten")
     if online:
         say.line(

@@ -19,7 +19,7 @@ from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.analysis import ANALYSERS, MANUAL
 from hwsync.protocol.errors import AnotherCoordinator, UsageError
 from hwsync.signing import SECRET, SigningKey
-from hwsync.store.maintenance import DEFAULT_EVERY_S, EVERY_S, KEPT
+from hwsync.store.backups import DEFAULT_EVERY_S, EVERY_S, KEPT
 from hwsync.store.retention import KEEP_DAYS, KEEP_MB
 
 log = logging.getLogger("hwsync.coordinator")

@@ -47,7 +47,7 @@ from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire.error import encode_error
 from hwsync.protocol.wire.messages import is_query, named
-from hwsync.store.store import Store
+from hwsync.store.api import Storage
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed, outbox
 
 log = logging.getLogger("hwsync.coordinator")
@@ -82,7 +82,7 @@ class Coordinator:
 
     def __init__(
         self,
-        store: Store,
+        store: Storage,
         publisher: Publisher,
         clock: Clock,
         rules: Rules,

@@ -32,7 +32,7 @@ from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Topics
 from hwsync.protocol.wire.error import encode_error
 from hwsync.protocol.wire.messages import read
-from hwsync.store.store import Batch, RefusedRow, Store
+from hwsync.store.api import Batch, Commands, RefusedRow
 from hwsync.transport import Delivery
 
 log = logging.getLogger("hwsync.coordinator")
@@ -44,7 +44,7 @@ class Saved:
 
     records: Mapping[str, Record]
     packets: Mapping[int, Handled]
-    store: Store
+    commands: Commands
     rules: Rules
     topics: Topics
     nonce: Callable[[], str]
@@ -56,7 +56,7 @@ class Saved:
 
     def command(self, user: str, id: str) -> Command | None:
         """The command with that id of that user. Raises ``StoreError``."""
-        return self.store.command(user, id)
+        return self.commands.command(user, id)
 
     def count(self) -> int:
         """How many users have a record."""

@@ -29,7 +29,8 @@ from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import INBOUND, Kind, Topics
 from hwsync.signing import SigningKey
-from hwsync.store.maintenance import Schedule, discard
+from hwsync.store.backups import Schedule
+from hwsync.store.restoring import discard
 from hwsync.store.retention import Retention
 from hwsync.store.store import Store
 from hwsync.transport import Connection, Pump, Subscribed, Subscription, Waker, Will
@@ -183,7 +184,7 @@ def serve(
             schedule.start()
         hearing = Hearing(connection, topics, SystemClock(), secrets.token_hex(16))
         clearing = Clearing(connection, topics, SystemClock())
-        retention = Retention(store, keep_days, keep_megabytes)
+        retention = Retention(store.database, keep_days, keep_megabytes)
         with listening(waker.wake) as orders:
             intake = Intake(connection, pump, orders, SystemClock())
             connection.start()

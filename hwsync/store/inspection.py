@@ -11,13 +11,11 @@ import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from hwsync.protocol.errors import DatabaseError
+from hwsync.store import statements
 from hwsync.store.migrations import APPLICATION_ID, SCHEMA
-from hwsync.store.reader import open_to_read
-
-FAULTS: Final = 3  # lines of quick_check that are looked at; one is enough to worry
+from hwsync.store.read_only import open_to_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +33,10 @@ class Inspection:
 
 
 def inspect(path: Path) -> Inspection | None:
-    """Look at a database; None: there is none.
+    """Look at the database at a path, also of another schema; None: there is none.
 
-    Raises ``DatabaseError``; ``PermissionError`` where this account may not read it.
+    Raises ``DatabaseError`` where it cannot be read or is another program's; ``PermissionError``
+    where this account may not read it.
     """
     path = path.resolve()
     log = path.with_name(path.name + "-wal")
@@ -52,7 +51,7 @@ def inspect(path: Path) -> Inspection | None:
     try:
         database, owner, schema = open_to_read(path)
         with contextlib.closing(database):
-            lines = database.execute(f"PRAGMA quick_check({FAULTS})").fetchall()
+            lines = database.execute(statements.SOME_FAULTS).fetchall()
     except sqlite3.Error as error:
         raise DatabaseError(
             f"{path} cannot be read: {error}",

@@ -15,7 +15,7 @@ from typing import Final
 from peewee import SqliteDatabase
 
 from hwsync.protocol.errors import DatabaseError
-from hwsync.store import chain, private
+from hwsync.store import chain, private, statements
 from hwsync.store.models import TABLES
 
 APPLICATION_ID: Final = 0x68777379  # "hwsy": says whose file it is
@@ -81,11 +81,16 @@ SCHEMA: Final = len(MIGRATIONS) + 1
 
 
 def migrate(database: SqliteDatabase, path: Path) -> None:
-    """Bring the database to ``SCHEMA``. Raises ``DatabaseError`` for a newer or a foreign one."""
+    """Bring an open database to ``SCHEMA``; an empty one gets its tables.
+
+    ``path``: the file, beside which a copy of an older one is made first (``….schema-N``). All of
+    it is one transaction. Raises ``DatabaseError`` for a newer or another program's, and what
+    SQLite, peewee or the disk raise; then nothing has changed.
+    """
     connection: Connection = database.connection()  # type: ignore[no-untyped-call]
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (owner,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    (version,) = connection.execute(statements.VERSION).fetchone()
+    (owner,) = connection.execute(statements.OWNER).fetchone()
+    (tables,) = connection.execute(statements.HOW_MANY_TABLES).fetchone()
     if tables and owner != APPLICATION_ID:
         raise DatabaseError(f"{path} is another program's database", "name another file with --db")
     if version > SCHEMA:
@@ -102,7 +107,8 @@ def migrate(database: SqliteDatabase, path: Path) -> None:
             for step in MIGRATIONS[version - 1 :]:
                 step(connection)
         else:
-            database.create_tables(TABLES)
+            with database.bind_ctx(TABLES):
+                database.create_tables(TABLES)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA}")
 

@@ -131,6 +131,13 @@ class Transition(Model):
         table_name = "transitions"
 
 
+HASHED: Final = (
+    *("user", "epoch", "seq", "time", "command", "before", "state", "id", "late", "note"),
+    *("topic", "payload_sha256"),
+)
+"""What a row's hash covers, in this order; the payload by its own, so that it may be dropped."""
+
+
 class RefusedMessage(Model):
     """A message that was refused; the payload's first part only. Invalid users share ``""``."""
 
@@ -176,7 +183,7 @@ class Meta(Model):
     """What is known of the database itself.
 
     ``epoch``, ``restored_at`` (Unix seconds), ``doubted`` (of connection since), and the days of
-    running (``Store.running_days``).
+    running (``pruning.Pruning.running_days``).
     """
 
     name = CharField(primary_key=True)
@@ -187,3 +194,20 @@ class Meta(Model):
 
 
 TABLES: Final = (Meta, HwStatus, CommandRow, Transition, RefusedMessage, RefusedCount, Packet)
+
+
+def table(model: type[Model]) -> str:
+    """The name of a model's table."""
+    return str(model._meta.table_name)
+
+
+def columns(model: type[Model]) -> tuple[str, ...]:
+    """The columns that a row is given, in their order: all but its number, which is SQLite's."""
+    fields = model._meta.sorted_fields
+    return tuple(field.name for field in fields if not isinstance(field, AutoField))
+
+
+def keys(model: type[Model]) -> tuple[str, ...]:
+    """The columns that say which row it is."""
+    fields = model._meta.get_primary_keys()  # type: ignore[no-untyped-call]
+    return tuple(field.name for field in fields)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hwsync.protocol.errors import StoreError
-from hwsync.store.store import Rows, Store
+from hwsync.store.database import Database
+from hwsync.store.pruning import LastRows, Pruning
 
 log = logging.getLogger("hwsync.coordinator")
 
@@ -29,20 +30,30 @@ KEEP_MB: Final = (10.0, 1_000_000.0)  # or 0: any size
 
 @dataclass(slots=True)
 class Retention:
-    """``days`` and ``megabytes`` as on the command line; 0: no limit. Moments are monotonic."""
+    """Drops what is older than ``days`` of running, and the oldest above ``megabytes`` (of 2**20).
 
-    store: Store
+    0: no limit. Raises ``StoreError`` where the database cannot be read; once it is made it raises
+    nothing, and says in the log what failed.
+    """
+
+    database: Database  # the coordinator's, open
     days: float
     megabytes: float
     _next: float = 0.0
+    _pruning: Pruning = field(init=False)
     _age: _Age = field(init=False)
     _look_for_old: bool = True  # at the start, and when another day is over
 
     def __post_init__(self) -> None:
-        self._age = _Age(self.store, math.ceil(self.days))
+        self._pruning = Pruning(self.database)
+        self._age = _Age(self._pruning, math.ceil(self.days))
 
     def look(self, monotonic: float) -> None:
-        """Drop a little of what is too old, or the oldest of what is too much."""
+        """Drop a little of what is too old, or the oldest of what is too much.
+
+        ``monotonic``: seconds, now. Between two looks it does nothing for ``LOOK_S``, unless there
+        is more to drop.
+        """
         if not (self.days or self.megabytes) or monotonic < self._next:
             return
         self._next = monotonic + LOOK_S
@@ -51,11 +62,11 @@ class Retention:
             if self.days:
                 self._look_for_old |= self._age.goes_on(monotonic)
             if self.days and self._look_for_old and (old := self._age.old()) is not None:
-                dropped = self.store.prune(old.log, STEP)
-                self.store.prune_refused(old.refused)
+                dropped = self._pruning.prune(old.log, STEP)
+                self._pruning.prune_refused(old.refused)
             self._look_for_old = dropped >= STEP
-            if self.megabytes and self.store.used() > self.megabytes * MIB:
-                dropped += self.store.prune(None, STEP)
+            if self.megabytes and self._pruning.used() > self.megabytes * MIB:
+                dropped += self._pruning.prune(None, STEP)
         except StoreError as error:
             log.error("cannot drop old texts: %s", error)
             self._look_for_old = True
@@ -69,9 +80,9 @@ class Retention:
 class _Age:
     """Which rows are so many days of running old, over all lives of the coordinator."""
 
-    def __init__(self, store: Store, days: int) -> None:
-        self._store, self._days = store, days
-        self._seconds, self._ends = store.running_days()
+    def __init__(self, pruning: Pruning, days: int) -> None:
+        self._pruning, self._days = pruning, days
+        self._seconds, self._ends = pruning.running_days()
         self._at: float | None = None  # when it was looked at last
         self._written = self._seconds
 
@@ -84,13 +95,13 @@ class _Age:
         ends = self._ends
         if over:
             seconds = 0.0 if seconds < DAY_S else seconds % DAY_S
-            ends = (*ends, self._store.ends())[-(self._days + 1) :]
+            ends = (*ends, self._pruning.last_rows())[-(self._days + 1) :]
         if over or seconds - self._written >= WRITE_S:
-            self._store.write_running_days(seconds, ends if over else None)
+            self._pruning.write_running_days(seconds, ends if over else None)
             self._written = seconds
         self._seconds, self._ends, self._at = seconds, ends, monotonic
         return over
 
-    def old(self) -> Rows | None:
+    def old(self) -> LastRows | None:
         """The last rows that are old enough; None: there are none yet."""
         return self._ends[-(self._days + 1)] if len(self._ends) > self._days else None

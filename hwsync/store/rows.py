@@ -8,7 +8,7 @@ from operator import itemgetter
 from sqlite3 import Connection
 from typing import Any, Final
 
-from peewee import AutoField, Model
+from peewee import Model
 
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.output import Order
@@ -25,32 +25,18 @@ from hwsync.protocol.record import (
     State,
     Verb,
 )
-from hwsync.store.models import CommandRow, HwStatus
+from hwsync.store import statements
+from hwsync.store.models import CommandRow, HwStatus, columns
 
 Row = Mapping[str, Any]
+Values = tuple[object, ...]  # of one statement
 _NOBODY = Command("", "", Request(""))
 _OPEN = Account(Outcome.OK, Ran.YES)
 
 
-def table(model: type[Model]) -> str:
-    """The name of a model's table."""
-    return str(model._meta.table_name)
-
-
-def columns(model: type[Model]) -> tuple[str, ...]:
-    """The columns that a statement fills, in their order: all but a row's number."""
-    fields = model._meta.sorted_fields
-    return tuple(field.name for field in fields if not isinstance(field, AutoField))
-
-
-def in_order(model: type[Model]) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
+def in_order(model: type[Model]) -> Callable[[Mapping[str, object]], Values]:
     """Puts the values of a row, by name, in the order of its statement; ``KeyError``: one lacks."""
     return itemgetter(*columns(model))
-
-
-def insertion(model: type[Model]) -> Any:
-    """The query that adds a row."""
-    return model.insert(dict.fromkeys(columns(model), 0))
 
 
 _STATUS_ROW: Final = in_order(HwStatus)
@@ -65,12 +51,9 @@ def select(connection: Connection, sql: str, *values: object) -> Iterator[dict[s
         yield dict(zip(names, row, strict=True))
 
 
-_SELECT_COMMAND: Final = f'SELECT * FROM "{table(CommandRow)}" WHERE user = ? AND id = ?'
-
-
 def find_command(connection: Connection, user: str, id: str) -> Command | None:
     """One command, None where there is none."""
-    row = next(select(connection, _SELECT_COMMAND, user, id), None)
+    row = next(select(connection, statements.COMMAND, user, id), None)
     return None if row is None else command_from(row)
 
 
@@ -79,7 +62,7 @@ def _list(values: Sequence[object]) -> str:
     return dumps(values) if values else "[]"
 
 
-def record_values(record: Record, ticks: float) -> tuple[object, ...]:
+def record_values(record: Record, ticks: float) -> Values:
     """The values of ``HwStatus``; the deadline is kept as the seconds that are left."""
     command = record.current or _NOBODY
     account = command.account or _OPEN
@@ -142,7 +125,7 @@ def record_from(row: Row, current: Command | None, ticks: float) -> Record:
     )
 
 
-def command_values(command: Command) -> tuple[object, ...]:
+def command_values(command: Command) -> Values:
     """The values of ``CommandRow``."""
     request, account = command.request, command.account or _OPEN
     ended = command.account is not None

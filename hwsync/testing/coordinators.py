@@ -23,7 +23,8 @@ from hwsync.protocol.record import Command, Record, State, Verb
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire.messages import named
-from hwsync.store.store import Batch, Store
+from hwsync.store.api import Batch
+from hwsync.store.store import Store
 from hwsync.testing.context import Context
 from hwsync.testing.history import Said, Served, TurnedAway
 from hwsync.testing.network import Port

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.topics import Kind
-from hwsync.store.maintenance import back_up, restore
+from hwsync.store.backups import back_up
+from hwsync.store.restoring import restore
 from hwsync.testing.boards import Board
 from hwsync.testing.broker import MEMORY_S
 from hwsync.testing.history import PutBack

@@ -219,11 +219,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "one transaction for a batch",
-        (Edit(Store, "save", "for record, entry, message in batch.log:",
-              "execute('COMMIT')\n        if hasattr(self, 'process'):\n"
-              "            self.process.point('after a commit')\n"
-              "        execute('BEGIN IMMEDIATE')\n"
-              "        for record, entry, message in batch.log:"),),
+        (Edit(Store, "save", "for statement, rows in written:",
+              "for statement, rows in written:\n"
+              "            if 'INTO transitions' in statement:\n"
+              "                connection.execute('COMMIT')\n"
+              "                if hasattr(self, 'process'):\n"
+              "                    self.process.point('after a commit')\n"
+              "                connection.execute('BEGIN IMMEDIATE')"),),
     ),
     Mutant(
         "acknowledged after the commit (coordinator)",

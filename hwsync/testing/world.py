@@ -25,7 +25,7 @@ from hwsync.protocol.errors import NotFound
 from hwsync.protocol.record import State
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind
-from hwsync.store.maintenance import check as check_database
+from hwsync.store.checking import check as check_database
 from hwsync.store.reader import Reader
 from hwsync.testing.boards import Board
 from hwsync.testing.broker import BROKERS, Habits

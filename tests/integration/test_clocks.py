@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hwsync.store.maintenance import KEPT, scheduled
+from hwsync.store.backups import KEPT, scheduled
 from tests.support.brokers import Broker
 from tests.support.lab import Lab
 from tests.support.mqtt import Watcher

@@ -21,8 +21,9 @@ import pytest
 
 from hwsync.protocol import limits
 from hwsync.protocol.wire.response import encode_collected
-from hwsync.store.maintenance import check
-from hwsync.store.store import Batch, Store
+from hwsync.store.api import Batch
+from hwsync.store.checking import check
+from hwsync.store.store import Store
 from hwsync.transport import Delivery
 from tests.support.coordinator import (
     Acknowledged,

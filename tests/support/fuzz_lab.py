@@ -21,7 +21,7 @@ from hwsync.protocol.events import Message
 from hwsync.protocol.topics import INBOUND, Kind, Topics
 from hwsync.protocol.wire import messages
 from hwsync.protocol.wire.status import read_status
-from hwsync.store.maintenance import check
+from hwsync.store.checking import check
 from hwsync.store.store import Store
 from hwsync.transport import Subscribed, Transport
 from tests.support.fuzz_payloads import Mutator
@@ -171,7 +171,7 @@ def _is_true(lab: Lab, watcher: Watcher, storm: Storm, parts: dict[str, Process]
         record = store.load(0.0)["pi1"]
         wanted = (record.epoch, record.seq, int(record.state), record.id)
         assert tuple(published[name] for name in ("epoch", "seq", "state", "id")) == wanted
-        storm.refused = sum(store._refused_counts.values())
+        storm.refused = sum(store._ends.refused.values())
     finally:
         store.close()
     # It refuses more: what can be read, and does not fit the record.

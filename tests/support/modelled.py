@@ -18,7 +18,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.rules import Rules
-from hwsync.store.store import Batch
+from hwsync.store.api import Batch
 from hwsync.transport import Connected, Delivery, Signal, Subscribed
 from tests.support.compared import agrees, as_stored, is_line, same, shown
 from tests.support.coordinator import GONE, Acknowledged, Deed, Lab, Sent

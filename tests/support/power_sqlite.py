@@ -13,7 +13,7 @@ see each other's locks.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +115,10 @@ class _Connection:
         return self.cursor().execute(sql, values)
 
     executescript = execute
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        for values in rows:
+            self.execute(sql, values)
 
     def create_function(self, name: str, count: int, function: Any, **_: object) -> None:
         self.real.create_scalar_function(name, function, count)

@@ -17,9 +17,10 @@ from typing import Any, Final
 from hwsync.protocol.errors import NotFound
 from hwsync.protocol.record import State
 from hwsync.protocol.wire.status import result_json
-from hwsync.store.models import CommandRow, HwStatus
-from hwsync.store.reader import Reader, open_to_read
-from hwsync.store.rows import command_from, select, table
+from hwsync.store import statements
+from hwsync.store.read_only import open_to_read
+from hwsync.store.reader import Reader
+from hwsync.store.rows import command_from, select
 from hwsync.testing.checker import Final as Said
 from hwsync.testing.checker import Violation, check
 from hwsync.testing.history import Asked, Began, Copied, Ended, Json, Seen
@@ -47,10 +48,10 @@ def read_database(path: Path, users: Iterable[str]) -> Said:
     # One pass: ``Reader.show`` reads a user's whole log for each command.
     connection, _, _ = open_to_read(path.resolve(), for_long=True)
     with closing(connection):
-        present = {
-            row["user"]: row for row in select(connection, f'SELECT * FROM "{table(HwStatus)}"')
-        }
-        for row in select(connection, f'SELECT * FROM "{table(CommandRow)}" ORDER BY number'):
+        present = {row["user"]: row for row in select(connection, statements.RECORDS)}
+        for row in sorted(
+            select(connection, statements.COMMANDS), key=lambda command: command["number"]
+        ):
             user, id = row["user"], row["id"]
             own = user in present and present[user]["id"] == id
             state = State(present[user]["state"]) if own else State.REST

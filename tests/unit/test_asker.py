@@ -24,6 +24,7 @@ from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Asker, KnownBy, Reply, Request
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire.schema import read_object
+from hwsync.store.pruning import Pruning
 from hwsync.store.reader import Reader
 from tests.support.coordinator import COLLECTED, Deed, Lab, request, result, sent
 
@@ -172,7 +173,7 @@ def test_it_stays_when_the_program_goes(lab: Lab) -> None:
     ask(lab, request(meta=ALICE))
     lab.hear("cancel", b'{"id":"c1"}')
     lab.hear("request", request("c2"))
-    lab.store.prune(None, 10)
+    Pruning(lab.store.database).prune(None, 10)
     command = lab.store.command("pi1", "c1")
     assert command is not None
     assert command.pruned

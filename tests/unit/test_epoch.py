@@ -13,7 +13,8 @@ from hwsync.protocol.errors import StoreError
 from hwsync.protocol.record import Command, State
 from hwsync.protocol.wire.heartbeat import encode_heartbeat
 from hwsync.protocol.wire.status import encode_status
-from hwsync.store.maintenance import back_up, restore
+from hwsync.store.backups import back_up
+from hwsync.store.restoring import restore
 from tests.support.coordinator import Deed, Lab, brief, request, result, sent
 
 
@@ -216,7 +217,7 @@ def test_the_doubt_lasts_a_day_of_connection_over_all_restarts(lab: Lab) -> None
 def test_a_database_of_before_knows_the_doubt_by_the_time_of_day(lab: Lab) -> None:
     lab.device(1)
     rise(lab)
-    lab.store._connection.execute("DELETE FROM meta WHERE name = 'doubted'")
+    lab.store.database.connection.execute("DELETE FROM meta WHERE name = 'doubted'")
     lab.clock.now += 80_000.0
     lab.restart()
     lab.hear("request", request("c2"))
@@ -243,7 +244,9 @@ def test_epoch_and_doubt_survive_a_restart(lab: Lab) -> None:
 
 def test_records_behind_the_databases_epoch_follow_at_the_start(lab: Lab) -> None:
     lab.device(2)
-    lab.store._connection.execute("INSERT INTO meta VALUES ('epoch', '77'), ('restored_at', '5')")
+    lab.store.database.connection.execute(
+        "INSERT INTO meta VALUES ('epoch', '77'), ('restored_at', '5')"
+    )
     deeds = lab.restart()
     assert (lab.record.epoch, lab.record.state) == (77, State.REST)
     assert "status 0" in brief(deeds)

@@ -186,7 +186,7 @@ def test_nothing_is_said_and_nobody_waits_while_the_broker_is_away(watched: Watc
 
 
 def test_a_failed_save_makes_it_degraded_and_the_next_one_that_works_ok(watched: Watched) -> None:
-    connection = watched.lab.store._connection
+    connection = watched.lab.store.database.connection
     connection.execute(
         "CREATE TEMP TRIGGER full BEFORE INSERT ON transitions "
         "BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
@@ -302,7 +302,7 @@ def test_the_loop_wakes_up_for_the_watchdog(served: Watched, listener: Listener)
 
 def test_systemd_hears_of_a_failed_save_at_once(served: Watched, listener: Listener) -> None:
     served.round(*UP)
-    served.lab.store._connection.execute(
+    served.lab.store.database.connection.execute(
         "CREATE TEMP TRIGGER full BEFORE INSERT ON transitions "
         "BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
     )

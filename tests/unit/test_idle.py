@@ -18,8 +18,9 @@ from hwsync.protocol.record import Request
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.wire.asking import FORGET, encode_id
 from hwsync.protocol.wire.response import encode_collected
-from hwsync.store.maintenance import check
-from hwsync.store.store import BUSY, MAX_WAL
+from hwsync.store.checking import check
+from hwsync.store.database import MAX_WAL
+from hwsync.store.statements import BUSY
 from tests.support.coordinator import Deed, Lab, brief, request, result, sent
 
 KIB = limits.KIB
@@ -519,7 +520,7 @@ def test_one_large_batch_leaves_no_large_log_behind(lab: Lab) -> None:
     assert lab.record.queue_bytes > MAX_WAL
     log = lab.path.with_name(f"{lab.path.name}-wal")
     assert log.stat().st_size < MAX_WAL
-    assert lab.store._connection.execute("PRAGMA busy_timeout").fetchone() == (BUSY,)
+    assert lab.store.database.connection.execute("PRAGMA busy_timeout").fetchone() == (BUSY,)
 
 
 # The log for people

@@ -323,18 +323,18 @@ def test_it_wakes_up_to_write_it_down(tmp_path: Path) -> None:
 def test_nothing_is_written_down_while_nothing_runs(lab: Lab) -> None:
     lab.device(3, **KEYS)
     lab.hear("analysis", b"fine")
-    changes = lab.store._connection.total_changes
+    changes = lab.store.database.connection.total_changes
     for _ in range(300):
         lab.later(1.0)
     assert lab.coordinator.wait() is None
     lab.device(1, "c2", expires=0)
     lab.disconnect()
     lab.device(1, "c3", **KEYS)
-    before = lab.store._connection.total_changes
+    before = lab.store.database.connection.total_changes
     assert before > changes
     for _ in range(300):
         lab.later(1.0)
-    assert lab.store._connection.total_changes == before
+    assert lab.store.database.connection.total_changes == before
 
 
 def test_it_is_written_down_at_an_ordered_end(lab: Lab) -> None:
@@ -373,7 +373,7 @@ def test_a_disk_that_does_not_take_it_does_no_harm(
 def test_only_what_is_stored_is_counted_down(lab: Lab) -> None:
     """A save that failed may have stored more than is known here: that is another deadline."""
     lab.device(1, **{**KEYS, "expires": 200})
-    lab.store._connection.execute("UPDATE hw_status SET seq = 2, state = 2, remaining = 12")
+    lab.store.database.connection.execute("UPDATE hw_status SET seq = 2, state = 2, remaining = 12")
     lab.later(70.0)
     assert left(lab) == 12.0
 

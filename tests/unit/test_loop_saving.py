@@ -10,7 +10,7 @@ from hwsync.coordinator import plan
 from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.record import State
-from hwsync.store.store import Batch
+from hwsync.store.api import Batch
 from tests.support.coordinator import (
     COLLECTED,
     PERSONS,
@@ -137,14 +137,14 @@ def test_after_a_failed_transaction_the_records_are_those_of_the_file(lab: Lab) 
     lab.device(1)
     lab.hear("request", b"2", user="pi2")
     before = dict(lab.coordinator.records)
-    lab.store._connection.execute(
+    lab.store.database.connection.execute(
         "CREATE TEMP TRIGGER full BEFORE INSERT ON transitions "
         "WHEN new.user = 'pi2' BEGIN SELECT RAISE(FAIL, 'full'); END"
     )
     assert lab.step(lab.delivery("collected", COLLECTED),
                     lab.delivery("collected", user="pi2")) == []  # fmt: skip
     assert lab.coordinator.records == before == lab.store.load(0.0)
-    lab.store._connection.execute("DROP TRIGGER full")
+    lab.store.database.connection.execute("DROP TRIGGER full")
     lab.later(SAVE_AGAIN_S)
     assert lab.coordinator.records == lab.store.load(1.0)
     assert {record.state for record in lab.coordinator.records.values()} == {State.COLLECTED}

@@ -14,19 +14,14 @@ from time import gmtime
 
 import pytest
 
+from hwsync.coordinator.forgetting import forget
 from hwsync.protocol.errors import DatabaseError, NotFound, Refused, UsageError
 from hwsync.protocol.record import State
-from hwsync.store import maintenance
-from hwsync.store.maintenance import (
-    KEPT,
-    Schedule,
-    back_up,
-    check,
-    forget,
-    restore,
-    scheduled,
-)
+from hwsync.store import backups
+from hwsync.store.backups import KEPT, Schedule, back_up, scheduled
+from hwsync.store.checking import check
 from hwsync.store.reader import Reader
+from hwsync.store.restoring import restore
 from hwsync.store.store import Store
 from tests.support.coordinator import Lab, brief, request, result, sent
 from tests.support.waiting import wait_until
@@ -185,7 +180,7 @@ class Days:
         self._days = 0
         monkeypatch.setattr(time, "time", lambda: self.clock)
         monkeypatch.setattr(time, "gmtime", lambda: gmtime(self.clock))
-        monkeypatch.setattr(maintenance, "back_up", self._copy)
+        monkeypatch.setattr(backups, "back_up", self._copy)
 
     def _copy(self, source: Path, target: Path) -> None:
         back_up(source, target)
@@ -260,7 +255,7 @@ def test_a_backup_that_fails_removes_none(days: Days, monkeypatch: pytest.Monkey
     def fail(*_: Path) -> None:
         raise DatabaseError("disk full")
 
-    monkeypatch.setattr(maintenance, "back_up", fail)
+    monkeypatch.setattr(backups, "back_up", fail)
     days.pass_by(3)
     assert days.kept == before
 

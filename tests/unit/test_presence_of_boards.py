@@ -224,7 +224,7 @@ def test_a_disk_that_takes_nothing_makes_no_board_offline_and_gathers_no_heartbe
     told: Told,
 ) -> None:
     lab = told.lab
-    lab.store._connection.execute(
+    lab.store.database.connection.execute(
         "CREATE TEMP TRIGGER full BEFORE INSERT ON transitions "
         "BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
     )

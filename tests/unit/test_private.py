@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from hwsync.store import private
-from hwsync.store.maintenance import Schedule, back_up, restore
+from hwsync.store.backups import Schedule, back_up
+from hwsync.store.restoring import restore
 from hwsync.store.store import Store
 from tests.support.waiting import wait_until
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from hwsync.protocol.errors import StoreError
-from hwsync.store.maintenance import check
+from hwsync.store.checking import check
+from hwsync.store.pruning import Pruning
 from hwsync.store.reader import Reader
 from hwsync.store.retention import DAY_S, STEP, WRITE_S, Retention
 from tests.support.coordinator import Lab, request, result, sent
@@ -26,7 +30,7 @@ class Kept:
         self.restart()
 
     def restart(self) -> None:
-        self._retention = Retention(self.lab.store, self._days, 0.0)
+        self._retention = Retention(self.lab.store.database, self._days, 0.0)
         self._retention.look(self.lab.clock.monotonic())
 
     def runs(self, seconds: float) -> None:
@@ -43,7 +47,7 @@ def kept(lab: Lab) -> Kept:
 
 
 def shrink(lab: Lab, megabytes: float) -> None:
-    Retention(lab.store, 0.0, megabytes).look(0.0)
+    Retention(lab.store.database, 0.0, megabytes).look(0.0)
 
 
 def responses(lab: Lab, *ids: str) -> list[int]:
@@ -91,7 +95,7 @@ def test_what_is_open_or_shown_or_owed_stays_however_old(lab: Lab, kept: Kept) -
         command = lab.store.command(user, id)
         assert command is not None
         assert command.request.program
-    lab.store._connection.execute(
+    lab.store.database.connection.execute(
         "UPDATE commands SET pruned = 0, replies = '[[]]' WHERE id = 'c1'"
     )
     kept.restart()
@@ -101,12 +105,12 @@ def test_what_is_open_or_shown_or_owed_stays_however_old(lab: Lab, kept: Kept) -
 def test_the_oldest_go_where_the_file_is_too_large(lab: Lab) -> None:
     for number in range(5):
         cycle(lab, f"c{number}", "x" * 200_000)
-    before = lab.store.used()
+    before = Pruning(lab.store.database).used()
     shrink(lab, 1_000.0)
     assert responses(lab, "c0") == [200_000]
     shrink(lab, 0.5)
     assert responses(lab, "c0", "c1", "c2", "c3", "c4") == [0, 0, 0, 0, 200_000]
-    assert lab.store.used() < before / 2
+    assert Pruning(lab.store.database).used() < before / 2
     assert list(check(lab.path)) == []
 
 
@@ -116,14 +120,14 @@ def test_it_looks_when_a_day_is_over_and_goes_on_where_there_is_more(
     dropped = iter([STEP, STEP, 3, 0])
     asked: list[tuple[float, int | None]] = []
 
-    def prune(row: int | None, most: int) -> int:
+    def prune(_: Pruning, row: int | None, most: int) -> int:
         asked.append((lab.clock.now, row))
         assert most == STEP
         return next(dropped)
 
-    monkeypatch.setattr(lab.store, "prune", prune)
+    monkeypatch.setattr(Pruning, "prune", prune)
     cycle(lab, "c1")
-    retention = Retention(lab.store, 2.0, 0.0)
+    retention = Retention(lab.store.database, 2.0, 0.0)
     start = lab.clock.now
     for second in range(0, 250_000, 10):
         lab.clock.now = start + second
@@ -134,9 +138,9 @@ def test_it_looks_when_a_day_is_over_and_goes_on_where_there_is_more(
 
 def test_a_look_is_cheap_between_two_days(lab: Lab, kept: Kept) -> None:
     cycle(lab, "c1")
-    changes = lab.store._connection.total_changes
+    changes = lab.store.database.connection.total_changes
     kept.runs(3_600.0)
-    assert lab.store._connection.total_changes - changes <= 3_600.0 / WRITE_S
+    assert lab.store.database.connection.total_changes - changes <= 3_600.0 / WRITE_S
 
 
 @pytest.mark.parametrize("jump", [3_650 * DAY_S, -3_650 * DAY_S, 45 * DAY_S])
@@ -192,13 +196,13 @@ def test_a_disk_that_takes_nothing_ends_nothing(
     cycle(lab, "c1")
     cycle(lab, "c2")
     with monkeypatch.context() as full:
-        full.setattr(lab.store, "prune", fail)
+        full.setattr(Pruning, "prune", fail)
         kept.runs(2.1 * DAY_S)
     assert "cannot drop old texts" in caplog.text
     kept.runs(600.0)
     assert responses(lab, "c1") == [0]
     with monkeypatch.context() as full:
-        full.setattr(lab.store, "write_running_days", fail)
+        full.setattr(Pruning, "write_running_days", fail)
         kept.runs(2.1 * DAY_S)
     assert list(check(lab.path)) == []
 
@@ -220,10 +224,10 @@ def test_old_refused_messages_go_and_are_still_counted(lab: Lab, kept: Kept) -> 
 def test_without_limits_nothing_is_dropped(lab: Lab) -> None:
     cycle(lab, "c1")
     cycle(lab, "c2")
-    changes = lab.store._connection.total_changes
+    changes = lab.store.database.connection.total_changes
     Kept(lab, 0.0).runs(3 * DAY_S)
     assert responses(lab, "c1", "c2") == [5_000, 5_000]
-    assert lab.store._connection.total_changes == changes
+    assert lab.store.database.connection.total_changes == changes
 
 
 def test_a_changed_payload_is_named_and_a_dropped_one_is_not(lab: Lab, kept: Kept) -> None:
@@ -231,7 +235,6 @@ def test_a_changed_payload_is_named_and_a_dropped_one_is_not(lab: Lab, kept: Kep
     cycle(lab, "c2")
     kept.runs(2.1 * DAY_S)
     lab.stop()
-    with lab.store._database as database:
-        database.execute_sql("UPDATE transitions SET payload = x'00' WHERE row = 1")
-    lab.stop()
+    with closing(sqlite3.connect(lab.path)) as connection, connection:
+        connection.execute("UPDATE transitions SET payload = x'00' WHERE row = 1")
     assert [line for line in check(lab.path) if "row 1 was changed" in line]

@@ -14,11 +14,13 @@ import pytest
 from hwsync.protocol.errors import DatabaseError, StoreError
 from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.record import State
-from hwsync.store.maintenance import check
+from hwsync.store import statements
+from hwsync.store.api import Batch
+from hwsync.store.checking import check
 from hwsync.store.migrations import SCHEMA
 from hwsync.store.models import HwStatus
 from hwsync.store.reader import Reader
-from hwsync.store.store import Batch, Store
+from hwsync.store.store import Store
 from tests.support.coordinator import Lab, brief, request, result
 
 
@@ -173,6 +175,15 @@ def test_a_migration_that_fails_leaves_the_old_database(
 
 
 @pytest.mark.parametrize(
+    "sql",
+    [pytest.param(sql, id=name) for name, sql in vars(statements).items()
+     if name.isupper() and isinstance(sql, str)],
+)  # fmt: skip
+def test_each_statement_is_one_of_this_schema(lab: Lab, sql: str) -> None:
+    lab.store.database.connection.execute(f"EXPLAIN {sql}", [None] * sql.count("?"))
+
+
+@pytest.mark.parametrize(
     "failure",
     [sqlite3.OperationalError("disk is full"), peewee.OperationalError("disk is full"),
      OSError(28, "disk is full")],
@@ -186,6 +197,6 @@ def test_whatever_fails_below_is_one_error_of_the_store(
         def fail() -> None:
             raise failure
 
-        monkeypatch.setattr(lab.store, "_transaction", fail)
+        monkeypatch.setattr(lab.store.database, "transaction", fail)
         with pytest.raises(StoreError, match="disk is full"):
             lab.store.save(Batch(epoch=(1, 0.0)), 0.0)

@@ -1,0 +1,91 @@
+"""What the coordinator needs of a store, and what it hands over to be saved in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from hwsync.protocol.effects import Entry
+from hwsync.protocol.errors import Refused
+from hwsync.protocol.events import Message
+from hwsync.protocol.record import Command, Record, State
+from hwsync.protocol.redelivery import Handled
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A refused message; ``allowance``: who pays for it, nobody's and unknown users' share one."""
+
+    user: str  # empty where it is no valid name
+    allowance: str
+    time: float  # Unix seconds
+    refusal: Refused
+    message: Message
+    state: State | None
+
+
+@dataclass(slots=True)
+class Batch:
+    """Everything that one transaction saves."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+    commands: dict[tuple[str, str], Command] = field(default_factory=dict)
+    log: list[tuple[Record, Entry, Message | None]] = field(default_factory=list)
+    refused: list[RefusedRow] = field(default_factory=list)
+    packets: dict[int, Handled | None] = field(default_factory=dict)
+    forget_packets: bool = False
+    epoch: tuple[int, float] | None = None  # a new one, and the wall clock in Unix seconds
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.records
+            or self.commands
+            or self.refused
+            or self.packets
+            or self.forget_packets
+            or self.epoch
+        )
+
+
+class Commands(Protocol):
+    """What a plan asks while it decides: commands that no record shows."""
+
+    def command(self, user: str, id: str) -> Command | None:
+        """One command, None where there is none. Raises ``StoreError``."""
+
+
+class Storage(Commands, Protocol):
+    """What the loop needs; ``hwsync.store.store.Store`` says what each method does.
+
+    Every method raises ``StoreError``, and has saved nothing then, as far as it knows: after a
+    failed ``save`` only ``load`` says what is stored.
+    """
+
+    @property
+    def path(self) -> Path:
+        """Where it is, for people."""
+
+    def load(self, ticks: float) -> dict[str, Record]:
+        """All records, by user."""
+
+    def packets(self) -> dict[int, Handled]:
+        """What each packet identifier carried last."""
+
+    def owed(self) -> Iterable[Command]:
+        """The commands that have ended and whose replies may not have arrived."""
+
+    def epoch(self, wall: float) -> tuple[int, float | None]:
+        """The epoch, and the seconds of connection since it rose."""
+
+    def last_change(self) -> float | None:
+        """Unix seconds of the last change of a record."""
+
+    def save(self, batch: Batch, ticks: float) -> None:
+        """Save all of a batch, or nothing."""
+
+    def write_down(
+        self, records: Iterable[Record], ticks: float, restored_at: float | None = None
+    ) -> None:
+        """Save what is left of the deadlines."""

@@ -1,0 +1,93 @@
+"""What is dropped of the database, and what is written down to know when (``retention`` decides).
+
+The law: ids, hashes, ends and every row of the log stay, so the chain holds; nothing goes that is
+open, that a record shows, or whose reply is owed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from hwsync.protocol.jsons import dumps
+from hwsync.store import statements
+from hwsync.store.database import Database, translated
+
+ROWS_EACH: Final = 8  # of the log, that a command has at most before it is old, as a rule
+
+
+@dataclass(frozen=True, slots=True)
+class LastRows:
+    """The last row of the log, and of the refused messages; 0: there is none."""
+
+    log: int
+    refused: int
+
+
+class Pruning:
+    """The coordinator's open database, for ``Retention``; each method raises ``StoreError``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @translated()
+    def used(self) -> int:
+        """Bytes of the file that hold something."""
+        pages, free, size = (
+            self._database.connection.execute(statement).fetchone()[0]
+            for statement in (statements.PAGES, statements.FREE_PAGES, statements.PAGE_SIZE)
+        )
+        return int((pages - free) * size)
+
+    @translated()
+    def last_rows(self) -> LastRows:
+        """How far the log and the refused messages are."""
+        log, refused = (
+            self._database.connection.execute(statement).fetchone()[0] or 0
+            for statement in (statements.LAST_LOG_ROW, statements.LAST_REFUSED_ROW)
+        )
+        return LastRows(log, refused)
+
+    @translated()
+    def running_days(self) -> tuple[float, tuple[LastRows, ...]]:
+        """Seconds of the present day of running; how far all was at the end of each day before.
+
+        docs/decisions.md, 137.
+        """
+        meta = dict(self._database.connection.execute(statements.META))
+        ends = json.loads(meta.get("days_ends", "[]"))
+        return float(meta.get("day_seconds", 0.0)), tuple(LastRows(*pair) for pair in ends)
+
+    @translated()
+    def write_running_days(self, seconds: float, ends: Iterable[LastRows] | None) -> None:
+        """Save them; ``ends`` None: as they are. Where it raises, nothing is saved."""
+        rows = [("day_seconds", str(seconds))]
+        if ends is not None:
+            rows.append(("days_ends", dumps([(one.log, one.refused) for one in ends])))
+        with self._database.transaction() as connection:
+            connection.executemany(statements.SAVE_META, rows)
+
+    @translated()
+    def prune(self, row: int | None, most: int) -> int:
+        """Drop the texts of commands that were in the log at that row, the oldest first.
+
+        ``row`` None: of any. At most so many commands, with their rows of the log. Returns how
+        many; where it raises, nothing is dropped.
+        """
+        with self._database.transaction() as connection:
+            last = self.last_rows().log if row is None else row
+            rows = connection.execute(statements.PRUNABLE, (last, ROWS_EACH * most)).fetchall()
+            found = list(dict.fromkeys(rows))[:most]
+            connection.executemany(statements.PRUNE_COMMAND, found)
+            connection.executemany(statements.PRUNE_LOG, found)
+        return len(found)
+
+    @translated()
+    def prune_refused(self, row: int) -> None:
+        """Drop refused messages up to a row; the counters stay, and the last one.
+
+        Without that one SQLite would count its rows from the beginning.
+        """
+        self._database.connection.execute(statements.PRUNE_REFUSED, (row,))

@@ -1,0 +1,135 @@
+"""A batch as statements and their rows: what one transaction writes, in its order.
+
+The law: nothing is executed here. A change of a record is a row of the log whose hash covers the
+row before (``chain``); of refused messages the first 1,000 a user are kept, and all are counted
+(docs/protocol.md, section 2, "The log").
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hwsync.protocol import limits
+from hwsync.protocol.effects import Entry
+from hwsync.protocol.events import Message
+from hwsync.protocol.idle import keeps_payload
+from hwsync.protocol.record import Record
+from hwsync.store import chain, statements
+from hwsync.store.api import Batch, RefusedRow
+from hwsync.store.models import HASHED, Packet, RefusedMessage, Transition
+from hwsync.store.rows import Values, command_values, in_order, record_values
+
+NAMES_OF_EPOCH: Final = ("epoch", "restored_at", "doubted")
+
+_LOG_ROW: Final = in_order(Transition)
+_REFUSED_ROW: Final = in_order(RefusedMessage)
+_PACKET_ROW: Final = in_order(Packet)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What the store keeps of the file, to go on from: the last hash, and what was refused."""
+
+    head: bytes
+    refused: dict[str, int]  # how many in all, by whose allowance it is
+
+
+def writes(
+    batch: Batch, ticks: float, ends: Ends
+) -> tuple[list[tuple[str, Sequence[Values]]], Ends]:
+    """Each statement with the rows that it is executed with; and the ends afterwards.
+
+    ``ticks``: seconds on the clock of the batch's deadlines (``Moment.ticks``).
+    """
+    head, log = _log(batch, ends.head)
+    counts, kept, counted = _refused(batch.refused, ends.refused)
+    found: list[tuple[str, Sequence[Values]]] = [
+        (statements.SAVE_COMMAND, [command_values(one) for one in batch.commands.values()]),
+        (statements.SAVE_RECORD, [record_values(one, ticks) for one in batch.records.values()]),
+        (statements.APPEND, log),
+        (statements.REFUSE, kept),
+        (statements.COUNT_REFUSED, counted),
+    ]
+    if batch.epoch is not None:
+        values = zip(NAMES_OF_EPOCH, (*batch.epoch, 0.0), strict=True)
+        found.append((statements.SAVE_META, [(name, str(value)) for name, value in values]))
+    if batch.forget_packets:
+        found.append((statements.FORGET_PACKETS, [()]))
+    packets = batch.packets.items()
+    found += [
+        (statements.FORGET_PACKET, [(mid,) for mid, handled in packets if handled is None]),
+        (
+            statements.SAVE_PACKET,
+            [
+                _PACKET_ROW({"mid": mid, "topic": one.topic, "digest": one.digest,
+                             "error": one.error})
+                for mid, one in packets if one is not None
+            ],
+        ),
+    ]  # fmt: skip
+    return [(statement, rows) for statement, rows in found if rows], Ends(head, counts)
+
+
+def _log(batch: Batch, head: bytes) -> tuple[bytes, list[Values]]:
+    """The last hash, and the rows of the log, each with its own."""
+    rows: list[Values] = []
+    for record, entry, message in batch.log:
+        row = _logged(record, entry, message)
+        head = row["hash"] = chain.link(head, [row[name] for name in HASHED])
+        rows.append(_LOG_ROW(row))
+    return head, rows
+
+
+def _logged(record: Record, entry: Entry, message: Message | None) -> dict[str, Any]:
+    """What the log says of a change, by column, but for its hash."""
+    payload = message.payload if message else b""
+    kept = keeps_payload(entry, record.current, payload)
+    return {
+        "user": record.user,
+        "epoch": record.epoch,
+        "seq": record.seq,
+        "time": record.time,
+        "command": entry.verb,
+        "before": int(entry.before),
+        "state": int(entry.after),
+        "id": entry.id,
+        "late": int(entry.late),
+        "note": entry.note,
+        "topic": message.topic if message else "",
+        "payload": payload if kept else b"",
+        "payload_sha256": hashlib.sha256(payload).digest(),
+        "pruned": not kept,
+    }
+
+
+def _refused(
+    refused: Sequence[RefusedRow], before: dict[str, int]
+) -> tuple[dict[str, int], list[Values], list[Values]]:
+    """How many were refused in all; the rows that are kept; the counts that have changed."""
+    counts, kept = dict(before), list[Values]()
+    for one in refused:
+        counts[one.allowance] = counts.get(one.allowance, 0) + 1
+        if counts[one.allowance] <= limits.REFUSED_ROWS:
+            kept.append(_REFUSED_ROW(_refusal(one)))
+    changed = dict.fromkeys(one.allowance for one in refused)
+    return counts, kept, [(user, counts[user]) for user in changed]
+
+
+def _refusal(row: RefusedRow) -> dict[str, object]:
+    """What is kept of a refused message, by column: of long texts their first part."""
+    refusal, message = row.refusal, row.message
+    return {
+        "user": row.user,
+        "time": row.time,
+        "error": refusal.code,
+        "message": refusal.message,
+        "hint": refusal.hint,
+        "topic": message.topic[: limits.KEPT_TOPIC],
+        "id": refusal.id,
+        "journal": refusal.journal,
+        "state": None if row.state is None else int(row.state),
+        "payload": message.payload[: limits.REFUSED_PAYLOAD],
+    }

@@ -1,0 +1,134 @@
+"""All SQL of the store, by name; what older schemas need stands in ``migrations``.
+
+The law: a statement is made once, when hwsync is loaded, and every value is a parameter. What fills
+a whole row takes its columns from the models, in their order, and its values from ``rows``
+(docs/decisions.md, 19).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from peewee import Model
+
+from hwsync.store.models import (
+    HASHED,
+    CommandRow,
+    HwStatus,
+    Meta,
+    Packet,
+    RefusedCount,
+    RefusedMessage,
+    Transition,
+    columns,
+    keys,
+    table,
+)
+
+
+def _insert(model: type[Model]) -> str:
+    """Append a row; its number is SQLite's."""
+    names, marks = columns(model), ", ".join("?" * len(columns(model)))
+    return f"INSERT INTO {table(model)} ({', '.join(names)}) VALUES ({marks})"
+
+
+def _save(model: type[Model]) -> str:
+    """Make or change the row of a key.
+
+    Changed, not replaced: replacing one takes it out of every index first, and costs twice as much.
+    """
+    key = keys(model)
+    changed = [f"{name} = excluded.{name}" for name in columns(model) if name not in key]
+    return f"{_insert(model)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {', '.join(changed)}"
+
+
+# -- one transaction of the coordinator --------------------------------------------------------
+
+BEGIN: Final = "BEGIN IMMEDIATE"  # the write lock at once: no transaction fails half way for it
+COMMIT: Final = "COMMIT"
+ROLLBACK: Final = "ROLLBACK"
+
+SAVE_RECORD: Final = _save(HwStatus)
+SAVE_COMMAND: Final = _save(CommandRow)
+APPEND: Final = _insert(Transition)
+REFUSE: Final = _insert(RefusedMessage)
+COUNT_REFUSED: Final = _save(RefusedCount)
+SAVE_PACKET: Final = _save(Packet)
+FORGET_PACKET: Final = "DELETE FROM packets WHERE mid = ?"
+FORGET_PACKETS: Final = "DELETE FROM packets"
+SAVE_META: Final = _save(Meta)
+WRITE_DOWN: Final = """
+    UPDATE hw_status SET remaining = ?, taken = ? WHERE user = ? AND epoch = ? AND seq = ?"""
+
+# -- what the coordinator reads ----------------------------------------------------------------
+
+RECORDS: Final = "SELECT * FROM hw_status"
+COMMAND: Final = "SELECT * FROM commands WHERE user = ? AND id = ?"
+OWED: Final = "SELECT * FROM commands WHERE replies != '[]' AND ran IS NOT NULL"
+PACKETS: Final = "SELECT * FROM packets"
+META: Final = "SELECT name, value FROM meta"
+REFUSED_COUNTS: Final = "SELECT user, total FROM refused_counts"
+LAST_HASH: Final = "SELECT hash FROM transitions ORDER BY row DESC LIMIT 1"
+LAST_CHANGE: Final = "SELECT time FROM transitions ORDER BY row DESC LIMIT 1"
+
+# -- what need not be kept ---------------------------------------------------------------------
+
+LAST_LOG_ROW: Final = "SELECT max(row) FROM transitions"
+LAST_REFUSED_ROW: Final = "SELECT max(row) FROM refused"
+# CROSS JOIN: from the log, whose order counts, to the commands, which have an index for it.
+PRUNABLE: Final = """
+    SELECT c.user, c.id FROM transitions t CROSS JOIN commands c
+    ON c.user = t.user AND c.id = t.id
+    WHERE t.row <= ? AND t.pruned = 0
+    AND c.pruned = 0 AND c.ran IS NOT NULL AND c.replies = '[]'
+    AND NOT EXISTS (SELECT 1 FROM hw_status s WHERE s.user = c.user AND s.id = c.id)
+    ORDER BY t.row LIMIT ?"""
+PRUNE_COMMAND: Final = """
+    UPDATE commands SET program = '', stdin = '', args = '[]', response = '',
+    stderr = '', output_order = NULL, truncated = 1, pruned = 1 WHERE user = ? AND id = ?"""
+PRUNE_LOG: Final = """
+    UPDATE transitions SET payload = x'', pruned = 1 WHERE user = ? AND id = ?"""
+PRUNE_REFUSED: Final = """
+    DELETE FROM refused WHERE row <= ? AND row < (SELECT max(row) FROM refused)"""
+
+# -- history and show --------------------------------------------------------------------------
+
+LOG_OF: Final = "SELECT * FROM transitions WHERE user = ? ORDER BY row"
+REFUSED_OF: Final = "SELECT * FROM refused WHERE user = ? ORDER BY row"
+REFUSED_COUNT_OF: Final = "SELECT total FROM refused_counts WHERE user = ?"
+RECORD_OF: Final = "SELECT * FROM hw_status WHERE user = ?"
+ASKED_OF: Final = """
+    SELECT id, asked_by, asked_known_by, program_sha256 FROM commands WHERE user = ?"""
+
+# -- checks ------------------------------------------------------------------------------------
+
+COMMANDS: Final = "SELECT * FROM commands"
+EPOCH: Final = "SELECT value FROM meta WHERE name = 'epoch'"
+RECORD_ENDS: Final = "SELECT user, seq, state FROM hw_status"
+LOG_ENDS: Final = """
+    SELECT user, seq, state FROM transitions
+    WHERE row IN (SELECT max(row) FROM transitions GROUP BY user)"""
+# CROSS JOIN: from the log to the commands, which have an index for it.
+NOTED: Final = """
+    SELECT c.*, t.note FROM transitions t CROSS JOIN commands c
+    ON c.user = t.user AND c.id = t.id WHERE t.command = ?"""
+CHAIN: Final = f"""
+    SELECT row, hash, pruned, payload, {", ".join(HASHED)} FROM transitions ORDER BY row"""
+WRITE_HASH: Final = "UPDATE transitions SET hash = ?, payload_sha256 = ? WHERE row = ?"
+
+# -- the file ----------------------------------------------------------------------------------
+
+OWNER: Final = "PRAGMA application_id"
+VERSION: Final = "PRAGMA user_version"
+HOW_MANY_TABLES: Final = "SELECT count(*) FROM sqlite_master"
+PAGES: Final = "PRAGMA page_count"
+FREE_PAGES: Final = "PRAGMA freelist_count"
+PAGE_SIZE: Final = "PRAGMA page_size"
+EVERY_FAULT: Final = "PRAGMA integrity_check"
+A_FAULT: Final = "PRAGMA quick_check(1)"
+SOME_FAULTS: Final = "PRAGMA quick_check(3)"  # one is enough to worry
+ONE_FILE: Final = "PRAGMA journal_mode = delete"
+EMPTY_THE_LOG: Final = "PRAGMA wal_checkpoint(truncate)"
+DO_NOT_WAIT: Final = "PRAGMA busy_timeout = 0"
+BUSY: Final = 5_000  # milliseconds: a reader's checkpoint may hold the file for a moment
+WAIT: Final = f"PRAGMA busy_timeout = {BUSY}"
