@@ -144,12 +144,22 @@ class Connection:
             link.drop()
 
     def reconnect(self, reason: str) -> None:
-        """End the connection, if there is one; it comes back at once. ``reason`` is for the log."""
+        """End the connection, or the attempt under way; the next one begins at once.
+
+        ``reason`` is for the log. What was begun before has the address of before.
+        """
         link = self._link
-        if link is not None and self._is_open:
+        if self._connect_at is not None:
+            self._connect_at = self.monotonic()
+        elif link is not None and self._is_open:
             link.reason, link.explained, link.by_us = reason, True, True
             self._is_open = False
             link.leave(self.monotonic())
+        elif link is not None and not link.closing:
+            log.info("the connection to %s is begun anew: %s", self.url, reason)
+            self._link = None
+            link.drop()
+            self._connect_at = self.monotonic()
 
     def publish(
         self,

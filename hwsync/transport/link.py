@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from hwsync.address import BrokerUrl
 from hwsync.transport.channel import Channel
@@ -27,6 +27,7 @@ from hwsync.transport.paho_client import (
     PahoClient,
 )
 from hwsync.transport.publish import Publish
+from hwsync.transport.reasons import found, hung_up, why
 from hwsync.transport.signals import (
     Delivery,
     Denied,
@@ -257,7 +258,7 @@ class Link:
             self.client.dial()
         except OSError as error:
             self.client.give_up()
-            return _found(_why, url, error) or Failed(str(error))
+            return found(why, url, error) or Failed(str(error))
         except ValueError as error:
             self.client.give_up()
             return Failed(str(error))
@@ -302,7 +303,7 @@ class Link:
             else:
                 self.drop()
                 url, self.stage = self._url, Stage.ASKING_WHY
-                self._errand = Errand(lambda: _found(_hung_up, url) or Failed(silent))
+                self._errand = Errand(lambda: found(hung_up, url) or Failed(silent))
 
     def _fail(self, failure: Failed) -> None:
         self.drop()
@@ -366,9 +367,10 @@ class Link:
         )
 
     def denied(self, mid: int, reason: str) -> None:
-        log.warning("the broker refused a message of ours (%s)", reason)
-        self._owner.emit(self, Denied(reason))
-        self.window.acknowledged(mid)
+        sent = self.window.acknowledged(mid)
+        topic = sent.topic if sent else ""
+        log.warning("the broker refused a message of ours on %s (%s)", topic, reason)
+        self._owner.emit(self, Denied(topic, reason))
 
     def acknowledged(self, mid: int) -> None:
         self.window.acknowledged(mid)
@@ -387,33 +389,3 @@ class Link:
             self.explained = True
         self._silent = code == SILENCE
         self._has_ended = True
-
-
-def _found(look: Callable[..., Failed | None], *about: Any) -> Failed | None:
-    """What a further look at the broker finds; it may fail itself."""
-    try:
-        return look(*about)
-    except Failed as failure:
-        return failure
-    except Exception:
-        log.exception("hwsync failed to find out why; this is a bug")
-        return None
-
-
-def _why(url: BrokerUrl, error: OSError) -> Failed:
-    """What an attempt that ended with this error says to people."""
-    found = None
-    if url.encrypted:
-        from hwsync.transport import tls
-
-        found = tls.explain(url, error)
-    elif isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
-        found = _hung_up(url)  # a websocket's beginning
-    return found or Failed(error.strerror or str(error) or "no connection")
-
-
-def _hung_up(url: BrokerUrl) -> Failed | None:
-    """Why the broker may have ended the connection before any answer; None: nobody knows."""
-    from hwsync.transport import tls
-
-    return tls.closed(url)

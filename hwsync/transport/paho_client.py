@@ -25,6 +25,7 @@ from hwsync.transport.channel import Channel
 from hwsync.transport.connecting import CONNECT_S, Attempt
 from hwsync.transport.publish import Malformed, Publish, read_publish
 from hwsync.transport.signals import Subscription, Will
+from hwsync.transport.window import WINDOW
 
 if TYPE_CHECKING:
     import ssl
@@ -112,9 +113,10 @@ class PahoClient(Client):
         url, v5 = self._url, dict[str, Any]()
         if self._attempt.protocol == 5:
             v5["clean_start"] = self._attempt.clean
-            if self._attempt.keep:
+            if self._attempt.keep:  # else none: plain amqtt is silent to them (decision 166)
                 v5["properties"] = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
                 v5["properties"].SessionExpiryInterval = SESSION_S
+                v5["properties"].ReceiveMaximum = WINDOW
         if url.encrypted:
             from hwsync.transport import tls
 
@@ -213,6 +215,15 @@ class PahoClient(Client):
             return super()._packet_read()
         self._last_bytes_received = time.monotonic()
         return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def loop_misc(self) -> MQTTErrorCode:
+        """paho waits for the PINGRESP itself, which may stand behind much that was not read yet.
+
+        Whatever came after the ping is an answer to it: the connection lives.
+        """
+        if self._last_bytes_received > self._ping_t:
+            self._ping_t = 0.0
+        return super().loop_misc()
 
     def _packet_handle(self) -> MQTTErrorCode:
         command, packet = self._in_packet["command"], self._in_packet["packet"]

@@ -96,8 +96,9 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """The broker refused one of our messages, and says why (MQTT 5 only)."""
+    """The broker refused a message of ours on that topic, and says why (MQTT 5 only)."""
 
+    topic: str
     reason: str
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from hwsync.transport.signals import Sent
 
-WINDOW: Final = 20  # messages; more gain nothing, and mosquitto allows no more
+WINDOW: Final = 20  # messages, each way; more gain nothing, and mosquitto allows no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,12 @@ class Window:
         else:
             self._under_way[self._send(message)] = message.sent
 
-    def acknowledged(self, mid: int) -> None:
-        """It has arrived, or was refused: there is room for the next."""
+    def acknowledged(self, mid: int) -> Sent | None:
+        """It has arrived, or was refused: there is room for the next. None: nobody knows it."""
         if (sent := self._under_way.pop(mid, None)) is None:
-            return
+            return None
         self.backlog -= sent.size
         if self._waiting and len(self._under_way) < self.size:
             message = self._waiting.popleft()
             self._under_way[self._send(message)] = message.sent
+        return sent

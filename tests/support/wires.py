@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -90,8 +91,11 @@ class Pumped:
         return [signal for signal in self.signals if isinstance(signal, kind)]
 
     def after(self, seconds: float) -> None:
-        """Handle as if so much time had passed."""
-        self.signals += self.connection.handle(time.monotonic() + seconds)
+        """Handle what is there, as if so much time had passed."""
+        descriptor = self.connection.fileno()
+        watched = [] if descriptor is None else [descriptor]
+        readable = bool(select.select(watched, [], [], 0.0)[0])
+        self.signals += self.connection.handle(time.monotonic() + seconds, readable)
 
     def close(self) -> None:
         self.connection.close()

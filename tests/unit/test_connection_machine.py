@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,8 +26,9 @@ from hwsync.transport import (
     Subscription,
     Waker,
 )
+from hwsync.transport.channel import PIECE
 from hwsync.transport.connecting import CONNECT_S, V5_ANSWER_S
-from hwsync.transport.link import LEAVE_S, Stage
+from hwsync.transport.link import LEAVE_S, MISC_S, Stage
 from hwsync.transport.paho_client import KEEPALIVE_S
 from hwsync.transport.window import WINDOW
 from tests.support.ports import LOOPBACK, free_port
@@ -150,7 +153,7 @@ def test_a_refusal_of_a_message_makes_room_for_the_next(broker: ByHand) -> None:
     not_authorized = 135
     broker.say(bytes([0x40, 3, 0, first.mid, not_authorized]))
     client.until(lambda: client.came(Denied))
-    assert client.came(Denied) == [Denied("not authorized")]
+    assert client.came(Denied) == [Denied("t", "not authorized")]
     assert len(broker.next()) == 1
     broker.say(b"".join(bytes([0x40, 3, 0, one.mid, 16]) for one in others))  # nobody listens
     client.until(lambda: client.connection.backlog == 1)
@@ -302,6 +305,66 @@ def test_a_connection_that_is_renewed_comes_back(client: Pumped, broker: ByHand)
     assert client.came(Disconnected)[0].reason == "another password"
     assert [packet.type for packet in broker.next()] == [DISCONNECT]
     probe(client, broker)
+
+
+def test_a_connection_that_is_renewed_while_it_is_made_is_made_again(broker: ByHand) -> None:
+    first = BrokerUrl("mqtt", LOOPBACK, broker.port, username="old", password="p")
+    addresses = [first, replace(first, username="new")]
+    client = pumped(broker.port, address=lambda: addresses[0])
+    probe(client, broker)
+    addresses.pop(0)
+    client.connection.reconnect("another password")
+    assert [packet.type for packet in broker.next()] == [DISCONNECT]
+    client.until(lambda: stage(client) is Stage.PROBING)
+    broker.accept()
+    (connect,) = broker.next()
+    assert b"new" in connect.body
+    assert client.signals == [], "nobody is told that it failed"
+    client.close()
+
+
+def test_one_that_is_renewed_while_it_rests_does_not_wait_for_its_turn(broker: ByHand) -> None:
+    client = pumped(free_port())
+    client.until(lambda: client.came(Disconnected))
+    client.connection.url = BrokerUrl("mqtt", LOOPBACK, broker.port)
+    client.connection._connect_at = time.monotonic() + BACKOFF_MAX_S
+    client.connection.reconnect("another password")
+    probe(client, broker)
+    client.close()
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_with_a_session_a_broker_may_send_no_more_than_a_window_ahead(
+    broker: ByHand, clean: bool
+) -> None:
+    client = pumped(broker.port, prefer_v5=True, clean_session=clean)
+    client.until(lambda: stage(client) is Stage.PROBING)
+    broker.accept()
+    (connect,) = broker.next()
+    receive_maximum = bytes([0x21]) + WINDOW.to_bytes(2, "big")
+    assert (receive_maximum in connect.body) is not clean
+    assert (connect.body[10] == 0) is clean, "plain amqtt is silent to properties"
+    client.close()
+
+
+@pytest.mark.parametrize("size", [0, 2 * PIECE])
+def test_a_ping_may_be_answered_behind_much_else(client: Pumped, broker: ByHand, size: int) -> None:
+    """It was sent, then one round took longer than the keep-alive, and has just been said."""
+    link = client.connection._link
+    assert link is not None
+    paho = link.client
+    long_ago = time.monotonic() - KEEPALIVE_S - 1
+    paho._ping_t = long_ago
+    paho._last_bytes_received = long_ago - 1
+    paho._last_msg_out = time.monotonic()
+    much = b"".join(message("t", b"x" * 100, 1 + number % 9) for number in range(size // 100))
+    pingresp = bytes([0xD0, 0])
+    if size:
+        threading.Thread(target=broker.say, args=(much + pingresp,)).start()
+        assert select.select([client.connection.fileno()], [], [], 10.0)[0]
+    client.after(2 * MISC_S)
+    assert bool(client.connection.connection) is bool(size), "a silent broker is given up"
+    client.close()
 
 
 @pytest.mark.parametrize(("blocked", "hung_up"), [(1.0, True), (1.5 * KEEPALIVE_S, False)])
