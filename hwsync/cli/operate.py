@@ -67,8 +67,10 @@ def status(settings: Settings, users: tuple[str, ...], watch: bool) -> None:
                     say.line(line)
         else:
             _table(operator, settings, users)
-        if operator.degraded:
-            said = f"degraded: the coordinator cannot save anything now: {operator.degraded}"
+        if operator.standing.degraded:
+            said = (
+                f"degraded: the coordinator cannot save anything now: {operator.standing.degraded}"
+            )
             say.line(f"{said}; this is what is kept", err=True)
         with suppress(KeyboardInterrupt):
             while watch:

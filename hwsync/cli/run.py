@@ -98,7 +98,7 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     if settings.as_json:
         say.json_line(end)
     else:
-        _tell_end(end, asked, screen, streams.missing, operator.max_message)
+        _tell_end(end, asked, screen, streams.missing, operator.standing.max_message)
     sys.exit(exit_code(end))
 
 

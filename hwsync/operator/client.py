@@ -1,14 +1,15 @@
 """A client of the broker for one operator: it connects, and waits for what a conversation waits.
 
 The law: it decides nothing of the protocol. It says how long it waits for a broker, and what to do
-where that does not let us in.
+where that does not let us in. It has no thread: the connection is served while something is waited
+for, and comes back by itself where that was too long ago.
 """
 
 from __future__ import annotations
 
-import queue
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import Any, Final, Self
 
 from hwsync.address import BrokerUrl
 from hwsync.operator.conversation import Conversation, T, Talk, raise_refused
+from hwsync.operator.interrupt import Interrupts
 from hwsync.operator.switchboard import Switchboard
 from hwsync.protocol import limits
 from hwsync.protocol.errors import NoBroker
@@ -23,17 +25,20 @@ from hwsync.protocol.topics import ITSELF, Kind, Topics
 from hwsync.protocol.wire.asking import FORGET
 from hwsync.protocol.wire.published import Heard, Result, Status, Told
 from hwsync.transport import (
+    Connection,
     Delivery,
     Disconnected,
+    Pump,
     Signal,
     Subscribed,
     Subscription,
-    Transport,
+    Waker,
 )
 from hwsync.transport.failed import REFUSED
 
 CONNECT_S: Final = 10.0  # for the connection and its subscriptions
 FORGET_S: Final = 10.0  # for a coordinator that is there
+LEAVE_S: Final = 2.0  # for what is under way
 QUIET_S: Final = 0.3  # retained messages come at once: after such a pause there are no more
 
 
@@ -57,8 +62,7 @@ class Client(Conversation):
         guest: bool = True,
     ) -> None:
         self.url = url
-        self._inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
-        self._early: list[Signal] = []  # heard before the subscription was confirmed
+        self._came: deque[Signal] = deque()  # and nobody has heard it yet
         kinds = [Kind.STATUS, Kind.ERROR, Kind.HEARTBEAT, *([Kind.OUTPUT] if live else [])]
         users = named or (user,)
         filters = [
@@ -70,12 +74,16 @@ class Client(Conversation):
         said = (topics.health, *([topics.boards] if boards else []))
         filters += [Subscription(topic, as_published=False) for topic in said]
         client = f"hwsync-cli-{secrets.token_hex(6)}"
-        self._transport = Transport(
-            url, client, on_signal=self._inbox.put, subscriptions=filters, prefer_v5=True,
-            guest=guest,
-        )  # fmt: skip
-        self.switchboard = Switchboard(self._transport.acknowledge)
-        super().__init__(topics, user, self._transport.publish, lab=_lab(url, topics, user))
+        self._connection = Connection(
+            url, client, subscriptions=filters, prefer_v5=True, guest=guest
+        )
+        self._waker = Waker()
+        self._pump = Pump(self._connection, self._waker)
+        self._interrupts = Interrupts(self._waker)
+        self.switchboard = Switchboard(self._acknowledge)
+        super().__init__(
+            topics, user, self._say, lab=_lab(url, topics, user), inquire=self.ask_coordinator
+        )
 
     def conversation(self, user: str) -> Conversation:
         """Another one on this connection, with a user whose topics it hears (``named``).
@@ -87,29 +95,27 @@ class Client(Conversation):
                 futures = [client.switchboard.begin(run.requesting()) for run in runs]
                 answers = [client.wait_for(future) for future in futures]
         """
-        lab = _lab(self.url, self.topics, user)
-        return Conversation(self.topics, user, self._transport.publish, lab=lab)
+        return Conversation(
+            self.topics,
+            user,
+            self._say,
+            lab=_lab(self.url, self.topics, user),
+            inquire=self.ask_coordinator,
+            standing=self.standing,
+        )
 
     def __enter__(self) -> Self:
         """Connect. Raises ``NoBroker``."""
-        self._transport.start()
-        limit = time.monotonic() + CONNECT_S
-        reason, cure = "no answer", ""
-        while (left := limit - time.monotonic()) > 0:
-            try:
-                signal = self._inbox.get(timeout=left)
-            except queue.Empty:
-                break
-            if isinstance(signal, Subscribed):
-                return self
-            self.hear_of_connection(signal)
-            if isinstance(signal, Delivery):
-                self._early.append(signal)
-            if isinstance(signal, Disconnected):
-                reason, cure = signal.reason, signal.cure
-                if not signal.was_connected:
-                    break  # one that let us in and dropped us is tried again
-        self._transport.stop(0.0)
+        self._interrupts.listen()
+        try:
+            failed = self._connect()
+        except BaseException:
+            self._leave(0.0)
+            raise
+        if failed is None:
+            return self
+        self._leave(0.0)
+        reason, cure = failed
         if REFUSED in reason and not cure:
             cure = (
                 "is the password right and not rotated since, and is it the port for this account? "
@@ -124,7 +130,35 @@ class Client(Conversation):
     def __exit__(
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
-        self._transport.stop(2.0)
+        self._leave(LEAVE_S)
+
+    def _connect(self) -> tuple[str, str] | None:
+        """Until it is subscribed; else why that did not come about, and the cure."""
+        self._connection.start()
+        limit = time.monotonic() + CONNECT_S
+        early: list[Signal] = []
+        reason, cure = "no answer", ""
+        while (signal := self._next(limit - time.monotonic())) is not None:
+            if isinstance(signal, Subscribed):
+                self._came.extendleft(reversed(early))
+                return None
+            self.hear_of_connection(signal)
+            if isinstance(signal, Delivery):
+                early.append(signal)
+            if isinstance(signal, Disconnected):
+                reason, cure = signal.reason, signal.cure
+                if not signal.was_connected:
+                    break  # one that let us in and dropped us is tried again
+        return reason, cure
+
+    def _leave(self, patience: float) -> None:
+        """Ctrl-C ends that, too."""
+        try:
+            self._pump.leave(patience)
+        finally:
+            self._connection.close()
+            self._interrupts.ignore()
+            self._waker.close()
 
     def clear(self, *kinds: Kind) -> None:
         """Take from the broker what it keeps of the user. Raises ``NoBroker``, ``Refused``.
@@ -132,8 +166,8 @@ class Client(Conversation):
         MQTT 3.1.1 does not say that a right is missing: look again whether it is gone.
         """
         for kind in kinds:
-            self._transport.publish(self.topics.of(self.user, kind), b"", retain=True)
-        if not self._transport.flush(CONNECT_S):
+            self._say(self.topics.of(self.user, kind), b"", retain=True)
+        if not self._arrives(CONNECT_S):
             raise NoBroker(f"{self.url} did not acknowledge", "try again")
         for _ in self.hear(0.0):
             pass
@@ -149,19 +183,19 @@ class Client(Conversation):
     def answers(self, patience: float) -> bool:
         """Whether a coordinator is there, and says so within so many seconds."""
         limit = time.monotonic() + patience
-        while not self._answers and time.monotonic() < limit:
+        while not self.standing.answers and time.monotonic() < limit:
             self.ask_coordinator()
             for came in self.hear(min(limits.REPEAT_FIRST_S, patience)):
-                if came.kind is Kind.HEALTH and self._answers:
+                if came.kind is Kind.HEALTH and self.standing.answers:
                     break
-        return self._answers
+        return self.standing.answers
 
     def ask_coordinator(self) -> None:
         """Have the coordinator say how it is, and whom it hears.
 
         At QoS 0: whoever may not ask is not told that he may not, as if he had sent a command.
         """
-        self._transport.publish(self.topics.of(ITSELF, Kind.QUERY), b"", qos=0)
+        self._say(self.topics.of(ITSELF, Kind.QUERY), b"", qos=0)
 
     def hear(self, seconds: float) -> Iterator[Heard]:
         """What ``hearing`` returns, for so long."""
@@ -204,12 +238,36 @@ class Client(Conversation):
         return future.result()
 
     def _next(self, seconds: float) -> Signal | None:
-        if self._early:
-            return self._early.pop(0)
-        try:
-            return self._inbox.get(timeout=seconds)
-        except queue.Empty:
-            return None
+        """The next signal; None: nothing came within so many seconds."""
+        until = time.monotonic() + seconds
+        while not self._came:
+            left = until - time.monotonic()
+            self._serve(max(left, 0.0))
+            if left <= 0.0:
+                break
+        return self._came.popleft() if self._came else None
+
+    def _arrives(self, patience: float) -> bool:
+        """Whether all that was said on this connection arrives within so many seconds."""
+        until, number = time.monotonic() + patience, self._connection.connection
+        while not self._connection.settled:
+            left = until - time.monotonic()
+            if left <= 0.0 or not number or self._connection.connection != number:
+                return False
+            self._serve(left)
+        return self._connection.connection == number
+
+    def _serve(self, seconds: float) -> None:
+        with self._interrupts:
+            self._came += self._pump.wait(seconds)
+
+    def _say(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        with self._interrupts:
+            self._connection.publish(topic, payload, qos=qos, retain=retain)
+
+    def _acknowledge(self, delivery: Delivery) -> None:
+        with self._interrupts:
+            self._connection.acknowledge(delivery)
 
 
 def _lab(url: BrokerUrl, topics: Topics, user: str) -> str:

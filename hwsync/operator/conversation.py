@@ -7,7 +7,8 @@ the id. Repeating is always safe (docs/protocol.md, section 2, "Acknowledged").
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
 from hwsync.protocol import limits
@@ -41,6 +42,16 @@ _EQUAL: Final[tuple[tuple[str, str, object], ...]] = (
 _CODES: Final = {str(code): code for code in Code}
 
 
+@dataclass(slots=True)
+class Standing:
+    """How broker and coordinator stand, by what came on one connection: all its talks know it."""
+
+    capacity: Capacity = field(default_factory=Capacity)  # the broker's
+    answers: bool = False  # the coordinator: it said how it is
+    degraded: str = ""  # what it said of its disk
+    max_message: int = limits.MAX_MESSAGE  # bytes, by its word
+
+
 class Conversation:
     """What an operator says and waits for, without the waiting itself.
 
@@ -48,7 +59,8 @@ class Conversation:
     sent the ``Signal`` that came, or None once they have passed. What it is worth is what it
     returns. ``send`` publishes on the operator's connection. Whoever brings the signals has
     acknowledged them: others may hear them too. ``user``: whose messages it hears, beside the
-    coordinator's; ``+``: everybody's.
+    coordinator's; ``+``: everybody's. ``inquire``: have the coordinator say how it is. ``standing``
+    is shared with whoever else talks on this connection.
     """
 
     def __init__(
@@ -59,17 +71,16 @@ class Conversation:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         lab: str = "",
+        inquire: Callable[[], object] = lambda: None,
+        standing: Standing | None = None,
     ) -> None:
         self.topics, self.user = topics, user
-        self._send = send
+        self.standing = standing or Standing()
+        self._send, self._inquire = send, inquire
         self._monotonic = monotonic
         self._lab = lab or f"the root {topics.root}"  # for errors
-        self.degraded = ""  # what the coordinator said of its disk
         self.kept: Status | None = None  # what the broker keeps, or a newer one
-        self.max_message = limits.MAX_MESSAGE  # bytes, by the coordinator's word
-        self._answers = False  # a coordinator: it said how it is
         self._news = 0  # statuses and results of the moment
-        self._capacity = Capacity()
         self._last_end: Signal | None = None
         self._hung_up = 0  # times that the broker did so on a large message of ours
 
@@ -80,7 +91,7 @@ class Conversation:
 
     def publish(self, kind: Kind, payload: bytes) -> None:
         """Send one message; it is repeated by whoever waits for its answer. Raises ``TooLarge``."""
-        most = self._capacity.bytes(self.now)
+        most = self.standing.capacity.bytes(self.now)
         if len(payload) > most:
             raise TooLarge(
                 f"the message for {self.user} has {len(payload)} bytes",
@@ -88,8 +99,11 @@ class Conversation:
             )
         self._send(self.topics.of(self.user, kind), payload)
 
-    def hearing(self, limit: float) -> Talk[Heard | None]:
+    def hearing(self, limit: float, said: Collection[Kind] = tuple(Kind)) -> Talk[Heard | None]:
         """What comes next; None: nothing until ``limit`` (of ``now``).
+
+        Raises ``Refused`` where the broker did not take a message of one of these kinds, which are
+        what this talk has ``said``.
 
         What is not as the protocol says (``wire.heard``) is nobody's of ours, and is passed
         over.
@@ -100,11 +114,7 @@ class Conversation:
                 return None
             self.hear_of_connection(signal)
             if isinstance(signal, Denied):
-                raise Refused(
-                    Code.NOT_ALLOWED,
-                    f"the broker does not let us publish for {self.user} ({signal.reason})",
-                    "hwsync operator list says who may; hwsync operator change gives the right",
-                )
+                self._hear_of_refusal(signal, said)
             if isinstance(signal, Delivery):
                 user, kind = self.topics.split(signal.topic)
                 if self.user not in (user, EVERYBODY) and user != ITSELF:
@@ -117,6 +127,15 @@ class Conversation:
                     self._note(heard, now=not signal.retain)
                     return heard
 
+    def _hear_of_refusal(self, denied: Denied, said: Collection[Kind]) -> None:
+        user, kind = self.topics.split(denied.topic)
+        if self.user in (user, EVERYBODY) and kind in said:
+            raise Refused(
+                Code.NOT_ALLOWED,
+                f"the broker does not let us publish for {user} ({denied.reason})",
+                "hwsync operator list says who may; hwsync operator change gives the right",
+            )
+
     def _note(self, heard: Heard, *, now: bool) -> None:
         """Remember what everybody else would have to ask for; ``now``: it was not kept."""
         self._news += now and heard.kind in (Kind.STATUS, Kind.RESULT)
@@ -125,19 +144,17 @@ class Conversation:
         health = heard.health
         most = health.get("max_message") if health else None
         if isinstance(most, int) and is_count(most):
-            self.max_message = most
+            self.standing.max_message = most
         if health is not None and now:
-            self._answers = health["condition"] in ("ok", "degraded")
+            self.standing.answers = health["condition"] in ("ok", "degraded")
             degraded = health["condition"] == "degraded"
-            self.degraded = (str(health.get("reason", "")) or "it cannot save") if degraded else ""
-
-    def ask_coordinator(self) -> None:
-        """Have the coordinator say how it is, and whom it hears."""
+            reason = str(health.get("reason", "")) or "it cannot save"
+            self.standing.degraded = reason if degraded else ""
 
     def hear_of_connection(self, signal: Signal) -> None:
         """What a signal says of the broker's limits. Raises ``TooLarge``."""
         if isinstance(signal, Connected):
-            self._capacity.connected(signal.max_packet)
+            self.standing.capacity.connected(signal.max_packet)
         if isinstance(signal, Disconnected) and signal.hung_up:
             size = max((one.size for one in signal.unanswered if self._is_ours(one)), default=0)
             if signal is not self._last_end:  # each talk of this conversation hears of it
@@ -172,15 +189,16 @@ class Conversation:
         began = self.now
         limit = began + patience
         pause = limits.REPEAT_FIRST_S
+        said = (kind,) if then_query is None else (kind, Kind.QUERY)
         while (now := self.now) < limit:
             self.publish(kind, payload)
             if now > began:
-                self.ask_coordinator()  # the first time is too early: it is a moment away
+                self._inquire()  # the first time is too early: it is a moment away
             until, news = min(now + pause, limit), self._news
             to_query = then_query
             while True:
                 first = until if to_query is None else min(now + QUERY_S, until)
-                came = yield from self.hearing(first)
+                came = yield from self.hearing(first, said)
                 if came is not None and not self.is_foreign(kind, came) and answer(came):
                     return came
                 if to_query is not None and (came is None or self._news > news):
@@ -190,15 +208,15 @@ class Conversation:
                     break
             waiting()
             pause = min(2 * pause, limits.REPEAT_MAX_S)
-            if self.degraded and kind is not Kind.REQUEST:
+            if self.standing.degraded and kind is not Kind.REQUEST:
                 limit = min(limit, began + DEGRADED_S)
-        if self.degraded:
+        if self.standing.degraded:
             raise Degraded(
-                f"degraded: the coordinator cannot save anything now: {self.degraded}",
+                f"degraded: the coordinator cannot save anything now: {self.standing.degraded}",
                 "make space (df -h) or mend the disk, on its machine; what was sent waits at the "
                 "broker, and is done then",
             )
-        if self._answers:
+        if self.standing.answers:
             raise NoCoordinator(
                 f"the coordinator is there, but this was not answered at {self._lab}", "see its log"
             )
@@ -215,7 +233,7 @@ class Conversation:
         if error is None:
             return heard.kind is Kind.ERROR  # a cleared one answers nothing
         if error["error"] == Code.DEGRADED:
-            self.degraded = error["message"]
+            self.standing.degraded = error["message"]
             return True
         return error["topic"] != self.topics.of(self.user, kind)
 

@@ -186,7 +186,7 @@ class Run:
                 asked = now
                 conversation.publish(ask, encode_id(id))
             limit = conversation.now + TICK_S
-            while (came := (yield from conversation.hearing(limit))) is not None:
+            while (came := (yield from conversation.hearing(limit, (ask,)))) is not None:
                 if came.fields.get("id") != id or conversation.is_foreign(ask, came):
                     continue
                 heard(came)

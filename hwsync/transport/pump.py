@@ -48,29 +48,19 @@ class Pump:
         readable = self.poll(watched)
         return self._connection.handle(time.monotonic(), readable)
 
-    def settle(self, patience: float) -> bool:
-        """Whether all that was said on this connection arrives within so many seconds.
-
-        What comes meanwhile is dropped: it was not acknowledged.
-        """
-        connection = self._connection
-        until, number = time.monotonic() + patience, connection.connection
-        while number and connection.connection == number:
-            if connection.settled:
-                return True
-            if (left := until - time.monotonic()) <= 0.0:
-                break
-            self.wait(left)
-        return False
-
     def leave(self, patience: float) -> None:
         """Wait so many seconds for what is under way, then leave without a will.
 
         What still comes is dropped: it was not acknowledged.
         """
-        self.settle(patience)
-        self._connection.leave()
-        while not self._connection.is_over:  # which it says itself how long it waits for
+        connection = self._connection
+        until = time.monotonic() + patience
+        while connection.connection and not connection.settled:
+            if (left := until - time.monotonic()) <= 0.0:
+                break
+            self.wait(left)
+        connection.leave()
+        while not connection.is_over:  # which it says itself how long it waits for
             self.wait(None)
 
     def watched(self) -> Watched:

@@ -50,7 +50,7 @@ def test_the_coordinator_says_how_large_a_message_may_be(
     health = dumps({"condition": "ok", "time": 1.0, "max_message": most}).encode()
     kept = Delivery("hw/@hwsync/health", health, 1, True, False, 1, 1)
     ask(line, kept, status("mine"), result("mine"))
-    assert line.conversation.max_message == known
+    assert line.conversation.standing.max_message == known
 
 
 def test_it_is_repeated_until_somebody_answers(line: Line) -> None:

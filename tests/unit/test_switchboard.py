@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 
+from hwsync.address import BrokerUrl
+from hwsync.operator.client import Client
 from hwsync.operator.conversation import ANSWER_S, Conversation, Talk
 from hwsync.operator.run import Run, RunRequest
 from hwsync.operator.switchboard import Switchboard
 from hwsync.protocol.errors import Code, NoCoordinator, Refused, TooLarge
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import State
-from hwsync.protocol.topics import Topics
-from hwsync.transport import Connected, Delivery, Disconnected
+from hwsync.protocol.topics import Kind, Topics
+from hwsync.transport import Connected, Delivery, Denied, Disconnected
 from hwsync.transport.signals import Sent
 from tests.support.operator_line import error, result, status
+from tests.support.ports import LOOPBACK
 
 ENDED = {"state": 0, "outcome": "ok", "ran": "yes", "exit_code": 0}
 
@@ -164,7 +167,7 @@ def test_the_coordinators_health_is_heard_by_all(connection: Connection) -> None
         connection.begin(conversation.querying("c1"))
     health = dumps({"condition": "ok", "time": 1.0, "max_message": 100_000}).encode()
     connection.bring(Delivery("hw/@hwsync/health", health, 1, True, False, 1, 1))
-    assert [one.max_message for one in conversations] == [100_000, 100_000]
+    assert [one.standing.max_message for one in conversations] == [100_000, 100_000]
 
 
 def test_two_talks_of_one_conversation_count_one_end_once(connection: Connection) -> None:
@@ -200,3 +203,29 @@ def test_a_talk_that_another_has_just_cancelled_hears_no_more(connection: Connec
     connection.board.hear(Connected(True, 5))
     assert later[0].cancelled()
     assert last.result(0) == "heard"
+
+
+def test_a_refused_message_ends_the_talk_that_said_it_and_no_other(connection: Connection) -> None:
+    one = connection.conversation("pi1")
+    run = Run(one, RunRequest(program="x", id="c1"))
+    requests = connection.begin(run.requesting())
+    queries = connection.begin(one.querying("c2"))
+    of_another = connection.begin(connection.conversation("pi2").querying("c1"))
+    connection.board.hear(Denied("hw/pi1/cancel", "not authorized"))
+    assert not requests.done()
+    connection.board.hear(Denied("hw/pi1/request", "not authorized"))
+    assert isinstance(requests.exception(0), Refused)
+    assert not queries.done()
+    connection.board.hear(Denied("hw/pi1/query", "not authorized"))
+    assert isinstance(queries.exception(0), Refused)
+    assert not of_another.done()
+
+
+def test_conversations_on_one_connection_know_what_broker_and_coordinator_said() -> None:
+    client = Client(BrokerUrl("mqtt", LOOPBACK, 1), Topics(), "+", named=("pi1", "pi2"))
+    client.hear_of_connection(Connected(False, 5, max_packet=20_000))
+    client.standing.degraded = "the disk is full"
+    later = client.conversation("pi1")
+    assert later.standing.degraded == "the disk is full"
+    with pytest.raises(TooLarge):
+        later.publish(Kind.REQUEST, b"x" * 30_000)
