@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from hwsync.protocol.errors import Code
-from hwsync.protocol.heard import read_heard
 from hwsync.protocol.record import (
     Account,
     Command,
@@ -24,11 +23,12 @@ from hwsync.protocol.record import (
     Record,
     Request,
     State,
-    encode_status,
-    status_json,
 )
 from hwsync.protocol.topics import Kind
-from hwsync.protocol.wire import encode_result, read_envelope
+from hwsync.protocol.wire.envelope import read_envelope
+from hwsync.protocol.wire.heard import read_heard
+from hwsync.protocol.wire.response import encode_response
+from hwsync.protocol.wire.status import encode_status, status_json
 from hwsync.store.reader import Reader
 from tests.support.coordinator import Deed, Lab, request, result, sent
 
@@ -260,5 +260,5 @@ def test_the_numbers_of_a_result_keep_their_names(lab: Lab) -> None:
 
 
 def test_a_device_says_the_numbers_by_their_names() -> None:
-    said = json.loads(encode_result("c1", "j1", 1, replace(ENDED, **NUMBERS)))
+    said = json.loads(encode_response("c1", "j1", 1, replace(ENDED, **NUMBERS)))
     assert {name: said[name] for name in NUMBERS} == NUMBERS
