@@ -10,6 +10,7 @@ through ``import_module("…")`` count like any other.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,8 +44,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "store": frozenset({"protocol"}),
     "coordinator": frozenset(
         {
-            *("protocol", "address", "transport", "runner", "store", "logs", "notify"),
-            *("orders", "signing"),
+            *("protocol", "address", "transport", "store", "notify", "orders", "signing"),
         }
     ),
     "device": frozenset(
@@ -56,26 +56,14 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "operator": frozenset({"protocol", "address", "transport"}),
     "cli": frozenset(
         {
-            *("protocol", "address", "paths", "transport", "runner", "broker"),
-            *("store", "coordinator", "device", "operator", "logs", "findings", "probe"),
+            *("protocol", "address", "paths", "broker", "store", "coordinator", "operator"),
+            *("logs", "findings", "probe"),
             *("configfile", "connection", "lab", "systemd", "webprobe", "installing", "signing"),
         }
     ),
     "testing": frozenset(
-        {
-            "protocol",
-            "address",
-            "transport",
-            "runner",
-            "broker",
-            "store",
-            "coordinator",
-            "device",
-            "operator",
-        }
+        {"protocol", "transport", "runner", "store", "coordinator", "device", "operator"}
     ),
-    "micropython": frozenset(),
-    "__main__": frozenset({"cli"}),
     "": frozenset(),  # hwsync/__init__.py
 }
 
@@ -225,6 +213,21 @@ def test_imports_run_downhill(module: str) -> None:
     assert not found, "\n".join(found)
 
 
+def test_no_edge_is_unused() -> None:
+    """What nobody imports is not allowed either: the table says how the parts hang together."""
+    known = frozenset(name.split(".")[1] for name in modules() if "." in name)
+    used: dict[str, set[str]] = {layer: set() for layer in known | {""}}
+    for module, path in modules().items():
+        tree, package = ast.parse(path.read_text(encoding="utf-8")), path.name == "__init__.py"
+        layer = layer_of(module, known)
+        for _, name in imports(tree, module, is_package=package):
+            if name.split(".")[0] == "hwsync":
+                used[layer].add(layer_of(name, known))
+    unused = {layer: may - used[layer] for layer, may in MAY_IMPORT.items()}
+    assert not {layer: may for layer, may in unused.items() if may}
+    assert MAY_IMPORT.keys() == used.keys()
+
+
 def test_a_device_loads_neither_the_database_layer_nor_the_command_line() -> None:
     """Tiny boards have only paho: what is really loaded counts, not only what the files name."""
     done = python("import hwsync.device.service, sys; print(*sys.modules)", cwd=CHECKOUT)
@@ -300,6 +303,23 @@ def test_a_module_without_a_place_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_what_is_allowed_is_not_complained_of(module: str, source: str) -> None:
     assert violations(module, source) == []
+
+
+NAMES_FOR_PEOPLE = {"PyNaCl": "nacl", "fork and subprocess": "subprocess"}
+
+
+def test_the_table_of_owners_is_the_one_in_contributing() -> None:
+    page = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\w ]+) \| (.*`hwsync/.*) \|$", page, re.MULTILINE)
+    found = {
+        NAMES_FOR_PEOPLE.get(thing, thing): {
+            path.removesuffix(".py").replace("/", ".")
+            for path in re.findall(r"`(hwsync/[\w/.]+)`", owners)
+        }
+        for thing, owners in rows
+    }
+    said = {"paho", "amqtt", "peewee", "sqlite3", "click", "nacl", "cryptography", "subprocess"}
+    assert found == {thing: set(OWNERS[thing]) for thing in said}
 
 
 def test_everything_was_walked() -> None:
