@@ -18,7 +18,6 @@ from hwsync.cli.screen import Screen
 from hwsync.cli.streams import Streams, texts_of
 from hwsync.operator.client import Client
 from hwsync.operator.run import NOT_RUN, Run, claim, exit_code
-from hwsync.protocol.analysis import MANUAL, OUTCOME
 from hwsync.protocol.errors import (
     OutputError,
     Refused,
@@ -26,7 +25,7 @@ from hwsync.protocol.errors import (
     UsageError,
 )
 from hwsync.protocol.output import read_kept
-from hwsync.protocol.record import State
+from hwsync.protocol.record import Analyser, State
 from hwsync.protocol.wire.published import Heard, Told
 
 
@@ -39,7 +38,7 @@ def send(settings: Settings, /, user: str, **given: Any) -> None:
 
     Options stand before FILE; everything behind it is the program's. -c CODE stands for FILE.
     """
-    asked = make_request(OUTCOME, claim(settings.url), **given)
+    asked = make_request(Analyser.OUTCOME, claim(settings.url), **given)
     with Client(settings.url, settings.topics, user) as operator:
         present = _Present(user)
         fields = operator.wait(Run(operator, asked.request).requesting(heard=present.hear))
@@ -74,7 +73,9 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     if no_analysis and analysis is not None:
         raise UsageError("--analysis and --no-analysis contradict each other", "give one of them")
     by_hand = no_analysis or analysis is not None
-    asked = make_request(MANUAL if by_hand else OUTCOME, claim(settings.url), **given)
+    asked = make_request(
+        Analyser.MANUAL if by_hand else Analyser.OUTCOME, claim(settings.url), **given
+    )
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character

@@ -16,8 +16,8 @@ from hwsync.address import BrokerUrl
 from hwsync.cli.common import DATABASE, FILE, FOLDER, Settings, common, default_database, seconds
 from hwsync.protocol import limits
 from hwsync.protocol.allowance import Allowance
-from hwsync.protocol.analysis import ANALYSERS, MANUAL
 from hwsync.protocol.errors import AnotherCoordinator, UsageError
+from hwsync.protocol.record import Analyser
 from hwsync.signing import SECRET, SigningKey
 from hwsync.store.backups import DEFAULT_EVERY_S, EVERY_S, KEPT
 from hwsync.store.retention import KEEP_DAYS, KEEP_MB
@@ -34,8 +34,8 @@ costs the other one its connection. Shorter than what is left of TimeoutStartSec
 @DATABASE
 @click.option(
     "--analysis",
-    type=click.Choice(ANALYSERS),
-    default=MANUAL,
+    type=click.Choice(tuple(map(str, Analyser))),
+    default=str(Analyser.MANUAL),
     show_default=True,
     help="The analyser of a request that names none.",
 )

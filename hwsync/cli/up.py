@@ -24,9 +24,9 @@ from hwsync.cli.common import FILE, Settings, common, default_database, echo_nam
 from hwsync.cli.say import line
 from hwsync.operator.client import Client
 from hwsync.probe import SLOW_S, Seen, look, round_trip
-from hwsync.protocol.analysis import ANALYSERS, MANUAL
 from hwsync.protocol.errors import HwsyncError, NoBroker, UsageError
 from hwsync.protocol.limits import is_user
+from hwsync.protocol.record import Analyser
 
 START_S: Final = 15.0  # for a broker to accept connections
 STOP_S: Final = 10.0  # for a part to end by itself, before it is asked again, and then killed
@@ -37,7 +37,12 @@ LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 @common
 @click.option("--user", metavar="BOARD", help="This machine's board (default: the host's name).")
 @click.option("--db", type=FILE, help="The database.")
-@click.option("--analysis", type=click.Choice(ANALYSERS), default=MANUAL, show_default=True)
+@click.option(
+    "--analysis",
+    type=click.Choice(tuple(map(str, Analyser))),
+    default=str(Analyser.MANUAL),
+    show_default=True,
+)
 @click.option("--allow-root", is_flag=True, help="As root: run programs as root.")
 @click.option("--lan", is_flag=True, help="Let other machines in; says what that means.")
 @click.pass_obj

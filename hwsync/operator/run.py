@@ -19,10 +19,9 @@ from hwsync.address import BrokerUrl
 from hwsync.operator.conversation import ANSWER_S, Conversation, Hear, Talk, raise_refused
 from hwsync.protocol import limits
 from hwsync.protocol.admission import CLAIM
-from hwsync.protocol.analysis import OUTCOME
 from hwsync.protocol.errors import Code, NoCoordinator
 from hwsync.protocol.jsons import cut, dumps, size
-from hwsync.protocol.record import State
+from hwsync.protocol.record import Analyser, State
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire.asking import encode_analysis, encode_id
 from hwsync.protocol.wire.published import Result, Told
@@ -70,7 +69,7 @@ class RunRequest:
 
     program: str
     id: str = field(default_factory=fresh_id)
-    analysis: str = OUTCOME
+    analysis: str = Analyser.OUTCOME
     timeout: float | None = None  # s, run time
     expires: float | None = None  # s, until it must be collected; 0: no limit
     grace: float | None = None  # s past the timeout, until it is lost

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from hwsync.protocol.record import Account
-
-MANUAL: Final = "manual"  # somebody publishes the analysis
-OUTCOME: Final = "outcome"  # the coordinator writes one line from the device's account
-
-ANALYSERS: Final = (MANUAL, OUTCOME)
 
 
 def outcome_line(account: Account) -> str:

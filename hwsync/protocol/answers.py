@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hwsync.protocol.analysis import MANUAL
 from hwsync.protocol.effects import (
     Analyse,
     Decision,
@@ -21,7 +20,7 @@ from hwsync.protocol.effects import (
     ReplyError,
 )
 from hwsync.protocol.errors import Refused
-from hwsync.protocol.record import Command, Record, State
+from hwsync.protocol.record import Analyser, Command, Record, State
 
 
 def due(record: Record) -> tuple[Effect, ...]:
@@ -33,7 +32,7 @@ def due(record: Record) -> tuple[Effect, ...]:
     command = record.current
     if record.state is State.REQUESTED:
         effects.append(PublishEnvelope(record))
-    if record.state is State.RETURNED and command and command.analyser != MANUAL:
+    if record.state is State.RETURNED and command and command.analyser != Analyser.MANUAL:
         effects.append(Analyse(command))
     return tuple(effects)
 

@@ -8,7 +8,7 @@ ever; ``ran`` is corrected to yes by any device, and to no only by the journal t
 from __future__ import annotations
 
 from hwsync.protocol import limits, waiting
-from hwsync.protocol.analysis import OUTCOME, outcome_line
+from hwsync.protocol.analysis import outcome_line
 from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import (
     Decision,
@@ -27,6 +27,7 @@ from hwsync.protocol.events import (
     Returned,
 )
 from hwsync.protocol.record import (
+    Analyser,
     Command,
     Moment,
     Ran,
@@ -216,7 +217,7 @@ def _late_result(record: Record, event: Returned, known: Command, moment: Moment
     if said is Ran.YES or held or (said is Ran.MAYBE and account.ran is Ran.NO):
         told = known.told(event.account)
         changed = replace(heard, account=told, answered_by=event.journal)
-        if known.analyser == OUTCOME and known.analysis == outcome_line(account):
+        if known.analyser == Analyser.OUTCOME and known.analysis == outcome_line(account):
             # The coordinator's own line about the assumed end: it must not contradict the record.
             changed = replace(changed, analysis=outcome_line(told))
         note = f"corrected from {account.outcome}, ran {account.ran}"

@@ -40,6 +40,13 @@ class Verb(StrEnum):
     NEXT = "next"  # the coordinator takes the next command from the queue; never in a status
 
 
+class Analyser(StrEnum):
+    """Who says what a result is worth (docs/protocol.md, section 7)."""
+
+    MANUAL = "manual"  # somebody publishes the analysis; so where nobody says which one
+    OUTCOME = "outcome"  # the coordinator writes one line from the device's account
+
+
 class Outcome(StrEnum):
     """How a run ended."""
 
@@ -178,8 +185,8 @@ class Command:
 
     @property
     def analyser(self) -> str:
-        """Who analyses it: ``manual``, or an analyser that the coordinator runs."""
-        return self.request.analysis or "manual"
+        """Who analyses it: an ``Analyser``."""
+        return self.request.analysis or Analyser.MANUAL
 
     @property
     def name(self) -> str:
@@ -189,6 +196,8 @@ class Command:
 
 NO_COMMAND: Final = Command("", "", Request(""))
 """Stands for the command of a record that never had one."""
+NO_ACCOUNT: Final = Account(Outcome.OK, Ran.YES)
+"""Stands for the account of a command that has not ended: its texts are empty."""
 
 
 @dataclass(frozen=True, slots=True)

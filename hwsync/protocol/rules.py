@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hwsync.protocol import limits
 from hwsync.protocol.allowance import FULL, Allowance
-from hwsync.protocol.analysis import MANUAL
+from hwsync.protocol.record import Analyser
 from hwsync.protocol.topics import DEFAULT_ROOT
 
 
@@ -15,7 +15,7 @@ class Rules:
     """What the coordinator was started with."""
 
     root: str = DEFAULT_ROOT
-    analysis: str = MANUAL  # the analyser of a request that names none
+    analysis: str = Analyser.MANUAL  # the analyser of a request that names none
     analysis_within: float = limits.DEFAULT_ANALYSIS_WITHIN_S  # seconds in state 3; 0: for ever
     restored_at: float | None = None  # in ticks; at the last rise of the epoch
     allowance: Allowance = FULL

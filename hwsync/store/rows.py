@@ -13,6 +13,8 @@ from peewee import Model
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.output import Order
 from hwsync.protocol.record import (
+    NO_ACCOUNT,
+    NO_COMMAND,
     Account,
     Asker,
     Command,
@@ -30,8 +32,6 @@ from hwsync.store.models import CommandRow, HwStatus, columns
 
 Row = Mapping[str, Any]
 Values = tuple[object, ...]  # of one statement
-_NOBODY = Command("", "", Request(""))
-_OPEN = Account(Outcome.OK, Ran.YES)
 
 
 def in_order(model: type[Model]) -> Callable[[Mapping[str, object]], Values]:
@@ -64,8 +64,8 @@ def _list(values: Sequence[object]) -> str:
 
 def record_values(record: Record, ticks: float) -> Values:
     """The values of ``HwStatus``; the deadline is kept as the seconds that are left."""
-    command = record.current or _NOBODY
-    account = command.account or _OPEN
+    command = record.current or NO_COMMAND
+    account = command.account or NO_ACCOUNT
     remaining, taken = time_values(record, ticks)
     return _STATUS_ROW(
         {
@@ -127,7 +127,7 @@ def record_from(row: Row, current: Command | None, ticks: float) -> Record:
 
 def command_values(command: Command) -> Values:
     """The values of ``CommandRow``."""
-    request, account = command.request, command.account or _OPEN
+    request, account = command.request, command.account or NO_ACCOUNT
     ended = command.account is not None
     return _COMMAND_ROW(
         {

@@ -20,9 +20,8 @@ from random import Random
 from typing import Final
 
 from hwsync.protocol.allowance import Allowance
-from hwsync.protocol.analysis import MANUAL, OUTCOME
 from hwsync.protocol.errors import NotFound
-from hwsync.protocol.record import State
+from hwsync.protocol.record import Analyser, State
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind
 from hwsync.store.checking import check as check_database
@@ -89,7 +88,7 @@ class World:
         if habits is None or largest:
             chosen = _limited(chosen, Random(-seed), always=largest)
         self.context = context = Context(folder, dice, chosen)
-        rules = Rules(analysis=dice.choice((MANUAL, OUTCOME)), analysis_within=ANALYSIS_WITHIN_S)
+        rules = Rules(analysis=dice.choice(list(Analyser)), analysis_within=ANALYSIS_WITHIN_S)
         self.coordinator = CoordinatorProcess(context, settle=SETTLE_S, rules=rules)
         users = [f"pi{number}" for number in range(1, dice.randint(2, 4))]
         self.devices: list[Device] = [

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from hwsync.protocol import limits, replies
-from hwsync.protocol.analysis import ANALYSERS
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (
     Analysed,
@@ -32,12 +31,13 @@ from hwsync.protocol.events import (
 )
 from hwsync.protocol.jsons import MAX_INT, begins_object, dumps, is_count, loads, size
 from hwsync.protocol.output import Order, keep_ends
-from hwsync.protocol.record import RAN_BY_OUTCOME, Account, Outcome, Ran, Request
+from hwsync.protocol.record import RAN_BY_OUTCOME, Account, Analyser, Outcome, Ran, Request
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire.schema import Fields, bounded
 
 LATER: Final = "this version of hwsync does not have it"
 _DEVICE_OUTCOMES: Final = frozenset(Outcome) - {Outcome.EXPIRED, Outcome.LOST}
+_ANALYSERS: Final = frozenset(Analyser)
 _HEXADECIMAL: Final = frozenset("0123456789abcdef")
 _REQUEST_KEYS: Final = frozenset(
     [
@@ -183,11 +183,11 @@ def _structured(fields: Fields) -> Request:
     program = fields.text("program", limit=limits.MAX_PROGRAM)
     stdin, args, meta = _extras(fields)
     analysis = fields.obj.get("analysis")
-    if analysis is not None and (not isinstance(analysis, str) or analysis not in ANALYSERS):
+    if analysis is not None and (not isinstance(analysis, str) or analysis not in _ANALYSERS):
         raise fields.refuse(
             Code.BAD_PAYLOAD,
             f"no analyser is called {str(analysis)[:40]!r}",
-            "there are " + ", ".join(ANALYSERS),
+            "there are " + ", ".join(Analyser),
         )
     return Request(
         program,

@@ -12,7 +12,13 @@ from typing import Any, Final
 from hwsync.protocol import limits
 from hwsync.protocol.jsons import cut, dumps, is_count
 from hwsync.protocol.output import fitted, keep_again
-from hwsync.protocol.record import NO_COMMAND, Account, Command, Outcome, Ran, Record, State
+from hwsync.protocol.record import (
+    NO_ACCOUNT,
+    NO_COMMAND,
+    Command,
+    Record,
+    State,
+)
 from hwsync.protocol.wire.schema import are_counts, are_texts, read_object
 
 Json = dict[str, Any]
@@ -24,8 +30,6 @@ _FIRST: Final = (
     *("id", "state", "epoch", "seq", "journal", "boot"),
     *("start_at", "cancelling", "settled"),
 )  # what a device acts on, and all that is left of a status in the last resort
-
-_OPEN: Final = Account(Outcome.OK, Ran.YES)
 
 
 def status_json(record: Record) -> Json:
@@ -62,7 +66,7 @@ def result_json(command: Command, state: State, place: int = 0) -> Json:
 
     ``state`` is 0 for a command that is not the record's own; ``place``: in the queue, from 1.
     """
-    account = command.account or _OPEN
+    account = command.account or NO_ACCOUNT
     return {
         "id": command.id,
         "state": int(state),
@@ -95,7 +99,7 @@ def encode_result(
 
 def _told(command: Command) -> Json:
     """The program and how it ended: what status and result have in common, in their order."""
-    account = command.account or _OPEN
+    account = command.account or NO_ACCOUNT
     ended = command.account is not None
     return {
         "hw_command": command.request.program,
