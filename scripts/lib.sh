@@ -86,9 +86,9 @@ mosquitto_where_possible() {
 }
 
 # pytest with these arguments, WORKERS tests at a time. With --pdb, `-n 0` or `-p no:xdist` among them: one at a
-# time, in one process, as plain `pytest` does. Half of a test's time is waiting for other processes or the disk,
-# so that three keep two cores busy. A fixed number: the deadlines of the tests are made for it.
-WORKERS=3
+# time, in one process, as plain `pytest` does. Two thirds of a test's time is waiting for other processes or the
+# disk, so that four keep two cores busy. A fixed number: the deadlines of the tests are made for it.
+WORKERS=4
 run_pytest() {
     local spread=(-n auto --dist loadgroup)
     case " $* " in

@@ -1,4 +1,7 @@
-"""The commands as a person or a script uses them: exit codes, streams, JSON, errors."""
+"""The commands as a person or a script uses them: exit codes, streams, JSON, errors.
+
+On mosquitto, and on both brokers where what the broker keeps decides what a command can say.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,14 @@ from tests.support.processes import Process
 from tests.support.waiting import START_PATIENCE, wait_until
 
 TIME_S = 40.0  # for a command that waits for a coordinator that is not there
+BOTH = pytest.mark.parametrize("broker", ["mosquitto", "amqtt_broker"], indirect=True)
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """mosquitto, or the one that the test asks for (``BOTH``)."""
+    started: Broker = request.getfixturevalue(getattr(request, "param", "mosquitto"))
+    return started
 
 
 @pytest.fixture
@@ -74,6 +85,7 @@ def test_run_ends_with_the_programs_exit_code(
     ended(lab.cli("run", "pi1", "-c", code, *options), exit_code)
 
 
+@BOTH
 def test_run_takes_files_arguments_and_input(lab: Lab, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text("import sys\nprint(sys.argv[1:], sys.stdin.read(), 'é')\n")
@@ -142,6 +154,7 @@ def test_what_is_longer_than_is_kept_is_said(lab: Lab) -> None:
     assert "hwsync: the output was longer than is kept: " in long.stderr
 
 
+@BOTH
 def test_the_next_run_is_never_busy(lab: Lab) -> None:
     for number in range(5):
         run = lab.cli("run", "pi1", "-c", f"print({number})")
@@ -183,6 +196,7 @@ def test_ctrl_c_cancels_the_run(lab: Lab) -> None:
     assert "cancelled: cancelled while it ran (ran: yes)" in run.stderr
 
 
+@BOTH
 def test_what_cannot_run_ends_with_125(bare: Lab) -> None:
     expired = ended(bare.cli("run", "pi1", "-c", "1", "--expires", "1"), 125)
     assert "expired: not collected within 1 s (ran: no)" in expired.stderr
@@ -193,7 +207,6 @@ def test_what_cannot_run_ends_with_125(bare: Lab) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("broker", ["mosquitto"], indirect=True)
 def test_without_a_coordinator_it_is_said_within_half_a_minute(
     lab: Lab, watch: Callable[..., Watcher]
 ) -> None:
@@ -282,6 +295,7 @@ def test_send_prints_the_id_and_the_record_goes_its_way(
     assert {"id", "state", "seq", "hw_command"} <= set(status)
 
 
+@BOTH
 def test_cancel_analyse_and_reset_say_what_became_of_it(bare: Lab) -> None:
     at_rest = ended(bare.cli("cancel", "pi1"), 1)
     assert "pi1 has no command" in at_rest.stderr
@@ -312,6 +326,7 @@ def test_analyse_reads_standard_input(bare: Lab) -> None:
     assert done["server_analysis"] == "très\nbien"
 
 
+@BOTH
 def test_a_queue_runs_in_order_and_is_shown(lab: Lab, tmp_path: Path) -> None:
     go = tmp_path / "go"
     first = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\nprint(1)"
@@ -338,6 +353,7 @@ def test_a_queue_runs_in_order_and_is_shown(lab: Lab, tmp_path: Path) -> None:
     assert "0 rest" in ended(lab.cli("status", "pi1"), 0).stdout
 
 
+@BOTH
 def test_status_shows_one_or_everybody_and_watches(lab: Lab) -> None:
     ended(lab.cli("run", "pi1", "-c", "print('\\x1b[31mred')"), 0)
     whole = ended(lab.cli("status", "pi1"), 0).stdout
@@ -402,7 +418,6 @@ def test_the_database_is_backed_up_and_checked_while_it_is_used(lab: Lab, tmp_pa
     assert "there is no database" in ended(lab.cli("check-db", "--db", "/no/such.db"), 1).stderr
 
 
-@pytest.mark.parametrize("broker", ["mosquitto"], indirect=True)
 def test_a_backup_is_restored_with_a_command_open_at_the_device(
     lab: Lab, watch: Callable[..., Watcher], tmp_path: Path
 ) -> None:
@@ -440,6 +455,7 @@ def test_a_backup_is_restored_with_a_command_open_at_the_device(
     assert ended(lab.cli("run", "pi1", "-c", "print(3)"), 0).stdout == "3\n"
 
 
+@BOTH
 def test_a_typing_error_is_noticed_and_forgotten(lab: Lab, watch: Callable[..., Watcher]) -> None:
     sent = ended(lab.cli("send", "pi9", "--id", "x", "-c", "print(1)"), 0)
     assert "a device pi9 has never been seen" in sent.stderr

@@ -1,4 +1,8 @@
-"""The lab keeper's pages as they stand: master, board and operator on one booted machine."""
+"""The lab keeper's pages as they stand: master, board and operator on one booted machine.
+
+docs/secure.md from its first line to its last, and what docs/operations.md and docs/device.md have
+beside it. One machine goes through all that a lab goes through, since each takes a while to make.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,10 @@ from tests.support.waiting import wait_until
 
 WAITS = ("hwsync doctor", "hwsync device remove")
 """What needs a board that is connected: its unit has just been started, or told to read a file."""
+OF_MASTER = (
+    *("/etc/hwsync", "/opt/hwsync", "/var/lib/hwsync", "/var/lib/hwsync-broker"),
+    *("/etc/systemd/system/hwsync-[bc]*", "/etc/sysusers.d/hwsync*", "/etc/tmpfiles.d/hwsync*"),
+)
 
 
 @pytest.fixture
@@ -50,9 +58,14 @@ def all_typed(machine: Booted, page: list[Line]) -> dict[str, str]:
     return said
 
 
+def ran(machine: Booted, program: str) -> str:
+    connected(machine)
+    return machine.call("su", "-", "anna", "-c", f"hwsync run pi1 -c '{program}'").splitlines()[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(PAGE_S)
-def test_the_page_makes_a_lab_that_works_and_lets_nobody_else_in(machine: Booted) -> None:
+def test_a_lab_from_its_first_day_to_another_master(machine: Booted) -> None:
     page = lines("secure.md")
     after = lines("secure.md", "When something happens")
     said = all_typed(machine, [line for line in page if line not in after])
@@ -68,6 +81,8 @@ def test_the_page_makes_a_lab_that_works_and_lets_nobody_else_in(machine: Booted
     assert "hw_command_request" in journal
     assert journal.count("0 to 1") == 1
     assert "signed with ed25519:" in journal
+
+    it_is_upgraded_and_comes_back_on_a_new_machine(machine)
 
     all_typed(machine, after)
     # A board that is removed is gone at once.
@@ -95,3 +110,39 @@ def everything_belongs_to_whom_it_should(machine: Booted) -> None:
     readable = {path for mode, _, path in found if mode[2] != "0"}
     assert readable == {"lab.json", "broker.conf", "ca.crt"}
     assert {group for mode, group, _ in found if mode == "640"} == {"hwsync-broker"}
+
+
+def it_is_upgraded_and_comes_back_on_a_new_machine(machine: Booted) -> None:
+    machine.call("cp", "-r", "/root/hwsync-wheels", "/root/hwsync-wheels-old")
+    all_typed(machine, lines("operations.md", "Upgrade"))
+    assert ran(machine, "print(1)") == "1"
+    all_typed(machine, lines("operations.md", "What to back up"))
+
+    # The master is gone. Its board, on the same machine here, is not.
+    machine.call("cp", "/etc/hwsync/device.toml", "/root")
+    machine.call("systemctl", "stop", "hwsync-coordinator", "hwsync-broker")
+    machine.call(
+        "bash", "-c", f"rm -rf {' '.join(OF_MASTER)}; userdel hwsync; userdel hwsync-broker"
+    )
+    machine.call("systemctl", "daemon-reload")
+    all_typed(machine, lines("operations.md", "Restore on a new machine"))
+    assert ran(machine, "print(2)") == "2"
+    known = machine.call("su", "-", "-c", "hwsync history pi1 --db /var/lib/hwsync/hwsync.db")
+    assert known.count("hw_command_request") == 3
+    owners = machine.call("find", "/var/lib/hwsync", "-printf", "%u %f\\n").splitlines()
+    assert {line.split()[0] for line in owners} == {"hwsync"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PAGE_S)
+def test_units_by_themselves_and_a_board_that_has_no_more_than_it_needs(machine: Booted) -> None:
+    begin = lines("secure.md", "1. The master")[0].number
+    all_typed(machine, [line for line in lines("secure.md") if line.number < begin])
+    *units, look = lines("operations.md", "systemd")
+    all_typed(machine, units)
+    connected(machine)
+    assert typed(machine, look).count("active (running)") == 3
+    machine.call("su", "-", "-c", "hwsync service uninstall device pi1")
+    machine.write("/root/device.toml", 'broker = "mqtt://127.0.0.1"\n')
+    all_typed(machine, lines("device.md", "Installation on a Raspberry Pi"))
+    assert ran(machine, "print(3)") == "3"
