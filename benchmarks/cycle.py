@@ -55,7 +55,8 @@ from hwsync.protocol.wire.envelope import encode_envelope
 from hwsync.protocol.wire.request import encode_request
 from hwsync.protocol.wire.response import encode_collected, encode_response
 from hwsync.protocol.wire.status import encode_status
-from hwsync.transport import Delivery, Signal, Subscribed, Subscription, Transport
+from hwsync.transport import Delivery, Signal, Subscribed, Subscription
+from tests.support.threaded import Transport
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 LOOPBACK: Final = "127.0.0.1"

@@ -7,24 +7,22 @@ answer, not an error.
 from __future__ import annotations
 
 import os
-import queue
 import secrets
-import threading
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from hwsync.address import BrokerUrl
 from hwsync.transport import (
     Connected,
+    Connection,
     Delivery,
     Denied,
     Disconnected,
+    Listener,
     Secured,
-    Signal,
     Subscribed,
     Subscription,
-    Transport,
 )
 from hwsync.transport.capacity import LIKELY
 from hwsync.transport.failed import REFUSED
@@ -69,19 +67,62 @@ class Seen:
         return REFUSED in self.reason
 
 
+class _Client(Listener):
+    """One connection of a probe, for a ``with``. Nobody waits for its end, however it hangs."""
+
+    def __init__(
+        self,
+        url: BrokerUrl,
+        name: str,
+        topic: str,
+        qos: int = 1,
+        *,
+        prefer_v5: bool = False,
+        guest: bool = False,
+    ) -> None:
+        self.connection = Connection(
+            url,
+            f"hwsync-{name}-{os.getpid()}",
+            subscriptions=[Subscription(topic, qos)],
+            prefer_v5=prefer_v5,
+            guest=guest,
+        )
+        super().__init__(self.connection)
+
+    def __enter__(self) -> Self:
+        self.connection.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave(0.0)
+
+    def comes(self, patience: float, payload: bytes | None = None) -> Delivery | None:
+        """The next message, or the next with that payload; None: it does not come in time."""
+        until = time.monotonic() + patience
+        while not isinstance(
+            heard := self.next(until - time.monotonic()), Disconnected | Denied | None
+        ):
+            if isinstance(heard, Delivery):
+                self.connection.acknowledge(heard)
+                if payload in (None, heard.payload):
+                    return heard
+        return None
+
+    def is_ready(self) -> bool:
+        """Wait until it is subscribed; False: that does not come about in time."""
+        until = time.monotonic() + ECHO_S
+        while not isinstance(heard := self.next(until - time.monotonic()), Disconnected | None):
+            if isinstance(heard, Subscribed):
+                return True
+        return False
+
+
 def look(url: BrokerUrl, patience: float, *, prefer_v5: bool = True) -> Seen:
     """What answers there within so many seconds."""
-    inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
-    transport = Transport(
-        url, f"hwsync-look-{os.getpid()}", on_signal=inbox.put,
-        subscriptions=[Subscription("$SYS/broker/version", 0)], prefer_v5=prefer_v5, guest=True,
-    )  # fmt: skip
-    transport.start()
     secured: Secured | None = None
     protocol, limit, reason = 0, time.monotonic() + patience, "no answer"
-    try:
-        while (left := limit - time.monotonic()) > 0:
-            heard = inbox.get(timeout=left)
+    with _Client(url, "look", "$SYS/broker/version", 0, prefer_v5=prefer_v5, guest=True) as client:
+        while (heard := client.next(limit - time.monotonic())) is not None:
             if isinstance(heard, Connected):
                 protocol, secured = heard.protocol, heard.secured
             elif isinstance(heard, Subscribed):
@@ -93,11 +134,6 @@ def look(url: BrokerUrl, patience: float, *, prefer_v5: bool = True) -> Seen:
                 reason = heard.reason
                 if not heard.was_connected:
                     return Seen("", 0, reason, heard.cure, secured, taken=bool(protocol))
-    except queue.Empty:
-        pass
-    finally:
-        # An attempt that hangs holds its thread longer than anybody should wait for it.
-        threading.Thread(target=transport.stop, args=(0.0,), daemon=True).start()
     if not protocol:
         return Seen("", 0, reason)
     return Seen("a broker that does not say its name", protocol, secured=secured)
@@ -111,34 +147,21 @@ def round_trip(url: BrokerUrl, topics: tuple[str, str]) -> float | None:
     the same time is passed over.
     """
     own = secrets.token_bytes(MARK_BYTES)
-    inbox: queue.SimpleQueue[tuple[int, Signal]] = queue.SimpleQueue()
-    clients = [_echo(url, side, topic, inbox) for side, topic in enumerate(topics)]
     times: list[float] = []
-    ready, sent = 0, 0.0
-    for client in clients:
-        client.start()
-    try:
+    with _Client(url, "echo-0", topics[0]) as asks, _Client(url, "echo-1", topics[1]) as answers:
+        if not (asks.is_ready() and answers.is_ready()):
+            return None
         while len(times) < ECHOES:
-            side, heard = inbox.get(timeout=ECHO_S)
-            if isinstance(heard, Disconnected):
+            sent = time.monotonic()
+            asks.connection.publish(topics[1], own)
+            asks.connection.write()
+            if answers.comes(ECHO_S, own) is None:
                 return None
-            if isinstance(heard, Delivery):
-                clients[side].acknowledge(heard)
-                if heard.payload != own:
-                    continue
-                if side == 1:
-                    clients[1].publish(topics[0], own)
-                    continue
-                times.append(time.monotonic() - sent)
-            ready += isinstance(heard, Subscribed)
-            if ready == len(clients) and isinstance(heard, Delivery | Subscribed):
-                sent = time.monotonic()
-                clients[0].publish(topics[1], own)
-    except queue.Empty:
-        return None
-    finally:
-        for client in clients:
-            client.stop(0.0)
+            answers.connection.publish(topics[0], own)
+            answers.connection.write()
+            if asks.comes(ECHO_S, own) is None:
+                return None
+            times.append(time.monotonic() - sent)
     return sorted(times)[ECHOES // 2]
 
 
@@ -164,23 +187,12 @@ def largest(url: BrokerUrl, topics: tuple[str, str]) -> int | None:
 
 def _carries(url: BrokerUrl, topics: tuple[str, str], size: int) -> bool:
     """Whether a message of so many bytes comes back."""
-    inbox: queue.SimpleQueue[tuple[int, Signal]] = queue.SimpleQueue()
-    client = _echo(url, 0, topics[0], inbox, prefer_v5=True)
-    client.start()
     payload = secrets.token_bytes(MARK_BYTES).ljust(size, b"=")
-    try:
-        while not isinstance(heard := inbox.get(timeout=LARGE_S)[1], Disconnected | Denied):
-            if isinstance(heard, Subscribed):
-                client.publish(topics[0], payload)
-            elif isinstance(heard, Delivery):
-                client.acknowledge(heard)
-                if heard.payload == payload:
-                    return True
-    except queue.Empty:
-        pass
-    finally:
-        client.stop(0.0)
-    return False
+    with _Client(url, "echo-0", topics[0], prefer_v5=True) as client:
+        if not client.is_ready():
+            return False
+        client.connection.publish(topics[0], payload)
+        return client.comes(LARGE_S, payload) is not None
 
 
 def _arrives(url: BrokerUrl, topic: str) -> bool | None:
@@ -189,40 +201,15 @@ def _arrives(url: BrokerUrl, topic: str) -> bool | None:
     Others end the connection of whoever publishes on such a topic, or make a ``/`` of the dot.
     None: the broker says that we may not.
     """
-    inbox: queue.SimpleQueue[Signal] = queue.SimpleQueue()
-    client = Transport(
-        url, f"hwsync-dot-{os.getpid()}", on_signal=inbox.put,
-        subscriptions=[Subscription(f"{topic.rpartition('/')[0]}/+")], prefer_v5=True,
-    )  # fmt: skip
-    client.start()
-    try:
-        while not isinstance(heard := inbox.get(timeout=ECHO_S), Disconnected):
-            if isinstance(heard, Subscribed):
-                client.publish(topic, b"x")
-            elif isinstance(heard, Denied):
+    with _Client(url, "dot", f"{topic.rpartition('/')[0]}/+", prefer_v5=True) as client:
+        if not client.is_ready():
+            return False
+        client.connection.publish(topic, b"x")
+        until = time.monotonic() + ECHO_S
+        while not isinstance(heard := client.next(until - time.monotonic()), Disconnected | None):
+            if isinstance(heard, Denied):
                 return None
-            elif isinstance(heard, Delivery):
-                client.acknowledge(heard)
+            if isinstance(heard, Delivery):
+                client.connection.acknowledge(heard)
                 return heard.topic == topic
-    except queue.Empty:
-        pass
-    finally:
-        client.stop(0.0)
     return False
-
-
-def _echo(
-    url: BrokerUrl,
-    side: int,
-    topic: str,
-    inbox: queue.SimpleQueue[tuple[int, Signal]],
-    *,
-    prefer_v5: bool = False,
-) -> Transport:
-    return Transport(
-        url,
-        f"hwsync-echo-{side}-{os.getpid()}",
-        on_signal=lambda signal: inbox.put((side, signal)),
-        subscriptions=[Subscription(topic)],
-        prefer_v5=prefer_v5,
-    )

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hwsync.address import BrokerUrl
-from hwsync.transport import Delivery, Signal, Subscribed, Subscription, Transport
+from hwsync.transport import Delivery, Signal, Subscribed, Subscription
+from tests.support.threaded import Transport
 
 USER: Final = "demo"
 PROGRAM: Final = "import platform\nprint(6 * 7, 'by Python', platform.python_version())\n"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
@@ -28,7 +27,7 @@ from hwsync.transport import (
     Connection,
     Delivery,
     Disconnected,
-    Pump,
+    Listener,
     Signal,
     Subscribed,
     Subscription,
@@ -62,7 +61,6 @@ class Client(Conversation):
         guest: bool = True,
     ) -> None:
         self.url = url
-        self._came: deque[Signal] = deque()  # and nobody has heard it yet
         kinds = [Kind.STATUS, Kind.ERROR, Kind.HEARTBEAT, *([Kind.OUTPUT] if live else [])]
         users = named or (user,)
         filters = [
@@ -78,8 +76,8 @@ class Client(Conversation):
             url, client, subscriptions=filters, prefer_v5=True, guest=guest
         )
         self._waker = Waker()
-        self._pump = Pump(self._connection, self._waker)
         self._interrupts = Interrupts(self._waker)
+        self._listener = Listener(self._connection, self._waker, self._interrupts)
         self.switchboard = Switchboard(self._acknowledge)
         super().__init__(
             topics, user, self._say, lab=_lab(url, topics, user), inquire=self.ask_coordinator
@@ -138,9 +136,9 @@ class Client(Conversation):
         limit = time.monotonic() + CONNECT_S
         early: list[Signal] = []
         reason, cure = "no answer", ""
-        while (signal := self._next(limit - time.monotonic())) is not None:
+        while (signal := self._listener.next(limit - time.monotonic())) is not None:
             if isinstance(signal, Subscribed):
-                self._came.extendleft(reversed(early))
+                self._listener.put_back(early)
                 return None
             self.hear_of_connection(signal)
             if isinstance(signal, Delivery):
@@ -154,9 +152,8 @@ class Client(Conversation):
     def _leave(self, patience: float) -> None:
         """Ctrl-C ends that, too."""
         try:
-            self._pump.leave(patience)
+            self._listener.leave(patience)
         finally:
-            self._connection.close()
             self._interrupts.ignore()
             self._waker.close()
 
@@ -167,7 +164,7 @@ class Client(Conversation):
         """
         for kind in kinds:
             self._say(self.topics.of(self.user, kind), b"", retain=True)
-        if not self._arrives(CONNECT_S):
+        if not self._listener.arrives(CONNECT_S):
             raise NoBroker(f"{self.url} did not acknowledge", "try again")
         for _ in self.hear(0.0):
             pass
@@ -232,34 +229,10 @@ class Client(Conversation):
         """Wait for a talk that has begun on the ``switchboard``; it ends with the waiting."""
         try:
             while not future.done():
-                self.switchboard.hear(self._next(self.switchboard.patience))
+                self.switchboard.hear(self._listener.next(self.switchboard.patience))
         finally:
             future.cancel()
         return future.result()
-
-    def _next(self, seconds: float) -> Signal | None:
-        """The next signal; None: nothing came within so many seconds."""
-        until = time.monotonic() + seconds
-        while not self._came:
-            left = until - time.monotonic()
-            self._serve(max(left, 0.0))
-            if left <= 0.0:
-                break
-        return self._came.popleft() if self._came else None
-
-    def _arrives(self, patience: float) -> bool:
-        """Whether all that was said on this connection arrives within so many seconds."""
-        until, number = time.monotonic() + patience, self._connection.connection
-        while not self._connection.settled:
-            left = until - time.monotonic()
-            if left <= 0.0 or not number or self._connection.connection != number:
-                return False
-            self._serve(left)
-        return self._connection.connection == number
-
-    def _serve(self, seconds: float) -> None:
-        with self._interrupts:
-            self._came += self._pump.wait(seconds)
 
     def _say(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         with self._interrupts:

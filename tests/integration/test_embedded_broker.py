@@ -24,13 +24,13 @@ from hwsync.transport import (
     Signal,
     Subscribed,
     Subscription,
-    Transport,
 )
 from tests.support.brokers import CONNACK, CONNECT, AmqttBroker
 from tests.support.mqtt import Watcher, publish
 from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.programs import require_program
+from tests.support.threaded import Transport
 from tests.support.waiting import PATIENCE, wait_until
 
 CLIENTS = 4  # at the same time

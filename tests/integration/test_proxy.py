@@ -12,7 +12,6 @@ import pytest
 
 from hwsync.address import BrokerUrl
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed, Subscription
-from hwsync.transport import Transport as Client
 from tests.support.brokers import MosquittoBroker, answers
 from tests.support.mqtt import Watcher, publish
 from tests.support.ports import LOOPBACK
@@ -27,6 +26,7 @@ from tests.support.proxy import (
     packet_size,
     parse,
 )
+from tests.support.threaded import Transport as Client
 from tests.support.waiting import wait_until
 
 PUBLISHED = b"\x32\x0d\x00\x04hw/a\x00\x07\x00text"  # MQTT 5, QoS 1, packet 7, no properties

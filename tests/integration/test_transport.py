@@ -22,7 +22,6 @@ from hwsync.transport import (
     Signal,
     Subscribed,
     Subscription,
-    Transport,
     Will,
 )
 from hwsync.transport.connecting import V5_ANSWER_S
@@ -30,6 +29,7 @@ from tests.support.brokers import Broker, MosquittoBroker
 from tests.support.mqtt import Watcher, publish
 from tests.support.ports import free_port
 from tests.support.proxy import ALWAYS, CONNECT, TO_BROKER, Proxy
+from tests.support.threaded import Transport
 from tests.support.tiny_broker import TinyBroker
 from tests.support.transports import RECONNECT_S, Client, its_socket
 from tests.support.waiting import wait_until

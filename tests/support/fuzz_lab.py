@@ -23,12 +23,13 @@ from hwsync.protocol.wire import messages
 from hwsync.protocol.wire.status import read_status
 from hwsync.store.checking import check
 from hwsync.store.store import Store
-from hwsync.transport import Subscribed, Transport
+from hwsync.transport import Subscribed
 from tests.support.fuzz_payloads import Mutator
 from tests.support.fuzz_run import resident
 from tests.support.lab import Lab
 from tests.support.mqtt import Watcher
 from tests.support.processes import Process
+from tests.support.threaded import Transport
 from tests.support.waiting import PATIENCE
 
 FLUSH_EVERY: Final = 250  # messages

@@ -25,7 +25,8 @@ from hwsync.protocol.wire.asking import encode_id, encode_reset
 from hwsync.protocol.wire.request import encode_request
 from hwsync.protocol.wire.schema import read_object
 from hwsync.testing.history import Answered, Asked, Said, Seen
-from hwsync.transport import Delivery, Signal, Subscription, Transport
+from hwsync.transport import Delivery, Signal, Subscription
+from tests.support.threaded import Transport
 
 TIMES: Final = {"timeout": (1.0, 2.0), "grace": (1.0, 2.0), "expires": (20.0, 30.0)}
 LAST_TIMES: Final = {"timeout": 20, "grace": 20, "expires": 60}  # of the last: nothing hurries it

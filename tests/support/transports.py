@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from hwsync.address import BrokerUrl
-from hwsync.transport import Signal, Subscription, Transport
+from hwsync.transport import Signal, Subscription
+from tests.support.threaded import Transport
 
 RECONNECT_S = 30.0  # the longest pause before a new attempt
 

@@ -24,6 +24,7 @@ from hwsync.store import inspection
 from hwsync.store.inspection import Inspection, inspect
 from hwsync.store.migrations import SCHEMA
 from hwsync.store.store import Store
+from hwsync.transport.paho_client import PahoClient
 from tests.support.coordinator import Lab
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -75,20 +76,12 @@ def test_how_long_the_certificate_lasts() -> None:
 def test_an_attempt_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     release, stopped = threading.Event(), threading.Event()
 
-    class Hanging:
-        """A transport whose attempt hangs, in a name server for instance."""
+    def hang(_: object) -> None:
+        """In a name server for instance."""
+        release.wait(PATIENCE)
+        stopped.set()
 
-        def __init__(self, *_: object, **__: object) -> None:
-            pass
-
-        def start(self) -> None:
-            pass
-
-        def stop(self, _: float) -> None:
-            release.wait(PATIENCE)
-            stopped.set()
-
-    monkeypatch.setattr(probe, "Transport", Hanging)
+    monkeypatch.setattr(PahoClient, "dial", hang)
     seen = probe.look(BrokerUrl.parse("mqtt://h"), 0.01)
     assert not stopped.is_set()
     assert (seen.protocol, seen.reason) == (0, "no answer")
