@@ -19,7 +19,9 @@ from hwsync.protocol.jsons import is_count, is_number
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.presence import is_online, silence
 from hwsync.protocol.record import State
-from hwsync.protocol.wire.published import Boards, Health, Heartbeat, Status
+from hwsync.protocol.wire.heartbeat import Heartbeat
+from hwsync.protocol.wire.itself import Boards, Health
+from hwsync.protocol.wire.status import Status
 from hwsync.store.inspection import Inspection
 from hwsync.webprobe import Open, WebListener
 

@@ -18,7 +18,7 @@ from hwsync.protocol.errors import Code, NoCoordinator, NotFound, Refused
 from hwsync.protocol.limits import is_user
 from hwsync.protocol.presence import is_online
 from hwsync.protocol.topics import Kind
-from hwsync.protocol.wire.published import Boards
+from hwsync.protocol.wire.itself import Boards
 from hwsync.store import backups, checking, restoring
 
 ANSWER_S: Final = 5.0  # for a coordinator

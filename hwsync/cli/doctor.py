@@ -39,7 +39,10 @@ from hwsync.protocol.errors import DatabaseError, Refused, Unreachable, UsageErr
 from hwsync.protocol.jsons import is_number
 from hwsync.protocol.presence import is_online
 from hwsync.protocol.topics import ITSELF, Kind, Topics
-from hwsync.protocol.wire.published import Boards, Health, Heard, Heartbeat, Status
+from hwsync.protocol.wire.heard import Heard
+from hwsync.protocol.wire.heartbeat import Heartbeat
+from hwsync.protocol.wire.itself import Boards, Health
+from hwsync.protocol.wire.status import Status
 from hwsync.store.inspection import inspect
 
 LOOK_S: Final = 9.0  # for a broker; a person waits no longer for "there is none"

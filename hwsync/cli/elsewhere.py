@@ -16,7 +16,7 @@ from hwsync.cli.common import Settings, the_database
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol.errors import HwsyncError
 from hwsync.protocol.topics import ITSELF
-from hwsync.protocol.wire.published import Health
+from hwsync.protocol.wire.itself import Health
 
 
 class Own:

@@ -14,7 +14,7 @@ from hwsync.cli.request import Asked
 from hwsync.cli.streams import texts_of
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.output import read_kept
-from hwsync.protocol.wire.published import Told
+from hwsync.protocol.wire.status import Told
 
 TIME_LIMIT: Final = re.compile(r"time limit of (\d[0-9.e+]*) s")  # the device's words
 MORE: Final = re.compile(r"exit code \d+ \(.+?\)")  # why, as far as the device knows

@@ -18,7 +18,9 @@ from hwsync.protocol.presence import is_online
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire.asking import encode_analysis, encode_id, encode_reset
-from hwsync.protocol.wire.published import Boards, Heartbeat, Status, Told
+from hwsync.protocol.wire.heartbeat import Heartbeat
+from hwsync.protocol.wire.itself import Boards
+from hwsync.protocol.wire.status import Status, Told
 
 LISTEN_S: Final = 2.0  # at most, for the retained statuses of everybody, and for the coordinator
 HEALTH_S: Final = 1.0  # for a coordinator that has just answered to say how it is

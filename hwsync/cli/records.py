@@ -13,7 +13,7 @@ from hwsync.cli.common import DATABASE, Settings, board_name, command_id, common
 from hwsync.cli.elsewhere import own_database
 from hwsync.cli.hints import of_limit
 from hwsync.protocol.jsons import dumps, is_count
-from hwsync.protocol.wire.published import Told
+from hwsync.protocol.wire.status import Told
 from hwsync.store.reader import Reader
 
 

@@ -26,7 +26,8 @@ from hwsync.protocol.errors import (
 )
 from hwsync.protocol.output import read_kept
 from hwsync.protocol.record import Analyser, State
-from hwsync.protocol.wire.published import Heard, Told
+from hwsync.protocol.wire.heard import Heard
+from hwsync.protocol.wire.status import Told
 
 
 @click.command(cls=ProgramCommand)

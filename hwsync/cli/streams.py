@@ -20,7 +20,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.jsons import is_count, size
 from hwsync.protocol.output import Kept, read_kept
 from hwsync.protocol.topics import Kind
-from hwsync.protocol.wire.published import Told
+from hwsync.protocol.wire.status import Told
 
 TEXTS: Final = ("stdout", "stderr")  # the streams
 MOST_HELD: Final = limits.MAX_RESPONSE + limits.MAX_STDERR  # bytes; more is not kept of any run

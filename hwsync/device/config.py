@@ -15,6 +15,7 @@ from typing import Any, Final
 from hwsync import connection
 from hwsync.configfile import Given, Key, gather, is_flag, is_text
 from hwsync.protocol import limits
+from hwsync.protocol.jsons import is_number
 from hwsync.runner import Isolation, Limits, Settings, Start
 
 DEFAULT_FILE: Final = Path("/etc/hwsync/device.toml")
@@ -29,12 +30,7 @@ def _texts(value: Any) -> bool:
 
 
 def _number(low: float, high: float) -> Callable[[Any], bool]:
-    def accepts(value: Any) -> bool:
-        return (
-            isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-        )
-
-    return accepts
+    return lambda value: is_number(value) and low <= value <= high
 
 
 def _count(value: Any) -> bool:

@@ -22,7 +22,8 @@ from hwsync.protocol import limits
 from hwsync.protocol.errors import NoBroker
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 from hwsync.protocol.wire.asking import FORGET
-from hwsync.protocol.wire.published import Heard, Result, Status, Told
+from hwsync.protocol.wire.heard import Heard
+from hwsync.protocol.wire.status import Result, Status, Told
 from hwsync.transport import (
     Connection,
     Delivery,

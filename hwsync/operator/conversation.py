@@ -16,9 +16,9 @@ from hwsync.protocol.errors import Code, Degraded, NoCoordinator, Refused, TooLa
 from hwsync.protocol.jsons import is_count
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 from hwsync.protocol.wire.asking import encode_id
-from hwsync.protocol.wire.heard import read_heard
-from hwsync.protocol.wire.published import Heard, Result, Status, Told
+from hwsync.protocol.wire.heard import Heard, read_heard
 from hwsync.protocol.wire.schema import read_object
+from hwsync.protocol.wire.status import Result, Status, Told
 from hwsync.transport import Connected, Delivery, Denied, Disconnected, Sent, Signal
 from hwsync.transport.capacity import SMALL, Capacity
 

@@ -20,12 +20,12 @@ from hwsync.operator.conversation import ANSWER_S, Conversation, Hear, Talk, rai
 from hwsync.protocol import limits
 from hwsync.protocol.admission import CLAIM
 from hwsync.protocol.errors import Code, NoCoordinator
-from hwsync.protocol.jsons import cut, dumps, size
+from hwsync.protocol.jsons import cut, dumps
 from hwsync.protocol.record import Analyser, State
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire.asking import encode_analysis, encode_id
-from hwsync.protocol.wire.published import Result, Told
-from hwsync.protocol.wire.request import encode_request
+from hwsync.protocol.wire.request import encode_request, extras_size
+from hwsync.protocol.wire.status import Result, Told
 
 LOOK_AGAIN_S: Final = 5.0  # a query while nothing is heard: a status may have been lost
 TICK_S: Final = 0.5  # between two looks at the clock
@@ -99,8 +99,8 @@ class RunRequest:
         if not self.by or not isinstance(self.meta, dict) or CLAIM in self.meta:
             return self.meta
         claimed = {**self.meta, CLAIM: self.by}
-        extras = (self.stdin or "", *self.args, dumps(claimed))
-        return claimed if sum(map(size, extras)) <= limits.MAX_EXTRAS else self.meta
+        extras = extras_size(self.stdin or "", self.args, dumps(claimed))
+        return claimed if extras <= limits.MAX_EXTRAS else self.meta
 
 
 class Run:

@@ -76,7 +76,7 @@ def dumps(value: object) -> str:
 def is_number(value: object) -> bool:
     """Whether this is a number, and no whole one that is too large to compute with."""
     return (
-        isinstance(value, int | float)
+        isinstance(value, (int, float))
         and not isinstance(value, bool)
         and abs(value) <= sys.float_info.max
     )

@@ -15,9 +15,9 @@ from hwsync.protocol.errors import Code, HwsyncError, Refused
 from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire.asking import encode_analysis, encode_id, encode_reset
-from hwsync.protocol.wire.published import Told
 from hwsync.protocol.wire.request import encode_request
 from hwsync.protocol.wire.schema import read_object
+from hwsync.protocol.wire.status import Told
 from hwsync.testing.broker import REFUSED, Packet
 from hwsync.testing.context import WALL, Context
 from hwsync.testing.history import Answered, Asked, Began, Ended

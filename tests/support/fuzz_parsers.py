@@ -41,9 +41,9 @@ from hwsync.protocol.topics import INBOUND, Kind, Topics
 from hwsync.protocol.wire import messages
 from hwsync.protocol.wire.envelope import encode_envelope, read_envelope
 from hwsync.protocol.wire.error import encode_error
-from hwsync.protocol.wire.heard import read_heard
-from hwsync.protocol.wire.itself import read_sign
-from hwsync.protocol.wire.published import Boards, Heard, Heartbeat
+from hwsync.protocol.wire.heard import Heard, read_heard
+from hwsync.protocol.wire.heartbeat import Heartbeat
+from hwsync.protocol.wire.itself import Boards, read_sign
 from hwsync.protocol.wire.response import encode_response
 from hwsync.protocol.wire.status import encode_result, encode_status, read_status
 from tests.support.board import Board

@@ -9,7 +9,7 @@ from hwsync.protocol.errors import Code
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Command, Record, Request, State
 from hwsync.protocol.topics import Topics
-from hwsync.protocol.wire.heard import Json
+from hwsync.protocol.wire.schema import Json
 from hwsync.protocol.wire.status import result_json, status_json
 from hwsync.transport import Delivery, Signal
 

@@ -11,8 +11,8 @@ from hwsync.protocol.jsons import dumps
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.record import Command, Record, Request
 from hwsync.protocol.topics import Kind
-from hwsync.protocol.wire.heard import Json
 from hwsync.protocol.wire.request import encode_request
+from hwsync.protocol.wire.schema import Json
 from hwsync.protocol.wire.status import status_json
 from hwsync.transport import Delivery, Signal
 from tests.support.operator_line import Line, error, result, said, status

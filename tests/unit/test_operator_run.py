@@ -11,8 +11,7 @@ from hwsync.operator.run import LOOK_AGAIN_S, Run, RunRequest, exit_code, fresh_
 from hwsync.protocol.errors import Code, NoCoordinator, Refused
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Kind
-from hwsync.protocol.wire.heard import Json
-from hwsync.protocol.wire.schema import read_object
+from hwsync.protocol.wire.schema import Json, read_object
 from hwsync.transport import Signal
 from tests.support.operator_line import Line, error, result, status
 

@@ -13,7 +13,7 @@ from hwsync.protocol.errors import Code
 from hwsync.protocol.moves import TABLE, Move
 from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Record, State, Verb
 from hwsync.protocol.table import HOLE, markdown_table, mermaid, rewrite
-from hwsync.protocol.wire.messages import _REQUEST_KEYS
+from hwsync.protocol.wire.request import REQUEST
 from hwsync.protocol.wire.status import status_json
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
@@ -130,4 +130,4 @@ def test_outcomes_are_the_codes() -> None:
 def test_keys_of_a_request_are_the_codes() -> None:
     found = named_in(text(), "### Keys of a request")
     assert len(found) == len(set(found))
-    assert set(found) == _REQUEST_KEYS
+    assert set(found) == REQUEST.by_key.keys()

@@ -14,7 +14,7 @@ from hwsync.cli import streams
 from hwsync.cli.streams import TEXTS, Streams
 from hwsync.protocol.output import GAP_ROOM, Ends, order_kept
 from hwsync.protocol.topics import Kind
-from hwsync.protocol.wire.heard import Json
+from hwsync.protocol.wire.schema import Json
 
 WRITTEN = st.lists(
     st.tuples(st.sampled_from(["stdout", "stderr"]), st.sampled_from(["a\n", "é", "😀x\n", "b"])),

@@ -1,13 +1,51 @@
-"""What else is said to the coordinator: cancel, query, reset and analysis.
+"""What else is asked of the coordinator: cancel, query, reset and analysis.
 
-(docs/protocol.md, sections 2 and 3.)
+The law: without an id they mean the present command, and are empty (docs/protocol.md, sections 2
+and 3).
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Any, Final, NotRequired, TypedDict
 
-from hwsync.protocol.jsons import dumps
+from hwsync.protocol import limits
+from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.events import Analysed, CancelAsked, Ignored, Queried, ResetAsked
+from hwsync.protocol.jsons import begins_object, dumps, loads
+from hwsync.protocol.wire.forms import ANYTHING, Flag, Id, bounded
+from hwsync.protocol.wire.request import EMPTY
+from hwsync.protocol.wire.schema import Default, Schema, object_of, text_of
+
+
+class Named(TypedDict):
+    """On ``cancel`` and ``query``, where they are not empty."""
+
+    id: Annotated[Id, "of the command that is meant"]
+
+
+class ResetFields(TypedDict):
+    """On ``reset``, where it is not empty."""
+
+    id: NotRequired[Annotated[Id, "of the command that is meant"]]
+    queue: NotRequired[
+        Annotated[Flag, Default(False), "empty the queue, too (section 2); then `id` may lack"]
+    ]
+    forget: NotRequired[
+        Annotated[Flag, Default(False), "forget a board that asked nothing (below); stands alone"]
+    ]
+
+
+class AnalysisFields(TypedDict):
+    """On ``analysis``, where it is no plain text."""
+
+    analysis: Annotated[object, ANYTHING, "the analysis; what is no text is kept as compact JSON"]
+    id: NotRequired[Annotated[Id | None, Default(None), "of the command that it judges"]]
+
+
+CANCEL: Final = Schema("the cancel", Named, closed=True)
+QUERY: Final = Schema("the query", Named, closed=True)
+RESET: Final = Schema("the reset", ResetFields, closed=True)
+ANALYSIS: Final = Schema("the analysis", AnalysisFields, closed=True)
 
 
 def encode_id(id: str | None) -> bytes:
@@ -28,3 +66,61 @@ FORGET: Final = dumps({"forget": True}).encode()
 def encode_analysis(text: str, id: str | None) -> bytes:
     """An analysis in text for that command, or for the current one."""
     return dumps({"analysis": text, **({} if id is None else {"id": id})}).encode()
+
+
+def read_cancel(payload: bytes) -> CancelAsked:
+    """Which command is to be stopped. Raises ``Refused``."""
+    return CancelAsked(_named(payload, CANCEL))
+
+
+def read_query(payload: bytes) -> Queried:
+    """What the record is asked for. Raises ``Refused``."""
+    return Queried(_named(payload, QUERY))
+
+
+def _named(payload: bytes, schema: Schema[Named]) -> str | None:
+    if not payload:
+        return None
+    return schema.read(object_of(payload, schema.what, 'send it empty, or {"id": "…"}'))["id"]
+
+
+def read_reset(payload: bytes) -> ResetAsked:
+    """What is to come to rest, and be forgotten. Raises ``Refused``."""
+    if not payload:
+        return ResetAsked()
+    obj = object_of(payload, RESET.what, 'send it empty, {"id": "…"} or {"queue": true}')
+    if obj.get("forget") is True and ("id" in obj or obj.get("queue")):
+        raise RESET.refuse(
+            obj,
+            Code.BAD_PAYLOAD,
+            "'forget' stands alone",
+            'first {"queue": true}, then {"forget": true}',
+        )
+    fields = RESET.read(obj)
+    if not (fields["queue"] or fields["forget"] or "id" in obj):
+        raise RESET.wrong(obj, "id")
+    return ResetAsked(fields["id"], fields["queue"], fields["forget"])
+
+
+def read_analysis(payload: bytes) -> Analysed | Ignored:
+    """What is said of a result. Raises ``Refused``."""
+    if not payload:
+        return Ignored(EMPTY)
+    text = text_of(payload)
+    obj: Any = None
+    if begins_object(text):
+        try:
+            obj = loads(text)
+        except ValueError:
+            obj = None
+    if not isinstance(obj, dict) or "analysis" not in obj:
+        return Analysed(bounded(text, limits.MAX_ANALYSIS, "the analysis"))
+    fields = ANALYSIS.read(obj)
+    value = fields["analysis"]
+    try:
+        stored = value if isinstance(value, str) else dumps(value)
+        return Analysed(bounded(stored, limits.MAX_ANALYSIS, "the analysis"), fields["id"])
+    except ValueError as error:
+        raise ANALYSIS.refuse(obj, Code.BAD_PAYLOAD, str(error)) from None
+    except Refused as error:
+        raise ANALYSIS.refuse(obj, error.code, error.message, error.hint) from None

@@ -1,18 +1,103 @@
-"""The envelope: a program for the device, signed or not (docs/protocol.md, section 5)."""
+"""The envelope: a program for the device, signed or not (docs/protocol.md, section 5).
+
+The law: a device runs what is an envelope to the last field and passes over the rest, such as a
+person's plain program. Of a signed one only what is inside the signed text counts.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
-from hwsync.protocol.jsons import dumps, is_count, is_number
+from hwsync.protocol.errors import Refused
+from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import NO_COMMAND, Record
-from hwsync.protocol.wire.schema import are_counts, are_texts, read_object
+from hwsync.protocol.wire.forms import (
+    ID,
+    NUMBER,
+    Count,
+    Id,
+    Name,
+    Number,
+    Reserved,
+    Text,
+    Texts,
+    User,
+    seconds,
+)
+from hwsync.protocol.wire.schema import Default, Form, Json, Schema, loose, read_object
 
-Json = dict[str, Any]
-
+_VERSION: Final = Form("1", lambda value: bool(value == 1))
 _NUMBERS: Final = 64  # bytes by which an envelope's numbers may grow while it waits
+
+
+class EnvelopeFields(TypedDict):
+    """On ``command``, from the coordinator."""
+
+    v: Annotated[int, _VERSION, "the version of the protocol"]
+    id: Annotated[Id, "of the command"]
+    user: Annotated[User, "of the device"]
+    epoch: Annotated[Count, "of the status that it was sent after"]
+    seq: Annotated[Count, "of the status that it was sent after"]
+    program: Annotated[Text, "the program's text"]
+    name: NotRequired[
+        Annotated[
+            Name,
+            Default(limits.DEFAULT_NAME, f"`{limits.DEFAULT_NAME}`"),
+            "the file that it is run as; a coordinator of before does not say it",
+        ]
+    ]
+    timeout: Annotated[float, seconds(limits.TIMEOUT_S), "as in the request"]
+    grace: NotRequired[
+        Annotated[
+            float,
+            seconds(limits.GRACE_S),
+            Default(limits.DEFAULT_GRACE_S),
+            "as in the request; a coordinator of before does not say it",
+        ]
+    ]
+    stdin: Annotated[Text, "standard input"]
+    args: Annotated[Texts, "texts for `sys.argv[1:]`"]
+    issued: NotRequired[Annotated[object, loose(NUMBER), "when it was asked for, in Unix seconds"]]
+    expires_at: NotRequired[
+        Annotated[
+            Number | None,
+            Default(None),
+            "the earlier of the time that `expires` is estimated to end at, and of the request's "
+            "`expires_at`; null where there is neither",
+        ]
+    ]
+    start: NotRequired[Annotated[Reserved | None, Default(None), "reserved (section 6)"]]
+    max_message: NotRequired[
+        Annotated[
+            Count | None,
+            Default(None),
+            "bytes that the broker is known to take, where that is less than 4 MiB: then no "
+            "message of the device is larger",
+        ]
+    ]
+    journal: NotRequired[
+        Annotated[
+            object | None,
+            loose(ID),
+            "only in a signed one: the journal of the device that was last heard of, or null",
+        ]
+    ]
+
+
+class SealFields(TypedDict):
+    """On ``command``, from a coordinator with a signing key."""
+
+    v: Annotated[int, _VERSION, "the version of the protocol"]
+    signed: Annotated[Text, "the JSON text of the fields above"]
+    key: Annotated[Text, "the public key, `ed25519:` and the base64 of its 32 bytes"]
+    sig: Annotated[Text, "the base64 of the Ed25519 signature over the UTF-8 bytes of `signed`"]
+
+
+ENVELOPE: Final = Schema("the envelope", EnvelopeFields)
+SEAL: Final = Schema("the envelope", SealFields)
+_TEXT_OF_SEAL: Final = SEAL.part("v", "signed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +139,7 @@ def envelope_json(record: Record, max_message: int = limits.MAX_MESSAGE) -> Json
     """
     command = record.current or NO_COMMAND
     request = command.request
-    return {
+    fields: EnvelopeFields = {
         "v": 1,
         "id": command.id,
         "user": record.user,
@@ -69,8 +154,10 @@ def envelope_json(record: Record, max_message: int = limits.MAX_MESSAGE) -> Json
         "issued": command.issued,
         "expires_at": record.deadline,
         "start": None,
-        **({"max_message": max_message} if max_message < limits.MAX_MESSAGE else {}),
     }
+    if max_message < limits.MAX_MESSAGE:
+        fields["max_message"] = max_message
+    return cast(Json, fields)
 
 
 def encode_envelope(record: Record, max_message: int = limits.MAX_MESSAGE) -> bytes:
@@ -88,65 +175,49 @@ def envelope_size(record: Record, *, signed: bool) -> int:
 
 def encode_signed(text: str, key: str, signature: str) -> bytes:
     """A signed envelope: ``text`` has the fields, ``key`` is the public key that verifies it."""
-    return dumps({"v": 1, "signed": text, "key": key, "sig": signature}).encode()
+    fields: SealFields = {"v": 1, "signed": text, "key": key, "sig": signature}
+    return dumps(fields).encode()
 
 
 def read_envelope(payload: bytes) -> Envelope | None:
     """The envelope, or None: a person's plain program, or one that this version cannot run."""
-    obj = _inside(read_object(payload))
-    if obj is None or obj.get("v") != 1:
+    obj = read_object(payload)
+    if obj is not None and "signed" in obj:
+        obj = _inside(obj)
+    if obj is None:
         return None
     try:
-        envelope = Envelope(
-            obj["id"],
-            obj["user"],
-            obj["epoch"],
-            obj["seq"],
-            obj["program"],
-            float(obj["timeout"]),
-            obj["stdin"],
-            tuple(obj["args"]),
-            obj.get("expires_at"),
-            name=obj.get("name", limits.DEFAULT_NAME),
-            grace=float(obj.get("grace", limits.DEFAULT_GRACE_S)),
-            max_message=obj.get("max_message"),
-        )
-    except (KeyError, TypeError, ValueError, OverflowError):
+        fields = ENVELOPE.read(obj)
+    except Refused:
         return None
-    # Of ``args`` the list itself: a text would be a tuple of letters, and so sound.
-    runs = isinstance(obj["args"], list) and obj.get("start") is None
-    return envelope if runs and _is_sound(envelope) else None
+    return Envelope(
+        fields["id"],
+        fields["user"],
+        fields["epoch"],
+        fields["seq"],
+        fields["program"],
+        float(fields["timeout"]),
+        fields["stdin"],
+        tuple(fields["args"]),
+        fields["expires_at"],
+        name=fields["name"],
+        grace=float(fields["grace"]),
+        max_message=fields["max_message"],
+    )
 
 
 def read_seal(payload: bytes) -> Seal | None:
     """The seal of a signed envelope, or None where it is not signed."""
     outer = read_object(payload)
+    if outer is None or not SEAL.holds(outer):
+        return None
     inner = _inside(outer)
-    if outer is None or inner is None or outer is inner:
+    journal = None if inner is None else inner.get("journal")
+    if inner is None or not isinstance(journal, str | None):
         return None
-    key, signature, journal = outer.get("key"), outer.get("sig"), inner.get("journal")
-    if not are_texts(key, signature) or not isinstance(journal, str | None):
-        return None
-    return Seal(outer["signed"], str(key), str(signature), journal)
+    return Seal(outer["signed"], outer["key"], outer["sig"], journal)
 
 
-def _inside(outer: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The fields that count: those of the signed text, where there is one."""
-    if outer is None or outer.get("v") != 1 or "signed" not in outer:
-        return outer
-    return read_object(outer["signed"].encode()) if are_texts(outer["signed"]) else None
-
-
-def _is_sound(envelope: Envelope) -> bool:
-    """Whether each value is one that a coordinator may send."""
-    return (
-        limits.is_id(envelope.id)
-        and limits.is_user(envelope.user)
-        and are_counts(envelope.epoch, envelope.seq)
-        and are_texts(envelope.program, envelope.stdin, *envelope.args)
-        and limits.is_name(envelope.name)
-        and limits.TIMEOUT_S[0] <= envelope.timeout <= limits.TIMEOUT_S[1]
-        and limits.GRACE_S[0] <= envelope.grace <= limits.GRACE_S[1]
-        and (envelope.expires_at is None or is_number(envelope.expires_at))
-        and (envelope.max_message is None or is_count(envelope.max_message))
-    )
+def _inside(outer: Json) -> Json | None:
+    """The fields of the signed text."""
+    return read_object(outer["signed"].encode()) if _TEXT_OF_SEAL.holds(outer) else None

@@ -1,21 +1,192 @@
-"""What the coordinator says of itself, below ``@hwsync``: the list of boards, and its sign.
+"""What the coordinator says of itself, below ``@hwsync``: its health, the boards, and its sign.
 
-(docs/protocol.md, section 3.) The sign is retained, so that it stands there also where nobody has
-it any more; no will takes it away.
+The law: of the health only people read more than its condition and time, so that a figure which is
+none spoils nothing. The sign is retained, so that it stands there also where nobody has it any
+more; no will takes it away (docs/protocol.md, section 3).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Any, Final, NotRequired, TypedDict
 
-from hwsync.protocol.jsons import dumps, is_number, size
-from hwsync.protocol.limits import EXPIRES_AT_S, MAX_BOARDS_LIST
-from hwsync.protocol.wire.schema import read_object
+from hwsync.protocol import limits
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.limits import MAX_BOARDS_LIST
+from hwsync.protocol.wire.forms import (
+    COUNT,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    Count,
+    Flag,
+    Instant,
+    Number,
+    Seconds,
+    Text,
+    is_seconds,
+    text,
+)
+from hwsync.protocol.wire.schema import Form, Schema, loose, read_object
 
 MAX_NAME: Final = 4_096  # bytes of a host's name, or of a path
 _FRAME: Final = 200  # bytes at most of the list beside its boards
+
+
+def _are_boards(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        limits.is_user(user) and (heard is None or is_seconds(heard))
+        for user, heard in value.items()
+    )
+
+
+_TEXT: Final = loose(TEXT)
+_COUNT: Final = loose(COUNT)
+_NUMBER: Final = loose(NUMBER)
+_OBJECT: Final = loose(OBJECT)
+
+
+class Health(TypedDict):
+    """On ``@hwsync/health``: the coordinator."""
+
+    condition: Annotated[Text, "as above"]
+    reason: NotRequired[Annotated[object, _TEXT, "as above; empty unless it is degraded"]]
+    version: NotRequired[Annotated[object, _TEXT, "of hwsync"]]
+    schema: NotRequired[Annotated[object, _COUNT, "of its database"]]
+    host: NotRequired[Annotated[object, _TEXT, "the name of the coordinator's machine"]]
+    database: NotRequired[Annotated[object, _TEXT, "where its database is there"]]
+    started: NotRequired[Annotated[object, _NUMBER, "when it started, by its own clock"]]
+    time: NotRequired[Annotated[Number | None, "when it said this, by the same clock"]]
+    clock: NotRequired[
+        Annotated[object, _TEXT, "empty, or what is wrong with that clock ([below](#clocks))"]
+    ]
+    uptime: NotRequired[Annotated[object, _NUMBER, "how long it has been running"]]
+    connected_since: NotRequired[
+        Annotated[
+            object | None, _NUMBER, "since when it is subscribed at the broker; null: it is not"
+        ]
+    ]
+    reconnects: NotRequired[Annotated[object, _COUNT, "connections after the first"]]
+    users: NotRequired[Annotated[object, _COUNT, "users with a record"]]
+    states: NotRequired[
+        Annotated[object, _OBJECT, "how many of them are in each state, by its name"]
+    ]
+    queued: NotRequired[Annotated[object, _COUNT, "requests that wait in queues"]]
+    inbox_deepest: NotRequired[
+        Annotated[object, _COUNT, "the most messages that ever waited for the loop at once"]
+    ]
+    accepted: NotRequired[Annotated[object, _COUNT, "events that moved a record"]]
+    answered: NotRequired[
+        Annotated[object, _COUNT, "events that changed nothing (queries, copies)"]
+    ]
+    late: NotRequired[
+        Annotated[object, _COUNT, "events that came late and were stored with their command"]
+    ]
+    duplicates: NotRequired[Annotated[object, _COUNT, "messages that the broker sent again"]]
+    ignored: NotRequired[
+        Annotated[
+            object,
+            _COUNT,
+            "messages without a meaning, such as empty ones that clear a retained message",
+        ]
+    ]
+    resent: NotRequired[
+        Annotated[object, _COUNT, "envelopes that were sent again, since nobody collected them"]
+    ]
+    unlogged: NotRequired[
+        Annotated[
+            object,
+            _COUNT,
+            "events that have no row in the log, since a user's allowance for "
+            "[what leads to nothing](protocol.md#what-leads-to-nothing) was used up",
+        ]
+    ]
+    passed_over: NotRequired[
+        Annotated[
+            object,
+            _COUNT,
+            "messages that could not be read (more than 64 KiB of MQTT 5 properties, properties "
+            "that are none, a topic that is not UTF-8): acknowledged and dropped; the log names "
+            "the topic, at most once a minute",
+        ]
+    ]
+    refused: NotRequired[
+        Annotated[object, _OBJECT, "refused messages by [error code](protocol.md#error-codes)"]
+    ]
+    failed_saves: NotRequired[
+        Annotated[
+            object,
+            _COUNT,
+            "transactions that could not be saved; each is tried again after a second",
+        ]
+    ]
+    dropped: NotRequired[
+        Annotated[
+            object,
+            _COUNT,
+            "messages of QoS 0 that came while nothing could be saved, and for which there was no "
+            "room: more than 4 MiB waited; answers that had no room while "
+            "[one message at a time](protocol.md#3-topics) was sent",
+        ]
+    ]
+    batches: NotRequired[Annotated[object, _COUNT, "transactions that were committed"]]
+    batch_messages_last: NotRequired[Annotated[object, _COUNT, "messages in the last one"]]
+    batch_messages_largest: NotRequired[Annotated[object, _COUNT, "messages in the largest one"]]
+    commit_last: NotRequired[Annotated[object, _NUMBER, "how long the last commit took"]]
+    commit_largest: NotRequired[Annotated[object, _NUMBER, "how long the longest took"]]
+    commit_sum: NotRequired[
+        Annotated[object, _NUMBER, "how long all took; by `batches` it is the average"]
+    ]
+    other: NotRequired[
+        Annotated[
+            object | None,
+            _OBJECT,
+            "the other coordinator of this root that was heard: `host`, `database`, `started`, and "
+            "how many `seconds` ago ([below](#two-coordinators))",
+        ]
+    ]
+    max_message: NotRequired[
+        Annotated[
+            object,
+            _COUNT,
+            "the largest message in bytes that is sent now: less than 4,194,304 where the broker "
+            "takes less ([protocol.md](protocol.md#3-topics))",
+        ]
+    ]
+    given_up: NotRequired[
+        Annotated[object, _COUNT, "replies and answers that the broker refused each time"]
+    ]
+    given_up_last: NotRequired[Annotated[object, _TEXT, "the last one's topic, and why"]]
+
+
+class Boards(TypedDict):
+    """On ``@hwsync/boards``: whom the coordinator hears."""
+
+    time: Annotated[Number, "the coordinator's clock, for comparing a board's"]
+    listening: Annotated[Seconds, "for how many seconds the coordinator has been subscribed"]
+    left_out: Annotated[Count, "how many boards are not in the list, for want of room"]
+    boards: Annotated[
+        dict[str, float | None],
+        Form("object", _are_boards),
+        "by user, the seconds since its heartbeat came, by a clock that cannot jump, or null where "
+        "its will, or `online` false, came last",
+    ]
+
+
+class SignFields(TypedDict):
+    """On ``@hwsync/coordinator``: which coordinator serves this root."""
+
+    host: Annotated[str, text(MAX_NAME), "the name of its machine"]
+    database: Annotated[str, text(MAX_NAME), "where its database is there"]
+    started: Annotated[Instant, "when it was started, by its clock"]
+    time: Annotated[Instant, "when it said so"]
+    stopped: Annotated[Flag, "it has ended in order"]
+
+
+HEALTH: Final = Schema("the health", Health)
+BOARDS: Final = Schema("the boards", Boards)
+SIGN: Final = Schema("the sign", SignFields)
 
 
 def encode_boards(
@@ -38,14 +209,13 @@ def encode_boards(
             left_out += 1
         else:
             boards[user] = said
-    return dumps(
-        {
-            "time": time,
-            "listening": round(listening, 1),
-            "left_out": left_out,
-            "boards": boards,
-        }
-    ).encode()
+    fields: Boards = {
+        "time": time,
+        "listening": round(listening, 1),
+        "left_out": left_out,
+        "boards": boards,
+    }
+    return dumps(fields).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,29 +243,19 @@ class Sign:
 
     def encode(self, time: float, *, stopped: bool = False) -> bytes:
         """What is published."""
-        said = {"host": self.host, "database": self.database, "started": self.started}
-        return dumps(said | {"time": time, "stopped": stopped}).encode()
+        fields: SignFields = {
+            "host": self.host,
+            "database": self.database,
+            "started": self.started,
+            "time": time,
+            "stopped": stopped,
+        }
+        return dumps(fields).encode()
 
 
 def read_sign(payload: bytes) -> Sign | None:
     """None: it is no sign. What it says can be printed and written."""
-    fields = read_object(payload) or {}
-    host, database, stopped = (fields.get(name) for name in ("host", "database", "stopped"))
-    started, time = fields.get("started"), fields.get("time")
-    if not isinstance(stopped, bool) or not (_is_name(host) and _is_name(database)):
+    obj = read_object(payload)
+    if obj is None or not SIGN.holds(obj):
         return None
-    if not (_is_time(started) and _is_time(time)):
-        return None
-    return Sign(host, database, started, time, stopped)  # type: ignore[arg-type]
-
-
-def _is_name(value: object) -> bool:
-    try:
-        return isinstance(value, str) and size(value) <= MAX_NAME
-    except ValueError:
-        return False
-
-
-def _is_time(value: object) -> bool:
-    low, high = EXPIRES_AT_S
-    return is_number(value) and low <= value <= high  # type: ignore[operator]
+    return Sign(obj["host"], obj["database"], obj["started"], obj["time"], obj["stopped"])

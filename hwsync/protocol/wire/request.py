@@ -1,10 +1,241 @@
-"""The request: what an operator asks for (docs/protocol.md, section 4)."""
+"""The request: what an operator asks for (docs/protocol.md, section 4).
+
+The law: a text that is no JSON object with the key ``program`` is a program. An unknown key is
+refused, since its sender counts on what it says.
+"""
 
 from __future__ import annotations
 
-from hwsync.protocol.jsons import dumps
+from codecs import BOM_UTF8
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, NotRequired, TypedDict
+
+from hwsync.protocol import limits
+from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.events import Ignored, Requested
+from hwsync.protocol.jsons import begins_object, dumps, loads, size
+from hwsync.protocol.record import Analyser, Request
+from hwsync.protocol.wire.forms import (
+    ANYTHING,
+    Flag,
+    Id,
+    Instant,
+    Name,
+    Reserved,
+    Text,
+    bounded,
+    seconds,
+    text,
+)
+from hwsync.protocol.wire.schema import Default, Doubt, Form, Schema, text_of
+
+EMPTY: Final = "an empty message clears a retained one"
+
+
+def _no_args(key: str, value: Any) -> Doubt:
+    if isinstance(value, list) and all(isinstance(arg, str) for arg in value):
+        return Code.BAD_PAYLOAD, f"{key!r} contains a NUL, which no program can get", ""
+    return Code.BAD_PAYLOAD, f"{key!r} must be a list of texts", ""
+
+
+def _are_args(value: Any) -> bool:
+    # Half a character is found where their sizes are added.
+    return isinstance(value, list) and all(
+        isinstance(arg, str) and "\0" not in arg for arg in value
+    )
+
+
+def _no_analyser(key: str, value: Any) -> Doubt:
+    hint = "there are " + ", ".join(Analyser)
+    return Code.BAD_PAYLOAD, f"no analyser is called {str(value)[:40]!r}", hint
+
+
+_ARGS: Final = Form("list of texts", _are_args, _no_args)
+_ANALYSERS: Final = frozenset(Analyser)
+_ANALYSER: Final = Form(
+    " or ".join(f"`{name}`" for name in Analyser),
+    lambda value: isinstance(value, str) and value in _ANALYSERS,
+    _no_analyser,
+)
+
+
+class RequestFields(TypedDict):
+    """On ``request``, and on ``command`` by hand."""
+
+    program: Annotated[str, text(limits.MAX_PROGRAM), "the program's text"]
+    name: NotRequired[
+        Annotated[
+            Name | None,
+            Default(None, f"`{limits.DEFAULT_NAME}`"),
+            f"the file that it is run as: {limits.NAME_FORM}",
+        ]
+    ]
+    id: NotRequired[
+        Annotated[
+            Id | None,
+            Default(None, "made by the coordinator"),
+            f"{limits.ID_FORM}, once a user",
+        ]
+    ]
+    timeout: NotRequired[
+        Annotated[
+            float,
+            seconds(limits.TIMEOUT_S),
+            Default(limits.DEFAULT_TIMEOUT_S),
+            "seconds that the program may run; a device may have a lower maximum of its own",
+        ]
+    ]
+    expires: NotRequired[
+        Annotated[
+            float,
+            seconds(limits.EXPIRES_S, zero=True),
+            Default(limits.DEFAULT_EXPIRES_S),
+            "seconds until it must be collected; 0: no limit",
+        ]
+    ]
+    expires_at: NotRequired[
+        Annotated[
+            Instant | None,
+            Default(None),
+            "time of day, in Unix seconds of the coordinator's clock, before which it must be "
+            "collected, too; with `expires` 0 it alone counts",
+        ]
+    ]
+    grace: NotRequired[
+        Annotated[
+            float,
+            seconds(limits.GRACE_S),
+            Default(limits.DEFAULT_GRACE_S),
+            "seconds beyond `timeout` until a collected command without an answer is `lost`; a "
+            "device takes at most half of it to end a program",
+        ]
+    ]
+    queue: NotRequired[
+        Annotated[
+            Flag,
+            Default(False),
+            "wait behind the present command instead of being refused (section 2); needs an `id`",
+        ]
+    ]
+    stdin: NotRequired[Annotated[Text, Default(""), "standard input"]]
+    args: NotRequired[
+        Annotated[
+            list[str],
+            _ARGS,
+            Default([]),
+            "texts for `sys.argv[1:]`; no argument may contain a NUL",
+        ]
+    ]
+    analysis: NotRequired[
+        Annotated[
+            Annotated[str, _ANALYSER] | None,
+            Default(None, "the coordinator's"),
+            "who analyses it (section 7)",
+        ]
+    ]
+    start: NotRequired[
+        Annotated[
+            Reserved | None, Default(None), "reserved: anything else is `not_allowed` (section 6)"
+        ]
+    ]
+    meta: NotRequired[
+        Annotated[
+            object,
+            ANYTHING,
+            Default({}),
+            "kept with the command and shown with it; its key `by` says who asks (below)",
+        ]
+    ]
+
+
+REQUEST: Final = Schema("the request", RequestFields, closed=True)
+
+
+def extras_size(stdin: str, args: Iterable[str], meta: str) -> int:
+    """Bytes of what has one limit together, ``MAX_EXTRAS``; ``meta``: compact JSON.
+
+    Raises ``ValueError`` where one is not to be written as UTF-8.
+    """
+    return size(stdin) + sum(map(size, args)) + size(meta)
 
 
 def encode_request(program: str, **keys: object) -> bytes:
     """A structured request; the keys are those of docs/protocol.md, section 4."""
     return dumps({"program": program, **keys}).encode()
+
+
+def read_request(payload: bytes) -> Requested | Ignored:
+    """What is asked for. Raises ``Refused``."""
+    if not payload:
+        return Ignored(EMPTY)
+    text = text_of(payload)
+    obj: Any = None
+    if begins_object(text):
+        try:
+            obj = loads(text)
+        except ValueError as error:
+            if '"program"' in text:
+                raise Refused(
+                    Code.BAD_PAYLOAD,
+                    f"the request looks like JSON but is none: {error}",
+                    "mend the JSON; a program in plain text must not begin with { and contain "
+                    '"program"',
+                ) from None
+    if isinstance(obj, dict) and "program" in obj:
+        return Requested(_structured(obj))
+    return Requested(Request(bounded(text, limits.MAX_PROGRAM, "the program")))
+
+
+def read_command(payload: bytes) -> Requested | Ignored:
+    """The same on ``command``, where our own envelopes come back. Raises ``Refused``."""
+    if payload.removeprefix(BOM_UTF8)[:1] == b"{":
+        try:
+            obj = loads(payload.decode())
+        except ValueError:
+            obj = None
+        if isinstance(obj, dict) and "v" in obj:
+            return Ignored("an envelope is for the device")
+    return read_request(payload)
+
+
+def _structured(obj: dict[str, Any]) -> Request:
+    fields = REQUEST.read(obj)
+    ident, queue = fields["id"], fields["queue"]
+    if queue and ident is None:
+        raise REQUEST.refuse(
+            obj,
+            Code.BAD_PAYLOAD,
+            "'queue' needs an id",
+            "name one, to ask for it and to cancel it by",
+        )
+    try:
+        meta = dumps(fields["meta"])
+        extras = extras_size(fields["stdin"], fields["args"], meta)
+    except ValueError as error:
+        raise REQUEST.refuse(obj, Code.BAD_PAYLOAD, f"'args' or 'meta': {error}") from None
+    if extras > limits.MAX_EXTRAS:
+        raise REQUEST.refuse(
+            obj,
+            Code.TOO_LARGE,
+            f"stdin, args and meta have {extras} bytes together",
+            f"at most {limits.MAX_EXTRAS} bytes",
+        )
+    return Request(
+        program=fields["program"],
+        id=ident,
+        timeout=float(fields["timeout"]),
+        expires=float(fields["expires"]),
+        grace=float(fields["grace"]),
+        stdin=fields["stdin"],
+        args=tuple(fields["args"]),
+        analysis=fields["analysis"],
+        meta=meta,
+        queue=queue,
+        name=fields["name"],
+        expires_at=as_float(fields["expires_at"]),
+    )
+
+
+def as_float(number: float | None) -> float | None:
+    """A number of JSON, which may be whole, as it is kept."""
+    return None if number is None else float(number)

@@ -1,21 +1,205 @@
-"""One JSON object of a message, read key by key.
+"""What a message is made of: one table of fields for each kind of topic.
 
-The law: a value that is not what it must be is refused by the key's name, and the refusal carries
-the message's id and journal where they can be read.
+The law: a table is a ``TypedDict`` of which each field says its form and, in one sentence, what it
+means. So mypy knows what is written and what was read, ``Schema`` reads and checks by the same
+forms, and the tables of docs/protocol.md are made of it (``tables``). What is wrong is refused by
+the field's name; a reader that only passes over what it cannot use takes ``holds``, or catches the
+refusal.
+
+    class Collected(TypedDict):
+        id: Annotated[Id, "of the command"]
+        boot: NotRequired[Annotated[Count | None, Default(0), "the device's count of starts"]]
+
+    COLLECTED = Schema("collected", Collected)
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Generic,
+    NotRequired,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
-from hwsync.protocol.jsons import is_count, loads, size
+from hwsync.protocol.jsons import loads
+
+Json = dict[str, Any]
+Doubt = tuple[Code, str, str]
+"""Of a refusal: its code, its sentence and its hint."""
+
+MISSING: Final = object()
+"""Stands for the value of a field that is not there; no form takes it."""
 
 
-def read_object(payload: bytes) -> dict[str, Any] | None:
+def _is_not(key: str, value: Any) -> Doubt:
+    return Code.BAD_PAYLOAD, f"{key!r} is not what it must be", ""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a value must be.
+
+    ``said``: in the documents. ``holds``: of one value; it is never given null, and never raises.
+    ``doubt``: what is refused of a value, or ``MISSING``, that does not hold; ``loose``: whoever
+    takes the field looks himself what it is, so that a wrong one spoils no message.
+    """
+
+    said: str
+    holds: Callable[[Any], bool]
+    doubt: Callable[[str, Any], Doubt] = _is_not
+    loose: bool = False
+
+
+def loose(form: Form) -> Form:
+    """That form for a field that only people are shown."""
+    return replace(form, loose=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """What stands for a field that is not there; ``said``: in the documents, else the value."""
+
+    value: object
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One row of the table; ``default``: ``MISSING`` where the field must be there."""
+
+    key: str
+    form: Form
+    meaning: str
+    null: bool  # it may be null
+    default: object = MISSING
+    default_said: str = ""
+
+    @property
+    def needed(self) -> bool:
+        """Whether a message without it is none."""
+        return self.default is MISSING
+
+    def takes(self, value: object) -> bool:
+        """Whether this is such a value, be it loose or not."""
+        return self.null if value is None else self.form.holds(value)
+
+
+T = TypeVar("T")
+
+
+class Schema(Generic[T]):
+    """The table of one kind of topic.
+
+    ``what``: how a refusal calls a message of it; ``closed``: a key that is not in it is refused,
+    elsewhere it is a later version's and passed over.
+    """
+
+    def __init__(self, what: str, table: type[T], *, closed: bool = False) -> None:
+        hints = get_type_hints(table, include_extras=True)
+        self._fill(what, tuple(_field(key, hint) for key, hint in hints.items()), closed)
+
+    def _fill(self, what: str, fields: tuple[Field, ...], closed: bool) -> None:
+        self.what = what
+        self.fields = fields
+        self.closed = closed
+        self.by_key = {field.key: field for field in fields}
+        self._plan = tuple(
+            (one.key, None if one.form.loose else one.form.holds, one.null, one.default)
+            for one in fields
+        )
+
+    def part(self, *keys: str) -> Schema[T]:
+        """Only these fields of it, none of them loose; what else stands there is passed over."""
+        some = [self.by_key[key] for key in keys]
+        part: Schema[T] = object.__new__(Schema)
+        part._fill(
+            self.what,
+            tuple(replace(one, form=replace(one.form, loose=False)) for one in some),
+            False,
+        )
+        return part
+
+    def read(self, obj: Mapping[str, Any]) -> T:
+        """The fields of a message, with their defaults. Raises ``Refused`` by the first wrong one.
+
+        A field that may lack and has no default is None.
+        """
+        if self.closed and not obj.keys() <= self.by_key.keys():
+            raise self._unknown(obj)
+        found = {}
+        for key, holds, null, default in self._plan:
+            value = obj.get(key, MISSING)
+            if value is MISSING:
+                value = default
+                if value is MISSING:
+                    raise self.wrong(obj, key)
+            elif holds is not None and not (null if value is None else holds(value)):
+                raise self.wrong(obj, key)
+            found[key] = value
+        return cast(T, found)
+
+    def holds(self, obj: Mapping[str, Any]) -> bool:
+        """Whether ``read`` would refuse nothing."""
+        for key, holds, null, default in self._plan:
+            value = obj.get(key, MISSING)
+            if value is MISSING:
+                if default is MISSING:
+                    return False
+            elif holds is not None and not (null if value is None else holds(value)):
+                return False
+        return True
+
+    def wrong(self, obj: Mapping[str, Any], key: str) -> Refused:
+        """The refusal of a field that is missing, or not of its form."""
+        return self.refuse(obj, *self.by_key[key].form.doubt(key, obj.get(key, MISSING)))
+
+    def refuse(self, obj: Mapping[str, Any], code: Code, message: str, hint: str = "") -> Refused:
+        """A refusal that says of what, and carries the id and journal that can be read."""
+        ident, journal = (
+            one if limits.is_id(one) else None for one in (obj.get("id"), obj.get("journal"))
+        )
+        return Refused(code, f"{self.what}: {message}", hint, id=ident, journal=journal)
+
+    def _unknown(self, obj: Mapping[str, Any]) -> Refused:
+        unknown = sorted(key for key in obj if key not in self.by_key)
+        names = ", ".join(repr(key[:40]) for key in unknown[:5])
+        hint = "the keys are " + ", ".join(sorted(self.by_key))
+        return self.refuse(obj, Code.UNKNOWN_FIELD, f"unknown key {names}", hint)
+
+
+def _field(key: str, hint: Any) -> Field:
+    """A row, by what stands behind the name. Raises ``TypeError`` where that says no form."""
+    may_lack = get_origin(hint) is NotRequired
+    if may_lack:
+        (hint,) = get_args(hint)
+    kind, *said = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    null = get_origin(kind) in (Union, UnionType) and NoneType in get_args(kind)
+    if null:
+        (kind,) = (one for one in get_args(kind) if one is not NoneType)
+        said = [*get_args(kind)[1:], *said]
+    forms = [one for one in said if isinstance(one, Form)]
+    meanings = [one for one in said if isinstance(one, str)]
+    if len(forms) != 1 or len(meanings) != 1:
+        raise TypeError(f"{key!r} needs one form and one meaning")
+    defaults = [one for one in said if isinstance(one, Default)]
+    default = defaults[0] if defaults else Default(None if may_lack else MISSING)
+    return Field(key, forms[0], meanings[0], null, default.value, default.said)
+
+
+def read_object(payload: bytes) -> Json | None:
     """The JSON object of a payload, or None where it is none, or above ``MAX_MESSAGE``."""
     if len(payload) > limits.MAX_MESSAGE:
         return None
@@ -26,147 +210,30 @@ def read_object(payload: bytes) -> dict[str, Any] | None:
     return obj if isinstance(obj, dict) else None
 
 
-def are_texts(*values: object) -> bool:
-    """Texts that UTF-8 can carry: half a surrogate pair, which JSON can spell, is none."""
-    try:
-        return all(isinstance(value, str) and size(value) >= 0 for value in values)
-    except ValueError:
-        return False
-
-
-def are_counts(*values: object) -> bool:
-    return all(is_count(value) for value in values)
-
-
-def bounded(text: str, limit: int, what: str) -> str:
-    """The text itself. Raises ``Refused`` when it is too large or not to be written as UTF-8."""
-    try:
-        length = size(text)
-    except ValueError as error:
-        raise Refused(Code.BAD_PAYLOAD, f"{what} cannot be stored: {error}") from None
-    if length > limit:
+def text_of(payload: bytes) -> str:
+    """The text of a payload. Raises ``Refused`` where it is too large or no UTF-8."""
+    if len(payload) > limits.MAX_MESSAGE:
         raise Refused(
-            Code.TOO_LARGE, f"{what} has {length} bytes", f"at most {limit} bytes of UTF-8"
+            Code.TOO_LARGE,
+            f"a message of {len(payload)} bytes",
+            f"at most {limits.MAX_MESSAGE} bytes",
         )
-    return text
+    try:
+        return payload.decode()
+    except UnicodeDecodeError as error:
+        raise Refused(
+            Code.BAD_PAYLOAD,
+            f"the payload is not UTF-8: byte {error.start} is 0x{payload[error.start]:02x}",
+            "send UTF-8 text",
+        ) from None
 
 
-class Fields:
-    """The object, and ``what`` it is called in a refusal. Every method raises ``Refused``."""
-
-    def __init__(self, obj: Mapping[str, Any], what: str) -> None:
-        self.obj = obj
-        self.what = what
-        ident, journal = obj.get("id"), obj.get("journal")
-        self._id = ident if limits.is_id(ident) else None
-        self._journal = journal if limits.is_id(journal) else None
-
-    def refuse(self, code: Code, message: str, hint: str = "") -> Refused:
-        """A refusal that says of what, and carries its id and journal."""
-        return Refused(code, f"{self.what}: {message}", hint, id=self._id, journal=self._journal)
-
-    def named(self, error: Refused) -> Refused:
-        """That refusal as one of this object."""
-        return self.refuse(error.code, error.message, error.hint)
-
-    def only(self, keys: frozenset[str]) -> None:
-        """Refuses every other key."""
-        unknown = sorted(key for key in self.obj if key not in keys)
-        if unknown:
-            names = ", ".join(repr(key[:40]) for key in unknown[:5])
-            raise self.refuse(
-                Code.UNKNOWN_FIELD,
-                f"unknown key {names}",
-                "the keys are " + ", ".join(sorted(keys)),
-            )
-
-    def ident(self, key: str) -> str:
-        """An id that must be there."""
-        if key not in self.obj:
-            raise self.refuse(Code.BAD_PAYLOAD, f"the key {key!r} is missing", limits.ID_FORM)
-        value = self.obj[key]
-        if not limits.is_id(value):
-            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} is no valid id", limits.ID_FORM)
-        return str(value)
-
-    def text(self, key: str, default: str = "", limit: int = limits.MAX_MESSAGE) -> str:
-        """A text of at most so many bytes of UTF-8."""
-        value = self.obj.get(key, default)
-        if not isinstance(value, str):
-            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} must be text")
-        try:
-            return bounded(value, limit, repr(key))
-        except Refused as error:
-            raise self.named(error) from None
-
-    def number(
-        self, key: str, default: float, allowed: tuple[float, float], *, zero: bool = False
-    ) -> float:
-        """Seconds from the first to the second of ``allowed``, or 0 where that means none."""
-        value = self.obj.get(key, default)
-        low, high = allowed
-        if not _is_finite(value) or not (low <= value <= high or (zero and value == 0)):
-            also = "0 or " if zero else ""
-            raise self.refuse(
-                Code.BAD_PAYLOAD, f"{key!r} must be {also}{low:.12g} to {high:.12g} seconds"
-            )
-        return float(value)
-
-    def name(self, key: str) -> str | None:
-        """The name of a program's file; None where there is none."""
-        value = self.obj.get(key)
-        if value is None:
-            return None
-        if not limits.is_name(value):
-            raise self.refuse(
-                Code.BAD_PAYLOAD,
-                f"{key!r} is {str(value)[:40]!r}: no name of a program's file",
-                limits.NAME_FORM,
-            )
-        return str(value)
-
-    def instant(self, key: str) -> float | None:
-        """A time of day, in Unix seconds; None where there is none."""
-        hint = "it is a time of day, in seconds since 1970 (Unix time; date +%s says it)"
-        value = self.optional(key, hint)
-        low, high = limits.EXPIRES_AT_S
-        if value is not None and not low <= value <= high:
-            said = f"{key!r} must be {low:.12g} to {high:.12g}"
-            raise self.refuse(Code.BAD_PAYLOAD, said, hint)
-        return value
-
-    def optional(self, key: str, hint: str = "") -> float | None:
-        """A number; None where there is none."""
-        value = self.obj.get(key)
-        if value is None:
-            return None
-        if not _is_finite(value):
-            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} must be a number or null", hint)
-        try:
-            return float(value)
-        except OverflowError:
-            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} is out of range") from None
-
-    def integer(self, key: str, limit: int) -> int | None:
-        """A whole number of at most that size; None where there is none."""
-        value = self.obj.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > limit:
-            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} must be a whole number up to {limit}")
-        return value
-
-    def boolean(self, key: str) -> bool:
-        """True or false; false where it is not there."""
-        value = self.obj.get(key, False)
-        if not isinstance(value, bool):
-            raise self.refuse(Code.BAD_PAYLOAD, f"{key!r} must be true or false")
-        return value
-
-
-def _is_finite(value: object) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and (isinstance(value, int) or math.isfinite(value))
-    )
+def object_of(payload: bytes, what: str, example: str) -> Json:
+    """The JSON object of a payload. Raises ``Refused`` where it is none."""
+    try:
+        obj = loads(text_of(payload))
+    except ValueError as error:
+        raise Refused(Code.BAD_PAYLOAD, f"{what} is no JSON: {error}", example) from None
+    if not isinstance(obj, dict):
+        raise Refused(Code.BAD_PAYLOAD, f"{what} must be a JSON object", example)
+    return obj

@@ -1,41 +1,199 @@
 """Status and result: the record as everybody reads it, and the whole of one command.
 
 The law: all fields of a status are always there, in their order; what a small device acts on comes
-first (docs/protocol.md, section 1).
+first, and what a later version adds stands at the end (docs/protocol.md, section 1).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
-from hwsync.protocol.jsons import cut, dumps, is_count
+from hwsync.protocol.events import Ignored, StatusHeard
+from hwsync.protocol.jsons import cut, dumps
 from hwsync.protocol.output import fitted, keep_again
-from hwsync.protocol.record import (
-    NO_ACCOUNT,
-    NO_COMMAND,
-    Command,
-    Record,
-    State,
+from hwsync.protocol.record import NO_ACCOUNT, NO_COMMAND, Command, Record, State
+from hwsync.protocol.wire.forms import (
+    HASHES,
+    Count,
+    ExitCode,
+    Flag,
+    Id,
+    Number,
+    OrderOfStreams,
+    OutcomeWord,
+    Pairs,
+    RanWord,
+    StateNumber,
+    Text,
+    Texts,
 )
-from hwsync.protocol.wire.schema import are_counts, are_texts, read_object
+from hwsync.protocol.wire.schema import Json, Schema, loose, read_object
 
-Json = dict[str, Any]
+
+class _Level(TypedDict):
+    """Where a record stands: what a small device acts on."""
+
+    id: Annotated[Text, "the id of the current or last command; empty before the first"]
+    state: Annotated[StateNumber, "the state"]
+    epoch: Annotated[Count, "grows when an older database was put back (section 2)"]
+    seq: Annotated[Count, "grows by one with each change of this record; 0: never changed"]
+    journal: Annotated[Id | None, "who collected the command; null when nobody did, or a person"]
+    boot: Annotated[
+        Count | None,
+        "that device's count of starts; in state 2, `id`, `journal` and `boot` together are the "
+        "**grant** to run (section 5)",
+    ]
+    start_at: Annotated[Number | None, "reserved (section 6)"]
+    cancelling: Annotated[
+        Flag, "in state 2: a cancel is wanted and the device has not answered yet"
+    ]
+    settled: Annotated[
+        Pairs,
+        "the last four pairs whose result needs no repetition: it is stored, or it was refused for "
+        "good",
+    ]
+
+
+class _Last(TypedDict):
+    """What happened to a record last."""
+
+    user: Annotated[Text, "the user's name"]
+    login: Annotated[
+        Flag, "kept from the original; true in every status that you are allowed to read"
+    ]
+    command: Annotated[
+        Text, "the verb that moved the record last (section 2); empty before the first"
+    ]
+    time: Annotated[Number, "the coordinator's clock at the last change"]
+    deadline: Annotated[
+        Number | None, "the coordinator's estimate of when this state ends by itself"
+    ]
+
+
+class _Run(TypedDict):
+    """The program and how it ended."""
+
+    hw_command: Annotated[Text, "the program"]
+    hw_response: Annotated[Text, "what it wrote to standard output"]
+    server_analysis: Annotated[
+        Text, "the analysis; one that was sent as JSON is its compact JSON text"
+    ]
+    outcome: Annotated[OutcomeWord | None, "how the run ended, see below; null while it is open"]
+    ran: Annotated[RanWord | None, "whether it ran; null while it is open"]
+    reason: Annotated[
+        Text,
+        "one line for people: which limit, which signal, why it was refused or lost",
+    ]
+    exit_code: Annotated[ExitCode | None, "the program's exit code"]
+    stderr: Annotated[Text, "what it wrote to standard error"]
+    duration: Annotated[Number | None, "seconds of run time, by the device"]
+    started: Annotated[Number | None, "when it started, by the device's clock"]
+    start_error: Annotated[Number | None, "reserved (section 6)"]
+    clock_bound: Annotated[Number | None, "reserved (section 6)"]
+    truncated: Annotated[
+        Flag, "a text here has only its beginning, or only its beginning and its end"
+    ]
+
+
+class _Waiting(TypedDict):
+    """Behind the record's command."""
+
+    queued: Annotated[Count, "how many requests wait behind this command"]
+
+
+class _Later(TypedDict):
+    """What came later than the fields before it; a coordinator of before does not say it."""
+
+    name: NotRequired[
+        Annotated[
+            Text | None,
+            "of the file that the program is run as; empty where no program is known",
+        ]
+    ]
+    order: NotRequired[
+        Annotated[
+            OrderOfStreams | None,
+            "in which order `hw_response` and `stderr` came, one after the other, the stream being "
+            "`stdout` or `stderr`; null where nobody knows",
+        ]
+    ]
+
+
+class _Asked(TypedDict):
+    """One command, and what was asked for."""
+
+    id: Annotated[Text, "of the command"]
+    state: Annotated[StateNumber, "of the record, where it is the record's own command, else 0"]
+    queued: Annotated[Count, "the command's place in the queue, from 1; 0: it does not wait"]
+    user: Annotated[Text, "the user's name"]
+    number: Annotated[Count, "the user's how-many-eth command"]
+    journal: Annotated[Id | None, "as in the status"]
+    boot: Annotated[Count | None, "as in the status"]
+    issued: Annotated[Number, "when it was asked for, by the coordinator's clock"]
+    timeout: Annotated[Number, "as in the request, like the next three"]
+    stdin: Annotated[Text, "its standard input"]
+    args: Annotated[Texts, "its arguments"]
+    meta: Annotated[Text, "compact JSON"]
+    analyser: Annotated[Text, "who analyses it (section 7)"]
+
+
+class _Kept(TypedDict):
+    """What is known of a command beside its end."""
+
+    sha256: NotRequired[
+        Annotated[
+            object,
+            loose(HASHES),
+            "in hexadecimal, of the whole streams, also where the texts are cut; empty where not "
+            "known",
+        ]
+    ]
+    late: Annotated[Flag, "something of it was stored after its end"]
+    orphan: Annotated[Flag, "only its result is known (section 2)"]
+    pruned: Annotated[Flag, "its texts were dropped with the years (`--keep-days`)"]
+
+
+class Status(_Level, _Last, _Run, _Waiting, _Later):
+    """On ``status``: the record of a user."""
+
+
+class Result(_Asked, _Run, _Kept, _Later):
+    """On ``result/<id>``: the whole of one command."""
+
+
+class Told(_Run, _Later):
+    """What a status and a result have in common."""
+
+    id: str
+    state: int
+    queued: int  # status: commands that wait; result: the command's place, 0: none
+    user: str
+    journal: str | None
+    boot: int | None
+
+
+FIRST: Final = (
+    *("id", "state", "epoch", "seq", "journal", "boot"),
+    *("start_at", "cancelling", "settled"),
+)
+"""What a device acts on, and all that is left of a status in the last resort."""
+
+STATUS: Final = Schema("the status", Status)
+RESULT: Final = Schema("the result", Result)
+_HEAD: Final = STATUS.part(*FIRST)
+_ORDER: Final = STATUS.part("epoch", "seq")
 
 _OUTPUTS: Final = ("hw_response", "stderr")
 _TEXTS: Final = ("hw_command", "server_analysis", "stdin")
 _WHOLE: Final = {"args": (), "meta": "{}"}  # they stand there whole, or like this
-_FIRST: Final = (
-    *("id", "state", "epoch", "seq", "journal", "boot"),
-    *("start_at", "cancelling", "settled"),
-)  # what a device acts on, and all that is left of a status in the last resort
 
 
 def status_json(record: Record) -> Json:
     """All fields of the status, in their order (docs/protocol.md, section 1)."""
     command = record.current or NO_COMMAND
-    return {
+    fields: Status = {
         "id": command.id,
         "state": int(record.state),
         "epoch": record.epoch,
@@ -54,6 +212,7 @@ def status_json(record: Record) -> Json:
         "queued": len(record.queue),
         **_behind(command),
     }
+    return cast(Json, fields)
 
 
 def encode_status(record: Record, limit: int = limits.MAX_STATUS) -> bytes:
@@ -67,7 +226,7 @@ def result_json(command: Command, state: State, place: int = 0) -> Json:
     ``state`` is 0 for a command that is not the record's own; ``place``: in the queue, from 1.
     """
     account = command.account or NO_ACCOUNT
-    return {
+    fields: Result = {
         "id": command.id,
         "state": int(state),
         "queued": place,
@@ -88,6 +247,7 @@ def result_json(command: Command, state: State, place: int = 0) -> Json:
         "pruned": command.pruned,
         **_behind(command),
     }
+    return cast(Json, fields)
 
 
 def encode_result(
@@ -97,7 +257,7 @@ def encode_result(
     return _fit(result_json(command, state, place), limit)
 
 
-def _told(command: Command) -> Json:
+def _told(command: Command) -> _Run:
     """The program and how it ended: what status and result have in common, in their order."""
     account = command.account or NO_ACCOUNT
     ended = command.account is not None
@@ -118,9 +278,10 @@ def _told(command: Command) -> Json:
     }
 
 
-def _behind(command: Command) -> Json:
+def _behind(command: Command) -> _Later:
     """What came later than the fields before it, and so stands behind them."""
-    return {"name": command.name, "order": command.account and command.account.order}
+    order = command.account.order if command.account else None
+    return {"name": command.name, "order": order}
 
 
 def _fit(fields: Json, limit: int) -> bytes:
@@ -134,7 +295,7 @@ def _fit(fields: Json, limit: int) -> bytes:
         limit,
         limit // 4,
         lambda share: _shortened(fields, share),
-        lambda: {key: fields[key] for key in _FIRST if key in fields},
+        lambda: {key: fields[key] for key in FIRST if key in fields},
     )
 
 
@@ -172,26 +333,24 @@ class StatusHead:
 def read_status(payload: bytes) -> StatusHead | None:
     """The status, or None where it is none (a cleared one is empty)."""
     obj = read_object(payload)
-    if obj is None:
+    if obj is None or not _HEAD.holds(obj):
         return None
-    try:
-        status = StatusHead(
-            obj["id"],
-            obj["state"],
-            obj["epoch"],
-            obj["seq"],
-            obj["journal"],
-            obj["boot"],
-            obj["start_at"],
-            bool(obj["cancelling"]),
-            tuple((pair[0], pair[1]) for pair in obj["settled"]),
-        )
-    except (KeyError, TypeError, IndexError):
-        return None
-    sound = (
-        are_texts(status.id, *(text for pair in status.settled for text in pair))
-        and (status.journal is None or limits.is_id(status.journal))
-        and are_counts(status.state, status.epoch, status.seq)
-        and (status.boot is None or is_count(status.boot))
+    return StatusHead(
+        obj["id"],
+        obj["state"],
+        obj["epoch"],
+        obj["seq"],
+        obj["journal"],
+        obj["boot"],
+        obj["start_at"],
+        obj["cancelling"],
+        tuple((pair[0], pair[1]) for pair in obj["settled"]),
     )
-    return status if sound else None
+
+
+def read_order(payload: bytes) -> StatusHeard | Ignored:
+    """How new a status is. It is the coordinator's own word: what else stands there is nobody's."""
+    obj = read_object(payload)
+    if obj is None or not _ORDER.holds(obj):
+        return Ignored("no status")
+    return StatusHeard((obj["epoch"], obj["seq"]))
