@@ -24,8 +24,7 @@ from typing import Any, Final
 import pytest
 
 from hwsync.protocol.errors import DatabaseError
-from hwsync.testing.checker import Final as Said
-from hwsync.testing.checker import Violation
+from hwsync.testing.checker import FinalState, Violation
 from hwsync.testing.history import Seen
 from tests.support.brokers import SmallMosquittoBroker
 from tests.support.soak_faults import Storm
@@ -172,7 +171,7 @@ class Soak:
 
     # -- the verdict --------------------------------------------------------------------------
 
-    def judge(self, final: Said, *, rested: bool = True) -> list[Violation]:
+    def judge(self, final: FinalState, *, rested: bool = True) -> list[Violation]:
         """``rested``: what a device knows may have been heard by now."""
 
         def undisturbed(user: str, since: float, until: float) -> bool:
@@ -191,7 +190,7 @@ class Soak:
 
     def verdict(self, interrupted: bool) -> dict[str, Any]:
         """The figures, with the violations."""
-        final = Said({})
+        final = FinalState({})
         try:
             final = read_database(self.lab.db, self.lab.users)
         except DatabaseError as error:

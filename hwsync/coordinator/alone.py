@@ -20,8 +20,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
+from hwsync.coordinator.batch import still_ours
 from hwsync.coordinator.loop import Clock, Publisher
-from hwsync.coordinator.plan import still_ours
 from hwsync.protocol.errors import AnotherCoordinator, UsageError
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 from hwsync.protocol.wire.itself import Sign, read_sign
@@ -35,7 +35,7 @@ SAME_S: Final = 1.0  # of the same one: most likely our last life, and else a co
 
 
 class Alone:
-    """``take`` stands before everything else until it is ``over``. ``mark``: nobody else sends it.
+    """``admit`` stands before everything else until it is ``done``. ``mark``: nobody else sends it.
 
     ``at``: the root and the broker, for people; ``empty``: nobody is in the database yet.
     """
@@ -51,7 +51,7 @@ class Alone:
         *,
         empty: bool = False,
     ) -> None:
-        self.over = False
+        self.done = False
         self._empty = empty
         self._publisher, self._topics, self._clock = publisher, topics, clock
         self._own, self._mark, self._at = own, mark, at
@@ -63,27 +63,27 @@ class Alone:
         self._limit: float | None = None  # monotonic, seconds
         self._looking = False  # what the broker kept is known; who comes, comes now
 
-    def take(self, signals: Iterable[Signal]) -> list[Signal]:
+    def admit(self, signals: Iterable[Signal]) -> list[Signal]:
         """What is to be handled now, in order. Raises ``AnotherCoordinator``, ``UsageError``."""
         passed: list[Signal] = []
         for signal in signals:
-            if self.over:
+            if self.done:
                 passed.append(signal)
             elif isinstance(signal, Delivery):
-                self._hear(signal)
+                self._receive(signal)
             else:
                 self._note(signal)
         if self._limit is not None and self._clock.monotonic() >= self._limit:
             self._end() if self._looking else self._look()
-        if self.over and self._held:
+        if self.done and self._held:
             passed, self._held = [*self._held, *passed], []
         return passed
 
     def wait(self) -> float | None:
-        """Seconds until ``take`` has something to do by itself."""
+        """Seconds until ``admit`` has something to do by itself."""
         return None if self._limit is None else max(self._limit - self._clock.monotonic(), 0.0)
 
-    def _hear(self, delivery: Delivery) -> None:
+    def _receive(self, delivery: Delivery) -> None:
         user, kind = self._topics.split(delivery.topic)
         if (user, kind) == (ITSELF, Kind.COORDINATOR):
             self._publisher.acknowledge(delivery)
@@ -146,7 +146,7 @@ class Alone:
 
     def _look(self) -> None:
         """All that the broker kept was heard: wait for the one whose sign that was."""
-        if self._looking or self.over:
+        if self._looking or self.done:
             return
         self._looking = True
         kept = self._kept
@@ -166,7 +166,7 @@ class Alone:
     def _end(self) -> None:
         if self._empty:
             self._compare()
-        self.over, self._limit = True, None
+        self.done, self._limit = True, None
 
     def _compare(self) -> None:
         """The empty database with what the broker keeps. Raises ``UsageError``."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from hwsync.coordinator.batch import message_of
 from hwsync.coordinator.loop import Clock
-from hwsync.coordinator.plan import message_of
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.events import HeartbeatHeard
 from hwsync.protocol.limits import MAX_BOARDS
@@ -37,7 +37,7 @@ class Boards:
         self._listening_since: float | None = None
         self._left_out = 0
 
-    def hear(self, signals: Iterable[Signal]) -> None:
+    def note(self, signals: Iterable[Signal]) -> None:
         """Take note of heartbeats and wills, and of the connection on which they come."""
         for signal in signals:
             if isinstance(signal, Subscribed):
@@ -47,7 +47,7 @@ class Boards:
             elif isinstance(signal, Delivery):
                 user, kind = self._topics.split(signal.topic)
                 if kind is Kind.HEARTBEAT:
-                    self._heard(user, signal)
+                    self._note(user, signal)
 
     def encode(self) -> bytes:
         """The list, as it is published."""
@@ -62,7 +62,7 @@ class Boards:
             elif board.at is not None:
                 yield user, now - board.at
 
-    def _heard(self, user: str, delivery: Delivery) -> None:
+    def _note(self, user: str, delivery: Delivery) -> None:
         if not delivery.payload:
             self._boards.pop(user, None)
             return

@@ -32,7 +32,7 @@ class Clearing:
         self._cleared = 0
         self._say_at = clock.monotonic()
 
-    def hear(self, signals: Iterable[Signal]) -> None:
+    def clear(self, signals: Iterable[Signal]) -> None:
         """Clear what these show to be kept."""
         topic = ""
         for signal in signals:

@@ -39,12 +39,14 @@ class ClockWatch:
         self._right = self._offset = wall - monotonic  # of the wall clock, ``_right`` before a jump
         self.trouble = ""
         if self._is_behind(wall):
-            self._say(f"it says {shown(wall)}, and the database was changed at {shown(last or 0)}")
+            self._report(
+                f"it says {shown(wall)}, and the database was changed at {shown(last or 0)}"
+            )
 
     def _is_behind(self, wall: float) -> bool:
         return self._last is not None and wall < self._last - APART_S
 
-    def look(self, wall: float, monotonic: float) -> None:
+    def watch(self, wall: float, monotonic: float) -> None:
         """Once a round."""
         offset = wall - monotonic
         jump = offset - self._offset
@@ -57,8 +59,8 @@ class ClockWatch:
             self.trouble, self._right = "", offset
         else:
             way = "ahead" if jump > 0 else "back"
-            self._say(f"it jumped {way} by {abs(jump) / 86_400:.0f} days and says {shown(wall)}")
+            self._report(f"it jumped {way} by {abs(jump) / 86_400:.0f} days and says {shown(wall)}")
 
-    def _say(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         self.trouble = f"this machine's clock is wrong: {text}"
         log.error("%s; %s", self.trouble, CURE)

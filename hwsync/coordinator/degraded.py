@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from hwsync.coordinator.plan import message_of
+from hwsync.coordinator.batch import message_of
 from hwsync.protocol import limits
 from hwsync.protocol.effects import PublishError
 from hwsync.protocol.errors import Code, Refused
@@ -58,7 +58,7 @@ class Degraded:
             )
         return kept
 
-    def tell(
+    def report(
         self,
         waiting: Sequence[Delivery],
         records: Mapping[str, Record],

@@ -20,12 +20,12 @@ HAS_NO_LOCAL: Final = 5  # the version of MQTT
 
 
 class Echoes:
-    """A ``Publisher`` in front of another one; ``take`` gets each round's signals first."""
+    """A ``Publisher`` in front of another one; ``without_ours`` gets each round's signals first."""
 
     def __init__(self, publisher: Publisher, topics: Topics) -> None:
         self._publisher, self._topics = publisher, topics
         self._come_back = False
-        self._said: Counter[tuple[str, int]] = Counter()  # by topic and hash, in their order
+        self._published: Counter[tuple[str, int]] = Counter()  # by topic and hash, in their order
 
     @property
     def connection(self) -> int:
@@ -59,21 +59,21 @@ class Echoes:
             topic, payload, qos=qos, retain=retain, correlation=correlation
         )
         if sent and self._come_back and self._topics.split(topic)[1] is Kind.STATUS:
-            self._said[topic, hash(payload)] += 1
-            while len(self._said) > MOST:
-                del self._said[next(iter(self._said))]
+            self._published[topic, hash(payload)] += 1
+            while len(self._published) > MOST:
+                del self._published[next(iter(self._published))]
         return sent
 
-    def take(self, signals: Iterable[Signal]) -> list[Signal]:
+    def without_ours(self, signals: Iterable[Signal]) -> list[Signal]:
         """What is not our own, in order."""
         passed: list[Signal] = []
         for signal in signals:
             if isinstance(signal, Connected):
                 self._come_back = signal.protocol < HAS_NO_LOCAL
-                self._said.clear()
+                self._published.clear()
             elif isinstance(signal, Disconnected):
-                self._said.clear()
-            if isinstance(signal, Delivery) and self._said and self._is_ours(signal):
+                self._published.clear()
+            if isinstance(signal, Delivery) and self._published and self._is_ours(signal):
                 self._publisher.acknowledge(signal)  # some brokers raise its QoS to the filter's
             else:
                 passed.append(signal)
@@ -81,9 +81,9 @@ class Echoes:
 
     def _is_ours(self, delivery: Delivery) -> bool:
         key = (delivery.topic, hash(delivery.payload))
-        if key not in self._said:
+        if key not in self._published:
             return False
-        self._said[key] -= 1
-        if not self._said[key]:
-            del self._said[key]
+        self._published[key] -= 1
+        if not self._published[key]:
+            del self._published[key]
         return True

@@ -14,14 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol, assert_never
 
+from hwsync.coordinator.batch import Baseline, BatchDecision, message_of, still_ours
 from hwsync.coordinator.clocks import APART_S, CURE, ClockWatch, shown
 from hwsync.coordinator.deadlines import Agenda, ConnectedClock, next_writing
 from hwsync.coordinator.degraded import Degraded
 from hwsync.coordinator.health import Tally
-from hwsync.coordinator.plan import Plan, Saved, message_of, still_ours
 from hwsync.coordinator.publishing import Publishing, Signer
-from hwsync.coordinator.report import Report
 from hwsync.coordinator.resends import Resends
+from hwsync.coordinator.round_log import RoundLog
 from hwsync.protocol import limits, replies
 from hwsync.protocol.answers import due_on_appearance, due_on_connect, said_once
 from hwsync.protocol.changed import replace
@@ -113,7 +113,7 @@ class Coordinator:
         self._waiting: list[Delivery] = []
         self._forget_packets = False
         self._save_again_at: float | None = None
-        self._outdated = False  # a newer epoch is known, and could not be stored yet
+        self._epoch_not_stored = False  # a newer epoch is known, and could not be stored yet
         self.epoch = 0
         self.publishing = Publishing(
             *(self.topics, publisher, clock.monotonic, signer, self._resends.journal),
@@ -121,7 +121,7 @@ class Coordinator:
             max_message=max_message,
         )
         self._degraded = Degraded(self.topics, self.publishing.error)
-        self._report = Report()
+        self._round_log = RoundLog()
         self._load()
         self.clocks = ClockWatch(clock.wall(), clock.monotonic(), store.last_change())
 
@@ -132,7 +132,7 @@ class Coordinator:
         self._packets = self.store.packets()
         self._owed = {(command.user, command.id): command for command in self.store.owed()}
         epoch, doubted = self.store.epoch(self._clock.wall())
-        self._outdated &= epoch == self.epoch
+        self._epoch_not_stored &= epoch == self.epoch
         if self.rules.restored_at is None or epoch != self.epoch:  # else it has counted on
             restored_at = None if doubted is None else self._ticking.ticks(now) - doubted
             self.rules = replace(self.rules, restored_at=restored_at)
@@ -148,7 +148,9 @@ class Coordinator:
             if known is not None:
                 stored[user] = replace(stored[user], recent=known.recent)
         self.records = stored
-        self._behind = {user for user, record in stored.items() if record.epoch < self.epoch}
+        self._users_of_old_epoch = {
+            user for user, record in stored.items() if record.epoch < self.epoch
+        }
         for record in stored.values():
             self._schedule(record, now)
         return changed
@@ -181,51 +183,51 @@ class Coordinator:
 
     def step(self, signals: Sequence[Signal] = ()) -> None:
         """Handle what came and what is due."""
-        if self._heard_of_connection(signals):
+        if self._receive(signals):
             self._publish_due(self.records.values())
             for command in self._owed.values():
                 record = self.records[command.user]
-                self._carry_out_all(command.user, replies.of(record, command))
+                self._perform_effects(command.user, replies.of(record, command))
         now = self._clock.monotonic()
-        self.clocks.look(self._clock.wall(), now)
+        self.clocks.watch(self._clock.wall(), now)
         if self._save_again_at is not None and now < self._save_again_at:
             self._answer_queries()
             self.publishing.flush()
             return
         if self._save_again_at is None and self._ticking.ticks(now) >= self._write_at:
             self.write_down()
-        plan: Plan | None = None
+        decided: BatchDecision | None = None
         try:
             if self._save_again_at is not None:
                 # A failed commit may have been stored after all: what counts is what the file says.
                 self._publish_due(self._load())
-            plan = self._plan(now)
-            if plan.batch:
+            decided = self._decide(now)
+            if decided.batch:
                 began = self._clock.monotonic()
-                self.store.save(plan.batch, plan.moment.ticks)
+                self.store.save(decided.batch, decided.moment.ticks)
                 self.tally.committed(len(self._waiting), self._clock.monotonic() - began)
         except StoreError as error:
             log.error("cannot use the database: %s; trying again", error)
             # From now: a database that others hold may have kept us for seconds.
             self._save_again_at = self._clock.monotonic() + SAVE_AGAIN_S
-            self._outdated |= plan is not None and plan.batch.epoch is not None
+            self._epoch_not_stored |= decided is not None and decided.batch.epoch is not None
             self.counts["failed_saves"] += 1
             self.tally.failure = str(error) or type(error).__name__
             self._answer_queries()
-            self._degraded.tell(self._waiting, self.records, error, now)
+            self._degraded.report(self._waiting, self.records, error, now)
             self.publishing.flush()
             return
         self._save_again_at = None
         self.tally.failure = ""
         self._degraded.healed()
-        self._take_over(plan, now)
-        self._perform(plan)
+        self._adopt(decided, now)
+        self._perform(decided)
         for delivery in self._waiting:
             self._publisher.acknowledge(delivery)
         self._waiting = []
-        self._send_again(now)
+        self._resend(now)
         self.publishing.flush()
-        self._report.say(plan, now)
+        self._round_log.write(decided, now)
 
     def write_down(self) -> None:
         """Save what is left of the deadlines, so that another life counts on from there.
@@ -239,15 +241,15 @@ class Coordinator:
         except StoreError as error:
             log.error("cannot write down what is left of the deadlines: %s", error)
 
-    def _heard_of_connection(self, signals: Sequence[Signal]) -> bool:
-        """Whether a connection was subscribed; deliveries go to those that wait."""
+    def _receive(self, signals: Sequence[Signal]) -> bool:
+        """Take what came; whether a connection was subscribed. Deliveries go to those that wait."""
         subscribed = False
         for signal in signals:
             self.publishing.hear(signal)
             if isinstance(signal, Delivery):
                 # Some brokers send again, while connected, what is not acknowledged for long.
                 if not (self._save_again_at and signal.dup and self._waits_already(signal)):
-                    self._keep(signal)
+                    self._hold(signal)
             elif isinstance(signal, Connected):
                 # A new session's packet identifiers say nothing about the last one's.
                 self._forget_packets |= not signal.session_present
@@ -260,9 +262,9 @@ class Coordinator:
                 self._replied.clear()
         return subscribed
 
-    def _keep(self, signal: Delivery) -> None:
+    def _hold(self, signal: Delivery) -> None:
         """Of statuses and heartbeats the newest is enough: a full disk may last for days."""
-        if self._save_again_at is not None and self._tells_of_epochs(signal):
+        if self._save_again_at is not None and self._may_tell_an_epoch(signal):
             self._waiting = [one for one in self._waiting if one.topic != signal.topic]
         self._waiting.append(signal)
 
@@ -274,30 +276,30 @@ class Coordinator:
 
         But whoever names an id may ask what became of the message before: no overtaking there.
         """
-        plan, others = self._empty_plan(self._clock.monotonic()), list[Delivery]()
+        decided, others = self._begin_decision(self._clock.monotonic()), list[Delivery]()
         waiting = set[str]()  # the users of whom something waits
         for one in self._waiting:
             message = message_of(one)
             user, _ = self.topics.split(one.topic)
             free = user not in waiting or named(message, self.topics) is None
-            free = free and not self._is_of_the_past(user)
-            if is_query(message, self.topics) and free and plan.try_to_hear(message):
+            free = free and not self._awaits_restore(user)
+            if is_query(message, self.topics) and free and decided.try_to_decide(message):
                 self._publisher.acknowledge(one)
             else:
                 others.append(one)
                 waiting.add(user)
         self._waiting = self._degraded.room(others)
         self.counts["dropped"] += len(others) - len(self._waiting)
-        self._perform(plan)
+        self._perform(decided)
 
     def _moment(self, now: float) -> Moment:
         return Moment(self._clock.wall(), self._ticking.ticks(now))
 
-    def _empty_plan(self, now: float) -> Plan:
+    def _begin_decision(self, now: float) -> BatchDecision:
         sure, limit = self.publishing.outbox.capacity.sure, self.publishing.outbox.limit
         if (sure, limit) != (self.rules.max_message, self.rules.sendable):
             self.rules = replace(self.rules, max_message=sure, sendable=limit)
-        saved = Saved(
+        baseline = Baseline(
             self.records,
             self._packets,
             self.store,
@@ -306,99 +308,103 @@ class Coordinator:
             self._nonce,
             self.epoch,
         )
-        return Plan(saved, self._moment(now))
+        return BatchDecision(baseline, self._moment(now))
 
-    def _plan(self, now: float) -> Plan:
-        plan = self._empty_plan(now)
+    def _decide(self, now: float) -> BatchDecision:
+        decided = self._begin_decision(now)
         if self._forget_packets:
-            plan.begin_session()
-        if self._behind:
+            decided.begin_session()
+        if self._users_of_old_epoch:
             # Before any message: what was open in the older database is not to be acted upon.
-            plan.rise(self.epoch, sorted(self._behind))
+            decided.enter_epoch(self.epoch, sorted(self._users_of_old_epoch))
         # Who saw more than the database knows is heard before anything is decided on it.
         others: list[Delivery] = []
         for one in self._waiting:
-            if self._tells_of_epochs(one):
-                plan.hear(message_of(one))
+            if self._may_tell_an_epoch(one):
+                decided.decide_message(message_of(one))
             else:
                 others.append(one)
-        if (epoch := plan.begin_epoch()) is not None:
-            self._report_epoch(plan, epoch)
+        if (epoch := decided.begin_epoch()) is not None:
+            self._report_epoch(decided, epoch)
         for one in others:
-            plan.hear(message_of(one))
+            decided.decide_message(message_of(one))
         if self._replied and self.publishing.settled:
             for (user, id), sent_on in self._replied.items():
                 if sent_on == self._publisher.connection:
-                    plan.replied(user, id)
+                    decided.replies_arrived(user, id)
         for user, id in self._to_analyse:
-            plan.analyse(user, id)
+            decided.analyse_outcome(user, id)
         nearest = self._deadlines.nearest()
         if nearest is not None and self._ticking.wait(now, nearest) == 0.0:
-            for user in self._deadlines.passed(plan.moment.ticks):
-                plan.deadline(user)
+            for user in self._deadlines.passed(decided.moment.ticks):
+                decided.end_by_deadline(user)
         if self._ticking.runs:  # whoever is heard later cannot collect it either: nothing to settle
-            for user in self._expiries.passed(plan.moment.wall):
-                plan.deadline(user)
-        plan.memory.shorten()
-        return plan
+            for user in self._expiries.passed(decided.moment.wall):
+                decided.end_by_deadline(user)
+        decided.memory.shorten()
+        return decided
 
-    def _report_epoch(self, plan: Plan, epoch: int) -> None:
+    def _report_epoch(self, decided: BatchDecision, epoch: int) -> None:
         """Somebody saw more than the database knows: an older one was put back."""
         text = (
             "the database is older than what was published: epoch %d begins, what was open is lost"
         )
-        if plan.newer is not None and plan.newer > plan.moment.wall + APART_S:
+        if decided.newer is not None and decided.newer > decided.moment.wall + APART_S:
             text += (
-                f"; or this machine's clock is behind, it says {shown(plan.moment.wall)}: {CURE}"
+                f"; or this machine's clock is behind, it says {shown(decided.moment.wall)}: {CURE}"
             )
         log.error(text, epoch)
 
-    def _is_of_the_past(self, user: str) -> bool:
+    def _awaits_restore(self, user: str) -> bool:
         """Whether what is known of a user is of an older epoch, whose end is not yet stored."""
-        return self._outdated or user in self._behind
+        return self._epoch_not_stored or user in self._users_of_old_epoch
 
-    def _tells_of_epochs(self, delivery: Delivery) -> bool:
+    def _may_tell_an_epoch(self, delivery: Delivery) -> bool:
         _, kind = self.topics.split(delivery.topic)
         return kind in (Kind.STATUS, Kind.HEARTBEAT)
 
-    def _take_over(self, plan: Plan, now: float) -> None:
+    def _adopt(self, decided: BatchDecision, now: float) -> None:
         """What was saved is what is known here."""
-        self._to_analyse, self._behind, self._outdated = [], set(), False
-        self.counts += plan.counts
-        if plan.batch.epoch is not None:
-            self.epoch, _ = plan.batch.epoch
-            self.rules = replace(self.rules, restored_at=plan.moment.ticks)
-        if plan.batch.forget_packets:
+        self._to_analyse, self._users_of_old_epoch, self._epoch_not_stored = [], set(), False
+        self.counts += decided.counts
+        if decided.batch.epoch is not None:
+            self.epoch, _ = decided.batch.epoch
+            self.rules = replace(self.rules, restored_at=decided.moment.ticks)
+        if decided.batch.forget_packets:
             self._packets.clear()
             self._forget_packets = False
-        for mid, handled in plan.batch.packets.items():
+        for mid, handled in decided.batch.packets.items():
             self._packets.pop(mid, None)  # the last one that came stands last
             if handled is not None:
                 self._packets[mid] = handled
-        self.records |= plan.batch.records
-        for key, command in plan.batch.commands.items():
+        self.records |= decided.batch.records
+        for key, command in decided.batch.commands.items():
             if command.replies and command.account:
                 self._owed[key] = command
             else:
                 self._owed.pop(key, None)
                 self._replied.pop(key, None)
-        for record in plan.batch.records.values():
+        for record in decided.batch.records.values():
             self._schedule(record, now)
 
-    def _perform(self, plan: Plan) -> None:
-        for user, effect in said_once(plan.effects):
-            self._carry_out(user, effect)
-        appeared = {user for user, heard in plan.heartbeats if self._resends.appeared(user, heard)}
+    def _perform(self, decided: BatchDecision) -> None:
+        for user, effect in said_once(decided.effects):
+            self._perform_effect(user, effect)
+        appeared = {
+            user
+            for user, heartbeat in decided.heartbeats
+            if self._resends.note_presence(user, heartbeat)
+        }
         for user in sorted(appeared):
             record = self.records.get(user)
             if record is not None:
-                self._carry_out_all(user, due_on_appearance(record))
+                self._perform_effects(user, due_on_appearance(record))
 
-    def _carry_out_all(self, user: str, effects: Iterable[Effect]) -> None:
+    def _perform_effects(self, user: str, effects: Iterable[Effect]) -> None:
         for effect in effects:
-            self._carry_out(user, effect)
+            self._perform_effect(user, effect)
 
-    def _carry_out(self, user: str, effect: Effect) -> None:
+    def _perform_effect(self, user: str, effect: Effect) -> None:
         match effect:
             case PublishStatus():
                 self.publishing.status(effect.record)
@@ -436,8 +442,8 @@ class Coordinator:
         What a restore has left open is not due: it is told when its end is stored.
         """
         for record in records:
-            if not self._is_of_the_past(record.user):
-                self._carry_out_all(record.user, due_on_connect(record))
+            if not self._awaits_restore(record.user):
+                self._perform_effects(record.user, due_on_connect(record))
 
     def _schedule(self, record: Record, now: float) -> None:
         """Note the deadline, and the next repetition of an envelope."""
@@ -445,10 +451,10 @@ class Coordinator:
         self._expiries.set(record.user, record.expires_at)
         self._resends.schedule(record, now)
 
-    def _send_again(self, now: float) -> None:
+    def _resend(self, now: float) -> None:
         """Send again the envelopes that nobody collected."""
-        for user in self._resends.due(now):
+        for user in self._resends.overdue_users(now):
             record = self.records[user]
-            if self._resends.sent(record, now):
-                self._carry_out(user, PublishEnvelope(record))
+            if self._resends.plan_next(record, now):
+                self._perform_effect(user, PublishEnvelope(record))
                 self.counts["resent"] += 1

@@ -25,21 +25,21 @@ class Resends:
     _attempts: dict[str, tuple[str, int]] = field(default_factory=dict)  # id, how often so far
     _agenda: Agenda = field(default_factory=Agenda)
 
-    def appeared(self, user: str, heard: HeartbeatHeard) -> bool:
+    def note_presence(self, user: str, heartbeat: HeartbeatHeard) -> bool:
         """Take note of a heartbeat or will; whether a device is new here, or back."""
         before = self._present.get(user)
-        if is_outdated_will(before, heard):
+        if is_outdated_will(before, heartbeat):
             return False
-        self._present[user] = heard
-        if not heard.online:
+        self._present[user] = heartbeat
+        if not heartbeat.online:
             return False
         known = before is not None and before.online
-        return not known or (before.journal, before.boot) != (heard.journal, heard.boot)  # type: ignore[union-attr]
+        return not known or (before.journal, before.boot) != (heartbeat.journal, heartbeat.boot)  # type: ignore[union-attr]
 
     def journal(self, user: str) -> str | None:
         """The journal of the device that was last heard of."""
-        heard = self._present.get(user)
-        return heard.journal if heard else None
+        heartbeat = self._present.get(user)
+        return heartbeat.journal if heartbeat else None
 
     def schedule(self, record: Record, now: float) -> None:
         """After a change: the first repetition of a new envelope, or none any more."""
@@ -49,18 +49,18 @@ class Resends:
         elif self._attempts.get(record.user, ("", 0))[0] != record.id:
             self._again(record, 0, now)
 
-    def due(self, now: float) -> list[str]:
+    def overdue_users(self, now: float) -> list[str]:
         """The users whose envelope is to be sent again now."""
         return self._agenda.passed(now)
 
-    def sent(self, record: Record, now: float) -> bool:
+    def plan_next(self, record: Record, now: float) -> bool:
         """Plan the next repetition; whether the device may be there to take this one."""
         self._again(record, self._attempts[record.user][1] + 1, now)
         present = self._present.get(record.user)
         return present is None or present.online
 
     def nearest(self) -> float | None:
-        """When ``due`` has something next."""
+        """When ``overdue_users`` has something next."""
         return self._agenda.nearest()
 
     def _again(self, record: Record, attempt: int, now: float) -> None:

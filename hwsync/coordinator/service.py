@@ -16,10 +16,10 @@ from hwsync.coordinator.alone import Alone
 from hwsync.coordinator.clearing import Clearing
 from hwsync.coordinator.echoes import Echoes
 from hwsync.coordinator.health import GONE
-from hwsync.coordinator.hearing import Hearing
 from hwsync.coordinator.intake import Intake
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.metrics import MetricsFile
+from hwsync.coordinator.startup_gate import StartupGate
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
 from hwsync.orders import Orders, listening
@@ -178,21 +178,21 @@ def serve(
         mark, at = secrets.token_hex(16), f"the root {topics.root} at {access.url}"
         alone = Alone(connection, topics, SystemClock(), vitals.sign, mark, at,
                       empty=not coordinator.records)  # fmt: skip
-        alone.over = take_over
+        alone.done = take_over
         schedule = Schedule(db, *backups) if backups else None
         if schedule:
             schedule.start()
-        hearing = Hearing(connection, topics, SystemClock(), secrets.token_hex(16))
+        gate = StartupGate(connection, topics, SystemClock(), secrets.token_hex(16))
         clearing = Clearing(connection, topics, SystemClock())
         retention = Retention(store.database, keep_days, keep_megabytes)
         with listening(waker.wake) as orders:
             intake = Intake(connection, pump, orders, SystemClock())
             connection.start()
-            _run(alone, echoes, coordinator, hearing, vitals, clearing, retention, intake, orders,
+            _run(alone, echoes, coordinator, gate, vitals, clearing, retention, intake, orders,
                  lambda: entrance.reload(coordinator, connection))  # fmt: skip
         log.info("stopping")
         coordinator.write_down()
-        vitals.stopping(served=alone.over)
+        vitals.stopping(served=alone.done)
         if schedule:
             schedule.stop()
     except (AnotherCoordinator, UsageError):
@@ -232,7 +232,7 @@ def _run(
     alone: Alone,
     echoes: Echoes,
     coordinator: Coordinator,
-    hearing: Hearing,
+    gate: StartupGate,
     vitals: Vitals,
     clearing: Clearing,
     retention: Retention,
@@ -242,7 +242,7 @@ def _run(
 ) -> None:
     """Until a stop, or a reload that takes another process."""
     while True:
-        parts = (coordinator, hearing, vitals) if alone.over else (alone, vitals)
+        parts = (coordinator, gate, vitals) if alone.done else (alone, vitals)
         waits = [wait for part in parts if (wait := part.wait()) is not None]
         came = intake.take(min(waits, default=None))
         depth = len(came) + intake.depth
@@ -250,16 +250,16 @@ def _run(
         if not stop and orders.reload:
             orders.reload = False
             stop = not reload()
-        came = alone.take(echoes.take(came))
-        if not alone.over:
-            vitals.look((), depth)
+        came = alone.admit(echoes.without_ours(came))
+        if not alone.done:
+            vitals.report((), depth)
             if stop:
                 return
             continue
-        received = vitals.take(hearing.take(came))
+        received = vitals.take_questions(gate.admit(came))
         coordinator.step(received)
-        clearing.hear(came)
-        vitals.look(received, depth)
+        clearing.clear(came)
+        vitals.report(received, depth)
         retention.look(time.monotonic())
         if any(isinstance(item, Subscribed) for item in received):
             log.info("ready")

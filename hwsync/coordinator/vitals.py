@@ -39,7 +39,10 @@ class Network(Publisher, Protocol):
 
 
 class Vitals:
-    """Told of each round: ``take`` before it, ``look`` after it. Raises ``UsageError`` at first."""
+    """Call ``take_questions`` before and ``report`` after each round of the loop.
+
+    The constructor raises ``UsageError`` where the metrics file cannot be written.
+    """
 
     def __init__(
         self,
@@ -59,9 +62,9 @@ class Vitals:
         self._question = coordinator.topics.of(ITSELF, Kind.QUERY)
         self._asked = False
         self._boards = Boards(coordinator.topics, clock)
-        self._boards_said = clock.monotonic() - BOARDS_S
+        self._boards_published_at = clock.monotonic() - BOARDS_S
         self._boards_at: float | None = None  # when the list is to be said; None: not now
-        self._said: Condition | None = None
+        self._published: Condition | None = None
         database = str(coordinator.store.path)
         self._life = Life(clock.wall(), clock.monotonic(), host, database)
         self.sign = Sign(host, database, self._life.started)
@@ -72,9 +75,9 @@ class Vitals:
         if metrics is not None:
             metrics.begin(self._health())
 
-    def take(self, signals: Sequence[Signal]) -> list[Signal]:
-        """The signals without the questions for the health, which ``look`` answers."""
-        self._boards.hear(signals)
+    def take_questions(self, signals: Sequence[Signal]) -> list[Signal]:
+        """The signals without the questions for the health, which ``report`` answers."""
+        self._boards.note(signals)
         topics = self._coordinator.topics
         left: list[Signal] = []
         for signal in signals:
@@ -84,12 +87,12 @@ class Vitals:
                 self._network.acknowledge(signal)
             elif isinstance(signal, Delivery) and signal.topic == topics.coordinator:
                 self._network.acknowledge(signal)
-                self._heard_of(signal)
+                self._note_other(signal)
             else:
                 left.append(signal)
         return left
 
-    def _heard_of(self, delivery: Delivery) -> None:
+    def _note_other(self, delivery: Delivery) -> None:
         """A sign that is not ours, though ours was the last: there are two of us."""
         sign = read_sign(delivery.payload)
         if sign is None or sign.stopped or sign.is_same(self.sign):
@@ -106,22 +109,22 @@ class Vitals:
                 *(self._coordinator.topics.root, *self.sign.place, *sign.place),
             )
 
-    def look(self, signals: Sequence[Signal], depth: int) -> None:
+    def report(self, signals: Sequence[Signal], depth: int) -> None:
         """A round is over: it handled these signals, and so many had come for it or the next."""
         changed = self._life.heard(signals, depth, self._clock.wall())
         subscribed = any(isinstance(signal, Subscribed) for signal in signals)
         now = self._clock.monotonic()
         due = self._life.connected_since is not None and now >= self._health_at
-        worse_or_better = self._said not in (None, self._condition)
+        worse_or_better = self._published not in (None, self._condition)
         if (subscribed or due or self._asked) and self._boards_at is None:
-            self._boards_at = max(now, self._boards_said + BOARDS_S)
+            self._boards_at = max(now, self._boards_published_at + BOARDS_S)
         if subscribed or due or worse_or_better or self._asked:
-            self._say(self._condition)
+            self._publish_health(self._condition)
             self._health_at = now + HEALTH_S
         self._asked = False
         if self._boards_at is not None and now >= self._boards_at:
             self._publish(self._coordinator.topics.boards, self._boards.encode())
-            self._boards_said, self._boards_at = now, None
+            self._boards_published_at, self._boards_at = now, None
         if self._metrics is not None and now >= self._metrics_at:
             self._metrics.write(self._health())
             self._metrics_at = now + METRICS_S
@@ -131,7 +134,7 @@ class Vitals:
         self._notifier.beat()
 
     def wait(self) -> float | None:
-        """Seconds until ``look`` has something to do by itself."""
+        """Seconds until ``report`` has something to do by itself."""
         now = self._clock.monotonic()
         waits = [] if (wait := self._notifier.wait()) is None else [wait]
         if self._life.connected_since is not None:
@@ -146,7 +149,7 @@ class Vitals:
         """The end begins: the last health, unless it never came to serve, and the last figures."""
         self._notifier.stopping()
         if served:
-            self._say(Condition.STOPPED)
+            self._publish_health(Condition.STOPPED)
         if self._metrics is not None:
             self._metrics.write(self._health(Condition.STOPPED))
 
@@ -169,9 +172,9 @@ class Vitals:
             monotonic=self._clock.monotonic(),
         )
 
-    def _say(self, condition: Condition) -> None:
+    def _publish_health(self, condition: Condition) -> None:
         """The health, and whose it is."""
-        self._said = condition
+        self._published = condition
         topics, stopped = self._coordinator.topics, condition is Condition.STOPPED
         self._publish(topics.health, dumps(self._health(condition)).encode())
         self._publish(topics.coordinator, self.sign.encode(self._clock.wall(), stopped=stopped))

@@ -51,7 +51,7 @@ class Violation:
 
 
 @dataclass(slots=True)
-class Final:
+class FinalState:
     """What the database says in the end.
 
     ``commands``: as on ``result/<id>`` (``Reader.show``), every one of them. ``logs``: by user, the
@@ -63,7 +63,7 @@ class Final:
 
 
 def check(
-    history: Sequence[Seen], final: Final, output: Callable[[str], str] | None = None
+    history: Sequence[Seen], final: FinalState, output: Callable[[str], str] | None = None
 ) -> list[Violation]:
     """Every promise that was not kept; ``output``: what a program prints, where that is known."""
     seen = _Sorted(history)
@@ -151,7 +151,7 @@ class _Sorted:
         return any(at <= one.at for one in self.put_back)
 
 
-def _kept(seen: _Sorted, final: Final) -> Iterator[Violation]:
+def _kept(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
     """1. An acknowledged request is never lost, and 5. every command ends."""
     for (user, id), answers in seen.answered.items():
         for answer in answers:
@@ -165,7 +165,7 @@ def _kept(seen: _Sorted, final: Final) -> Iterator[Violation]:
             yield Violation("ends", user, id, f"still open in state {end['state']}")
 
 
-def _once(seen: _Sorted, _: Final) -> Iterator[Violation]:
+def _once(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
     """2. A command runs at most once; a message without an id is performed at most once."""
     for (user, id), begun in seen.began.items():
         for before, after in itertools.pairwise(begun):
@@ -174,7 +174,7 @@ def _once(seen: _Sorted, _: Final) -> Iterator[Violation]:
                 yield Violation("once", user, id, f"began at {before.at:.3f} and {after.at:.3f}")
 
 
-def _table(_: _Sorted, final: Final) -> Iterator[Violation]:
+def _table(_: _Sorted, final: FinalState) -> Iterator[Violation]:
     """3. The record moves only along the table, one number at a time."""
     for user, rows in final.logs.items():
         state, order = int(State.REST), (0, 0)
@@ -191,7 +191,7 @@ def _table(_: _Sorted, final: Final) -> Iterator[Violation]:
             state, order = after, now
 
 
-def _granted(seen: _Sorted, _: Final) -> Iterator[Violation]:
+def _granted(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
     """2. Only the grant starts a program: that id, granted to that journal, before it began."""
     grants: dict[tuple[str, str, str], float] = {}
     for one in seen.said:
@@ -205,7 +205,7 @@ def _granted(seen: _Sorted, _: Final) -> Iterator[Violation]:
                 yield Violation("once", user, id, f"began at {began.at:.3f} without its grant")
 
 
-def _moved_grants(seen: _Sorted, _: Final) -> Iterator[Violation]:
+def _moved_grants(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
     """3. A grant stays with its journal, and moves to later boots only."""
     last: dict[Name, tuple[tuple[int, int], object, int]] = {}
     for one in seen.said:
@@ -221,7 +221,7 @@ def _moved_grants(seen: _Sorted, _: Final) -> Iterator[Violation]:
             last[one.user, fields["id"]] = (order, fields["journal"], boot)
 
 
-def _in_time(seen: _Sorted, final: Final) -> Iterator[Violation]:
+def _in_time(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
     """2. Nobody is granted a command at its ``expires_at`` or later, by the coordinator's clock."""
     for user, rows in final.logs.items():
         for row in rows:
@@ -235,7 +235,7 @@ def _in_time(seen: _Sorted, final: Final) -> Iterator[Violation]:
                 yield Violation("expires", user, row["id"], text)
 
 
-def _named(seen: _Sorted, _: Final) -> Iterator[Violation]:
+def _named(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
     """4. A program is run as the file that its request names."""
     for (user, id), begun in seen.began.items():
         for one in begun:
@@ -245,7 +245,7 @@ def _named(seen: _Sorted, _: Final) -> Iterator[Violation]:
                 yield Violation("belongs", user, id, text)
 
 
-def _one_word(seen: _Sorted, _: Final) -> Iterator[Violation]:
+def _one_word(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
     """3. What is said under one number is one thing, whoever asks and however often."""
     words: dict[tuple[str, int, int], tuple[float, object]] = {}
     for one in seen.said:
@@ -259,7 +259,7 @@ def _one_word(seen: _Sorted, _: Final) -> Iterator[Violation]:
             yield Violation("table", one.user, fields["id"], f"{key[1:]}: {before}, then {word}")
 
 
-def _truth(seen: _Sorted, final: Final) -> Iterator[Violation]:
+def _truth(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
     """6. ``ran`` is true: what was said at any time, and what is said in the end."""
     for one in seen.said:
         if one.fields["ran"] == "no":
@@ -276,7 +276,7 @@ def _truth(seen: _Sorted, final: Final) -> Iterator[Violation]:
             yield Violation("truth", user, id, f"{end['outcome']}, ran yes; it never began")
 
 
-def _asked_for(seen: _Sorted, final: Final) -> Iterator[Violation]:
+def _asked_for(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
     """6. ``cancelled`` is said where somebody wanted it, or it was given up while it ran.
 
     Somebody named it; or named nothing, or emptied the queue, when it was there, or just before.
@@ -311,7 +311,7 @@ def _asked_for(seen: _Sorted, final: Final) -> Iterator[Violation]:
             yield Violation("truth", user, id, "cancelled, and nobody has asked for that")
 
 
-def _performed_once(seen: _Sorted, final: Final) -> Iterator[Violation]:
+def _performed_once(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
     """2. A message without an id that came as one is performed at most once."""
     last = max((one.at for one in seen.put_back), default=-1.0)
     sent = Counter((one.user, one.kind, one.program) for one in seen.without_id)
@@ -331,7 +331,7 @@ def _performed_once(seen: _Sorted, final: Final) -> Iterator[Violation]:
                 yield Violation("once", user, "", text)
 
 
-def _heard_of(seen: _Sorted, final: Final) -> Iterator[Violation]:
+def _heard_of(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
     """6. ``maybe`` is for what nobody can know: what a device saw to its end is a ``yes``."""
     for (user, id), ends in seen.ended.items():
         for one in ends:
@@ -350,7 +350,7 @@ def _heard_of(seen: _Sorted, final: Final) -> Iterator[Violation]:
                 yield Violation("truth", user, id, f"{said}; its device saw it end {one.at:.3f}")
 
 
-def _bounded(seen: _Sorted, _: Final) -> Iterator[Violation]:
+def _bounded(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
     """5. What waits ends after ``expires``, in however many lives of its coordinator.
 
     Of each life half counts at least (docs/protocol.md, section 2, "Deadlines").
@@ -377,7 +377,7 @@ def _bounded(seen: _Sorted, _: Final) -> Iterator[Violation]:
             counted += max(life.seconds / 2 - 0.5, 0.0)
 
 
-def _belongs(seen: _Sorted, final: Final, output: Callable[[str], str]) -> Iterator[Violation]:
+def _belongs(seen: _Sorted, final: FinalState, output: Callable[[str], str]) -> Iterator[Violation]:
     """4. A result belongs to the command that it names, and an answer to what was asked."""
     for (user, id), end in final.commands.items():
         begun = seen.began[user, id]

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from random import Random
 from typing import Any
 
-from hwsync.coordinator.hearing import Hearing
+from hwsync.coordinator.batch import message_of
 from hwsync.coordinator.intake import BATCH
 from hwsync.coordinator.loop import Coordinator
-from hwsync.coordinator.plan import message_of
 from hwsync.coordinator.service import CLIENT_ID, subscriptions
+from hwsync.coordinator.startup_gate import StartupGate
 from hwsync.protocol.errors import Code, DatabaseError, Refused, StoreError
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.record import Command, Record, State, Verb
@@ -100,7 +100,7 @@ class CoordinatorProcess(Process):
         self._settle, self.rules = settle, rules
         self.store: WatchedStore | None = None
         self.coordinator: Coordinator | None = None
-        self.hearing: Hearing | None = None
+        self.gate: StartupGate | None = None
 
     def needs_the_disk(self) -> None:
         """Raises ``StoreError`` while it is full."""
@@ -154,7 +154,7 @@ class CoordinatorProcess(Process):
             dice=Random(context.dice.random()),
             nonce=context.nonce,
         )
-        self.hearing = Hearing(self, self.topics, self, context.nonce())
+        self.gate = StartupGate(self, self.topics, self, context.nonce())
         self.store.committed = {
             user: (record.epoch, record.seq) for user, record in self.coordinator.records.items()
         }
@@ -162,14 +162,14 @@ class CoordinatorProcess(Process):
 
     def work(self) -> float | None:
         assert self.coordinator is not None
-        assert self.hearing is not None
+        assert self.gate is not None
         signals: list[Signal] = []
         while self.inbox and len(signals) < BATCH:
             signals.append(self.inbox.popleft())
-        passed = self.hearing.take(signals)
+        passed = self.gate.admit(signals)
         self._count(passed)
         self.coordinator.step(passed)
-        waits = (self.coordinator.wait(), self.hearing.wait())
+        waits = (self.coordinator.wait(), self.gate.wait())
         return min((wait for wait in waits if wait is not None), default=None)
 
     def release(self) -> None:

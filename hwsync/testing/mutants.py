@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import Final
 
+from hwsync.coordinator.batch import BatchDecision
 from hwsync.coordinator.deadlines import ConnectedClock
-from hwsync.coordinator.hearing import Hearing
 from hwsync.coordinator.loop import Coordinator
-from hwsync.coordinator.plan import Plan
+from hwsync.coordinator.startup_gate import StartupGate
 from hwsync.device.agent import Agent
 from hwsync.device.deeds import Deeds
 from hwsync.device.journal import Journal
@@ -145,12 +145,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a newer status raises the epoch",
-        (Edit(Plan, "begin_epoch", "if self.newer is None:", "if True:"),),
+        (Edit(BatchDecision, "begin_epoch", "if self.newer is None:", "if True:"),),
     ),
     Mutant(
         "no clock decides which epoch is believed",
         (
-            Edit(Plan, "_compare", "core.compare(user, order, self.draft, of_device=of_device)",
+            Edit(BatchDecision, "_compare",
+                 "core.compare(user, order, self.draft, of_device=of_device)",
                  "core.compare(user, order, self.draft, of_device=of_device)\n"
                  "    if sighting.newer and sighting.newer > self.moment.wall + 86_400.0:\n"
                  "        sighting = core.Sighting(forged=order)"),
@@ -159,7 +160,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "nothing is decided before the kept statuses",
-        (Edit(Hearing, "take", "if self._over:", "if True:"),),
+        (Edit(StartupGate, "admit", "if self._is_open:", "if True:"),),
     ),
     Mutant(
         "a stale status is ignored",
@@ -199,8 +200,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "all is published again on a connect",
-        (Edit(Coordinator, "step", "if self._heard_of_connection(signals):",
-              "if self._heard_of_connection(signals) and False:"),),
+        (Edit(Coordinator, "step", "if self._receive(signals):",
+              "if self._receive(signals) and False:"),),
     ),
     Mutant(
         "leftovers end before interrupted is said",
@@ -229,15 +230,15 @@ MUTANTS: Final = (
     ),
     Mutant(
         "acknowledged after the commit (coordinator)",
-        (Edit(Coordinator, "step", "plan = self._plan(now)",
-              "plan = self._plan(now)\n"
+        (Edit(Coordinator, "step", "decided = self._decide(now)",
+              "decided = self._decide(now)\n"
               "        for delivery in self._waiting:\n"
               "            self._publisher.acknowledge(delivery)"),),
     ),
     Mutant(
         "said after the commit (coordinator)",
-        (Edit(Coordinator, "step", "plan = self._plan(now)",
-              "plan = self._plan(now)\n        self._perform(plan)"),),
+        (Edit(Coordinator, "step", "decided = self._decide(now)",
+              "decided = self._decide(now)\n        self._perform(decided)"),),
     ),
     Mutant(
         "started is written before the program begins",

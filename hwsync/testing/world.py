@@ -28,8 +28,7 @@ from hwsync.store.checking import check as check_database
 from hwsync.store.reader import Reader
 from hwsync.testing.boards import Board
 from hwsync.testing.broker import BROKERS, Habits
-from hwsync.testing.checker import Final as FinalWord
-from hwsync.testing.checker import Violation, check
+from hwsync.testing.checker import FinalState, Violation, check
 from hwsync.testing.context import Context
 from hwsync.testing.coordinators import CoordinatorProcess
 from hwsync.testing.devices import Device
@@ -219,12 +218,12 @@ class World:
             if kept is None or kept.payload != said:
                 self.context.violate("level", record.user, record.id, "it is not what is retained")
 
-    def _final(self) -> FinalWord:
+    def _final(self) -> FinalState:
         """What the database says, to whoever reads it."""
         store, coordinator = self.coordinator.store, self.coordinator.coordinator
         path = self.coordinator.path
         if store is None or coordinator is None:
-            return FinalWord({})
+            return FinalState({})
         commands: dict[tuple[str, str], Json] = {}
         logs: dict[str, list[Json]] = {}
         with Reader(path) as reader:
@@ -236,9 +235,9 @@ class World:
                     )
                 for id in {row["id"] for row in logs.get(user, ()) if row["id"]}:
                     commands[user, id] = reader.show(user, id)
-        return FinalWord(commands, logs)
+        return FinalState(commands, logs)
 
-    def _judge(self, final: FinalWord) -> None:
+    def _judge(self, final: FinalState) -> None:
         context = self.context
         for topic, payload in context.copied:
             context.see(Copied(topic, payload))
@@ -247,7 +246,7 @@ class World:
         for text in check_database(self.coordinator.path):
             context.violate("saved", "", "", text)
 
-    def _report(self, final: FinalWord) -> Report:
+    def _report(self, final: FinalState) -> Report:
         context = self.context
         return Report(
             self.seed,

@@ -21,8 +21,7 @@ from hwsync.store import statements
 from hwsync.store.read_only import open_to_read
 from hwsync.store.reader import Reader
 from hwsync.store.rows import command_from, select
-from hwsync.testing.checker import Final as Said
-from hwsync.testing.checker import Violation, check
+from hwsync.testing.checker import FinalState, Violation, check
 from hwsync.testing.history import Asked, Began, Copied, Ended, Json, Seen
 from tests.support.soak_people import Programs
 
@@ -32,7 +31,7 @@ AFTER_S: Final = 3.0  # and its end before its device has flushed it
 Undisturbed = Callable[[str, float, float], bool]  # a user's device, between two times
 
 
-def read_database(path: Path, users: Iterable[str]) -> Said:
+def read_database(path: Path, users: Iterable[str]) -> FinalState:
     """Every command as on ``result/<id>``, and the log; the coordinator may run meanwhile.
 
     Raises ``DatabaseError`` where there is none, or none yet.
@@ -56,7 +55,7 @@ def read_database(path: Path, users: Iterable[str]) -> Said:
             own = user in present and present[user]["id"] == id
             state = State(present[user]["state"]) if own else State.REST
             commands[user, id] = result_json(command_from(row), state)
-    return Said(commands, logs)
+    return FinalState(commands, logs)
 
 
 def read_witness(
@@ -105,7 +104,9 @@ def _earliest(ids: Sequence[tuple[int, float, str]], at: float, taken: set[str],
     return free[0] if free else could[-1] if could else tag
 
 
-def judge(history: Sequence[Seen], final: Said, output: Callable[[str], str]) -> list[Violation]:
+def judge(
+    history: Sequence[Seen], final: FinalState, output: Callable[[str], str]
+) -> list[Violation]:
     """The checker's violations, and those of what only a soak can see."""
     # A proxy repeats messages, and a broker that was killed brings some again: without an id they
     # are performed once more.
@@ -126,7 +127,7 @@ def judge(history: Sequence[Seen], final: Said, output: Callable[[str], str]) ->
     return found
 
 
-def differing(told: Mapping[tuple[str, str], str], final: Said) -> list[Violation]:
+def differing(told: Mapping[tuple[str, str], str], final: FinalState) -> list[Violation]:
     """What an operator was told last (outcomes by user and id) against the database."""
     return [
         Violation("answers", user, id, f"told {outcome}, recorded {end and end['outcome']}")
@@ -135,7 +136,9 @@ def differing(told: Mapping[tuple[str, str], str], final: Said) -> list[Violatio
     ]
 
 
-def figures(final: Said, acknowledged: int, violations: Sequence[Violation]) -> dict[str, Any]:
+def figures(
+    final: FinalState, acknowledged: int, violations: Sequence[Violation]
+) -> dict[str, Any]:
     """What is printed in the end, in this order."""
     promises = Counter(violation.promise for violation in violations)
     outcomes = Counter(str(end["outcome"]) for end in final.commands.values())

@@ -22,7 +22,7 @@ from hwsync.protocol.topics import Topics
 from hwsync.protocol.wire.itself import Sign, read_sign
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 from tests.support.coordinator import Clock, Lab, Sent
-from tests.unit.test_hearing import Wire, delivery
+from tests.unit.test_startup_gate import Wire, delivery
 
 OWN = Sign("here", "/db", 1_000.0)
 OTHER = Sign("there", "/db", 900.0)
@@ -52,7 +52,7 @@ class Start:
 
     def take(self, *signals: Signal, after: float = 0.0) -> list[Signal]:
         self.clock.now += after
-        return self.alone.take(signals)
+        return self.alone.admit(signals)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_where_nobody_is_it_goes_on_at_once(start: Start, kept: tuple[Delivery, 
     assert start.take(THERE, REQUEST, READY, *kept) == []
     assert start.wire.sent == [("hw/@hwsync/query", b"mark-alone-1", 0)]
     assert start.take(mark(), QUESTION) == [THERE, REQUEST, READY, QUESTION]
-    assert start.alone.over
+    assert start.alone.done
     assert start.alone.wait() is None
     assert start.take(REQUEST) == [REQUEST]
 
@@ -79,7 +79,7 @@ def test_a_sign_that_was_left_proves_nothing(start: Start, kept: Sign, patience:
     assert start.alone.wait() == patience
     assert start.take(REQUEST, after=patience - 0.1) == []
     assert start.take(after=0.1) == [THERE, READY, REQUEST]
-    assert start.alone.over
+    assert start.alone.done
 
 
 STATUS = Delivery("hw/pi1/status", b'{"seq": 7}', 0, True, False, 0, 1)
@@ -104,12 +104,12 @@ def test_an_empty_database_does_not_take_the_place_of_a_lab_on_this_machine(
         f"--db {before.database} goes on with it; hwsync coordinator --take-over begins"
         in error.value.hint
     )
-    assert not start.alone.over
+    assert not start.alone.done
 
     for others in (Start(empty=False), Start(empty=True)):
         kept = () if others.alone._empty else (STATUS,)  # nobody is in that lab yet
         others.take(THERE, READY, sign(before, stopped=True), *kept, mark())
-        assert others.alone.over
+        assert others.alone.done
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_new_lab_in_the_place_of_one_that_is_not_seen_is_said(
 ) -> None:
     start = Start(empty=True)
     start.take(THERE, READY, *kept, STATUS, mark())
-    assert start.alone.over
+    assert start.alone.done
     (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
     assert said in record.message
     assert "name the lab's database with --db, or hwsync restore a backup" in record.message
@@ -246,9 +246,9 @@ class Serving:
         self.lab.clock.now += 1
         self.lab.wire.deeds = []
         question = self.lab.delivery("query", user="@hwsync")
-        left = self.vitals.take([*signals, question])
+        left = self.vitals.take_questions([*signals, question])
         self.lab.coordinator.step(left)
-        self.vitals.look(left, len(signals))
+        self.vitals.report(left, len(signals))
         sent = [deed for deed in self.lab.wire.deeds if isinstance(deed, Sent)]
         assert read_sign(next(one.payload for one in sent if one.kind == "@hwsync/coordinator" or
                               one.topic == "hw/@hwsync/coordinator")) is not None  # fmt: skip

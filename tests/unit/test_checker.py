@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hwsync.protocol.limits import DEFAULT_NAME
-from hwsync.testing.checker import Final, check
+from hwsync.testing.checker import FinalState, check
 from hwsync.testing.history import (
     Answered,
     Asked,
@@ -71,7 +71,7 @@ LOG = [
 def found(
     history: list[Seen], log: list[dict[str, Any]] = LOG, **changes: Any
 ) -> list[tuple[str, str]]:
-    final = Final({("pi1", "c1"): end(**changes)}, {"pi1": log})
+    final = FinalState({("pi1", "c1"): end(**changes)}, {"pi1": log})
     return [(one.promise, one.text) for one in check(history, final, lambda text: f"out {text}")]
 
 
@@ -85,7 +85,7 @@ def only(violations: list[tuple[str, str]]) -> str:
 
 
 def test_an_acknowledged_request_that_is_unknown_in_the_end() -> None:
-    final = Final({})
+    final = FinalState({})
     history = GOOD[:2]
     assert [one.promise for one in check(history, final)] == ["acknowledged"]
     forgotten: list[Seen] = [*history, PutBack(5.0, copied_at=1.0)]

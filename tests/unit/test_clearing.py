@@ -46,7 +46,7 @@ def clock() -> Clock:
 @pytest.fixture
 def clearing(wire: Wire, clock: Clock) -> Clearing:
     made = Clearing(wire, Topics(), clock)
-    made.hear([Connected(True, 5)])
+    made.clear([Connected(True, 5)])
     return made
 
 
@@ -54,28 +54,28 @@ def clearing(wire: Wire, clock: Clock) -> Clearing:
 def test_of_what_is_retained_heartbeats_and_statuses_stay(
     wire: Wire, clearing: Clearing, kind: Kind
 ) -> None:
-    clearing.hear([kept(kind)])
+    clearing.clear([kept(kind)])
     stays = kind in (Kind.STATUS, Kind.HEARTBEAT)
     assert wire.sent == ([] if stays else [(f"hw/pi1/{kind}", b"", True)])
 
 
 def test_whatever_is_none_of_it_stays(wire: Wire, clearing: Clearing) -> None:
-    clearing.hear([
+    clearing.clear([
         replace(kept("query"), retain=False),
         replace(kept("query"), payload=b""),  # the clearing itself
         replace(kept("query"), topic="other/pi1/query"),
         kept("query/more"),
     ])  # fmt: skip
     assert wire.sent == []
-    clearing.hear([kept("query", "@hwsync"), kept("reset", "a b")])
+    clearing.clear([kept("query", "@hwsync"), kept("reset", "a b")])
     assert [topic for topic, *_ in wire.sent] == ["hw/@hwsync/query", "hw/a b/reset"]
 
 
 def test_over_mqtt_3_nothing_is_cleared(wire: Wire, clearing: Clearing) -> None:
     """There nobody could tell the empty message from one that resets."""
-    clearing.hear([Connected(True, 4), kept("reset")])
+    clearing.clear([Connected(True, 4), kept("reset")])
     assert wire.sent == []
-    clearing.hear([Connected(True, 5), kept("reset")])
+    clearing.clear([Connected(True, 5), kept("reset")])
     assert len(wire.sent) == 1
 
 
@@ -83,9 +83,9 @@ def test_it_is_said_once_a_minute(
     clearing: Clearing, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(100):
-        clearing.hear([kept("reset"), kept("query")])
+        clearing.clear([kept("reset"), kept("query")])
     assert caplog.text.count("keeps no longer") == 1
     clock.now += SAY_S
-    clearing.hear([kept("request")])
+    clearing.clear([kept("request")])
     assert "keeps no longer 199 retained messages" in caplog.text
     assert "hw/pi1/request" in caplog.text

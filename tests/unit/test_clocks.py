@@ -37,14 +37,14 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 def test_a_clock_behind_the_database_is_said_once_until_it_is_set(said: list[str]) -> None:
     watch = ClockWatch(0.0, 5.0, NOW)
     for second in range(100):
-        watch.look(float(second), 5.0 + second)
+        watch.watch(float(second), 5.0 + second)
     assert said == [
         "this machine's clock is wrong: it says 1970-01-01 00:00:00 UTC, and the database was "
         "changed at 2027-01-15 08:00:00 UTC; set it: timedatectl set-ntp true, or timedatectl "
         "set-time; meanwhile the times in the record are wrong, and expires_at counts by them"
     ]
     assert "it says 1970" in watch.trouble
-    watch.look(NOW + 50.0, 105.0)
+    watch.watch(NOW + 50.0, 105.0)
     assert (watch.trouble, len(said)) == ("", 1)
 
 
@@ -61,23 +61,23 @@ def test_a_jump_while_it_runs_is_said_until_it_is_taken_back(
     said: list[str], jump: float, way: str
 ) -> None:
     watch = ClockWatch(NOW, 5.0, NOW)
-    watch.look(NOW + 3_600.0, 10.0)  # an hour is nothing
+    watch.watch(NOW + 3_600.0, 10.0)  # an hour is nothing
     for second in range(1, 50):
-        watch.look(NOW + jump + second, 10.0 + second)
+        watch.watch(NOW + jump + second, 10.0 + second)
     assert len(said) == 1
     assert f"it jumped {way} by 3650 days" in watch.trouble
-    watch.look(NOW + 60.0, 60.0)
+    watch.watch(NOW + 60.0, 60.0)
     assert (watch.trouble, len(said)) == ("", 1)
-    watch.look(NOW + jump, 70.0)
+    watch.watch(NOW + jump, 70.0)
     assert len(said) == 2
 
 
 def test_a_jump_from_one_wrong_time_to_another_is_said(said: list[str]) -> None:
     watch = ClockWatch(0.0, 5.0, NOW)
-    watch.look(20 * 365 * DAY, 10.0)
+    watch.watch(20 * 365 * DAY, 10.0)
     assert len(said) == 2
     assert "it jumped ahead by 7300 days and says 1989" in watch.trouble
-    watch.look(NOW, 15.0)
+    watch.watch(NOW, 15.0)
     assert watch.trouble == ""
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hwsync.coordinator import degraded
+from hwsync.coordinator.batch import message_of
 from hwsync.coordinator.loop import SAVE_AGAIN_S
-from hwsync.coordinator.plan import message_of
 from hwsync.protocol import limits
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.wire.messages import named

@@ -40,9 +40,9 @@ class Watched:
         """The health messages of one round; ``after``: seconds that pass before it."""
         self.lab.clock.now += after
         self.lab.wire.deeds = []
-        left = self.vitals.take(signals)
+        left = self.vitals.take_questions(signals)
         self.lab.coordinator.step(left)
-        self.vitals.look(left, len(signals))
+        self.vitals.report(left, len(signals))
         sent = [deed for deed in self.lab.wire.deeds if isinstance(deed, Sent)]
         said = [deed for deed in sent if deed.topic.endswith("/health")]
         assert all(deed.retain for deed in said)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsync.coordinator import report
+from hwsync.coordinator import round_log
 from hwsync.protocol import limits
 from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.idle import weight
@@ -531,12 +531,12 @@ def test_a_sender_that_is_refused_again_and_again_does_not_fill_the_log(
 ) -> None:
     caplog.set_level(logging.WARNING)
     lab.hear("reset")
-    for _ in range(report.REFUSALS + 5):
+    for _ in range(round_log.REFUSALS + 5):
         lab.hear("cancel")
-    assert caplog.text.count("refused (wrong_state)") == report.REFUSALS
-    lab.later(report.MINUTE_S, lab.delivery("cancel"))
+    assert caplog.text.count("refused (wrong_state)") == round_log.REFUSALS
+    lab.later(round_log.MINUTE_S, lab.delivery("cancel"))
     assert "5 more messages for pi1 were refused" in caplog.text
-    assert caplog.text.count("refused (wrong_state)") == report.REFUSALS + 1
+    assert caplog.text.count("refused (wrong_state)") == round_log.REFUSALS + 1
 
 
 def test_rules_are_compared_by_what_was_accepted(lab: Lab) -> None:

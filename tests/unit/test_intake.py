@@ -113,7 +113,7 @@ def test_an_order_ends_each_wait() -> None:
 class Part:
     """One of what the loop's process calls in each round; counts them."""
 
-    over = True
+    done = True
 
     def __init__(self) -> None:
         self.rounds = 0
@@ -121,16 +121,18 @@ class Part:
     def wait(self) -> float:
         return 0.0
 
-    def take(self, signals: Iterable[Signal]) -> list[Signal]:
+    def admit(self, signals: Iterable[Signal]) -> list[Signal]:
         return list(signals)
+
+    without_ours = take_questions = admit
 
     def step(self, _: object) -> None:
         self.rounds += 1
 
-    def look(self, *_: object) -> None:
+    def report(self, *_: object) -> None:
         pass
 
-    hear = look
+    clear = look = report
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hwsync.coordinator import plan
+from hwsync.coordinator import batch
 from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.record import State
@@ -241,7 +241,7 @@ def test_a_connect_while_saving_fails_publishes_what_was_saved_before(
 # A fault of hwsync
 
 
-@pytest.mark.parametrize("name", ["protocol.machine.decide", "coordinator.plan.read"])
+@pytest.mark.parametrize("name", ["protocol.machine.decide", "coordinator.batch.read"])
 def test_a_message_that_makes_hwsync_fail_is_refused_and_the_loop_lives(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
@@ -267,14 +267,14 @@ def test_a_message_that_makes_hwsync_fail_is_refused_and_the_loop_lives(
 def test_what_came_with_a_message_that_makes_hwsync_fail_is_handled(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = plan.read
+    read = batch.read
 
-    def reads(message: plan.Message, topics: plan.Topics) -> object:
+    def reads(message: batch.Message, topics: batch.Topics) -> object:
         if message.payload == b"poison":
             raise RuntimeError("a bug")
         return read(message, topics)
 
-    monkeypatch.setattr(plan, "read", reads)
+    monkeypatch.setattr(batch, "read", reads)
     deeds = lab.step(
         lab.delivery("request", b"1"),
         lab.delivery("request", b"poison"),

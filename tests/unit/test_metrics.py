@@ -155,12 +155,12 @@ def test_it_is_written_every_fifteen_seconds_also_without_a_broker_and_at_the_en
         vitals = Vitals(lab.coordinator, lab.wire, lab.clock, Notifier({}), MetricsFile(target))
         assert samples(target.read_text())["hwsync_users"] == 0
         lab.hear("request", b"1")
-        vitals.look([], 0)
+        vitals.report([], 0)
         assert samples(target.read_text())["hwsync_users"] == 0
         assert vitals.wait() == METRICS_S
         lab.clock.now += METRICS_S
         assert vitals.wait() == 0.0
-        vitals.look([], 0)
+        vitals.report([], 0)
         found = samples(target.read_text())
         assert (found["hwsync_users"], found['hwsync_users_in_state{state="requested"}']) == (1, 1)
         assert vitals.wait() == METRICS_S

@@ -31,14 +31,14 @@ class Heard:
     def __init__(self) -> None:
         self.clock = Clock()
         self.boards = Boards(Topics(), self.clock)
-        self.boards.hear([Subscribed()])
+        self.boards.note([Subscribed()])
 
     def hear(
         self, user: str = "pi1", payload: bytes | None = None, *, kept: bool = False
     ) -> dict[str, Any]:
         payload = heartbeat() if payload is None else payload
         topic = f"hw/{user}/heartbeat"
-        self.boards.hear([Delivery(topic, payload, 0, kept, False, 0, 1)])
+        self.boards.note([Delivery(topic, payload, 0, kept, False, 0, 1)])
         return self.said
 
     @property
@@ -106,9 +106,9 @@ def test_a_will_makes_it_offline_live_or_kept_but_not_an_old_ones(heard: Heard) 
 
 def test_silence_counts_only_while_the_coordinator_listened(heard: Heard) -> None:
     heard.hear()
-    heard.boards.hear([LOST])
+    heard.boards.note([LOST])
     heard.clock.now += 600
-    heard.boards.hear([Connected(True, 5), Subscribed()])
+    heard.boards.note([Connected(True, 5), Subscribed()])
     assert heard.said["boards"] == {"pi1": 600.0}
     assert heard.said["listening"] == 0.0
     assert heard.online(), "it may have been there all the time"
@@ -188,9 +188,9 @@ class Told:
     def round(self, *signals: Signal, after: float = 0.0) -> list[dict[str, Any]]:
         self.lab.clock.now += after
         self.lab.wire.deeds = []
-        left = self.vitals.take(signals)
+        left = self.vitals.take_questions(signals)
         self.lab.coordinator.step(left)
-        self.vitals.look(left, len(signals))
+        self.vitals.report(left, len(signals))
         sent = [deed for deed in self.lab.wire.deeds if isinstance(deed, Sent)]
         said = [deed for deed in sent if deed.topic == "hw/@hwsync/boards"]
         assert all(deed.retain for deed in said)

@@ -8,7 +8,7 @@ import pytest
 
 from hwsync.protocol.record import Account, Command, Outcome, Ran, Request, State
 from hwsync.protocol.wire.status import result_json
-from hwsync.testing.checker import Final
+from hwsync.testing.checker import FinalState
 from hwsync.testing.history import Answered, Asked, Ended, Seen
 from tests.support.soak_people import Programs
 from tests.support.soak_verdict import differing, figures, judge, read_witness
@@ -50,7 +50,7 @@ class Story:
 
     def found(self) -> list[tuple[str, str]]:
         """(promise, id) of every violation."""
-        final = Final(self.commands)
+        final = FinalState(self.commands)
         seen = read_witness(
             self.lines, self.programs, self.commands, OFFSET,
             lambda user, since, until: self.undisturbed,
@@ -134,12 +134,12 @@ def test_an_epoch_that_nobody_began_is_a_loss() -> None:
     row = {"id": "", "command": "reset", "before": 0, "state": 0, "late": False, "topic": "",
            "payload": ""}  # fmt: skip
     rows = [{**row, "epoch": 0, "seq": 1}, {**row, "epoch": 1, "seq": 2}]
-    found = judge([], Final({}, {USER: rows}), lambda program: "")
+    found = judge([], FinalState({}, {USER: rows}), lambda program: "")
     assert [one.promise for one in found] == ["acknowledged"]
 
 
 def test_an_operator_is_told_what_is_recorded(story: Story) -> None:
-    final = Final(story.commands)
+    final = FinalState(story.commands)
     assert differing({(USER, "c1"): "ok"}, final) == []
     found = differing({(USER, "c1"): "lost", (USER, "c9"): "ok"}, final)
     assert [(one.promise, one.id) for one in found] == [("answers", "c1"), ("answers", "c9")]

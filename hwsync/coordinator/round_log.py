@@ -11,11 +11,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from hwsync.coordinator.plan import Plan
+from hwsync.coordinator.batch import BatchDecision
 
 log = logging.getLogger("hwsync.coordinator")
 
-REFUSALS: Final = 20  # lines a minute, a user; unknown users and names of none share them
+REFUSALS: Final = 20  # lines a minute, a board; unknown boards and names of none share them
 MINUTE_S: Final = 60.0
 BEYOND: Final = 100  # users of whom it is said that they saw what nobody could have counted to
 UNHEARD: Final = (
@@ -26,17 +26,17 @@ UNHEARD: Final = (
 
 
 @dataclass(slots=True)
-class Report:
+class RoundLog:
     """One coordinator's. Moments are seconds on the monotonic clock."""
 
     _began: float | None = None  # the minute of these figures
-    _said: Counter[str] = field(default_factory=Counter)
+    _refusals: Counter[str] = field(default_factory=Counter)
     _beyond: set[str] = field(default_factory=set)  # users of whom that was said
 
-    def say(self, plan: Plan, now: float) -> None:
+    def write(self, decided: BatchDecision, now: float) -> None:
         """What was saved; last, since nobody waits for it."""
         self._count_anew(now)
-        for record, entry, _ in plan.batch.log:
+        for record, entry, _ in decided.batch.log:
             log.info(
                 "%s: %s to %s%s",
                 entry.verb,
@@ -45,13 +45,13 @@ class Report:
                 f" (late; {entry.note})" if entry.late else "",
                 extra={"user": record.user, "id": entry.id},
             )
-        for user, order in plan.beyond.items():
+        for user, order in decided.beyond.items():
             if user not in self._beyond and len(self._beyond) < BEYOND:
                 self._beyond.add(user)
                 log.error(UNHEARD, user, *order, extra={"user": user})
-        for row in plan.batch.refused:
-            self._said[row.allowance] += 1
-            if self._said[row.allowance] > REFUSALS:
+        for row in decided.batch.refused:
+            self._refusals[row.allowance] += 1
+            if self._refusals[row.allowance] > REFUSALS:
                 continue
             log.warning(
                 "refused (%s) on %s: %s",
@@ -65,7 +65,7 @@ class Report:
         """A minute is over: what it left out is said."""
         if self._began is not None and now - self._began < MINUTE_S:
             return
-        for user, count in self._said.items():
+        for user, count in self._refusals.items():
             if count > REFUSALS:
                 log.warning(
                     "%d more messages%s were refused since, which are not said here",
@@ -74,4 +74,4 @@ class Report:
                     extra={"user": user},
                 )
         self._began = now
-        self._said.clear()
+        self._refusals.clear()

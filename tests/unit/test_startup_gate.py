@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hwsync.coordinator.hearing import SILENCE_S, Hearing
+from hwsync.coordinator.startup_gate import SILENCE_S, StartupGate
 from hwsync.protocol.topics import Topics
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 from tests.support.coordinator import Clock
@@ -45,10 +45,10 @@ class Ears:
 
     def __init__(self) -> None:
         self.wire, self.clock = Wire(), Clock()
-        self.hearing = Hearing(self.wire, Topics(), self.clock, "mark")
+        self.gate = StartupGate(self.wire, Topics(), self.clock, "mark")
 
     def take(self, *signals: Signal) -> list[Signal]:
-        return self.hearing.take(signals)
+        return self.gate.admit(signals)
 
 
 @pytest.fixture
@@ -62,10 +62,10 @@ def test_everything_but_statuses_waits_until_the_mark_has_come_back(ears: Ears) 
     assert ears.take(STATUS, REQUEST) == [STATUS]
     # What was heard is stored in this turn; the connection counts from the next one on.
     assert ears.take(STATUS, mark(), STATUS) == [STATUS]
-    assert ears.hearing.wait() == 0.0
+    assert ears.gate.wait() == 0.0
     assert ears.take() == [READY, REQUEST, REQUEST, STATUS]
     assert ears.take(REQUEST) == [REQUEST]
-    assert ears.hearing.wait() is None
+    assert ears.gate.wait() is None
 
 
 def test_what_comes_behind_the_mark_keeps_its_place(ears: Ears) -> None:
@@ -89,7 +89,7 @@ def test_a_broker_that_does_not_send_it_back_delays_the_start(
     ears: Ears, caplog: pytest.LogCaptureFixture
 ) -> None:
     ears.take(THERE, READY, REQUEST)
-    assert ears.hearing.wait() == SILENCE_S
+    assert ears.gate.wait() == SILENCE_S
     ears.clock.now += SILENCE_S - 0.1
     assert ears.take(STATUS) == [STATUS]  # while statuses come it is no silence
     ears.clock.now += SILENCE_S - 0.1
@@ -103,7 +103,7 @@ def test_a_broker_that_does_not_send_it_back_delays_the_start(
 def test_no_time_passes_without_a_connection(ears: Ears) -> None:
     ears.take(THERE, READY, REQUEST, GONE)
     ears.clock.now += 2 * SILENCE_S
-    assert ears.hearing.wait() is None
+    assert ears.gate.wait() is None
     assert ears.take() == []
     assert ears.take(THERE, READY) == [THERE]
     assert ears.take(REQUEST) == []

@@ -1,6 +1,6 @@
 """One batch of messages, decided: what will be saved, and what is done once it is.
 
-The law: nothing here is saved, published or acknowledged; a plan that is thrown away has changed
+The law: nothing here is saved, published or acknowledged; one that is thrown away has changed
 nothing. What follows from a message is decided in ``protocol.core``: here it is looked up, counted
 and put together. One message that makes hwsync fail is recorded as refused, and the others are
 decided.
@@ -39,8 +39,8 @@ log = logging.getLogger("hwsync.coordinator")
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """What a plan starts from: everything that is saved (``core.Known``), and the rules."""
+class Baseline:
+    """What a batch starts from: everything that is saved (``core.Known``), and the rules."""
 
     records: Mapping[str, Record]
     packets: Mapping[int, Handled]
@@ -64,10 +64,10 @@ class Saved:
 
 
 @dataclass(slots=True)
-class Plan:
+class BatchDecision:
     """One batch while it is decided. ``effects``: by user, in the order of the decisions."""
 
-    saved: Saved
+    baseline: Baseline
     moment: Moment
     batch: Batch = field(default_factory=Batch)
     effects: list[tuple[str, Effect]] = field(default_factory=list)
@@ -80,24 +80,24 @@ class Plan:
 
     def __post_init__(self) -> None:
         # The batch saves what these two have changed.
-        self.draft = core.Draft(self.saved, self.batch.records, self.batch.commands)
-        self.memory = Memory(self.saved.packets, self.batch.packets)
+        self.draft = core.Draft(self.baseline, self.batch.records, self.batch.commands)
+        self.memory = Memory(self.baseline.packets, self.batch.packets)
 
     def begin_session(self) -> None:
         """The broker has a new session: its packet identifiers say nothing about the last one's."""
         self.batch.forget_packets = self.memory.new_session = True
 
-    def hear(self, message: Message) -> None:
+    def decide_message(self, message: Message) -> None:
         """Decide what a message means. Raises ``StoreError`` where the database cannot be read."""
-        user, _ = self.saved.topics.split(message.topic)
+        user, _ = self.baseline.topics.split(message.topic)
         try:
-            event = read(message, self.saved.topics)
+            event = read(message, self.baseline.topics)
         except Refused as refusal:
-            if not self._repeated(user, message, refusal.id):
-                self._unreadable(user, refusal, message)
+            if not self._answer_again(user, message, refusal.id):
+                self._refuse_unreadable(user, refusal, message)
             return
         except Exception:
-            self._poison(user, message)
+            self._refuse_failing(user, message)
             return
         if isinstance(event, Ignored | HeartbeatHeard | StatusHeard):
             self.counts["ignored"] += isinstance(event, Ignored)
@@ -107,19 +107,22 @@ class Plan:
             if isinstance(event, StatusHeard):
                 self._compare(user, event.order, of_device=False)
             self.memory.note(message, None, named=True)
-        elif not self._repeated(user, message, event.id):
+        elif not self._answer_again(user, message, event.id):
             self._decide(user, event, message)
 
-    def try_to_hear(self, message: Message) -> bool:
+    def try_to_decide(self, message: Message) -> bool:
         """The same for a query; False where the database cannot be read."""
         try:
-            self.hear(message)
+            self.decide_message(message)
         except StoreError:
             return False
         return True
 
     def _compare(self, user: str, order: tuple[int, int] | None, *, of_device: bool) -> None:
-        """Take note of what somebody saw of a record, where it is more than the database has."""
+        """Note the epoch that a status or heartbeat reports, where it is newer than the record's.
+
+        Then an older database was put back. ``order``: (epoch, seq).
+        """
         sighting = core.compare(user, order, self.draft, of_device=of_device)
         self.effects += ((user, effect) for effect in sighting.effects)
         if sighting.forged is not None:
@@ -135,21 +138,21 @@ class Plan:
         """
         if self.newer is None:
             return None
-        epoch = following(max(self.newer, self.saved.epoch), self.moment.wall)
+        epoch = following(max(self.newer, self.baseline.epoch), self.moment.wall)
         self.batch.epoch = (epoch, self.moment.wall)
-        rules = replace(self.saved.rules, restored_at=self.moment.ticks)
-        self.draft.base = self.saved = replace(self.saved, epoch=epoch, rules=rules)
-        self.rise(epoch, sorted(self.saved.records.keys() | self.batch.records.keys()))
+        rules = replace(self.baseline.rules, restored_at=self.moment.ticks)
+        self.draft.base = self.baseline = replace(self.baseline, epoch=epoch, rules=rules)
+        self.enter_epoch(epoch, sorted(self.baseline.records.keys() | self.batch.records.keys()))
         return epoch
 
-    def rise(self, epoch: int, users: Iterable[str]) -> None:
+    def enter_epoch(self, epoch: int, users: Iterable[str]) -> None:
         """These records come into an epoch: what was open is lost, and never sent again."""
-        for decision in core.restore(users, epoch, self.moment, self.draft, self.saved.rules):
-            self._take(decision, None)
+        for decision in core.restore(users, epoch, self.moment, self.draft, self.baseline.rules):
+            self._add(decision, None)
             if decision.command is None:  # a record's own, not one of its queue
                 self._count(decision)
 
-    def replied(self, user: str, id: str) -> None:
+    def replies_arrived(self, user: str, id: str) -> None:
         """The replies of a command have arrived: they are owed no more."""
         command = self.draft.command(user, id)
         if command is not None and command.replies:
@@ -159,32 +162,32 @@ class Plan:
             if record.id == id:
                 self.batch.records[user] = replace(record, current=command)
 
-    def deadline(self, user: str) -> None:
+    def end_by_deadline(self, user: str) -> None:
         """Decide what follows from the passing of a deadline."""
-        self._follow(core.expire(user, self.moment, self.draft, self.saved.rules))
+        self._add_all(core.expire(user, self.moment, self.draft, self.baseline.rules))
 
-    def analyse(self, user: str, id: str) -> None:
+    def analyse_outcome(self, user: str, id: str) -> None:
         """Analyse the outcome of the record's own command, unless somebody did."""
-        self._follow(core.analyse(user, id, self.moment, self.draft, self.saved.rules))
+        self._add_all(core.analyse(user, id, self.moment, self.draft, self.baseline.rules))
 
-    def _follow(self, decisions: Iterable[Decision]) -> None:
+    def _add_all(self, decisions: Iterable[Decision]) -> None:
         """What no message brought."""
         for decision in decisions:
-            self._take(decision, None)
+            self._add(decision, None)
             self._count(decision)
 
     def _decide(self, user: str, event: Event, message: Message) -> None:
-        moment = replace(self.moment, nonce="" if event.id else self.saved.nonce())
+        moment = replace(self.moment, nonce="" if event.id else self.baseline.nonce())
         try:
-            decisions = core.decide(user, event, moment, self.draft, self.saved.rules)
+            decisions = core.decide(user, event, moment, self.draft, self.baseline.rules)
         except DatabaseError:
             raise
         except Exception:
-            self._poison(user, message)
+            self._refuse_failing(user, message)
             return
         error: bytes | None = None
         for decision in decisions:
-            error = self._take(decision, None if decision.turn else message) or error
+            error = self._add(decision, None if decision.turn else message) or error
             self._count(decision)
         self.memory.note(message, error, named=event.id is not None)
 
@@ -193,14 +196,14 @@ class Plan:
             kind = "accepted" if decision.entry else "answered"
             self.counts["late" if decision.entry and decision.entry.late else kind] += 1
 
-    def _unreadable(self, user: str, refusal: Refused, message: Message) -> None:
-        _, kind = self.saved.topics.split(message.topic)
-        rules = self.saved.rules
+    def _refuse_unreadable(self, user: str, refusal: Refused, message: Message) -> None:
+        _, kind = self.baseline.topics.split(message.topic)
+        rules = self.baseline.rules
         decision = core.unreadable(user, kind, refusal, self.moment, self.draft, rules)
-        error = self._take(decision, message)
+        error = self._add(decision, message)
         self.memory.note(message, error, named=refusal.id is not None)
 
-    def _poison(self, user: str, message: Message) -> None:
+    def _refuse_failing(self, user: str, message: Message) -> None:
         log.exception("hwsync failed on a message on %s", message.topic, extra={"user": user})
         refusal = Refused(
             Code.BAD_PAYLOAD,
@@ -209,11 +212,11 @@ class Plan:
         )
         record = self.draft.record_of(user)
         decision = Decision(record, effects=(PublishError(refusal, record.state),), refused=refusal)
-        error = self._take(decision, message)
+        error = self._add(decision, message)
         self.memory.note(message, error, named=False)
 
-    def _take(self, decision: Decision, message: Message | None) -> bytes | None:
-        """Put one decision into the plan; the error that is published, where there is one.
+    def _add(self, decision: Decision, message: Message | None) -> bytes | None:
+        """Put one decision into the batch; the error that is published, where there is one.
 
         ``message``: whose it is; None: nobody's, it follows from what is known.
         """
@@ -230,17 +233,17 @@ class Plan:
                 self._reply(record.user, message, error)
             self.effects.append((record.user, effect))
         if decision.refused is not None and message is not None:
-            self._refused(record, decision.refused, message)
+            self._log_refusal(record, decision.refused, message)
         return error
 
     def _reply(self, user: str, message: Message, error: bytes) -> None:
         """An error goes to the response topic of a request, too."""
-        _, kind = self.saved.topics.split(message.topic)
-        reply = replies.of_refused(message.reply, kind, self.saved.topics.root)
+        _, kind = self.baseline.topics.split(message.topic)
+        reply = replies.of_refused(message.reply, kind, self.baseline.topics.root)
         if reply is not None:
             self.effects.append((user, ReplyError(reply, error)))
 
-    def _refused(self, record: Record, refusal: Refused, message: Message) -> None:
+    def _log_refusal(self, record: Record, refusal: Refused, message: Message) -> None:
         user = record.user if limits.is_user(record.user) else ""
         self.batch.refused.append(
             RefusedRow(
@@ -254,7 +257,7 @@ class Plan:
         )
         self.counts[f"refused_{refusal.code}"] += 1
 
-    def _repeated(self, user: str, message: Message, id: str | None) -> bool:
+    def _answer_again(self, user: str, message: Message, id: str | None) -> bool:
         """Whether the broker sent a handled message without an id again; it is answered again."""
         handled = self.memory.find(message, id)
         if handled is None:

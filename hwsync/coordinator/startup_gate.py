@@ -1,6 +1,7 @@
-"""At its start the coordinator first hears what the broker has kept, and then does anything.
+"""At its start the coordinator first receives what the broker has kept, and then does anything.
 
-The law: the first connection of a life counts as made when the kept statuses are there and stored.
+The law: after a start every message but statuses is held until all retained statuses have arrived
+and are saved; only then the connection counts as made (``Subscribed``).
 A broker sends a session's waiting messages before it sends what is retained, so that a request
 would else be decided, and perhaps said not to have run, on a database that is older than what was
 published; and the newer status would be overwritten (docs/protocol.md, section 2, "Epochs"). The
@@ -13,8 +14,8 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
+from hwsync.coordinator.batch import still_ours
 from hwsync.coordinator.loop import Clock, Publisher
-from hwsync.coordinator.plan import still_ours
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 
@@ -23,8 +24,8 @@ log = logging.getLogger("hwsync.coordinator")
 SILENCE_S: Final = 10.0  # of a broker that does not send it back; then it goes on all the same
 
 
-class Hearing:
-    """``take`` stands between intake and loop. ``mark`` is a text that nobody else sends."""
+class StartupGate:
+    """``admit`` stands between intake and loop. ``mark`` is a text that nobody else sends."""
 
     def __init__(self, publisher: Publisher, topics: Topics, clock: Clock, mark: str) -> None:
         self._publisher, self._topics, self._clock = publisher, topics, clock
@@ -34,16 +35,16 @@ class Hearing:
         self._subscribed: Subscribed | None = None
         self._left: list[Signal] = []  # for the next turn
         self._limit: float | None = None  # monotonic, seconds
-        self._over = False
+        self._is_open = False
 
-    def take(self, signals: Iterable[Signal]) -> list[Signal]:
+    def admit(self, signals: Iterable[Signal]) -> list[Signal]:
         """What is to be handled now, in order."""
         passed, self._left = self._left, []
         for signal in signals:
-            if self._over:
+            if self._is_open:
                 (self._left or passed).append(signal)
             elif isinstance(signal, Delivery):
-                self._heard(signal, passed)
+                self._receive(signal, passed)
             else:
                 self._note(signal, passed)
         if self._limit is not None and self._clock.monotonic() >= self._limit:
@@ -52,22 +53,22 @@ class Hearing:
                 "heard all that it has kept",
                 self._topics.of(ITSELF, Kind.QUERY),
             )
-            self._end()
+            self._open()
         return passed
 
     def wait(self) -> float | None:
-        """Seconds until ``take`` has something to do by itself."""
+        """Seconds until ``admit`` has something to do by itself."""
         if self._left:
             return 0.0
         if self._limit is None:
             return None
         return max(self._limit - self._clock.monotonic(), 0.0)
 
-    def _heard(self, delivery: Delivery, passed: list[Signal]) -> None:
+    def _receive(self, delivery: Delivery, passed: list[Signal]) -> None:
         user, kind = self._topics.split(delivery.topic)
         if (user, kind, delivery.payload) == (ITSELF, Kind.QUERY, self._text):
             self._publisher.acknowledge(delivery)  # some brokers raise its QoS to the filter's
-            self._end()
+            self._open()
         elif kind is Kind.STATUS:
             passed.append(delivery)
             if self._limit is not None:
@@ -96,9 +97,9 @@ class Hearing:
     def _text(self) -> bytes:
         return f"{self._mark}-{self._marks}".encode()
 
-    def _end(self) -> None:
-        """In the next turn: what was heard until now is stored first."""
-        self._over = True
+    def _open(self) -> None:
+        """In the next turn: what was received until now is saved first."""
+        self._is_open = True
         self._limit = None
         self._left = [*([self._subscribed] if self._subscribed else []), *self._held]
         self._held = []
