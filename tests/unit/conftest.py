@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.support.coordinator import Lab
+
+MEMORY: Final = Path("/dev/shm")
+"""Files that no power cut has to survive: a database there waits for no disk."""
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """pytest's own, in memory where there is room for it."""
+    where = MEMORY if os.access(MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="hwsync-test-", dir=where) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
