@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,19 @@ from hwsync.protocol.errors import Code
 from hwsync.protocol.moves import TABLE, Move
 from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Record, State, Verb
 from hwsync.protocol.table import HOLE, markdown_table, mermaid, rewrite
+from hwsync.protocol.wire import (
+    asking,
+    envelope,
+    error,
+    heartbeat,
+    itself,
+    request,
+    response,
+    status,
+    tables,
+)
 from hwsync.protocol.wire.request import REQUEST
+from hwsync.protocol.wire.schema import Field, Schema
 from hwsync.protocol.wire.status import status_json
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
@@ -101,6 +114,66 @@ def test_a_cell_changed_in_the_document_is_found() -> None:
 def test_a_missing_marker_is_named(marker: str) -> None:
     with pytest.raises(ValueError, match=marker):
         rewrite(text().replace(f"<!-- {marker} -->", ""))
+
+
+DOCUMENTS = (("protocol.md", tables.PROTOCOL), ("operations.md", tables.OPERATIONS))
+FIELDS = [
+    (document, name, field.key)
+    for document, some in DOCUMENTS
+    for name, schema in some.items()
+    for field in schema.fields
+]
+
+
+def page(name: str) -> str:
+    return (DOCUMENT.parent / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("document", "some"), DOCUMENTS, ids=["protocol", "operations"])
+def test_the_tables_of_fields_are_the_codes(document: str, some: tables.Tables) -> None:
+    assert tables.rewrite(page(document), some) == page(document), "run scripts/protocol-table"
+
+
+def without(fields: tuple[Field, ...], at: int, *instead: Field) -> Schema[Any]:
+    schema: Schema[Any] = object.__new__(Schema)
+    schema._fill("it", (*fields[:at], *instead, *fields[at + 1 :]), closed=False)
+    return schema
+
+
+@pytest.mark.parametrize(("document", "name", "key"), FIELDS)
+def test_a_changed_field_is_found(document: str, name: str, key: str) -> None:
+    fields = dict(DOCUMENTS)[document][name].fields
+    at = [field.key for field in fields].index(key)
+    one = fields[at]
+    changes = [
+        [replace(one, meaning="another")],
+        [replace(one, form=replace(one.form, said="another"))],
+        [replace(one, key="another")],
+        [],
+    ]
+    changes += [[replace(one, null=not one.null)]] if one.form.said != "null" else []
+    changes += [[replace(one, default=7.0)]] if one.needed else []
+    for changed in changes:
+        now = tables.rewrite(page(document), {name: without(fields, at, *changed)})
+        assert now != page(document), changed
+
+
+def test_each_kind_of_topic_has_its_table() -> None:
+    shown = {id(schema) for _, some in DOCUMENTS for schema in some.values()}
+    modules = (request, asking, envelope, response, status, error, heartbeat, itself)
+    schemas = [
+        (name, value)
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, Schema) and not name.startswith("_") and name != "QUERY"
+    ]
+    assert [name for name, schema in schemas if id(schema) not in shown] == []
+    assert [field.key for field in asking.QUERY.fields] == ["id"]  # as a cancel's
+
+
+def test_a_missing_marker_of_fields_is_named() -> None:
+    with pytest.raises(ValueError, match="fields of status: end"):
+        tables.rewrite("<!-- fields of status: begin -->\n", {"status": status.STATUS})
 
 
 def test_fields_are_named_in_the_order_in_which_they_are_published() -> None:

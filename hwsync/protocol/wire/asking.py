@@ -26,13 +26,13 @@ class Named(TypedDict):
 class ResetFields(TypedDict):
     """On ``reset``, where it is not empty."""
 
-    id: NotRequired[Annotated[Id, "of the command that is meant"]]
+    id: NotRequired[
+        Annotated[Id, Default(None, "the present command"), "of the command that is meant"]
+    ]
     queue: NotRequired[
         Annotated[Flag, Default(False), "empty the queue, too (section 2); then `id` may lack"]
     ]
-    forget: NotRequired[
-        Annotated[Flag, Default(False), "forget a board that asked nothing (below); stands alone"]
-    ]
+    forget: NotRequired[Annotated[Flag, Default(False), "forget the name (above); stands alone"]]
 
 
 class AnalysisFields(TypedDict):

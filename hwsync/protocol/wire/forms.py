@@ -67,11 +67,20 @@ is_text: Final = TEXT.holds
 """Whether this is a text that UTF-8 can carry: half a surrogate pair, as JSON spells, is not."""
 
 
+MANY: Final = 4  # texts, which a table does not list
+
+
+def named(names: Sequence[str]) -> str:
+    """These texts in a document: `a`, `b` or `c`."""
+    *first, last = (f"`{name}`" for name in names)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def one_of(*names: str) -> Form:
     """One of these texts."""
     some = frozenset(names)
     return Form(
-        " or ".join(f"`{name}`" for name in names) if len(names) < 4 else "text",
+        named(names) if len(names) < MANY else "text",
         lambda value: isinstance(value, str) and value in some,
         _must_be(", ".join(names)),
     )

@@ -31,7 +31,13 @@ class Heartbeat(TypedDict):
     online: Annotated[Flag, "false: it has gone; in its will"]
     journal: Annotated[Id, "the device's"]
     boot: Annotated[Count, "its count of starts"]
-    seen: NotRequired[Annotated[object | None, loose(SEEN), "the newest status that it knows"]]
+    seen: NotRequired[
+        Annotated[
+            object | None,
+            loose(SEEN),
+            "the newest status that it knows; the coordinator refuses anything else",
+        ]
+    ]
     version: NotRequired[Annotated[object, loose(TEXT), "of hwsync"]]
     busy: NotRequired[Annotated[object | None, loose(ID), "the command that waits or runs"]]
     running: NotRequired[Annotated[object | None, loose(ID), "the command that runs"]]

@@ -68,7 +68,7 @@ class Health(TypedDict):
         ]
     ]
     reconnects: NotRequired[Annotated[object, _COUNT, "connections after the first"]]
-    users: NotRequired[Annotated[object, _COUNT, "users with a record"]]
+    users: NotRequired[Annotated[object, _COUNT, "boards with a record"]]
     states: NotRequired[
         Annotated[object, _OBJECT, "how many of them are in each state, by its name"]
     ]
@@ -98,7 +98,7 @@ class Health(TypedDict):
         Annotated[
             object,
             _COUNT,
-            "events that have no row in the log, since a user's allowance for "
+            "events that have no row in the log, since a board's allowance for "
             "[what leads to nothing](protocol.md#what-leads-to-nothing) was used up",
         ]
     ]
@@ -169,8 +169,8 @@ class Boards(TypedDict):
     boards: Annotated[
         dict[str, float | None],
         Form("object", _are_boards),
-        "by user, the seconds since its heartbeat came, by a clock that cannot jump, or null where "
-        "its will, or `online` false, came last",
+        "by board, the seconds since its heartbeat came, by a clock that cannot jump, or null "
+        "where its will, or `online` false, came last",
     ]
 
 

@@ -24,6 +24,7 @@ from hwsync.protocol.wire.forms import (
     Reserved,
     Text,
     bounded,
+    named,
     seconds,
     text,
 )
@@ -53,7 +54,7 @@ def _no_analyser(key: str, value: Any) -> Doubt:
 _ARGS: Final = Form("list of texts", _are_args, _no_args)
 _ANALYSERS: Final = frozenset(Analyser)
 _ANALYSER: Final = Form(
-    " or ".join(f"`{name}`" for name in Analyser),
+    named(list(Analyser)),
     lambda value: isinstance(value, str) and value in _ANALYSERS,
     _no_analyser,
 )
@@ -67,14 +68,15 @@ class RequestFields(TypedDict):
         Annotated[
             Name | None,
             Default(None, f"`{limits.DEFAULT_NAME}`"),
-            f"the file that it is run as: {limits.NAME_FORM}",
+            "the file that it is run as: 1 to 64 of `A-Z a-z 0-9 . _ -`, beginning with a letter, "
+            "digit or `_`",
         ]
     ]
     id: NotRequired[
         Annotated[
             Id | None,
             Default(None, "made by the coordinator"),
-            f"{limits.ID_FORM}, once a user",
+            "1 to 64 of `A-Z a-z 0-9 . _ : -`, once a board",
         ]
     ]
     timeout: NotRequired[

@@ -45,7 +45,7 @@ class _Level(TypedDict):
         "that device's count of starts; in state 2, `id`, `journal` and `boot` together are the "
         "**grant** to run (section 5)",
     ]
-    start_at: Annotated[Number | None, "reserved (section 6)"]
+    start_at: Annotated[Number | None, "reserved (section 6): null"]
     cancelling: Annotated[
         Flag, "in state 2: a cancel is wanted and the device has not answered yet"
     ]
@@ -59,7 +59,7 @@ class _Level(TypedDict):
 class _Last(TypedDict):
     """What happened to a record last."""
 
-    user: Annotated[Text, "the user's name"]
+    user: Annotated[Text, "the board's name"]
     login: Annotated[
         Flag, "kept from the original; true in every status that you are allowed to read"
     ]
@@ -90,8 +90,8 @@ class _Run(TypedDict):
     stderr: Annotated[Text, "what it wrote to standard error"]
     duration: Annotated[Number | None, "seconds of run time, by the device"]
     started: Annotated[Number | None, "when it started, by the device's clock"]
-    start_error: Annotated[Number | None, "reserved (section 6)"]
-    clock_bound: Annotated[Number | None, "reserved (section 6)"]
+    start_error: Annotated[Number | None, "reserved (section 6): null"]
+    clock_bound: Annotated[Number | None, "reserved (section 6): null"]
     truncated: Annotated[
         Flag, "a text here has only its beginning, or only its beginning and its end"
     ]
@@ -127,8 +127,8 @@ class _Asked(TypedDict):
     id: Annotated[Text, "of the command"]
     state: Annotated[StateNumber, "of the record, where it is the record's own command, else 0"]
     queued: Annotated[Count, "the command's place in the queue, from 1; 0: it does not wait"]
-    user: Annotated[Text, "the user's name"]
-    number: Annotated[Count, "the user's how-many-eth command"]
+    user: Annotated[Text, "the board's name"]
+    number: Annotated[Count, "the board's how-many-eth command"]
     journal: Annotated[Id | None, "as in the status"]
     boot: Annotated[Count | None, "as in the status"]
     issued: Annotated[Number, "when it was asked for, by the coordinator's clock"]
