@@ -17,10 +17,13 @@ from hwsync.protocol.effects import Entry
 from hwsync.protocol.events import Message
 from hwsync.protocol.idle import keeps_payload
 from hwsync.protocol.record import Record
+from hwsync.protocol.redelivery import Handled
 from hwsync.store import chain, statements
 from hwsync.store.api import Batch, RefusedRow
 from hwsync.store.models import HASHED, Packet, RefusedMessage, Transition
 from hwsync.store.rows import Values, command_values, in_order, record_values
+
+Write = tuple[str, Sequence[Values]]  # a statement, and the rows that it is executed with
 
 NAMES_OF_EPOCH: Final = ("epoch", "restored_at", "doubted")
 
@@ -37,40 +40,37 @@ class Ends:
     refused: dict[str, int]  # how many in all, by whose allowance it is
 
 
-def writes(
-    batch: Batch, ticks: float, ends: Ends
-) -> tuple[list[tuple[str, Sequence[Values]]], Ends]:
-    """Each statement with the rows that it is executed with; and the ends afterwards.
+def writes(batch: Batch, ticks: float, ends: Ends) -> tuple[list[Write], Ends]:
+    """Each statement with all of its rows, in the order in which they are executed; the new ends.
 
     ``ticks``: seconds on the clock of the batch's deadlines (``Moment.ticks``).
     """
     head, log = _log(batch, ends.head)
     counts, kept, counted = _refused(batch.refused, ends.refused)
-    found: list[tuple[str, Sequence[Values]]] = [
+    found: list[Write] = [
         (statements.SAVE_COMMAND, [command_values(one) for one in batch.commands.values()]),
         (statements.SAVE_RECORD, [record_values(one, ticks) for one in batch.records.values()]),
         (statements.APPEND, log),
         (statements.REFUSE, kept),
         (statements.COUNT_REFUSED, counted),
+        (statements.SAVE_META, _epoch(batch.epoch)),
+        (statements.FORGET_PACKETS, [()] if batch.forget_packets else []),
+        (statements.FORGET_PACKET, [(mid,) for mid, one in batch.packets.items() if one is None]),
+        (statements.SAVE_PACKET, [_packet(mid, one) for mid, one in batch.packets.items() if one]),
     ]
-    if batch.epoch is not None:
-        values = zip(NAMES_OF_EPOCH, (*batch.epoch, 0.0), strict=True)
-        found.append((statements.SAVE_META, [(name, str(value)) for name, value in values]))
-    if batch.forget_packets:
-        found.append((statements.FORGET_PACKETS, [()]))
-    packets = batch.packets.items()
-    found += [
-        (statements.FORGET_PACKET, [(mid,) for mid, handled in packets if handled is None]),
-        (
-            statements.SAVE_PACKET,
-            [
-                _PACKET_ROW({"mid": mid, "topic": one.topic, "digest": one.digest,
-                             "error": one.error})
-                for mid, one in packets if one is not None
-            ],
-        ),
-    ]  # fmt: skip
     return [(statement, rows) for statement, rows in found if rows], Ends(head, counts)
+
+
+def _epoch(epoch: tuple[int, float] | None) -> list[Values]:
+    """A new epoch, which is doubted for 0 seconds by now."""
+    values = () if epoch is None else zip(NAMES_OF_EPOCH, (*epoch, 0.0), strict=True)
+    return [(name, str(value)) for name, value in values]
+
+
+def _packet(mid: int, handled: Handled) -> Values:
+    return _PACKET_ROW(
+        {"mid": mid, "topic": handled.topic, "digest": handled.digest, "error": handled.error}
+    )
 
 
 def _log(batch: Batch, head: bytes) -> tuple[bytes, list[Values]]:

@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import peewee
 import pytest
@@ -172,6 +173,41 @@ def test_a_migration_that_fails_leaves_the_old_database(
     assert columns(path) == before
     monkeypatch.undo()
     Store(path).close()
+
+
+class Recorder:
+    """A connection that notes what is executed."""
+
+    def __init__(self, real: sqlite3.Connection) -> None:
+        self.executed: list[str] = []
+        self._real = real
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        self.executed.append(sql)
+        return self._real.execute(sql, *values)
+
+    def executemany(self, sql: str, rows: Any) -> sqlite3.Cursor:
+        self.executed.append(sql)
+        return self._real.executemany(sql, rows)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+def test_a_round_is_one_transaction_and_executes_each_statement_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(lab.store.database.connection)
+    monkeypatch.setattr(lab.store.database, "connection", recorder)
+    users = [f"pi{number}" for number in range(20)]
+    lab.step(*(lab.delivery("request", request(), user=user) for user in users),
+             *(lab.delivery("cancel", b"", user=user) for user in users),
+             *(lab.delivery("collected", b"?", user=user) for user in users))  # fmt: skip
+    assert len(lab.rows("commands")) == len(users)
+    assert [sql for sql in recorder.executed if sql != statements.COMMAND] == [
+        *(statements.BEGIN, statements.SAVE_COMMAND, statements.SAVE_RECORD, statements.APPEND),
+        *(statements.REFUSE, statements.COUNT_REFUSED, statements.SAVE_PACKET, statements.COMMIT),
+    ]
 
 
 @pytest.mark.parametrize(
