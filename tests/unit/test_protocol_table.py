@@ -135,9 +135,7 @@ def test_the_tables_of_fields_are_the_codes(document: str, some: tables.Tables) 
 
 
 def without(fields: tuple[Field, ...], at: int, *instead: Field) -> Schema[Any]:
-    schema: Schema[Any] = object.__new__(Schema)
-    schema._fill("it", (*fields[:at], *instead, *fields[at + 1 :]), closed=False)
-    return schema
+    return Schema("it", (*fields[:at], *instead, *fields[at + 1 :]))
 
 
 @pytest.mark.parametrize(("document", "name", "key"), FIELDS)

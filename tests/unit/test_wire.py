@@ -148,7 +148,7 @@ def test_a_field_without_a_form_or_a_meaning_is_no_table() -> None:
         id: str
 
     with pytest.raises(TypeError, match="'id' needs one form"):
-        Schema("it", Formless)
+        Schema.of("it", Formless)
 
 
 def test_the_types_of_a_table_are_those_of_its_forms() -> None:

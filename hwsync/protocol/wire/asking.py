@@ -13,8 +13,7 @@ from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Analysed, CancelAsked, Ignored, Queried, ResetAsked
 from hwsync.protocol.jsons import begins_object, dumps, loads
 from hwsync.protocol.wire.forms import ANYTHING, Flag, Id, bounded
-from hwsync.protocol.wire.request import EMPTY
-from hwsync.protocol.wire.schema import Default, Schema, object_of, text_of
+from hwsync.protocol.wire.schema import CLEARS, Default, Schema, object_of, text_of
 
 
 class Named(TypedDict):
@@ -42,10 +41,10 @@ class AnalysisFields(TypedDict):
     id: NotRequired[Annotated[Id | None, Default(None), "of the command that it judges"]]
 
 
-CANCEL: Final = Schema("the cancel", Named, closed=True)
-QUERY: Final = Schema("the query", Named, closed=True)
-RESET: Final = Schema("the reset", ResetFields, closed=True)
-ANALYSIS: Final = Schema("the analysis", AnalysisFields, closed=True)
+CANCEL: Final = Schema.of("the cancel", Named, closed=True)
+QUERY: Final = Schema.of("the query", Named, closed=True)
+RESET: Final = Schema.of("the reset", ResetFields, closed=True)
+ANALYSIS: Final = Schema.of("the analysis", AnalysisFields, closed=True)
 
 
 def encode_id(id: str | None) -> bytes:
@@ -105,7 +104,7 @@ def read_reset(payload: bytes) -> ResetAsked:
 def read_analysis(payload: bytes) -> Analysed | Ignored:
     """What is said of a result. Raises ``Refused``."""
     if not payload:
-        return Ignored(EMPTY)
+        return Ignored(CLEARS)
     text = text_of(payload)
     obj: Any = None
     if begins_object(text):

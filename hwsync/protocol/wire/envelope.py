@@ -95,8 +95,8 @@ class SealFields(TypedDict):
     sig: Annotated[Text, "the base64 of the Ed25519 signature over the UTF-8 bytes of `signed`"]
 
 
-ENVELOPE: Final = Schema("the envelope", EnvelopeFields)
-SEAL: Final = Schema("the envelope", SealFields)
+ENVELOPE: Final = Schema.of("the envelope", EnvelopeFields)
+SEAL: Final = Schema.of("the envelope", SealFields)
 _TEXT_OF_SEAL: Final = SEAL.part("v", "signed")
 
 

@@ -22,7 +22,7 @@ class Error(TypedDict):
     state: NotRequired[Annotated[object, loose(STATE), "of the record"]]
 
 
-ERROR: Final = Schema("the error", Error)
+ERROR: Final = Schema.of("the error", Error)
 
 
 def encode_error(effect: PublishError) -> bytes:

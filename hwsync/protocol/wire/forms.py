@@ -176,6 +176,11 @@ Flag = Annotated[
 ]
 
 
+def as_float(number: float | None) -> float | None:
+    """A number of JSON, which may be whole, as it is kept."""
+    return None if number is None else float(number)
+
+
 # Lists and objects
 
 
@@ -207,7 +212,7 @@ def _is_seen(value: Any) -> bool:
     return _is_pair(value) and is_count(value[0]) and is_count(value[1])
 
 
-def _is_reserved(key: str, value: Any) -> Doubt:
+def _no_such_yet(key: str, value: Any) -> Doubt:
     return Code.NOT_ALLOWED, f"{key!r}: {LATER}", "leave the key out"
 
 
@@ -219,5 +224,5 @@ OBJECT: Final = Form("object", lambda value: isinstance(value, dict))
 Texts = Annotated[Sequence[str], Form("list of texts", _are_texts)]
 Pairs = Annotated[Sequence[Sequence[str]], Form("list of `[id, journal]`", _are_pairs)]
 OrderOfStreams = Annotated[Sequence[Sequence[Any]], Form("list of `[stream, bytes]`", _is_order)]
-Reserved = Annotated[float, Form("null", lambda value: False, _is_reserved)]
+Reserved = Annotated[float, Form("null", lambda value: False, _no_such_yet)]
 """Null in this version."""

@@ -60,7 +60,7 @@ class Heartbeat(TypedDict):
     time: NotRequired[Annotated[Number | None, "its clock, in Unix seconds; a will has none"]]
 
 
-HEARTBEAT: Final = Schema("the heartbeat", Heartbeat)
+HEARTBEAT: Final = Schema.of("the heartbeat", Heartbeat)
 _NEEDED: Final = HEARTBEAT.part("journal", "boot", "online", "seen")
 
 

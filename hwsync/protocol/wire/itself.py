@@ -184,9 +184,9 @@ class SignFields(TypedDict):
     stopped: Annotated[Flag, "it has ended in order"]
 
 
-HEALTH: Final = Schema("the health", Health)
-BOARDS: Final = Schema("the boards", Boards)
-SIGN: Final = Schema("the sign", SignFields)
+HEALTH: Final = Schema.of("the health", Health)
+BOARDS: Final = Schema.of("the boards", Boards)
+SIGN: Final = Schema.of("the sign", SignFields)
 
 
 def encode_boards(

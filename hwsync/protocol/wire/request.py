@@ -23,14 +23,13 @@ from hwsync.protocol.wire.forms import (
     Name,
     Reserved,
     Text,
+    as_float,
     bounded,
     named,
     seconds,
     text,
 )
-from hwsync.protocol.wire.schema import Default, Doubt, Form, Schema, text_of
-
-EMPTY: Final = "an empty message clears a retained one"
+from hwsync.protocol.wire.schema import CLEARS, Default, Doubt, Form, Schema, text_of
 
 
 def _no_args(key: str, value: Any) -> Doubt:
@@ -150,7 +149,7 @@ class RequestFields(TypedDict):
     ]
 
 
-REQUEST: Final = Schema("the request", RequestFields, closed=True)
+REQUEST: Final = Schema.of("the request", RequestFields, closed=True)
 
 
 def extras_size(stdin: str, args: Iterable[str], meta: str) -> int:
@@ -169,7 +168,7 @@ def encode_request(program: str, **keys: object) -> bytes:
 def read_request(payload: bytes) -> Requested | Ignored:
     """What is asked for. Raises ``Refused``."""
     if not payload:
-        return Ignored(EMPTY)
+        return Ignored(CLEARS)
     text = text_of(payload)
     obj: Any = None
     if begins_object(text):
@@ -236,8 +235,3 @@ def _structured(obj: dict[str, Any]) -> Request:
         name=fields["name"],
         expires_at=as_float(fields["expires_at"]),
     )
-
-
-def as_float(number: float | None) -> float | None:
-    """A number of JSON, which may be whole, as it is kept."""
-    return None if number is None else float(number)

@@ -26,10 +26,10 @@ from hwsync.protocol.wire.forms import (
     Id,
     Number,
     Text,
+    as_float,
     bounded,
     one_of,
 )
-from hwsync.protocol.wire.request import as_float
 from hwsync.protocol.wire.schema import (
     Default,
     Doubt,
@@ -135,9 +135,9 @@ class ResponseFields(TypedDict):
     ]
 
 
-COLLECTED: Final = Schema("collected", CollectedFields)
-OUTPUT: Final = Schema("the output", Output)
-RESPONSE: Final = Schema("the result", ResponseFields)
+COLLECTED: Final = Schema.of("collected", CollectedFields)
+OUTPUT: Final = Schema.of("the output", Output)
+RESPONSE: Final = Schema.of("the result", ResponseFields)
 
 
 def encode_collected(id: str, journal: str, boot: int) -> bytes:

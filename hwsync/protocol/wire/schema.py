@@ -10,7 +10,7 @@ refusal.
         id: Annotated[Id, "of the command"]
         boot: NotRequired[Annotated[Count | None, Default(0), "the device's count of starts"]]
 
-    COLLECTED = Schema("collected", Collected)
+    COLLECTED = Schema.of("collected", Collected)
 """
 
 from __future__ import annotations
@@ -107,11 +107,7 @@ class Schema(Generic[T]):
     elsewhere it is a later version's and passed over.
     """
 
-    def __init__(self, what: str, table: type[T], *, closed: bool = False) -> None:
-        hints = get_type_hints(table, include_extras=True)
-        self._fill(what, tuple(_field(key, hint) for key, hint in hints.items()), closed)
-
-    def _fill(self, what: str, fields: tuple[Field, ...], closed: bool) -> None:
+    def __init__(self, what: str, fields: tuple[Field, ...], *, closed: bool = False) -> None:
         self.what = what
         self.fields = fields
         self.closed = closed
@@ -121,16 +117,18 @@ class Schema(Generic[T]):
             for one in fields
         )
 
+    @classmethod
+    def of(cls, what: str, table: type[T], *, closed: bool = False) -> Schema[T]:
+        """The schema of a ``TypedDict``. Raises ``TypeError`` where a field says no form."""
+        hints = get_type_hints(table, include_extras=True)
+        fields = tuple(_field(key, hint) for key, hint in hints.items())
+        return cls(what, fields, closed=closed)
+
     def part(self, *keys: str) -> Schema[T]:
         """Only these fields of it, none of them loose; what else stands there is passed over."""
         some = [self.by_key[key] for key in keys]
-        part: Schema[T] = object.__new__(Schema)
-        part._fill(
-            self.what,
-            tuple(replace(one, form=replace(one.form, loose=False)) for one in some),
-            False,
-        )
-        return part
+        strict = [replace(one, form=replace(one.form, loose=False)) for one in some]
+        return Schema(self.what, tuple(strict))
 
     def read(self, obj: Mapping[str, Any]) -> T:
         """The fields of a message, with their defaults. Raises ``Refused`` by the first wrong one.
@@ -197,6 +195,9 @@ def _field(key: str, hint: Any) -> Field:
     defaults = [one for one in said if isinstance(one, Default)]
     default = defaults[0] if defaults else Default(None if may_lack else MISSING)
     return Field(key, forms[0], meanings[0], null, default.value, default.said)
+
+
+CLEARS: Final = "an empty message clears a retained one"
 
 
 def read_object(payload: bytes) -> Json | None:

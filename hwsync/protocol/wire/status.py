@@ -180,8 +180,8 @@ FIRST: Final = (
 )
 """What a device acts on, and all that is left of a status in the last resort."""
 
-STATUS: Final = Schema("the status", Status)
-RESULT: Final = Schema("the result", Result)
+STATUS: Final = Schema.of("the status", Status)
+RESULT: Final = Schema.of("the result", Result)
 _HEAD: Final = STATUS.part(*FIRST)
 _ORDER: Final = STATUS.part("epoch", "seq")
 
