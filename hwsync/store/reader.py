@@ -83,8 +83,8 @@ class Reader:
             command = find_command(self._connection, user, id)
             row = next(select(self._connection, statements.RECORD_OF, user), None)
             rows = [
-                *self._read(statements.LOG_OF, user),
-                *self._read(statements.REFUSED_OF, user),
+                *self._read(statements.LOG_OF_COMMAND, user, id),
+                *self._read(statements.REFUSED_OF_COMMAND, user, id),
             ]
         except sqlite3.Error as error:
             raise _unreadable(self._path, error) from None
@@ -94,7 +94,7 @@ class Reader:
         record = record_from(row, own, 0.0) if row else Record(user)
         shown = result_json(command, record.state_of(id), record.place(id))
         shown |= _asked(command.asker, command.program_sha256)
-        shown["history"] = [entry for entry in rows if entry["id"] == id]
+        shown["history"] = rows
         return shown
 
     def _asked(self, user: str) -> dict[str, dict[str, Any]]:
@@ -102,8 +102,8 @@ class Reader:
         rows = select(self._connection, statements.ASKED_OF, user)
         return {row["id"]: _asked(asker_from(row), row["program_sha256"]) for row in rows}
 
-    def _read(self, statement: str, user: str) -> Iterator[dict[str, Any]]:
-        for row in select(self._connection, statement, user):
+    def _read(self, statement: str, *values: str) -> Iterator[dict[str, Any]]:
+        for row in select(self._connection, statement, *values):
             payload = row.pop("payload")
             for name in ("hash", "payload_sha256"):
                 row.pop(name, None)

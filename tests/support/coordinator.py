@@ -6,6 +6,7 @@ did, in order: what it published (``Sent``) and what it acknowledged (``Acknowle
 
 from __future__ import annotations
 
+import hashlib
 import random
 import sqlite3
 from collections.abc import Callable
@@ -272,3 +273,14 @@ class Lab:
         with closing(sqlite3.connect(self.path)) as connection:
             order = "" if columns == "*" else f" ORDER BY {columns}"
             return list(connection.execute(f"SELECT {columns} FROM {table}{order}"))
+
+
+def use(lab: Lab) -> None:
+    """One whole cycle, one refused message, and one command under way."""
+    lab.hear("request", request())
+    lab.hear("collected", COLLECTED)
+    digests = {"stdout": hashlib.sha256(b"42\n").hexdigest()}
+    lab.hear("response", result(response="42\n", sha256=digests))
+    lab.hear("analysis", b"right")
+    lab.hear("cancel", b"")
+    lab.hear("request", request("c2", meta={"by": "alice"}, name="a.py"))

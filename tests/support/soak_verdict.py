@@ -44,7 +44,7 @@ def read_database(path: Path, users: Iterable[str]) -> FinalState:
                 logs[user] = [row for row in reader.history(user) if "command" in row]
             except NotFound:
                 logs[user] = []
-    # One pass: ``Reader.show`` reads a user's whole log for each command.
+    # One pass: ``Reader.show`` goes through a user's log for each command.
     connection, _, _ = open_to_read(path.resolve(), for_long=True)
     with closing(connection):
         present = {row["user"]: row for row in select(connection, statements.RECORDS)}

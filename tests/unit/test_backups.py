@@ -1,21 +1,18 @@
-"""Backups and checks: a copy is whole or not there; what was changed or is missing is named."""
+"""Backups, and what is restored: a copy is whole or not there, and nothing is lost for it."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from time import gmtime
 
 import pytest
 
-from hwsync.coordinator.forgetting import forget
-from hwsync.protocol.errors import DatabaseError, NotFound, Refused, UsageError
+from hwsync.protocol.errors import DatabaseError, UsageError
 from hwsync.protocol.record import State
 from hwsync.store import backups
 from hwsync.store.backups import KEPT, Schedule, back_up, scheduled
@@ -23,7 +20,7 @@ from hwsync.store.checking import check
 from hwsync.store.reader import Reader
 from hwsync.store.restoring import restore
 from hwsync.store.store import Store
-from tests.support.coordinator import Lab, brief, request, result, sent
+from tests.support.coordinator import Lab, request, use
 from tests.support.waiting import wait_until
 
 
@@ -33,97 +30,16 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lab(path: Path) -> Iterator[Lab]:
+def lab(lab: Lab) -> Lab:
     """With one whole cycle, one refused message and one command under way."""
-    with Lab(path) as opened:
-        opened.hear("request", request())
-        opened.hear("collected", b'{"id":"c1","journal":"j1","boot":1}')
-        digests = {"stdout": hashlib.sha256(b"42\n").hexdigest()}
-        opened.hear("response", result(response="42\n", sha256=digests))
-        opened.hear("analysis", b"right")
-        opened.hear("cancel", b"")
-        opened.hear("request", request("c2", meta={"by": "alice"}, name="a.py"))
-        yield opened
+    use(lab)
+    return lab
 
 
 def change(path: Path, sql: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(sql)
         connection.commit()
-
-
-def test_a_sound_database_is_found_sound_also_while_it_is_used(lab: Lab, path: Path) -> None:
-    assert list(check(path)) == []
-    lab.hear("cancel", b"")
-    assert list(check(path)) == []
-
-
-CHANGES = [
-    ("UPDATE commands SET name = 'b.py' WHERE id = 'c2'", "c2 of pi1: its program"),
-    (
-        "UPDATE transitions SET payload = x'00' WHERE row = 2",
-        "row 2 was changed (board pi1, seq 2)",
-    ),
-    ("UPDATE transitions SET late = 1 WHERE row = 3", "row 3 was changed"),
-    ("UPDATE transitions SET time = time + 1 WHERE row = 1", "row 1 was changed"),
-    ("UPDATE transitions SET hash = x'00' WHERE row = 4", "row 4 was changed"),
-    ("DELETE FROM transitions WHERE row = 2", "transitions: missing: row 2"),
-    ("DELETE FROM transitions WHERE row IN (1, 2, 3)", "missing: row 1 to 3"),
-    ("DELETE FROM transitions WHERE row = 5", "pi1 is at seq 5, state 1; its log: seq 4"),
-    ("UPDATE hw_status SET state = 2", "pi1 is at seq 5, state 2; its log: seq 5, state 1"),
-    ("DELETE FROM hw_status", "pi1 is in the log and has no record"),
-    ("DELETE FROM transitions", "its log: nothing"),
-    (
-        "UPDATE commands SET program = 'x' WHERE id = 'c1'",
-        "c1 of pi1: its program, stdin, args or name",
-    ),
-    ("UPDATE commands SET response = '43' WHERE id = 'c1'", "c1 of pi1: its response was changed"),
-    (
-        "UPDATE commands SET program_sha256 = '' WHERE id = 'c1'",
-        "c1 of pi1: the hash of its",
-    ),
-    ("UPDATE commands SET asked_by = 'bob' WHERE id = 'c2'", "c2 of pi1: who asked was changed"),
-    ("UPDATE commands SET asked_known_by = 'reply topic' WHERE id = 'c2'", "c2 of pi1: who asked"),
-    ("UPDATE commands SET asked_by = NULL WHERE id = 'c2'", "c2 of pi1: who asked was changed"),
-    ("UPDATE commands SET asked_by = '' WHERE id = 'c1'", "c1 of pi1: who asked was changed"),
-]
-
-
-@pytest.mark.parametrize(("sql", "named"), CHANGES)
-def test_what_was_changed_or_is_missing_is_named(
-    lab: Lab, path: Path, sql: str, named: str
-) -> None:
-    lab.stop()
-    change(path, sql)
-    found = list(check(path))
-    assert any(named in line for line in found), found
-
-
-def test_only_the_changed_row_is_named(lab: Lab, path: Path) -> None:
-    lab.stop()
-    change(path, "UPDATE transitions SET note = 'x' WHERE row = 2")
-    assert len(list(check(path))) == 1
-
-
-def test_a_flipped_byte_is_found_and_named(lab: Lab, path: Path) -> None:
-    lab.stop()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(truncate)")
-    data = path.read_bytes()
-    needle = b'"journal":"j1"'  # in the payload of a row of the log
-    assert needle in data
-    path.write_bytes(data.replace(needle, b'"journal":"k1"', 1))
-    assert [line for line in check(path) if "transitions: row" in line and "was changed" in line]
-
-
-def test_damaged_pages_are_named_and_end_nothing(lab: Lab, path: Path) -> None:
-    for _ in range(50):
-        lab.hear("cancel", b"x" * 900)
-    lab.stop()
-    pages = bytearray(path.read_bytes())
-    pages[8192:] = b"\xff" * (len(pages) - 8192)
-    path.write_bytes(bytes(pages))
-    assert list(check(path))
 
 
 def test_a_backup_is_made_while_the_database_is_written(lab: Lab, path: Path) -> None:
@@ -373,55 +289,6 @@ def test_what_was_changed_in_an_older_backup_is_found_before_it_is_migrated(
     change(old, "UPDATE commands SET program = 'x' WHERE id = 'c1'")
     with pytest.raises(DatabaseError, match="its program, stdin, args or name were changed"):
         restore(old, path)
-
-
-def test_a_forgotten_user_is_published_again_only_when_something_is_new(
-    lab: Lab, path: Path
-) -> None:
-    lab.hear("cancel", b'{"id":"c2"}')
-    seq = lab.record.seq
-    lab.stop()
-    cleared: list[bool] = []
-    forget(path, "pi1", lambda: cleared.append(True))
-    assert cleared == [True]
-    assert list(check(path)) == []
-    lab.start()
-    assert lab.connect() == []
-    (answer,) = sent(lab.hear("query", b""), "status")
-    assert (answer.retain, answer.json["seq"]) == (False, seq + 1)
-    lab.hear("heartbeat", b'{"online":true,"journal":"j1","boot":1,"seen":[9,9]}', user="pi2")
-    assert lab.restart() == []  # a new epoch does not bring it back either
-    (status,) = sent(lab.hear("request", request("c3")), "status")
-    assert (status.retain, status.json["seq"]) == (True, seq + 3)
-
-
-def test_what_is_open_or_unknown_is_not_forgotten(lab: Lab, path: Path) -> None:
-    with pytest.raises(DatabaseError, match="another coordinator"):
-        forget(path, "pi1", lambda: None)
-    lab.stop()
-    with pytest.raises(Refused, match="c2 is in state 1"):
-        forget(path, "pi1", lambda: None)
-    with pytest.raises(NotFound, match="pi9 has never been seen"):
-        forget(path, "pi9", lambda: None)
-
-
-def test_nothing_is_forgotten_where_the_broker_cannot_be_reached(lab: Lab, path: Path) -> None:
-    lab.hear("cancel", b'{"id":"c2"}')
-    lab.stop()
-
-    def fail() -> None:
-        raise RuntimeError("no broker")
-
-    with pytest.raises(RuntimeError):
-        forget(path, "pi1", fail)
-    lab.start()
-    assert brief(lab.connect()) == ["status 0"]
-
-
-def test_what_is_not_there_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(DatabaseError, match="there is no database"):
-        forget(tmp_path / "none.db", "pi1", lambda: None)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to somebody else")
