@@ -1,4 +1,4 @@
-"""How the coordinator is: what it counts, and the JSON of it (docs/operations.md, "Health").
+"""How the coordinator is: what it counts, and the fields of it (docs/operations.md, "Health").
 
 The law: counting costs nothing that a message would have to wait for; the figures are those of one
 life of the process, and whoever wants a rate takes the difference of two. Times are seconds, those
@@ -10,33 +10,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 from hwsync import __version__
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code
-from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Record, State
-from hwsync.protocol.wire.itself import Sign
+from hwsync.protocol.wire.itself import Condition, Sign
 from hwsync.transport import Disconnected, PassedOver, Signal, Subscribed
 from hwsync.transport.outbox import Outbox
 
 HEALTH_S: Final = 30.0  # between two health messages, where nothing happens
 REFUSALS: Final = tuple(code for code in Code if code is not Code.DEGRADED)  # that one only waits
 DECISIONS: Final = ("accepted", "answered", "late", "duplicates", "ignored", "resent", "unlogged")
-
-
-class Condition(StrEnum):
-    """The first word of a health message."""
-
-    OK = "ok"
-    DEGRADED = "degraded"  # the last save failed: nothing is accepted or answered until one works
-    STOPPED = "stopped"  # it was ended in order
-    GONE = "gone"  # the will: it was killed, or its connection is lost
-
-
-GONE: Final = dumps({"condition": Condition.GONE}).encode()
 
 
 @dataclass(slots=True)

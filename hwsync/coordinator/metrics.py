@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from hwsync.coordinator.health import Condition
 from hwsync.protocol.errors import UsageError
+from hwsync.protocol.wire.itself import Condition
 
 log = logging.getLogger("hwsync.coordinator")
 

@@ -15,7 +15,6 @@ from hwsync.address import BrokerUrl
 from hwsync.coordinator.alone import Alone
 from hwsync.coordinator.clearing import Clearing
 from hwsync.coordinator.echoes import Echoes
-from hwsync.coordinator.health import GONE
 from hwsync.coordinator.intake import Intake
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.metrics import MetricsFile
@@ -28,6 +27,7 @@ from hwsync.protocol.errors import AnotherCoordinator, HwsyncError, UsageError
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import INBOUND, Kind, Topics
+from hwsync.protocol.wire.itself import GONE
 from hwsync.signing import SigningKey
 from hwsync.store.backups import Schedule
 from hwsync.store.restoring import discard

@@ -12,16 +12,15 @@ from typing import Any, Final, Protocol
 
 from hwsync.address import BrokerUrl
 from hwsync.coordinator.boards import Boards
-from hwsync.coordinator.health import HEALTH_S, Condition, Life, health
+from hwsync.coordinator.health import HEALTH_S, Life, health
 from hwsync.coordinator.loop import Clock, Coordinator, Publisher
 from hwsync.coordinator.metrics import METRICS_S, MetricsFile
 from hwsync.notify import Notifier
 from hwsync.protocol.errors import HwsyncError
-from hwsync.protocol.jsons import dumps
 from hwsync.protocol.limits import BOARDS_S
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import ITSELF, Kind
-from hwsync.protocol.wire.itself import Sign, read_sign
+from hwsync.protocol.wire.itself import Condition, Sign, encode_health, read_sign
 from hwsync.store.migrations import SCHEMA
 from hwsync.transport import Connected, Delivery, Signal, Subscribed
 
@@ -176,7 +175,7 @@ class Vitals:
         """The health, and whose it is."""
         self._published = condition
         topics, stopped = self._coordinator.topics, condition is Condition.STOPPED
-        self._publish(topics.health, dumps(self._health(condition)).encode())
+        self._publish(topics.health, encode_health(self._health(condition)))
         self._publish(topics.coordinator, self.sign.encode(self._clock.wall(), stopped=stopped))
 
     def _publish(self, topic: str, payload: bytes) -> None:

@@ -15,7 +15,7 @@ from hwsync import logs
 from hwsync.cli.app import cli
 from hwsync.cli.common import Settings
 from hwsync.coordinator import service
-from hwsync.coordinator.health import Condition, Life, Tally, health
+from hwsync.coordinator.health import Life, Tally, health
 from hwsync.protocol import limits
 from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.effects import Decision
@@ -24,6 +24,7 @@ from hwsync.protocol.events import CancelAsked, NextInQueue, Requested
 from hwsync.protocol.machine import decide
 from hwsync.protocol.record import Command, Moment, Record, Request, State
 from hwsync.protocol.rules import Rules
+from hwsync.protocol.wire.itself import Condition
 from tests.support.coordinator import OUTBOX, Deed, Lab, request, sent
 
 TWO = Rules(allowance=Allowance(requests_per_minute=2))

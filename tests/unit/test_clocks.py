@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from hwsync.coordinator.clocks import ClockWatch, shown
-from hwsync.coordinator.health import Condition
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
 from hwsync.protocol import idle
 from hwsync.protocol.record import Moment, Record
+from hwsync.protocol.wire.itself import Condition
 from tests.support.coordinator import Lab
 
 NOW, DAY = 1_800_000_000.0, 86_400.0

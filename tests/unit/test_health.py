@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hwsync.coordinator.health import GONE, HEALTH_S, Condition, Life, Tally, health
+from hwsync.coordinator.health import HEALTH_S, Life, Tally, health
 from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
@@ -17,6 +17,7 @@ from hwsync.protocol.errors import Code, StoreError
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import INBOUND, Topics
+from hwsync.protocol.wire.itself import GONE, Condition
 from hwsync.store.migrations import SCHEMA
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 from tests.support.coordinator import OUTBOX, Acknowledged, Lab, Sent, request, result

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from hwsync.coordinator.health import Condition, Life, Tally, health
+from hwsync.coordinator.health import Life, Tally, health
 from hwsync.coordinator.metrics import METRICS_S, MetricsFile, prometheus
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
 from hwsync.protocol.errors import UsageError
+from hwsync.protocol.wire.itself import Condition
 from tests.support.coordinator import OUTBOX, Lab
 from tests.support.processes import CHECKOUT
 

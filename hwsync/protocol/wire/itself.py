@@ -7,8 +7,9 @@ more; no will takes it away (docs/protocol.md, section 3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any, Final, NotRequired, TypedDict
 
 from hwsync.protocol import limits
@@ -45,6 +46,15 @@ _TEXT: Final = loose(TEXT)
 _COUNT: Final = loose(COUNT)
 _NUMBER: Final = loose(NUMBER)
 _OBJECT: Final = loose(OBJECT)
+
+
+class Condition(StrEnum):
+    """The first word of a health message."""
+
+    OK = "ok"
+    DEGRADED = "degraded"  # the last save failed: nothing is accepted or answered until one works
+    STOPPED = "stopped"  # it was ended in order
+    GONE = "gone"  # the will: it was killed, or its connection is lost
 
 
 class Health(TypedDict):
@@ -187,6 +197,15 @@ class SignFields(TypedDict):
 HEALTH: Final = Schema.of("the health", Health)
 BOARDS: Final = Schema.of("the boards", Boards)
 SIGN: Final = Schema.of("the sign", SignFields)
+
+
+def encode_health(fields: Mapping[str, Any]) -> bytes:
+    """The health as it is published; the fields are those of ``Health``."""
+    return dumps(fields).encode()
+
+
+GONE: Final = encode_health({"condition": Condition.GONE})
+"""The will."""
 
 
 def encode_boards(
