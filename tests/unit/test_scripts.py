@@ -140,6 +140,6 @@ def test_the_tests_are_shared_out_unless_the_arguments_say_otherwise(
     machine = checkout.parent / "machine"
     (machine / "python").write_text(says)
     (machine / "python").chmod(0o755)
-    assert run(checkout, f"run_pytest {arguments}").stdout == f"3: {called}\n"
+    assert run(checkout, f"run_pytest {arguments}").stdout == f"4: {called}\n"
     other = run(checkout, f"run_pytest {arguments}", PYTEST_XDIST_AUTO_NUM_WORKERS="7")
     assert other.stdout == f"7: {called}\n"
