@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         }
     ),
     "testing": frozenset(
-        {"protocol", "transport", "runner", "store", "coordinator", "device", "operator"}
+        {"address", "protocol", "transport", "runner", "store", "coordinator", "device", "operator"}
     ),
     "": frozenset(),  # hwsync/__init__.py
 }

@@ -27,7 +27,7 @@ from hwsync.store.api import Batch
 from hwsync.store.store import Store
 from hwsync.testing.context import Context
 from hwsync.testing.history import Said, Served, TurnedAway
-from hwsync.testing.network import Port
+from hwsync.testing.port import Port
 from hwsync.testing.processes import Process
 from hwsync.transport import Delivery, Disconnected, Signal, Subscribed
 

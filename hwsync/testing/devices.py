@@ -14,7 +14,7 @@ from hwsync.protocol.wire.heartbeat import encode_heartbeat
 from hwsync.runner import Group, Job, RunEnd
 from hwsync.testing.context import Context, Run
 from hwsync.testing.history import Began, Ended
-from hwsync.testing.network import Port
+from hwsync.testing.port import Port
 from hwsync.testing.processes import Process
 from hwsync.testing.programs import Program, run_end
 from hwsync.transport import Delivery, Subscription, Will

@@ -21,7 +21,7 @@ from hwsync.protocol.wire.status import Told
 from hwsync.testing.broker import REFUSED, Packet
 from hwsync.testing.context import WALL, Context
 from hwsync.testing.history import Answered, Asked, Began, Ended
-from hwsync.testing.network import Port
+from hwsync.testing.port import Port
 from hwsync.testing.programs import Program
 from hwsync.testing.schedule import Timer
 from hwsync.transport import Delivery, Signal, Subscription

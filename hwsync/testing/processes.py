@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hwsync.testing.context import WALL, Context, Killed
-from hwsync.testing.network import Port
+from hwsync.testing.port import Port
 from hwsync.testing.schedule import Timer
 
 RESTART_S: Final = (0.1, 5.0)  # systemd's RestartSec, more or less

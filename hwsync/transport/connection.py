@@ -24,6 +24,7 @@ from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.transport.connecting import PEEK, Attempt, attempts
 from hwsync.transport.failed import Failed, Taken, WrongVersion
 from hwsync.transport.link import Link, Stage
+from hwsync.transport.paho_wire import PahoWire
 from hwsync.transport.signals import (
     Connected,
     Delivery,
@@ -34,6 +35,7 @@ from hwsync.transport.signals import (
     Will,
 )
 from hwsync.transport.takeovers import MINUTE_S, Takeovers
+from hwsync.transport.wire import WireMaker
 
 log = logging.getLogger("hwsync.transport")
 
@@ -60,10 +62,14 @@ class Connection:
         guest: bool = False,
         takeover_hint: str = "",
         address: Callable[[], BrokerUrl] | None = None,
+        wire: WireMaker = PahoWire,
+        monotonic: Callable[[], float] = time.monotonic,
+        dice: random.Random | None = None,
     ) -> None:
         """``address``: what ``url`` is to be at each connect, with the login of that moment.
 
-        ``guest``: not under a name of which the broker keeps a session.
+        ``guest``: not under a name of which the broker keeps a session. ``wire`` makes what carries
+        one link; ``dice`` draws the pauses.
         """
         self.url = url
         self.client_id = client_id
@@ -86,12 +92,9 @@ class Connection:
         self._takeovers = Takeovers()
         self._passed_over = 0
         self._passed_over_at: float | None = None  # when that was last said
-        self._dice = random.Random()
+        self.wire, self.monotonic = wire, monotonic
+        self._dice = dice or random.Random()
         self._signals: list[Signal] = []  # that ``handle`` returns next
-
-    def monotonic(self) -> float:
-        """Seconds."""
-        return time.monotonic()
 
     # What its owner waits for.
 

@@ -1,8 +1,8 @@
-"""One connection: one client of paho's from its connect to its end.
+"""One connection, from its connect to its end.
 
 The law: it has no thread. Its owner calls ``handle`` when ``fileno`` can be read or written, or
-``next_at`` has come; what blocks is done in an errand's thread. What is sent while the connection
-ends is dropped, never queued.
+``next_at`` has come. What is sent while the connection ends is dropped, never queued. What carries
+all this is a wire; here is decided what it means.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from enum import Enum
 from typing import Final, Protocol
 
 from hwsync.address import BrokerUrl
-from hwsync.transport.channel import Channel
 from hwsync.transport.connecting import Attempt
-from hwsync.transport.errand import Errand
 from hwsync.transport.failed import REFUSED, Failed, WrongVersion
 from hwsync.transport.paho_client import (
     KEEPALIVE_S,
@@ -24,10 +22,8 @@ from hwsync.transport.paho_client import (
     SILENCE,
     TAKEN_OVER,
     UNSUPPORTED_VERSION,
-    PahoClient,
 )
 from hwsync.transport.publish import Publish
-from hwsync.transport.reasons import found, hung_up, why
 from hwsync.transport.signals import (
     Delivery,
     Denied,
@@ -39,10 +35,10 @@ from hwsync.transport.signals import (
 )
 from hwsync.transport.subscribing import Subscribing
 from hwsync.transport.window import WINDOW, Message, Window
+from hwsync.transport.wire import WireMaker, Work
 
 log = logging.getLogger("hwsync.transport")
 
-MISC_S: Final = 1.0  # between two looks whether a ping is due
 LEAVE_S: Final = 1.0  # for what still waits to be written, when we go
 HANG_UP_S: Final = 5.0  # an end so soon after we sent something may be the answer to it
 
@@ -61,6 +57,7 @@ class Owner(Protocol):
     """What a link needs of the connection that it belongs to; called from ``handle``."""
 
     url: BrokerUrl
+    wire: WireMaker
 
     def monotonic(self) -> float:
         """Seconds."""
@@ -76,7 +73,7 @@ class Owner(Protocol):
 
 
 class Link:
-    """One connection: one paho client from its connect to its end."""
+    """One connection, on a wire of its own, which tells it what the broker says (``Heard``)."""
 
     def __init__(
         self, owner: Owner, number: int, client_id: str, attempt: Attempt, will: Will | None = None
@@ -98,32 +95,27 @@ class Link:
         self.max_packet: int | None = None  # bytes, where the broker says so
         self.subscribing = Subscribing()
         self._owner = owner
-        self._url = url = owner.url
-        self._has_ended = False  # paho said so
+        self._has_ended = False  # the wire said so
         self.window = Window(self._send)
         self._sent_at = 0.0  # monotonic; the last publish
         self._looked_at = owner.monotonic()  # when ``handle`` was called last
         self._stalled_at = -math.inf  # when that was too long ago for a ping to have left
         self._silent = False
-        self._answer_by = self._misc_at = self._leave_by = 0.0  # monotonic
-        self._channel: Channel | None = None
-        self.client = PahoClient(url, client_id, attempt, will, self)
-        self._errand: Errand[Failed | None] | None = Errand(self._connect, self._unwanted)
+        self._answer_by = self._look_at = self._leave_by = 0.0  # monotonic
+        self._is_greeted = False  # CONNECT was sent
+        self._wire = owner.wire(owner.url, client_id, attempt, will, self)
+        self._errand: Work | None = self._wire.dial()
 
     # What its owner asks.
 
     def fileno(self) -> int | None:
         """What is to be watched; None: nothing."""
-        if self._errand is not None:
-            return self._errand.fileno()
-        if self._channel is None or self._channel.sock.fileno() < 0:
-            return None
-        return self._channel.sock.fileno()
+        return self._wire.fileno() if self._errand is None else self._errand.fileno()
 
     @property
     def wants_write(self) -> bool:
         """Whether ``handle`` has something to do as soon as ``fileno`` can be written."""
-        return self._channel is not None and self._channel.wants_write
+        return self._wire.wants_write
 
     @property
     def next_at(self) -> float | None:
@@ -132,7 +124,7 @@ class Link:
             return 0.0  # its owner has not seen it yet
         if self._errand is not None:
             return None
-        moments = [self._misc_at]
+        moments = [self._look_at]
         if self.stage is Stage.PROBING:
             moments.append(self._answer_by)
         if self.closing:
@@ -155,11 +147,7 @@ class Link:
     @property
     def secured(self) -> Secured | None:
         """What protects the connection; None: nothing."""
-        if self._channel is None or not self._url.encrypted:
-            return None
-        from hwsync.transport import tls
-
-        return tls.secured(self._channel.sock)
+        return self._wire.secured
 
     # What its owner does.
 
@@ -175,10 +163,10 @@ class Link:
         if now - before > KEEPALIVE_S and self.stage is Stage.OPEN:
             self._stalled_at = now
         if readable:
-            self._read()
-        if now >= self._misc_at:
-            self._misc_at = now + MISC_S
-            self.client.loop_misc()
+            self._wire.read()
+        if now >= self._look_at:
+            self._look_at = now + self._wire.look_s
+            self._wire.look()
         if self.stage is Stage.PROBING and not self.closing:
             self._probe(now)
         elif self.stage is Stage.OPEN and (again := self.subscribing.again(now)):
@@ -191,15 +179,8 @@ class Link:
 
     def write(self) -> None:
         """Write what was said, as much as the kernel takes."""
-        channel = self._channel
-        if channel is None:
-            return
-        while not self._has_ended:
-            if self.client.want_write():
-                self.client.loop_write()
-            channel.flush()
-            if not (channel.is_flushed and self.client.want_write()):
-                return
+        if self._is_greeted:
+            self._wire.write()
 
     def leave(self, now: float) -> None:
         """Tell the broker that we go, so that it publishes no will; what waits goes first."""
@@ -212,10 +193,10 @@ class Link:
         if self._errand is not None:
             self._errand.abandon()
             self._errand = None
-        if self._channel is not None:
+        if self._is_greeted:
             if not self._has_ended:
-                self.client.say_goodbye()
-            self.client.close()
+                self._wire.say_goodbye()
+            self._wire.close()
         self.stage = Stage.OVER
 
     def publish(
@@ -235,55 +216,32 @@ class Link:
         return True
 
     def _send(self, one: Message) -> int:
-        return self.client.send(one.topic, one.payload, one.qos, one.retain, one.correlation)
+        return self._wire.send(one.topic, one.payload, one.qos, one.retain, one.correlation)
 
     def acknowledge(self, mid: int, qos: int) -> None:
         """The broker need not send that again."""
-        self.client.ack(mid, qos)
+        self._wire.acknowledge(mid, qos)
 
     def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
         """Ask for these; ``Subscribing`` says what comes of it."""
         self.subscribing.asked = tuple(subscriptions)
         if subscriptions:
-            self.client.ask_for(subscriptions)
+            self._wire.ask_for(subscriptions)
         else:
             self._owner.emit(self, Subscribed())
 
     # From the connect to the broker's answer.
 
-    def _connect(self) -> Failed | None:
-        """In the errand's thread: name look-up, TCP, TLS, websocket."""
-        url = self._url
-        try:
-            self.client.dial()
-        except OSError as error:
-            self.client.give_up()
-            return found(why, url, error) or Failed(str(error))
-        except ValueError as error:
-            self.client.give_up()
-            return Failed(str(error))
-        except Failed as failure:
-            return failure
-        except Exception:
-            log.exception("hwsync failed to connect to %s; this is a bug", url)
-            self.client.give_up()
-            return Failed("an error inside hwsync")
-        return None
-
-    def _unwanted(self, failure: Failed | None) -> None:
-        """Nobody waits for what was dialled."""
-        if failure is None:
-            self.client.give_up()
-
-    def _errand_is_done(self, errand: Errand[Failed | None], now: float) -> None:
+    def _errand_is_done(self, errand: Work, now: float) -> None:
         self._errand = None
         self.failure = errand.take()
         if self.failure is not None:
             self.stage = Stage.OVER
             return
-        self._channel = self.client.say_hello()
+        self._wire.say_hello()
+        self._is_greeted = True
         self.stage = Stage.PROBING
-        self._answer_by, self._misc_at = now + self.attempt.patience, now + MISC_S
+        self._answer_by, self._look_at = now + self.attempt.patience, now + self._wire.look_s
         self.write()
 
     def _probe(self, now: float) -> None:
@@ -302,8 +260,8 @@ class Link:
                 self._fail(Failed(silent))
             else:
                 self.drop()
-                url, self.stage = self._url, Stage.ASKING_WHY
-                self._errand = Errand(lambda: found(hung_up, url) or Failed(silent))
+                self.stage = Stage.ASKING_WHY
+                self._errand = self._wire.ask_why(Failed(silent))
 
     def _fail(self, failure: Failed) -> None:
         self.drop()
@@ -314,21 +272,8 @@ class Link:
             self.drop()
             return
         self.write()
-        channel = self._channel
-        assert channel is not None  # there is one wherever no errand is under way
-        if self._has_ended or now >= self._leave_by or channel.is_flushed:
+        if self._has_ended or now >= self._leave_by or self._wire.is_flushed:
             self.drop()
-
-    def _read(self) -> None:
-        """Have paho handle all that has come."""
-        channel = self._channel
-        assert channel is not None
-        channel.fill()
-        while not self._has_ended and (channel.has_come or channel.is_over):
-            before = channel.has_come
-            self.client.loop_read()
-            if channel.has_come == before:
-                return  # a part of a packet
 
     # What the broker says (``Heard``).
 
@@ -355,7 +300,7 @@ class Link:
             topic, trouble = "?", "its topic is not UTF-8"
         if trouble:
             if qos:
-                self.client.ack(read.mid, qos)
+                self._wire.acknowledge(read.mid, qos)
             self._owner.pass_over(self, topic, trouble)
             return
         self._owner.emit(
@@ -381,8 +326,8 @@ class Link:
         elif by_broker:
             self.reason = f"the broker closed the connection ({reason})"
             self.taken_over = code == TAKEN_OVER
-        elif self.client.unreadable:
-            self.reason = f"the broker sent {self.client.unreadable}"
+        elif self._wire.unreadable:
+            self.reason = f"the broker sent {self._wire.unreadable}"
             self.explained = True
         elif code == PROTOCOL_ERROR:
             self.reason = "the broker sent what MQTT does not allow"

@@ -11,7 +11,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from paho.mqtt.client import PUBACK, PUBLISH, Client, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -23,9 +23,10 @@ from hwsync.address import BrokerUrl
 from hwsync.protocol.limits import MAX_PROPERTIES
 from hwsync.transport.channel import Channel
 from hwsync.transport.connecting import CONNECT_S, Attempt
-from hwsync.transport.publish import Malformed, Publish, read_publish
+from hwsync.transport.publish import Malformed, read_publish
 from hwsync.transport.signals import Subscription, Will
 from hwsync.transport.window import WINDOW
+from hwsync.transport.wire import Heard
 
 if TYPE_CHECKING:
     import ssl
@@ -46,35 +47,11 @@ SILENCE: Final = 141  # the keep-alive ran out: paho's word for a connection tha
 TAKEN_OVER: Final = 142
 
 
-class Heard(Protocol):
-    """Who is told what the broker says. ``code``: a reason code of MQTT 5, in 3.1.1 too."""
-
-    def accepted(self, session_present: bool, max_packet: int | None, window: int | None) -> None:
-        """CONNACK: come in. The largest packet, and how many messages at a time, where it says."""
-
-    def turned_away(self, code: int, reason: str) -> None:
-        """CONNACK: no."""
-
-    def granted(self, each: Sequence[bool]) -> None:
-        """SUBACK: for each filter, whether we have it."""
-
-    def delivered(self, read: Publish, qos: int, retain: bool, dup: bool) -> None:
-        """PUBLISH."""
-
-    def acknowledged(self, mid: int) -> None:
-        """PUBACK, or a message at QoS 0 was written."""
-
-    def denied(self, mid: int, reason: str) -> None:
-        """PUBACK, which refuses the message (MQTT 5)."""
-
-    def disconnected(self, code: int, reason: str, by_broker: bool) -> None:
-        """The end. ``by_broker``: it sent a DISCONNECT, which says why."""
-
-
 class PahoClient(Client):
     """For one connection. Its owner calls ``dial`` first, in any thread, then all else in one."""
 
     unreadable = ""  # what the broker sent, upon which the connection was ended here
+    has_ended = False
 
     def __init__(
         self, url: BrokerUrl, client_id: str, attempt: Attempt, will: Will | None, heard: Heard
@@ -282,6 +259,7 @@ class PahoClient(Client):
             self._heard.acknowledged(mid)
 
     def _on_end(self, _: Client, __: object, flags: Any, code: Any, *___: object) -> None:
+        self.has_ended = True
         by_broker = flags.is_disconnect_packet_from_server
         self._heard.disconnected(code.value, str(code).lower(), by_broker)
 

@@ -25,6 +25,7 @@ from hwsync.transport import (
     Will,
 )
 from hwsync.transport.connecting import V5_ANSWER_S
+from hwsync.transport.paho_wire import PahoWire
 from tests.support.brokers import Broker, MosquittoBroker
 from tests.support.mqtt import Watcher, publish
 from tests.support.ports import free_port
@@ -292,7 +293,8 @@ def test_an_error_of_ours_ends_the_connection_and_it_comes_back(
     client.next(Subscribed)
     link = client.transport._connection._link
     assert link is not None
-    link.client.loop_read = fails  # type: ignore[method-assign]
+    assert isinstance(link._wire, PahoWire)
+    link._wire._client.loop_read = fails  # type: ignore[method-assign]
     publish(mosquitto, "hw/pi1/status", "x")
     assert client.next(Disconnected) == Disconnected("an error inside hwsync", True)
     assert "paho failed" in caplog.text

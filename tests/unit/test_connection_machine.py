@@ -28,8 +28,9 @@ from hwsync.transport import (
 )
 from hwsync.transport.channel import PIECE
 from hwsync.transport.connecting import CONNECT_S, V5_ANSWER_S
-from hwsync.transport.link import LEAVE_S, MISC_S, Stage
+from hwsync.transport.link import LEAVE_S, Stage
 from hwsync.transport.paho_client import KEEPALIVE_S
+from hwsync.transport.paho_wire import LOOK_S, PahoWire
 from hwsync.transport.window import WINDOW
 from tests.support.ports import LOOPBACK, free_port
 from tests.support.proxy import CONNECT, PUBACK, PUBLISH, SUBSCRIBE
@@ -352,7 +353,8 @@ def test_a_ping_may_be_answered_behind_much_else(client: Pumped, broker: ByHand,
     """It was sent, then one round took longer than the keep-alive, and has just been said."""
     link = client.connection._link
     assert link is not None
-    paho = link.client
+    assert isinstance(link._wire, PahoWire)
+    paho = link._wire._client
     long_ago = time.monotonic() - KEEPALIVE_S - 1
     paho._ping_t = long_ago
     paho._last_bytes_received = long_ago - 1
@@ -362,7 +364,7 @@ def test_a_ping_may_be_answered_behind_much_else(client: Pumped, broker: ByHand,
     if size:
         threading.Thread(target=broker.say, args=(much + pingresp,)).start()
         assert select.select([client.connection.fileno()], [], [], 10.0)[0]
-    client.after(2 * MISC_S)
+    client.after(2 * LOOK_S)
     assert bool(client.connection.connection) is bool(size), "a silent broker is given up"
     client.close()
 
