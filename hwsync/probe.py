@@ -24,8 +24,8 @@ from hwsync.transport import (
     Subscribed,
     Subscription,
 )
-from hwsync.transport.capacity import LIKELY
 from hwsync.transport.failed import REFUSED
+from hwsync.transport.outbox import LIKELY
 
 SLOW_S: Final = 0.02  # a QoS 1 round trip above this means delayed packets
 NAME_S: Final = 1.0  # for a broker to say its name, once subscribed

@@ -16,12 +16,11 @@ from typing import Final, Protocol, assert_never
 
 from hwsync.coordinator.batch import Baseline, BatchDecision, message_of, still_ours
 from hwsync.coordinator.clocks import APART_S, CURE, ClockWatch, shown
-from hwsync.coordinator.deadlines import Agenda, ConnectedClock, next_writing
 from hwsync.coordinator.degraded import Degraded
 from hwsync.coordinator.health import Tally
 from hwsync.coordinator.publishing import Publishing, Signer
-from hwsync.coordinator.resends import Resends
 from hwsync.coordinator.round_log import RoundLog
+from hwsync.coordinator.schedule import Agenda, ConnectedClock, Resends, next_writing
 from hwsync.protocol import limits, replies
 from hwsync.protocol.answers import due_on_appearance, due_on_connect, said_once
 from hwsync.protocol.changed import replace

@@ -21,8 +21,7 @@ from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire.envelope import encode_envelope, encode_signed, envelope_json
 from hwsync.protocol.wire.status import encode_result, encode_status
 from hwsync.transport import Signal
-from hwsync.transport.capacity import Capacity
-from hwsync.transport.outbox import Message, Outbox, Publisher
+from hwsync.transport.outbox import Capacity, Message, Outbox, Publisher
 
 MOST_FORSAKEN: Final = 1_000
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from hwsync.transport.capacity import FLOOR, below
+from hwsync.transport.outbox import FLOOR, below
 
 TWICE: Final = 2  # results of one size that came to nothing, until a smaller one is tried
 

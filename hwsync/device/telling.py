@@ -21,8 +21,7 @@ from hwsync.protocol.device.values import State
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire.heartbeat import encode_heartbeat
 from hwsync.protocol.wire.response import encode_collected, encode_response
-from hwsync.transport.capacity import Capacity
-from hwsync.transport.outbox import Message, Outbox
+from hwsync.transport.outbox import Capacity, Message, Outbox
 
 log = logging.getLogger("hwsync.device")
 

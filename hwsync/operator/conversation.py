@@ -20,7 +20,7 @@ from hwsync.protocol.wire.heard import Heard, read_heard
 from hwsync.protocol.wire.schema import read_object
 from hwsync.protocol.wire.status import Result, Status, Told
 from hwsync.transport import Connected, Delivery, Denied, Disconnected, Sent, Signal
-from hwsync.transport.capacity import SMALL, Capacity
+from hwsync.transport.outbox import SMALL, Capacity
 
 TWICE: Final = 2  # times that the broker hangs up on a large message, until that is the reason
 ANSWER_S: Final = 30.0  # a coordinator that has not answered by then is not there

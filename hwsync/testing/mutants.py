@@ -17,8 +17,8 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Final
 
 from hwsync.coordinator.batch import BatchDecision
-from hwsync.coordinator.deadlines import ConnectedClock
 from hwsync.coordinator.loop import Coordinator
+from hwsync.coordinator.schedule import ConnectedClock
 from hwsync.coordinator.startup_gate import StartupGate
 from hwsync.device.agent import Agent
 from hwsync.device.deeds import Deeds

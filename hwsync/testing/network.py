@@ -15,8 +15,8 @@ from typing import Final, Protocol
 from hwsync.testing.broker import Broker, Packet, Session
 from hwsync.testing.schedule import Schedule
 from hwsync.transport import Subscription, Will
-from hwsync.transport.capacity import HEADER
 from hwsync.transport.connecting import Attempt
+from hwsync.transport.outbox import HEADER
 from hwsync.transport.paho_client import KEEPALIVE_S
 
 UP: Final = True  # to the broker

@@ -17,10 +17,21 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from hwsync.protocol.errors import HwsyncError
-from hwsync.transport.capacity import FLOOR, LEARNED_S, SMALL, Capacity
+from hwsync.protocol.limits import KIB, MAX_MESSAGE, MAX_REPLY_TOPIC
 from hwsync.transport.signals import Connected, Disconnected, Signal, Subscribed
 
 log = logging.getLogger("hwsync.transport")
+
+FLOOR: Final = KIB  # bytes; no message is made smaller than that
+SMALL: Final = 8 * KIB  # bytes; no broker is known to refuse that for its size
+HEADER: Final = 2 * MAX_REPLY_TOPIC + 64  # of a packet: topic, correlation data, lengths
+_PACKETS: Final = (1024, 256, 128, 64, 32, 16, 8, 4, 2)  # KiB; limits that brokers have, and less
+LIKELY: Final = (
+    MAX_MESSAGE,
+    *(KIB * size - min(HEADER, KIB * size // 4) for size in _PACKETS),
+    FLOOR,
+)  # bytes of payloads that a broker may take
+LEARNED_S: Final = 3_600.0
 
 TWICE: Final = 2  # times that the broker hangs up on a message by itself, until that is believed
 CALM_S: Final = 10.0  # of a connection that stands, until nothing goes by itself any more
@@ -29,6 +40,49 @@ LOOK_S: Final = 0.01  # between two looks whether the one message was taken
 MOST_REFUSED: Final = 8  # topics in an hour: then somebody makes the broker hang up on purpose
 MOST_EACH: Final = 50  # of them about one user, or for one topic that somebody chose
 MOST_HELD: Final = 1_000  # courtesies that wait for their turn; more are dropped, and counted
+
+
+def below(refused: int) -> int:
+    """The next smaller payload that a broker may take, in bytes."""
+    return next((size for size in LIKELY if size < refused), FLOOR)
+
+
+class Capacity:
+    """How large a message the broker takes, as far as that is known: in bytes of a payload.
+
+    What the broker announces and what the keeper configured (``configured``: ``--max-message``) is
+    believed; what was learned from being cut off is believed for an hour, since it may have been
+    chance. MQTT 3.1.1 announces nothing, and mosquitto's ``message_size_limit`` is announced to
+    nobody (docs/decisions.md).
+    """
+
+    def __init__(self, configured: int = MAX_MESSAGE) -> None:
+        self._configured = configured
+        self._announced = MAX_MESSAGE
+        self._learned: tuple[int, float] | None = None  # bytes, monotonic seconds
+
+    def told(self, payload: int) -> None:
+        """What another client of this broker has found out, in bytes of a payload."""
+        self._announced = max(FLOOR, min(payload, MAX_MESSAGE))
+
+    def connected(self, max_packet: int | None) -> None:
+        """What the broker says of its largest packet, in bytes; None: nothing."""
+        self._announced = max(FLOOR, (max_packet or MAX_MESSAGE + HEADER) - HEADER)
+
+    def learn(self, refused: int, now: float) -> None:
+        """A message of so many bytes was not taken: one of the next step may be."""
+        self._learned = (below(min(refused, self.bytes(now))), now)
+
+    @property
+    def sure(self) -> int:
+        """Bytes that were announced or configured, whatever was learned."""
+        return min(self._configured, self._announced, MAX_MESSAGE)
+
+    def bytes(self, now: float) -> int:
+        """The most that is sent; ``now``: monotonic seconds."""
+        if self._learned is None or now - self._learned[1] >= LEARNED_S:
+            return self.sure
+        return min(self.sure, self._learned[0])
 
 
 class Publisher(Protocol):

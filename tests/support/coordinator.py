@@ -24,8 +24,7 @@ from hwsync.protocol.wire.request import encode_request
 from hwsync.protocol.wire.response import encode_collected
 from hwsync.store.store import Store
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
-from hwsync.transport.capacity import Capacity
-from hwsync.transport.outbox import Outbox
+from hwsync.transport.outbox import Capacity, Outbox
 
 NONCE = "0123456789abcdef"
 GONE = Disconnected("gone", True)

@@ -11,7 +11,7 @@ from hwsync.protocol.record import Command, Record, Request
 from hwsync.protocol.wire.envelope import encode_envelope, envelope_size
 from hwsync.transport import Connected, Disconnected, Subscribed
 from hwsync.transport import Sent as UnderWay
-from hwsync.transport.capacity import HEADER
+from hwsync.transport.outbox import HEADER
 from tests.support.coordinator import Lab, Sent, request
 
 LIMIT = 20_000

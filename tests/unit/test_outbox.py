@@ -9,13 +9,17 @@ import pytest
 
 from hwsync.protocol.limits import KIB, MAX_MESSAGE
 from hwsync.transport import Connected, Disconnected, Sent, Subscribed
-from hwsync.transport.capacity import FLOOR, HEADER, LEARNED_S, SMALL, Capacity
 from hwsync.transport.outbox import (
     AT_ONCE_S,
     CALM_S,
+    FLOOR,
+    HEADER,
+    LEARNED_S,
     MOST_EACH,
     MOST_HELD,
     MOST_REFUSED,
+    SMALL,
+    Capacity,
     Message,
     Outbox,
 )

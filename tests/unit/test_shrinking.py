@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwsync.device.shrinking import Shrinking
-from hwsync.transport.capacity import FLOOR, HEADER
+from hwsync.transport.outbox import FLOOR, HEADER
 
 LARGE = 1_500_000
 

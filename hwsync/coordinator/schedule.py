@@ -1,13 +1,21 @@
-"""When what is due: deadlines on a clock that runs only while connected, and repetitions.
+"""When what is due: deadlines on a clock that runs only while connected, and envelopes sent again.
 
-A moment stays on its agenda until what follows from it is saved and another is set.
+The law: a moment stays on its agenda until what follows from it is saved and another is set. Only
+what is in state 1 is sent again, with growing pauses, and not to a device that is known to be away;
+its heartbeat, when it comes back, brings the envelope at once (docs/protocol.md, sections 3 and 5).
 """
 
 from __future__ import annotations
 
 import heapq
+import random
 from dataclasses import dataclass, field
 from typing import Final
+
+from hwsync.protocol.device.values import pause  # one rule of pauses, which small boards have too
+from hwsync.protocol.events import HeartbeatHeard
+from hwsync.protocol.presence import is_outdated_will
+from hwsync.protocol.record import Record, State
 
 SPARE: Final = 64  # entries out of date that an agenda keeps before it sorts them out
 WRITE_FIRST_S: Final = 1.0  # of connection, until what is left is written down: also a short life
@@ -100,3 +108,55 @@ class Agenda:
         for user, at in users.items():
             heapq.heappush(self._heap, (at, user))
         return list(users)
+
+
+@dataclass(slots=True)
+class Resends:
+    """Which envelopes are sent again, by user. Moments are seconds on the monotonic clock."""
+
+    dice: random.Random
+    _present: dict[str, HeartbeatHeard] = field(default_factory=dict)
+    _attempts: dict[str, tuple[str, int]] = field(default_factory=dict)  # id, how often so far
+    _agenda: Agenda = field(default_factory=Agenda)
+
+    def note_presence(self, user: str, heartbeat: HeartbeatHeard) -> bool:
+        """Take note of a heartbeat or will; whether a device is new here, or back."""
+        before = self._present.get(user)
+        if is_outdated_will(before, heartbeat):
+            return False
+        self._present[user] = heartbeat
+        if not heartbeat.online:
+            return False
+        known = before is not None and before.online
+        return not known or (before.journal, before.boot) != (heartbeat.journal, heartbeat.boot)  # type: ignore[union-attr]
+
+    def journal(self, user: str) -> str | None:
+        """The journal of the device that was last heard of."""
+        heartbeat = self._present.get(user)
+        return heartbeat.journal if heartbeat else None
+
+    def schedule(self, record: Record, now: float) -> None:
+        """After a change: the first repetition of a new envelope, or none any more."""
+        if record.state is not State.REQUESTED:
+            self._attempts.pop(record.user, None)
+            self._agenda.set(record.user, None)
+        elif self._attempts.get(record.user, ("", 0))[0] != record.id:
+            self._again(record, 0, now)
+
+    def overdue_users(self, now: float) -> list[str]:
+        """The users whose envelope is to be sent again now."""
+        return self._agenda.passed(now)
+
+    def plan_next(self, record: Record, now: float) -> bool:
+        """Plan the next repetition; whether the device may be there to take this one."""
+        self._again(record, self._attempts[record.user][1] + 1, now)
+        present = self._present.get(record.user)
+        return present is None or present.online
+
+    def nearest(self) -> float | None:
+        """When ``overdue_users`` has something next."""
+        return self._agenda.nearest()
+
+    def _again(self, record: Record, attempt: int, now: float) -> None:
+        self._attempts[record.user] = (record.id, attempt)
+        self._agenda.set(record.user, now + pause(attempt, self.dice.random()))

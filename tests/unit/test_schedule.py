@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsync.coordinator.deadlines import SPARE, Agenda, ConnectedClock
+from hwsync.coordinator.schedule import SPARE, Agenda, ConnectedClock
 from hwsync.protocol import limits
-from hwsync.protocol.repeat import pause
+from hwsync.protocol.device.values import pause
 
 
 def test_the_clock_stands_still_before_the_first_connection() -> None:
