@@ -48,7 +48,13 @@ _BUG: Final = "an error inside hwsync"
 
 
 class Connection:
-    """Not for two threads at a time. Moments are monotonic seconds."""
+    """One client of the broker, which connects again and again from ``start`` until it leaves.
+
+    Not for two threads at a time. Moments are monotonic seconds. A broker that is not there, or
+    goes, raises nothing: ``handle`` returns ``Disconnected``, and the next connect comes by itself
+    after ``BACKOFF_FIRST_S`` to ``BACKOFF_MAX_S``. Whoever publishes says all that is due again
+    when ``Subscribed`` comes (docs/protocol.md, section 2, "Publishing").
+    """
 
     def __init__(
         self,
@@ -66,10 +72,15 @@ class Connection:
         monotonic: Callable[[], float] = time.monotonic,
         dice: random.Random | None = None,
     ) -> None:
-        """``address``: what ``url`` is to be at each connect, with the login of that moment.
+        """What a connection is, as long as it lives.
 
-        ``guest``: not under a name of which the broker keeps a session. ``wire`` makes what carries
-        one link; ``dice`` draws the pauses.
+        ``subscriptions``: asked for at each connect, all at once. ``will``: what the broker says
+        for us where we vanish. ``clean_session``: false where the broker is to keep what comes at
+        QoS 1 while we are away. ``prefer_v5``: try MQTT 5 first, 3.1.1 where that is refused or not
+        answered. ``guest``: not under a name of which the broker keeps a session, which we would
+        end. ``takeover_hint``: what the log says is to be done where a second client has our id.
+        ``address``: what ``url`` is to be at each connect, with the login of that moment. ``wire``
+        makes what carries one link; ``dice`` draws the pauses.
         """
         self.url = url
         self.client_id = client_id
@@ -113,7 +124,12 @@ class Connection:
         return self._connect_at if self._link is None else self._link.next_at
 
     def handle(self, now: float, readable: bool = False) -> list[Signal]:
-        """Go on as far as that is possible now; what came, in order."""
+        """Go on as far as that is possible without waiting; what came, in order.
+
+        ``readable``: the descriptor of ``fileno`` can be read, or is broken. Raises nothing: what
+        fails here is a bug, which is logged and ends the connection like a fault of the network. A
+        ``Delivery`` that nobody acknowledges comes again, at QoS 1.
+        """
         try:
             self._go_on(now, readable)
         except Exception:
@@ -138,7 +154,7 @@ class Connection:
             self._link.leave(self.monotonic())
 
     def close(self) -> None:
-        """The end, now."""
+        """The end, now: with a DISCONNECT, so without a will, where that does not block."""
         self._is_leaving = self.is_over = True
         self._connect_at = None
         self._is_open = False
@@ -175,8 +191,11 @@ class Connection:
     ) -> bool:
         """Send with the next ``write``; False when not connected: it is dropped then.
 
-        ``correlation``: MQTT 5's data of that name. Raises ``TooLarge`` above ``MAX_MESSAGE``
-        bytes or for a topic that no broker would take.
+        True promises nothing: ``settled`` says whether the broker has it, and a ``Disconnected``
+        names what it never acknowledged. ``correlation``: MQTT 5's data of that name (3.3.2.3.6).
+        Raises ``TooLarge`` above ``MAX_MESSAGE`` bytes or ``MAX_TOPIC`` of the topic, and
+        ``HwsyncError`` for a topic that is empty, has a wildcard or is not UTF-8. Nothing is sent
+        then, and the connection goes on.
         """
         if len(payload) > MAX_MESSAGE:
             raise TooLarge(
@@ -193,7 +212,10 @@ class Connection:
             raise HwsyncError(f"cannot publish on {topic[:80]!r}: {error}") from None
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Tell the broker that it need not send this again; nothing for an earlier connection."""
+        """Tell the broker that it need not send this again (PUBACK): once what follows is saved.
+
+        Nothing for a delivery of an earlier connection: it comes again on this one.
+        """
         if self.connection == delivery.connection and delivery.qos and self._link is not None:
             self._link.acknowledge(delivery.mid, delivery.qos)
 

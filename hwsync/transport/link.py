@@ -60,7 +60,7 @@ class Owner(Protocol):
     wire: WireMaker
 
     def monotonic(self) -> float:
-        """Seconds."""
+        """The clock of every moment here, in seconds."""
 
     def opened(self, link: Link) -> None:
         """The broker accepted us."""
@@ -73,12 +73,21 @@ class Owner(Protocol):
 
 
 class Link:
-    """One connection, on a wire of its own, which tells it what the broker says (``Heard``)."""
+    """One connection, on a wire of its own, which tells it what the broker says (``Heard``).
+
+    Its owner looks after each ``handle`` at ``stage``: in ``OVER`` either ``failure`` says why it
+    never was open, or ``reason`` why it ended; a link is not used again. Signals and moments are
+    those of ``Connection``.
+    """
 
     def __init__(
         self, owner: Owner, number: int, client_id: str, attempt: Attempt, will: Will | None = None
     ) -> None:
-        """Begins to connect at once. ``number``: 0 for one that is only to see a session."""
+        """Begins to connect at once.
+
+        ``number``: what ``Delivery.connection`` says of what comes on it; 0 for one that is only to
+        see whether the broker keeps a session. ``attempt``: the version and session to ask for.
+        """
         self.number = number
         self.attempt = attempt
         self.protocol = attempt.protocol
@@ -152,7 +161,7 @@ class Link:
     # What its owner does.
 
     def handle(self, now: float, readable: bool) -> None:
-        """Go on as far as that is possible now."""
+        """Go on as far as that is possible without waiting. ``readable``: of ``fileno``."""
         before, self._looked_at = self._looked_at, now
         if self._errand is not None:
             if self._errand.is_done:

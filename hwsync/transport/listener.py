@@ -18,7 +18,11 @@ from hwsync.transport.waker import Waker
 
 
 class Listener:
-    """``waker``: who may end a wait, as of ``Pump``. ``whole``: entered while it is served."""
+    """For whoever has no loop of its own.
+
+    ``waker``: who may end a wait, as of ``Pump``. ``whole``: entered while the connection is
+    served, so that nothing interrupts it within a packet (``operator.interrupt``).
+    """
 
     def __init__(
         self,
@@ -31,7 +35,7 @@ class Listener:
         self._came: deque[Signal] = deque()  # and was not taken yet
 
     def next(self, seconds: float) -> Signal | None:
-        """The next signal; None: nothing came within so many seconds."""
+        """The next signal; None: nothing came within so many seconds, which may be infinite."""
         until = time.monotonic() + seconds
         while not self._came:
             left = until - time.monotonic()
@@ -45,7 +49,11 @@ class Listener:
         self._came.extendleft(reversed(list(signals)))
 
     def arrives(self, patience: float) -> bool:
-        """Whether all that was said on this connection arrives within so many seconds."""
+        """Whether all that was said on this connection arrives within so many seconds.
+
+        False too where the connection ends meanwhile, or there is none: say it again then. What
+        comes meanwhile is kept for ``next``.
+        """
         connection = self._connection
         until, number = time.monotonic() + patience, connection.connection
         while number and not connection.settled:
@@ -56,7 +64,10 @@ class Listener:
         return bool(number) and connection.connection == number
 
     def leave(self, patience: float) -> None:
-        """Wait so many seconds for what is under way, then leave without a will."""
+        """Wait at most so many seconds for what is under way, then leave without a will.
+
+        It is closed also where that wait is interrupted.
+        """
         try:
             self._pump.leave(patience)
         finally:

@@ -86,7 +86,7 @@ class Capacity:
 
 
 class Publisher(Protocol):
-    """What sends."""
+    """What sends: a ``Connection``, or a test's."""
 
     @property
     def settled(self) -> bool:
@@ -104,7 +104,7 @@ class Publisher(Protocol):
         retain: bool = False,
         correlation: bytes = b"",
     ) -> bool:
-        """Send; False where nobody is connected."""
+        """Send; False where nobody is connected. Raises ``HwsyncError`` for what is no topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +132,13 @@ def _blamed(message: Message) -> str:
 
 
 class Outbox:
-    """Stands before one connection; its owner calls it from one thread.
+    """Stands before one connection, of whose signals it hears each (``hear``); for one thread.
 
-    ``on_given_up`` is told of each courtesy that is never sent again.
+    ``capacity``: what the broker takes, by what is known. ``monotonic``: seconds.
+    ``on_given_up`` is told of each courtesy that is never sent again. What cannot be sent raises
+    nothing: it is said in the log, and counted where it is a courtesy. Its owner calls ``flush``
+    at the end of each round, and at the latest after ``wait``; at ``Subscribed`` it sends again
+    whatever is no courtesy and still due, since that is not held over the end of a connection.
     """
 
     def __init__(
@@ -179,7 +183,11 @@ class Outbox:
         return self.capacity.bytes(self._monotonic())
 
     def send(self, message: Message) -> int:
-        """Send it now, or in its turn; the bytes that went now, 0: none."""
+        """Send it now, or in its turn; the bytes that went now.
+
+        0: it waits, or it never goes (it is larger than the broker takes, its topic was refused,
+        or there is no room for one more courtesy); or nobody is connected, and it is not held.
+        """
         if self._is_refused(message):
             self._count(message)
             return 0
@@ -242,7 +250,7 @@ class Outbox:
         return LOOK_S if self._careful and (self._held or self._alone) else None
 
     def hear(self, signal: Signal) -> None:
-        """The connection changed."""
+        """Whether the connection changed: its owner brings each signal, before it sends more."""
         if isinstance(signal, Subscribed):
             self._open = True
         elif isinstance(signal, Connected):

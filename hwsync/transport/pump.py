@@ -29,15 +29,25 @@ class Watched:
 
 
 class Pump:
-    """``wait`` is the whole of it. ``waker``: who may end a wait; None: nobody."""
+    """One loop's wait for one connection. ``waker``: who may end a wait; None: nobody.
+
+        connection.start()
+        while not over:
+            for signal in pump.wait(seconds):
+                ...
+        pump.leave(5.0)
+
+    Neither raises anything of the network's: a broker that goes is a signal.
+    """
 
     def __init__(self, connection: Connection, waker: Waker | None = None) -> None:
         self._connection, self._waker = connection, waker
 
     def wait(self, seconds: float | None) -> list[Signal]:
-        """What the connection tells within so many seconds; empty too where it only went on.
+        """What the connection tells within so many seconds; None: until there is something to do.
 
-        None: until something comes.
+        Returns nothing also where the connection only went on, or a waker was called: its caller
+        looks at its own work, and waits again.
         """
         self._connection.write()
         watched = self.watched()
@@ -69,7 +79,10 @@ class Pump:
         return Watched(connection.fileno(), connection.wants_write, connection.next_at)
 
     def poll(self, watched: Watched) -> bool:
-        """Wait; whether the descriptor can be read, or is broken."""
+        """Wait until then, or for it to be read or written; whether it can be read, or is broken.
+
+        False too where it was woken, or the time was over.
+        """
         seconds = LONGEST_S
         if watched.until is not None:
             seconds = min(max(watched.until - time.monotonic(), 0.0), LONGEST_S)

@@ -32,7 +32,11 @@ class Message:
 
 
 class Window:
-    """One connection's. ``send`` gives the packet identifier."""
+    """One connection's. ``send`` publishes one message, and returns its packet identifier.
+
+    ``size``: messages at QoS 1 under way at a time; where the broker allows fewer (MQTT 5's receive
+    maximum, 3.2.2.3.3), its owner says so before the first ``put``.
+    """
 
     def __init__(self, send: Callable[[Message], int]) -> None:
         self.size = WINDOW
@@ -65,7 +69,10 @@ class Window:
             self._under_way[self._send(message)] = message.sent
 
     def acknowledged(self, mid: int) -> Sent | None:
-        """It has arrived, or was refused: there is room for the next. None: nobody knows it."""
+        """A PUBACK came, good or bad: what it was for; the next one is sent.
+
+        None: nothing of that identifier is under way.
+        """
         if (sent := self._under_way.pop(mid, None)) is None:
             return None
         self.backlog -= sent.size
