@@ -15,9 +15,9 @@ from hwsync import connection, logs
 from hwsync.address import BrokerUrl
 from hwsync.cli.common import DATABASE, FILE, FOLDER, Settings, common, default_database, seconds
 from hwsync.protocol import limits
-from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.errors import AnotherCoordinator, UsageError
 from hwsync.protocol.record import Analyser
+from hwsync.protocol.rules import Allowance
 from hwsync.signing import SECRET, SigningKey
 from hwsync.store.backups import DEFAULT_EVERY_S, EVERY_S, KEPT
 from hwsync.store.retention import KEEP_DAYS, KEEP_MB

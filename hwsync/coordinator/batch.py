@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hwsync.protocol import core, limits, replies
-from hwsync.protocol.changed import replace
+from hwsync.protocol.core import Handled, Memory
 from hwsync.protocol.effects import (
     Decision,
     Effect,
@@ -26,8 +26,7 @@ from hwsync.protocol.effects import (
 from hwsync.protocol.epochs import following
 from hwsync.protocol.errors import Code, DatabaseError, Refused, StoreError
 from hwsync.protocol.events import Event, HeartbeatHeard, Ignored, Message, StatusHeard
-from hwsync.protocol.record import Command, Moment, Record, Reply
-from hwsync.protocol.redelivery import Handled, Memory
+from hwsync.protocol.record import Command, Moment, Record, Reply, replace
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Topics
 from hwsync.protocol.wire.error import encode_error

@@ -23,7 +23,6 @@ from hwsync.coordinator.round_log import RoundLog
 from hwsync.coordinator.schedule import Agenda, ConnectedClock, Resends, next_writing
 from hwsync.protocol import limits, replies
 from hwsync.protocol.answers import due_on_appearance, due_on_connect, said_once
-from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import (
     Analyse,
     ClearKept,
@@ -37,11 +36,7 @@ from hwsync.protocol.effects import (
     ReplyError,
 )
 from hwsync.protocol.errors import StoreError
-from hwsync.protocol.record import (
-    Command,
-    Moment,
-    Record,
-)
+from hwsync.protocol.record import Command, Moment, Record, replace
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire.error import encode_error

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from hwsync.protocol import limits
-from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import PublishResult
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.record import Moment, Record, Reply, ends_at, is_past
+from hwsync.protocol.record import Moment, Record, Reply, ends_at, is_past, replace
 from hwsync.protocol.replies import check
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire.envelope import encode_envelope, encode_signed, envelope_json

@@ -22,10 +22,9 @@ from hwsync.coordinator.startup_gate import StartupGate
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
 from hwsync.orders import Orders, listening
-from hwsync.protocol.allowance import FULL, Allowance
 from hwsync.protocol.errors import AnotherCoordinator, HwsyncError, UsageError
 from hwsync.protocol.limits import MAX_MESSAGE
-from hwsync.protocol.rules import Rules
+from hwsync.protocol.rules import FULL, Allowance, Rules
 from hwsync.protocol.topics import INBOUND, Kind, Topics
 from hwsync.protocol.wire.itself import GONE
 from hwsync.signing import SigningKey

@@ -1,25 +1,33 @@
-"""A request becomes a command: what it must be, and who asked for it.
+"""A request becomes a command: what it must equal, what is counted of it, and who asked for it.
 
-The law: a known id starts nothing. What is asked of a new request is asked before the table; what a
-coordinator counts (requests a minute, what led to nothing) only where it is accepted
-(docs/protocol.md, sections 2 and 4). Who asked is never proved: MQTT tells the coordinator no
-account. A response topic below ``replies/<account>/`` says who gets the answer; a claim says what
-its sender wrote; else nobody is named. Nothing is refused for it.
+The law: a known id starts nothing. What a new request must be is asked before the table
+(``machine``); what a coordinator counts (requests a minute, what led to nothing) only where it is
+accepted (docs/protocol.md, sections 2 and 4). Who asked is never proved: MQTT tells the
+coordinator no account. A response topic below ``replies/<account>/`` says who gets the answer; a
+claim says what its sender wrote; else nobody is named. Nothing is refused for it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Final
 
 from hwsync.protocol import idle, limits
-from hwsync.protocol.changed import replace
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Requested
 from hwsync.protocol.jsons import dumps, loads, size
-from hwsync.protocol.record import Asker, Command, KnownBy, Moment, Record, Reply, Request, is_past
+from hwsync.protocol.record import (
+    Asker,
+    Command,
+    KnownBy,
+    Moment,
+    Record,
+    Reply,
+    Request,
+    replace,
+)
 from hwsync.protocol.rules import Rules
-from hwsync.protocol.wire.envelope import envelope_size
 
 REPLIES: Final = "replies"  # with accounts, only <account> may read below replies/<account>
 CLAIM: Final = "by"  # the key of a request's ``meta``
@@ -46,35 +54,6 @@ def check_repeat(request: Request, known: Command) -> None:
         )
 
 
-def check_new(record: Record, request: Request, moment: Moment, rules: Rules) -> None:
-    """Raises ``Refused`` where nobody could ever be sent it."""
-    if is_past(request.expires_at, moment):
-        raise Refused(
-            Code.BAD_PAYLOAD,
-            f"'expires_at' is {request.expires_at:.3f}, and it is {moment.wall:.3f} already",
-            "name a later time, in seconds since 1970 (Unix time), or leave the key out",
-        )
-    rules.allowance.fits(request)
-    command = Command(record.user, request.id or "i" * 64, request)
-    waits = replace(record, current=command)
-    if above := above_broker(waits, rules.max_message, signed=rules.signed):
-        raise Refused(
-            Code.TOO_LARGE,
-            f"the program cannot be sent: {above}",
-            "a shorter program or input, or a larger limit of the broker",
-        )
-
-
-def above_broker(record: Record, most: int, *, signed: bool) -> str:
-    """What its envelope has against a limit of the broker; empty where it can be sent."""
-    if most >= limits.MAX_MESSAGE:
-        return ""
-    length = envelope_size(record, signed=signed)
-    if length <= most:
-        return ""
-    return f"its message has {length} bytes, and the broker takes at most {most}"
-
-
 def accept(
     record: Record, event: Requested, moment: Moment, rules: Rules
 ) -> tuple[Record, Command]:
@@ -85,8 +64,28 @@ def accept(
     """
     idle.accepts(record, moment, rules.allowance)
     command = _new_command(record, event, moment, rules)
-    recent = rules.allowance.counted(record, moment)
+    recent = _counted(record, moment, rules.allowance.requests_per_minute)
     return replace(record, count=command.number, recent=recent), command
+
+
+def _counted(record: Record, moment: Moment, most: int) -> tuple[float, ...]:
+    """When the last minute's commands were accepted, one more now; raises ``Refused``.
+
+    Only what was accepted counts, so whoever waits as long as the hint says is accepted.
+    ``most``: of a minute; 0: nothing is counted.
+    """
+    if not most:
+        return ()
+    now = moment.ticks
+    recent = tuple(at for at in record.recent if now - at < limits.RATE_S)
+    if len(recent) >= most:
+        wait = math.ceil(recent[-most] + limits.RATE_S - now)
+        raise Refused(
+            Code.NOT_ALLOWED,
+            f"more than {most} requests a minute for {record.user}",
+            f"try again in {wait} s",
+        )
+    return (*recent, now)
 
 
 def _new_command(record: Record, event: Requested, moment: Moment, rules: Rules) -> Command:

@@ -2,9 +2,10 @@
 
 The law: everything that the protocol says of records is decided below ``hwsync.protocol``; here is
 what concerns more than one change: the queue's turn, a reset that empties the queue, a new epoch,
-one user too many. A function takes what is known (``Known``) and returns its decisions in the order
-in which they are saved and published, in one transaction. It changes nothing and performs nothing;
-who called it saves the decisions, and takes them over (``Draft.take``).
+one user too many, a message that comes again. A function takes what is known (``Known``) and
+returns its decisions in the order in which they are saved and published, in one transaction. It
+changes nothing and performs nothing; who called it saves the decisions, and takes them over
+(``Draft.take``).
 
     draft = Draft(known)
     for message in batch:
@@ -14,14 +15,14 @@ who called it saves the decisions, and takes them over (``Draft.take``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from hwsync.protocol import epochs, idle, limits, machine, named, waiting
 from hwsync.protocol.analysis import outcome_line
 from hwsync.protocol.answers import refuse
-from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import Decision, Effect, PublishError, PublishStatus
 from hwsync.protocol.errors import Code, DatabaseError, Refused
 from hwsync.protocol.events import (
@@ -29,11 +30,12 @@ from hwsync.protocol.events import (
     CancelAsked,
     DeadlinePassed,
     Event,
+    Message,
     NextInQueue,
     ResetAsked,
     Restored,
 )
-from hwsync.protocol.record import Command, Moment, Record, State
+from hwsync.protocol.record import Command, Moment, Record, State, replace
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind
 
@@ -109,6 +111,71 @@ class Draft:
         if changed or other is not None:
             self._new += self.record(record.user) is None
             self.records[record.user] = record
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """What the last message without an id under a packet identifier was, and its error."""
+
+    topic: str  # as far as it is kept
+    digest: bytes  # SHA-256 of the payload
+    error: bytes | None
+
+
+def handled(message: Message, error: bytes | None) -> Handled:
+    """What is remembered of a message; ``error``: what was published about it."""
+    digest = hashlib.sha256(message.payload).digest()
+    return Handled(message.topic[: limits.KEPT_TOPIC], digest, error)
+
+
+@dataclass(slots=True)
+class Memory:
+    """What the broker sends again of messages without an id (docs/protocol.md, section 2).
+
+    A message that is marked as sent again (DUP), with the packet identifier, topic and text of one
+    that was handled, is answered as the first time and not performed again. Whatever names an id
+    needs no memory: its repeats are copies by their id.
+
+    By packet identifier. ``saved``: those heard longest ago first; ``changed``: None: forgotten.
+    ``new_session``: the broker began to count anew, so that what is saved says nothing any more.
+    """
+
+    saved: Mapping[int, Handled]
+    changed: dict[int, Handled | None] = field(default_factory=dict)
+    new_session: bool = False
+
+    def find(self, message: Message, id: str | None) -> Handled | None:
+        """What was remembered of a message that comes again; None: it is to be handled."""
+        if not message.dup or id is not None:
+            return None
+        before = self.changed.get(message.mid)
+        if before is None and not self.new_session:
+            before = self.saved.get(message.mid)
+        same = before is not None and before == handled(message, before.error)
+        return before if same else None
+
+    def note(self, message: Message, error: bytes | None, *, named: bool) -> None:
+        """Remember a message without an id.
+
+        Any other message (``named``) that takes over the packet identifier ends that.
+        """
+        if not message.mid:
+            return
+        if not named:
+            self.changed[message.mid] = handled(message, error)
+        elif message.mid in self.saved or message.mid in self.changed:
+            self.changed[message.mid] = None
+
+    def shorten(self) -> None:
+        """Forget those that were heard longest ago, where there are more than may be.
+
+        No broker sends them again: it has sent ``limits.PACKETS`` others since.
+        """
+        saved = () if self.new_session else self.saved
+        old = [mid for mid in saved if mid not in self.changed]
+        new = sum(one is not None for one in self.changed.values())
+        for mid in old[: max(len(old) + new - limits.PACKETS, 0)]:
+            self.changed[mid] = None
 
 
 def decide(user: str, event: Event, moment: Moment, known: Known, rules: Rules) -> list[Decision]:

@@ -12,12 +12,11 @@ from __future__ import annotations
 import math
 
 from hwsync.protocol import limits
-from hwsync.protocol.allowance import Allowance
-from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import Decision, Entry, PublishError, PublishStatus
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.jsons import dumps, size
-from hwsync.protocol.record import Command, Moment, Record, Request, State, Verb
+from hwsync.protocol.record import Command, Moment, Record, Request, State, Verb, replace
+from hwsync.protocol.rules import Allowance
 
 
 def weight(request: Request) -> int:

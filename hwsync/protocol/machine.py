@@ -10,9 +10,8 @@ nothing.
 from __future__ import annotations
 
 from hwsync.protocol import idle, limits, named, replies, waiting
-from hwsync.protocol.admission import check_new, check_repeat
+from hwsync.protocol.admission import check_repeat
 from hwsync.protocol.answers import answers, due, refuse
-from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import ClearKept, Decision, Entry, PublishStatus
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (
@@ -26,9 +25,21 @@ from hwsync.protocol.events import (
     Restored,
     Returned,
 )
+from hwsync.protocol.jsons import size
 from hwsync.protocol.moves import TABLE, Move
-from hwsync.protocol.record import Command, Moment, Record, Request, State, Verb, ends_at
+from hwsync.protocol.record import (
+    Command,
+    Moment,
+    Record,
+    Request,
+    State,
+    Verb,
+    ends_at,
+    is_past,
+    replace,
+)
 from hwsync.protocol.rules import Rules
+from hwsync.protocol.wire.envelope import above_limit
 
 
 def decide(
@@ -83,10 +94,35 @@ def _requested(
     if known is not None:
         check_repeat(event.request, known)
         return replies.repeated(record, known, event.reply, answers(record, known))
-    check_new(record, event.request, moment, rules)
+    _check_new(record, event.request, moment, rules)
     if event.request.queue and record.state is not State.REST:
         return waiting.join(record, event, moment, rules)
     return _by_table(record, event, moment, rules)
+
+
+def _check_new(record: Record, request: Request, moment: Moment, rules: Rules) -> None:
+    """Raises ``Refused`` where nobody could ever be sent it."""
+    if is_past(request.expires_at, moment):
+        raise Refused(
+            Code.BAD_PAYLOAD,
+            f"'expires_at' is {request.expires_at:.3f}, and it is {moment.wall:.3f} already",
+            "name a later time, in seconds since 1970 (Unix time), or leave the key out",
+        )
+    length, most = size(request.program), rules.allowance.max_program
+    if length > most:
+        raise Refused(
+            Code.TOO_LARGE,
+            f"the program has {length} bytes",
+            f"this coordinator takes at most {most} bytes of UTF-8",
+        )
+    command = Command(record.user, request.id or "i" * 64, request)
+    waits = replace(record, current=command)
+    if above := above_limit(waits, rules.max_message, signed=rules.signed):
+        raise Refused(
+            Code.TOO_LARGE,
+            f"the program cannot be sent: {above}",
+            "a shorter program or input, or a larger limit of the broker",
+        )
 
 
 def _named(

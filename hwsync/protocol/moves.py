@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from hwsync.protocol import idle, named, waiting
-from hwsync.protocol.admission import above_broker, accept
+from hwsync.protocol.admission import accept
 from hwsync.protocol.answers import answers
-from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import Decision
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (
@@ -37,8 +36,10 @@ from hwsync.protocol.record import (
     State,
     Verb,
     is_past,
+    replace,
 )
 from hwsync.protocol.rules import Rules
+from hwsync.protocol.wire.envelope import above_limit
 
 Step = Callable[[Record, Command, Event, Moment, Rules], Record]
 Holds = Callable[[Record, Command, Event, Moment], bool]
@@ -228,7 +229,7 @@ def _expire_waiting(
     reason = f"not collected within {command.request.expires:.12g} s"
     if is_past(record.expires_at, moment):
         reason = waiting.TOO_LATE
-    if above := above_broker(record, rules.sendable, signed=rules.signed):
+    if above := above_limit(record, rules.sendable, signed=rules.signed):
         reason += f": {above}"
     return _ended(record, command, Outcome.EXPIRED, Ran.NO, reason)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from hwsync.protocol import limits, waiting
 from hwsync.protocol.analysis import outcome_line
-from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import (
     Decision,
     Effect,
@@ -35,6 +34,7 @@ from hwsync.protocol.record import (
     Request,
     State,
     Verb,
+    replace,
 )
 
 BY_HAND = ""  # who answered, where a person did

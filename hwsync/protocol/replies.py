@@ -7,10 +7,9 @@ of the request may not be allowed to write (docs/protocol.md, section 3).
 from __future__ import annotations
 
 from hwsync.protocol import limits
-from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import Decision, Effect, PublishReplies
 from hwsync.protocol.errors import Code, Refused
-from hwsync.protocol.record import Command, Record, Reply
+from hwsync.protocol.record import Command, Record, Reply, replace
 from hwsync.protocol.topics import Kind, is_publishable
 
 

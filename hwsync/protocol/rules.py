@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from hwsync.protocol import limits
-from hwsync.protocol.allowance import FULL, Allowance
 from hwsync.protocol.record import Analyser
 from hwsync.protocol.topics import DEFAULT_ROOT
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What is allowed of new requests, for each user by itself: never more than the protocol does.
+
+    It is asked of new commands only: a repeat is no second request (docs/protocol.md, section 4).
+    """
+
+    requests_per_minute: int = 0  # 0: no limit
+    max_program: int = limits.MAX_PROGRAM  # bytes of UTF-8
+    max_queue: int = limits.MAX_QUEUE
+    max_idle: int = limits.MAX_IDLE  # bytes
+
+
+FULL: Final = Allowance()  # as much as the protocol allows
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from hwsync.protocol import idle, replies
+from hwsync.protocol import idle, limits, replies
 from hwsync.protocol.admission import accept
 from hwsync.protocol.answers import answers
-from hwsync.protocol.changed import replace
 from hwsync.protocol.effects import Decision, Entry, PublishResult, PublishStatus
+from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Requested
-from hwsync.protocol.record import Account, Command, Moment, Outcome, Ran, Record, State, Verb
+from hwsync.protocol.record import (
+    Account,
+    Command,
+    Moment,
+    Outcome,
+    Ran,
+    Record,
+    State,
+    Verb,
+    replace,
+)
 from hwsync.protocol.rules import Rules
 
 TOO_LATE: Final = "not collected before its expires_at"  # why it expired, by the wall clock
@@ -23,7 +33,7 @@ TOO_LATE: Final = "not collected before its expires_at"  # why it expired, by th
 def join(record: Record, event: Requested, moment: Moment, rules: Rules) -> Decision:
     """The request waits behind the present command; the state does not move."""
     bytes = idle.weight(event.request)
-    rules.allowance.has_room(record, bytes)
+    _check_room(record, bytes, rules.allowance.max_queue)
     counted, command = accept(record, event, moment, rules)
     after = replace(
         counted,
@@ -36,6 +46,20 @@ def join(record: Record, event: Requested, moment: Moment, rules: Rules) -> Deci
     note += f"; {command.asker.note}" if command.asker else ""
     entry = Entry(Verb.REQUEST, record.state, record.state, command.id, note=note)
     return Decision(after, entry, command, answers(after, command))
+
+
+def _check_room(record: Record, bytes: int, most: int) -> None:
+    """Raises ``Refused`` where no further request, or none of so many bytes, may wait."""
+    waiting = f"{len(record.queue)} requests wait for {record.user} already"
+    full = record.queue_bytes + bytes > limits.MAX_QUEUE_BYTES
+    if full:
+        waiting += f", with {record.queue_bytes} bytes, and this one has {bytes}"
+    if full or len(record.queue) >= min(most, limits.MAX_QUEUE):
+        raise Refused(
+            Code.QUEUE_FULL,
+            waiting,
+            "wait until some have ended, cancel some, or reset the queue",
+        )
 
 
 def cancel(record: Record, known: Command, moment: Moment) -> Decision:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from hwsync.protocol.core import Handled
 from hwsync.protocol.effects import Entry
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.events import Message
 from hwsync.protocol.record import Command, Record, State
-from hwsync.protocol.redelivery import Handled
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hwsync.protocol import limits
+from hwsync.protocol.core import Handled
 from hwsync.protocol.effects import Entry
 from hwsync.protocol.events import Message
 from hwsync.protocol.idle import keeps_payload
 from hwsync.protocol.record import Record
-from hwsync.protocol.redelivery import Handled
 from hwsync.store import chain, statements
 from hwsync.store.api import Batch, RefusedRow
 from hwsync.store.models import HASHED, Packet, RefusedMessage, Transition

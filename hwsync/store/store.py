@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from hwsync.protocol import limits
-from hwsync.protocol.changed import replace
+from hwsync.protocol.core import Handled
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.idle import weight
-from hwsync.protocol.record import Command, Record
-from hwsync.protocol.redelivery import Handled
+from hwsync.protocol.record import Command, Record, replace
 from hwsync.store import chain, statements
 from hwsync.store.api import Batch
 from hwsync.store.database import Database, translated, usable

@@ -26,10 +26,10 @@ from hwsync.device.journal import Journal
 from hwsync.device.shrinking import Shrinking
 from hwsync.operator import conversation
 from hwsync.protocol import admission, idle, machine, moves, named
+from hwsync.protocol.core import Memory
 from hwsync.protocol.device import core as device_core
 from hwsync.protocol.device import moves as device_moves
 from hwsync.protocol.record import Command
-from hwsync.protocol.redelivery import Memory
 from hwsync.store.store import Store
 from hwsync.transport import connecting
 from hwsync.transport.outbox import Outbox

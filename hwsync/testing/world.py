@@ -19,10 +19,9 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.errors import NotFound
 from hwsync.protocol.record import Analyser, State
-from hwsync.protocol.rules import Rules
+from hwsync.protocol.rules import Allowance, Rules
 from hwsync.protocol.topics import Kind
 from hwsync.store.checking import check as check_database
 from hwsync.store.reader import Reader

@@ -15,9 +15,8 @@ from typing import Any
 
 from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.protocol import limits
-from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.errors import StoreError
-from hwsync.protocol.rules import Rules
+from hwsync.protocol.rules import Allowance, Rules
 from hwsync.store.api import Batch
 from hwsync.transport import Connected, Delivery, Signal, Subscribed
 from tests.support.compared import agrees, as_stored, is_line, same, shown

@@ -17,13 +17,12 @@ from hwsync.cli.common import Settings
 from hwsync.coordinator import service
 from hwsync.coordinator.health import Life, Tally, health
 from hwsync.protocol import limits
-from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.effects import Decision
 from hwsync.protocol.errors import Code, Refused, StoreError
 from hwsync.protocol.events import CancelAsked, NextInQueue, Requested
 from hwsync.protocol.machine import decide
 from hwsync.protocol.record import Command, Moment, Record, Request, State
-from hwsync.protocol.rules import Rules
+from hwsync.protocol.rules import Allowance, Rules
 from hwsync.protocol.wire.itself import Condition
 from tests.support.coordinator import OUTBOX, Deed, Lab, request, sent
 

@@ -8,7 +8,7 @@ import pytest
 
 from hwsync.protocol import core, limits
 from hwsync.protocol.answers import due_on_appearance, due_on_connect, said_once
-from hwsync.protocol.core import Draft
+from hwsync.protocol.core import Draft, Handled, Memory, handled
 from hwsync.protocol.effects import (
     Decision,
     Effect,
@@ -41,7 +41,6 @@ from hwsync.protocol.record import (
     State,
     Verb,
 )
-from hwsync.protocol.redelivery import Handled, Memory, handled
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind
 

@@ -11,11 +11,10 @@ import pytest
 
 from hwsync.coordinator import round_log
 from hwsync.protocol import limits
-from hwsync.protocol.allowance import Allowance
 from hwsync.protocol.idle import weight
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Request
-from hwsync.protocol.rules import Rules
+from hwsync.protocol.rules import Allowance, Rules
 from hwsync.protocol.wire.asking import FORGET, encode_id
 from hwsync.protocol.wire.response import encode_collected
 from hwsync.store.checking import check

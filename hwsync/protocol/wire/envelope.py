@@ -173,6 +173,16 @@ def envelope_size(record: Record, *, signed: bool) -> int:
     return len(encode_signed(dumps(fields | {"journal": "j" * 64}), "k" * 52, "s" * 88)) + _NUMBERS
 
 
+def above_limit(record: Record, most: int, *, signed: bool) -> str:
+    """What its envelope has against a limit of the broker; empty where it can be sent."""
+    if most >= limits.MAX_MESSAGE:
+        return ""
+    length = envelope_size(record, signed=signed)
+    if length <= most:
+        return ""
+    return f"its message has {length} bytes, and the broker takes at most {most}"
+
+
 def encode_signed(text: str, key: str, signature: str) -> bytes:
     """A signed envelope: ``text`` has the fields, ``key`` is the public key that verifies it."""
     fields: SealFields = {"v": 1, "signed": text, "key": key, "sig": signature}

@@ -6,8 +6,7 @@ import dataclasses
 
 import pytest
 
-from hwsync.protocol.changed import replace
-from hwsync.protocol.record import Command, Moment, Record, Request
+from hwsync.protocol.record import Command, Moment, Record, Request, replace
 
 
 @dataclasses.dataclass(frozen=True)
