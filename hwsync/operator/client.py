@@ -45,9 +45,18 @@ QUIET_S: Final = 0.3  # retained messages come at once: after such a pause there
 class Client(Conversation):
     """A connection of one operator, for one user's topics (``+``: everybody's); it waits itself.
 
+        with Client(url, Topics("hw"), "pi1") as client:
+            client.tell(Kind.CANCEL, encode_id("c1"), "c1")
+            print(client.query("c1")["outcome"])
+
     ``live``: the output of programs too; ``boards``: whom the coordinator hears, too; ``named``:
     these users' topics in the place of ``user``'s; ``guest``: not with an account that has a
     session of its own, such as the coordinator's: this connection would end it.
+
+    What is asked raises ``Refused`` where the answer is a refusal, ``NoCoordinator`` where none
+    comes within ``ANSWER_S`` (``Degraded``: it is there, and cannot save), ``TooLarge`` for what
+    the broker does not take. After any of them the client goes on, and to ask the same again, with
+    the same id, is always safe (docs/protocol.md, section 2, "Events that name an id").
     """
 
     def __init__(
@@ -104,7 +113,7 @@ class Client(Conversation):
         )
 
     def __enter__(self) -> Self:
-        """Connect. Raises ``NoBroker``."""
+        """Connect, for at most ``CONNECT_S``. Raises ``NoBroker``: why, and what to do."""
         self._interrupts.listen()
         try:
             failed = self._connect()
@@ -159,9 +168,10 @@ class Client(Conversation):
             self._waker.close()
 
     def clear(self, *kinds: Kind) -> None:
-        """Take from the broker what it keeps of the user. Raises ``NoBroker``, ``Refused``.
+        """Take from the broker what it keeps of the user on the topics of these kinds.
 
-        MQTT 3.1.1 does not say that a right is missing: look again whether it is gone.
+        Raises ``NoBroker`` where it does not acknowledge, ``Refused`` where it says that a right is
+        missing. MQTT 3.1.1 does not say that: look again whether it is gone.
         """
         for kind in kinds:
             self._say(self.topics.of(self.user, kind), b"", retain=True)
@@ -171,7 +181,11 @@ class Client(Conversation):
             pass
 
     def forget(self) -> None:
-        """Have the coordinator forget the user. Raises ``Refused``, ``Unreachable``."""
+        """Have the coordinator forget the user (docs/protocol.md, section 3, "Forget").
+
+        Raises ``Refused`` where a command of it is open or waits, ``NoCoordinator`` after
+        ``FORGET_S``.
+        """
 
         def answer(came: Heard) -> bool:
             return came.kind is Kind.ERROR or (came.kind is Kind.STATUS and not came.fields)
@@ -179,7 +193,7 @@ class Client(Conversation):
         raise_refused(self.ask(Kind.RESET, FORGET, answer, patience=FORGET_S))
 
     def answers(self, patience: float) -> bool:
-        """Whether a coordinator is there, and says so within so many seconds."""
+        """Whether a coordinator is there, and says so within so many seconds; raises nothing."""
         limit = time.monotonic() + patience
         while not self.standing.answers and time.monotonic() < limit:
             self.ask_coordinator()
@@ -196,7 +210,7 @@ class Client(Conversation):
         self._say(self.topics.of(ITSELF, Kind.QUERY), b"", qos=0)
 
     def hear(self, seconds: float) -> Iterator[Heard]:
-        """What ``hearing`` returns, for so long."""
+        """What comes for so many seconds, one after the other, as ``hearing`` returns it."""
         limit = time.monotonic() + seconds
         while (came := self.wait(self.hearing(limit))) is not None:
             yield came
@@ -227,7 +241,11 @@ class Client(Conversation):
         return self.wait_for(self.switchboard.begin(talk))
 
     def wait_for(self, future: Future[T]) -> T:
-        """Wait for a talk that has begun on the ``switchboard``; it ends with the waiting."""
+        """Wait for a talk that has begun on the ``switchboard``; what it returns, or raises.
+
+        It ends with the waiting: where Ctrl-C comes first, or another talk fails on it, no further
+        word of it is said. What it has asked goes on.
+        """
         try:
             while not future.done():
                 self.switchboard.hear(self._listener.next(self.switchboard.patience))

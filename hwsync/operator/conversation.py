@@ -1,7 +1,8 @@
 """What an operator says, and what answers it: ask with an id, repeat until answered.
 
 The law: a PUBACK means nothing; what counts is a status, an error or a ``result/<id>`` that names
-the id. Repeating is always safe (docs/protocol.md, section 2, "Acknowledged").
+the id. Repeating is always safe (docs/protocol.md, section 2, "Acknowledged" and "Events that name
+an id").
 """
 
 from __future__ import annotations
@@ -55,12 +56,23 @@ class Standing:
 class Conversation:
     """What an operator says and waits for, without the waiting itself.
 
-    Each method that waits is a generator: it yields the seconds for which it would wait, and is
-    sent the ``Signal`` that came, or None once they have passed. What it is worth is what it
-    returns. ``send`` publishes on the operator's connection. Whoever brings the signals has
-    acknowledged them: others may hear them too. ``user``: whose messages it hears, beside the
-    coordinator's; ``+``: everybody's. ``inquire``: have the coordinator say how it is. ``standing``
-    is shared with whoever else talks on this connection.
+    Each method that waits is a generator (a talk): it yields the seconds for which it would wait,
+    and is sent the ``Signal`` that came, or None once they have passed. What it is worth is what it
+    returns. ``Switchboard`` drives talks; ``Client.wait`` drives one and waits; by hand it is
+
+        talk = conversation.querying("c1")
+        signal = None
+        try:
+            while True:
+                signal = next_signal(timeout=talk.send(signal))
+        except StopIteration as end:
+            result = end.value
+
+    ``send`` publishes on the operator's connection. Whoever brings the signals has acknowledged
+    them: others may hear them too. ``user``: whose messages it hears, beside the coordinator's;
+    ``+``: everybody's. ``lab``: words for errors that say where nobody answered. ``inquire``: have
+    the coordinator say how it is. ``standing`` is shared with whoever else talks on this
+    connection.
     """
 
     def __init__(
@@ -86,11 +98,14 @@ class Conversation:
 
     @property
     def now(self) -> float:
-        """Seconds of a clock that never jumps."""
+        """The clock of every limit here: seconds, and it never jumps."""
         return self._monotonic()
 
     def publish(self, kind: Kind, payload: bytes) -> None:
-        """Send one message; it is repeated by whoever waits for its answer. Raises ``TooLarge``."""
+        """Send one message at QoS 1; it is repeated by whoever waits for its answer.
+
+        Raises ``TooLarge`` for more bytes than the broker is known to take: nothing is sent then.
+        """
         most = self.standing.capacity.bytes(self.now)
         if len(payload) > most:
             raise TooLarge(
@@ -152,7 +167,12 @@ class Conversation:
             self.standing.degraded = reason if degraded else ""
 
     def hear_of_connection(self, signal: Signal) -> None:
-        """What a signal says of the broker's limits. Raises ``TooLarge``."""
+        """What a signal says of the broker's limits.
+
+        Raises ``TooLarge`` where the broker has hung up twice on a message of this talk's user: to
+        send it again would bring nothing else (docs/protocol.md, section 3, "What a broker
+        refuses").
+        """
         if isinstance(signal, Connected):
             self.standing.capacity.connected(signal.max_packet)
         if isinstance(signal, Disconnected) and signal.hung_up:
@@ -179,12 +199,17 @@ class Conversation:
         waiting: Callable[[], None] = lambda: None,
         patience: float = ANSWER_S,
     ) -> Talk[Heard]:
-        """Repeat a message until something is its answer. Raises ``NoCoordinator``, ``Degraded``.
+        """Repeat a message until something is its answer, with pauses that double; that answer.
 
         An error that refuses another message is never offered to ``answer``. ``then_query``: an id
         that is queried after each try, once something else than a refusal was heard or none came;
         the coordinator answers in order, so its ``result`` stands behind whatever the message
-        brought.
+        brought. ``waiting`` is called before each repetition.
+
+        After ``patience`` seconds it raises ``NoCoordinator``; ``Degraded`` where the coordinator
+        says that it cannot save, and but for a request after ``DEGRADED_S`` already. What was sent
+        may still be done then. An error that answers is returned (``raise_refused``); ``Refused``
+        is what the broker does not let us send, ``TooLarge`` what it does not take.
         """
         began = self.now
         limit = began + patience
@@ -246,11 +271,12 @@ class Conversation:
         heard: Hear = lambda _: None,
         waiting: Callable[[], None] = lambda: None,
     ) -> Talk[Told]:
-        """Send a message that names an id until it is answered; raises ``Refused``.
+        """Send a message that names an id until it is answered.
 
         The status, where the id is the record's own; else that command's result. ``heard`` sees
         everything that comes meanwhile. A result that answers somebody else's question may come
-        first: of another program it is no answer to a request, and the error follows.
+        first: of another program it is no answer to a request, and the error follows. Raises like
+        ``asking``, and ``Refused`` with the coordinator's code where the answer is an error.
         """
         statuses: list[Status] = []
         request = read_object(payload) if kind is Kind.REQUEST else None
@@ -276,7 +302,11 @@ class Conversation:
         return statuses[-1] if statuses else cast(Result, answered.fields)
 
     def querying(self, id: str) -> Talk[Result]:
-        """The whole of that command, as on ``result/<id>``. Raises ``Refused``."""
+        """The whole of that command, as on ``result/<id>`` (docs/protocol.md, section 3).
+
+        Raises like ``asking``, and ``Refused`` (``not_current``) for an id that this user never
+        had.
+        """
 
         def answer(came: Heard) -> bool:
             return came.kind in (Kind.RESULT, Kind.ERROR) and came.fields.get("id") == id
@@ -286,7 +316,7 @@ class Conversation:
         return cast(Result, answered.fields)
 
     def reading(self, waiting: Callable[[], None] = lambda: None) -> Talk[Status]:
-        """The user's status, from a coordinator that answers now.
+        """The user's status, from a coordinator that answers now. Raises like ``asking``.
 
         A retained status may be all that is left of one that has gone: its id is queried too.
         """
@@ -320,7 +350,10 @@ def _is_of_another(request: dict[str, Any], heard: Heard) -> bool:
 
 
 def raise_refused(heard: Heard) -> None:
-    """Raises ``Refused`` where it is an error."""
+    """Raises ``Refused`` where it is an error: with the code, sentence and hint that came.
+
+    A code that this version does not know becomes ``NOT_ALLOWED``.
+    """
     error = heard.error
     if error is not None:
         raise Refused(

@@ -34,7 +34,7 @@ CODES: Final = {"ok": 0, "timeout": 124, "cancelled": 130}
 
 
 def fresh_id() -> str:
-    """An id for a command of the command line."""
+    """An id for a command of the command line: 64 random bits, so no two are the same."""
     return f"cli-{secrets.token_hex(8)}"
 
 
@@ -51,7 +51,11 @@ def claim(url: BrokerUrl) -> str:
 
 
 def exit_code(end: Told) -> int:
-    """The exit code of ``run``: the program's own where it had one."""
+    """The exit code of ``run``: the program's own where it had one.
+
+    Else 124, 130 or 137, as of a program that ``timeout``, Ctrl-C or SIGKILL has ended; 125 where
+    it did not run, or nobody knows (docs/operations.md, "Exit codes").
+    """
     outcome = end["outcome"]
     if outcome == "error":
         return int(end["exit_code"] or 1)
@@ -106,12 +110,15 @@ class RunRequest:
 class Run:
     """One command of an operator, from its request to its end.
 
-    ``last``: the state in which its record may be at its end, beside rest: ``RETURNED`` where
-    nobody analyses the result. Each method is a talk, like those of ``Conversation``:
+    Each method is a talk, like those of ``Conversation``:
 
         run = Run(client, RunRequest(program="print(6*7)"))
         client.wait(run.requesting())
         end = client.wait(run.following())
+
+    ``last``: the state in which its record may be at its end, beside rest: ``RETURNED`` where
+    nobody analyses the result. Whatever is raised, the command goes on; it is found again with its
+    ``id``, by another ``Run`` too.
     """
 
     def __init__(
@@ -125,7 +132,9 @@ class Run:
     ) -> Talk[Told]:
         """Ask until it is acknowledged: by the status, or by the command's result.
 
-        Raises ``Refused``, ``TooLarge``, ``NoCoordinator``, ``Degraded``. ``heard`` is given
+        Raises ``ValueError`` at once for a text that is not UTF-8, and ``Refused``, ``TooLarge``:
+        it is not accepted, and will not be. After ``NoCoordinator`` and ``Degraded`` it may still
+        be: ask again with the same ``RunRequest``, or have it cancelled. ``heard`` is given
         everything that comes, whatever it is about; ``waiting`` is called before each repetition.
         """
         return self._conversation.telling(
@@ -150,7 +159,10 @@ class Run:
         return self._following(Kind.CANCEL, heard, waiting)
 
     def analysing(self, text: str) -> Talk[Told]:
-        """Publish the analysis; the command's end then. One that came first: ``Refused``."""
+        """Publish the analysis; the command's end then (docs/protocol.md, section 7).
+
+        Raises ``Refused`` where one came first, or the command has no result yet.
+        """
         return self._conversation.telling(Kind.ANALYSIS, encode_analysis(text, self.id), self.id)
 
     def querying(self) -> Talk[Result]:

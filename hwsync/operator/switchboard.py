@@ -26,12 +26,15 @@ class _Ongoing:
 
 
 class Switchboard:
-    """``acknowledge`` acknowledges on the connection that they share.
+    """The talks that go on.
 
-    board = Switchboard(transport.acknowledge)
-    one, other = board.begin(first.querying("c1")), board.begin(second.querying("c2"))
-    while not (one.done() and other.done()):
-        board.hear(next_signal(timeout=board.patience))
+        board = Switchboard(connection.acknowledge)
+        one, other = board.begin(first.querying("c1")), board.begin(second.querying("c2"))
+        while not (one.done() and other.done()):
+            board.hear(next_signal(timeout=board.patience))
+
+    ``acknowledge`` acknowledges on the connection that they share. What a talk raises is in its
+    future, and is raised nowhere here; but for Ctrl-C, which ends the talk that it hits.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class Switchboard:
     def begin(self, talk: Talk[T]) -> Future[T]:
         """Let it say its first words. The future is what it returns, or what it raises.
 
-        A future that is cancelled ends its talk.
+        A future that is cancelled ends its talk, at the next ``hear`` or ``patience``.
         """
         one = _Ongoing(talk, Future())
         self._resume(one, None)
