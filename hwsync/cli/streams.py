@@ -12,12 +12,12 @@ that a run of thirty days does not stop for one lost message.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from hwsync.protocol import limits
-from hwsync.protocol.jsons import is_count, size
+from hwsync.protocol.jsons import size
 from hwsync.protocol.output import Kept, read_kept
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire.status import Told
@@ -85,9 +85,9 @@ class Streams:
         self.missing = 0  # bytes that were not shown, and said to be missing
 
     def hear(self, kind: Kind, fields: Mapping[str, Any]) -> None:
-        """Show a piece, if this is one that is new."""
+        """Show a piece, if this is one that is new; ``fields``: as ``Heard`` has them."""
         due = self._next
-        piece = self._piece(fields) if kind is Kind.OUTPUT else None
+        piece = self._piece(fields) if kind is Kind.OUTPUT and fields else None
         if piece is None:
             return
         absent = piece.at > self._shown[piece.stream] and piece.stream in self._exact
@@ -148,19 +148,15 @@ class Streams:
 
     def _piece(self, fields: Mapping[str, Any]) -> Piece | None:
         """The piece, where it is a new one of ours whose place is known."""
-        n: Any = fields.get("n")
-        stream, text = fields.get("stream"), fields.get("text")
-        if fields.get("id") != self._id or not is_count(n) or n < self._next:
+        n, stream = fields["n"], fields["stream"]
+        if fields["id"] != self._id or n < self._next or stream not in TEXTS:
             return None
-        if stream not in TEXTS or not isinstance(text, str):
-            return None
-        at: Any = fields.get("at")
-        skipped: Any = fields.get("skipped", 0)
-        if not is_count(at):  # an older device: it follows the last one, if none between was lost
+        at: int | None = fields.get("at")
+        if at is None:  # an older device: it follows the last one, if none between was lost
             if n > self._next:
                 return None
             at = self._heard[stream]
-        piece = Piece(stream, at, skipped if is_count(skipped) else 0, text)
+        piece = Piece(stream, at, fields.get("skipped") or 0, fields["text"])
         self._next, self._heard[stream] = n + 1, piece.after
         return piece
 
@@ -181,7 +177,7 @@ class Streams:
 
 
 def _order(
-    said: object, kept: Mapping[str, Kept], data: Mapping[str, bytes]
+    said: Sequence[Sequence[Any]] | None, kept: Mapping[str, Kept], data: Mapping[str, bytes]
 ) -> list[tuple[str, int]]:
     """(stream, place in its kept text up to which it comes now); else standard output first.
 
@@ -190,11 +186,8 @@ def _order(
     default = [(stream, len(data[stream])) for stream in TEXTS]
     passed = dict.fromkeys(TEXTS, 0)
     order: list[tuple[str, int]] = []
-    for entry in said if isinstance(said, list) else ():
-        if not (isinstance(entry, list) and len(entry) == 2 and entry[0] in TEXTS):
-            return default
-        stream, count = entry
-        if not is_count(count):
+    for stream, count in said or ():
+        if stream not in TEXTS:
             return default
         at = passed[stream] = passed[stream] + count
         text = kept[stream]

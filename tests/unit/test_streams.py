@@ -191,26 +191,26 @@ def test_what_is_old_or_repeated_or_anothers_is_passed_over() -> None:
     hear(run, piece(0, "a", at=0), piece(1, "b", at=1), piece(0, "a", at=0), piece(1, "b", at=1))
     hear(run, {**piece(2, "x", at=2), "id": "c2"}, piece(2, "x", "stdlog", at=2))
     run.hear(Kind.STATUS, piece(2, "x", at=2))
+    run.hear(Kind.OUTPUT, {})  # an empty message
     hear(run, piece(3, "x", at=1))  # a place that was shown already
     run.finish(end("abc"))
     assert seen.in_order == "abc"
 
 
-@pytest.mark.parametrize("at", [None, -1, 1.0, True, "0", [0], {}])
-def test_an_older_device_does_not_say_the_place(at: Any) -> None:
+@pytest.mark.parametrize("more", [{}, {"at": None}], ids=str)
+def test_an_older_device_does_not_say_the_place(more: Json) -> None:
     seen = Seen()
     run = Streams("c1", seen)
     for n, text in ((0, "a"), (0, "a"), (1, "é"), (3, "lost"), (4, "on")):
-        hear(run, piece(n, text, at=at) if at is not None else piece(n, text))
+        hear(run, piece(n, text, **more))
     assert seen.text("stdout") == "aé"
     run.finish(end("aé and the rest"))
     assert (seen.text("stdout"), seen.notes) == ("aé and the rest", [])
 
 
-@pytest.mark.parametrize("skipped", [None, -1, "5", True, [1]])
-def test_what_is_no_number_of_skipped_bytes_is_none(skipped: Any) -> None:
+def test_null_is_no_number_of_skipped_bytes() -> None:
     seen = Seen()
-    hear(Streams("c1", seen), piece(0, "a", at=7, skipped=skipped))
+    hear(Streams("c1", seen), piece(0, "a", at=7, skipped=None))
     assert seen.notes == ["[hwsync: 7 bytes were lost on the way]"]
 
 
@@ -237,10 +237,9 @@ def test_the_rest_comes_in_the_order_in_which_it_was_written() -> None:
 @pytest.mark.parametrize(
     "order",
     [
-        None, {}, "stdout", [["stdout", 2]], [["stdout", 4], ["stderr", 2]],
+        None, [], [["stdout", 2]], [["stdout", 4], ["stderr", 2]],
         [["stdout", 3], ["stderr", 1]], [["stdout", 1], ["stderr", 2], ["stdout", 2]],
-        [["stdlog", 1]], [[["stdout"], 3]], [["stdout", -3]], [["stdout", True]], ["stdout"],
-        [["stdout", 2.0]], [[{}, 1]],
+        [["stdlog", 1]],
     ],
 )  # fmt: skip
 def test_an_order_that_is_none_is_standard_output_first(order: Any) -> None:
