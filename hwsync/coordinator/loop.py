@@ -72,7 +72,18 @@ class Clock(Protocol):
 
 
 class Coordinator:
-    """One lab's coordinator. ``step`` is called from one thread, with all that waits."""
+    """One lab's coordinator: the loop's body, without the waiting.
+
+        while not over:
+            signals = ...  # whatever comes within ``coordinator.wait()`` seconds
+            coordinator.step(signals)
+
+    For one thread. ``settle``: seconds after a connect in which no deadline fires. ``signer``: who
+    signs envelopes; None: nobody. ``dice`` draws the pauses of repetitions, ``nonce`` the ids of
+    requests without one. ``max_message``: bytes that the broker is said to take. Its construction
+    reads the database, and raises ``StoreError`` where that fails; later failures raise nothing
+    (``step``).
+    """
 
     def __init__(
         self,
@@ -150,7 +161,10 @@ class Coordinator:
         return changed
 
     def wait(self) -> float | None:
-        """Seconds until ``step`` has something to do by itself; None: only when a signal comes."""
+        """Seconds until ``step`` has something to do by itself; None: only when a signal comes.
+
+        A caller that waits longer is late with deadlines and repetitions, and breaks nothing.
+        """
         now = self._clock.monotonic()
         if self._save_again_at is not None:
             return max(self._save_again_at - now, 0.0)
@@ -176,7 +190,13 @@ class Coordinator:
         self.publishing.signer = signer
 
     def step(self, signals: Sequence[Signal] = ()) -> None:
-        """Handle what came and what is due."""
+        """Handle what came and what is due, in one transaction (docs/decisions.md, 18).
+
+        ``signals``: all that came since the last step, in their order. Deliveries are acknowledged
+        here, once what follows from them is saved. Raises nothing of the database's: what could not
+        be saved waits here, unacknowledged, and is tried again after ``SAVE_AGAIN_S``; meanwhile
+        queries are answered, and everybody else is told so (``degraded``).
+        """
         if self._receive(signals):
             self._publish_due(self.records.values())
             for command in self._owed.values():

@@ -32,10 +32,11 @@ def next_writing(ticks: float) -> float:
 
 @dataclass(slots=True)
 class ConnectedClock:
-    """Seconds of connection so far: while the broker is away no deadline comes nearer.
+    """Seconds of connection so far (ticks): while the broker is away no deadline comes nearer.
 
     After each connect the deadlines are held back for ``settle`` seconds: whoever finished
-    meanwhile is heard first (docs/protocol.md, section 2, "Deadlines").
+    meanwhile is heard first (docs/protocol.md, section 2, "Deadlines"). ``monotonic``, here and
+    below: seconds, now.
     """
 
     settle: float
@@ -74,7 +75,10 @@ class ConnectedClock:
 
 @dataclass(slots=True)
 class Agenda:
-    """At most one moment for each user."""
+    """At most one moment for each user, in seconds of any one clock.
+
+    A moment that has come stays, and is said again, until ``set`` says another.
+    """
 
     _moments: dict[str, float] = field(default_factory=dict)
     _heap: list[tuple[float, str]] = field(default_factory=list)  # some out of date
@@ -91,7 +95,7 @@ class Agenda:
             heapq.heapify(self._heap)
 
     def nearest(self) -> float | None:
-        """The earliest moment."""
+        """The earliest moment, passed or not; None: there is none."""
         while self._heap and self._moments.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
@@ -112,7 +116,12 @@ class Agenda:
 
 @dataclass(slots=True)
 class Resends:
-    """Which envelopes are sent again, by user. Moments are seconds on the monotonic clock."""
+    """Which envelopes are sent again, by user. Moments are seconds on the monotonic clock.
+
+    ``schedule`` is called for each record that was saved, ``note_presence`` for each heartbeat and
+    will. In each round every user of ``overdue_users`` is given to ``plan_next``, which says
+    whether to send. ``dice`` shortens the pauses by chance.
+    """
 
     dice: random.Random
     _present: dict[str, HeartbeatHeard] = field(default_factory=dict)
@@ -131,7 +140,10 @@ class Resends:
         return not known or (before.journal, before.boot) != (heartbeat.journal, heartbeat.boot)  # type: ignore[union-attr]
 
     def journal(self, user: str) -> str | None:
-        """The journal of the device that was last heard of."""
+        """The journal of the device that was last heard of, which an envelope is signed for.
+
+        None: no heartbeat of that user came in this life.
+        """
         heartbeat = self._present.get(user)
         return heartbeat.journal if heartbeat else None
 

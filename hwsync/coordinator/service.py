@@ -132,12 +132,18 @@ def serve(
 ) -> None:
     """Run the coordinator until SIGTERM or SIGINT. Times are seconds.
 
-    ``address`` and ``read``: what is configured at that moment (``Entrance``). ``backups``: the
-    folder, and how often; ``max_message``: bytes that the broker is known to take; ``take_over``:
-    also where another coordinator serves the root, or another database has its lab. Raises
-    ``AnotherCoordinator``, ``DatabaseError`` when the database is in use or cannot be used,
-    ``UsageError`` when no metrics or backups can be written, or where this database is hardly the
-    one that is meant.
+    ``address`` and ``read``: what is configured at that moment (``Entrance``). ``db``: made where
+    there is none. ``analysis``: the analyser of requests that name none; ``analysis_within``: of
+    state 3, 0: for ever; ``settle``: after a connect, before a deadline fires (docs/protocol.md,
+    sections 2 and 7). ``clean_session``: the broker is to keep nothing while we are away.
+    ``backups``: the folder, and how often; ``keep_days``, ``keep_megabytes``: of texts, 0: for
+    ever; ``max_message``: bytes that the broker is known to take; ``take_over``: also where another
+    coordinator serves the root, or another database has its lab.
+
+    Raises, at the start only, ``AnotherCoordinator``, ``DatabaseError`` when the database is in use
+    or cannot be used, ``UsageError`` when no metrics or backups can be written, or where this
+    database is hardly the one that is meant. A broker that is away raises nothing: it is waited
+    for. A reload that only another process can read ends it like a stop.
     """
     topics = Topics(access.root)
     begun, unused = not db.exists(), False

@@ -66,7 +66,9 @@ class Known(Protocol):
 class Draft:
     """What is known, as the decisions so far leave it: ``Known`` once more, and nothing is saved.
 
-    ``records`` and ``commands`` (by user and id) have what was changed, and only that.
+    ``base``: what is saved; its lookups may raise, as ``Known`` says. ``records`` and ``commands``
+    (by user and id) have what was changed, and only that: saved together they are ``base`` after
+    all ``decisions``. To throw a draft away undoes it.
     """
 
     base: Known
@@ -138,6 +140,8 @@ class Memory:
 
     By packet identifier. ``saved``: those heard longest ago first; ``changed``: None: forgotten.
     ``new_session``: the broker began to count anew, so that what is saved says nothing any more.
+    Each message is looked for, decided and noted, in the order in which they came; ``changed`` is
+    saved together with what they changed (docs/decisions.md, 21).
     """
 
     saved: Mapping[int, Handled]
@@ -182,8 +186,13 @@ def decide(user: str, event: Event, moment: Moment, known: Known, rules: Rules) 
     """What follows from an event for a user: one decision for each change, in their order.
 
     The first ones are the event's own; behind them stands what the queue does when its turn has
-    come (``Decision.turn``). Never raises ``Refused``: a refusal is a decision. Raises
-    ``DatabaseError`` where a command that waits in the queue is not known.
+    come (``Decision.turn``). All of them are saved in one transaction, and their effects performed
+    after it, in the same order (docs/protocol.md, section 2, "Publishing"). ``user``: a valid name,
+    which may be new.
+
+    Never raises ``Refused``: a refusal is a decision, which is saved and published too. Raises
+    ``DatabaseError`` where a command that waits in the queue is not known: nothing is decided then,
+    and the database is to be looked at.
     """
     draft = Draft(known)
     _decide(draft, user, event, moment, rules)
@@ -193,7 +202,11 @@ def decide(user: str, event: Event, moment: Moment, known: Known, rules: Rules) 
 def restore(
     users: Iterable[str], epoch: int, moment: Moment, known: Known, rules: Rules
 ) -> list[Decision]:
-    """A new epoch begins: what was open or waited is lost, and never sent again."""
+    """A new epoch begins: what was open or waited is lost, and never sent again.
+
+    ``users``: whose records are of an older one (docs/protocol.md, section 2, "Epochs"). The new
+    ``epoch`` itself is to be saved in the same transaction.
+    """
     draft = Draft(known)
     for user in users:
         for id in draft.record_of(user).queue:
@@ -206,7 +219,10 @@ def restore(
 
 
 def expire(user: str, moment: Moment, known: Known, rules: Rules) -> list[Decision]:
-    """The clock says that the present state may end."""
+    """The clock says that the present state may end; whether it does the table says.
+
+    Called too early it decides nothing (docs/protocol.md, section 2, "Deadlines").
+    """
     record = Draft(known).record_of(user)
     return decide(user, DeadlinePassed(record.id), moment, known, rules)
 
@@ -252,7 +268,11 @@ NOTHING_NEW: Final = Sighting()
 
 
 def compare(user: str, order: Order | None, known: Known, *, of_device: bool) -> Sighting:
-    """What a status, or what a device says that it saw (``of_device``), tells of the database."""
+    """What a status, or what a device says that it saw (``of_device``), tells of the database.
+
+    ``order`` None: it says nothing. Where ``Sighting.newer`` is set, no message may be decided on
+    this database before ``restore`` (docs/protocol.md, section 2, "Epochs").
+    """
     record = Draft(known).record_of(user)
     if order is None or order <= (record.epoch, record.seq):
         return NOTHING_NEW

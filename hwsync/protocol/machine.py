@@ -45,10 +45,12 @@ from hwsync.protocol.wire.envelope import above_limit
 def decide(
     record: Record, event: Event, moment: Moment, known: Command | None, rules: Rules
 ) -> Decision:
-    """What follows from an event.
+    """What follows from an event for one record, and for ``known``.
 
     ``known`` is this user's command with the event's id, None where there is none (or where the
-    event names no id). Never raises ``Refused``: a refusal is part of the decision.
+    event names no id). Never raises ``Refused``: a refusal is part of the decision, and whoever
+    called it saves and publishes it like any other. What the change means to other records, and to
+    the queue when it is at rest, is ``core.decide``'s.
     """
     try:
         decision = _decide(record, event, moment, known, rules)

@@ -1,6 +1,7 @@
 """The topics: ``<root>/<user>/<kind>`` (docs/protocol.md, section 3).
 
-Nothing else in hwsync joins or splits a topic.
+The law: a topic that hwsync subscribes to, publishes on or hears is joined and split here. Texts
+for people write some out, and ``admission`` says where replies go.
 """
 
 from __future__ import annotations
@@ -74,7 +75,11 @@ def is_publishable(topic: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The topics below one root. The root may have several levels, but no wildcard."""
+    """The topics below one root. The root may have several levels, but no wildcard.
+
+    Raises ``UsageError`` for a root that is none. A user is checked by nobody here: who makes a
+    topic has asked ``limits.is_user``, and what ``split`` returns may be anything.
+    """
 
     root: str = DEFAULT_ROOT
 
@@ -102,7 +107,7 @@ class Topics:
         return f"{self.root}/{user}/{kind}"
 
     def result(self, user: str, id: str) -> str:
-        """Where the end of one command is answered."""
+        """Where everything about one command is answered; ``+`` as id: for all of them."""
         return f"{self.root}/{user}/{Kind.RESULT}/{id}"
 
     @property

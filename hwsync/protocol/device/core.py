@@ -31,7 +31,17 @@ from hwsync.protocol.device.values import (
 
 
 def decide(state: State, event: Event, moment: Moment) -> Decision:
-    """What follows from an event of ``values``. Raises ``TypeError`` where it is none of them."""
+    """What follows from an event of ``values``.
+
+    Its caller performs ``Decision.writes`` first, which are the journal's; only when all of them
+    are on disk does ``Decision.state`` count, and are ``Decision.actions`` performed, in their
+    order. Where a write fails, it sets ``event.unwritten`` to the reason and decides the same event
+    again on the old state: where writes are left then, nothing of the event counts. Where
+    ``Decision.again`` is set, the event is made anew, of what is known now, and decided once more.
+
+    ``moment``: seconds of a clock that never jumps, and a number from 0 to 1 drawn for it. Raises
+    ``TypeError`` for what is no event of ``values``: a bug of the caller.
+    """
     decision = Decision(state)
     if isinstance(event, Offered):
         _offered(decision, event, moment)
