@@ -45,7 +45,16 @@ GIVEN_UP: Final[Mapping[type[Event], str]] = {
 
 
 class Agent:
-    """One user's device. Its construction ends leftovers and settles what a crash left open."""
+    """One user's device. Its construction ends leftovers and settles what a crash left open.
+
+    For one thread, which brings it what came (``hear``, ``received``), calls ``connected`` at each
+    ``Subscribed``, and ``tick`` when that says. ``max_timeout``: seconds that a program may ask
+    for, where less than the protocol allows; ``trust``: whose signatures count, None: whatever
+    comes may run; ``max_message``: bytes that the broker takes.
+
+    Construction, ``connected``, ``tick`` and ``run_started`` raise ``JournalError`` where what must
+    be on disk cannot be: nothing was said or begun then, and it is tried again (``life.handle``).
+    """
 
     def __init__(
         self,
@@ -87,7 +96,7 @@ class Agent:
 
     @property
     def running(self) -> bool:
-        """Whether a granted run is not yet journalled to its end."""
+        """Whether a granted run is not yet journalled to its end: nobody may end this process."""
         return self._state.runs or self._unwritten.waits
 
     @property
@@ -156,7 +165,7 @@ class Agent:
     # -- the network ---------------------------------------------------------------------------
 
     def hear(self, signal: Signal) -> None:
-        """The connection came or went."""
+        """The connection came or went: ``Connected``, ``Subscribed`` or ``Disconnected``."""
         self._telling.outbox.hear(signal)
 
     def connected(self) -> None:
@@ -238,11 +247,14 @@ class Agent:
     # -- the run -------------------------------------------------------------------------------
 
     def run_started(self, group: Group) -> None:
-        """The session exists, the program is not handed over. Raises ``JournalError``."""
+        """The session exists, the program is not handed over.
+
+        Raises ``JournalError``: then it must not be, and ``run_failed`` follows.
+        """
         self._happen(values.Started(), group)
 
     def output(self, piece: Piece) -> None:
-        """One live piece."""
+        """One live piece; dropped where it is too large for the broker, or the run is over."""
         if self._state.runs:
             payload = encode_output(
                 self._state.id, piece.number, piece.stream, piece.text, piece.at, piece.skipped
@@ -251,7 +263,7 @@ class Agent:
                 self._outside.publish(self._topics.of(self._user, Kind.OUTPUT), payload, qos=0)
 
     def run_ended(self, end: RunEnd) -> None:
-        """The run is over."""
+        """The run is over: what the disk does not take of it is kept and told all the same."""
         self._happen(values.Ended(end.outcome, end.reason, began=end.began), end)
 
     def run_failed(self, reason: str) -> None:
@@ -312,5 +324,5 @@ class Agent:
         self._happen(values.TimeOver())
 
     def stopped(self) -> None:
-        """The last word."""
+        """The last word, after ``running`` has become false: a heartbeat that says it leaves."""
         self._heartbeat.say(self._state, online=False)

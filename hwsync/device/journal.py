@@ -90,7 +90,14 @@ def machine_id() -> str:
 
 
 class Journal(Sealed):
-    """The journal in ``folder``. Every method raises ``JournalError``: in use, full, damaged."""
+    """The journal in ``folder``; ``machine`` tells this machine from another (``machine_id``).
+
+    Every method raises ``JournalError``, and has changed nothing then. ``JournalUnavailable``: the
+    disk is full, read-only or failing; the same call may succeed later. ``JournalDamaged``: no call
+    does any more (``over``); ``close``, and open it anew, which sets the damaged one aside. The
+    construction raises it of a journal that another process has, or a newer version wrote.
+    ``nonce``: what a new journal's name is made of; no name may ever come twice.
+    """
 
     def __init__(
         self,
@@ -142,7 +149,7 @@ class Journal(Sealed):
     # -- what is in it -------------------------------------------------------------------------
 
     def get(self, id: str) -> Entry | None:
-        """The entry of that id."""
+        """The entry of that id; None: it never came here, or was forgotten (``prune``)."""
         row = self._row(id)
         return None if row is None else self._entry(row)
 
@@ -162,7 +169,7 @@ class Journal(Sealed):
     # -- what changes it -----------------------------------------------------------------------
 
     def received(self, envelope: Envelope, now: float) -> None:
-        """Write a new command, or open a closed one again."""
+        """Write a new command, or open a closed one again; nothing where it was started before."""
         new = dict.fromkeys(COLUMNS) | {
             "id": envelope.id, "state": "received", "envelope": dumps(asdict(envelope)),
             "epoch": envelope.epoch, "seq": envelope.seq, "settled": 0, "changed": self._at(now),
@@ -178,13 +185,16 @@ class Journal(Sealed):
         self.newest = newest
 
     def next_boot(self) -> None:
-        """Count on: what was said under the present number is of the past from now on."""
+        """Increase the boot number, so that the coordinator knows answers of before as outdated.
+
+        docs/protocol.md, section 2, "An outdated ``no``".
+        """
         with self._changing():
             self._head["boot"] = str(self.boot + 1)
         self.boot += 1
 
     def started(self, id: str, group: Group, now: float) -> None:
-        """From here on it is never run again."""
+        """From here on it is never run again; ``group``: what a later life ends of it."""
         self._change(id, now, state="started", run_group=dumps(asdict(group)))
 
     def finished(self, id: str, account: Account, now: float) -> None:

@@ -87,7 +87,13 @@ class Process:
 
 
 def live(setup: Setup, journal: AnyJournal, process: Process) -> tuple[Setup, AnyJournal] | None:
-    """One life; what the next one is made with, or None at a stop. Raises ``JournalError``."""
+    """One life; what the next one is made with, or None at a stop.
+
+    ``journal``: open; this life closes it, unless the next one goes on with it. A broker that is
+    away, a runner that cannot run and a disk that takes nothing end no life: they are said in the
+    log, and waited for. Raises ``JournalError`` where the journal cannot be read at the start, or
+    another process has the one of a new configuration.
+    """
     calls = Calls(process.waker.wake)
     outside = Outside(setup.settings, setup.state, calls)
     try:

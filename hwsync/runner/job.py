@@ -24,7 +24,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a program's output, as it comes (docs/protocol.md, section 3)."""
+    """A part of a program's output, as it comes (docs/protocol.md, section 3, "Live output")."""
 
     number: int  # from 0, over both streams
     stream: str  # "stdout" or "stderr"
@@ -35,7 +35,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """How a run ended."""
+    """How a run ended; ``outcome`` and ``ran`` as in docs/protocol.md, section 1, "Outcomes"."""
 
     outcome: str  # "ok", "error", "timeout", "killed", "cancelled" or "interrupted" (nobody knows)
     reason: str  # one line for people; empty for "ok"
@@ -65,10 +65,11 @@ class StopSwitch:
 
     @property
     def is_set(self) -> bool:
+        """Whether somebody wants the run to end; it may have ended by itself since."""
         return self._is_set
 
     def set(self) -> None:
-        """End the run; does not wait for its end."""
+        """End the run, as at its time limit; does not wait for that. Again: nothing more."""
         with self._lock:
             self._is_set = True
             if self._wake is not None:

@@ -217,7 +217,8 @@ def end_group(group: Group) -> int:
     """End what an earlier life of the daemon left running (docs/protocol.md, section 5, point 6).
 
     Does nothing when the machine was booted since, or when the session's number belongs to somebody
-    else by now. Returns how many processes were ended. Raises ``CannotRun`` on anything but Linux.
+    else by now. Returns how many processes were ended; blocks until they are gone. What survives
+    SIGKILL for ``KILL_LIMIT_S`` is logged, and left. Raises ``CannotRun`` on anything but Linux.
     """
     if boot_id() != group.boot_id:
         return 0

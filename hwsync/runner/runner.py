@@ -27,6 +27,12 @@ log = logging.getLogger("hwsync.runner")
 class Runner:
     """Runs programs with the meaning of ``python3 NAME`` (docs/device.md has the differences).
 
+        runner = Runner(Settings(Path("programs")))
+        runner.start()
+        end = runner.run(Job("print(6*7)", "", (), 10.0),
+                         on_started=..., on_output=..., stop=StopSwitch())
+        runner.close()
+
     ``alone``: this process has no children but the runner's, so that whatever else becomes its
     child is a program's, and is ended.
     """
@@ -45,7 +51,11 @@ class Runner:
             keep_orphans()
 
     def start(self) -> None:
-        """Have a server ready; best called before there is any thread. Raises ``CannotRun``."""
+        """Have a server ready; best called before there is any thread.
+
+        Raises ``CannotRun`` where the interpreter, the account or the folder cannot be used;
+        ``run`` tries anew, and raises the same while that is not mended.
+        """
         boot_id()
         self._workplace.prepare()
         self._workplace.release()
@@ -74,14 +84,16 @@ class Runner:
         on_output: Callable[[Piece], None],
         stop: StopSwitch,
     ) -> RunEnd:
-        """Run the job to its end; blocks.
+        """Run the job to its end, and that of every process that it has left; blocks.
 
-        ``on_started`` is called once, before the program can do anything; what it raises comes out
-        of here, and nothing has run then. It is not called when ``stop`` is set before.
-        ``on_output`` gets live pieces; it is called in this thread and must not block: the time
-        limit would wait for it. Raises ``CannotRun`` when the program could not be started or did
-        not begin; nothing has run then.
-        Once it has begun nothing is raised: what fails then makes the outcome ``interrupted``.
+        ``on_started`` is called once, before the program can do anything: in it the group is
+        written down, so that another life can end it. What it raises comes out of here, and nothing
+        has run then. It is not called when ``stop`` is set before. ``on_output`` gets live pieces;
+        it is called in this thread and must not block: the time limit would wait for it.
+
+        Raises ``CannotRun`` when the program could not be started or did not begin: nothing has
+        run, and it may be tried again. Once it has begun nothing is raised: what fails then makes
+        the outcome ``interrupted`` (docs/protocol.md, section 1, "Outcomes").
         """
         boot = boot_id()
         if not is_name(job.name):

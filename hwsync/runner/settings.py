@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that a runner is made with."""
+    """Everything that a runner is made with; what can be configured of it is in docs/device.md."""
 
     directory: Path  # the programs' working directory
     empty_directory: bool = False  # before and after each run
