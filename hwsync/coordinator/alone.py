@@ -21,7 +21,8 @@ from dataclasses import replace
 from typing import Final
 
 from hwsync.coordinator.batch import still_ours
-from hwsync.coordinator.loop import Clock, Publisher
+from hwsync.coordinator.publishing import Publisher
+from hwsync.coordinator.schedule import Clock
 from hwsync.protocol.errors import AnotherCoordinator, UsageError
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 from hwsync.protocol.wire.itself import Sign, read_sign

@@ -130,19 +130,18 @@ class BatchDecision:
         if sighting.newer is not None:
             self.newer = max(self.newer or 0, sighting.newer)
 
-    def begin_epoch(self) -> int | None:
-        """The new epoch, where the database was found to be old; None: it was not.
+    def begin_epoch(self) -> None:
+        """A new epoch, where the database was found to be old.
 
         What is decided from here on is of that epoch, and what was open is lost.
         """
         if self.newer is None:
-            return None
+            return
         epoch = following(max(self.newer, self.baseline.epoch), self.moment.wall)
         self.batch.epoch = (epoch, self.moment.wall)
         rules = replace(self.baseline.rules, restored_at=self.moment.ticks)
         self.draft.base = self.baseline = replace(self.baseline, epoch=epoch, rules=rules)
         self.enter_epoch(epoch, sorted(self.baseline.records.keys() | self.batch.records.keys()))
-        return epoch
 
     def enter_epoch(self, epoch: int, users: Iterable[str]) -> None:
         """These records come into an epoch: what was open is lost, and never sent again."""
@@ -268,6 +267,15 @@ class BatchDecision:
         if limits.is_user(user):
             self.effects.append((user, PublishStatus(self.draft.record_of(user))))
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of the loop that was saved and told: for who says how it went."""
+
+    decided: BatchDecision
+    messages: int
+    commit_s: float | None  # seconds that its transaction took; None: there was nothing to save
 
 
 def message_of(delivery: Delivery) -> Message:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from hwsync.coordinator.batch import message_of
-from hwsync.coordinator.loop import Clock
+from hwsync.coordinator.schedule import Clock
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.events import HeartbeatHeard
 from hwsync.protocol.limits import MAX_BOARDS

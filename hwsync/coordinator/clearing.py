@@ -12,7 +12,8 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from hwsync.coordinator.loop import Clock, Publisher
+from hwsync.coordinator.publishing import Publisher
+from hwsync.coordinator.schedule import Clock
 from hwsync.protocol.topics import INBOUND, Kind, Topics
 from hwsync.transport import Connected, Delivery, Signal
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from hwsync.coordinator.loop import Publisher
+from hwsync.coordinator.publishing import Publisher
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.transport import Connected, Delivery, Disconnected, Signal
 

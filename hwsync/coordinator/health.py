@@ -27,7 +27,7 @@ DECISIONS: Final = ("accepted", "answered", "late", "duplicates", "ignored", "re
 
 @dataclass(slots=True)
 class Tally:
-    """What the loop counts of its commits."""
+    """What is counted of the loop's commits."""
 
     batches: int = 0  # transactions that were committed
     messages_last: int = 0  # in the last one
@@ -35,7 +35,6 @@ class Tally:
     commit_last: float = 0.0
     commit_largest: float = 0.0
     commit_sum: float = 0.0  # by ``batches``: the average
-    failure: str = ""  # why the last save failed; empty: it worked
 
     def committed(self, messages: int, seconds: float) -> None:
         """One transaction is on the disk."""
@@ -86,13 +85,17 @@ def health(
     counts: Mapping[str, int],
     records: Iterable[Record],
     *,
+    failure: str = "",
     outbox: Outbox,
     schema: int,
     wall: float,
     monotonic: float,
     clock: str = "",
 ) -> dict[str, Any]:
-    """The fields of a health message, in their order; ``counts`` are the loop's."""
+    """The fields of a health message, in their order; ``counts`` are the loop's.
+
+    ``failure``: why the last save failed; empty: it worked.
+    """
     states: Counter[State] = Counter()
     queued = 0
     for record in records:
@@ -100,7 +103,7 @@ def health(
         queued += len(record.queue)
     return {
         "condition": condition,
-        "reason": tally.failure[: limits.MAX_REASON],
+        "reason": failure[: limits.MAX_REASON],
         "version": __version__,
         "schema": schema,
         "host": life.host,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Protocol
 
-from hwsync.coordinator.loop import Clock
+from hwsync.coordinator.schedule import Clock
 from hwsync.orders import Orders
 from hwsync.transport import Signal
 

@@ -12,63 +12,27 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol, assert_never
+from typing import Final
 
-from hwsync.coordinator.batch import Baseline, BatchDecision, message_of, still_ours
-from hwsync.coordinator.clocks import APART_S, CURE, ClockWatch, shown
+from hwsync.coordinator.batch import Baseline, BatchDecision, Round, message_of, still_ours
 from hwsync.coordinator.degraded import Degraded
-from hwsync.coordinator.health import Tally
-from hwsync.coordinator.publishing import Publishing, Signer
-from hwsync.coordinator.round_log import RoundLog
-from hwsync.coordinator.schedule import Agenda, ConnectedClock, Resends, next_writing
+from hwsync.coordinator.publishing import Publisher, Publishing, Signer, said_once
+from hwsync.coordinator.schedule import Agenda, Clock, ConnectedClock, Resends, next_writing
 from hwsync.protocol import limits, replies
-from hwsync.protocol.answers import due_on_appearance, due_on_connect, said_once
-from hwsync.protocol.effects import (
-    Analyse,
-    ClearKept,
-    Effect,
-    PublishEnvelope,
-    PublishError,
-    PublishReplies,
-    PublishResult,
-    PublishStatus,
-    RepeatError,
-    ReplyError,
-)
+from hwsync.protocol.answers import due_on_appearance, due_on_connect
+from hwsync.protocol.effects import Analyse, Effect, PublishEnvelope, PublishReplies
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.record import Command, Moment, Record, replace
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Kind, Topics
-from hwsync.protocol.wire.error import encode_error
 from hwsync.protocol.wire.messages import is_query, named
 from hwsync.store.api import Storage
-from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed, outbox
+from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 
 log = logging.getLogger("hwsync.coordinator")
 
 REPLY_LOOK_S: Final = 0.1  # after a reply, until it has arrived
 SAVE_AGAIN_S: Final = 1.0  # after a failed save, before the same messages are tried again
-
-
-class Publisher(outbox.Publisher, Protocol):
-    """What the loop needs of the transport."""
-
-    @property
-    def connection(self) -> int:
-        """The number of the present connection; 0: there is none."""
-
-    def acknowledge(self, delivery: Delivery) -> None:
-        """Tell the broker that it need not send this again."""
-
-
-class Clock(Protocol):
-    """Both clocks, in seconds."""
-
-    def wall(self) -> float:
-        """Unix time."""
-
-    def monotonic(self) -> float:
-        """Never jumps."""
 
 
 class Coordinator:
@@ -103,7 +67,7 @@ class Coordinator:
         self.topics = Topics(rules.root)
         self.records: dict[str, Record] = {}
         self.counts: Counter[str] = Counter()
-        self.tally = Tally()
+        self.failure = ""  # why the last save failed; empty: it worked
         self._publisher = publisher
         self._clock = clock
         self._nonce = nonce
@@ -126,9 +90,7 @@ class Coordinator:
             max_message=max_message,
         )
         self._degraded = Degraded(self.topics, self.publishing.error)
-        self._round_log = RoundLog()
         self._load()
-        self.clocks = ClockWatch(clock.wall(), clock.monotonic(), store.last_change())
 
     def _load(self) -> list[Record]:
         """Read the file; the records of which more was stored than was known here."""
@@ -189,13 +151,14 @@ class Coordinator:
         self.rules = replace(self.rules, signed=signer is not None)
         self.publishing.signer = signer
 
-    def step(self, signals: Sequence[Signal] = ()) -> None:
+    def step(self, signals: Sequence[Signal] = ()) -> Round | None:
         """Handle what came and what is due, in one transaction (docs/decisions.md, 18).
 
         ``signals``: all that came since the last step, in their order. Deliveries are acknowledged
-        here, once what follows from them is saved. Raises nothing of the database's: what could not
-        be saved waits here, unacknowledged, and is tried again after ``SAVE_AGAIN_S``; meanwhile
-        queries are answered, and everybody else is told so (``degraded``).
+        here, once what follows from them is saved. None: nothing can be saved now. Raises nothing
+        of the database's: what could not be saved waits here, unacknowledged, and is tried again
+        after ``SAVE_AGAIN_S``; meanwhile queries are answered, and everybody else is told so
+        (``degraded``).
         """
         if self._receive(signals):
             self._publish_due(self.records.values())
@@ -203,14 +166,14 @@ class Coordinator:
                 record = self.records[command.user]
                 self._perform_effects(command.user, replies.of(record, command))
         now = self._clock.monotonic()
-        self.clocks.watch(self._clock.wall(), now)
         if self._save_again_at is not None and now < self._save_again_at:
             self._answer_queries()
             self.publishing.flush()
-            return
+            return None
         if self._save_again_at is None and self._ticking.ticks(now) >= self._write_at:
             self.write_down()
         decided: BatchDecision | None = None
+        commit_s: float | None = None
         try:
             if self._save_again_at is not None:
                 # A failed commit may have been stored after all: what counts is what the file says.
@@ -219,29 +182,29 @@ class Coordinator:
             if decided.batch:
                 began = self._clock.monotonic()
                 self.store.save(decided.batch, decided.moment.ticks)
-                self.tally.committed(len(self._waiting), self._clock.monotonic() - began)
+                commit_s = self._clock.monotonic() - began
         except StoreError as error:
             log.error("cannot use the database: %s; trying again", error)
             # From now: a database that others hold may have kept us for seconds.
             self._save_again_at = self._clock.monotonic() + SAVE_AGAIN_S
             self._epoch_not_stored |= decided is not None and decided.batch.epoch is not None
             self.counts["failed_saves"] += 1
-            self.tally.failure = str(error) or type(error).__name__
+            self.failure = str(error) or type(error).__name__
             self._answer_queries()
             self._degraded.report(self._waiting, self.records, error, now)
             self.publishing.flush()
-            return
-        self._save_again_at = None
-        self.tally.failure = ""
-        self._degraded.healed()
+            return None
+        if self._save_again_at is not None:
+            self._save_again_at, self.failure = None, ""
+            self._degraded.healed()
         self._adopt(decided, now)
         self._perform(decided)
         for delivery in self._waiting:
             self._publisher.acknowledge(delivery)
-        self._waiting = []
+        messages, self._waiting = len(self._waiting), []
         self._resend(now)
         self.publishing.flush()
-        self._round_log.write(decided, now)
+        return Round(decided, messages, commit_s)
 
     def write_down(self) -> None:
         """Save what is left of the deadlines, so that another life counts on from there.
@@ -261,9 +224,7 @@ class Coordinator:
         for signal in signals:
             self.publishing.hear(signal)
             if isinstance(signal, Delivery):
-                # Some brokers send again, while connected, what is not acknowledged for long.
-                if not (self._save_again_at and signal.dup and self._waits_already(signal)):
-                    self._hold(signal)
+                self._hold(signal)
             elif isinstance(signal, Connected):
                 # A new session's packet identifiers say nothing about the last one's.
                 self._forget_packets |= not signal.session_present
@@ -277,13 +238,14 @@ class Coordinator:
         return subscribed
 
     def _hold(self, signal: Delivery) -> None:
-        """Of statuses and heartbeats the newest is enough: a full disk may last for days."""
-        if self._save_again_at is not None and self._may_tell_an_epoch(signal):
-            self._waiting = [one for one in self._waiting if one.topic != signal.topic]
+        """While nothing can be saved, which may last for days, no more than is of use."""
+        if self._save_again_at is not None:
+            # Some brokers send again, while connected, what is not acknowledged for long.
+            if signal.dup and any(replace(one, dup=True) == signal for one in self._waiting):
+                return
+            if self._may_tell_an_epoch(signal):  # the newest of each is enough
+                self._waiting = [one for one in self._waiting if one.topic != signal.topic]
         self._waiting.append(signal)
-
-    def _waits_already(self, signal: Delivery) -> bool:
-        return any(replace(one, dup=True) == signal for one in self._waiting)
 
     def _answer_queries(self) -> None:
         """What changes nothing needs no disk.
@@ -313,15 +275,8 @@ class Coordinator:
         sure, limit = self.publishing.outbox.capacity.sure, self.publishing.outbox.limit
         if (sure, limit) != (self.rules.max_message, self.rules.sendable):
             self.rules = replace(self.rules, max_message=sure, sendable=limit)
-        baseline = Baseline(
-            self.records,
-            self._packets,
-            self.store,
-            self.rules,
-            self.topics,
-            self._nonce,
-            self.epoch,
-        )
+        known = (self.records, self._packets, self.store)
+        baseline = Baseline(*known, self.rules, self.topics, self._nonce, self.epoch)
         return BatchDecision(baseline, self._moment(now))
 
     def _decide(self, now: float) -> BatchDecision:
@@ -338,8 +293,7 @@ class Coordinator:
                 decided.decide_message(message_of(one))
             else:
                 others.append(one)
-        if (epoch := decided.begin_epoch()) is not None:
-            self._report_epoch(decided, epoch)
+        decided.begin_epoch()
         for one in others:
             decided.decide_message(message_of(one))
         if self._replied and self.publishing.settled:
@@ -357,17 +311,6 @@ class Coordinator:
                 decided.end_by_deadline(user)
         decided.memory.shorten()
         return decided
-
-    def _report_epoch(self, decided: BatchDecision, epoch: int) -> None:
-        """Somebody saw more than the database knows: an older one was put back."""
-        text = (
-            "the database is older than what was published: epoch %d begins, what was open is lost"
-        )
-        if decided.newer is not None and decided.newer > decided.moment.wall + APART_S:
-            text += (
-                f"; or this machine's clock is behind, it says {shown(decided.moment.wall)}: {CURE}"
-            )
-        log.error(text, epoch)
 
     def _awaits_restore(self, user: str) -> bool:
         """Whether what is known of a user is of an older epoch, whose end is not yet stored."""
@@ -403,7 +346,7 @@ class Coordinator:
 
     def _perform(self, decided: BatchDecision) -> None:
         for user, effect in said_once(decided.effects):
-            self._perform_effect(user, effect)
+            self._perform_effects(user, (effect,))
         appeared = {
             user
             for user, heartbeat in decided.heartbeats
@@ -416,39 +359,12 @@ class Coordinator:
 
     def _perform_effects(self, user: str, effects: Iterable[Effect]) -> None:
         for effect in effects:
-            self._perform_effect(user, effect)
-
-    def _perform_effect(self, user: str, effect: Effect) -> None:
-        match effect:
-            case PublishStatus():
-                self.publishing.status(effect.record)
-            case PublishEnvelope():
-                self.publishing.envelope(effect.record)
-            case PublishResult():
-                self.publishing.result(user, effect)
-            case PublishReplies():
-                self._reply(effect.record)
-            case PublishError():
-                self.publishing.error(user, encode_error(effect))
-            case RepeatError():
-                self.publishing.error(user, effect.payload)
-            case ReplyError():
-                self.publishing.refusal(effect.reply, effect.payload)
-            case ClearKept():
-                self.publishing.clear(user)
-            case Analyse():
+            if isinstance(effect, Analyse):
                 self._to_analyse.append((user, effect.command.id))
-            case _:
-                assert_never(effect)
-
-    def _reply(self, record: Record) -> None:
-        command = record.current
-        if command is None:
-            return
-        if (record.user, command.id) in self._owed:
-            self._replied[record.user, command.id] = self._publisher.connection
-        for reply in command.replies:
-            self.publishing.reply(record, reply)
+                continue
+            if isinstance(effect, PublishReplies) and (user, effect.record.id) in self._owed:
+                self._replied[user, effect.record.id] = self._publisher.connection
+            self.publishing.perform(user, effect)
 
     def _publish_due(self, records: Iterable[Record]) -> None:
         """Each status and everything due: a broker may have forgotten the last second.
@@ -470,5 +386,5 @@ class Coordinator:
         for user in self._resends.overdue_users(now):
             record = self.records[user]
             if self._resends.plan_next(record, now):
-                self._perform_effect(user, PublishEnvelope(record))
+                self._perform_effects(user, (PublishEnvelope(record),))
                 self.counts["resent"] += 1

@@ -1,30 +1,54 @@
 """What the coordinator publishes, and how each of it goes into the outbox.
 
-The law: statuses and envelopes go as they are due; replies, results and errors are courtesies. A
-reply that the broker never took is given up for this life, and counts as told.
+The law: of all that is handled together, the same is said once (``said_once``). Statuses and
+envelopes go as they are due; replies, results and errors are courtesies. A reply that the broker
+never took is given up for this life, and counts as told.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol, assert_never
 
 from hwsync.protocol import limits
-from hwsync.protocol.effects import PublishResult
+from hwsync.protocol.effects import (
+    Analyse,
+    ClearKept,
+    Effect,
+    PublishEnvelope,
+    PublishError,
+    PublishReplies,
+    PublishResult,
+    PublishStatus,
+    RepeatError,
+    ReplyError,
+)
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Moment, Record, Reply, ends_at, is_past, replace
 from hwsync.protocol.replies import check
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire.envelope import encode_envelope, encode_signed, envelope_json
+from hwsync.protocol.wire.error import encode_error
 from hwsync.protocol.wire.status import encode_result, encode_status
-from hwsync.transport import Signal
-from hwsync.transport.outbox import Capacity, Message, Outbox, Publisher
+from hwsync.transport import Delivery, Signal, outbox
+from hwsync.transport.outbox import Capacity, Message, Outbox
 
 MOST_FORSAKEN: Final = 1_000
 
 log = logging.getLogger("hwsync.coordinator")
+
+
+class Publisher(outbox.Publisher, Protocol):
+    """What the loop needs of the transport."""
+
+    @property
+    def connection(self) -> int:
+        """The number of the present connection; 0: there is none."""
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Tell the broker that it need not send this again."""
 
 
 class Signer(Protocol):
@@ -36,6 +60,34 @@ class Signer(Protocol):
 
     def sign(self, text: str) -> str:
         """A signature over the text's UTF-8 bytes."""
+
+
+def said_once(effects: Iterable[tuple[str, Effect]]) -> list[tuple[str, Effect]]:
+    """The effects of everything that is handled at the same time, each with its user.
+
+    A status that was said, and has not changed since, answers for all. So does a result, and it
+    goes to the last place: it proves that what came before it was heard, errors too. What goes to
+    response topics comes behind everything else.
+    """
+    said: dict[str, Record] = {}  # the last status of each user
+    kept: dict[int, tuple[str, Effect]] = {}
+    results: dict[tuple[str, str], int] = {}  # where in ``kept``
+    replies: list[tuple[str, Effect]] = []
+    for number, (user, effect) in enumerate(effects):
+        if isinstance(effect, ReplyError):
+            replies.append((user, effect))
+            continue
+        if isinstance(effect, PublishStatus):
+            if said.get(user) == effect.record:
+                continue
+            said[user] = effect.record
+        if isinstance(effect, PublishResult):
+            before = results.get((user, effect.command.id))
+            if before is not None and kept[before][1] == effect:
+                del kept[before]
+            results[user, effect.command.id] = number
+        kept[number] = (user, effect)
+    return [*kept.values(), *replies]
 
 
 class Publishing:
@@ -72,6 +124,31 @@ class Publishing:
     def flush(self) -> None:
         """A round is over."""
         self.outbox.flush()
+
+    def perform(self, user: str, effect: Effect) -> None:
+        """Say what an effect is, in its turn. ``Analyse`` says nothing: it is the loop's."""
+        match effect:
+            case PublishStatus():
+                self.status(effect.record)
+            case PublishEnvelope():
+                self.envelope(effect.record)
+            case PublishResult():
+                self.result(user, effect)
+            case PublishReplies():
+                for reply in effect.record.current.replies if effect.record.current else ():
+                    self.reply(effect.record, reply)
+            case PublishError():
+                self.error(user, encode_error(effect))
+            case RepeatError():
+                self.error(user, effect.payload)
+            case ReplyError():
+                self.refusal(effect.reply, effect.payload)
+            case ClearKept():
+                self.clear(user)
+            case Analyse():
+                pass
+            case _:
+                assert_never(effect)
 
     def status(self, record: Record) -> None:
         """Retained, unless the broker is to keep none of it."""

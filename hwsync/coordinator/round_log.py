@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hwsync.coordinator.batch import BatchDecision
+from hwsync.coordinator.clocks import APART_S, CURE, shown
 
 log = logging.getLogger("hwsync.coordinator")
 
@@ -36,6 +37,7 @@ class RoundLog:
     def write(self, decided: BatchDecision, now: float) -> None:
         """What was saved; last, since nobody waits for it."""
         self._count_anew(now)
+        _report_epoch(decided)
         for record, entry, _ in decided.batch.log:
             log.info(
                 "%s: %s to %s%s",
@@ -75,3 +77,13 @@ class RoundLog:
                 )
         self._began = now
         self._refusals.clear()
+
+
+def _report_epoch(decided: BatchDecision) -> None:
+    """Somebody saw more than the database knew: an older one was put back."""
+    if decided.newer is None or decided.batch.epoch is None:
+        return
+    text = "the database is older than what was published: epoch %d begins, what was open is lost"
+    if decided.newer > decided.moment.wall + APART_S:
+        text += f"; or this machine's clock is behind, it says {shown(decided.moment.wall)}: {CURE}"
+    log.error(text, decided.batch.epoch[0])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import random
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from hwsync.protocol.device.values import pause  # one rule of pauses, which small boards have too
 from hwsync.protocol.events import HeartbeatHeard
@@ -20,6 +20,16 @@ from hwsync.protocol.record import Record, State
 SPARE: Final = 64  # entries out of date that an agenda keeps before it sorts them out
 WRITE_FIRST_S: Final = 1.0  # of connection, until what is left is written down: also a short life
 WRITE_MOST_S: Final = 60.0  # counts; between two times at most: so much a lost life gives at most
+
+
+class Clock(Protocol):
+    """Both clocks, in seconds."""
+
+    def wall(self) -> float:
+        """Unix time."""
+
+    def monotonic(self) -> float:
+        """Never jumps."""
 
 
 def next_writing(ticks: float) -> float:

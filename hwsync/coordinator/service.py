@@ -262,9 +262,9 @@ def _run(
                 return
             continue
         received = vitals.take_questions(gate.admit(came))
-        coordinator.step(received)
+        done = coordinator.step(received)
         clearing.clear(came)
-        vitals.report(received, depth)
+        vitals.report(received, depth, done)
         retention.look(time.monotonic())
         if any(isinstance(item, Subscribed) for item in received):
             log.info("ready")

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from hwsync.coordinator.batch import still_ours
-from hwsync.coordinator.loop import Clock, Publisher
+from hwsync.coordinator.publishing import Publisher
+from hwsync.coordinator.schedule import Clock
 from hwsync.protocol.topics import ITSELF, Kind, Topics
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 

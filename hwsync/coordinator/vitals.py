@@ -1,4 +1,4 @@
-"""What the coordinator says about itself, and when: the health, whom it hears, metrics, systemd.
+"""What the coordinator says about itself, and when: log, health, whom it hears, metrics, systemd.
 
 The law: it looks after each round of the loop, in the loop's own thread. So a loop that is stuck
 falls silent everywhere, and nothing here delays a message but the time that it takes to say it.
@@ -11,10 +11,15 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from hwsync.address import BrokerUrl
+from hwsync.coordinator.batch import Round
 from hwsync.coordinator.boards import Boards
-from hwsync.coordinator.health import HEALTH_S, Life, health
-from hwsync.coordinator.loop import Clock, Coordinator, Publisher
+from hwsync.coordinator.clocks import ClockWatch
+from hwsync.coordinator.health import HEALTH_S, Life, Tally, health
+from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.metrics import METRICS_S, MetricsFile
+from hwsync.coordinator.publishing import Publisher
+from hwsync.coordinator.round_log import RoundLog
+from hwsync.coordinator.schedule import Clock
 from hwsync.notify import Notifier
 from hwsync.protocol.errors import HwsyncError
 from hwsync.protocol.limits import BOARDS_S
@@ -67,6 +72,9 @@ class Vitals:
         database = str(coordinator.store.path)
         self._life = Life(clock.wall(), clock.monotonic(), host, database)
         self.sign = Sign(host, database, self._life.started)
+        self._tally, self._round_log = Tally(), RoundLog()
+        last = coordinator.store.last_change()
+        self._clocks = ClockWatch(clock.wall(), clock.monotonic(), last)
         self._connections = 0
         self._warned_at: float | None = None  # of another coordinator
         self._health_at = clock.monotonic()
@@ -108,8 +116,16 @@ class Vitals:
                 *(self._coordinator.topics.root, *self.sign.place, *sign.place),
             )
 
-    def report(self, signals: Sequence[Signal], depth: int) -> None:
-        """A round is over: it handled these signals, and so many had come for it or the next."""
+    def report(self, signals: Sequence[Signal], depth: int, done: Round | None = None) -> None:
+        """A round is over: it handled these signals, and so many had come for it or the next.
+
+        ``done``: what it saved; None: nothing could be.
+        """
+        if done is not None:
+            if done.commit_s is not None:
+                self._tally.committed(done.messages, done.commit_s)
+            self._round_log.write(done.decided, self._clock.monotonic())
+        self._clocks.watch(self._clock.wall(), self._clock.monotonic())
         changed = self._life.heard(signals, depth, self._clock.wall())
         subscribed = any(isinstance(signal, Subscribed) for signal in signals)
         now = self._clock.monotonic()
@@ -154,19 +170,20 @@ class Vitals:
 
     @property
     def _condition(self) -> Condition:
-        return Condition.DEGRADED if self._coordinator.tally.failure else Condition.OK
+        return Condition.DEGRADED if self._coordinator.failure else Condition.OK
 
     def _health(self, condition: Condition | None = None) -> dict[str, Any]:
         coordinator = self._coordinator
         return health(
             condition or self._condition,
-            coordinator.tally,
+            self._tally,
             self._life,
             coordinator.counts,
             coordinator.records.values(),
+            failure=coordinator.failure,
             outbox=coordinator.publishing.outbox,
             schema=SCHEMA,
-            clock=coordinator.clocks.trouble,
+            clock=self._clocks.trouble,
             wall=self._clock.wall(),
             monotonic=self._clock.monotonic(),
         )
@@ -193,6 +210,6 @@ class Vitals:
         if not connected:
             reason = f" ({self._life.reason})" if self._life.reason else ""
             where = f"not connected to {self._network.url}{reason}"
-        failure = self._coordinator.tally.failure
+        failure = self._coordinator.failure
         trouble = f"DEGRADED, cannot save: {failure}; " if failure else ""
         return f"{trouble}{where}, {len(records)} boards, {running} running"

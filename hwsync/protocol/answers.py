@@ -7,8 +7,6 @@ one): whoever takes the others only can rely on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from hwsync.protocol.effects import (
     Analyse,
     Decision,
@@ -17,7 +15,6 @@ from hwsync.protocol.effects import (
     PublishError,
     PublishResult,
     PublishStatus,
-    ReplyError,
 )
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.record import Analyser, Command, Record, State
@@ -61,31 +58,3 @@ def refuse(record: Record, refusal: Refused, known: Command | None = None) -> De
     if refusal.id is not None:
         effects += answers(record, known)
     return Decision(record, None, None, tuple(effects), refusal)
-
-
-def said_once(effects: Iterable[tuple[str, Effect]]) -> list[tuple[str, Effect]]:
-    """The effects of everything that is handled at the same time, each with its user.
-
-    A status that was said, and has not changed since, answers for all. So does a result, and it
-    goes to the last place: it proves that what came before it was heard, errors too. What goes to
-    response topics comes behind everything else.
-    """
-    said: dict[str, Record] = {}  # the last status of each user
-    kept: dict[int, tuple[str, Effect]] = {}
-    results: dict[tuple[str, str], int] = {}  # where in ``kept``
-    replies: list[tuple[str, Effect]] = []
-    for number, (user, effect) in enumerate(effects):
-        if isinstance(effect, ReplyError):
-            replies.append((user, effect))
-            continue
-        if isinstance(effect, PublishStatus):
-            if said.get(user) == effect.record:
-                continue
-            said[user] = effect.record
-        if isinstance(effect, PublishResult):
-            before = results.get((user, effect.command.id))
-            if before is not None and kept[before][1] == effect:
-                del kept[before]
-            results[user, effect.command.id] = number
-        kept[number] = (user, effect)
-    return [*kept.values(), *replies]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from hwsync.coordinator.loop import Coordinator
+from hwsync.coordinator.round_log import RoundLog
 from hwsync.protocol.jsons import dumps, loads
 from hwsync.protocol.record import Record
 from hwsync.protocol.rules import Rules
@@ -177,6 +178,7 @@ class Lab:
         self.clock, self.wire = Clock(), Wire()
         self._options = (rules or Rules(), settle, dice)
         self._mid = 0
+        self._round_log = RoundLog()
         self.start()
         if not known:
             self.connect(session_present=False)
@@ -236,7 +238,9 @@ class Lab:
     def step(self, *signals: Signal) -> list[Deed]:
         """One step of the loop, and what it did."""
         self.wire.deeds = []
-        self.coordinator.step(signals)
+        done = self.coordinator.step(signals)
+        if done is not None:
+            self._round_log.write(done.decided, self.clock.now)
         return self.wire.deeds
 
     def hear(self, kind: str, payload: bytes = b"", **options: Any) -> list[Deed]:

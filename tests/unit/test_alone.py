@@ -247,8 +247,8 @@ class Serving:
         self.lab.wire.deeds = []
         question = self.lab.delivery("query", user="@hwsync")
         left = self.vitals.take_questions([*signals, question])
-        self.lab.coordinator.step(left)
-        self.vitals.report(left, len(signals))
+        done = self.lab.coordinator.step(left)
+        self.vitals.report(left, len(signals), done)
         sent = [deed for deed in self.lab.wire.deeds if isinstance(deed, Sent)]
         assert read_sign(next(one.payload for one in sent if one.kind == "@hwsync/coordinator" or
                               one.topic == "hw/@hwsync/coordinator")) is not None  # fmt: skip

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from hwsync.coordinator.publishing import said_once
 from hwsync.protocol import core, limits
-from hwsync.protocol.answers import due_on_appearance, due_on_connect, said_once
+from hwsync.protocol.answers import due_on_appearance, due_on_connect
 from hwsync.protocol.core import Draft, Handled, Memory, handled
 from hwsync.protocol.effects import (
     Decision,

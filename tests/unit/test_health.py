@@ -42,8 +42,8 @@ class Watched:
         self.lab.clock.now += after
         self.lab.wire.deeds = []
         left = self.vitals.take_questions(signals)
-        self.lab.coordinator.step(left)
-        self.vitals.report(left, len(signals))
+        done = self.lab.coordinator.step(left)
+        self.vitals.report(left, len(signals), done)
         sent = [deed for deed in self.lab.wire.deeds if isinstance(deed, Sent)]
         said = [deed for deed in sent if deed.topic.endswith("/health")]
         assert all(deed.retain for deed in said)
@@ -105,12 +105,6 @@ def test_commits_are_measured(watched: Watched, monkeypatch: pytest.MonkeyPatch)
     assert said["batches"] - before == 2
     assert (said["batch_messages_last"], said["batch_messages_largest"]) == (1, 3)
     assert (said["commit_last"], said["commit_largest"], said["commit_sum"]) == (0.25, 0.5, 0.75)
-
-
-def test_a_failed_commit_is_not_measured() -> None:
-    tally = Tally()
-    tally.committed(3, 0.5)
-    assert (tally.batches, tally.failure) == (1, "")
 
 
 def test_connections_and_the_inbox_are_counted() -> None:

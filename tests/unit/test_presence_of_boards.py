@@ -189,8 +189,8 @@ class Told:
         self.lab.clock.now += after
         self.lab.wire.deeds = []
         left = self.vitals.take_questions(signals)
-        self.lab.coordinator.step(left)
-        self.vitals.report(left, len(signals))
+        done = self.lab.coordinator.step(left)
+        self.vitals.report(left, len(signals), done)
         sent = [deed for deed in self.lab.wire.deeds if isinstance(deed, Sent)]
         said = [deed for deed in sent if deed.topic == "hw/@hwsync/boards"]
         assert all(deed.retain for deed in said)
