@@ -78,10 +78,15 @@ def gather(
     options: Mapping[str, Any],
     document: str,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Values and sources, by key; ``file`` None: there is none. Raises ``UsageError``.
+    """Values and sources, by key, of the nearest to the person; ``file`` None: there is none.
 
-    ``variables``: of the environment, by key. ``options``: of the command line by key, None or
-    false where not given. ``document``: where a person finds all keys.
+    ``keys``: the table of the file. ``variables``: the names of those of the environment, by key.
+    ``options``: of the command line by key, None or false where not given. ``document``: where a
+    person finds all keys. What ``beside`` says of a key is done: a path in the file is absolute.
+
+    Raises ``UsageError``, which shows no secret: a file that cannot be read, is no TOML or can be
+    read by others though it holds a secret; a key that is not in the table, or a value that it does
+    not accept. Of the command line and the environment only paths are looked at here.
     """
     known = {key.name: key for key in keys}
     values: dict[str, Any] = {}
@@ -102,14 +107,17 @@ def gather(
 
 
 def shown(key: Key | None, value: Any) -> str:
-    """A value as it may be printed."""
+    """A value as it may be printed: no secret; ``key`` None: of no key."""
     if key is not None and key.secret and not _is_path(key, value):
         return "(not shown)"
     return "(a PEM text)" if isinstance(value, str) and PEM in value else str(value)
 
 
 def private(path: Path, what: str) -> None:
-    """Raises ``UsageError`` where others may read the file; one that is not there is no matter."""
+    """Raises ``UsageError`` where others may read the file; one that is not there is no matter.
+
+    ``what`` it holds, for people. Its group may read it: that may be a service's.
+    """
     try:
         mode = path.stat().st_mode
     except OSError:

@@ -60,9 +60,11 @@ SIGNING_KEY: Final = Key(
 
 
 def load(file: Path | None, options: Mapping[str, Any]) -> Given:
-    """Of ``file`` (None: the one that HWSYNC_CONFIG names, else the first that exists).
+    """What is given for a connection, of an operator's or the coordinator's (docs/operations.md).
 
-    ``options`` are those of the command line by key. Raises ``UsageError``.
+    ``file`` None: the one that HWSYNC_CONFIG names, else the first that exists of the account's own
+    and the machine's. ``options``: of the command line by key. Raises ``UsageError`` as
+    ``configfile.gather`` does.
     """
     keys = (*KEYS, SIGNING_KEY)
     return Given(*gather(used(file), keys, VARIABLES, options, DOCUMENT))
@@ -94,7 +96,10 @@ def used(file: Path | None) -> Path | None:
 def broker(given: Given) -> BrokerUrl:
     """The broker's address, with its login and its certificates.
 
-    ``given`` may have the key ``credentials`` too. Raises ``BadUrl`` and ``UsageError``.
+    ``given`` may have the key ``credentials`` too. Raises ``BadUrl`` for an address that is none,
+    and ``UsageError`` where it would be used in a way that shows a password: in an argument, in a
+    file for all, or over a network without TLS; or where two logins are given at one distance. The
+    files of certificates are read at each connect, and not here.
     """
     url = BrokerUrl.parse(given.get("broker", DEFAULT_BROKER))
     _no_password_in_sight(url, given)
@@ -109,7 +114,10 @@ def broker(given: Given) -> BrokerUrl:
 
 
 def variables(url: BrokerUrl, root: str) -> dict[str, str]:
-    """The environment of a child that is to use the same; others cannot read it."""
+    """The environment of a child that is to use the same, by variable; with the password.
+
+    Other accounts cannot read it, as they could its arguments.
+    """
     given = {"ca": url.tls.ca, "certificate": url.tls.certificate, "key": url.tls.key}
     told = {"broker": url.with_login, "root": root, **given}
     return {VARIABLES[name]: value for name, value in told.items() if value}

@@ -25,7 +25,11 @@ STATUS_S: Final = 10.0  # between two looks whether STATUS has changed
 
 
 class Notifier:
-    """One service's line to systemd. Used by one thread."""
+    """One service's line to systemd (sd_notify(3)). Used by one thread; raises nothing.
+
+    ``environment``: of which NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID are taken out. A loop
+    calls ``status`` and ``beat`` after each step, and waits no longer than ``wait`` says.
+    """
 
     def __init__(
         self,
@@ -60,7 +64,7 @@ class Notifier:
         return max(at - self._monotonic(), 0.0)
 
     def ready(self) -> None:
-        """READY=1, the first time."""
+        """READY=1, the first time: the service does its work from now on."""
         if not self._ready:
             self._ready = True
             self._send("READY=1")

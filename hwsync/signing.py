@@ -25,7 +25,10 @@ SIGNATURE_BYTES: Final = 64
 
 
 class SigningKey:
-    """A secret key; prints as its public one."""
+    """A secret key; prints as its public one, which ``public`` is (``ed25519:`` and base64).
+
+    ``seed``: 32 bytes that nobody can guess. Raises ``UsageError`` where PyNaCl is missing.
+    """
 
     def __init__(self, seed: bytes) -> None:
         self._key = _nacl().SigningKey(seed)
@@ -33,7 +36,7 @@ class SigningKey:
 
     @classmethod
     def make(cls) -> SigningKey:
-        """A new one."""
+        """A new one, of the system's random numbers."""
         return cls(os.urandom(KEY_BYTES))
 
     @classmethod
@@ -72,7 +75,10 @@ class SigningKey:
 
     @classmethod
     def given(cls, value: str, folder: Path) -> SigningKey:
-        """What a configuration names: the secret text itself, or a file, from ``folder`` on."""
+        """What a configuration names: the secret text itself, or a file, from ``folder`` on.
+
+        Raises ``UsageError`` as ``of`` and ``load`` do.
+        """
         return cls.of(value) if value.startswith(SECRET) else cls.load(folder / value)
 
     def save(self, file: Path) -> None:
@@ -95,7 +101,7 @@ class SigningKey:
 
 
 def public_key(text: str) -> bytes:
-    """The bytes of a public key. Raises ``UsageError``."""
+    """The 32 bytes of a public key. Raises ``UsageError``, which repeats no secret one."""
     key = _decoded(text.removeprefix(PUBLIC), KEY_BYTES)
     if text.startswith(SECRET):  # not repeated: it may end in a log
         raise UsageError(
@@ -110,7 +116,10 @@ def public_key(text: str) -> bytes:
 
 
 class Trusted:
-    """The public keys whose signatures count. Raises ``UsageError`` for what is none."""
+    """The public keys whose signatures count (docs/protocol.md, section 5).
+
+    Raises ``UsageError`` for a text that is none, and where PyNaCl is missing.
+    """
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._keys = {text: _nacl().VerifyKey(public_key(text)) for text in keys}
@@ -119,7 +128,10 @@ class Trusted:
         return key in self._keys
 
     def verifies(self, key: str, text: str, signature: str) -> bool:
-        """Whether this is that trusted key's signature over the text."""
+        """Whether this is that trusted key's signature over the text's UTF-8 bytes.
+
+        False too for a key that is not trusted, and for what is no signature; raises nothing.
+        """
         signed = _decoded(signature, SIGNATURE_BYTES)
         if key not in self._keys or signed is None:
             return False

@@ -42,7 +42,7 @@ class Rule:
 
 
 class Passwords:
-    """A file made by ``mosquitto_passwd``. Raises ``BadConfig``."""
+    """A file made by ``mosquitto_passwd``. Raises ``BadConfig`` for a line that is none of its."""
 
     def __init__(self, path: Path) -> None:
         self._stored: dict[str, _Stored] = {}
@@ -122,7 +122,7 @@ def _matches(stored: _Stored, password: bytes) -> bool:
 
 
 class Acl:
-    """A mosquitto ACL file. Raises ``BadConfig``."""
+    """A mosquitto ACL file (mosquitto.conf(5), acl_file). Raises ``BadConfig`` for other lines."""
 
     def __init__(self, path: Path) -> None:
         self._rules: list[Rule] = []

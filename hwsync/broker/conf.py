@@ -98,7 +98,11 @@ class BrokerConfig:
 
 
 def load(path: Path | None) -> BrokerConfig:
-    """Read a file; None: ./broker.conf, else the copy in the package. Raises ``BadConfig``."""
+    """Read a file; None: ./broker.conf, else the copy in the package.
+
+    Raises ``BadConfig``, with file and line, for what the embedded broker cannot honour: it does
+    not begin then. What is harmless to pass over is in ``BrokerConfig.passed_over``.
+    """
     if path is None and Path(DEFAULT_NAME).exists():
         path = Path(DEFAULT_NAME)
     if path is not None:

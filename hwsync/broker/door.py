@@ -54,7 +54,7 @@ class Door:
         return listener, rules, (passwords, Acl(rules.acl_file) if rules.acl_file else None)
 
     def change(self, listener: Listener, rules: Rules, read: Read) -> None:
-        """From now on this counts."""
+        """What ``read`` returned counts from now on; who is in already: ``still_admits``."""
         self.listener, self._anonymous = listener, rules.allow_anonymous
         self._passwords, self._acl = read
 

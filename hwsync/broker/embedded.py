@@ -40,7 +40,12 @@ NOISY: Final = ("amqtt", "transitions", "websockets")
 
 
 def serve(config: BrokerConfig) -> None:
-    """Serve until SIGTERM or SIGINT. Raises ``HwsyncError`` when it cannot listen."""
+    """Serve until SIGTERM or SIGINT; at a SIGHUP it reads its files again (``config.source``).
+
+    Raises ``BadConfig`` for a certificate, password or ACL file that cannot be used, and
+    ``HwsyncError`` when it cannot listen; both before anybody was let in. What cannot be used at a
+    SIGHUP is logged, and what was read before still counts.
+    """
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     asyncio.run(_serve(config))

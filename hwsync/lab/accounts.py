@@ -65,14 +65,17 @@ class Accounts:
             )
 
     def with_board(self, name: str) -> Accounts:
-        """Raises ``UsageError``."""
+        """With that one more. Raises ``UsageError`` for a name that is none, or taken."""
         self._is_new(name)
         if name == ALL:
             raise UsageError(f"{name} means every board of a lab", "take another name")
         return replace(self, boards=tuple(sorted((*self.boards, name))))
 
     def with_operator(self, name: str, operator: Operator) -> Accounts:
-        """A new one, or the same with other rights. Raises ``UsageError``."""
+        """A new one, or the same with other rights.
+
+        Raises ``UsageError`` for a name that is none, or taken, and for a board that is not there.
+        """
         if name not in self.operators:
             self._is_new(name)
         for board in operator.boards or ():
@@ -83,7 +86,10 @@ class Accounts:
         return replace(self, operators={**self.operators, name: operator})
 
     def without(self, name: str) -> Accounts:
-        """Without that board or operator. Raises ``UsageError``."""
+        """Without that board or operator; a board's operators lose it.
+
+        Raises ``UsageError`` where there is none of that name.
+        """
         if name not in self.boards and name not in self.operators:
             raise UsageError(f"there is no account {name}", "hwsync device list, operator list")
         operators = {
@@ -159,7 +165,10 @@ class Accounts:
 
     @classmethod
     def of_json(cls, fields: Mapping[str, Any]) -> Accounts:
-        """Raises ``KeyError``, ``TypeError`` or ``ValueError`` for what is none."""
+        """Of what ``as_json`` made.
+
+        Raises ``KeyError``, ``TypeError``, ``ValueError`` or ``UsageError`` for what is none.
+        """
         if fields["version"] != VERSION:
             raise ValueError(f"version {fields['version']}, and this hwsync knows {VERSION}")
         operators = {

@@ -31,7 +31,11 @@ class Pair:
 
 
 def make_authority() -> Pair:
-    """A new one, that signs for brokers and clients and for no other authority."""
+    """A new one, that signs for brokers and clients and for no other authority.
+
+    Valid from 1970, for ``AUTHORITY_YEARS`` from now. Raises ``UsageError`` where the library
+    cryptography is missing, like all of this module.
+    """
     x509, ec, *_ = _cryptography()
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(f"hwsync lab {secrets.token_hex(4)}")
@@ -61,7 +65,7 @@ def sign(authority: Pair, name: str, hosts: tuple[str, ...] = (), serial: str = 
     """A certificate for that common name: for a broker on these hosts, or for a client (none).
 
     ``serial``: of ``fresh_serial``; empty: any. Raises ``UsageError`` for a host that is no name
-    and no address.
+    and no address, and where the authority's key is not its own.
     """
     x509, ec, _, usages = _cryptography()
     ca, ca_key = _loaded(authority)

@@ -23,19 +23,22 @@ GROUPS: Final = ("hwsync-broker", "mosquitto")  # of the account that serves; th
 
 
 def exists(path: Path) -> bool:
-    """Raises ``UsageError`` where that is not to be found out."""
+    """Whether it is there. Raises ``UsageError`` where that is not to be found out."""
     with saying(path):
         return path.exists()
 
 
 def read(file: Path) -> str:
-    """Raises ``UsageError``."""
+    """Its text. Raises ``UsageError``, also for what is not UTF-8."""
     with saying(file):
         return file.read_text(encoding="utf-8")
 
 
 def write(file: Path, text: str, mode: int) -> None:
-    """Replace the file, flushed to disk. Raises ``UsageError``."""
+    """Replace the file, flushed to disk; with ``FOR_BROKER`` it belongs to the broker's group.
+
+    Raises ``UsageError``: then the file is what it was.
+    """
     new = file.with_name(f".{file.name}.{os.getpid()}")
     with saying(file):
         new.unlink(missing_ok=True)
@@ -56,13 +59,16 @@ def write(file: Path, text: str, mode: int) -> None:
 
 
 def remove(file: Path) -> None:
-    """Raises ``UsageError``; not where it is gone already."""
+    """Remove it, if it is there. Raises ``UsageError``."""
     with saying(file):
         file.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path, mode: int, *, for_broker: bool = False) -> None:
-    """Open to nobody else for a moment. Raises ``UsageError``."""
+    """Make it with that mode, or give it that mode; for a moment too it is open to nobody else.
+
+    ``for_broker``: of the broker's group. Raises ``UsageError``.
+    """
     with saying(folder):
         folder.mkdir(mode, parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -74,7 +80,7 @@ def make_folder(folder: Path, mode: int, *, for_broker: bool = False) -> None:
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """One process at a time. Raises ``UsageError``."""
+    """One process at a time: waits for whoever has it. Raises ``UsageError``."""
     with saying(file):
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SECRET)
     try:

@@ -71,7 +71,13 @@ class Visitor:
 
 
 class Folder:
-    """The lab in ``path``. Every method raises ``UsageError``."""
+    """The lab in ``path``.
+
+    Every method raises ``UsageError``: what it did until then has let nobody in, and the command is
+    typed again. What a method has changed counts once the broker has read its files (``reload``),
+    and where ``Draft.written`` names an account's file, once that account has it
+    (docs/security.md).
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -91,7 +97,7 @@ class Folder:
 
     @property
     def accounts(self) -> Accounts:
-        """As they are now."""
+        """As they are now. Raises ``UsageError`` where this is no lab."""
         if not exists(self._list):
             raise UsageError(
                 f"{self.path} is no lab", "hwsync init DIR makes one; --lab DIR names another"
@@ -111,7 +117,11 @@ class Folder:
     # -- what is done to it --------------------------------------------------------------------
 
     def create(self, accounts: Accounts, given: Given | None, *, signing: bool) -> Draft:
-        """A new lab; ``signing``: its coordinator signs, and its boards run nothing else."""
+        """A new lab with these accounts.
+
+        ``given``: the broker's certificate, where the lab's own authority is not to sign it.
+        ``signing``: its coordinator signs, and its boards run nothing else.
+        """
         self._is_new()
         for host in accounts.hosts:
             check_host(host)
@@ -174,7 +184,7 @@ class Folder:
             return draft
 
     def change_operator(self, name: str, operator: Operator) -> Draft:
-        """Other rights, the same password."""
+        """Other rights, the same password: no file is written that somebody has to get."""
         with self._changing() as draft:
             if name not in draft.accounts.operators:
                 raise UsageError(f"there is no operator {name}", "hwsync operator list")

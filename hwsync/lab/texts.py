@@ -28,7 +28,7 @@ LIMITS: Final = {  # MiB without boards, and for each: a status of at most 1 MiB
 
 
 def limit(name: str, accounts: Accounts) -> int:
-    """Bytes, of ``LIMITS``."""
+    """That limit of ``LIMITS`` for so many boards, in bytes."""
     some, each = LIMITS[name]
     return MIB * (some + each * len(accounts.boards))
 

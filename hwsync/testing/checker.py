@@ -65,7 +65,12 @@ class FinalState:
 def check(
     history: Sequence[Seen], final: FinalState, output: Callable[[str], str] | None = None
 ) -> list[Violation]:
-    """Every promise that was not kept; ``output``: what a program prints, where that is known."""
+    """Every promise that was not kept (docs/protocol.md, section 8); none: the lab did well.
+
+    ``history``: all that was seen, in the order of time; what is missing in it cannot be judged.
+    ``final``: the database, once all is at rest. ``output``: what a program prints, where that is
+    known; None: whose result it is is not judged.
+    """
     seen = _Sorted(history)
     rules = [
         *(_kept, _once, _performed_once, _granted, _moved_grants, _in_time, _named),

@@ -64,7 +64,14 @@ class Mutant:
 
 @contextmanager
 def changed(edits: tuple[Edit, ...]) -> Iterator[None]:
-    """hwsync with these changes. Raises ``ValueError`` where a text is not there exactly once."""
+    """hwsync with these changes, for all of this process; as it was again at the end.
+
+        with changed(mutant.edits):
+            report = World(seed=1, folder=path).run()
+
+    Raises ``ValueError`` where a text is not there exactly once: the code has moved on, and the
+    mutant is to be moved with it.
+    """
     before: list[tuple[FunctionType, CodeType]] = []
     texts: dict[FunctionType, str] = {}
     try:

@@ -50,7 +50,10 @@ LOOK_S: Final = 5.0  # between two looks whether all is at rest
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one world came to."""
+    """What one world came to; no ``violations``: it kept every promise.
+
+    ``trace``: what happened, one line each. The same seed, steps and options give the same trace.
+    """
 
     seed: int
     broker: str
@@ -64,10 +67,11 @@ class Report:
 
 
 class World:
-    """One lab. ``folder`` is for its files, and empty; ``steps``: of the time of faults.
+    """One lab, for one ``run``. ``folder`` is for its files, and empty.
 
-    ``habits``: the broker's; ``faults``: the only kinds (``FAULTS``). None: as the seed says.
-    ``largest``: its broker has a limit of what it takes.
+    ``steps``: of the time of faults; more follow until all is at rest. ``habits``: the broker's;
+    ``faults``: the only kinds (``FAULTS``). None: as the seed says. ``largest``: its broker has a
+    limit of what it takes.
     """
 
     def __init__(
@@ -117,7 +121,11 @@ class World:
         return [self.coordinator, *self.devices]
 
     def run(self) -> Report:
-        """Live through all of it."""
+        """Live through all of it, which takes this machine some seconds.
+
+        Raises nothing for a promise that is broken: it stands in the report, and the world ends
+        with the first one that is seen on the way.
+        """
         context = self.context
         with _quiet():
             try:
