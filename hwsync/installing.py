@@ -1,7 +1,9 @@
 """How hwsync and its extras get onto a machine: the words of every error that has to say it.
 
-The law: nobody is told to install ``hwsync`` by that name alone. It is on no package index, so
-there the name belongs to whoever takes it (docs/operations.md, "Installing").
+The law: nobody is told to install ``hwsync`` by that name alone.
+
+Why: it is on no package index, so there the name belongs to whoever takes it (docs/operations.md,
+"Installing").
 """
 
 from __future__ import annotations

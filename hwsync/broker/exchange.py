@@ -2,9 +2,11 @@
 
 The law: a message reaches whoever may read it, in the order in which it came, at the lower QoS of
 its own and the subscription's; who is away gets it later, where he has a session and it has a QoS.
-All this happens at once: nobody waits here for a client. amqtt raises the QoS to the
-subscription's, keeps a task for each message and client, sends what is retained whenever a client
-comes back, asks nobody whether that may be read, and has no limit of anything.
+All this happens at once: nobody waits here for a client.
+
+Why: amqtt raises the QoS to the subscription's, keeps a task for each message and client, sends
+what is retained whenever a client comes back, asks nobody whether that may be read, and has no
+limit of anything.
 """
 
 from __future__ import annotations

@@ -2,9 +2,11 @@
 
 The law: what goes out at QoS 1 or 2 stays until its client has acknowledged it, over all of its
 connections, in the order in which it came; only so much of it is under way, and only so much waits.
-What comes in at QoS 2 is passed on once. amqtt forgets a message that was not acknowledged within
-five seconds, or before the connection ended; it has no window and no limit, raises the QoS of a
-message to that of the subscription, and answers nothing to what it does not know.
+What comes in at QoS 2 is passed on once.
+
+Why: amqtt forgets a message that was not acknowledged within five seconds, or before the connection
+ended; it has no window and no limit, raises the QoS of a message to that of the subscription, and
+answers nothing to what it does not know.
 """
 
 from __future__ import annotations

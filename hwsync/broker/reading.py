@@ -2,9 +2,11 @@
 
 The law: nothing is read beyond a packet's own length, nothing of it is left over, and whoever sends
 what is no MQTT 3.1.1 is sent away (its section 4.8), and so is whoever is silent for longer than
-its keepalive. amqtt reads on past the end of a packet, passes over what it cannot read and takes
-the middle of it for the next one, believes a topic that is no UTF-8 to be another text, and waits
-for ever for what a length has promised.
+its keepalive.
+
+Why: amqtt reads on past the end of a packet, passes over what it cannot read and takes the middle
+of it for the next one, believes a topic that is no UTF-8 to be another text, and waits for ever for
+what a length has promised.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """Takes from the broker what somebody had it keep where nothing is to be kept.
 
 The law: on what people and boards send to the coordinator, only heartbeats are retained. Whatever
-else is, would come again at every connect, and fill the broker. It is handled or refused like any
-other message (docs/protocol.md, section 3), and kept no longer. Over MQTT 3.1.1 nothing is cleared:
-there the empty message that clears is told like any other, and could reset or cancel.
+else is, is handled or refused like any other message (docs/protocol.md, section 3), and kept no
+longer. Over MQTT 3.1.1 nothing is cleared: there the empty message that clears is told like any
+other, and could reset or cancel.
+
+Why: it would come again at every connect, and fill the broker.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """The loop's one wait: for the connection, for an order of the process, for what is due.
 
 The law: while too much of what we said has not arrived, one message a second is handled at most;
-what is not handled is not acknowledged, so that the broker keeps the rest of QoS 1. A small message
-may be answered with a status of a megabyte, and the answers would fill memory. And all that is
+what is not handled is not acknowledged, so that the broker keeps the rest of QoS 1. All that is
 handled together is answered together, so that the same answers go out once. A round does not begin
-while the last one's words wait for their turn at the broker: its own would wait behind them, and a
-commit for each of many small rounds is what a disk takes worst.
+while the last one's words wait for their turn at the broker.
+
+Why: a small message may be answered with a status of a megabyte, and the answers would fill memory.
+A round that begins early says nothing earlier: its own words would wait behind the last one's, and
+a commit for each of many small rounds is what a disk takes worst.
 """
 
 from __future__ import annotations

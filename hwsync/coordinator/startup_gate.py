@@ -1,11 +1,12 @@
 """At its start the coordinator first receives what the broker has kept, and then does anything.
 
 The law: after a start every message but statuses is held until all retained statuses have arrived
-and are saved; only then the connection counts as made (``Subscribed``).
-A broker sends a session's waiting messages before it sends what is retained, so that a request
+and are saved; only then the connection counts as made (``Subscribed``). The end is a message of our
+own that comes back: whoever sends it has sent everything before it.
+
+Why: a broker sends a session's waiting messages before it sends what is retained, so that a request
 would else be decided, and perhaps said not to have run, on a database that is older than what was
-published; and the newer status would be overwritten (docs/protocol.md, section 2, "Epochs"). The
-end is a message of our own that comes back: whoever sends it has sent everything before it.
+published; and the newer status would be overwritten (docs/protocol.md, section 2, "Epochs").
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 The law: the whole result goes first on every connection, and twice more; smaller ones follow only
 while the coordinator answers other messages that were sent behind it. So nothing is lost where the
-coordinator is merely away: what comes first counts. mosquitto's ``message_size_limit`` acknowledges
-what is too large under MQTT 3.1.1, and drops it.
+coordinator is merely away: what comes first counts.
+
+Why: mosquitto's ``message_size_limit`` acknowledges what is too large under MQTT 3.1.1, and drops
+it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """Which epochs are believed, and which one follows (docs/protocol.md, section 2, "Epochs").
 
-The law: an epoch only grows, and no clock decides whether it is believed: a coordinator whose clock
-is years behind would else ignore what everybody has seen, and nobody would hear it. What bounds it
-are two numbers that no clock of this century reaches, so that nobody can push it to the end of what
-can be counted: a device not as far as what a coordinator may still say after it.
+The law: an epoch only grows, and no clock decides whether it is believed. What bounds it are two
+numbers that no clock of this century reaches, the lower one for what a device says.
+
+Why: a coordinator whose clock is years behind would else ignore what everybody has seen, and nobody
+would hear it. Without a bound somebody could push it to the end of what can be counted; and after
+what a device says, a coordinator must still have a number to say.
 """
 
 from __future__ import annotations

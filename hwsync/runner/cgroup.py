@@ -1,9 +1,11 @@
 """A cgroup for a fork server and its programs, where the machine lets us make one.
 
-The law: a server enters its cgroup once, at its start, and whatever it forks is born there. To move
-a process takes 7 to 18 ms, so no run does it; the server leaves only where a sweep does not come to
-its end at once, has everything ended at one stroke, and comes back (``server.py``). Without one
-(no version 2, not writable) everything works by sweeps alone.
+The law: a server enters its cgroup once, at its start, and whatever it forks is born there. It
+leaves only where a sweep does not come to its end at once, has everything ended at one stroke, and
+comes back (``server.py``). Without one (no version 2, not writable) everything works by sweeps
+alone.
+
+Why: to move a process takes 7 to 18 ms, which no run is to pay.
 """
 
 from __future__ import annotations

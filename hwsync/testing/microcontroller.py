@@ -1,7 +1,8 @@
 """A device without a journal: a fresh name at each start, and a crash ends as ``lost``.
 
-The law: as docs/protocol.md, section 5, asks of whoever runs programs by itself and keeps nothing.
-What it decides is ``hwsync.protocol.device``, as on any other device; here only memory is written.
+It does what docs/protocol.md, section 5, asks of whoever runs programs by itself and keeps nothing.
+
+The law: ``hwsync.protocol.device`` decides, as on any other device; here only memory is written.
 """
 
 from __future__ import annotations

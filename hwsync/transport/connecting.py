@@ -1,8 +1,10 @@
 """Which CONNECTs a broker is sent, one after the other, until it accepts one: no sockets here.
 
-The law: each attempt is made under our own client id and asks for the session that we want. A
-broker with ``use_username_as_clientid`` renames every connection of an account to the account: a
-mere look, under whatever id, that asks for no session would end ours, and what waits in it.
+The law: each attempt is made under our own client id and asks for the session that we want.
+
+Why: a broker with ``use_username_as_clientid`` renames every connection of an account to the
+account: a mere look, under whatever id, that asks for no session would end ours, and what waits in
+it.
 """
 
 from __future__ import annotations

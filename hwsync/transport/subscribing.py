@@ -1,8 +1,10 @@
 """What of a connection's subscriptions the broker has granted, and when it is asked again.
 
 The law: a refusal is believed when it has come ``BELIEVED`` times in a row, and is asked about
-further on: a broker that has just begun, or a cluster without its quorum, refuses what it grants
-later, and whoever believed it would be deaf until the connection ends. No sockets, and no clock.
+further on. No sockets, and no clock.
+
+Why: a broker that has just begun, or a cluster without its quorum, refuses what it grants later,
+and whoever believed it at once would be deaf until the connection ends.
 """
 
 from __future__ import annotations

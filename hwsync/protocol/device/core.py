@@ -1,6 +1,6 @@
 """What a device decides: what an event means to the command in hand (docs/protocol.md, section 5).
 
-Invariant: ``decide`` performs nothing. It returns the next state, what must be in the journal
+The law: ``decide`` performs nothing. It returns the next state, what must be in the journal
 before that state counts, and what is to be done then. Where the journal refuses, the same event is
 decided once more, from the same state, with ``unwritten``.
 

@@ -1,8 +1,7 @@
 """How a command moves on a device: the table, and what each step of it does.
 
-Invariant: ``TABLE`` is the only way a command moves on a device; a pair that is not in it is a
-hole, and a hole does nothing. The words say what an event means to one command; ``core`` finds
-them.
+The law: ``TABLE`` is the only way a command moves on a device; a pair that is not in it is a hole,
+and a hole does nothing. The words say what an event means to one command; ``core`` finds them.
 """
 
 from hwsync.protocol.device import values

@@ -1,6 +1,6 @@
 """What goes into a device's decisions and what comes out: plain values (docs/protocol.md, 5).
 
-Invariant: no value here is changed once it was handed on, but a ``Decision`` while it is made.
+The law: no value here is changed once it was handed on, but a ``Decision`` while it is made.
 Moments are seconds of a clock that never jumps; an order is (epoch, seq). Written for MicroPython
 too: no dataclass, no enum, no typing, no imports.
 """
