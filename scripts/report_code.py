@@ -9,36 +9,25 @@ from __future__ import annotations
 import ast
 import statistics
 import subprocess
-import sys
 import tempfile
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 import hwsync
-from hwsync.device.agent import Agent
-from hwsync.device.journal import Journal
-from hwsync.device.outside import Calls, Outside
-from hwsync.protocol.jsons import dumps
-from hwsync.protocol.topics import Topics
-from hwsync.runner import Settings
-from tests.support.board import envelope
-from tests.support.coordinator import Lab, request
+from tests.support import ways
 
 PACKAGE: Final = Path(hwsync.__file__).parent
 BRANCHED: Final = 15
 REQUEST_FILES: Final = 12  # what one request should cross at most
 START_FILES: Final = 10  # and a program's start
-START_S: Final = 30.0
+MODULE: Final = 400  # lines that a module should have at most
 
 
 def main() -> None:
     sizes()
     branched()
     with tempfile.TemporaryDirectory() as folder:
-        way("a request, from step to its publishes", a_request(Path(folder)), REQUEST_FILES)
+        way("a request, from step to its publishes", ways.a_request(Path(folder)), REQUEST_FILES)
         way("a program's start on a device", a_start(Path(folder)), START_FILES)
 
 
@@ -74,66 +63,23 @@ def branched() -> None:
         print(f"         {line.replace(f'{PACKAGE}/', '')}")
 
 
-def way(name: str, files: set[str], most: int) -> None:
+def way(name: str, calls: list[ways.Call], most: int) -> None:
+    files = {file for file, _ in calls}
     print(f"{name}: {len(files)} files (aim: {most})")
     print(f"         {' '.join(sorted(files))}")
+    lines = sum(len((PACKAGE / file).read_text().splitlines()) for file in files)
+    print(f"         {lines:,} lines, of {MODULE} at most in a module: {lines / MODULE:.0f} files")
 
 
-def crossed(act: Callable[[], object]) -> set[str]:
-    """The files of hwsync that are entered meanwhile, in this thread and those that it starts."""
-    seen: set[str] = set()
-
-    def look(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call":
-            seen.add(frame.f_code.co_filename)
-
-    threading.setprofile(look)
-    sys.setprofile(look)
-    try:
-        act()
-    finally:
-        sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
-    return {str(Path(name).relative_to(PACKAGE)) for name in seen if name.startswith(f"{PACKAGE}/")}
-
-
-def a_request(folder: Path) -> set[str]:
-    with Lab(folder / "hwsync.db") as lab:
-        lab.device(3, "c0")
-        lab.hear("analysis", b"fine")
-        delivery = lab.delivery("request", request("c1"))
-        return crossed(lambda: lab.coordinator.step([delivery]))
-
-
-def a_start(folder: Path) -> set[str]:
+def a_start(folder: Path) -> list[ways.Call]:
     """Until the program may begin: its session is written down."""
-    came = threading.Semaphore(0)
-    calls = Calls(came.release)
-    settings = Settings(directory=folder / "programs")
-    settings.directory.mkdir()
-    outside = Outside(settings, folder, calls)
-    outside.runner.start()
-    journal = Journal(folder / "journal", machine="m")
-    outside.agent = agent = Agent("u", Topics(), journal, outside)
-    grant = {"id": "a", "state": 2, "epoch": 0, "seq": 2, "start_at": None, "settled": [],
-             "journal": journal.name, "boot": journal.boot, "cancelling": False}  # fmt: skip
-
-    def do_next() -> None:
-        assert came.acquire(timeout=START_S)
-        for call in calls.take():
-            call()
-
-    def start() -> None:
-        agent.received("hw/u/command", dumps(envelope(program="")).encode(), lambda: None)
-        agent.received("hw/u/status", dumps(grant).encode(), lambda: None)
-        do_next()
-
-    try:
-        return crossed(start)
-    finally:
-        do_next()  # it has ended
-        outside.runner.close()
-        journal.close()
+    with ways.Device(folder, "") as device, ways.Watch() as watch:
+        device.hear_envelope()
+        device.hear_status()
+        device.do_next()
+        calls = watch.take()
+        device.do_all()
+    return calls
 
 
 if __name__ == "__main__":
