@@ -119,7 +119,7 @@ class Settings:
 
     @property
     def topics(self) -> Topics:
-        """Raises ``UsageError``."""
+        """Those below the root that was given. Raises ``UsageError`` for a root that is none."""
         return Topics(self.given.get("root", DEFAULT_ROOT))
 
     @property

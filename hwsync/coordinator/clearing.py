@@ -27,7 +27,7 @@ VERSION: Final = 5  # of MQTT: it says of each message whether it is kept
 
 
 class Clearing:
-    """Told of each round's signals."""
+    """``clear`` is told of each round's signals, once they were handled."""
 
     def __init__(self, network: Publisher, topics: Topics, clock: Clock) -> None:
         self._network, self._topics, self._clock = network, topics, clock

@@ -47,7 +47,7 @@ class ClockWatch:
         return self._last is not None and wall < self._last - APART_S
 
     def watch(self, wall: float, monotonic: float) -> None:
-        """Once a round."""
+        """Look at both clocks, once a round; ``wall``: Unix seconds, ``monotonic``: seconds."""
         offset = wall - monotonic
         jump = offset - self._offset
         if abs(jump) < APART_S:

@@ -22,7 +22,10 @@ HAS_NO_LOCAL: Final = 5  # the version of MQTT
 
 
 class Echoes:
-    """A ``Publisher`` in front of another one; ``without_ours`` gets each round's signals first."""
+    """A ``Publisher`` in front of another one; ``without_ours`` gets each round's signals first.
+
+    What it says of the connection is the other one's word.
+    """
 
     def __init__(self, publisher: Publisher, topics: Topics) -> None:
         self._publisher, self._topics = publisher, topics
@@ -31,20 +34,16 @@ class Echoes:
 
     @property
     def connection(self) -> int:
-        """As the publisher's."""
         return self._publisher.connection
 
     @property
     def settled(self) -> bool:
-        """As the publisher's."""
         return self._publisher.settled
 
     def under_way(self, topic: str) -> bool:
-        """As the publisher's."""
         return self._publisher.under_way(topic)
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """As the publisher's."""
         self._publisher.acknowledge(delivery)
 
     def publish(

@@ -45,7 +45,7 @@ class Waiting(Protocol):
 
 
 class Intake:
-    """``take`` once a round."""
+    """What comes, in portions: ``take`` is called once a round."""
 
     def __init__(self, network: Network, pump: Waiting, orders: Orders, clock: Clock) -> None:
         self._network, self._pump, self._orders, self._clock = network, pump, orders, clock

@@ -114,15 +114,15 @@ class Publishing:
 
     @property
     def settled(self) -> bool:
-        """Whether everything has arrived."""
+        """Whether nothing waits for its turn, and the broker has acknowledged everything."""
         return self.outbox.settled
 
     def hear(self, signal: Signal) -> None:
-        """The connection changed."""
+        """Whether the connection changed: each signal is brought here."""
         self.outbox.hear(signal)
 
     def flush(self) -> None:
-        """A round is over."""
+        """A round is over: what waits for its turn goes, as far as it may."""
         self.outbox.flush()
 
     def perform(self, user: str, effect: Effect) -> None:

@@ -111,7 +111,7 @@ KEYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Config(Given):
-    """The effective configuration."""
+    """The effective configuration: what somebody gave (``get``), by the names of ``KEYS``."""
 
     def settings(self, state: Path, environment: Mapping[str, str]) -> Settings:
         """How programs run; ``environment`` is what the daemon passes on."""
@@ -160,5 +160,5 @@ def load(file: Path | None, options: Mapping[str, Any]) -> Config:
 
 
 def _share_of_memory() -> int:
-    """MB."""
+    """``MEMORY_SHARE`` of this machine's memory, in megabytes of 1,000,000 bytes."""
     return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MEMORY_SHARE / 10**6)

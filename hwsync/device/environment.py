@@ -16,7 +16,7 @@ class Environment(Publisher, Protocol):
         """Returns at once; ``run_started`` and then ``run_ended`` or ``run_failed`` follow."""
 
     def stop_run(self) -> None:
-        """End the run under way."""
+        """End the run under way; returns at once, and ``run_ended`` still follows."""
 
     def end_leftovers(self, group: Group) -> int:
         """End what an earlier life left running; how many processes."""
@@ -32,4 +32,4 @@ class Environment(Publisher, Protocol):
     def monotonic(self) -> float: ...
 
     def random(self) -> float:
-        """From 0 to 1."""
+        """A number from 0 to 1: by how much a pause is shortened."""

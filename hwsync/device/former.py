@@ -24,7 +24,7 @@ NAMES: Final = 16  # names whose statuses are listened to: a board that has had 
 
 
 class Clock(Protocol):
-    """From outside."""
+    """The board's clock that never jumps."""
 
     def monotonic(self) -> float:
         """Seconds."""
@@ -43,7 +43,7 @@ class Former:
         self._look_at: float | None = None
 
     def begin(self) -> None:
-        """A new connection."""
+        """A new connection: no status of a former name was heard on it yet."""
         self._heard.clear()
         if self.names:
             self._look_at = self._clock.monotonic() + limits.UNKNOWN_S

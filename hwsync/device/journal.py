@@ -57,7 +57,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One command."""
+    """One command of this device, as far as it came."""
 
     id: str
     stage: Stage
@@ -142,7 +142,7 @@ class Journal(Sealed):
             self._head |= {"journal": self.name, "machine": machine, "boot": str(self.boot)}
 
     def close(self) -> None:
-        """Release the journal."""
+        """Close the database and let another process have the folder."""
         self._close_database()
         self._files.close()
 

@@ -1,6 +1,6 @@
 """What a device keeps of its commands: the journal, and in memory what the journal did not take.
 
-The law: where both have a command, memory has the word, since it is ahead. Two kinds are in memory.
+The law: where both have a command, memory counts, since it is ahead. Two kinds are in memory.
 A *refused* command was never written as received: it will not start, and at its grant it is
 answered ``rejected``; once that is settled it is forgotten. A *result* belongs to an entry of the
 journal that could not be written to its end: it may be said at once, since what stands in the
@@ -77,7 +77,7 @@ class Unwritten:
         self._kept[entry.id] = _Kept(now, self.refusal(entry.id))
 
     def forget(self, id: str) -> None:
-        """The journal has it."""
+        """The journal has it by now, or a newer envelope of it."""
         self._kept.pop(id, None)
 
     def settle(self, id: str) -> None:
@@ -119,7 +119,7 @@ class Unwritten:
 
 
 class Keeping:
-    """Of one journal. ``monotonic``: the clock, in seconds."""
+    """What is kept of the commands of one journal. ``monotonic``: the clock, in seconds."""
 
     def __init__(self, journal: AnyJournal, monotonic: Callable[[], float]) -> None:
         self._journal = journal
@@ -161,7 +161,7 @@ class Keeping:
         self.write()
 
     def write(self) -> None:
-        """Results that the disk did not take."""
+        """Write the results that an earlier attempt could not write; what fails is tried again."""
         if self.unwritten.waits:
             try:
                 self.unwritten.write(self._journal, self._monotonic())

@@ -136,7 +136,7 @@ def live(setup: Setup, journal: AnyJournal, process: Process) -> tuple[Setup, An
 
 @dataclass(slots=True)
 class _Loop:
-    """The loop of one life."""
+    """The loop of one life, until ``run`` returns."""
 
     setup: Setup
     agent: Agent

@@ -25,7 +25,11 @@ AGAIN_S: Final = 10.0  # between two attempts to open a journal that is over
 
 
 class NoJournal:
-    """What has the methods of ``Journal`` and keeps nothing; ``refusal`` says why."""
+    """What has the methods of ``Journal``, and keeps nothing; ``refusal`` says why.
+
+    Whatever is looked for is not there. What would have to be written raises
+    ``JournalUnavailable``, but for ``begin_epoch`` and ``prune``, which have nothing to write.
+    """
 
     over = True
 
@@ -39,60 +43,49 @@ class NoJournal:
         self.newest = (0, 0)
 
     def close(self) -> None:
-        """Nothing is held."""
+        pass
 
     def get(self, id: str) -> Entry | None:
-        """Nothing is known."""
+        return None
 
     def open_entries(self) -> list[Entry]:
-        """None."""
         return []
 
     def unsettled(self) -> list[Entry]:
-        """None."""
         return []
 
     def users(self) -> list[str]:
-        """None."""
         return []
 
     def _refuse(self) -> NoReturn:
         raise JournalUnavailable(self.refusal)
 
     def received(self, envelope: Envelope, now: float) -> None:
-        """Refused."""
         self._refuse()
 
     def next_boot(self) -> None:
-        """Refused."""
         self._refuse()
 
     def started(self, id: str, group: Group, now: float) -> None:
-        """Refused."""
         self._refuse()
 
     def finished(self, id: str, account: Account, now: float) -> None:
-        """Refused."""
         self._refuse()
 
     def closed(self, id: str, account: Account, order: tuple[int, int], now: float) -> None:
-        """Refused."""
         self._refuse()
 
     def settle(self, id: str, now: float) -> None:
-        """Refused."""
         self._refuse()
 
     def probe(self) -> None:
-        """Refused."""
         self._refuse()
 
     def begin_epoch(self, epoch: int) -> None:
-        """Nothing is held that would have to be said again."""
         self.epoch = epoch
 
     def prune(self, now: float) -> None:
-        """Nothing is held."""
+        pass
 
 
 AnyJournal = Journal | NoJournal

@@ -75,7 +75,7 @@ class Sealed:
         self._age = 0.0  # seconds, written with each change
 
     def _close_database(self) -> None:
-        """Its files stay this process's."""
+        """Close SQLite's file. The lock stays held: no other process may take the folder yet."""
         try:
             if hasattr(self, "_db"):
                 self._db.close()

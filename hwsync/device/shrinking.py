@@ -30,13 +30,13 @@ class Attempts:
 
 
 class Shrinking:
-    """By the command's id."""
+    """The results that are repeated, by the command's id."""
 
     def __init__(self) -> None:
         self._attempts: dict[str, Attempts] = {}
 
     def begin(self) -> None:
-        """A new connection."""
+        """A new connection: the whole of each result goes first again."""
         self._attempts.clear()
 
     def limit(self, id: str, most: int) -> int:

@@ -98,7 +98,7 @@ class Heartbeat:
         self.at = outside.monotonic()  # seconds, of that clock
 
     def say(self, state: State, *, online: bool = True) -> None:
-        """Publish it."""
+        """Publish it, retained; the next one is due ``HEARTBEAT_S`` later."""
         payload = encode_heartbeat(
             online=online,
             journal=self._journal.name,

@@ -160,7 +160,7 @@ class Client(Conversation):
         return reason, cure
 
     def _leave(self, patience: float) -> None:
-        """Ctrl-C ends that, too."""
+        """Leave the broker, for at most so many seconds; Ctrl-C ends that, too."""
         try:
             self._listener.leave(patience)
         finally:

@@ -79,7 +79,7 @@ class Draft:
 
     @property
     def epoch(self) -> int:
-        """The present one."""
+        """That of what is saved: a draft begins none."""
         return self.base.epoch
 
     def record(self, user: str) -> Record | None:

@@ -66,9 +66,10 @@ def moves_grant(event: Collected, known: Command) -> bool:
 
 
 def is_outdated(event: Named, known: Command) -> bool:
-    """Whether a device says no of an earlier offer than the one that it was granted later.
+    """Whether a result says ran no with a lower boot number than the grant's.
 
-    Who opens a closed command again counts its boot on (docs/protocol.md, section 5).
+    It answers an earlier offer of the same command: whoever opens a closed one again counts its
+    boot on (docs/protocol.md, section 2, "An outdated ``no``", and section 5).
     """
     return (
         isinstance(event, Returned)

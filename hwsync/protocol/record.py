@@ -209,14 +209,17 @@ class Command:
     program_sha256: str = ""  # hexadecimal; empty where its text was never known here
 
     def told(self, account: Account) -> Account:
-        """The account as the record may give it: where a restore stands between, never a ``no``."""
+        """The account, but ran maybe instead of no where a restored database may have forgotten it.
+
+        docs/protocol.md, section 2, "Epochs".
+        """
         if self.doubtful and account.ran is Ran.NO:
             return replace(account, ran=Ran.MAYBE)
         return account
 
     @property
     def analyser(self) -> str:
-        """Who analyses it: an ``Analyser``."""
+        """Who analyses it, an ``Analyser``; ``manual`` where nobody said."""
         return self.request.analysis or Analyser.MANUAL
 
     @property

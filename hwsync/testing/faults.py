@@ -77,7 +77,7 @@ LIVES_S: Final = (8.0, 16.0, 25.0)  # it lives so long each time, or not much lo
 
 
 class Faults:
-    """The faults of one world."""
+    """The faults of one world: which, how often and when, by its dice."""
 
     def __init__(self, world: World, only: Collection[str] | None) -> None:
         self.world, self.context = world, world.context
@@ -101,7 +101,7 @@ class Faults:
         self._must_remember = False  # an older database was put back by hand
 
     def start(self) -> None:
-        """From now on."""
+        """Begin: from now on one fault follows another, until ``heal``."""
         if self._kinds:
             self._again()
         if self.context.habits.again_s is not None:
@@ -120,7 +120,7 @@ class Faults:
         self._again()
 
     def heal(self) -> None:
-        """Nothing is wrong any more."""
+        """End every fault: the broker is up, cables are whole, disks take all, processes live."""
         self._over = True
         context = self.context
         broker = context.broker

@@ -261,7 +261,7 @@ class Port:
         self._connection.acknowledge(delivery)
 
     def end(self) -> None:
-        """The process ends."""
+        """The process ends: the broker sees its connection vanish."""
         self._is_over = True
         if self._timer is not None:
             self._timer.cancel()
@@ -317,7 +317,7 @@ class Port:
         self._schedule.after(0.0, self.look)
 
     def look(self) -> None:
-        """Pump it."""
+        """Have the connection handle what has come, and plan when it is looked at again."""
         if self._is_over:
             return
         readable = self._wire is not None and self._wire.has_come

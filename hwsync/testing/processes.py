@@ -76,7 +76,7 @@ class Process:
             self.plan(0.0)
 
     def begin(self) -> None:
-        """Open files, connect."""
+        """What the process does first: it opens its files, and connects."""
         raise NotImplementedError
 
     def work(self) -> float | None:
@@ -88,7 +88,7 @@ class Process:
         raise NotImplementedError
 
     def kill(self, *, restart: bool = True) -> None:
-        """kill -9."""
+        """kill -9; ``restart``: a new life begins after a while, as by systemd."""
         if not self.alive:
             return
         self.context.note(self.name, "is killed")

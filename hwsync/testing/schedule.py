@@ -17,7 +17,7 @@ class Timer:
     action: Callable[[], None] | None = field(compare=False)
 
     def cancel(self) -> None:
-        """It does not happen."""
+        """Take it back; nothing where it has happened already."""
         self.action = None
 
 
