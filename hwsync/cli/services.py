@@ -7,7 +7,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -17,7 +17,6 @@ from hwsync.cli.common import DATABASE, FILE, FOLDER, Settings, common, default_
 from hwsync.protocol import limits
 from hwsync.protocol.errors import AnotherCoordinator, UsageError
 from hwsync.protocol.record import Analyser
-from hwsync.protocol.rules import Allowance
 from hwsync.signing import SECRET, SigningKey
 from hwsync.store.backups import DEFAULT_EVERY_S, EVERY_S, KEPT
 from hwsync.store.retention import KEEP_DAYS, KEEP_MB
@@ -137,13 +136,11 @@ costs the other one its connection. Shorter than what is left of TimeoutStartSec
     "where an empty database takes the place of the lab's.",
 )
 @click.pass_obj
-def coordinator(settings: Settings, db: Path | None, analysis: str, settle: float,
-                analysis_within: float, clean_session: bool, backup_dir: Path | None,
-                backup_every: float, metrics_file: Path | None, keep_days: float,
-                keep_mb: float, signing_key: Path | None, requests_per_minute: int,
-                max_program_kb: int, max_queue: int, max_message: int,
-                take_over: bool) -> None:  # fmt: skip
+def coordinator(
+    settings: Settings, /, db: Path | None, signing_key: Path | None, **others: Any
+) -> None:
     """Run the coordinator until SIGTERM or Ctrl-C."""
+    from hwsync.coordinator.options import Options
     from hwsync.coordinator.service import Access, serve
 
     logs.setup("coordinator")
@@ -160,23 +157,8 @@ def coordinator(settings: Settings, db: Path | None, analysis: str, settle: floa
 
     by_systemd = "NOTIFY_SOCKET" in os.environ  # not any more after ``serve``
     try:
-        serve(
-            access=access(),
-            address=address if again else None,
-            read=access if again else None,
-            db=db or default_database(),
-            analysis=analysis,
-            settle=settle,
-            analysis_within=analysis_within,
-            clean_session=clean_session,
-            backups=(backup_dir, backup_every) if backup_dir else None,
-            metrics_file=metrics_file,
-            keep_days=keep_days,
-            keep_megabytes=keep_mb,
-            max_message=max_message,
-            allowance=Allowance(requests_per_minute, max_program_kb * limits.KIB, max_queue),
-            take_over=take_over,
-        )
+        options = Options(db=db or default_database(), **others)
+        serve(options, access(), address if again else None, access if again else None)
     except AnotherCoordinator as error:
         if by_systemd:
             log.error("%s; this one ends in %g s, and systemd tries again", error, PAUSE_S)

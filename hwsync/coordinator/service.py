@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from hwsync.address import BrokerUrl
@@ -18,13 +17,13 @@ from hwsync.coordinator.echoes import Echoes
 from hwsync.coordinator.intake import Intake
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.metrics import MetricsFile
+from hwsync.coordinator.options import Options
 from hwsync.coordinator.startup_gate import StartupGate
 from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
 from hwsync.orders import Orders, listening
 from hwsync.protocol.errors import AnotherCoordinator, HwsyncError, UsageError
-from hwsync.protocol.limits import MAX_MESSAGE
-from hwsync.protocol.rules import FULL, Allowance, Rules
+from hwsync.protocol.rules import FULL, Rules
 from hwsync.protocol.topics import INBOUND, Kind, Topics
 from hwsync.protocol.wire.itself import GONE
 from hwsync.signing import SigningKey
@@ -113,85 +112,59 @@ def _say_signer(signer: SigningKey | None) -> None:
 
 
 def serve(
-    *,
+    options: Options,
     access: Access,
     address: Callable[[], BrokerUrl] | None = None,
     read: Reader | None = None,
-    db: Path,
-    analysis: str,
-    settle: float,
-    analysis_within: float,
-    clean_session: bool,
-    backups: tuple[Path, float] | None = None,
-    metrics_file: Path | None = None,
-    keep_days: float = 0.0,
-    keep_megabytes: float = 0.0,
-    allowance: Allowance = FULL,
-    max_message: int = MAX_MESSAGE,
-    take_over: bool = False,
 ) -> None:
-    """Run the coordinator until SIGTERM or SIGINT. Times are seconds.
+    """Run the coordinator until SIGTERM or SIGINT.
 
-    ``address`` and ``read``: what is configured at that moment (``Entrance``). ``db``: made where
-    there is none. ``analysis``: the analyser of requests that name none; ``analysis_within``: of
-    state 3, 0: for ever; ``settle``: after a connect, before a deadline fires (docs/protocol.md,
-    sections 2 and 7). ``clean_session``: the broker is to keep nothing while we are away.
-    ``backups``: the folder, and how often; ``keep_days``, ``keep_megabytes``: of texts, 0: for
-    ever; ``max_message``: bytes that the broker is known to take; ``take_over``: also where another
-    coordinator serves the root, or another database has its lab.
-
-    Raises, at the start only, ``AnotherCoordinator``, ``DatabaseError`` when the database is in use
-    or cannot be used, ``UsageError`` when no metrics or backups can be written, or where this
-    database is hardly the one that is meant. A broker that is away raises nothing: it is waited
-    for. A reload that only another process can read ends it like a stop.
+    ``address`` and ``read``: what is configured at that moment (``Entrance``). Raises, at the start
+    only, ``AnotherCoordinator``, ``DatabaseError`` when the database is in use or cannot be used,
+    ``UsageError`` when no metrics or backups can be written, or where this database is hardly the
+    one that is meant. A broker that is away raises nothing: it is waited for. A reload that only
+    another process can read ends it like a stop.
     """
     topics = Topics(access.root)
-    begun, unused = not db.exists(), False
-    store = Store(db)
+    begun, unused = not options.db.exists(), False
+    store = Store(options.db)
     entrance = Entrance(access, address, read)
     connection = Connection(
         access.url,
         topics.client_id(CLIENT_ID),
         subscriptions=subscriptions(topics),
         will=Will(topics.health, GONE),
-        clean_session=clean_session,
+        clean_session=options.clean_session,
         prefer_v5=True,
         takeover_hint="stop the other coordinator: one broker and root has one",
         address=entrance.url,
     )
     waker = Waker()
     pump = Pump(connection, waker)
+    clock = SystemClock()
     try:
-        rules = Rules(access.root, analysis, analysis_within, allowance=allowance)
-        if allowance != FULL:
-            log.info(
-                "a board may have %s requests a minute, programs of %d bytes, a queue of %d",
-                allowance.requests_per_minute or "any number of",
-                allowance.max_program,
-                allowance.max_queue,
-            )
         echoes = Echoes(connection, topics)
-        coordinator = Coordinator(store, echoes, SystemClock(), rules, settle=settle,
-                                  signer=access.signer, max_message=max_message)  # fmt: skip
-        log.info("database %s, %d boards", db, len(coordinator.records))
+        coordinator = Coordinator(store, echoes, clock, _rules(options, access.root),
+                                  settle=options.settle, signer=access.signer,
+                                  max_message=options.max_message)  # fmt: skip
+        log.info("database %s, %d boards", options.db, len(coordinator.records))
         _say_signer(access.signer)
-        if not analysis_within:
-            log.info("an analysis is waited for without limit (--analysis-within 0)")
-        metrics = MetricsFile(metrics_file) if metrics_file else None
+        metrics = MetricsFile(options.metrics_file) if options.metrics_file else None
         host = socket.gethostname()
-        vitals = Vitals(coordinator, connection, SystemClock(), Notifier(), metrics, host=host)
+        vitals = Vitals(coordinator, connection, clock, Notifier(), metrics, host=host)
         mark, at = secrets.token_hex(16), f"the root {topics.root} at {access.url}"
-        alone = Alone(connection, topics, SystemClock(), vitals.sign, mark, at,
+        alone = Alone(connection, topics, clock, vitals.sign, mark, at,
                       empty=not coordinator.records)  # fmt: skip
-        alone.done = take_over
-        schedule = Schedule(db, *backups) if backups else None
-        if schedule:
+        alone.done = options.take_over
+        schedule = None
+        if options.backup_dir:
+            schedule = Schedule(options.db, options.backup_dir, options.backup_every)
             schedule.start()
-        gate = StartupGate(connection, topics, SystemClock(), secrets.token_hex(16))
-        clearing = Clearing(connection, topics, SystemClock())
-        retention = Retention(store.database, keep_days, keep_megabytes)
+        gate = StartupGate(connection, topics, clock, secrets.token_hex(16))
+        clearing = Clearing(connection, topics, clock)
+        retention = Retention(store.database, options.keep_days, options.keep_mb)
         with listening(waker.wake) as orders:
-            intake = Intake(connection, pump, orders, SystemClock())
+            intake = Intake(connection, pump, orders, clock)
             connection.start()
             _run(alone, echoes, coordinator, gate, vitals, clearing, retention, intake, orders,
                  lambda: entrance.reload(coordinator, connection))  # fmt: skip
@@ -209,6 +182,21 @@ def serve(
         store.close()
         if unused:
             discard(store.path)  # who looks for the lab's would find two
+
+
+def _rules(options: Options, root: str) -> Rules:
+    """What is decided by; the log has what is not usual."""
+    allowance = options.allowance
+    if allowance != FULL:
+        log.info(
+            "a board may have %s requests a minute, programs of %d bytes, a queue of %d",
+            allowance.requests_per_minute or "any number of",
+            allowance.max_program,
+            allowance.max_queue,
+        )
+    if not options.analysis_within:
+        log.info("an analysis is waited for without limit (--analysis-within 0)")
+    return Rules(root, options.analysis, options.analysis_within, allowance=allowance)
 
 
 def subscriptions(topics: Topics) -> list[Subscription]:

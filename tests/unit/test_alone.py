@@ -289,7 +289,7 @@ def test_it_waits_before_it_ends_only_where_systemd_starts_it_again(
 ) -> None:
     waits: list[float] = []
 
-    def serve(**_: object) -> None:
+    def serve(*_: object) -> None:
         os.environ.pop("NOTIFY_SOCKET", None)  # as the notifier does
         raise AnotherCoordinator("another coordinator serves it", "stop it")
 
