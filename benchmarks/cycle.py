@@ -48,7 +48,7 @@ from hwsync.address import BrokerUrl
 from hwsync.coordinator.service import Access, serve
 from hwsync.protocol import limits
 from hwsync.protocol.errors import HwsyncError, NoBroker, NoCoordinator
-from hwsync.protocol.record import Account, Command, Outcome, Ran, Record, Request, State, Verb
+from hwsync.protocol.record import Command, Outcome, Ran, Record, Request, RunReport, State, Verb
 from hwsync.protocol.topics import Kind, Topics
 from hwsync.protocol.wire.asking import encode_analysis
 from hwsync.protocol.wire.envelope import encode_envelope
@@ -73,7 +73,7 @@ LOG_LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING}
 PROGRAM: Final = "print(6*7)"
 JOURNAL: Final = "journal1"
 ANALYSIS: Final = "right"
-ACCOUNT: Final = Account(
+REPORT: Final = RunReport(
     Outcome.OK, Ran.YES, "exit code 0", "42\n", exit_code=0, duration=0.0123, started=1.7e9 + 0.123
 )
 CYCLE: Final = (Kind.REQUEST, Kind.COLLECTED, Kind.RESPONSE, Kind.ANALYSIS)
@@ -142,7 +142,7 @@ def _record(state: State, pairs: int) -> Record:
         issued=now,
         journal=JOURNAL if state is not State.REQUESTED else None,
         boot=1 if state is not State.REQUESTED else None,
-        account=ACCOUNT if state in (State.RETURNED, State.REST) else None,
+        report=REPORT if state in (State.RETURNED, State.REST) else None,
         analysis=ANALYSIS if state is State.REST else None,
     )
     verbs = (Verb.ANALYSIS, Verb.REQUEST, Verb.RETRIEVAL, Verb.RESPONSE)
@@ -314,7 +314,7 @@ class Lab:
             return  # status 1, or a copy
         if state == State.COLLECTED:
             board.awaits = State.RETURNED
-            result = encode_response(_text(board), JOURNAL, 1, ACCOUNT)
+            result = encode_response(_text(board), JOURNAL, 1, REPORT)
             self._tell(user, Kind.RESPONSE, result)
         elif state == State.RETURNED:
             board.awaits = State.REST

@@ -336,7 +336,7 @@ class Coordinator:
                 self._packets[mid] = handled
         self.records |= decided.batch.records
         for key, command in decided.batch.commands.items():
-            if command.replies and command.account:
+            if command.replies and command.report:
                 self._owed[key] = command
             else:
                 self._owed.pop(key, None)

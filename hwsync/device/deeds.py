@@ -21,7 +21,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.device import values
 from hwsync.protocol.device.values import Action, Event, State
 from hwsync.protocol.errors import JournalError
-from hwsync.protocol.record import Account, Outcome, Ran
+from hwsync.protocol.record import Outcome, Ran, RunReport
 from hwsync.protocol.wire.envelope import Envelope
 from hwsync.runner import Group, Job, RunEnd
 
@@ -104,10 +104,10 @@ class Deeds:
         self._journal.started(action.id, group, self._outside.monotonic())
 
     def _write_end(self, action: Action, end: Subject, _: State) -> None:
-        account = Account(Outcome(action.outcome), Ran(action.ran), action.reason)
+        report = RunReport(Outcome(action.outcome), Ran(action.ran), action.reason)
         if isinstance(end, RunEnd):
-            account = replace(
-                account,
+            report = replace(
+                report,
                 response=end.response,
                 stderr=end.stderr,
                 exit_code=end.exit_code,
@@ -119,7 +119,7 @@ class Deeds:
                 order=end.order,
             )
         assert self.hand is not None
-        self._keeping.end(self.hand, account, action.order)
+        self._keeping.end(self.hand, report, action.order)
         self.hand = None
 
     def _write_settled(self, action: Action, _: Subject, __: State) -> None:

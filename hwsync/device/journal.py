@@ -33,7 +33,7 @@ from hwsync.device.journal_files import JournalFiles
 from hwsync.device.sealed import COLUMNS, Row, Sealed
 from hwsync.protocol.errors import JournalDamaged
 from hwsync.protocol.jsons import dumps, loads
-from hwsync.protocol.record import Account, Outcome, Ran
+from hwsync.protocol.record import Outcome, Ran, RunReport
 from hwsync.protocol.wire.envelope import Envelope
 from hwsync.runner import Group
 
@@ -64,7 +64,7 @@ class Entry:
     envelope: Envelope
     closing: tuple[int, int] | None  # (epoch, seq) of the status that closed it
     group: Group | None
-    account: Account | None
+    report: RunReport | None
     settled: bool
 
     @property
@@ -197,14 +197,14 @@ class Journal(Sealed):
         """From here on it is never run again; ``group``: what a later life ends of it."""
         self._change(id, now, state="started", run_group=dumps(asdict(group)))
 
-    def finished(self, id: str, account: Account, now: float) -> None:
+    def finished(self, id: str, report: RunReport, now: float) -> None:
         """The whole result of a run."""
-        self._change(id, now, state="finished", account=dumps(asdict(account)), settled=0)
+        self._change(id, now, state="finished", account=dumps(asdict(report)), settled=0)
 
-    def closed(self, id: str, account: Account, order: tuple[int, int], now: float) -> None:
+    def closed(self, id: str, report: RunReport, order: tuple[int, int], now: float) -> None:
         """Not run; ``order`` is that of the status that says so."""
         closing = {"closing_epoch": order[0], "closing_seq": order[1]}
-        self._change(id, now, state="closed", account=dumps(asdict(account)), settled=0, **closing)
+        self._change(id, now, state="closed", account=dumps(asdict(report)), settled=0, **closing)
 
     def settle(self, id: str, now: float) -> None:
         """The coordinator has its result; nobody needs its program any more."""
@@ -287,19 +287,19 @@ def _without_texts(row: Row) -> Row:
 def _entry(row: Row) -> Entry:
     envelope = loads(row["envelope"])
     envelope["args"] = tuple(envelope["args"])
-    account = None
+    report = None
     if row["account"] is not None:
         fields = loads(row["account"])
         fields.update(outcome=Outcome(fields["outcome"]), ran=Ran(fields["ran"]))
         if fields.get("order") is not None:
             fields["order"] = tuple((stream, count) for stream, count in fields["order"])
-        account = Account(**fields)
+        report = RunReport(**fields)
     return Entry(
         row["id"],
         Stage(row["state"]),
         Envelope(**envelope),
         None if row["closing_epoch"] is None else (row["closing_epoch"], row["closing_seq"]),
         None if row["run_group"] is None else Group(**loads(row["run_group"])),
-        account,
+        report,
         bool(row["settled"]),
     )

@@ -25,7 +25,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.device import values
 from hwsync.protocol.device.values import Known
 from hwsync.protocol.errors import JournalError
-from hwsync.protocol.record import Account
+from hwsync.protocol.record import RunReport
 from hwsync.protocol.wire.envelope import Envelope
 from hwsync.protocol.wire.status import StatusHead
 
@@ -69,11 +69,11 @@ class Unwritten:
         self._kept[envelope.id] = _Kept(entry, reason[: limits.MAX_REASON])
         return entry
 
-    def ended(self, entry: Entry, account: Account, order: tuple[int, int] | None) -> None:
+    def ended(self, entry: Entry, report: RunReport, order: tuple[int, int] | None) -> None:
         """Keep a result; ``order`` is that of the status that closed it, None: it was granted."""
         stage = Stage.FINISHED if order is None else Stage.CLOSED
         bare = replace(entry.envelope, program="", stdin="", args=())
-        now = replace(entry, stage=stage, envelope=bare, closing=order, account=account)
+        now = replace(entry, stage=stage, envelope=bare, closing=order, report=report)
         self._kept[entry.id] = _Kept(now, self.refusal(entry.id))
 
     def forget(self, id: str) -> None:
@@ -91,7 +91,7 @@ class Unwritten:
     def unsettled(self) -> list[Entry]:
         """Results that nobody is known to have."""
         entries = [kept.entry for kept in self._kept.values()]
-        return [entry for entry in entries if entry.account and not entry.settled]
+        return [entry for entry in entries if entry.report and not entry.settled]
 
     @property
     def refusals(self) -> int:
@@ -107,12 +107,12 @@ class Unwritten:
         """Write the results. Raises ``JournalError``: the rest waits."""
         for id, kept in list(self._kept.items()):
             entry = kept.entry
-            if kept.refusal or entry.account is None:
+            if kept.refusal or entry.report is None:
                 continue
             if entry.stage is Stage.CLOSED and entry.closing is not None:
-                journal.closed(id, entry.account, entry.closing, now)
+                journal.closed(id, entry.report, entry.closing, now)
             else:
-                journal.finished(id, entry.account, now)
+                journal.finished(id, entry.report, now)
             if entry.settled:
                 journal.settle(id, now)
             del self._kept[id]
@@ -155,9 +155,9 @@ class Keeping:
                         found.append(_known(entry, user))
         return tuple(found)
 
-    def end(self, entry: Entry, account: Account, order: tuple[int, int] | None) -> None:
+    def end(self, entry: Entry, report: RunReport, order: tuple[int, int] | None) -> None:
         """Keep a result; ``order`` is that of the status that closed it, None: it was granted."""
-        self.unwritten.ended(entry, account, order)
+        self.unwritten.ended(entry, report, order)
         self.write()
 
     def write(self) -> None:

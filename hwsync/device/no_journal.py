@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 
 from hwsync.device.journal import Entry, Journal
 from hwsync.protocol.errors import JournalUnavailable
-from hwsync.protocol.record import Account
+from hwsync.protocol.record import RunReport
 from hwsync.protocol.wire.envelope import Envelope
 from hwsync.runner import Group
 
@@ -69,10 +69,10 @@ class NoJournal:
     def started(self, id: str, group: Group, now: float) -> None:
         self._refuse()
 
-    def finished(self, id: str, account: Account, now: float) -> None:
+    def finished(self, id: str, report: RunReport, now: float) -> None:
         self._refuse()
 
-    def closed(self, id: str, account: Account, order: tuple[int, int], now: float) -> None:
+    def closed(self, id: str, report: RunReport, order: tuple[int, int], now: float) -> None:
         self._refuse()
 
     def settle(self, id: str, now: float) -> None:

@@ -51,14 +51,14 @@ class Telling:
 
     def result(self, entry: Entry) -> None:
         """Publish the result of a command, where it has one that may be told now."""
-        account, user = entry.account, entry.envelope.user
-        if account is None or not self._former.may_tell(user):
+        report, user = entry.report, entry.envelope.user
+        if report is None or not self._former.may_tell(user):
             return
         name, boot = self._journal.name, self._journal.boot
 
         def make(limit: int) -> bytes:
             return encode_response(
-                entry.id, name, boot, account, self.shrinking.limit(entry.id, limit)
+                entry.id, name, boot, report, self.shrinking.limit(entry.id, limit)
             )
 
         topic = self._topics.of(user, Kind.RESPONSE)

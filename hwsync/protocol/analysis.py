@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from hwsync.protocol.record import Account
+from hwsync.protocol.record import RunReport
 
 
-def outcome_line(account: Account) -> str:
+def outcome_line(report: RunReport) -> str:
     """Such as ``ok: exit 0 in 0.12 s`` or ``lost: no answer within 40 s``."""
     details: list[str] = []
-    if account.exit_code is not None:
-        details.append(f"exit {account.exit_code}")
-    if account.duration is not None:
-        details.append(f"in {account.duration:.2f} s")
+    if report.exit_code is not None:
+        details.append(f"exit {report.exit_code}")
+    if report.duration is not None:
+        details.append(f"in {report.duration:.2f} s")
     line = " ".join(details)
-    if account.reason and not account.reason.startswith("exit code"):
-        line = f"{account.reason} ({line})" if line else account.reason
-    return f"{account.outcome}: {line}" if line else str(account.outcome)
+    if report.reason and not report.reason.startswith("exit code"):
+        line = f"{report.reason} ({line})" if line else report.reason
+    return f"{report.outcome}: {line}" if line else str(report.outcome)

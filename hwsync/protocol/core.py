@@ -230,9 +230,9 @@ def expire(user: str, moment: Moment, known: Known, rules: Rules) -> list[Decisi
 def analyse(user: str, id: str, moment: Moment, known: Known, rules: Rules) -> list[Decision]:
     """The coordinator's own analysis of the record's command, unless somebody gave one."""
     command = Draft(known).record_of(user).current
-    if command is None or command.id != id or not command.account or command.analysis is not None:
+    if command is None or command.id != id or not command.report or command.analysis is not None:
         return []
-    return decide(user, Analysed(outcome_line(command.account), id), moment, known, rules)
+    return decide(user, Analysed(outcome_line(command.report), id), moment, known, rules)
 
 
 def unreadable(

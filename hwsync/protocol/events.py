@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hwsync.protocol.record import Account, Command, Reply, Request, Verb
+from hwsync.protocol.record import Command, Reply, Request, RunReport, Verb
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Collected:
 class Returned:
     """A result came; by hand without id, journal and boot."""
 
-    account: Account
+    report: RunReport
     id: str | None = None
     journal: str | None = None
     boot: int | None = None

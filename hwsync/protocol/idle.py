@@ -99,8 +99,8 @@ def keeps_payload(entry: Entry, command: Command | None, payload: bytes) -> bool
     if entry.before is entry.after or command is None:
         return False
     texts = weight(command.request) + size(command.analysis or "")
-    if command.account is not None:
-        texts += size(command.account.response) + size(command.account.stderr)
+    if command.report is not None:
+        texts += size(command.report.response) + size(command.report.stderr)
     return len(payload) <= limits.LOG_PAYLOAD + 2 * texts
 
 
@@ -143,9 +143,9 @@ def _leads_to_nothing(entry: Entry) -> bool:
 def _unanswered(before: Record, decision: Decision) -> Command | None:
     """The command that this ended before anybody answered it."""
     was, now, other = before.current, decision.record.current, decision.command
-    if other and other.account and before.place(other.id):
+    if other and other.report and before.place(other.id):
         return other
-    ended = was and now and was.id == now.id and not was.account and now.account
+    ended = was and now and was.id == now.id and not was.report and now.report
     return now if ended and now and now.answered_by is None else None
 
 
@@ -172,7 +172,7 @@ def _is_first(known: Command | None, decision: Decision) -> bool:
     now = decision.command or (own if known and own and own.id == known.id else None)
     if known is None or now is None:
         return False
-    new = (now.account, now.analysis) != (known.account, known.analysis)
+    new = (now.report, now.analysis) != (known.report, known.analysis)
     return new or (bool(now.heard) and not known.heard)
 
 
@@ -184,14 +184,14 @@ def _orphan(
     Half of the room is for rows alone: that an id is known counts more than what it printed.
     """
     rows = 2 * limits.IDLE_ROW
-    account = orphan.account
-    assert account is not None
-    texts = size(account.response) + size(account.stderr)
+    report = orphan.report
+    assert report is not None
+    texts = size(report.response) + size(report.stderr)
     if room - most / 2 >= rows + texts:
         return _counted(before, decision, moment, rows + texts)
     if room >= rows:
-        bare = replace(account, response="", stderr="", truncated=True, order=None)
-        decision = replace(decision, command=replace(orphan, account=bare, pruned=True))
+        bare = replace(report, response="", stderr="", truncated=True, order=None)
+        decision = replace(decision, command=replace(orphan, report=bare, pruned=True))
         return _counted(before, decision, moment, rows)
     refusal = Refused(
         Code.NOT_ALLOWED,

@@ -196,7 +196,7 @@ def _moved(before: Record, after: Record, event: Event, moment: Moment, move: Mo
     changed = before.state is not after.state
     effects = due(after) if changed else (PublishStatus(after),)
     was = before.current
-    if command is not None and command.account and not (was and was.account):
+    if command is not None and command.report and not (was and was.report):
         effects += replies.of(after, command)
     return Decision(after, entry, None, effects)
 

@@ -27,12 +27,12 @@ from hwsync.protocol.events import (
     Returned,
 )
 from hwsync.protocol.record import (
-    Account,
     Command,
     Moment,
     Outcome,
     Ran,
     Record,
+    RunReport,
     State,
     Verb,
     is_past,
@@ -117,7 +117,7 @@ def _refuse_second_device(_: Record, command: Command, __: Event, ___: Moment) -
 def _may_have_run_before(_: Record, command: Command, event: Event, __: Moment) -> bool:
     """Nobody holds a grant in state 1: only a device that ran it before a restore has a result."""
     assert isinstance(event, Returned)
-    return event.id is not None and command.doubtful and event.account.ran is not Ran.NO
+    return event.id is not None and command.doubtful and event.report.ran is not Ran.NO
 
 
 def _is_grantees(_: Record, command: Command, event: Event, __: Moment) -> bool:
@@ -183,7 +183,7 @@ def _move_grant(record: Record, command: Command, event: Event, _: Moment, __: R
 
 def _return(record: Record, command: Command, event: Event, moment: Moment, rules: Rules) -> Record:
     assert isinstance(event, Returned)
-    return named.with_account(replace(record, due_at=_analysis_due(moment, rules)), command, event)
+    return named.with_report(replace(record, due_at=_analysis_due(moment, rules)), command, event)
 
 
 def _analysis_due(moment: Moment, rules: Rules) -> float | None:
@@ -196,8 +196,8 @@ def _analyse(record: Record, command: Command, event: Event, _: Moment, __: Rule
 
 
 def _ended(record: Record, command: Command, outcome: Outcome, ran: Ran, reason: str) -> Record:
-    account = command.told(Account(outcome, ran, reason))
-    return replace(record, current=replace(command, account=account), due_at=None)
+    report = command.told(RunReport(outcome, ran, reason))
+    return replace(record, current=replace(command, report=report), due_at=None)
 
 
 def _restore(record: Record, command: Command, event: Event, _: Moment, __: Rules) -> Record:

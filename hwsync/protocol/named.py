@@ -73,7 +73,7 @@ def is_outdated(event: Named, known: Command) -> bool:
     """
     return (
         isinstance(event, Returned)
-        and event.account.ran is Ran.NO
+        and event.report.ran is Ran.NO
         and event.journal == known.journal
         and None not in (event.boot, known.boot)
         and int(event.boot or 0) < int(known.boot or 0)
@@ -106,7 +106,7 @@ def decide_unknown(record: Record, event: Named, moment: Moment) -> Decision:
         orphan=True,
         doubtful=True,
     )
-    orphan = replace(orphan, account=orphan.told(event.account))
+    orphan = replace(orphan, report=orphan.told(event.report))
     return _kept(record, event, orphan, moment, "orphan: no such command is known")
 
 
@@ -161,7 +161,7 @@ def refuse_or_correct(
 ) -> Decision:
     """A hole of the table for the record's own command, by an event that names it."""
     if isinstance(event, Returned):
-        if known.account is None:
+        if known.report is None:
             # Nobody holds a grant in state 1, so nothing can have run: not heard, only settled.
             return _refused_result(record, event, None, moment, refusal)
         return _late_result(record, event, known, moment)
@@ -184,11 +184,11 @@ def refuse_foreign(record: Record, event: Returned, command: Command, moment: Mo
     return _refused_result(record, event, command, moment, _not_granted(command))
 
 
-def with_account(record: Record, command: Command, event: Returned) -> Record:
-    """The record with a device's (or a person's) account of its own command."""
+def with_report(record: Record, command: Command, event: Returned) -> Record:
+    """The record with a device's (or a person's) report of its own command."""
     current = replace(
         command,
-        account=command.told(event.account),
+        report=command.told(event.report),
         answered_by=event.journal or BY_HAND,
         heard=_heard(command, event.journal),
     )
@@ -206,22 +206,22 @@ def settle_refused(
 
 def _late_result(record: Record, event: Returned, known: Command, moment: Moment) -> Decision:
     """The first result of a command that ended without one, or somebody's second."""
-    account, held = known.account, event.journal == known.journal
-    said = event.account.ran
-    again_yes = said is Ran.YES and account is not None and account.ran is not Ran.YES
-    if account is None or (known.answered_by is not None and not again_yes):
+    report, held = known.report, event.journal == known.journal
+    said = event.report.ran
+    again_yes = said is Ran.YES and report is not None and report.ran is not Ran.YES
+    if report is None or (known.answered_by is not None and not again_yes):
         return _refused_result(record, event, known, moment, _not_granted(known))
     heard = replace(known, heard=_heard(known, event.journal), late=True)
-    if said is Ran.NO and account.ran is Ran.NO:
+    if said is Ran.NO and report.ran is Ran.NO:
         # The record's own outcome (expired, cancelled) says more than the device's refusal.
         return _kept(record, event, heard, moment, "agrees: it did not run")
-    if said is Ran.YES or held or (said is Ran.MAYBE and account.ran is Ran.NO):
-        told = known.told(event.account)
-        changed = replace(heard, account=told, answered_by=event.journal)
-        if known.analyser == Analyser.OUTCOME and known.analysis == outcome_line(account):
+    if said is Ran.YES or held or (said is Ran.MAYBE and report.ran is Ran.NO):
+        told = known.told(event.report)
+        changed = replace(heard, report=told, answered_by=event.journal)
+        if known.analyser == Analyser.OUTCOME and known.analysis == outcome_line(report):
             # The coordinator's own line about the assumed end: it must not contradict the record.
             changed = replace(changed, analysis=outcome_line(told))
-        note = f"corrected from {account.outcome}, ran {account.ran}"
+        note = f"corrected from {report.outcome}, ran {report.ran}"
         return _kept(record, event, changed, moment, note)
     return _refused_result(record, event, known, moment, _not_granted(known))
 
@@ -263,7 +263,7 @@ def _refused_result(
     changed = known and replace(known, heard=_heard(known, event.journal))
     after, other = _put(record, changed)
     after = replace(after, settled=_pair(record, event.id, event.journal))
-    note = f"refused: {refusal.code}, from {event.journal}: {event.account.outcome}"
+    note = f"refused: {refusal.code}, from {event.journal}: {event.report.outcome}"
     entry = Entry(event.verb, record.state, record.state, event.id, True, note)
     return _changed(record, after, other, moment, entry, refusal)
 

@@ -75,7 +75,7 @@ class Analyser(StrEnum):
     """Who says what a result is worth (docs/protocol.md, section 7)."""
 
     MANUAL = "manual"  # somebody publishes the analysis; so where nobody says which one
-    OUTCOME = "outcome"  # the coordinator writes one line from the device's account
+    OUTCOME = "outcome"  # the coordinator writes one line from the device's report
 
 
 class Outcome(StrEnum):
@@ -135,8 +135,8 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """How a command ended: the device's account, or the coordinator's where no device gave one."""
+class RunReport:
+    """How a command ended: the device's report, or the coordinator's where no device gave one."""
 
     outcome: Outcome
     ran: Ran
@@ -194,8 +194,8 @@ class Command:
     issued: float = 0.0  # coordinator's wall clock
     journal: str | None = None  # the grant: the device that collected it; None by hand
     boot: int | None = None
-    account: Account | None = None  # None while it is open
-    answered_by: str | None = None  # the journal whose result is the account
+    report: RunReport | None = None  # None while it is open
+    answered_by: str | None = None  # the journal whose result is the report
     heard: tuple[str, ...] = ()  # journals whose result is stored or was refused for good
     accepted: frozenset[Verb] = frozenset()  # what it was told already: a copy is a duplicate
     late_collected: tuple[str, int] | None = None  # the last device that collected it too late
@@ -208,14 +208,14 @@ class Command:
     asker: Asker | None = None  # of the first request that named the id; None: nobody is known
     program_sha256: str = ""  # hexadecimal; empty where its text was never known here
 
-    def told(self, account: Account) -> Account:
+    def told(self, report: RunReport) -> RunReport:
         """The account, but ran maybe instead of no where a restored database may have forgotten it.
 
         docs/protocol.md, section 2, "Epochs".
         """
-        if self.doubtful and account.ran is Ran.NO:
-            return replace(account, ran=Ran.MAYBE)
-        return account
+        if self.doubtful and report.ran is Ran.NO:
+            return replace(report, ran=Ran.MAYBE)
+        return report
 
     @property
     def analyser(self) -> str:
@@ -230,8 +230,8 @@ class Command:
 
 NO_COMMAND: Final = Command("", "", Request(""))
 """Stands for the command of a record that never had one."""
-NO_ACCOUNT: Final = Account(Outcome.OK, Ran.YES)
-"""Stands for the account of a command that has not ended: its texts are empty."""
+NO_REPORT: Final = RunReport(Outcome.OK, Ran.YES)
+"""Stands for the report of a command that has not ended: its texts are empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def repeated(
     """A repeat of a request whose command is known: its reply is owed too, or due now."""
     if reply is None:
         return Decision(record, effects=effects)
-    if known.account is not None or len(known.replies) >= limits.MAX_REPLIES:
+    if known.report is not None or len(known.replies) >= limits.MAX_REPLIES:
         return Decision(record, effects=(*effects, *of(record, replace(known, replies=(reply,)))))
     if reply in known.replies:
         return Decision(record, effects=effects)

@@ -15,12 +15,12 @@ from hwsync.protocol.effects import Decision, Entry, PublishResult, PublishStatu
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Requested
 from hwsync.protocol.record import (
-    Account,
     Command,
     Moment,
     Outcome,
     Ran,
     Record,
+    RunReport,
     State,
     Verb,
     replace,
@@ -64,22 +64,22 @@ def _check_room(record: Record, bytes: int, most: int) -> None:
 
 def cancel(record: Record, known: Command, moment: Moment) -> Decision:
     """It leaves the queue, and has provably not run."""
-    account = Account(Outcome.CANCELLED, Ran.NO, "cancelled while it waited in the queue")
-    ended = replace(known, account=known.told(account), accepted=known.accepted | {Verb.CANCEL})
+    report = RunReport(Outcome.CANCELLED, Ran.NO, "cancelled while it waited in the queue")
+    ended = replace(known, report=known.told(report), accepted=known.accepted | {Verb.CANCEL})
     return _leave(record, ended, Verb.CANCEL, moment)
 
 
 def expire(record: Record, known: Command, moment: Moment) -> Decision:
     """A command whose turn comes when the wall clock says that nobody may collect it any more."""
-    account = Account(Outcome.EXPIRED, Ran.NO, f"{TOO_LATE}: it waited in the queue")
-    ended = replace(known, account=known.told(account))
+    report = RunReport(Outcome.EXPIRED, Ran.NO, f"{TOO_LATE}: it waited in the queue")
+    ended = replace(known, report=known.told(report))
     return _leave(record, ended, Verb.EXPIRE, moment)
 
 
 def lose(record: Record, known: Command, moment: Moment) -> Decision:
     """A command that waits in the queue when an older database was put back."""
-    lost = Account(Outcome.LOST, Ran.MAYBE, "an older database was put back while it waited")
-    ended = replace(known, account=lost, doubtful=True)
+    lost = RunReport(Outcome.LOST, Ran.MAYBE, "an older database was put back while it waited")
+    ended = replace(known, report=lost, doubtful=True)
     return _leave(record, ended, Verb.RESTORE, moment)
 
 

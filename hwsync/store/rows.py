@@ -13,9 +13,8 @@ from peewee import Model
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.output import Order
 from hwsync.protocol.record import (
-    NO_ACCOUNT,
     NO_COMMAND,
-    Account,
+    NO_REPORT,
     Asker,
     Command,
     KnownBy,
@@ -24,6 +23,7 @@ from hwsync.protocol.record import (
     Record,
     Reply,
     Request,
+    RunReport,
     State,
     Verb,
 )
@@ -65,7 +65,7 @@ def _list(values: Sequence[object]) -> str:
 def record_values(record: Record, ticks: float) -> Values:
     """The values of ``HwStatus``; the deadline is kept as the seconds that are left."""
     command = record.current or NO_COMMAND
-    account = command.account or NO_ACCOUNT
+    report = command.report or NO_REPORT
     remaining, taken = time_values(record, ticks)
     return _STATUS_ROW(
         {
@@ -73,7 +73,7 @@ def record_values(record: Record, ticks: float) -> Values:
             "state": int(record.state),
             "command": record.verb or "",
             "hw_command": command.request.program,
-            "hw_response": account.response,
+            "hw_response": report.response,
             "server_analysis": command.analysis or "",
             "time": record.time,
             "id": command.id,
@@ -127,8 +127,8 @@ def record_from(row: Row, current: Command | None, ticks: float) -> Record:
 
 def command_values(command: Command) -> Values:
     """The values of ``CommandRow``."""
-    request, account = command.request, command.account or NO_ACCOUNT
-    ended = command.account is not None
+    request, report = command.request, command.report or NO_REPORT
+    ended = command.report is not None
     return _COMMAND_ROW(
         {
             "user": command.user,
@@ -147,19 +147,19 @@ def command_values(command: Command) -> Values:
             "analyser": command.analyser,
             "journal": command.journal,
             "boot": command.boot,
-            "outcome": account.outcome if ended else None,
-            "ran": account.ran if ended else None,
-            "reason": account.reason,
-            "response": account.response,
-            "stderr": account.stderr,
-            "exit_code": account.exit_code,
-            "duration": account.duration,
-            "started": account.started,
-            "start_error": account.start_error,
-            "clock_bound": account.clock_bound,
-            "truncated": account.truncated,
-            "sha256_stdout": account.sha256_stdout,
-            "sha256_stderr": account.sha256_stderr,
+            "outcome": report.outcome if ended else None,
+            "ran": report.ran if ended else None,
+            "reason": report.reason,
+            "response": report.response,
+            "stderr": report.stderr,
+            "exit_code": report.exit_code,
+            "duration": report.duration,
+            "started": report.started,
+            "start_error": report.start_error,
+            "clock_bound": report.clock_bound,
+            "truncated": report.truncated,
+            "sha256_stdout": report.sha256_stdout,
+            "sha256_stderr": report.sha256_stderr,
             "answered_by": command.answered_by,
             "heard": _list(command.heard),
             "accepted": _list(sorted(command.accepted)),
@@ -175,16 +175,16 @@ def command_values(command: Command) -> Values:
             "program_sha256": command.program_sha256,
             "name": request.name,
             "expires_at": request.expires_at,
-            "output_order": None if account.order is None else dumps(account.order),
+            "output_order": None if report.order is None else dumps(report.order),
         },
     )
 
 
 def command_from(row: Row) -> Command:
     """The command of a row of ``CommandRow``."""
-    account = None
+    report = None
     if row["outcome"] is not None:
-        account = Account(
+        report = RunReport(
             outcome=Outcome(row["outcome"]),
             ran=Ran(row["ran"]),
             reason=row["reason"],
@@ -223,7 +223,7 @@ def command_from(row: Row) -> Command:
         issued=row["issued"],
         journal=row["journal"],
         boot=row["boot"],
-        account=account,
+        report=report,
         answered_by=row["answered_by"],
         heard=tuple(json.loads(row["heard"])),
         accepted=frozenset(Verb(verb) for verb in json.loads(row["accepted"])),

@@ -140,7 +140,7 @@ class Board(Device):
     def _look(self, run: Run) -> None:
         """Whether its end stands in the journal (also where the device was killed just then)."""
         entry = self.journal.get(run.id) if self.journal else None
-        if entry and entry.account and entry.account.ran is Ran.YES:
+        if entry and entry.report and entry.report.ran is Ran.YES:
             self.saw_the_end(run)
 
     def new_disk(self) -> None:

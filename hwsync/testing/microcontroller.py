@@ -11,7 +11,7 @@ from hwsync import __version__
 from hwsync.protocol import limits
 from hwsync.protocol.device import core, values
 from hwsync.protocol.device.values import Action, Event, Known, Moment, Offered, Own, State, Told
-from hwsync.protocol.record import Account, Outcome, Ran
+from hwsync.protocol.record import Outcome, Ran, RunReport
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire.envelope import Envelope, read_envelope
 from hwsync.protocol.wire.heartbeat import encode_heartbeat
@@ -152,17 +152,17 @@ class Microcontroller(Device):
             self._envelope = subject
             self._known.pop(action.id, None)
         elif action.do == values.WRITE_END:
-            account = Account(Outcome(action.outcome), Ran(action.ran), action.reason)
+            report = RunReport(Outcome(action.outcome), Ran(action.ran), action.reason)
             if isinstance(subject, RunEnd):
-                account = Account(
-                    *(account.outcome, account.ran, account.reason),
+                report = RunReport(
+                    *(report.outcome, report.ran, report.reason),
                     response=subject.response,
                     exit_code=subject.exit_code,
                 )
             closed = action.order is not None
             stage = values.CLOSED if closed else values.FINISHED
             self._known[action.id] = Known(action.id, stage, action.order, was_closed=closed)
-            self._results[action.id] = encode_response(action.id, self._name, self._boot, account)
+            self._results[action.id] = encode_response(action.id, self._name, self._boot, report)
             self._envelope = None
         elif action.do == values.WRITE_SETTLED and self._results.pop(action.id, None) is not None:
             before = self._known[action.id]

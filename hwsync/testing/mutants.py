@@ -295,7 +295,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "after a restore a no is a maybe",
-        (Edit(Command, "told", "if self.doubtful and account.ran is Ran.NO:", "if False:"),),
+        (Edit(Command, "told", "if self.doubtful and report.ran is Ran.NO:", "if False:"),),
     ),
     Mutant(
         "an orphan's no is a maybe",

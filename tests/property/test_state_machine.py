@@ -116,10 +116,10 @@ class Protocol(RuleBasedStateMachine):
     @rule(
         which=st.sampled_from(WHICH),
         journal=st.sampled_from(JOURNALS),
-        account=st.sampled_from(OUTCOMES),
+        report=st.sampled_from(OUTCOMES),
     )
-    def response(self, which: int, journal: str, account: tuple[Outcome, Ran]) -> None:
-        self.send(True, returned(self.which(which), journal, *account))
+    def response(self, which: int, journal: str, report: tuple[Outcome, Ran]) -> None:
+        self.send(True, returned(self.which(which), journal, *report))
 
     @rule(
         which=st.sampled_from(WHICH), text=st.sampled_from("uv"), at_once=st.sampled_from(AT_ONCE)
@@ -195,11 +195,11 @@ class Protocol(RuleBasedStateMachine):
             said = collected(self.lab.model.id, own["journal"], own["boot"] + later)
             self.send(True, said)
 
-    @rule(account=st.sampled_from(OUTCOMES), journal=st.sampled_from(JOURNALS))
-    def late_results_for_all(self, account: tuple[Outcome, Ran], journal: str) -> None:
+    @rule(report=st.sampled_from(OUTCOMES), journal=st.sampled_from(JOURNALS))
+    def late_results_for_all(self, report: tuple[Outcome, Ran], journal: str) -> None:
         """Whoever ran something once says so again, of each earlier command, in one batch."""
         for id in list(self.lab.model.commands)[-12:]:
-            self.lab.send(returned(id, journal, *account), False)
+            self.lab.send(returned(id, journal, *report), False)
         Protocol.steps += 1
         self.lab.deliver()
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from hwsync.device.journal import Entry, Journal
-from tests.unit.test_journal import ACCOUNT, CLOSING, ENVELOPE, GROUP
+from tests.unit.test_journal import CLOSING, ENVELOPE, GROUP, REPORT
 
 IDS = ("started", "finished", "settled", "closed")
 ALL_BITS = 100  # the first bytes of a database, and those of a log, in every bit
@@ -62,7 +62,7 @@ def fill(journal: Journal) -> None:
     for id in ("finished", "settled", "started"):
         journal.started(id, GROUP, 2.0)
     for id in ("finished", "settled"):
-        journal.finished(id, ACCOUNT, 3.0)
+        journal.finished(id, REPORT, 3.0)
     journal.settle("settled", 4.0)
     journal.closed("closed", CLOSING, (0, 9), 5.0)
 

@@ -187,7 +187,7 @@ def holds(entry: Entry, fact: Fact, shortened: bool) -> bool:
     if isinstance(fact, HandedOver):
         return entry.stage in (Stage.STARTED, Stage.FINISHED)
     if isinstance(fact, Sent) and fact.kind == "response":
-        if entry.account is None:
+        if entry.report is None:
             return False
         said = fact.fields
         stored = result_of(entry, said["journal"], said["boot"])
@@ -201,8 +201,8 @@ def holds(entry: Entry, fact: Fact, shortened: bool) -> bool:
 
 def result_of(entry: Entry, name: str, boot: int) -> dict[str, Any]:
     """The entry's result as it is published."""
-    assert entry.account is not None
-    fields: dict[str, Any] = loads(encode_response(entry.id, name, boot, entry.account).decode())
+    assert entry.report is not None
+    fields: dict[str, Any] = loads(encode_response(entry.id, name, boot, entry.report).decode())
     return fields
 
 

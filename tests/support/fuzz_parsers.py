@@ -147,21 +147,21 @@ def _sound_request(event: Requested) -> None:
 
 
 def _sound_result(event: Returned) -> None:
-    account = event.account
-    assert size(account.response) <= limits.MAX_RESPONSE
-    assert size(account.stderr) <= limits.MAX_STDERR
-    assert len(account.reason) <= limits.MAX_REASON
-    if account.order is not None:
-        assert len(dumps(account.order)) <= limits.MAX_ORDER
-        assert {stream for stream, _ in account.order} <= {"stdout", "stderr"}
-        assert sum(count for _, count in account.order) == size(account.response + account.stderr)
-    assert "\n" not in account.reason
-    assert account.outcome not in (Outcome.EXPIRED, Outcome.LOST)
+    report = event.report
+    assert size(report.response) <= limits.MAX_RESPONSE
+    assert size(report.stderr) <= limits.MAX_STDERR
+    assert len(report.reason) <= limits.MAX_REASON
+    if report.order is not None:
+        assert len(dumps(report.order)) <= limits.MAX_ORDER
+        assert {stream for stream, _ in report.order} <= {"stdout", "stderr"}
+        assert sum(count for _, count in report.order) == size(report.response + report.stderr)
+    assert "\n" not in report.reason
+    assert report.outcome not in (Outcome.EXPIRED, Outcome.LOST)
     if event.id is not None and event.journal is not None and event.boot is not None:
-        again = encode_response(event.id, event.journal, event.boot, account)
+        again = encode_response(event.id, event.journal, event.boot, report)
         assert messages.read(Message(TOPICS.of("pi1", Kind.RESPONSE), again), TOPICS) == event
     request = Request("print(1)")
-    command = Command("pi1", "c1", request, account=account)
+    command = Command("pi1", "c1", request, report=report)
     _published(Record("pi1", State.RETURNED, 1, 1, current=command))
 
 

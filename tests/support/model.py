@@ -236,20 +236,20 @@ class Model(Level):
             self.move("server_analysis_provide")
 
     def _response(self, said: Said) -> None:
-        account = {key: said.args[key] for key in ("outcome", "ran", "response")}
+        report = {key: said.args[key] for key in ("outcome", "ran", "response")}
         if said.id is None:
             if self._event(said):
                 if self.command()["journal"] is not None:
                     self.refuse(said, "wrong_state")
                 else:
-                    self.command().update(account, answered_by=HAND)
+                    self.command().update(report, answered_by=HAND)
                     self.move("hw_response_provide", self._analysis_due())
             return
         assert said.journal is not None
         one = self.commands.get(said.id)
         if one is None:
-            self._orphan(said, account)
-        elif account["ran"] == "no" and said.journal == one["journal"] and one["boot"] > 1:
+            self._orphan(said, report)
+        elif report["ran"] == "no" and said.journal == one["journal"] and one["boot"] > 1:
             self.answer(said.id, result=False)  # every result here says boot 1: it is outdated
         elif said.id in self.queue or (said.id == self.id and self.state == 1):
             self._kept(said, "wrong_state")
@@ -259,7 +259,7 @@ class Model(Level):
             else:
                 self._kept(said)
         elif said.id == self.id and self.state == 2 and said.journal == one["journal"]:
-            one.update(account, answered_by=said.journal)
+            one.update(report, answered_by=said.journal)
             one["heard"].add(said.journal)
             self.settle(said.id, said.journal)
             self.move("hw_response_provide", self._analysis_due())
@@ -268,13 +268,13 @@ class Model(Level):
             one["heard"].add(said.journal)
             self._kept(said, "not_current", first)
         else:
-            self._late_result(said, one, account)
+            self._late_result(said, one, report)
 
-    def _orphan(self, said: Said, account: dict[str, Any]) -> None:
+    def _orphan(self, said: Said, report: dict[str, Any]) -> None:
         """Kept whole, without its texts, or not at all."""
         assert said.id is not None
         assert said.journal is not None
-        cost = 2 * ROW + len(account["response"])
+        cost = 2 * ROW + len(report["response"])
         if self.room() < 2 * ROW:
             self.refused.append(("not_allowed", said.id))
             fields = {"error": "not_allowed", "id": said.id, "state": self.state}
@@ -284,19 +284,19 @@ class Model(Level):
             self.tell_status()
             return
         if self.room() - self.most / 2 < cost:
-            cost, account = 2 * ROW, account | {"response": ""}
-        doubted = {"ran": "maybe"} if account["ran"] == "no" else {}
+            cost, report = 2 * ROW, report | {"response": ""}
+        doubted = {"ran": "maybe"} if report["ran"] == "no" else {}
         self.spend(cost - ROW)
-        self.commands[said.id] = new_command({}, 0) | account | doubted | {
+        self.commands[said.id] = new_command({}, 0) | report | doubted | {
             "answered_by": said.journal, "heard": {said.journal}, "late": True, "orphan": True
         }  # fmt: skip
         self._kept(said, None, first=True)
 
-    def _late_result(self, said: Said, one: dict[str, Any], account: dict[str, Any]) -> None:
+    def _late_result(self, said: Said, one: dict[str, Any], report: dict[str, Any]) -> None:
         """The first answer of a command that ended without one, or a second one from elsewhere."""
         first = not one["heard"]
         one["heard"].add(said.journal)
-        ran, holds = account["ran"], said.journal == one["journal"]
+        ran, holds = report["ran"], said.journal == one["journal"]
         truer = ran == "yes" and one["ran"] != "yes"
         if one["answered_by"] is not None and not truer:
             self._kept(said, "not_current", first)
@@ -304,7 +304,7 @@ class Model(Level):
             one["late"] = True
             self._kept(said, None, first)
         elif truer or holds or (ran == "maybe" and one["ran"] == "no"):
-            one.update(account, answered_by=said.journal, late=True)
+            one.update(report, answered_by=said.journal, late=True)
             self._kept(said, None, first=True)
         else:
             self._kept(said, "not_current", first)

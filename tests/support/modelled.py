@@ -386,7 +386,7 @@ class Modelled:
     def _check_command(self, id: str) -> None:
         one, stored = self.model.commands[id], self.lab.store.command(USER, id)
         assert stored is not None, id
-        account = stored.account
+        report = stored.report
         found = {
             "program": stored.request.program,
             "timeout": stored.request.timeout,
@@ -398,9 +398,9 @@ class Modelled:
             "number": stored.number,
             "journal": stored.journal,
             "boot": stored.boot,
-            "outcome": account and account.outcome,
-            "ran": account and account.ran,
-            "response": account.response if account else "",
+            "outcome": report and report.outcome,
+            "ran": report and report.ran,
+            "response": report.response if report else "",
             "analysis": LINE if is_line(one, stored.analysis) else stored.analysis,
             "answered_by": stored.answered_by,
             "heard": set(stored.heard),

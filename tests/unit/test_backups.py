@@ -236,8 +236,8 @@ def test_a_restore_puts_the_backup_in_place_and_begins_an_epoch(lab: Lab, path: 
     assert told
     command = lab.store.command("pi1", "c2")
     assert command is not None
-    assert command.account is not None
-    assert (command.account.outcome, command.account.ran) == ("lost", "maybe")
+    assert command.report is not None
+    assert (command.report.outcome, command.report.ran) == ("lost", "maybe")
     lab.stop()
     # Again, and again higher, also where the clock stands still.
     assert restore(backup, path).epoch > done.epoch

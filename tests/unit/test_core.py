@@ -31,7 +31,6 @@ from hwsync.protocol.events import (
     Returned,
 )
 from hwsync.protocol.record import (
-    Account,
     Command,
     Moment,
     Outcome,
@@ -39,6 +38,7 @@ from hwsync.protocol.record import (
     Record,
     Reply,
     Request,
+    RunReport,
     State,
     Verb,
 )
@@ -47,7 +47,7 @@ from hwsync.protocol.topics import Kind
 
 NOW = Moment(1_000.0, 50.0, "0123456789abcdef")
 RULES = Rules()
-OK = Account(Outcome.OK, Ran.YES)
+OK = RunReport(Outcome.OK, Ran.YES)
 
 
 @dataclass
@@ -137,8 +137,8 @@ def test_a_reset_with_the_queue_cancels_each_and_then_the_record(draft: Draft) -
     assert draft.record_of("pi1").queue == ()
     ended = draft.command("pi1", "c3")
     assert ended is not None
-    assert ended.account is not None
-    assert ended.account.outcome is Outcome.CANCELLED
+    assert ended.report is not None
+    assert ended.report.outcome is Outcome.CANCELLED
 
 
 @pytest.mark.parametrize("id", ["c9", "c2"], ids=["unknown", "one that waits"])
@@ -171,8 +171,8 @@ def test_a_restore_loses_what_waits_and_what_is_open(draft: Draft) -> None:
     assert {draft.record_of(user).epoch for user in ("pi1", "pi2")} == {7}
     lost = draft.command("pi1", "c2")
     assert lost is not None
-    assert lost.account is not None
-    assert (lost.account.outcome, lost.account.ran) == (Outcome.LOST, Ran.MAYBE)
+    assert lost.report is not None
+    assert (lost.report.outcome, lost.report.ran) == (Outcome.LOST, Ran.MAYBE)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_the_same_id_of_the_new_name_is_another_command(board: Board) -> None:
     board.status(3, 3, "a", of="v", settled=[["a", board.journal.name]])
     board.status(4, 0, "a", of="v", settled=[["a", board.journal.name]])
     (kept,) = board.journal.unsettled()
-    assert (kept.envelope.user, kept.account and kept.account.outcome) == ("u", "ok")
+    assert (kept.envelope.user, kept.report and kept.report.outcome) == ("u", "ok")
 
 
 def test_what_waits_is_said_once_where_nothing_is_heard(

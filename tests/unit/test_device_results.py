@@ -53,8 +53,8 @@ def test_the_order_of_its_output_is_said_and_survives_a_restart(board: Board) ->
     board.begin()
     entry = board.journal.get("a")
     assert entry is not None
-    assert entry.account is not None
-    assert entry.account.order == order
+    assert entry.report is not None
+    assert entry.report.order == order
     board.agent.connected()
     (said,) = board.said("response")
     assert said["order"] == [["stdout", 3], ["stderr", 6]]

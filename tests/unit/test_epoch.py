@@ -34,9 +34,9 @@ def command(lab: Lab, id: str = "c1") -> Command:
 
 
 def told(lab: Lab, id: str = "c1") -> tuple[str, str]:
-    account = command(lab, id).account
-    assert account is not None
-    return str(account.outcome), str(account.ran)
+    report = command(lab, id).report
+    assert report is not None
+    return str(report.outcome), str(report.ran)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.record import Account, Outcome, Ran, State
+from hwsync.protocol.record import Outcome, Ran, RunReport, State
 from hwsync.protocol.wire.envelope import read_envelope
 from hwsync.protocol.wire.response import encode_collected
 from tests.support.coordinator import GONE, Lab, brief, request, result, sent
@@ -37,17 +37,17 @@ def within(lab: Lab, seconds: float) -> float:
     return lab.clock.wall() + seconds
 
 
-def ended(lab: Lab, id: str = "c1") -> Account:
+def ended(lab: Lab, id: str = "c1") -> RunReport:
     command = lab.store.command("pi1", id)
     assert command is not None
-    assert command.account is not None
-    return command.account
+    assert command.report is not None
+    return command.report
 
 
 def expired(lab: Lab, id: str = "c1") -> bool:
-    account = ended(lab, id)
-    assert account.reason.startswith("not collected before its expires_at")
-    return (account.outcome, account.ran) == (Outcome.EXPIRED, Ran.NO)
+    report = ended(lab, id)
+    assert report.reason.startswith("not collected before its expires_at")
+    return (report.outcome, report.ran) == (Outcome.EXPIRED, Ran.NO)
 
 
 def ask(lab: Lab, seconds: float, **keys: Any) -> dict[str, Any]:

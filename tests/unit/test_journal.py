@@ -16,7 +16,7 @@ from hwsync.device.sealed import VERSION
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.jsons import dumps, loads
 from hwsync.protocol.limits import DEFAULT_GRACE_S, DEFAULT_NAME
-from hwsync.protocol.record import Account, Outcome, Ran
+from hwsync.protocol.record import Outcome, Ran, RunReport
 from hwsync.protocol.wire.envelope import Envelope
 from hwsync.runner import Group
 from tests.support.processes import CHECKOUT, python
@@ -25,17 +25,17 @@ ENVELOPE = Envelope(
     "a", "u", 0, 5, "print('ä\0')", 2.5, "in\n", ("x", "ü"), 99.5, name="blink.py", grace=3.5
 )
 GROUP = Group(4711, 99, "this-boot")
-ACCOUNT = Account(
+REPORT = RunReport(
     Outcome.ERROR, Ran.YES, "exit code 3", "out\0ü", "err", 3, 0.5, 1.5, truncated=True,
     sha256_stdout="a1", sha256_stderr="b2", order=(("stdout", 6), ("stderr", 3)),
 )  # fmt: skip
-CLOSING = Account(Outcome.REJECTED, Ran.NO, "not granted")
+CLOSING = RunReport(Outcome.REJECTED, Ran.NO, "not granted")
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from hwsync.device.journal import Journal
-from tests.unit.test_journal import ACCOUNT, CLOSING, ENVELOPE, GROUP
+from tests.unit.test_journal import REPORT, CLOSING, ENVELOPE, GROUP
 journal = Journal(Path(sys.argv[1]), machine="m")
 {steps}
 os.kill(os.getpid(), signal.SIGKILL)
@@ -178,14 +178,14 @@ def test_each_stage_of_a_command_is_remembered_whole(journal: Journal) -> None:
     entry = journal.get("a")
     assert entry is not None
     assert (entry.id, entry.stage, entry.envelope) == ("a", Stage.RECEIVED, ENVELOPE)
-    assert (entry.order, entry.closing, entry.group, entry.account, entry.settled) == (
+    assert (entry.order, entry.closing, entry.group, entry.report, entry.settled) == (
         (0, 5), None, None, None, False,
     )  # fmt: skip
     journal.started("a", GROUP, 2.0)
     started = replace(entry, stage=Stage.STARTED, group=GROUP)
     assert journal.get("a") == started
-    journal.finished("a", ACCOUNT, 3.0)
-    finished = replace(started, stage=Stage.FINISHED, account=ACCOUNT)
+    journal.finished("a", REPORT, 3.0)
+    finished = replace(started, stage=Stage.FINISHED, report=REPORT)
     assert journal.get("a") == finished
     journal.settle("a", 4.0)
     bare = replace(ENVELOPE, program="", stdin="", args=())
@@ -196,7 +196,7 @@ def test_open_are_the_received_and_the_started(journal: Journal) -> None:
     for id in "abcd":
         journal.received(replace(ENVELOPE, id=id), 1.0)
     journal.started("b", GROUP, 2.0)
-    journal.finished("c", ACCOUNT, 2.0)
+    journal.finished("c", REPORT, 2.0)
     journal.closed("d", CLOSING, (0, 6), 2.0)
     assert [entry.id for entry in journal.open_entries()] == ["a", "b"]
 
@@ -204,7 +204,7 @@ def test_open_are_the_received_and_the_started(journal: Journal) -> None:
 def test_unsettled_are_the_results_that_nobody_is_known_to_have(journal: Journal) -> None:
     for id in "abc":
         journal.received(replace(ENVELOPE, id=id), 1.0)
-    journal.finished("a", ACCOUNT, 2.0)
+    journal.finished("a", REPORT, 2.0)
     journal.closed("b", CLOSING, (0, 6), 2.0)
     assert [entry.id for entry in journal.unsettled()] == ["a", "b"]
     journal.settle("a", 3.0)
@@ -215,7 +215,7 @@ def test_a_new_result_is_unsettled_whatever_was_settled_before(journal: Journal)
     for id in "ab":
         journal.received(replace(ENVELOPE, id=id), 1.0)
         journal.settle(id, 2.0)
-    journal.finished("a", ACCOUNT, 3.0)
+    journal.finished("a", REPORT, 3.0)
     journal.closed("b", CLOSING, (0, 6), 3.0)
     assert [entry.id for entry in journal.unsettled()] == ["a", "b"]
 
@@ -226,12 +226,12 @@ def test_a_closed_entry_that_is_received_again_begins_anew(journal: Journal) -> 
     journal.settle("a", 2.5)
     closed = journal.get("a")
     assert closed is not None
-    assert (closed.stage, closed.closing, closed.account) == (Stage.CLOSED, (0, 6), CLOSING)
+    assert (closed.stage, closed.closing, closed.report) == (Stage.CLOSED, (0, 6), CLOSING)
     journal.received(replace(ENVELOPE, seq=7), 3.0)
     entry = journal.get("a")
     assert entry is not None
     assert (entry.stage, entry.order, entry.closing) == (Stage.RECEIVED, (0, 7), None)
-    assert (entry.account, entry.settled) == (None, False)
+    assert (entry.report, entry.settled) == (None, False)
 
 
 @pytest.mark.parametrize("stage", [Stage.STARTED, Stage.FINISHED])
@@ -239,7 +239,7 @@ def test_what_was_started_cannot_be_received_again(journal: Journal, stage: Stag
     journal.received(ENVELOPE, 1.0)
     journal.started("a", GROUP, 2.0)
     if stage is Stage.FINISHED:
-        journal.finished("a", ACCOUNT, 3.0)
+        journal.finished("a", REPORT, 3.0)
     before = journal.get("a")
     journal.received(replace(ENVELOPE, seq=99), 4.0)
     assert journal.get("a") == before
@@ -253,7 +253,7 @@ def test_only_what_was_settled_more_than_a_day_ago_is_forgotten(journal: Journal
     ages = {"old": KEEP_S + 1, "young": KEEP_S - 1, "unsettled": KEEP_S + 1}
     for id, age in ages.items():
         journal.received(replace(ENVELOPE, id=id), now - 9 * KEEP_S)
-        journal.finished(id, ACCOUNT, now - age)
+        journal.finished(id, REPORT, now - age)
         if id != "unsettled":
             journal.settle(id, now - age)
     journal.received(replace(ENVELOPE, id="open"), now - 9 * KEEP_S)
@@ -264,7 +264,7 @@ def test_only_what_was_settled_more_than_a_day_ago_is_forgotten(journal: Journal
 
 def test_the_day_counts_from_the_settling(journal: Journal) -> None:
     journal.received(ENVELOPE, 0.0)
-    journal.finished("a", ACCOUNT, 0.0)
+    journal.finished("a", REPORT, 0.0)
     journal.settle("a", 9 * KEEP_S)
     journal.prune(9 * KEEP_S + 1)
     assert journal.get("a") is not None
@@ -275,7 +275,7 @@ def test_the_day_counts_from_the_settling(journal: Journal) -> None:
 STEPS = {
     Stage.RECEIVED: "journal.received(ENVELOPE, 1.0)",
     Stage.STARTED: "journal.started('a', GROUP, 2.0)",
-    Stage.FINISHED: "journal.finished('a', ACCOUNT, 3.0)",
+    Stage.FINISHED: "journal.finished('a', REPORT, 3.0)",
     Stage.CLOSED: "journal.closed('a', CLOSING, (0, 6), 4.0)",
 }
 
@@ -302,8 +302,8 @@ def test_what_was_written_survives_a_kill(
     assert entry is not None
     assert (entry.stage, entry.envelope) == (stages[-1], ENVELOPE)
     assert entry.group == (GROUP if Stage.STARTED in stages else None)
-    expected = {Stage.FINISHED: ACCOUNT, Stage.CLOSED: CLOSING}.get(stages[-1])
-    assert entry.account == expected
+    expected = {Stage.FINISHED: REPORT, Stage.CLOSED: CLOSING}.get(stages[-1])
+    assert entry.report == expected
 
 
 def test_every_change_is_flushed_to_the_disk(journal: Journal) -> None:
@@ -313,7 +313,7 @@ def test_every_change_is_flushed_to_the_disk(journal: Journal) -> None:
 
 def test_an_entry_from_before_there_were_signatures_is_forgotten(journal: Journal) -> None:
     journal.received(ENVELOPE, 0.0)
-    journal.finished("a", ACCOUNT, 0.0)
+    journal.finished("a", REPORT, 0.0)
     journal.settle("a", 0.0)
     with journal._changing():
         [row] = journal._rows("id = 'a'")
@@ -327,7 +327,7 @@ def test_an_entry_from_before_there_were_signatures_is_forgotten(journal: Journa
 def test_an_entry_from_before_there_were_names_has_the_defaults(journal: Journal) -> None:
     journal.received(ENVELOPE, 0.0)
     journal.started("a", GROUP, 0.0)
-    journal.finished("a", ACCOUNT, 0.0)
+    journal.finished("a", REPORT, 0.0)
     with journal._changing():
         [row] = journal._rows("id = 'a'")
         for column, later in (("envelope", {"name", "grace"}), ("account", {"order"})):
@@ -337,11 +337,11 @@ def test_an_entry_from_before_there_were_names_has_the_defaults(journal: Journal
     entry = journal.get("a")
     assert entry is not None
     assert entry.envelope == replace(ENVELOPE, name=DEFAULT_NAME, grace=DEFAULT_GRACE_S)
-    assert entry.account == replace(ACCOUNT, order=None)
+    assert entry.report == replace(REPORT, order=None)
 
 
 def test_long_texts_of_settled_results_are_dropped_but_the_last(journal: Journal) -> None:
-    long = replace(ACCOUNT, response="x" * 3_000, truncated=False)
+    long = replace(REPORT, response="x" * 3_000, truncated=False)
     ids = [f"c{number}" for number in range(KEEP_TEXTS + 5)]
     for number, id in enumerate([*ids, "open"]):
         journal.received(replace(ENVELOPE, id=id), 0.0)
@@ -351,13 +351,13 @@ def test_long_texts_of_settled_results_are_dropped_but_the_last(journal: Journal
             journal.settle(id, float(number))
     journal.prune(100.0)
     entries = [journal.get(id) for id in ids]
-    kept = [entry is not None and entry.account == long for entry in entries]
+    kept = [entry is not None and entry.report == long for entry in entries]
     assert kept == [False] * 5 + [True] * KEEP_TEXTS
     first = entries[0]
     assert first is not None
-    assert first.account == replace(long, response="", stderr="", truncated=True, order=None)
+    assert first.report == replace(long, response="", stderr="", truncated=True, order=None)
     unsettled = journal.get("open")
     assert unsettled is not None
-    assert unsettled.account == long
+    assert unsettled.report == long
     journal.prune(100.0)
     assert [journal.get(id) for id in ids] == entries

@@ -17,7 +17,7 @@ from hwsync.device.journal_files import KEEP_ASIDE, JournalFiles
 from hwsync.device.sealed import LOG_BYTES
 from hwsync.protocol.errors import JournalDamaged, JournalUnavailable
 from hwsync.protocol.jsons import dumps
-from tests.unit.test_journal import ACCOUNT, CLOSING, ENVELOPE, GROUP
+from tests.unit.test_journal import CLOSING, ENVELOPE, GROUP, REPORT
 
 OF_VERSION_1 = """
 create table if not exists meta (name text primary key, value text not null);
@@ -42,7 +42,7 @@ def filled(folder: Path) -> str:
         for id in "ab":
             journal.received(replace(ENVELOPE, id=id), 1.0)
         journal.started("a", GROUP, 2.0)
-        journal.finished("a", ACCOUNT, 3.0)
+        journal.finished("a", REPORT, 3.0)
         return journal.name
 
 
@@ -239,7 +239,7 @@ def test_a_refusal_lasts_until_something_is_written(tmp_path: Path) -> None:
 def test_a_journal_of_version_1_is_taken_over_whole(tmp_path: Path) -> None:
     rows = {
         "open": ("started", None, None, dumps(asdict(GROUP)), None, 0),
-        "done": ("finished", None, None, dumps(asdict(GROUP)), dumps(asdict(ACCOUNT)), 0),
+        "done": ("finished", None, None, dumps(asdict(GROUP)), dumps(asdict(REPORT)), 0),
         "closed": ("closed", 0, 6, None, dumps(asdict(CLOSING)), 1),
     }
     with closing(sqlite3.connect(tmp_path / "journal.db")) as db:
@@ -259,9 +259,9 @@ def test_a_journal_of_version_1_is_taken_over_whole(tmp_path: Path) -> None:
         assert (started.id, started.group, started.envelope.program) == (
             "open", GROUP, ENVELOPE.program,
         )  # fmt: skip
-        assert (done.id, done.stage, done.account) == ("done", Stage.FINISHED, ACCOUNT)
+        assert (done.id, done.stage, done.report) == ("done", Stage.FINISHED, REPORT)
         assert closed is not None
-        assert (closed.closing, closed.account, closed.settled) == ((0, 6), CLOSING, True)
+        assert (closed.closing, closed.report, closed.settled) == ((0, 6), CLOSING, True)
     assert not list(tmp_path.glob("journal-damaged-*"))
 
 
@@ -272,7 +272,7 @@ def test_a_day_is_a_day_of_running_over_all_lives(tmp_path: Path) -> None:
     """Each life's clock begins somewhere else: what counts is how far it goes."""
     with closing(opened(tmp_path)) as journal:
         journal.received(ENVELOPE, 5_000.0)
-        journal.finished("a", ACCOUNT, 5_000.0)
+        journal.finished("a", REPORT, 5_000.0)
         journal.settle("a", 5_000.0)
     step = KEEP_S / 4
     for number, begin in enumerate((3.0, 1.7e9, 0.0, 80.0, 9.9e9)):
@@ -300,7 +300,7 @@ def test_what_is_not_settled_is_kept_whatever_the_clock_says(tmp_path: Path) -> 
 
 def test_the_files_do_not_grow_for_ever(tmp_path: Path) -> None:
     """Three days of long programs with long results, of which a hundred keep their texts."""
-    long = replace(ACCOUNT, response="x" * 20_000, stderr="")
+    long = replace(REPORT, response="x" * 20_000, stderr="")
     sizes = []
     with closing(opened(tmp_path)) as journal:
         now = 0.0
@@ -325,7 +325,7 @@ def test_the_log_of_one_large_change_is_cut_again(tmp_path: Path) -> None:
         ids = [f"c{number}" for number in range(60)]
         for id in ids:
             journal.received(replace(ENVELOPE, id=id), 1.0)
-            journal.finished(id, replace(ACCOUNT, response="x" * 200_000), 1.0)
+            journal.finished(id, replace(REPORT, response="x" * 200_000), 1.0)
             journal.settle(id, 1.0)
         journal.begin_epoch(1)  # writes all of them
         assert (tmp_path / "journal.db").stat().st_size > 2 * LOG_BYTES
@@ -339,7 +339,7 @@ def test_a_settled_result_keeps_no_program_and_no_input(tmp_path: Path) -> None:
         entry = journal.get("a")
         assert entry is not None
         assert entry.envelope.program == "secret-program", "it may still run"
-        journal.finished("a", ACCOUNT, 2.0)
+        journal.finished("a", REPORT, 2.0)
         journal.settle("a", 3.0)
         entry = journal.get("a")
     assert entry is not None

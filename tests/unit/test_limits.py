@@ -16,12 +16,12 @@ import pytest
 
 from hwsync.protocol.errors import Code
 from hwsync.protocol.record import (
-    Account,
     Command,
     Outcome,
     Ran,
     Record,
     Request,
+    RunReport,
     State,
 )
 from hwsync.protocol.topics import Kind
@@ -159,18 +159,18 @@ def test_a_device_s_texts_are_cut_above_their_limit(
 ) -> None:
     lab.device(2)
     lab.hear("response", result(**{key: "x" * (limit + above)}))
-    account = account_of(lab)
-    kept = getattr(account, key)
+    report = report_of(lab)
+    kept = getattr(report, key)
     assert len(kept) <= limit
     assert (kept == "x" * (limit + above)) is (above <= 0)
-    assert account.truncated is (above > 0 and key != "reason")
+    assert report.truncated is (above > 0 and key != "reason")
 
 
-def account_of(lab: Lab) -> Account:
+def report_of(lab: Lab) -> RunReport:
     """How the present command ended."""
     assert lab.record.current is not None
-    assert lab.record.current.account is not None
-    return lab.record.current.account
+    assert lab.record.current.report is not None
+    return lab.record.current.report
 
 
 # The other side: what is beyond a limit is no envelope, and nobody runs it.
@@ -205,8 +205,8 @@ def test_what_a_device_runs(
     assert (is_read(below), is_read(at), is_read(above)) == (True, True, False)
 
 
-ENDED = Account(Outcome.OK, Ran.YES)
-SHOWN = Command("pi1", "c1", Request("p"), journal="j1", boot=1, account=ENDED)
+ENDED = RunReport(Outcome.OK, Ran.YES)
+SHOWN = Command("pi1", "c1", Request("p"), journal="j1", boot=1, report=ENDED)
 
 
 @pytest.mark.parametrize(
@@ -228,8 +228,8 @@ def test_what_an_operator_takes_for_a_status(key: str, below: Any, at: Any, abov
 
 def test_a_status_is_cut_above_its_limit() -> None:
     def status(size: int) -> tuple[int, bool]:
-        account = replace(ENDED, response="x" * size)
-        payload = encode_status(Record("pi1", current=replace(SHOWN, account=account)))
+        report = replace(ENDED, response="x" * size)
+        payload = encode_status(Record("pi1", current=replace(SHOWN, report=report)))
         return len(payload), json.loads(payload)["truncated"]
 
     rest = status(0)[0]
@@ -256,7 +256,7 @@ def test_the_numbers_of_a_result_keep_their_names(lab: Lab) -> None:
         shown = reader.show("pi1", "c1")
     assert {name: shown[name] for name in NUMBERS} == NUMBERS
     lab.restart()
-    assert {name: getattr(account_of(lab), name) for name in NUMBERS} == NUMBERS
+    assert {name: getattr(report_of(lab), name) for name in NUMBERS} == NUMBERS
 
 
 def test_a_device_says_the_numbers_by_their_names() -> None:

@@ -68,8 +68,8 @@ def test_one_step_remembers_the_command_that_it_ended_itself(lab: Lab) -> None:
     late = lab.store.command("pi1", "c1")
     assert late is not None
     assert late.late
-    assert late.account is not None
-    assert late.account.ran is Ran.YES
+    assert late.report is not None
+    assert late.report.ran is Ran.YES
 
 
 def test_what_is_too_large_to_publish_holds_up_nothing_else(

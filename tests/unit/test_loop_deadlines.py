@@ -51,8 +51,8 @@ def test_each_state_ends_at_its_deadline_and_not_before(
     assert brief(lab.later(0.125)) == [f"status {to:d}"]
     assert (lab.record.state, lab.record.seq) == (to, state + 1)
     assert lab.record.current is not None
-    assert lab.record.current.account is not None
-    assert (lab.record.current.account.outcome, lab.record.current.account.ran) == (outcome, ran)
+    assert lab.record.current.report is not None
+    assert (lab.record.current.report.outcome, lab.record.current.report.ran) == (outcome, ran)
     assert lab.rows("transitions", "seq, command, topic")[-1] == (state + 1, "expire", "")
 
 
@@ -116,8 +116,8 @@ def test_a_message_is_heard_before_the_deadline_that_passed_with_it(lab: Lab) ->
     deeds = lab.later(500.0, lab.delivery("response", result(), mid=7))
     assert brief(deeds) == ["status 3", 7]
     assert lab.record.current is not None
-    assert lab.record.current.account is not None
-    assert lab.record.current.account.outcome is Outcome.OK
+    assert lab.record.current.report is not None
+    assert lab.record.current.report.outcome is Outcome.OK
 
 
 def test_the_deadline_of_an_earlier_command_ends_no_later_one(lab: Lab) -> None:
@@ -212,8 +212,8 @@ def test_every_connect_settles_anew_and_who_finished_meanwhile_is_heard_first(
     settling.hear("response", result())
     settling.later(0.1)
     assert settling.record.current is not None
-    assert settling.record.current.account is not None
-    assert settling.record.current.account.outcome is Outcome.OK
+    assert settling.record.current.report is not None
+    assert settling.record.current.report.outcome is Outcome.OK
 
 
 def test_wait_includes_what_is_left_of_the_settling_time(settling: Lab) -> None:

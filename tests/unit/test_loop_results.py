@@ -24,8 +24,8 @@ def test_a_late_result_corrects_its_command_and_is_settled(
     lab.device(state)
     lab.hear(end)
     assert lab.record.current is not None
-    assert lab.record.current.account is not None
-    assert lab.record.current.account.ran is before
+    assert lab.record.current.report is not None
+    assert lab.record.current.report.ran is before
     deeds = lab.hear("response", result(response="42\n"), mid=7)
     assert brief(deeds) == ["status 0", 7]
     (status,) = sent(deeds, "status")
@@ -48,8 +48,8 @@ def test_a_late_result_of_an_earlier_command_leaves_the_present_one_alone(lab: L
     assert status.json["settled"] == [["c1", "j1"]]
     command = lab.store.command("pi1", "c1")
     assert command is not None
-    assert command.account is not None
-    assert (command.account.outcome, command.late) == (Outcome.ERROR, True)
+    assert command.report is not None
+    assert (command.report.outcome, command.late) == (Outcome.ERROR, True)
 
 
 def test_a_copy_of_a_result_changes_nothing(lab: Lab) -> None:

@@ -35,21 +35,21 @@ from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.machine import decide
 from hwsync.protocol.moves import TABLE
 from hwsync.protocol.record import (
-    Account,
     Command,
     Moment,
     Outcome,
     Ran,
     Record,
     Request,
+    RunReport,
     State,
     Verb,
 )
 from hwsync.protocol.rules import Rules
 
 RULES = Rules()
-OK = Account(Outcome.OK, Ran.YES, response="42\n", exit_code=0)
-REJECTED = Account(Outcome.REJECTED, Ran.NO, "another device holds the grant")
+OK = RunReport(Outcome.OK, Ran.YES, response="42\n", exit_code=0)
+REJECTED = RunReport(Outcome.REJECTED, Ran.NO, "another device holds the grant")
 NOW = Moment(1_000.0, 50.0, "0123456789abcdef")
 
 
@@ -320,15 +320,15 @@ def test_a_set_deadline_is_always_accepted() -> None:
 def test_expired_did_not_run_and_lost_may_have() -> None:
     expired = step(record_in(State.REQUESTED), DeadlinePassed("c1"), LATE).record
     lost = step(record_in(State.COLLECTED), DeadlinePassed("c1"), LATE).record
-    assert account(expired).ran is Ran.NO
-    assert account(lost).ran is Ran.MAYBE
+    assert report(expired).ran is Ran.NO
+    assert report(lost).ran is Ran.MAYBE
     assert lost.state is State.RETURNED
 
 
-def account(record: Record) -> Account:
+def report(record: Record) -> RunReport:
     assert record.current is not None
-    assert record.current.account is not None
-    return record.current.account
+    assert record.current.report is not None
+    return record.current.report
 
 
 def test_a_cancel_lowers_the_deadline_and_the_answer_ends_it() -> None:
@@ -338,7 +338,7 @@ def test_a_cancel_lowers_the_deadline_and_the_answer_ends_it() -> None:
     assert cancelling.due_at == 65.0
     copy = step(cancelling, CancelAsked("c1"), at(64.0))
     assert (copy.record, copy.refused) == (cancelling, None)
-    stopped = Account(Outcome.CANCELLED, Ran.YES)
+    stopped = RunReport(Outcome.CANCELLED, Ran.YES)
     ended = step(cancelling, Returned(stopped, "c1", "j1", 3)).record
     assert ended.state is State.RETURNED
     assert not ended.cancelling
@@ -350,11 +350,11 @@ def lost() -> Record:
 
 
 def test_a_late_result_of_the_grant_corrects_a_lost_command() -> None:
-    for said in (OK, REJECTED, Account(Outcome.INTERRUPTED, Ran.MAYBE)):
+    for said in (OK, REJECTED, RunReport(Outcome.INTERRUPTED, Ran.MAYBE)):
         decision = step(lost(), Returned(said, "c1", "j1", 3))
         assert decision.refused is None
         assert decision.record.state is State.RETURNED
-        assert account(decision.record) == said
+        assert report(decision.record) == said
         assert ("c1", "j1") in decision.record.settled
         assert decision.entry is not None
         assert decision.entry.late
@@ -362,36 +362,36 @@ def test_a_late_result_of_the_grant_corrects_a_lost_command() -> None:
 
 def test_another_journal_corrects_to_yes_but_never_to_no() -> None:
     yes = step(lost(), Returned(OK, "c1", "j2", 1))
-    assert account(yes.record).ran is Ran.YES
+    assert report(yes.record).ran is Ran.YES
     no = step(lost(), Returned(REJECTED, "c1", "j2", 1))
-    assert account(no.record).ran is Ran.MAYBE
+    assert report(no.record).ran is Ran.MAYBE
     assert no.refused is not None
     assert ("c1", "j2") in no.record.settled
 
 
 def test_a_device_that_did_run_it_corrects_an_interrupted_one_to_yes() -> None:
-    maybe = Account(Outcome.INTERRUPTED, Ran.MAYBE)
+    maybe = RunReport(Outcome.INTERRUPTED, Ran.MAYBE)
     record = step(record_in(State.COLLECTED), Returned(maybe, "c1", "j1", 3)).record
-    assert account(step(record, Returned(OK, "c1", "j2", 1)).record) == OK
+    assert report(step(record, Returned(OK, "c1", "j2", 1)).record) == OK
     refused = step(record, Returned(REJECTED, "c1", "j2", 1))
-    assert account(refused.record) == maybe
+    assert report(refused.record) == maybe
 
 
 def test_a_rejection_of_an_expired_command_agrees() -> None:
     expired = step(record_in(State.REQUESTED), DeadlinePassed("c1"), LATE).record
     decision = step(expired, Returned(REJECTED, "c1", "j1", 1))
     assert decision.refused is None
-    assert account(decision.record).outcome is Outcome.EXPIRED
+    assert report(decision.record).outcome is Outcome.EXPIRED
     assert ("c1", "j1") in decision.record.settled
 
 
 def test_a_reset_in_state_2_is_corrected_by_the_device() -> None:
     reset = step(record_in(State.COLLECTED), ResetAsked()).record
-    assert account(reset).outcome is Outcome.LOST
-    stopped = Account(Outcome.CANCELLED, Ran.YES, response="half")
+    assert report(reset).outcome is Outcome.LOST
+    stopped = RunReport(Outcome.CANCELLED, Ran.YES, response="half")
     after = step(reset, Returned(stopped, "c1", "j1", 3)).record
     assert after.state is State.REST
-    assert account(after) == stopped
+    assert report(after) == stopped
 
 
 def test_events_of_an_earlier_command_are_stored_with_it() -> None:
@@ -404,7 +404,7 @@ def test_events_of_an_earlier_command_are_stored_with_it() -> None:
     assert late.record.seq == record.seq + 1
     assert late.record.current is record.current
     assert late.command is not None
-    assert late.command.account == OK
+    assert late.command.report == OK
     assert late.command.late
     collected = step(record, Collected("c1", "j7", 1), known=first)
     assert collected.command is not None
@@ -430,7 +430,7 @@ def test_events_of_an_earlier_command_are_stored_with_it() -> None:
     ids=["a no from before the grant", "the grant's own no", "a yes"],
 )
 def test_a_no_from_an_earlier_boot_than_the_grants_is_outdated(
-    said: Account, boot: int, accepted: bool
+    said: RunReport, boot: int, accepted: bool
 ) -> None:
     granted = record_in(State.COLLECTED)
     decision = step(granted, Returned(said, "c1", "j1", boot), known=granted.current)
@@ -442,17 +442,17 @@ def test_a_no_from_an_earlier_boot_than_the_grants_is_outdated(
 
 def test_an_orphan_that_says_no_is_doubted() -> None:
     """Another device may have been granted it: an older database does not know whom."""
-    said = Account(Outcome.REJECTED, Ran.NO, "not granted to this device")
+    said = RunReport(Outcome.REJECTED, Ran.NO, "not granted to this device")
     decision = step(Record("pi1"), Returned(said, "old", "j2", 1))
     assert decision.command is not None
-    assert decision.command.account is not None
-    assert (decision.command.account.outcome, decision.command.account.ran) == (
+    assert decision.command.report is not None
+    assert (decision.command.report.outcome, decision.command.report.ran) == (
         Outcome.REJECTED, Ran.MAYBE,
     )  # fmt: skip
     corrected = step(decision.record, Returned(OK, "old", "j1", 1), known=decision.command)
     assert corrected.command is not None
-    assert corrected.command.account is not None
-    assert corrected.command.account.ran is Ran.YES
+    assert corrected.command.report is not None
+    assert corrected.command.report.ran is Ran.YES
 
 
 def test_an_orphan_is_kept_settled_and_known() -> None:

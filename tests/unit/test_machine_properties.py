@@ -23,13 +23,13 @@ from hwsync.protocol.moves import TABLE
 from hwsync.protocol.named import is_outdated
 from hwsync.protocol.record import (
     RAN_BY_OUTCOME,
-    Account,
     Command,
     Moment,
     Outcome,
     Ran,
     Record,
     Request,
+    RunReport,
     State,
 )
 from hwsync.protocol.rules import Rules
@@ -39,9 +39,9 @@ some_id = st.one_of(st.none(), ids)
 journals = st.sampled_from(["j1", "j2"])
 boots = st.integers(1, 3)
 accounts = st.sampled_from(
-    [Account(outcome, ran) for outcome, ran in RAN_BY_OUTCOME.items()
+    [RunReport(outcome, ran) for outcome, ran in RAN_BY_OUTCOME.items()
      if outcome not in (Outcome.EXPIRED, Outcome.LOST)]
-    + [Account(Outcome.CANCELLED, ran) for ran in Ran]
+    + [RunReport(Outcome.CANCELLED, ran) for ran in Ran]
 )  # fmt: skip
 events: st.SearchStrategy[Event] = st.one_of(
     st.builds(
@@ -92,7 +92,7 @@ def test_every_sequence_keeps_the_promises(steps: list[tuple[Event, float]]) -> 
             if command is None:
                 continue
             before = known.get(command.id)
-            if before and before.account and command.account:
+            if before and before.report and command.report:
                 _told_truly(before, command)
             known[command.id] = command
         copy = decide(after, event, moment, known.get(event.id or ""), Rules())
@@ -104,7 +104,7 @@ def test_every_sequence_keeps_the_promises(steps: list[tuple[Event, float]]) -> 
         if decision.command is not None and decision.command.id in after.queue:
             waiting.append(decision.command.id)
         assert list(after.queue) == waiting
-        assert all(known[id].account is None for id in waiting)
+        assert all(known[id].report is None for id in waiting)
         if after.state is State.REST and waiting:
             taken = decide(after, NextInQueue(known[waiting[0]]), moment, None, Rules())
             after = taken.record
@@ -115,9 +115,9 @@ def test_every_sequence_keeps_the_promises(steps: list[tuple[Event, float]]) -> 
 
 def _told_truly(before: Command, after: Command) -> None:
     """A correction: never away from yes, and to no only by the journal of the grant."""
-    assert before.account is not None
-    assert after.account is not None
-    if before.account.ran is Ran.YES:
-        assert after.account.ran is Ran.YES
-    if before.account.ran is Ran.MAYBE and after.account.ran is Ran.NO:
+    assert before.report is not None
+    assert after.report is not None
+    if before.report.ran is Ran.YES:
+        assert after.report.ran is Ran.YES
+    if before.report.ran is Ran.MAYBE and after.report.ran is Ran.NO:
         assert after.answered_by == before.journal

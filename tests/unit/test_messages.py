@@ -23,13 +23,13 @@ from hwsync.protocol.events import (
 )
 from hwsync.protocol.jsons import MAX_INT, dumps
 from hwsync.protocol.record import (
-    Account,
     Command,
     Outcome,
     Ran,
     Record,
     Reply,
     Request,
+    RunReport,
     State,
     Verb,
 )
@@ -181,7 +181,7 @@ def test_a_hash_of_another_text_is_none(changes: dict[str, object], kept: bool) 
     result = {"id": "c1", "journal": "j1", "boot": 1, "outcome": "ok", "response": "42\n"}
     heard = event("response", {**result, "sha256": {"stdout": digest}, **changes})
     assert isinstance(heard, Returned)
-    assert heard.account.sha256_stdout == (digest if kept else "")
+    assert heard.report.sha256_stdout == (digest if kept else "")
 
 
 def test_nesting_has_a_limit_that_no_stack_decides() -> None:
@@ -268,7 +268,7 @@ def test_empty_messages() -> None:
     assert event("cancel", b"") == CancelAsked()
     answer = event("response", b"")
     assert isinstance(answer, Returned)
-    assert answer.account.response == ""
+    assert answer.report.response == ""
 
 
 def test_an_envelope_on_command_is_not_adopted() -> None:
@@ -281,15 +281,15 @@ def test_responses() -> None:
     for text in ("42\n", "[1, 2]", '{"a": 1}', "3", "not { json"):
         plain = event("response", text)
         assert isinstance(plain, Returned)
-        assert (plain.id, plain.account.outcome, plain.account.response) == (
+        assert (plain.id, plain.report.outcome, plain.report.response) == (
             None, Outcome.OK, text)  # fmt: skip
     assert code("response", "{broken")[0] is Code.BAD_PAYLOAD
     assert code("response", "x" * (limits.MAX_RESPONSE + 1))[0] is Code.TOO_LARGE
     good = {"id": "c1", "journal": "j1", "boot": 1, "outcome": "error", "exit_code": 3}
     result = event("response", {**good, "later_key": 1})
     assert isinstance(result, Returned)
-    assert (result.id, result.journal, result.account.exit_code) == ("c1", "j1", 3)
-    assert result.account.ran is Ran.YES
+    assert (result.id, result.journal, result.report.exit_code) == ("c1", "j1", 3)
+    assert result.report.ran is Ran.YES
 
 
 @pytest.mark.parametrize(
@@ -316,19 +316,19 @@ def test_a_bad_result_is_refused_with_its_id_and_journal(keys: dict[str, object]
     assert (caught.value.id, caught.value.journal) == ("c1", "j1")
 
 
-def returned(**keys: object) -> Account:
+def returned(**keys: object) -> RunReport:
     """The account of a device's result."""
     got = event("response", {"id": "c", "journal": "j", "boot": 1, "outcome": "ok", **keys})
     assert isinstance(got, Returned)
-    return got.account
+    return got.report
 
 
 def test_a_long_result_is_cut_and_marked_never_lost() -> None:
     for key, limit in (("response", limits.MAX_RESPONSE), ("stderr", limits.MAX_STDERR)):
         long = "first\n" + "é\n" * limit + "last\n"
-        account = returned(**{key: long}, order=[["stdout", len(long.encode())]])
-        text = getattr(account, key)
-        assert (account.truncated, account.order) == (True, None)
+        report = returned(**{key: long}, order=[["stdout", len(long.encode())]])
+        text = getattr(report, key)
+        assert (report.truncated, report.order) == (True, None)
         assert len(text.encode()) <= limit
         assert text.startswith("first\n")
         assert text.endswith("last\n")
@@ -338,8 +338,8 @@ ORDER = [["stdout", 3], ["stderr", 2], ["stdout", 2]]
 
 
 def test_an_order_of_the_texts_is_kept() -> None:
-    account = returned(response="1\n3é", stderr="2\n", order=ORDER)
-    assert account.order == (("stdout", 3), ("stderr", 2), ("stdout", 2))
+    report = returned(response="1\n3é", stderr="2\n", order=ORDER)
+    assert report.order == (("stdout", 3), ("stderr", 2), ("stdout", 2))
     assert returned(order=[]).order == ()
     assert returned(response="1\n3é", stderr="2\n").order is None
 
@@ -357,16 +357,16 @@ def test_an_order_of_the_texts_is_kept() -> None:
     ids=str,
 )  # fmt: skip
 def test_an_order_of_other_texts_is_dropped_and_the_result_kept(order: object) -> None:
-    account = returned(response="1\n3é", stderr="2\n", order=order)
-    assert (account.response, account.stderr, account.order) == ("1\n3é", "2\n", None)
+    report = returned(response="1\n3é", stderr="2\n", order=order)
+    assert (report.response, report.stderr, report.order) == ("1\n3é", "2\n", None)
 
 
 def test_an_order_that_is_too_long_is_dropped() -> None:
     many = limits.MAX_ORDER // 26
     for more, kept in ((0, True), (many, False)):
         order = [["stdout", 1], ["stderr", 1]] * (many + more)
-        account = returned(response="o" * (many + more), stderr="e" * (many + more), order=order)
-        assert (account.order is not None) == kept
+        report = returned(response="o" * (many + more), stderr="e" * (many + more), order=order)
+        assert (report.order is not None) == kept
 
 
 def test_analyses() -> None:
@@ -410,7 +410,7 @@ WORST = Command(
     ),
     journal="j" * 64,
     boot=MAX_INT,
-    account=Account(
+    report=RunReport(
         Outcome.INTERRUPTED,
         Ran.MAYBE,
         "\1" * limits.MAX_REASON,
@@ -437,7 +437,7 @@ def test_a_status_is_cut_to_a_mebibyte() -> None:
     payload = encode_status(worst())
     assert len(payload) <= limits.MAX_STATUS
     assert json.loads(payload)["truncated"] is True
-    small = encode_status(replace(Record("pi1"), current=replace(WORST, account=None)))
+    small = encode_status(replace(Record("pi1"), current=replace(WORST, report=None)))
     assert json.loads(small)["hw_command"]
 
 
@@ -481,21 +481,21 @@ def test_a_result_is_cut_to_any_limit_with_what_the_request_had(limit: int) -> N
 
 @pytest.mark.parametrize("limit", [1_024, 8_192, 131_072])
 def test_a_devices_result_is_cut_to_any_limit_down_to_the_bare_outcome(limit: int) -> None:
-    account = replace(WORST.account, reason="\x01" * 500)
-    payload = encode_response("i" * 64, "j" * 64, 2**53, account, limit)
+    report = replace(WORST.report, reason="\x01" * 500)
+    payload = encode_response("i" * 64, "j" * 64, 2**53, report, limit)
     assert len(payload) <= limit
     event = read(Message("hw/pi1/response", payload), Topics())
     assert isinstance(event, Returned)
-    assert event.account.outcome is account.outcome
-    assert event.account.truncated
-    assert (event.account.response != "") == (limit > 1_024)
+    assert event.report.outcome is report.outcome
+    assert event.report.truncated
+    assert (event.report.response != "") == (limit > 1_024)
 
 
 def test_what_a_run_printed_keeps_both_ends_in_a_status() -> None:
     lines = [f"{chr(1) * 10}{number:05}\n" for number in range(16_000)]
     order = (("stdout", 16 * 16_000),)
-    account = Account(Outcome.OK, Ran.YES, response="".join(lines), stderr="e\n", order=order)
-    command = Command("pi1", "c1", Request("print(1)"), account=account)
+    report = RunReport(Outcome.OK, Ran.YES, response="".join(lines), stderr="e\n", order=order)
+    command = Command("pi1", "c1", Request("print(1)"), report=report)
     fields = json.loads(encode_status(Record("pi1", current=command)))
     shown = fields["hw_response"].splitlines(keepends=True)
     assert (shown[0], shown[-1], fields["stderr"]) == (lines[0], lines[-1], "e\n")
@@ -505,18 +505,18 @@ def test_what_a_run_printed_keeps_both_ends_in_a_status() -> None:
 
 
 def test_where_only_the_program_is_cut_the_order_stays() -> None:
-    account = Account(Outcome.OK, Ran.YES, response="42\n", order=(("stdout", 3),))
+    report = RunReport(Outcome.OK, Ran.YES, response="42\n", order=(("stdout", 3),))
     request = Request("\1" * limits.MAX_PROGRAM)
     fields = json.loads(
-        encode_status(Record("pi1", current=Command("pi1", "c1", request, account=account)))
+        encode_status(Record("pi1", current=Command("pi1", "c1", request, report=report)))
     )
     assert (fields["truncated"], fields["order"]) == (True, [["stdout", 3]])
 
 
 def test_what_stands_behind_the_older_fields() -> None:
-    account = Account(Outcome.OK, Ran.YES, response="1", stderr="2",
+    report = RunReport(Outcome.OK, Ran.YES, response="1", stderr="2",
                       order=(("stderr", 1), ("stdout", 1)))  # fmt: skip
-    command = Command("pi1", "c1", Request("p", name="blink.py"), account=account)
+    command = Command("pi1", "c1", Request("p", name="blink.py"), report=report)
     for told in (
         json.loads(encode_status(Record("pi1", current=command))),
         json.loads(encode_result(command, State.REST)),
@@ -524,8 +524,8 @@ def test_what_stands_behind_the_older_fields() -> None:
         assert list(told)[-2:] == ["name", "order"]
         assert (told["name"], told["order"]) == ("blink.py", [["stderr", 1], ["stdout", 1]])
     for other, name in (
-        (replace(command, request=Request("p"), account=None), limits.DEFAULT_NAME),
-        (replace(command, request=Request(""), orphan=True, account=None), ""),
+        (replace(command, request=Request("p"), report=None), limits.DEFAULT_NAME),
+        (replace(command, request=Request(""), orphan=True, report=None), ""),
         (None, ""),
     ):
         told = json.loads(encode_status(Record("pi1", current=other)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hwsync.cli.operate import TEXT_LETTERS, TEXT_LINES, _line, _whole, end_of
-from hwsync.protocol.record import Account, Command, Outcome, Ran, Record, Request, State
+from hwsync.protocol.record import Command, Outcome, Ran, Record, Request, RunReport, State
 from hwsync.protocol.wire.status import status_json
 
 NOW = 1_800_000_000.0
@@ -45,8 +45,8 @@ def test_it_stands_in_the_line_and_in_the_whole_record_but_not_at_rest(
     "response", ["".join(f"line {n}\n" for n in range(9_000)), "é" * 65_536], ids=["lines", "one"]
 )
 def test_on_a_terminal_a_long_text_is_cut_and_the_rest_named(response: str) -> None:
-    account = Account(Outcome.OK, Ran.YES, response=response)
-    command = Command("pi1", "c1", Request("print(1)"), account=account)
+    report = RunReport(Outcome.OK, Ran.YES, response=response)
+    command = Command("pi1", "c1", Request("print(1)"), report=report)
     fields = status_json(Record("pi1", State.REST, seq=4, current=command))
     whole, brief = _whole(fields), _whole(fields, brief=True)
     assert "\n".join(whole).count("line") == response.count("line")

@@ -101,8 +101,8 @@ def test_expires_counts_from_leaving_the_queue(lab: Lab) -> None:
     lab.later(1.0)
     assert lab.record.state is State.REST
     assert lab.record.current is not None
-    assert lab.record.current.account is not None
-    assert lab.record.current.account.outcome == "expired"
+    assert lab.record.current.report is not None
+    assert lab.record.current.report.outcome == "expired"
 
 
 def test_a_cancel_takes_a_request_out_of_the_queue(lab: Lab) -> None:
@@ -166,8 +166,8 @@ def test_a_reset_may_empty_the_queue_too(lab: Lab, payload: bytes) -> None:
     for id in ("c2", "c3"):
         command = lab.store.command("pi1", id)
         assert command is not None
-        assert command.account is not None
-        assert (command.account.outcome, command.account.ran) == ("cancelled", "no")
+        assert command.report is not None
+        assert (command.report.outcome, command.report.ran) == ("cancelled", "no")
 
 
 def test_a_reset_of_an_earlier_command_empties_nothing(lab: Lab) -> None:

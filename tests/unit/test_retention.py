@@ -55,8 +55,8 @@ def responses(lab: Lab, *ids: str) -> list[int]:
     for id in ids:
         command = lab.store.command("pi1", id)
         assert command is not None
-        assert command.account is not None
-        found.append(len(command.account.response))
+        assert command.report is not None
+        found.append(len(command.report.response))
     return found
 
 

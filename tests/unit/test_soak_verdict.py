@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hwsync.protocol.record import Account, Command, Outcome, Ran, Request, State
+from hwsync.protocol.record import Command, Outcome, Ran, Request, RunReport, State
 from hwsync.protocol.wire.status import result_json
 from hwsync.testing.checker import FinalState
 from hwsync.testing.history import Answered, Asked, Ended, Seen
@@ -42,9 +42,9 @@ class Story:
     def recorded(self, id: str, program: str, outcome: str = "ok", ran: str = "yes",
                  issued: float = 1.0) -> None:  # fmt: skip
         said = self.programs.output(program) if outcome == "ok" else ""
-        account = Account(Outcome(outcome), Ran(ran), response=said)
+        report = RunReport(Outcome(outcome), Ran(ran), response=said)
         command = Command(
-            USER, id, Request(program), issued=OFFSET + issued, journal="j1", account=account
+            USER, id, Request(program), issued=OFFSET + issued, journal="j1", report=report
         )
         self.commands[USER, id] = result_json(command, State.REST)
 

@@ -12,7 +12,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.effects import PublishError
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Collected, HeartbeatHeard
-from hwsync.protocol.record import Account, Command, Outcome, Ran, Record, Request, State
+from hwsync.protocol.record import Command, Outcome, Ran, Record, Request, RunReport, State
 from hwsync.protocol.topics import Kind
 from hwsync.protocol.wire import (
     asking,
@@ -32,8 +32,8 @@ from hwsync.protocol.wire.itself import Condition
 from hwsync.protocol.wire.schema import Field, Schema
 from tests.support.coordinator import OUTBOX
 
-ACCOUNT = Account(*(Outcome.OK, Ran.YES, "", "42\n", "", 0, 0.5, 1.7e9), order=(("stdout", 3),))
-COMMAND = Command("pi1", "c1", Request("print(42)", "c1"), journal="j1", boot=1, account=ACCOUNT)
+REPORT = RunReport(*(Outcome.OK, Ran.YES, "", "42\n", "", 0, 0.5, 1.7e9), order=(("stdout", 3),))
+COMMAND = Command("pi1", "c1", Request("print(42)", "c1"), journal="j1", boot=1, report=REPORT)
 RECORD = Record("pi1", State.RETURNED, settled=(("c1", "j1"),), current=COMMAND)
 HEALTH = health(
     *(Condition.OK, Tally(), Life(0.0, 0.0), {}, [RECORD]),
@@ -53,7 +53,7 @@ WRITTEN: list[tuple[Schema[Any], bytes]] = [
     (envelope.SEAL, SIGNED),
     (response.COLLECTED, response.encode_collected("c1", "j1", 1)),
     (response.OUTPUT, response.encode_output("c1", 0, "stdout", "42\n", 0, 7)),
-    (response.RESPONSE, response.encode_response("c1", "j1", 1, ACCOUNT)),
+    (response.RESPONSE, response.encode_response("c1", "j1", 1, REPORT)),
     (status.STATUS, status.encode_status(RECORD)),
     (status.STATUS, status.encode_status(Record("pi1"))),
     (status.RESULT, status.encode_result(COMMAND, State.REST)),

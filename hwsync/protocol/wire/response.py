@@ -16,7 +16,7 @@ from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Collected, Returned
 from hwsync.protocol.jsons import begins_object, cut, dumps, is_count, loads, size
 from hwsync.protocol.output import Order, fitted, keep_again, keep_ends
-from hwsync.protocol.record import RAN_BY_OUTCOME, Account, Outcome, Ran
+from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Ran, RunReport
 from hwsync.protocol.wire.forms import (
     HASHES,
     STREAMS,
@@ -152,38 +152,38 @@ def encode_output(id: str, n: int, stream: str, text: str, at: int, skipped: int
 
 
 def encode_response(
-    id: str, journal: str, boot: int, account: Account, limit: int = limits.MAX_MESSAGE
+    id: str, journal: str, boot: int, report: RunReport, limit: int = limits.MAX_MESSAGE
 ) -> bytes:
-    """The device's account of a run in at most ``limit`` bytes, its texts cut to fit.
+    """The device's report of a run in at most ``limit`` bytes, its texts cut to fit.
 
     In the last resort only the bare outcome stays, which has less than a kilobyte.
     """
     named = {"id": id, "journal": journal, "boot": boot}
     fields = {
         **named,
-        "outcome": account.outcome,
-        "ran": account.ran,
-        "reason": account.reason,
-        "response": account.response,
-        "stderr": account.stderr,
-        "exit_code": account.exit_code,
-        "duration": account.duration,
-        "started": account.started,
-        "start_error": account.start_error,
-        "clock_bound": account.clock_bound,
-        "truncated": account.truncated,
-        "sha256": {"stdout": account.sha256_stdout, "stderr": account.sha256_stderr},
-        **({} if account.order is None else {"order": account.order}),
+        "outcome": report.outcome,
+        "ran": report.ran,
+        "reason": report.reason,
+        "response": report.response,
+        "stderr": report.stderr,
+        "exit_code": report.exit_code,
+        "duration": report.duration,
+        "started": report.started,
+        "start_error": report.start_error,
+        "clock_bound": report.clock_bound,
+        "truncated": report.truncated,
+        "sha256": {"stdout": report.sha256_stdout, "stderr": report.sha256_stderr},
+        **({} if report.order is None else {"order": report.order}),
     }
 
     def shortened(share: int) -> dict[str, object]:
-        texts = (("response", account.response), ("stderr", account.stderr))
-        less = {name: keep_again(text, share, account.truncated) for name, text in texts}
+        texts = (("response", report.response), ("stderr", report.stderr))
+        less = {name: keep_again(text, share, report.truncated) for name, text in texts}
         return {**less, "truncated": True, "order": None}
 
     def last() -> dict[str, object]:
         bare = ("outcome", "ran", "exit_code", "duration", "started", "sha256")
-        reason = cut(account.reason, limits.STATUS_FIRST // 16)
+        reason = cut(report.reason, limits.STATUS_FIRST // 16)
         return {**named, **{key: fields[key] for key in bare}, "reason": reason, "truncated": True}
 
     return fitted(fields, limit, limit // 2, shortened, last)
@@ -214,7 +214,7 @@ def read_response(payload: bytes) -> Returned:
     if isinstance(obj, dict) and "outcome" in obj:
         return _result(obj)
     answer = bounded(text, limits.MAX_RESPONSE, "the response")
-    return Returned(Account(Outcome.OK, Ran.YES, response=answer))
+    return Returned(RunReport(Outcome.OK, Ran.YES, response=answer))
 
 
 def _result(obj: Json) -> Returned:
@@ -224,7 +224,7 @@ def _result(obj: Json) -> Returned:
     stderr, stderr_cut = keep_ends(fields["stderr"], limits.MAX_STDERR)
     truncated = fields["truncated"] or response_cut or stderr_cut
     hashes = fields["sha256"] if isinstance(fields["sha256"], dict) else {}
-    account = Account(
+    report = RunReport(
         outcome,
         _ran(obj, outcome),
         " ".join(fields["reason"].split())[: limits.MAX_REASON],
@@ -240,7 +240,7 @@ def _result(obj: Json) -> Returned:
         sha256_stderr=_hash(hashes.get("stderr"), None if truncated else stderr),
         order=_order(fields["order"], {"stdout": size(response), "stderr": size(stderr)}),
     )
-    return Returned(account, fields["id"], fields["journal"], fields["boot"])
+    return Returned(report, fields["id"], fields["journal"], fields["boot"])
 
 
 def _ran(obj: Json, outcome: Outcome) -> Ran:

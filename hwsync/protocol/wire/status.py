@@ -13,7 +13,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.events import Ignored, StatusHeard
 from hwsync.protocol.jsons import cut, dumps
 from hwsync.protocol.output import fitted, keep_again
-from hwsync.protocol.record import NO_ACCOUNT, NO_COMMAND, Command, Record, State
+from hwsync.protocol.record import NO_COMMAND, NO_REPORT, Command, Record, State
 from hwsync.protocol.wire.forms import (
     HASHES,
     Count,
@@ -225,7 +225,7 @@ def result_json(command: Command, state: State, place: int = 0) -> Json:
 
     ``state`` is 0 for a command that is not the record's own; ``place``: in the queue, from 1.
     """
-    account = command.account or NO_ACCOUNT
+    report = command.report or NO_REPORT
     fields: Result = {
         "id": command.id,
         "state": int(state),
@@ -241,7 +241,7 @@ def result_json(command: Command, state: State, place: int = 0) -> Json:
         "meta": command.request.meta,
         "analyser": command.analyser,
         **_told(command),
-        "sha256": {"stdout": account.sha256_stdout, "stderr": account.sha256_stderr},
+        "sha256": {"stdout": report.sha256_stdout, "stderr": report.sha256_stderr},
         "late": command.late,
         "orphan": command.orphan,
         "pruned": command.pruned,
@@ -259,28 +259,28 @@ def encode_result(
 
 def _told(command: Command) -> _Run:
     """The program and how it ended: what status and result have in common, in their order."""
-    account = command.account or NO_ACCOUNT
-    ended = command.account is not None
+    report = command.report or NO_REPORT
+    ended = command.report is not None
     return {
         "hw_command": command.request.program,
-        "hw_response": account.response,
+        "hw_response": report.response,
         "server_analysis": command.analysis or "",
-        "outcome": account.outcome if ended else None,
-        "ran": account.ran if ended else None,
-        "reason": account.reason,
-        "exit_code": account.exit_code,
-        "stderr": account.stderr,
-        "duration": account.duration,
-        "started": account.started,
-        "start_error": account.start_error,
-        "clock_bound": account.clock_bound,
-        "truncated": account.truncated,
+        "outcome": report.outcome if ended else None,
+        "ran": report.ran if ended else None,
+        "reason": report.reason,
+        "exit_code": report.exit_code,
+        "stderr": report.stderr,
+        "duration": report.duration,
+        "started": report.started,
+        "start_error": report.start_error,
+        "clock_bound": report.clock_bound,
+        "truncated": report.truncated,
     }
 
 
 def _behind(command: Command) -> _Later:
     """What came later than the fields before it, and so stands behind them."""
-    order = command.account.order if command.account else None
+    order = command.report.order if command.report else None
     return {"name": command.name, "order": order}
 
 
