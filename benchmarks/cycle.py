@@ -49,7 +49,7 @@ from hwsync.coordinator.service import Access, serve
 from hwsync.protocol import limits
 from hwsync.protocol.errors import HwsyncError, NoBroker, NoCoordinator
 from hwsync.protocol.record import Command, Outcome, Ran, Record, Request, RunReport, State, Verb
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.asking import encode_analysis
 from hwsync.protocol.wire.envelope import encode_envelope
 from hwsync.protocol.wire.request import encode_request
@@ -76,7 +76,7 @@ ANALYSIS: Final = "right"
 REPORT: Final = RunReport(
     Outcome.OK, Ran.YES, "exit code 0", "42\n", exit_code=0, duration=0.0123, started=1.7e9 + 0.123
 )
-CYCLE: Final = (Kind.REQUEST, Kind.COLLECTED, Kind.RESPONSE, Kind.ANALYSIS)
+CYCLE: Final = (TopicKind.REQUEST, TopicKind.COLLECTED, TopicKind.RESPONSE, TopicKind.ANALYSIS)
 NO_ID: Final = "0000-00000000"  # every id has this length, so the floor's answers are templates
 
 
@@ -110,21 +110,21 @@ class Floor:
         payload = message.payload
         start = payload.index(b'"id":"') + 6
         id = payload[start : start + len(NO_ID)]
-        if kind is Kind.REQUEST:
+        if kind is TopicKind.REQUEST:
             self._status(user, State.REQUESTED, id)
             envelope = self._envelope.replace(NO_ID.encode(), id)
-            self._client.publish(self._topics.of(user, Kind.COMMAND), envelope, 1)
-        elif kind is Kind.COLLECTED:
+            self._client.publish(self._topics.of(user, TopicKind.ENVELOPE), envelope, 1)
+        elif kind is TopicKind.COLLECTED:
             self._status(user, State.COLLECTED, id)
-        elif kind is Kind.RESPONSE:
+        elif kind is TopicKind.RESPONSE:
             self._cycles[user] = min(self._cycles.get(user, 0) + 1, limits.SETTLED_PAIRS)
             self._status(user, State.RETURNED, id)
-        elif kind is Kind.ANALYSIS:
+        elif kind is TopicKind.ANALYSIS:
             self._status(user, State.REST, id)
 
     def _status(self, user: str, state: State, id: bytes) -> None:
         status = self._statuses[state][self._cycles.get(user, 0)].replace(NO_ID.encode(), id)
-        self._client.publish(self._topics.of(user, Kind.STATUS), status, 1, retain=True)
+        self._client.publish(self._topics.of(user, TopicKind.STATUS), status, 1, retain=True)
 
 
 def _status(state: State, pairs: int) -> bytes:
@@ -152,7 +152,7 @@ def _record(state: State, pairs: int) -> Record:
         seq=10,
         verb=verbs[state],
         time=now,
-        deadline=None if state is State.REST else now + 300,
+        deadline_wall=None if state is State.REST else now + 300,
         settled=((NO_ID, JOURNAL),) * pairs,
         count=1,
         current=command,
@@ -184,7 +184,7 @@ def answer(side: str, url: BrokerUrl, directory: Path, level: int) -> None:
             access=Access(url, SIDES[side]),
             db=directory / f"{side}.db",
             analysis="manual",
-            settle=limits.DEFAULT_SETTLE_S,
+            hold_deadlines_s=limits.DEFAULT_SETTLE_S,
             analysis_within=limits.DEFAULT_ANALYSIS_WITHIN_S,
             clean_session=False,
         )
@@ -236,7 +236,7 @@ class Lab:
             on_signal=self._on_signal,
             subscriptions=[
                 Subscription(self._topics.of("+", kind))
-                for kind in (Kind.STATUS, Kind.COMMAND, Kind.ERROR)
+                for kind in (TopicKind.STATUS, TopicKind.ENVELOPE, TopicKind.ERROR)
             ],
         )
 
@@ -296,16 +296,18 @@ class Lab:
 
     def _hear(self, delivery: Delivery) -> None:
         user, kind = self._topics.split(delivery.topic)
-        if kind is Kind.ERROR:
+        if kind is TopicKind.ERROR:
             self._events.put(delivery.payload.decode())
             return
         board, payload = self._boards[user], delivery.payload
-        if not payload.startswith(b'{"id":"' + board.id if kind is Kind.STATUS else b'{"v":1,'):
+        if not payload.startswith(
+            b'{"id":"' + board.id if kind is TopicKind.STATUS else b'{"v":1,'
+        ):
             return
-        if kind is Kind.COMMAND:
+        if kind is TopicKind.ENVELOPE:
             if board.envelope and board.id in payload:
                 board.envelope = False
-                self._tell(user, Kind.COLLECTED, encode_collected(_text(board), JOURNAL, 1))
+                self._tell(user, TopicKind.COLLECTED, encode_collected(_text(board), JOURNAL, 1))
             return
         self._statuses += 1
         self._bytes += len(payload)
@@ -315,11 +317,11 @@ class Lab:
         if state == State.COLLECTED:
             board.awaits = State.RETURNED
             result = encode_response(_text(board), JOURNAL, 1, REPORT)
-            self._tell(user, Kind.RESPONSE, result)
+            self._tell(user, TopicKind.RESPONSE, result)
         elif state == State.RETURNED:
             board.awaits = State.REST
             board.asked = time.perf_counter() - board.asked
-            self._tell(user, Kind.ANALYSIS, encode_analysis(ANALYSIS, _text(board)))
+            self._tell(user, TopicKind.ANALYSIS, encode_analysis(ANALYSIS, _text(board)))
         else:
             self._cycle_ended(board)
 
@@ -336,9 +338,9 @@ class Lab:
         text = f"{board.user[1:]}-{board.number:08d}"
         board.id, board.awaits, board.envelope = text.encode(), State.COLLECTED, True
         board.asked = time.perf_counter()
-        self._tell(board.user, Kind.REQUEST, encode_request(PROGRAM, id=text))
+        self._tell(board.user, TopicKind.REQUEST, encode_request(PROGRAM, id=text))
 
-    def _tell(self, user: str, kind: Kind, payload: bytes) -> None:
+    def _tell(self, user: str, kind: TopicKind, payload: bytes) -> None:
         self._transport.publish(self._topics.of(user, kind), payload)
 
 

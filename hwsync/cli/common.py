@@ -237,7 +237,7 @@ def fail(error: HwsyncError, settings: Settings, code: int | None = None) -> NoR
     """Say what was wrong and what to do, and end with ``code``, else the error's exit code."""
     if settings.as_json and not isinstance(error, OutputError):
         said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-        heard = error.heard if isinstance(error, Refused) else None
+        heard = error.published_error if isinstance(error, Refused) else None
         say.json_line(heard or said)
     else:
         say.line(f"hwsync: {error.message}", err=True)

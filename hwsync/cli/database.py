@@ -17,7 +17,7 @@ from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol.errors import Code, NoCoordinator, NotFound, Refused
 from hwsync.protocol.limits import is_user
 from hwsync.protocol.presence import is_online
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.itself import Boards
 from hwsync.store import backups, checking, restoring
 
@@ -127,7 +127,7 @@ def _forget(operator: Client, settings: Settings) -> bool | None:
     Raises ``NotFound``, ``Refused``, ``Unreachable``.
     """
     user = operator.user
-    beats = [heard for heard in operator.hear(QUIET_S) if heard.kind is Kind.HEARTBEAT]
+    beats = [heard for heard in operator.hear(QUIET_S) if heard.kind is TopicKind.HEARTBEAT]
     beat = beats[-1].heartbeat if beats else None
     known = beat is not None or bool(operator.kept)
     if not operator.answers(ANSWER_S):
@@ -181,7 +181,7 @@ def _connection(settings: Settings, user: str, *, boards: bool = False) -> Clien
 def _clear(settings: Settings, user: str) -> None:
     """By ourselves. Raises ``NoBroker``, ``Refused``."""
     with _connection(settings, user) as operator:
-        operator.clear(Kind.STATUS, Kind.HEARTBEAT)
+        operator.clear(TopicKind.STATUS, TopicKind.HEARTBEAT)
     _is_gone(settings, user)
 
 
@@ -189,13 +189,13 @@ def _is_gone(settings: Settings, user: str) -> None:
     """A broker need not say that it did not let somebody. Raises ``Refused``."""
     with _connection(settings, user) as operator:
         kept = {heard.kind for heard in operator.hear(QUIET_S) if heard.fields}
-    if Kind.STATUS in kept:
+    if TopicKind.STATUS in kept:
         raise Refused(
             Code.NOT_ALLOWED,
             f"the broker still keeps the status of {user}: who cleared it may not write there",
             "name the coordinator's own connection file with --config",
         )
-    if Kind.HEARTBEAT in kept:
+    if TopicKind.HEARTBEAT in kept:
         raise Refused(
             Code.NOT_ALLOWED,
             f"the broker still keeps a heartbeat of {user}: a board of that name is there, or who "

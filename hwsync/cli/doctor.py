@@ -38,7 +38,7 @@ from hwsync.probe import dot_arrives, largest, look, round_trip
 from hwsync.protocol.errors import DatabaseError, Refused, Unreachable, UsageError
 from hwsync.protocol.jsons import is_number
 from hwsync.protocol.presence import is_online
-from hwsync.protocol.topics import ITSELF, Kind, Topics
+from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.protocol.wire.heard import Heard
 from hwsync.protocol.wire.heartbeat import Heartbeat
 from hwsync.protocol.wire.itself import Boards, Health
@@ -135,7 +135,7 @@ def _coordinator(
                 known.add(at)
                 return new
 
-            answer = operator.ask(Kind.QUERY, b"", fresh, patience=ANSWER_S)
+            answer = operator.ask(TopicKind.QUERY, b"", fresh, patience=ANSWER_S)
             last = answer.health
             ahead = time.time() - answer.fields["time"]
             operator.ask_coordinator()  # once more: two of them answer by turns, or both

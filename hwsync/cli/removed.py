@@ -17,7 +17,7 @@ from hwsync.lab.folder import Folder, Visitor
 from hwsync.operator.client import Client
 from hwsync.protocol.errors import HwsyncError, NoBroker, Refused
 from hwsync.protocol.record import State
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.asking import encode_reset
 
 TOLD_S: Final = 5.0  # for a broker to have read its files again
@@ -69,10 +69,10 @@ def _visit(folder: Folder, board: str, visitor: Visitor, ended: dict[str, Any]) 
     with ExitStack() as stack:
         operator = _come_in(stack, url, Topics(accounts.root), board)
         if not operator.answers(ANSWER_S):
-            operator.clear(Kind.STATUS, Kind.HEARTBEAT, Kind.OUTPUT)
+            operator.clear(TopicKind.STATUS, TopicKind.HEARTBEAT, TopicKind.OUTPUT)
             return "no coordinator answers"
         _end(operator, ended)
-        operator.clear(Kind.HEARTBEAT, Kind.OUTPUT)
+        operator.clear(TopicKind.HEARTBEAT, TopicKind.OUTPUT)
         operator.forget()
     return ""
 
@@ -84,7 +84,9 @@ def _end(operator: Client, ended: dict[str, Any]) -> None:
         if record["state"] == State.REST:
             return
         with suppress(Refused):
-            fields = operator.tell(Kind.RESET, encode_reset(record["id"], queue=True), record["id"])
+            fields = operator.tell(
+                TopicKind.RESET, encode_reset(record["id"], queue=True), record["id"]
+            )
             ended.update(fields, queued=record["queued"])
 
 

@@ -40,6 +40,7 @@ costs the other one its connection. Shorter than what is left of TimeoutStartSec
 )
 @click.option(
     "--settle",
+    "hold_deadlines_s",
     metavar="SECONDS",
     type=seconds(limits.SETTLE_S),
     default=limits.DEFAULT_SETTLE_S,

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from hwsync.protocol import limits
 from hwsync.protocol.jsons import size
 from hwsync.protocol.output import Kept, read_kept
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.status import Told
 
 TEXTS: Final = ("stdout", "stderr")  # the streams
@@ -84,10 +84,10 @@ class Streams:
         self._held_size = 0  # bytes
         self.missing = 0  # bytes that were not shown, and said to be missing
 
-    def hear(self, kind: Kind, fields: Mapping[str, Any]) -> None:
+    def hear(self, kind: TopicKind, fields: Mapping[str, Any]) -> None:
         """Show a piece, if this is one that is new; ``fields``: as ``Heard`` has them."""
         due = self._next
-        piece = self._piece(fields) if kind is Kind.OUTPUT and fields else None
+        piece = self._piece(fields) if kind is TopicKind.OUTPUT and fields else None
         if piece is None:
             return
         absent = piece.at > self._shown[piece.stream] and piece.stream in self._exact

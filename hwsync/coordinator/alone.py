@@ -24,7 +24,7 @@ from hwsync.coordinator.batch import still_ours
 from hwsync.coordinator.publishing import Publisher
 from hwsync.coordinator.schedule import Clock
 from hwsync.protocol.errors import AnotherCoordinator, UsageError
-from hwsync.protocol.topics import ITSELF, Kind, Topics
+from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.protocol.wire.itself import Sign, read_sign
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 
@@ -86,10 +86,10 @@ class Alone:
 
     def _receive(self, delivery: Delivery) -> None:
         user, kind = self._topics.split(delivery.topic)
-        if (user, kind) == (ITSELF, Kind.COORDINATOR):
+        if (user, kind) == (ITSELF, TopicKind.COORDINATOR):
             self._publisher.acknowledge(delivery)
             self._weigh(delivery)
-        elif (user, kind) == (ITSELF, Kind.QUERY) and delivery.payload == self._text:
+        elif (user, kind) == (ITSELF, TopicKind.QUERY) and delivery.payload == self._text:
             self._publisher.acknowledge(delivery)
             self._look()
         else:
@@ -135,7 +135,7 @@ class Alone:
         self._held.append(signal)
         if isinstance(signal, Subscribed):
             self._looking = False
-            topic = self._topics.of(ITSELF, Kind.QUERY)
+            topic = self._topics.of(ITSELF, TopicKind.QUERY)
             self._publisher.publish(topic, self._text, qos=0)
             self._limit = self._clock.monotonic() + SILENCE_S
         elif isinstance(signal, Disconnected):
@@ -175,7 +175,7 @@ class Alone:
             self._topics.split(one.topic)[0]
             for one in self._held
             if isinstance(one, Delivery) and one.retain and one.payload
-            and self._topics.split(one.topic)[1] is Kind.STATUS
+            and self._topics.split(one.topic)[1] is TopicKind.STATUS
         }  # fmt: skip
         if not users:
             return

@@ -16,7 +16,7 @@ from hwsync.protocol.errors import Refused
 from hwsync.protocol.events import HeartbeatHeard
 from hwsync.protocol.limits import MAX_BOARDS
 from hwsync.protocol.presence import is_outdated_will
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.itself import encode_boards
 from hwsync.protocol.wire.messages import read
 from hwsync.transport import Delivery, Disconnected, Signal, Subscribed
@@ -46,7 +46,7 @@ class Boards:
                 self._listening_since = None
             elif isinstance(signal, Delivery):
                 user, kind = self._topics.split(signal.topic)
-                if kind is Kind.HEARTBEAT:
+                if kind is TopicKind.HEARTBEAT:
                     self._note(user, signal)
 
     def encode(self) -> bytes:

@@ -16,12 +16,12 @@ from typing import Final
 
 from hwsync.coordinator.publishing import Publisher
 from hwsync.coordinator.schedule import Clock
-from hwsync.protocol.topics import INBOUND, Kind, Topics
+from hwsync.protocol.topics import INBOUND, TopicKind, Topics
 from hwsync.transport import Connected, Delivery, Signal
 
 log = logging.getLogger("hwsync.coordinator")
 
-CLEARED: Final = frozenset(INBOUND) - {Kind.STATUS, Kind.HEARTBEAT}
+CLEARED: Final = frozenset(INBOUND) - {TopicKind.STATUS, TopicKind.HEARTBEAT}
 SAY_S: Final = 60.0  # between two lines of the log
 VERSION: Final = 5  # of MQTT: it says of each message whether it is kept
 

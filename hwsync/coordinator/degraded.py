@@ -16,7 +16,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.effects import PublishError
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.record import Record, State
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.error import encode_error
 from hwsync.protocol.wire.messages import named
 from hwsync.transport import Delivery
@@ -45,7 +45,7 @@ class Degraded:
         left, kept = UNSAVED, list[Delivery]()
         for one in waiting:
             _, kind = self.topics.split(one.topic)
-            free = bool(one.qos) or kind in (Kind.STATUS, Kind.HEARTBEAT)
+            free = bool(one.qos) or kind in (TopicKind.STATUS, TopicKind.HEARTBEAT)
             left -= 0 if free else len(one.payload) + len(one.topic) + UNSAVED_EACH
             if free or left >= 0:
                 kept.append(one)

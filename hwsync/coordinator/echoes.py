@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from hwsync.coordinator.publishing import Publisher
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.transport import Connected, Delivery, Disconnected, Signal
 
 MOST: Final = 10_000  # statuses that have not come back; a broker may drop them (QoS 0)
@@ -37,8 +37,8 @@ class Echoes:
         return self._publisher.connection
 
     @property
-    def settled(self) -> bool:
-        return self._publisher.settled
+    def all_acknowledged(self) -> bool:
+        return self._publisher.all_acknowledged
 
     def under_way(self, topic: str) -> bool:
         return self._publisher.under_way(topic)
@@ -59,7 +59,7 @@ class Echoes:
         sent = self._publisher.publish(
             topic, payload, qos=qos, retain=retain, correlation=correlation
         )
-        if sent and self._come_back and self._topics.split(topic)[1] is Kind.STATUS:
+        if sent and self._come_back and self._topics.split(topic)[1] is TopicKind.STATUS:
             self._published[topic, hash(payload)] += 1
             while len(self._published) > MOST:
                 del self._published[next(iter(self._published))]

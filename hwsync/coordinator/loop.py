@@ -16,15 +16,15 @@ from typing import Final
 
 from hwsync.coordinator.batch import Baseline, BatchDecision, Round, message_of, still_ours
 from hwsync.coordinator.degraded import Degraded
-from hwsync.coordinator.publishing import Publisher, Publishing, Signer, said_once
+from hwsync.coordinator.publishing import Publisher, Publishing, Signer, published_once
 from hwsync.coordinator.schedule import Agenda, Clock, ConnectedClock, Resends, next_writing
 from hwsync.protocol import limits, replies
-from hwsync.protocol.answers import due_on_appearance, due_on_connect
+from hwsync.protocol.answers import effects_on_appearance, effects_on_connect
 from hwsync.protocol.effects import Analyse, Effect, PublishEnvelope, PublishReplies
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.record import Command, Moment, Record, replace
 from hwsync.protocol.rules import Rules
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.messages import is_query, named
 from hwsync.store.api import Storage
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
@@ -42,11 +42,11 @@ class Coordinator:
             signals = ...  # whatever comes within ``coordinator.wait()`` seconds
             coordinator.step(signals)
 
-    For one thread. ``settle``: seconds after a connect in which no deadline fires. ``signer``: who
-    signs envelopes; None: nobody. ``dice`` draws the pauses of repetitions, ``nonce`` the ids of
-    requests without one. ``max_message``: bytes that the broker is said to take. Its construction
-    reads the database, and raises ``StoreError`` where that fails; later failures raise nothing
-    (``step``).
+    For one thread. ``hold_deadlines_s``: seconds after a connect in which no deadline fires.
+    ``signer``: who signs envelopes; None: nobody. ``dice`` draws the pauses of repetitions,
+    ``nonce`` the ids of requests without one. ``max_message``: bytes that the broker is said to
+    take. Its construction reads the database, and raises ``StoreError`` where that fails; later
+    failures raise nothing (``step``).
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Coordinator:
         clock: Clock,
         rules: Rules,
         *,
-        settle: float = limits.DEFAULT_SETTLE_S,
+        hold_deadlines_s: float = limits.DEFAULT_SETTLE_S,
         signer: Signer | None = None,
         dice: random.Random | None = None,
         nonce: Callable[[], str] = lambda: secrets.token_hex(8),
@@ -71,7 +71,7 @@ class Coordinator:
         self._publisher = publisher
         self._clock = clock
         self._nonce = nonce
-        self._ticking = ConnectedClock(settle)
+        self._ticking = ConnectedClock(hold_deadlines_s)
         self._deadlines = Agenda()  # in ticks
         self._expiries = Agenda()  # on the wall clock; when nobody may collect any more
         self._write_at = next_writing(0.0)  # in ticks
@@ -109,7 +109,9 @@ class Coordinator:
             known = self.records.get(user)
             if known is not None and (known.epoch, known.seq) == (record.epoch, record.seq):
                 # Its deadline has counted on since it was stored.
-                stored[user] = replace(record, due_at=known.due_at, taken_at=known.taken_at)
+                stored[user] = replace(
+                    record, deadline_ticks=known.deadline_ticks, taken_at=known.taken_at
+                )
             else:
                 changed.append(record)
             if known is not None:
@@ -135,8 +137,8 @@ class Coordinator:
         waits: list[float] = [REPLY_LOOK_S] if self._replied else []
         if (wait := self.publishing.outbox.wait()) is not None:
             waits.append(wait)
-        if (due_at := self._deadlines.nearest()) is not None:
-            wait = self._ticking.wait(now, due_at)
+        if (deadline_ticks := self._deadlines.nearest()) is not None:
+            wait = self._ticking.wait(now, deadline_ticks)
             waits += [] if wait is None else [wait]
             wait = self._ticking.until(now, self._write_at)
             waits += [] if wait is None else [wait]
@@ -161,7 +163,7 @@ class Coordinator:
         (``degraded``).
         """
         if self._receive(signals):
-            self._publish_due(self.records.values())
+            self._publish_all(self.records.values())
             for command in self._owed.values():
                 record = self.records[command.user]
                 self._perform_effects(command.user, replies.of(record, command))
@@ -177,7 +179,7 @@ class Coordinator:
         try:
             if self._save_again_at is not None:
                 # A failed commit may have been stored after all: what counts is what the file says.
-                self._publish_due(self._load())
+                self._publish_all(self._load())
             decided = self._decide(now)
             if decided.batch:
                 began = self._clock.monotonic()
@@ -296,7 +298,7 @@ class Coordinator:
         decided.begin_epoch()
         for one in others:
             decided.decide_message(message_of(one))
-        if self._replied and self.publishing.settled:
+        if self._replied and self.publishing.all_acknowledged:
             for (user, id), sent_on in self._replied.items():
                 if sent_on == self._publisher.connection:
                     decided.replies_arrived(user, id)
@@ -318,7 +320,7 @@ class Coordinator:
 
     def _may_tell_an_epoch(self, delivery: Delivery) -> bool:
         _, kind = self.topics.split(delivery.topic)
-        return kind in (Kind.STATUS, Kind.HEARTBEAT)
+        return kind in (TopicKind.STATUS, TopicKind.HEARTBEAT)
 
     def _adopt(self, decided: BatchDecision, now: float) -> None:
         """What was saved is what is known here."""
@@ -345,7 +347,7 @@ class Coordinator:
             self._schedule(record, now)
 
     def _perform(self, decided: BatchDecision) -> None:
-        for user, effect in said_once(decided.effects):
+        for user, effect in published_once(decided.effects):
             self._perform_effects(user, (effect,))
         appeared = {
             user
@@ -355,7 +357,7 @@ class Coordinator:
         for user in sorted(appeared):
             record = self.records.get(user)
             if record is not None:
-                self._perform_effects(user, due_on_appearance(record))
+                self._perform_effects(user, effects_on_appearance(record))
 
     def _perform_effects(self, user: str, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -366,18 +368,18 @@ class Coordinator:
                 self._replied[user, effect.record.id] = self._publisher.connection
             self.publishing.perform(user, effect)
 
-    def _publish_due(self, records: Iterable[Record]) -> None:
+    def _publish_all(self, records: Iterable[Record]) -> None:
         """Each status and everything due: a broker may have forgotten the last second.
 
         What a restore has left open is not due: it is told when its end is stored.
         """
         for record in records:
             if not self._awaits_restore(record.user):
-                self._perform_effects(record.user, due_on_connect(record))
+                self._perform_effects(record.user, effects_on_connect(record))
 
     def _schedule(self, record: Record, now: float) -> None:
         """Note the deadline, and the next repetition of an envelope."""
-        self._deadlines.set(record.user, record.due_at)
+        self._deadlines.set(record.user, record.deadline_ticks)
         self._expiries.set(record.user, record.expires_at)
         self._resends.schedule(record, now)
 

@@ -1,6 +1,6 @@
 """What the coordinator publishes, and how each of it goes into the outbox.
 
-The law: of all that is handled together, the same is said once (``said_once``). Statuses and
+The law: of all that is handled together, the same is said once (``published_once``). Statuses and
 envelopes go as they are due; replies, results and errors are courtesies. A reply that the broker
 never took is given up for this life, and counts as told.
 """
@@ -28,7 +28,7 @@ from hwsync.protocol.errors import Refused
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Moment, Record, Reply, ends_at, is_past, replace
 from hwsync.protocol.replies import check
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.envelope import encode_envelope, encode_signed, envelope_json
 from hwsync.protocol.wire.error import encode_error
 from hwsync.protocol.wire.status import encode_result, encode_status
@@ -62,7 +62,7 @@ class Signer(Protocol):
         """A signature over the text's UTF-8 bytes."""
 
 
-def said_once(effects: Iterable[tuple[str, Effect]]) -> list[tuple[str, Effect]]:
+def published_once(effects: Iterable[tuple[str, Effect]]) -> list[tuple[str, Effect]]:
     """The effects of everything that is handled at the same time, each with its user.
 
     A status that was said, and has not changed since, answers for all. So does a result, and it
@@ -113,9 +113,9 @@ class Publishing:
         self._numbers = 0  # courtesies that nothing takes the place of
 
     @property
-    def settled(self) -> bool:
+    def all_acknowledged(self) -> bool:
         """Whether nothing waits for its turn, and the broker has acknowledged everything."""
-        return self.outbox.settled
+        return self.outbox.all_acknowledged
 
     def hear(self, signal: Signal) -> None:
         """Whether the connection changed: each signal is brought here."""
@@ -153,21 +153,21 @@ class Publishing:
     def status(self, record: Record) -> None:
         """Retained, unless the broker is to keep none of it."""
         record = self._with_its_end(record)
-        topic = self._topics.of(record.user, Kind.STATUS)
+        topic = self._topics.of(record.user, TopicKind.STATUS)
         self.outbox.send(
             Message(topic, lambda limit: encode_status(record, limit), topic, retain=record.kept)
         )
 
     def clear(self, user: str) -> None:
         """What the broker keeps of a user: taken away, whatever waits to be sent."""
-        for kind in (Kind.STATUS, Kind.HEARTBEAT):
+        for kind in (TopicKind.STATUS, TopicKind.HEARTBEAT):
             topic = self._topics.of(user, kind)
             self.outbox.send(Message(topic, lambda _: b"", f"{topic} cleared", retain=True))
 
     def envelope(self, record: Record) -> None:
         """Its program for the device, while it may be collected."""
         if not is_past(record.expires_at, self._moment()):
-            topic = self._topics.of(record.user, Kind.COMMAND)
+            topic = self._topics.of(record.user, TopicKind.ENVELOPE)
             payload = self._envelope(self._with_its_end(record))
             self.outbox.send(Message(topic, lambda _: payload, topic))
 
@@ -178,17 +178,17 @@ class Publishing:
         the coordinator was off, or the wall clock was set.
         """
         at = ends_at(record, self._moment())
-        if at is None and record.deadline is None:
+        if at is None and record.deadline_wall is None:
             return record
-        return replace(record, deadline=None if at is None else round(at, 3))
+        return replace(record, deadline_wall=None if at is None else round(at, 3))
 
     def _envelope(self, record: Record) -> bytes:
         """Signed: for the journal that was last heard of, and as long as it is waited for now."""
         if self.signer is None:
             return encode_envelope(record, self.outbox.limit)
         fields = envelope_json(record, self.outbox.limit) | {"journal": self._journal(record.user)}
-        if record.deadline is not None:
-            fields["expires_at"] = max(record.deadline, self._moment().wall)
+        if record.deadline_wall is not None:
+            fields["expires_at"] = max(record.deadline_wall, self._moment().wall)
         text = dumps(fields)
         return encode_signed(text, self.signer.public, self.signer.sign(text))
 
@@ -202,7 +202,7 @@ class Publishing:
 
     def error(self, user: str, payload: bytes) -> None:
         """Why something was refused, or cannot be done now."""
-        self._courtesy(user, self._topics.of(user, Kind.ERROR), lambda _: payload)
+        self._courtesy(user, self._topics.of(user, TopicKind.ERROR), lambda _: payload)
 
     def refusal(self, reply: Reply, payload: bytes) -> None:
         """The same to a response topic."""

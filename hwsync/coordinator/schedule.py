@@ -44,12 +44,12 @@ def next_writing(ticks: float) -> float:
 class ConnectedClock:
     """Seconds of connection so far (ticks): while the broker is away no deadline comes nearer.
 
-    After each connect the deadlines are held back for ``settle`` seconds: whoever finished
+    After each connect the deadlines are held back for ``hold_deadlines_s``: whoever finished
     meanwhile is heard first (docs/protocol.md, section 2, "Deadlines"). ``monotonic``, here and
     below: seconds, now.
     """
 
-    settle: float
+    hold_deadlines_s: float
     _counted: float = 0.0
     _since: float | None = None
 
@@ -80,7 +80,9 @@ class ConnectedClock:
         """Seconds until a deadline may fire; None while disconnected."""
         if self._since is None:
             return None
-        return max(due_at - self.ticks(monotonic), self._since + self.settle - monotonic, 0.0)
+        return max(
+            due_at - self.ticks(monotonic), self._since + self.hold_deadlines_s - monotonic, 0.0
+        )
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from hwsync.notify import Notifier
 from hwsync.orders import Orders, listening
 from hwsync.protocol.errors import AnotherCoordinator, HwsyncError, UsageError
 from hwsync.protocol.rules import FULL, Rules
-from hwsync.protocol.topics import INBOUND, Kind, Topics
+from hwsync.protocol.topics import INBOUND, TopicKind, Topics
 from hwsync.protocol.wire.itself import GONE
 from hwsync.signing import SigningKey
 from hwsync.store.backups import Schedule
@@ -145,7 +145,7 @@ def serve(
     try:
         echoes = Echoes(connection, topics)
         coordinator = Coordinator(store, echoes, clock, _rules(options, access.root),
-                                  settle=options.settle, signer=access.signer,
+                                  hold_deadlines_s=options.hold_deadlines_s, signer=access.signer,
                                   max_message=options.max_message)  # fmt: skip
         log.info("database %s, %d boards", options.db, len(coordinator.records))
         _say_signer(access.signer)
@@ -206,17 +206,17 @@ def subscriptions(topics: Topics) -> list[Subscription]:
     before it looks at the next. Heartbeats at QoS 0: a broker that queued them for a coordinator
     that is away would say later that a board was heard then, and have no room for requests.
     """
-    ours = (Kind.COMMAND, Kind.STATUS)
-    passing = (Kind.STATUS, Kind.HEARTBEAT)
+    ours = (TopicKind.ENVELOPE, TopicKind.STATUS)
+    passing = (TopicKind.STATUS, TopicKind.HEARTBEAT)
     signs = Subscription(topics.coordinator, 0, no_local=True, as_published=False)
     filters = [
         Subscription(
             topics.of("+", kind),
             int(kind not in passing),
             no_local=kind in ours,
-            as_published=kind is not Kind.HEARTBEAT,
+            as_published=kind is not TopicKind.HEARTBEAT,
         )
-        for kind in sorted(INBOUND, key=lambda kind: kind is not Kind.STATUS)
+        for kind in sorted(INBOUND, key=lambda kind: kind is not TopicKind.STATUS)
     ]
     return [signs, *filters]
 

@@ -18,7 +18,7 @@ from typing import Final
 from hwsync.coordinator.batch import still_ours
 from hwsync.coordinator.publishing import Publisher
 from hwsync.coordinator.schedule import Clock
-from hwsync.protocol.topics import ITSELF, Kind, Topics
+from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 
 log = logging.getLogger("hwsync.coordinator")
@@ -53,7 +53,7 @@ class StartupGate:
             log.warning(
                 "the broker does not send back what we publish on %s: going on without having "
                 "heard all that it has kept",
-                self._topics.of(ITSELF, Kind.QUERY),
+                self._topics.of(ITSELF, TopicKind.QUERY),
             )
             self._open()
         return passed
@@ -68,10 +68,10 @@ class StartupGate:
 
     def _receive(self, delivery: Delivery, passed: list[Signal]) -> None:
         user, kind = self._topics.split(delivery.topic)
-        if (user, kind, delivery.payload) == (ITSELF, Kind.QUERY, self._text):
+        if (user, kind, delivery.payload) == (ITSELF, TopicKind.QUERY, self._text):
             self._publisher.acknowledge(delivery)  # some brokers raise its QoS to the filter's
             self._open()
-        elif kind is Kind.STATUS:
+        elif kind is TopicKind.STATUS:
             passed.append(delivery)
             if self._limit is not None:
                 self._limit = self._clock.monotonic() + SILENCE_S
@@ -85,7 +85,7 @@ class StartupGate:
             self._subscribed = signal
             self._marks += 1
             # QoS 0, as the statuses: it waits for no window of messages that are held here.
-            topic = self._topics.of(ITSELF, Kind.QUERY)
+            topic = self._topics.of(ITSELF, TopicKind.QUERY)
             self._publisher.publish(topic, self._text, qos=0)
             self._limit = self._clock.monotonic() + SILENCE_S
             return

@@ -24,7 +24,7 @@ from hwsync.notify import Notifier
 from hwsync.protocol.errors import HwsyncError
 from hwsync.protocol.limits import BOARDS_S
 from hwsync.protocol.record import State
-from hwsync.protocol.topics import ITSELF, Kind
+from hwsync.protocol.topics import ITSELF, TopicKind
 from hwsync.protocol.wire.itself import Condition, Sign, encode_health, read_sign
 from hwsync.store.migrations import SCHEMA
 from hwsync.transport import Connected, Delivery, Signal, Subscribed
@@ -63,7 +63,7 @@ class Vitals:
         self._clock = clock
         self._notifier = notifier
         self._metrics = metrics
-        self._question = coordinator.topics.of(ITSELF, Kind.QUERY)
+        self._question = coordinator.topics.of(ITSELF, TopicKind.QUERY)
         self._asked = False
         self._boards = Boards(coordinator.topics, clock)
         self._boards_published_at = clock.monotonic() - BOARDS_S

@@ -23,7 +23,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.device import core, values
 from hwsync.protocol.device.values import Decision, Event, Moment, Offered, Told
 from hwsync.protocol.errors import JournalError
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.envelope import Envelope, read_envelope, read_seal
 from hwsync.protocol.wire.response import encode_output
 from hwsync.protocol.wire.status import StatusHead, read_status
@@ -180,12 +180,12 @@ class Agent:
         """
         user, kind = self._topics.split(topic)
         try:
-            if kind is Kind.STATUS and (status := read_status(payload)) is not None:
+            if kind is TopicKind.STATUS and (status := read_status(payload)) is not None:
                 if user == self._user:
                     self._heard_status(status)
                 else:
                     self._heard_of_former(user, status)
-            elif kind is Kind.COMMAND and user == self._user:
+            elif kind is TopicKind.ENVELOPE and user == self._user:
                 envelope = read_envelope(payload)
                 if envelope is not None and (self._trust or envelope.user == self._user):
                     self._heard_envelope(*self._doubt(envelope, payload))
@@ -260,7 +260,7 @@ class Agent:
                 self._state.id, piece.number, piece.stream, piece.text, piece.at, piece.skipped
             )
             if len(payload) <= min(MAX_PIECE, self._telling.outbox.limit):
-                self._outside.publish(self._topics.of(self._user, Kind.OUTPUT), payload, qos=0)
+                self._outside.publish(self._topics.of(self._user, TopicKind.OUTPUT), payload, qos=0)
 
     def run_ended(self, end: RunEnd) -> None:
         """The run is over: what the disk does not take of it is kept and told all the same."""

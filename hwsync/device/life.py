@@ -25,7 +25,7 @@ from hwsync.notify import Notifier
 from hwsync.orders import Orders
 from hwsync.protocol import limits
 from hwsync.protocol.errors import HwsyncError, JournalError
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.heartbeat import encode_heartbeat
 from hwsync.runner import Settings
 from hwsync.transport import (
@@ -45,7 +45,7 @@ LEAVE_S: Final = 10.0  # to close the connection and the journal
 FLUSH_S: Final = 5.0  # of that, for what is still under way
 STOP_LOOK_S: Final = 0.2  # between two looks whether the last program has ended
 LONGEST_WAIT_S: Final = 60.0
-HEARD: Final = (Kind.COMMAND, Kind.STATUS)
+HEARD: Final = (TopicKind.ENVELOPE, TopicKind.STATUS)
 JOURNAL_AGAIN_S: Final = 1.0  # after a journal that could not be read
 
 log = logging.getLogger("hwsync.device")
@@ -109,9 +109,9 @@ def live(setup: Setup, journal: AnyJournal, process: Process) -> tuple[Setup, An
         setup.topics.client_id(f"hwsync-device-{setup.user}"),
         subscriptions=[
             *(Subscription(setup.topics.of(setup.user, kind)) for kind in HEARD),
-            *(Subscription(setup.topics.of(user, Kind.STATUS)) for user in agent.former_names),
+            *(Subscription(setup.topics.of(user, TopicKind.STATUS)) for user in agent.former_names),
         ],
-        will=Will(setup.topics.of(setup.user, Kind.HEARTBEAT), will),
+        will=Will(setup.topics.of(setup.user, TopicKind.HEARTBEAT), will),
         clean_session=False,
         takeover_hint="set another hostname or --user",
     )

@@ -90,8 +90,8 @@ class Outside:
         self._stop = StopSwitch()
 
     @property
-    def settled(self) -> bool:
-        return self.connection is not None and self.connection.settled
+    def all_acknowledged(self) -> bool:
+        return self.connection is not None and self.connection.all_acknowledged
 
     def under_way(self, topic: str) -> bool:
         return self.connection is not None and self.connection.under_way(topic)

@@ -18,7 +18,7 @@ from hwsync.device.no_journal import AnyJournal
 from hwsync.device.shrinking import Shrinking
 from hwsync.protocol import limits
 from hwsync.protocol.device.values import State
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.heartbeat import encode_heartbeat
 from hwsync.protocol.wire.response import encode_collected, encode_response
 from hwsync.transport.outbox import Capacity, Message, Outbox
@@ -47,7 +47,7 @@ class Telling:
     def collected(self, user: str, id: str) -> None:
         """Publish "I have it, it has not started"."""
         payload = encode_collected(id, self._journal.name, self._journal.boot)
-        self._link.publish(self._topics.of(user, Kind.COLLECTED), payload)
+        self._link.publish(self._topics.of(user, TopicKind.COLLECTED), payload)
 
     def result(self, entry: Entry) -> None:
         """Publish the result of a command, where it has one that may be told now."""
@@ -61,7 +61,7 @@ class Telling:
                 entry.id, name, boot, report, self.shrinking.limit(entry.id, limit)
             )
 
-        topic = self._topics.of(user, Kind.RESPONSE)
+        topic = self._topics.of(user, TopicKind.RESPONSE)
         sent = self.outbox.send(Message(topic, make, f"{topic} {entry.id}"))
         if sent and self.shrinking.sent(entry.id, sent):
             self.collected(user, entry.id)  # a copy, which the coordinator answers
@@ -89,7 +89,7 @@ class Heartbeat:
         former: Former,
         unsettled: Callable[[], list[Entry]],
     ) -> None:
-        self._topic = topics.of(user, Kind.HEARTBEAT)
+        self._topic = topics.of(user, TopicKind.HEARTBEAT)
         self._journal = journal
         self._outside = outside
         self._former = former

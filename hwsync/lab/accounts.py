@@ -14,7 +14,7 @@ from typing import Any, Final
 from hwsync.protocol.admission import REPLIES
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.limits import USER_FORM, is_user
-from hwsync.protocol.topics import DEFAULT_ROOT, ITSELF, Kind, Topics
+from hwsync.protocol.topics import DEFAULT_ROOT, ITSELF, TopicKind, Topics
 
 COORDINATOR: Final = "coordinator"
 VISITOR: Final = "@remove"  # an account for some seconds; no other can be called so
@@ -27,10 +27,10 @@ SERIAL_BYTES: Final = 20  # RFC 5280, section 4.1.2.2
 SERIAL_SHOWN: Final = 8  # hexadecimal digits of it
 NAME_OF_CERTIFICATE: Final = 55  # characters of the account; with ~ and the digits at most 64
 
-_OF_BOARD: Final = (Kind.COLLECTED, Kind.OUTPUT, Kind.RESPONSE, Kind.HEARTBEAT)
-_TO_BOARD: Final = (Kind.COMMAND, Kind.STATUS)
-_ASKS: Final = (Kind.REQUEST, Kind.CANCEL, Kind.RESET, Kind.ANALYSIS)
-_SEES: Final = (Kind.STATUS, Kind.ERROR, Kind.HEARTBEAT, *_OF_BOARD[:-1])
+_OF_BOARD: Final = (TopicKind.COLLECTED, TopicKind.OUTPUT, TopicKind.RESPONSE, TopicKind.HEARTBEAT)
+_TO_BOARD: Final = (TopicKind.ENVELOPE, TopicKind.STATUS)
+_ASKS: Final = (TopicKind.REQUEST, TopicKind.CANCEL, TopicKind.RESET, TopicKind.ANALYSIS)
+_SEES: Final = (TopicKind.STATUS, TopicKind.ERROR, TopicKind.HEARTBEAT, *_OF_BOARD[:-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ def acl(accounts: Accounts) -> str:
 def visitors_rights(accounts: Accounts, identity: str, board: str) -> str:
     """For the end of an ACL file: who takes away what the broker keeps of a removed board."""
     topics = Topics(accounts.root)
-    clears = (Kind.STATUS, Kind.HEARTBEAT, Kind.OUTPUT)
+    clears = (TopicKind.STATUS, TopicKind.HEARTBEAT, TopicKind.OUTPUT)
     lines = [f"user {identity}", *_of_operator(topics, identity, Operator((board,)), ())]
     lines += [f"topic write {topics.of(board, kind)}" for kind in clears]
     return "\n".join(("", *lines, ""))
@@ -243,10 +243,10 @@ def _of_operator(
     for board in boards if operator.boards is None else operator.boards:
         yield from (f"topic read {topics.of(board, kind)}" for kind in _SEES)
         yield f"topic read {topics.result(board, '+')}"
-        asks = (Kind.QUERY,) if operator.read_only else (*_ASKS, Kind.QUERY)
+        asks = (TopicKind.QUERY,) if operator.read_only else (*_ASKS, TopicKind.QUERY)
         yield from (f"topic write {topics.of(board, kind)}" for kind in asks)
     yield f"topic read {topics.health}"
     yield f"topic read {topics.boards}"
-    yield f"topic write {topics.of(ITSELF, Kind.QUERY)}"
+    yield f"topic write {topics.of(ITSELF, TopicKind.QUERY)}"
     yield from (f"topic readwrite {echo}" for echo in (*topics.echoes(name), topics.dotted(name)))
     yield f"topic read {REPLIES}/{name}/#"

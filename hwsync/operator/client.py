@@ -20,7 +20,7 @@ from hwsync.operator.interrupt import Interrupts
 from hwsync.operator.switchboard import Switchboard
 from hwsync.protocol import limits
 from hwsync.protocol.errors import NoBroker
-from hwsync.protocol.topics import ITSELF, Kind, Topics
+from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.protocol.wire.asking import FORGET
 from hwsync.protocol.wire.heard import Heard
 from hwsync.protocol.wire.status import Result, Status, Told
@@ -71,10 +71,17 @@ class Client(Conversation):
         guest: bool = True,
     ) -> None:
         self.url = url
-        kinds = [Kind.STATUS, Kind.ERROR, Kind.HEARTBEAT, *([Kind.OUTPUT] if live else [])]
+        kinds = [
+            TopicKind.STATUS,
+            TopicKind.ERROR,
+            TopicKind.HEARTBEAT,
+            *([TopicKind.OUTPUT] if live else []),
+        ]
         users = named or (user,)
         filters = [
-            Subscription(topics.of(one, kind), int(kind is not Kind.OUTPUT), as_published=False)
+            Subscription(
+                topics.of(one, kind), int(kind is not TopicKind.OUTPUT), as_published=False
+            )
             for one in users
             for kind in kinds
         ]
@@ -167,7 +174,7 @@ class Client(Conversation):
             self._interrupts.ignore()
             self._waker.close()
 
-    def clear(self, *kinds: Kind) -> None:
+    def clear(self, *kinds: TopicKind) -> None:
         """Take from the broker what it keeps of the user on the topics of these kinds.
 
         Raises ``NoBroker`` where it does not acknowledge, ``Refused`` where it says that a right is
@@ -188,9 +195,11 @@ class Client(Conversation):
         """
 
         def answer(came: Heard) -> bool:
-            return came.kind is Kind.ERROR or (came.kind is Kind.STATUS and not came.fields)
+            return came.kind is TopicKind.ERROR or (
+                came.kind is TopicKind.STATUS and not came.fields
+            )
 
-        raise_refused(self.ask(Kind.RESET, FORGET, answer, patience=FORGET_S))
+        raise_refused(self.ask(TopicKind.RESET, FORGET, answer, patience=FORGET_S))
 
     def answers(self, patience: float) -> bool:
         """Whether a coordinator is there, and says so within so many seconds; raises nothing."""
@@ -198,7 +207,7 @@ class Client(Conversation):
         while not self.standing.answers and time.monotonic() < limit:
             self.ask_coordinator()
             for came in self.hear(min(limits.REPEAT_FIRST_S, patience)):
-                if came.kind is Kind.HEALTH and self.standing.answers:
+                if came.kind is TopicKind.HEALTH and self.standing.answers:
                     break
         return self.standing.answers
 
@@ -207,7 +216,7 @@ class Client(Conversation):
 
         At QoS 0: whoever may not ask is not told that he may not, as if he had sent a command.
         """
-        self._say(self.topics.of(ITSELF, Kind.QUERY), b"", qos=0)
+        self._say(self.topics.of(ITSELF, TopicKind.QUERY), b"", qos=0)
 
     def hear(self, seconds: float) -> Iterator[Heard]:
         """What comes for so many seconds, one after the other, as ``hearing`` returns it."""
@@ -216,12 +225,12 @@ class Client(Conversation):
             yield came
 
     def ask(
-        self, kind: Kind, payload: bytes, answer: Callable[[Heard], bool], **options: Any
+        self, kind: TopicKind, payload: bytes, answer: Callable[[Heard], bool], **options: Any
     ) -> Heard:
         """Like ``asking``, with its options."""
         return self.wait(self.asking(kind, payload, answer, **options))
 
-    def tell(self, kind: Kind, payload: bytes, id: str, **options: Any) -> Told:
+    def tell(self, kind: TopicKind, payload: bytes, id: str, **options: Any) -> Told:
         """Like ``telling``, with its options."""
         return self.wait(self.telling(kind, payload, id, **options))
 

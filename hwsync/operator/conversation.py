@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar, cast
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Degraded, NoCoordinator, Refused, TooLarge
 from hwsync.protocol.jsons import is_count
-from hwsync.protocol.topics import ITSELF, Kind, Topics
+from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.protocol.wire.asking import encode_id
 from hwsync.protocol.wire.heard import Heard, read_heard
 from hwsync.protocol.wire.schema import read_object
@@ -101,7 +101,7 @@ class Conversation:
         """The clock of every limit here: seconds, and it never jumps."""
         return self._monotonic()
 
-    def publish(self, kind: Kind, payload: bytes) -> None:
+    def publish(self, kind: TopicKind, payload: bytes) -> None:
         """Send one message at QoS 1; it is repeated by whoever waits for its answer.
 
         Raises ``TooLarge`` for more bytes than the broker is known to take: nothing is sent then.
@@ -114,7 +114,9 @@ class Conversation:
             )
         self._send(self.topics.of(self.user, kind), payload)
 
-    def hearing(self, limit: float, said: Collection[Kind] = tuple(Kind)) -> Talk[Heard | None]:
+    def hearing(
+        self, limit: float, said: Collection[TopicKind] = tuple(TopicKind)
+    ) -> Talk[Heard | None]:
         """What comes next; None: nothing until ``limit`` (of ``now``).
 
         Raises ``Refused`` where the broker did not take a message of one of these kinds, which are
@@ -134,7 +136,7 @@ class Conversation:
                 user, kind = self.topics.split(signal.topic)
                 if self.user not in (user, EVERYBODY) and user != ITSELF:
                     continue  # another conversation's, on the same connection
-                if kind is None or (kind is Kind.BOARDS and signal.retain):
+                if kind is None or (kind is TopicKind.BOARDS and signal.retain):
                     continue  # a list that the broker kept says nothing of now
                 fields = read_heard(kind, signal.payload) if signal.payload else {}
                 if fields is not None:
@@ -142,7 +144,7 @@ class Conversation:
                     self._note(heard, now=not signal.retain)
                     return heard
 
-    def _hear_of_refusal(self, denied: Denied, said: Collection[Kind]) -> None:
+    def _hear_of_refusal(self, denied: Denied, said: Collection[TopicKind]) -> None:
         user, kind = self.topics.split(denied.topic)
         if self.user in (user, EVERYBODY) and kind in said:
             raise Refused(
@@ -153,8 +155,8 @@ class Conversation:
 
     def _note(self, heard: Heard, *, now: bool) -> None:
         """Remember what everybody else would have to ask for; ``now``: it was not kept."""
-        self._news += now and heard.kind in (Kind.STATUS, Kind.RESULT)
-        if heard.kind is Kind.STATUS:
+        self._news += now and heard.kind in (TopicKind.STATUS, TopicKind.RESULT)
+        if heard.kind is TopicKind.STATUS:
             self.kept = heard.status
         health = heard.health
         most = health.get("max_message") if health else None
@@ -191,7 +193,7 @@ class Conversation:
 
     def asking(
         self,
-        kind: Kind,
+        kind: TopicKind,
         payload: bytes,
         answer: Callable[[Heard], bool],
         *,
@@ -214,7 +216,7 @@ class Conversation:
         began = self.now
         limit = began + patience
         pause = limits.REPEAT_FIRST_S
-        said = (kind,) if then_query is None else (kind, Kind.QUERY)
+        said = (kind,) if then_query is None else (kind, TopicKind.QUERY)
         while (now := self.now) < limit:
             self.publish(kind, payload)
             if now > began:
@@ -227,13 +229,13 @@ class Conversation:
                 if came is not None and not self.is_foreign(kind, came) and answer(came):
                     return came
                 if to_query is not None and (came is None or self._news > news):
-                    self.publish(Kind.QUERY, encode_id(to_query))
+                    self.publish(TopicKind.QUERY, encode_id(to_query))
                     to_query = None
                 elif came is None:
                     break
             waiting()
             pause = min(2 * pause, limits.REPEAT_MAX_S)
-            if self.standing.degraded and kind is not Kind.REQUEST:
+            if self.standing.degraded and kind is not TopicKind.REQUEST:
                 limit = min(limit, began + DEGRADED_S)
         if self.standing.degraded:
             raise Degraded(
@@ -249,14 +251,14 @@ class Conversation:
             f"no coordinator answers at {self._lab}", "start one: hwsync coordinator"
         )
 
-    def is_foreign(self, kind: Kind, heard: Heard) -> bool:
+    def is_foreign(self, kind: TopicKind, heard: Heard) -> bool:
         """Whether this is an error, but no answer to what was sent on the topic of ``kind``.
 
         ``degraded`` is none: what cannot be stored now is tried again.
         """
         error = heard.error
         if error is None:
-            return heard.kind is Kind.ERROR  # a cleared one answers nothing
+            return heard.kind is TopicKind.ERROR  # a cleared one answers nothing
         if error["error"] == Code.DEGRADED:
             self.standing.degraded = error["message"]
             return True
@@ -264,7 +266,7 @@ class Conversation:
 
     def telling(
         self,
-        kind: Kind,
+        kind: TopicKind,
         payload: bytes,
         id: str,
         *,
@@ -279,7 +281,7 @@ class Conversation:
         ``asking``, and ``Refused`` with the coordinator's code where the answer is an error.
         """
         statuses: list[Status] = []
-        request = read_object(payload) if kind is Kind.REQUEST else None
+        request = read_object(payload) if kind is TopicKind.REQUEST else None
 
         def answer(came: Heard) -> bool:
             heard(came)
@@ -287,12 +289,12 @@ class Conversation:
                 return False
             if came.status is not None:
                 statuses.append(came.status)
-            return came.kind in (Kind.RESULT, Kind.ERROR)
+            return came.kind in (TopicKind.RESULT, TopicKind.ERROR)
 
         try:
             answered = yield from self.asking(kind, payload, answer, then_query=id, waiting=waiting)
         except NoCoordinator as error:
-            if kind is not Kind.REQUEST:
+            if kind is not TopicKind.REQUEST:
                 raise
             raise NoCoordinator(
                 f"{error.message}; the request {id} may still be accepted later",
@@ -309,9 +311,9 @@ class Conversation:
         """
 
         def answer(came: Heard) -> bool:
-            return came.kind in (Kind.RESULT, Kind.ERROR) and came.fields.get("id") == id
+            return came.kind in (TopicKind.RESULT, TopicKind.ERROR) and came.fields.get("id") == id
 
-        answered = yield from self.asking(Kind.QUERY, encode_id(id), answer)
+        answered = yield from self.asking(TopicKind.QUERY, encode_id(id), answer)
         raise_refused(answered)
         return cast(Result, answered.fields)
 
@@ -328,11 +330,11 @@ class Conversation:
                 latest.append(came.status)
             if not id:
                 return came.status is not None
-            return came.kind in (Kind.RESULT, Kind.ERROR) and came.fields.get("id") == id
+            return came.kind in (TopicKind.RESULT, TopicKind.ERROR) and came.fields.get("id") == id
 
-        yield from self.asking(Kind.QUERY, b"", answer, waiting=waiting)
+        yield from self.asking(TopicKind.QUERY, b"", answer, waiting=waiting)
         if id := latest[0]["id"]:
-            yield from self.asking(Kind.QUERY, encode_id(id), answer, waiting=waiting)
+            yield from self.asking(TopicKind.QUERY, encode_id(id), answer, waiting=waiting)
         return latest[-1]
 
 
@@ -358,5 +360,5 @@ def raise_refused(heard: Heard) -> None:
     if error is not None:
         raise Refused(
             _CODES.get(error["error"], Code.NOT_ALLOWED), error["message"], error["hint"],
-            id=error["id"], journal=error["journal"], heard=heard.fields,
+            id=error["id"], journal=error["journal"], published_error=heard.fields,
         )  # fmt: skip

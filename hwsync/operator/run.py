@@ -22,7 +22,7 @@ from hwsync.protocol.admission import CLAIM
 from hwsync.protocol.errors import Code, NoCoordinator
 from hwsync.protocol.jsons import cut, dumps
 from hwsync.protocol.record import Analyser, State
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.asking import encode_analysis, encode_id
 from hwsync.protocol.wire.request import encode_request, extras_size
 from hwsync.protocol.wire.status import Result, Told
@@ -138,7 +138,7 @@ class Run:
         everything that comes, whatever it is about; ``waiting`` is called before each repetition.
         """
         return self._conversation.telling(
-            Kind.REQUEST, self.request.payload, self.id, heard=heard, waiting=waiting
+            TopicKind.REQUEST, self.request.payload, self.id, heard=heard, waiting=waiting
         )
 
     def following(
@@ -150,20 +150,22 @@ class Run:
         id is not known, or no longer. ``heard`` is given what is about this command; ``waiting`` is
         called each ``TICK_S`` seconds.
         """
-        return self._following(Kind.QUERY, heard, waiting)
+        return self._following(TopicKind.QUERY, heard, waiting)
 
     def cancelling(
         self, *, heard: Hear = lambda _: None, waiting: Callable[[], None] = lambda: None
     ) -> Talk[Told]:
         """Have it cancelled, and follow it to its end: like ``following``."""
-        return self._following(Kind.CANCEL, heard, waiting)
+        return self._following(TopicKind.CANCEL, heard, waiting)
 
     def analysing(self, text: str) -> Talk[Told]:
         """Publish the analysis; the command's end then (docs/protocol.md, section 7).
 
         Raises ``Refused`` where one came first, or the command has no result yet.
         """
-        return self._conversation.telling(Kind.ANALYSIS, encode_analysis(text, self.id), self.id)
+        return self._conversation.telling(
+            TopicKind.ANALYSIS, encode_analysis(text, self.id), self.id
+        )
 
     def querying(self) -> Talk[Result]:
         """The whole of it, as on ``result/<id>``. Raises ``Refused``."""
@@ -180,7 +182,7 @@ class Run:
         fields["order"] = whole.get("order")
         return cast(Told, fields)
 
-    def _following(self, ask: Kind, heard: Hear, waiting: Callable[[], None]) -> Talk[Told]:
+    def _following(self, ask: TopicKind, heard: Hear, waiting: Callable[[], None]) -> Talk[Told]:
         conversation, id = self._conversation, self.id
         asked, answered = -inf, conversation.now
         ends = (State.REST, self._last)

@@ -20,10 +20,10 @@ from hwsync.protocol.errors import Refused
 from hwsync.protocol.record import Analyser, Command, Record, State
 
 
-def due(record: Record) -> tuple[Effect, ...]:
-    """What the present state implies: its status, the envelope in state 1, the analyser in state 3.
+def implied_effects(record: Record) -> tuple[Effect, ...]:
+    """The effects that the present state implies: status, in state 1 envelope, in state 3 analyser.
 
-    Published when the state is entered, and again on every connect.
+    Emitted when the state is entered, and again on every connect.
     """
     effects: list[Effect] = [PublishStatus(record)]
     command = record.current
@@ -34,14 +34,16 @@ def due(record: Record) -> tuple[Effect, ...]:
     return tuple(effects)
 
 
-def due_on_connect(record: Record) -> tuple[Effect, ...]:
+def effects_on_connect(record: Record) -> tuple[Effect, ...]:
     """The same, of all records; nothing is said of a forgotten one until it is asked for."""
-    return () if record.forgotten else due(record)
+    return () if record.forgotten else implied_effects(record)
 
 
-def due_on_appearance(record: Record) -> tuple[Effect, ...]:
+def effects_on_appearance(record: Record) -> tuple[Effect, ...]:
     """What a device is sent that has just appeared: what waits for it."""
-    return tuple(effect for effect in due(record) if isinstance(effect, PublishEnvelope))
+    return tuple(
+        effect for effect in implied_effects(record) if isinstance(effect, PublishEnvelope)
+    )
 
 
 def answers(record: Record, known: Command | None, *, query: bool = False) -> tuple[Effect, ...]:

@@ -37,7 +37,7 @@ from hwsync.protocol.events import (
 )
 from hwsync.protocol.record import Command, Moment, Record, State, replace
 from hwsync.protocol.rules import Rules
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 
 Order = tuple[int, int]  # (epoch, seq)
 
@@ -236,7 +236,7 @@ def analyse(user: str, id: str, moment: Moment, known: Known, rules: Rules) -> l
 
 
 def unreadable(
-    user: str, kind: Kind | None, refusal: Refused, moment: Moment, known: Known, rules: Rules
+    user: str, kind: TopicKind | None, refusal: Refused, moment: Moment, known: Known, rules: Rules
 ) -> Decision:
     """A message that is refused before it is an event; ``user``: as its topic has it.
 
@@ -246,7 +246,7 @@ def unreadable(
     record = draft.record_of(user)
     if not limits.is_user(user):
         return Decision(record, effects=(PublishError(refusal, record.state),), refused=refusal)
-    if kind is Kind.RESPONSE and refusal.id and refusal.journal:
+    if kind is TopicKind.RESPONSE and refusal.id and refusal.journal:
         decision = named.settle_refused(record, refusal.id, refusal.journal, moment, refusal)
         if _is_one_too_many(draft, decision):
             decision = _without_record(record, refusal)

@@ -28,16 +28,17 @@ from hwsync.protocol.device.moves import (
 )
 from hwsync.protocol.device.values import NEW, STAGES
 from hwsync.protocol.table import HOLE, replaced, row
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 
 Table = Mapping[tuple[str, str], tuple[str, Callable[..., Any], str]]
 
-HEARD_ON: Final[Mapping[str, Kind]] = {
+HEARD_ON: Final[Mapping[str, TopicKind]] = {
     **dict.fromkeys(
-        (OFFER, NEWER_OFFER, SAME_OFFER, DOUBTED_OFFER, MISSENT_OFFER, BUSY_OFFER), Kind.COMMAND
+        (OFFER, NEWER_OFFER, SAME_OFFER, DOUBTED_OFFER, MISSENT_OFFER, BUSY_OFFER),
+        TopicKind.ENVELOPE,
     ),
     **dict.fromkeys(
-        (GRANT, BARRED_GRANT, CANCEL, PENDING, OTHER, UNHEARD_OF, SETTLING), Kind.STATUS
+        (GRANT, BARRED_GRANT, CANCEL, PENDING, OTHER, UNHEARD_OF, SETTLING), TopicKind.STATUS
     ),
 }
 """The topic that brings an event; one that is not here is the device's own."""

@@ -66,7 +66,7 @@ class HwsyncError(Exception):
 class Refused(HwsyncError):
     """A message that the protocol refuses; ``id`` and ``journal``: the message's, if readable.
 
-    ``heard``: the whole error as the coordinator published it, where an operator heard it.
+    ``published_error``: the whole error as the coordinator published it, where an operator got one.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class Refused(HwsyncError):
         *,
         id: str | None = None,
         journal: str | None = None,
-        heard: Mapping[str, Any] | None = None,
+        published_error: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message, hint)
         self.code = code
         self.id = id
         self.journal = journal
-        self.heard = heard
+        self.published_error = published_error
 
     def about(self, id: str | None, journal: str | None = None) -> Refused:
         """The same, of a message with that id and journal."""

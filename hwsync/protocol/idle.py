@@ -173,7 +173,7 @@ def _is_first(known: Command | None, decision: Decision) -> bool:
     if known is None or now is None:
         return False
     new = (now.report, now.analysis) != (known.report, known.analysis)
-    return new or (bool(now.heard) and not known.heard)
+    return new or (bool(now.journals_answered) and not known.journals_answered)
 
 
 def _orphan(

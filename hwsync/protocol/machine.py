@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from hwsync.protocol import idle, limits, named, replies, waiting
 from hwsync.protocol.admission import check_repeat
-from hwsync.protocol.answers import answers, due, refuse
+from hwsync.protocol.answers import answers, implied_effects, refuse
 from hwsync.protocol.effects import ClearKept, Decision, Entry, PublishStatus
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (
@@ -188,13 +188,13 @@ def _moved(before: Record, after: Record, event: Event, moment: Moment, move: Mo
         forgotten=before.forgotten and event.verb is Verb.RESTORE,
         current=command,
     )
-    after = replace(after, deadline=ends_at(after, moment))
+    after = replace(after, deadline_wall=ends_at(after, moment))
     # In the log too, whose hashes show a change of it.
     asker = command.asker if command is not None and event.verb is Verb.REQUEST else None
     note = asker.note if asker else ""
     entry = Entry(event.verb, before.state, after.state, after.id, note=note)
     changed = before.state is not after.state
-    effects = due(after) if changed else (PublishStatus(after),)
+    effects = implied_effects(after) if changed else (PublishStatus(after),)
     was = before.current
     if command is not None and command.report and not (was and was.report):
         effects += replies.of(after, command)

@@ -74,7 +74,7 @@ class Move:
 
 def _is_due(record: Record, _: Command, event: Event, moment: Moment) -> bool:
     """Whether the present state ends: by the time of connection, or by the wall clock."""
-    ticking = record.due_at is not None and record.due_at <= moment.ticks
+    ticking = record.deadline_ticks is not None and record.deadline_ticks <= moment.ticks
     return event.id == record.id and (ticking or is_past(record.expires_at, moment))
 
 
@@ -162,7 +162,9 @@ def _next(record: Record, _: Command, event: Event, moment: Moment, __: Rules) -
 def _waits(record: Record, command: Command, moment: Moment) -> Record:
     """The command waits to be collected, from now on."""
     expires = command.request.expires
-    return replace(record, current=command, due_at=moment.ticks + expires if expires else None)
+    return replace(
+        record, current=command, deadline_ticks=moment.ticks + expires if expires else None
+    )
 
 
 def _collect(record: Record, command: Command, event: Event, moment: Moment, _: Rules) -> Record:
@@ -172,7 +174,7 @@ def _collect(record: Record, command: Command, event: Event, moment: Moment, _: 
         current=replace(command, journal=event.journal, boot=event.boot),
         # What was settled of it before the grant was a refusal: its result is still to come.
         settled=tuple(pair for pair in record.settled if pair[0] != command.id),
-        due_at=moment.ticks + command.request.timeout + command.request.grace,
+        deadline_ticks=moment.ticks + command.request.timeout + command.request.grace,
     )
 
 
@@ -183,21 +185,23 @@ def _move_grant(record: Record, command: Command, event: Event, _: Moment, __: R
 
 def _return(record: Record, command: Command, event: Event, moment: Moment, rules: Rules) -> Record:
     assert isinstance(event, Returned)
-    return named.with_report(replace(record, due_at=_analysis_due(moment, rules)), command, event)
+    return named.with_report(
+        replace(record, deadline_ticks=_analysis_deadline(moment, rules)), command, event
+    )
 
 
-def _analysis_due(moment: Moment, rules: Rules) -> float | None:
+def _analysis_deadline(moment: Moment, rules: Rules) -> float | None:
     return moment.ticks + rules.analysis_within if rules.analysis_within else None
 
 
 def _analyse(record: Record, command: Command, event: Event, _: Moment, __: Rules) -> Record:
     assert isinstance(event, Analysed)
-    return replace(record, current=replace(command, analysis=event.text), due_at=None)
+    return replace(record, current=replace(command, analysis=event.text), deadline_ticks=None)
 
 
 def _ended(record: Record, command: Command, outcome: Outcome, ran: Ran, reason: str) -> Record:
-    report = command.told(RunReport(outcome, ran, reason))
-    return replace(record, current=replace(command, report=report), due_at=None)
+    report = command.without_false_no(RunReport(outcome, ran, reason))
+    return replace(record, current=replace(command, report=report), deadline_ticks=None)
 
 
 def _restore(record: Record, command: Command, event: Event, _: Moment, __: Rules) -> Record:
@@ -219,8 +223,8 @@ def _cancel_running(
     record: Record, command: Command, _: Event, moment: Moment, __: Rules
 ) -> Record:
     latest = moment.ticks + command.request.grace
-    due_at = latest if record.due_at is None else min(record.due_at, latest)
-    return replace(record, cancelling=True, due_at=due_at)
+    deadline_ticks = latest if record.deadline_ticks is None else min(record.deadline_ticks, latest)
+    return replace(record, cancelling=True, deadline_ticks=deadline_ticks)
 
 
 def _expire_waiting(
@@ -242,11 +246,11 @@ def _expire_running(
     if record.cancelling:
         within = f"no answer within {request.grace:g} s of its cancel"
     after = _ended(record, command, Outcome.LOST, Ran.MAYBE, within)
-    return replace(after, due_at=_analysis_due(moment, rules))
+    return replace(after, deadline_ticks=_analysis_deadline(moment, rules))
 
 
 def _rest(record: Record, _: Command, __: Event, ___: Moment, ____: Rules) -> Record:
-    return replace(record, due_at=None)
+    return replace(record, deadline_ticks=None)
 
 
 def _reset_running(record: Record, command: Command, _: Event, __: Moment, ___: Rules) -> Record:

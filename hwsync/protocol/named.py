@@ -52,7 +52,7 @@ def is_duplicate(event: Named, known: Command) -> bool:
             return True
         return (event.journal, event.boot) == known.late_collected
     if isinstance(event, Returned):
-        return event.journal in known.heard
+        return event.journal in known.journals_answered
     if isinstance(event, Analysed):
         return known.analysis == event.text
     return event.verb in known.accepted
@@ -101,12 +101,12 @@ def decide_unknown(record: Record, event: Named, moment: Moment) -> Decision:
         Request(""),
         issued=moment.wall,
         answered_by=event.journal,
-        heard=(event.journal or "",),
+        journals_answered=(event.journal or "",),
         late=True,
         orphan=True,
         doubtful=True,
     )
-    orphan = replace(orphan, report=orphan.told(event.report))
+    orphan = replace(orphan, report=orphan.without_false_no(event.report))
     return _kept(record, event, orphan, moment, "orphan: no such command is known")
 
 
@@ -188,9 +188,9 @@ def with_report(record: Record, command: Command, event: Returned) -> Record:
     """The record with a device's (or a person's) report of its own command."""
     current = replace(
         command,
-        report=command.told(event.report),
+        report=command.without_false_no(event.report),
         answered_by=event.journal or BY_HAND,
-        heard=_heard(command, event.journal),
+        journals_answered=_answered_too(command, event.journal),
     )
     return replace(record, current=current, settled=_settled(record, event))
 
@@ -211,16 +211,16 @@ def _late_result(record: Record, event: Returned, known: Command, moment: Moment
     again_yes = said is Ran.YES and report is not None and report.ran is not Ran.YES
     if report is None or (known.answered_by is not None and not again_yes):
         return _refused_result(record, event, known, moment, _not_granted(known))
-    heard = replace(known, heard=_heard(known, event.journal), late=True)
+    noted = replace(known, journals_answered=_answered_too(known, event.journal), late=True)
     if said is Ran.NO and report.ran is Ran.NO:
         # The record's own outcome (expired, cancelled) says more than the device's refusal.
-        return _kept(record, event, heard, moment, "agrees: it did not run")
+        return _kept(record, event, noted, moment, "agrees: it did not run")
     if said is Ran.YES or held or (said is Ran.MAYBE and report.ran is Ran.NO):
-        told = known.told(event.report)
-        changed = replace(heard, report=told, answered_by=event.journal)
+        corrected = known.without_false_no(event.report)
+        changed = replace(noted, report=corrected, answered_by=event.journal)
         if known.analyser == Analyser.OUTCOME and known.analysis == outcome_line(report):
             # The coordinator's own line about the assumed end: it must not contradict the record.
-            changed = replace(changed, analysis=outcome_line(told))
+            changed = replace(changed, analysis=outcome_line(corrected))
         note = f"corrected from {report.outcome}, ran {report.ran}"
         return _kept(record, event, changed, moment, note)
     return _refused_result(record, event, known, moment, _not_granted(known))
@@ -260,7 +260,7 @@ def _refused_result(
     assert event.id is not None
     assert event.journal is not None
     refusal = refusal.about(event.id, event.journal)
-    changed = known and replace(known, heard=_heard(known, event.journal))
+    changed = known and replace(known, journals_answered=_answered_too(known, event.journal))
     after, other = _put(record, changed)
     after = replace(after, settled=_pair(record, event.id, event.journal))
     note = f"refused: {refusal.code}, from {event.journal}: {event.report.outcome}"
@@ -307,10 +307,10 @@ def _put(record: Record, changed: Command | None) -> tuple[Record, Command | Non
     return record, changed
 
 
-def _heard(command: Command, journal: str | None) -> tuple[str, ...]:
-    if journal is None or journal in command.heard:
-        return command.heard
-    return (*command.heard, journal)[-limits.HEARD_JOURNALS :]
+def _answered_too(command: Command, journal: str | None) -> tuple[str, ...]:
+    if journal is None or journal in command.journals_answered:
+        return command.journals_answered
+    return (*command.journals_answered, journal)[-limits.HEARD_JOURNALS :]
 
 
 def _settled(record: Record, event: Returned) -> tuple[tuple[str, str], ...]:

@@ -196,7 +196,7 @@ class Command:
     boot: int | None = None
     report: RunReport | None = None  # None while it is open
     answered_by: str | None = None  # the journal whose result is the report
-    heard: tuple[str, ...] = ()  # journals whose result is stored or was refused for good
+    journals_answered: tuple[str, ...] = ()  # whose result is stored or was refused for good
     accepted: frozenset[Verb] = frozenset()  # what it was told already: a copy is a duplicate
     late_collected: tuple[str, int] | None = None  # the last device that collected it too late
     analysis: str | None = None  # None while nobody gave one
@@ -208,7 +208,7 @@ class Command:
     asker: Asker | None = None  # of the first request that named the id; None: nobody is known
     program_sha256: str = ""  # hexadecimal; empty where its text was never known here
 
-    def told(self, report: RunReport) -> RunReport:
+    def without_false_no(self, report: RunReport) -> RunReport:
         """The account, but ran maybe instead of no where a restored database may have forgotten it.
 
         docs/protocol.md, section 2, "Epochs".
@@ -244,8 +244,8 @@ class Record:
     seq: int = 0  # of the last change; 0: never changed, so nothing is kept of this user
     verb: Verb | None = None
     time: float = 0.0  # coordinator's wall clock at the last change
-    deadline: float | None = None  # the same clock, an estimate
-    due_at: float | None = None  # the deadline in ticks (``Moment.ticks``); the one that counts
+    deadline_wall: float | None = None  # the same clock, an estimate, for people
+    deadline_ticks: float | None = None  # in ticks (``Moment.ticks``): the one that counts
     cancelling: bool = False
     settled: tuple[tuple[str, str], ...] = ()  # the last [id, journal] whose result is stored
     count: int = 0  # commands so far
@@ -299,5 +299,9 @@ def is_past(expires_at: float | None, moment: Moment) -> bool:
 
 def ends_at(record: Record, moment: Moment) -> float | None:
     """Unix seconds, an estimate: when the record's state ends by itself; None: it does not."""
-    ticking = None if record.due_at is None else moment.wall + record.due_at - moment.ticks
+    ticking = (
+        None
+        if record.deadline_ticks is None
+        else moment.wall + record.deadline_ticks - moment.ticks
+    )
     return min((at for at in (ticking, record.expires_at) if at is not None), default=None)

@@ -10,7 +10,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.effects import Decision, Effect, PublishReplies
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.record import Command, Record, Reply, replace
-from hwsync.protocol.topics import Kind, is_publishable
+from hwsync.protocol.topics import TopicKind, is_publishable
 
 
 def check(reply: Reply, root: str, id: str | None) -> None:
@@ -40,9 +40,9 @@ def check(reply: Reply, root: str, id: str | None) -> None:
         )
 
 
-def of_refused(reply: Reply | None, kind: Kind | None, root: str) -> Reply | None:
+def of_refused(reply: Reply | None, kind: TopicKind | None, root: str) -> Reply | None:
     """Who is told of a refused message: only a request's sender, and only where one may write."""
-    if reply is None or kind not in (Kind.REQUEST, Kind.COMMAND):
+    if reply is None or kind not in (TopicKind.REQUEST, TopicKind.ENVELOPE):
         return None
     try:
         check(reply, root, None)

@@ -12,18 +12,18 @@ from typing import Final
 
 from hwsync.protocol.moves import TABLE, Move
 from hwsync.protocol.record import State, Verb
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 
 Table = Mapping[tuple[Verb, State], Move]
 
-HEARD_ON: Final[Mapping[Verb, Kind]] = {
-    Verb.QUERY: Kind.QUERY,
-    Verb.REQUEST: Kind.REQUEST,
-    Verb.RETRIEVAL: Kind.COLLECTED,
-    Verb.RESPONSE: Kind.RESPONSE,
-    Verb.ANALYSIS: Kind.ANALYSIS,
-    Verb.RESET: Kind.RESET,
-    Verb.CANCEL: Kind.CANCEL,
+HEARD_ON: Final[Mapping[Verb, TopicKind]] = {
+    Verb.QUERY: TopicKind.QUERY,
+    Verb.REQUEST: TopicKind.REQUEST,
+    Verb.RETRIEVAL: TopicKind.COLLECTED,
+    Verb.RESPONSE: TopicKind.RESPONSE,
+    Verb.ANALYSIS: TopicKind.ANALYSIS,
+    Verb.RESET: TopicKind.RESET,
+    Verb.CANCEL: TopicKind.CANCEL,
 }
 """The topic that brings a verb; one that is not here is the coordinator's own."""
 

@@ -18,11 +18,11 @@ DEFAULT_ROOT: Final = "hw"
 ITSELF: Final = "@hwsync"  # stands for the coordinator where a user's name would be
 
 
-class Kind(StrEnum):
+class TopicKind(StrEnum):
     """The last level of a topic, and who writes there."""
 
     REQUEST = "request"  # operator to coordinator
-    COMMAND = "command"  # coordinator to device; a person's plain text is adopted
+    ENVELOPE = "command"  # coordinator to device; a person's plain text is adopted
     COLLECTED = "collected"  # device to coordinator
     OUTPUT = "output"  # device to watchers, QoS 0
     RESPONSE = "response"  # device to coordinator
@@ -40,16 +40,16 @@ class Kind(StrEnum):
 
 
 INBOUND: Final = (
-    Kind.REQUEST,
-    Kind.COMMAND,
-    Kind.COLLECTED,
-    Kind.RESPONSE,
-    Kind.ANALYSIS,
-    Kind.CANCEL,
-    Kind.RESET,
-    Kind.QUERY,
-    Kind.HEARTBEAT,
-    Kind.STATUS,  # the one that the broker kept: it may be newer than the database
+    TopicKind.REQUEST,
+    TopicKind.ENVELOPE,
+    TopicKind.COLLECTED,
+    TopicKind.RESPONSE,
+    TopicKind.ANALYSIS,
+    TopicKind.CANCEL,
+    TopicKind.RESET,
+    TopicKind.QUERY,
+    TopicKind.HEARTBEAT,
+    TopicKind.STATUS,  # the one that the broker kept: it may be newer than the database
 )
 """What the coordinator subscribes to."""
 
@@ -60,7 +60,7 @@ _UNPUBLISHABLE: Final = re.compile(
     r"[+#\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff" + _NO_CHARACTERS + "]"
 )
 
-_KINDS: Final = {str(kind): kind for kind in Kind}
+_KINDS: Final = {str(kind): kind for kind in TopicKind}
 
 
 def is_publishable(topic: str) -> bool:
@@ -88,7 +88,7 @@ class Topics:
             not self.root
             or any(c in self.root for c in "+#\0$")
             or self.root.strip("/") != self.root
-            or not is_publishable(f"{self.root}/user/{Kind.RESULT}/id")
+            or not is_publishable(f"{self.root}/user/{TopicKind.RESULT}/id")
         ):
             raise UsageError(
                 f"{self.root!r} cannot be the root of the topics",
@@ -102,28 +102,28 @@ class Topics:
         """
         return name if self.root == DEFAULT_ROOT else f"{name}@{self.root}"
 
-    def of(self, user: str, kind: Kind) -> str:
+    def of(self, user: str, kind: TopicKind) -> str:
         """The topic of that kind for a user; ``+`` as user makes the filter for all of them."""
         return f"{self.root}/{user}/{kind}"
 
     def result(self, user: str, id: str) -> str:
         """Where everything about one command is answered; ``+`` as id: for all of them."""
-        return f"{self.root}/{user}/{Kind.RESULT}/{id}"
+        return f"{self.root}/{user}/{TopicKind.RESULT}/{id}"
 
     @property
     def health(self) -> str:
         """Where the coordinator says how it is."""
-        return self.of(ITSELF, Kind.HEALTH)
+        return self.of(ITSELF, TopicKind.HEALTH)
 
     @property
     def boards(self) -> str:
         """Where the coordinator says when it last heard each board."""
-        return self.of(ITSELF, Kind.BOARDS)
+        return self.of(ITSELF, TopicKind.BOARDS)
 
     @property
     def coordinator(self) -> str:
         """Where the coordinator leaves its sign, for another that is started."""
-        return self.of(ITSELF, Kind.COORDINATOR)
+        return self.of(ITSELF, TopicKind.COORDINATOR)
 
     def echoes(self, name: str) -> tuple[str, str]:
         """Two topics that nobody else listens to, for measuring a round trip.
@@ -137,12 +137,12 @@ class Topics:
         """Another topic of that kind, for finding out whether a dot is passed on."""
         return f"{self.root}/{ITSELF}/echo/{name}/with.dot"
 
-    def split(self, topic: str) -> tuple[str, Kind | None]:
+    def split(self, topic: str) -> tuple[str, TopicKind | None]:
         """(user as received, kind); the kind is None where the topic is none of ours."""
         prefix = self.root + "/"
         if not topic.startswith(prefix):
             return "", None
         user, slash, rest = topic[len(prefix) :].partition("/")
         if rest.startswith("result/"):
-            return user, Kind.RESULT
+            return user, TopicKind.RESULT
         return user, _KINDS.get(rest) if slash else None

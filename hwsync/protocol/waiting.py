@@ -65,14 +65,16 @@ def _check_room(record: Record, bytes: int, most: int) -> None:
 def cancel(record: Record, known: Command, moment: Moment) -> Decision:
     """It leaves the queue, and has provably not run."""
     report = RunReport(Outcome.CANCELLED, Ran.NO, "cancelled while it waited in the queue")
-    ended = replace(known, report=known.told(report), accepted=known.accepted | {Verb.CANCEL})
+    ended = replace(
+        known, report=known.without_false_no(report), accepted=known.accepted | {Verb.CANCEL}
+    )
     return _leave(record, ended, Verb.CANCEL, moment)
 
 
 def expire(record: Record, known: Command, moment: Moment) -> Decision:
     """A command whose turn comes when the wall clock says that nobody may collect it any more."""
     report = RunReport(Outcome.EXPIRED, Ran.NO, f"{TOO_LATE}: it waited in the queue")
-    ended = replace(known, report=known.told(report))
+    ended = replace(known, report=known.without_false_no(report))
     return _leave(record, ended, Verb.EXPIRE, moment)
 
 

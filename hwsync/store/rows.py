@@ -79,7 +79,7 @@ def record_values(record: Record, ticks: float) -> Values:
             "id": command.id,
             "epoch": record.epoch,
             "seq": record.seq,
-            "deadline": record.deadline,
+            "deadline": record.deadline_wall,
             "remaining": remaining,
             "cancelling": record.cancelling,
             "settled": _list(record.settled),
@@ -96,7 +96,7 @@ def record_values(record: Record, ticks: float) -> Values:
 def time_values(record: Record, ticks: float) -> tuple[float | None, float | None]:
     """``remaining`` and ``taken`` of ``HwStatus``."""
     return (
-        None if record.due_at is None else record.due_at - ticks,
+        None if record.deadline_ticks is None else record.deadline_ticks - ticks,
         None if record.taken_at is None else ticks - record.taken_at,
     )
 
@@ -111,8 +111,8 @@ def record_from(row: Row, current: Command | None, ticks: float) -> Record:
         seq=row["seq"],
         verb=Verb(row["command"]) if row["command"] else None,
         time=row["time"],
-        deadline=row["deadline"],
-        due_at=None if remaining is None else ticks + remaining,
+        deadline_wall=row["deadline"],
+        deadline_ticks=None if remaining is None else ticks + remaining,
         cancelling=bool(row["cancelling"]),
         settled=tuple((id, journal) for id, journal in json.loads(row["settled"])),
         count=row["count"],
@@ -161,7 +161,7 @@ def command_values(command: Command) -> Values:
             "sha256_stdout": report.sha256_stdout,
             "sha256_stderr": report.sha256_stderr,
             "answered_by": command.answered_by,
-            "heard": _list(command.heard),
+            "heard": _list(command.journals_answered),
             "accepted": _list(sorted(command.accepted)),
             "late_collected": command.late_collected and dumps(command.late_collected),
             "analysis": command.analysis,
@@ -225,7 +225,7 @@ def command_from(row: Row) -> Command:
         boot=row["boot"],
         report=report,
         answered_by=row["answered_by"],
-        heard=tuple(json.loads(row["heard"])),
+        journals_answered=tuple(json.loads(row["heard"])),
         accepted=frozenset(Verb(verb) for verb in json.loads(row["accepted"])),
         late_collected=late_collected and (late_collected[0], late_collected[1]),
         analysis=row["analysis"],

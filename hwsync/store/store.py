@@ -141,7 +141,7 @@ class Store:
         ``ticks``: seconds on the clock of connection, now. No record moves by it
         (docs/decisions.md, 136). Raises ``StoreError`` and saves nothing.
         """
-        running = [record for record in records if record.due_at is not None]
+        running = [record for record in records if record.deadline_ticks is not None]
         doubts = restored_at is not None and ticks - restored_at < limits.DOUBT_S + DOUBT_SPARE_S
         if running or doubts:
             rows = [

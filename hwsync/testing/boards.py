@@ -13,7 +13,7 @@ from hwsync.device.journal import Journal
 from hwsync.device.life import handle, wait
 from hwsync.protocol.errors import JournalError, JournalUnavailable
 from hwsync.protocol.record import Ran
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.envelope import read_envelope
 from hwsync.runner import Group, RunEnd
 from hwsync.testing.context import Context, Run
@@ -84,7 +84,7 @@ class Board(Device):
         """An envelope that is taken is on the disk before it is acknowledged."""
         _, kind = self.topics.split(delivery.topic)
         agent, journal = self.agent, self.journal
-        if kind is not Kind.COMMAND or agent is None or journal is None or self.disk_full:
+        if kind is not TopicKind.ENVELOPE or agent is None or journal is None or self.disk_full:
             return
         envelope = read_envelope(delivery.payload)
         if envelope is not None and agent.busy is None and journal.get(envelope.id) is None:

@@ -21,7 +21,7 @@ from hwsync.protocol.errors import Code, DatabaseError, Refused, StoreError
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.record import Command, Record, State, Verb
 from hwsync.protocol.rules import Rules
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.messages import named
 from hwsync.store.api import Batch
 from hwsync.store.store import Store
@@ -86,7 +86,7 @@ class CoordinatorProcess(Process):
         *("before the time is written down", "after the time is written down"),
     )
 
-    def __init__(self, context: Context, *, settle: float, rules: Rules) -> None:
+    def __init__(self, context: Context, *, hold_deadlines_s: float, rules: Rules) -> None:
         super().__init__(context, "coordinator")
         self.path = context.folder / "hwsync.db"
         self.topics = Topics()
@@ -97,7 +97,7 @@ class CoordinatorProcess(Process):
         self.served = False  # in this life nothing kept it from counting its time
         self._connected = self._life_began = 0.0
         self._connected_at: float | None = None
-        self._settle, self.rules = settle, rules
+        self._hold_deadlines_s, self.rules = hold_deadlines_s, rules
         self.store: WatchedStore | None = None
         self.coordinator: Coordinator | None = None
         self.gate: StartupGate | None = None
@@ -150,7 +150,7 @@ class CoordinatorProcess(Process):
             self,
             self,
             self.rules,
-            settle=self._settle,
+            hold_deadlines_s=self._hold_deadlines_s,
             dice=Random(context.dice.random()),
             nonce=context.nonce,
         )
@@ -201,9 +201,9 @@ class CoordinatorProcess(Process):
         self.point("before a publish")
         assert self.port is not None
         user, kind = self.topics.split(topic)
-        if kind is Kind.STATUS and retain:
+        if kind is TopicKind.STATUS and retain:
             self.said_last[user] = payload
-        if kind in (Kind.STATUS, Kind.RESULT) and payload:  # an empty one clears
+        if kind in (TopicKind.STATUS, TopicKind.RESULT) and payload:  # an empty one clears
             self._said(user, kind, loads(payload.decode()))
         else:
             self.context.note(self.name, f"publishes {topic}", payload)
@@ -218,11 +218,11 @@ class CoordinatorProcess(Process):
         self.port.acknowledge(delivery)
         self.point("after an acknowledgement")
 
-    def _said(self, user: str, kind: Kind, fields: dict[str, Any]) -> None:
+    def _said(self, user: str, kind: TopicKind, fields: dict[str, Any]) -> None:
         context = self.context
         context.see(Said(context.now, user, str(kind), fields))
         context.note(self.name, f"says {kind} of {user}", fields)
-        if kind is not Kind.STATUS:
+        if kind is not TopicKind.STATUS:
             return
         self._unsettled -= {(user, id, journal) for id, journal in fields["settled"]}
         order = (fields["epoch"], fields["seq"])
@@ -233,7 +233,7 @@ class CoordinatorProcess(Process):
     def decides(self, record: Record) -> None:
         """Nothing that names no new epoch, while the broker keeps a newer status than ours."""
         user = record.user
-        kept = self.context.broker.retained.get(self.topics.of(user, Kind.STATUS))
+        kept = self.context.broker.retained.get(self.topics.of(user, TopicKind.STATUS))
         known = self.store.committed.get(user, (0, 0)) if self.store else (0, 0)
         if kept is None or record.epoch != known[0] or not self.context.habits.remembers:
             return
@@ -245,11 +245,15 @@ class CoordinatorProcess(Process):
     def turns_away(self, user: str, topic: str, refusal: Refused) -> None:
         """A result may be, of a command that is not known: of a known one it is always stored."""
         _, kind = self.topics.split(topic)
-        if (kind, refusal.code) != (Kind.RESPONSE, Code.NOT_ALLOWED) or refusal.id is None:
+        if (kind, refusal.code) != (TopicKind.RESPONSE, Code.NOT_ALLOWED) or refusal.id is None:
             return
         assert self.store is not None
         command = self.store.command(user, refusal.id)
-        if command is not None and not command.heard and command.journal == refusal.journal:
+        if (
+            command is not None
+            and not command.journals_answered
+            and command.journal == refusal.journal
+        ):
             text = f"the result of {refusal.journal} was turned away"
             self.context.violate("kept", user, refusal.id, text)
         self.context.see(TurnedAway(self.context.now, user, refusal.id))
@@ -264,7 +268,7 @@ class CoordinatorProcess(Process):
             return
         for packet in line.session.waiting:
             user_of, kind = self.topics.split(packet.topic)
-            if (user_of, kind) == (user, Kind.RESPONSE) and packet.at < line.opened_at:
+            if (user_of, kind) == (user, TopicKind.RESPONSE) and packet.at < line.opened_at:
                 said = loads(packet.payload.decode())
                 if (said.get("id"), said.get("journal")) == (command.id, command.journal):
                     self.context.violate("settle", user, command.id, "lost; its result waited")
@@ -272,11 +276,14 @@ class CoordinatorProcess(Process):
     def _acknowledges(self, delivery: Delivery) -> None:
         """What names no id is acknowledged only when it is stored: nobody repeats it."""
         user, kind = self.topics.split(delivery.topic)
-        if kind not in (Kind.REQUEST, Kind.RESPONSE, Kind.ANALYSIS) or not delivery.payload:
+        if (
+            kind not in (TopicKind.REQUEST, TopicKind.RESPONSE, TopicKind.ANALYSIS)
+            or not delivery.payload
+        ):
             return
         # While the broker is not trusted to take everything, a status waits for its turn.
         at_once = self.coordinator is None or self.coordinator.publishing.outbox.wait() is None
-        for of, id, journal in self._unsettled if kind is Kind.RESPONSE and at_once else ():
+        for of, id, journal in self._unsettled if kind is TopicKind.RESPONSE and at_once else ():
             if of == user and f'"{id}"'.encode() in delivery.payload:
                 text = f"the result of {journal} was refused, and no status settles it"
                 self.context.violate("kept", user, id, text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwsync.protocol.jsons import loads
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.heartbeat import encode_heartbeat
 from hwsync.runner import Group, Job, RunEnd
 from hwsync.testing.context import Context, Run
@@ -35,7 +35,7 @@ class Session:
 class Device(Process):
     """What runs programs for one user."""
 
-    kinds: tuple[Kind, ...] = (Kind.COMMAND, Kind.STATUS)
+    kinds: tuple[TopicKind, ...] = (TopicKind.ENVELOPE, TopicKind.STATUS)
 
     def __init__(self, context: Context, name: str, user: str) -> None:
         super().__init__(context, name)
@@ -63,7 +63,7 @@ class Device(Process):
             self.topics.client_id(f"hwsync-device-{self.user}"),
             on_signal=self.put,
             subscriptions=[Subscription(self.topics.of(self.user, kind)) for kind in self.kinds],
-            will=Will(self.topics.of(self.user, Kind.HEARTBEAT), will),
+            will=Will(self.topics.of(self.user, TopicKind.HEARTBEAT), will),
             clean_session=clean,
         )
         self.port.start()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from hwsync.store.backups import back_up
 from hwsync.store.restoring import restore
 from hwsync.testing.boards import Board
@@ -380,7 +380,7 @@ class Faults:
             return False
         retained = self.context.broker.retained
         for user, payload in coordinator.said_last.items():
-            kept = retained.get(coordinator.topics.of(user, Kind.STATUS))
+            kept = retained.get(coordinator.topics.of(user, TopicKind.STATUS))
             if kept is None or kept.payload != payload:
                 return False
         store = coordinator.store
@@ -415,7 +415,8 @@ class Faults:
             self._told += 1
             fields = {"id": f"o{self._told}", "journal": "nobody", "boot": 1}
             payload = dumps(fields | {"outcome": "interrupted"}).encode()
-            publish(self.context, "nobody", self.world.coordinator.topics.of(user, Kind.RESPONSE),
+            publish(self.context, "nobody", self.world.coordinator.topics.of(user,
+            TopicKind.RESPONSE),
                     payload)  # fmt: skip
         self.context.fault("orphans", user)
 

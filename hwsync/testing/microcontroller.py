@@ -12,7 +12,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.device import core, values
 from hwsync.protocol.device.values import Action, Event, Known, Moment, Offered, Own, State, Told
 from hwsync.protocol.record import Outcome, Ran, RunReport
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.envelope import Envelope, read_envelope
 from hwsync.protocol.wire.heartbeat import encode_heartbeat
 from hwsync.protocol.wire.response import encode_collected, encode_response
@@ -85,11 +85,11 @@ class Microcontroller(Device):
             self._happen(values.Connected())
         elif isinstance(signal, Delivery):
             _, kind = self.topics.split(signal.topic)
-            if kind is Kind.COMMAND:
+            if kind is TopicKind.ENVELOPE:
                 envelope = read_envelope(signal.payload)
                 if envelope is not None and envelope.user == self.user:
                     self._offered(envelope)
-            elif kind is Kind.STATUS:
+            elif kind is TopicKind.STATUS:
                 status = read_status(signal.payload)
                 while status is not None and self._told(status):
                     pass
@@ -177,12 +177,12 @@ class Microcontroller(Device):
             self._beat()
         elif action.do == values.SAY_COLLECTED:
             payload = encode_collected(action.id, self._name, self._boot)
-            self.publish(self.topics.of(self.user, Kind.COLLECTED), payload)
+            self.publish(self.topics.of(self.user, TopicKind.COLLECTED), payload)
         elif action.do == values.SAY_RESULT and action.id in self._results:
-            self.publish(self.topics.of(self.user, Kind.RESPONSE), self._results[action.id])
+            self.publish(self.topics.of(self.user, TopicKind.RESPONSE), self._results[action.id])
         elif action.do in (values.SAY_RESULTS, values.SAY_RESULTS_AGAIN):
             for payload in list(self._results.values()):
-                self.publish(self.topics.of(self.user, Kind.RESPONSE), payload)
+                self.publish(self.topics.of(self.user, TopicKind.RESPONSE), payload)
             if not self._results:
                 self._happen(values.Owed(any=False))
 
@@ -204,5 +204,5 @@ class Microcontroller(Device):
             seen=self._state.newest,
             version=__version__,
         )
-        self.publish(self.topics.of(self.user, Kind.HEARTBEAT), payload, retain=True)
+        self.publish(self.topics.of(self.user, TopicKind.HEARTBEAT), payload, retain=True)
         self._beat_at = self.context.now + limits.HEARTBEAT_S

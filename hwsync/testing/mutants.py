@@ -217,7 +217,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "settle time before deadlines",
-        (Edit(ConnectedClock, "wait", "self._since + self.settle - monotonic", "0.0"),),
+        (Edit(ConnectedClock, "wait", "self._since + self.hold_deadlines_s - monotonic", "0.0"),),
         faults=("partition", "pause", "connection reset"),
     ),
     Mutant(
@@ -295,7 +295,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "after a restore a no is a maybe",
-        (Edit(Command, "told", "if self.doubtful and report.ran is Ran.NO:", "if False:"),),
+        (Edit(Command, "without_false_no", "if self.doubtful and report.ran is Ran.NO:",
+        "if False:"),),
     ),
     Mutant(
         "an orphan's no is a maybe",

@@ -13,7 +13,7 @@ from typing import Any, Final
 from hwsync.operator.conversation import Conversation, Talk
 from hwsync.protocol.errors import Code, HwsyncError, Refused
 from hwsync.protocol.limits import DEFAULT_NAME
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.asking import encode_analysis, encode_id, encode_reset
 from hwsync.protocol.wire.request import encode_request
 from hwsync.protocol.wire.schema import read_object
@@ -68,7 +68,7 @@ class Operator:
         self._orders: list[str] = []  # users who are to run one more program
         self.topics = Topics()
         self.known: list[Known] = []  # what it has sent
-        kinds = (Kind.STATUS, Kind.ERROR, Kind.HEARTBEAT)
+        kinds = (TopicKind.STATUS, TopicKind.ERROR, TopicKind.HEARTBEAT)
         filters = [Subscription(self.topics.of("+", kind)) for kind in kinds]
         self.port = Port(
             context.schedule,
@@ -179,7 +179,7 @@ class Operator:
         )
         context.note(self.name, f"asks {user} for {id}", (program, keys))
         payload = encode_request(program, id=id, **keys)
-        talk = self.conversation(user).telling(Kind.REQUEST, payload, id)
+        talk = self.conversation(user).telling(TopicKind.REQUEST, payload, id)
         answer = yield from talk
         context.see(Answered(context.now, self.name, user, id, answer, program))
         context.note(self.name, f"knows that {id} is accepted", answer)
@@ -242,7 +242,7 @@ class Operator:
             return
         user, id = own[:2]
         self.context.see(Asked(self.context.now, self.name, user, "cancel", id))
-        yield from self.conversation(user).telling(Kind.CANCEL, encode_id(id), id)
+        yield from self.conversation(user).telling(TopicKind.CANCEL, encode_id(id), id)
 
     def _resets(self, user: str) -> Talk[None]:
         record = yield from self.conversation(user).reading()
@@ -250,14 +250,14 @@ class Operator:
             id, queue = str(record["id"]), self.context.dice.random() < 0.3
             self.context.see(Asked(self.context.now, self.name, user, "reset", id))
             payload = encode_reset(id, queue=queue)
-            yield from self.conversation(user).telling(Kind.RESET, payload, id)
+            yield from self.conversation(user).telling(TopicKind.RESET, payload, id)
 
     def _analyses(self, user: str) -> Talk[None]:
         record = yield from self.conversation(user).reading()
         if record["state"] == 3:
             id = str(record["id"])
             payload = encode_analysis(f"by {self.name}", id)
-            yield from self.conversation(user).telling(Kind.ANALYSIS, payload, id)
+            yield from self.conversation(user).telling(TopicKind.ANALYSIS, payload, id)
 
     def _reads(self, user: str) -> Talk[None]:
         yield from self.conversation(user).reading()
@@ -292,16 +292,23 @@ class Person:
         context.step()
         user = dice.choice(self.users)
         kind = dice.choices(
-            [Kind.REQUEST, Kind.COMMAND, Kind.ANALYSIS, Kind.CANCEL, Kind.RESET, Kind.QUERY],
+            [
+                TopicKind.REQUEST,
+                TopicKind.ENVELOPE,
+                TopicKind.ANALYSIS,
+                TopicKind.CANCEL,
+                TopicKind.RESET,
+                TopicKind.QUERY,
+            ],
             [6, 2, 4, 2 * self._stops, 1 * self._stops, 1],
         )[0]
         payload, program = b"", ""
-        if kind in (Kind.REQUEST, Kind.COMMAND):
+        if kind in (TopicKind.REQUEST, TopicKind.ENVELOPE):
             program = self.numbers.program().text
             payload = program.encode()
-        elif kind is Kind.ANALYSIS:
+        elif kind is TopicKind.ANALYSIS:
             payload = f"seen by {self.name} {self.numbers.id()}".encode()
-        reply = f"replies/{self.name}" if kind is Kind.REQUEST and dice.random() < 0.3 else ""
+        reply = f"replies/{self.name}" if kind is TopicKind.REQUEST and dice.random() < 0.3 else ""
         if reply and context.habits.largest is not None and dice.random() < 0.5:
             reply = f"{REFUSED}{self.name}"
         retained = dice.random() < 0.02
@@ -313,7 +320,7 @@ class Person:
         if retained:
             context.schedule.after(3.0, lambda: self._clears(user, kind))
 
-    def _clears(self, user: str, kind: Kind) -> None:
+    def _clears(self, user: str, kind: TopicKind) -> None:
         """It was told that it must not be retained. Without MQTT 5 that performs it once more."""
         self.context.see(Asked(self.context.now, self.name, user, str(kind)))
         publish(self.context, self.name, self.topics.of(user, kind), b"", retain=True)
@@ -353,7 +360,7 @@ class Hand:
             context.dice,
             self.name,
             on_signal=self._hear,
-            subscriptions=[Subscription(self.topics.of(user, Kind.STATUS))],
+            subscriptions=[Subscription(self.topics.of(user, TopicKind.STATUS))],
         )
         self.port.start()
 
@@ -375,12 +382,12 @@ class Hand:
             self._done.add(id)
             self._later(lambda: self._runs(id, str(status["hw_command"]), order))
 
-    def _say(self, kind: Kind, payload: bytes) -> None:
+    def _say(self, kind: TopicKind, payload: bytes) -> None:
         publish(self.context, self.name, self.topics.of(self.user, kind), payload)
 
     def _collects(self, order: tuple[int, int]) -> None:
         if order == self._order:
-            self._say(Kind.COLLECTED, b"")
+            self._say(TopicKind.COLLECTED, b"")
 
     def _runs(self, id: str, program: str, order: tuple[int, int]) -> None:
         if order != self._order:
@@ -388,4 +395,4 @@ class Hand:
         now = self.context.now
         self.context.see(Began(now, self.user, id, program))
         self.context.see(Ended(now, self.user, id, program))
-        self._say(Kind.RESPONSE, f"by hand: {Program.read(program).token}".encode())
+        self._say(TopicKind.RESPONSE, f"by hand: {Program.read(program).token}".encode())

@@ -229,8 +229,8 @@ class Port:
         return self._connection.connection != 0
 
     @property
-    def settled(self) -> bool:
-        return self._connection.settled
+    def all_acknowledged(self) -> bool:
+        return self._connection.all_acknowledged
 
     def under_way(self, topic: str) -> bool:
         return self._connection.under_way(topic)

@@ -55,8 +55,8 @@ class Process:
     # what an outbox asks of its connection
 
     @property
-    def settled(self) -> bool:
-        return self.port is not None and self.port.settled
+    def all_acknowledged(self) -> bool:
+        return self.port is not None and self.port.all_acknowledged
 
     def under_way(self, topic: str) -> bool:
         return self.port is not None and self.port.under_way(topic)

@@ -22,7 +22,7 @@ from typing import Final
 from hwsync.protocol.errors import NotFound
 from hwsync.protocol.record import Analyser, State
 from hwsync.protocol.rules import Allowance, Rules
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from hwsync.store.checking import check as check_database
 from hwsync.store.reader import Reader
 from hwsync.testing.boards import Board
@@ -91,7 +91,7 @@ class World:
             chosen = _limited(chosen, Random(-seed), always=largest)
         self.context = context = Context(folder, dice, chosen)
         rules = Rules(analysis=dice.choice(list(Analyser)), analysis_within=ANALYSIS_WITHIN_S)
-        self.coordinator = CoordinatorProcess(context, settle=SETTLE_S, rules=rules)
+        self.coordinator = CoordinatorProcess(context, hold_deadlines_s=SETTLE_S, rules=rules)
         users = [f"pi{number}" for number in range(1, dice.randint(2, 4))]
         self.devices: list[Device] = [
             Microcontroller(context, f"micro-{user}", user)
@@ -219,7 +219,7 @@ class World:
                 self.context.violate("ends", one.user, one.id or "", "a last program did not run")
         coordinator = self.coordinator.coordinator
         for record in coordinator.records.values() if coordinator else ():
-            topic = self.coordinator.topics.of(record.user, Kind.STATUS)
+            topic = self.coordinator.topics.of(record.user, TopicKind.STATUS)
             kept = self.context.broker.retained.get(topic)
             said = self.coordinator.said_last.get(record.user)
             if kept is None or kept.payload != said:

@@ -191,11 +191,11 @@ class Connection:
     ) -> bool:
         """Send with the next ``write``; False when not connected: it is dropped then.
 
-        True promises nothing: ``settled`` says whether the broker has it, and a ``Disconnected``
-        names what it never acknowledged. ``correlation``: MQTT 5's data of that name (3.3.2.3.6).
-        Raises ``TooLarge`` above ``MAX_MESSAGE`` bytes or ``MAX_TOPIC`` of the topic, and
-        ``HwsyncError`` for a topic that is empty, has a wildcard or is not UTF-8. Nothing is sent
-        then, and the connection goes on.
+        True promises nothing: ``all_acknowledged`` says whether the broker has it, and a
+        ``Disconnected`` names what it never acknowledged. ``correlation``: MQTT 5's data of that
+        name (3.3.2.3.6). Raises ``TooLarge`` above ``MAX_MESSAGE`` bytes or ``MAX_TOPIC`` of the
+        topic, and ``HwsyncError`` for a topic that is empty, has a wildcard or is not UTF-8.
+        Nothing is sent then, and the connection goes on.
         """
         if len(payload) > MAX_MESSAGE:
             raise TooLarge(
@@ -242,7 +242,7 @@ class Connection:
         return self._link is not None and self._is_open and self._link.window.is_full
 
     @property
-    def settled(self) -> bool:
+    def all_acknowledged(self) -> bool:
         """Whether the broker has acknowledged everything that was sent on this connection."""
         return self._link is not None and self._is_open and self._link.window.is_empty
 

@@ -56,7 +56,7 @@ class Listener:
         """
         connection = self._connection
         until, number = time.monotonic() + patience, connection.connection
-        while number and not connection.settled:
+        while number and not connection.all_acknowledged:
             left = until - time.monotonic()
             if left <= 0.0 or connection.connection != number:
                 return False

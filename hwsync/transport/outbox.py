@@ -89,7 +89,7 @@ class Publisher(Protocol):
     """What sends: a ``Connection``, or a test's."""
 
     @property
-    def settled(self) -> bool:
+    def all_acknowledged(self) -> bool:
         """Whether the broker has acknowledged everything that was sent on this connection."""
 
     def under_way(self, topic: str) -> bool:
@@ -168,9 +168,9 @@ class Outbox:
         self._too_large: dict[str, None] = {}  # keys of which that was said
 
     @property
-    def settled(self) -> bool:
+    def all_acknowledged(self) -> bool:
         """Whether nothing waits for its turn, and all that was sent has arrived."""
-        return not self._held and self._publisher.settled
+        return not self._held and self._publisher.all_acknowledged
 
     @property
     def _small(self) -> int:
@@ -224,7 +224,7 @@ class Outbox:
         """A round is over: send the next of what goes by itself, if it is its turn."""
         if not self._open:
             return
-        if self._last and self._publisher.settled:
+        if self._last and self._publisher.all_acknowledged:
             self._last.clear()
         if not self._careful:
             return
@@ -236,7 +236,7 @@ class Outbox:
             self._alone = None
         if not self._held:
             calm = self._monotonic() - self._connected_at >= CALM_S
-            self._careful = not (calm and self._publisher.settled)
+            self._careful = not (calm and self._publisher.all_acknowledged)
             return
         message = next((one for one in self._held.values() if not one.courtesy), None)
         message = message or next(iter(self._held.values()))

@@ -65,7 +65,7 @@ class Pump:
         """
         connection = self._connection
         until = time.monotonic() + patience
-        while connection.connection and not connection.settled:
+        while connection.connection and not connection.all_acknowledged:
             if (left := until - time.monotonic()) <= 0.0:
                 break
             self.wait(left)

@@ -48,12 +48,12 @@ class World:
         self.sent: list[Sent] = []
         self.jobs: list[tuple[str, Job]] = []
         self.stops = 0
-        self.settled = True
+        self.all_acknowledged = True
         self.users = {"u"}  # under whose names something may be published
         self.leftovers: list[tuple[Group, str]] = []  # and what the file said of the command then
 
     def under_way(self, topic: str) -> bool:
-        return not self.settled
+        return not self.all_acknowledged
 
     def publish(
         self,

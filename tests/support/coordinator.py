@@ -115,12 +115,12 @@ class Wire:
     def __init__(self) -> None:
         self.deeds: list[Deed] = []
         self.connected = True
-        self.settled = True
+        self.all_acknowledged = True
         self.connection = 1
         self.before: Callable[[Deed], None] = lambda _: None
 
     def under_way(self, topic: str) -> bool:
-        return not self.settled
+        return not self.all_acknowledged
 
     def publish(
         self,
@@ -169,14 +169,14 @@ class Lab:
         self,
         path: Path,
         *,
-        settle: float = 0.0,
+        hold_deadlines_s: float = 0.0,
         rules: Rules | None = None,
         dice: float = 0.0,
         known: bool = False,
     ) -> None:
         self.path = path
         self.clock, self.wire = Clock(), Wire()
-        self._options = (rules or Rules(), settle, dice)
+        self._options = (rules or Rules(), hold_deadlines_s, dice)
         self._mid = 0
         self._round_log = RoundLog()
         self.start()
@@ -185,14 +185,14 @@ class Lab:
 
     def start(self) -> None:
         """Open the database and begin from what it says; not connected yet."""
-        rules, settle, dice = self._options
+        rules, hold_deadlines_s, dice = self._options
         self.store = Store(self.path)
         self.coordinator = Coordinator(
             self.store,
             self.wire,
             self.clock,
             rules,
-            settle=settle,
+            hold_deadlines_s=hold_deadlines_s,
             dice=Loaded(dice),
             nonce=lambda: NONCE,
         )

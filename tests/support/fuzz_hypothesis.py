@@ -8,7 +8,7 @@ from typing import Any, Final
 import hypothesis
 from hypothesis import strategies as st
 
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from tests.support.fuzz_payloads import VALID, encoded
 from tests.support.fuzz_run import Run
 
@@ -26,7 +26,7 @@ _values = st.recursive(
 
 
 @st.composite
-def payloads(draw: st.DrawFn) -> tuple[Kind | None, bytes]:
+def payloads(draw: st.DrawFn) -> tuple[TopicKind | None, bytes]:
     """The kind that it was made from, if any, and the payload."""
     if draw(st.booleans()):
         kind, one = draw(st.sampled_from(_VALID))
@@ -47,7 +47,7 @@ def examples(run: Run, count: int, tell: Callable[[int], None] = lambda done: No
         suppress_health_check=list(hypothesis.HealthCheck),
     )  # fmt: skip
     @hypothesis.given(payloads())
-    def search(example: tuple[Kind | None, bytes]) -> None:
+    def search(example: tuple[TopicKind | None, bytes]) -> None:
         found = len(run.report.faults)
         run.report.payloads += 1
         if run.report.payloads % TELL_EVERY == 0:

@@ -18,7 +18,7 @@ from hwsync.address import BrokerUrl
 from hwsync.logs import escape
 from hwsync.protocol.errors import HwsyncError, Refused
 from hwsync.protocol.events import Message
-from hwsync.protocol.topics import INBOUND, Kind, Topics
+from hwsync.protocol.topics import INBOUND, TopicKind, Topics
 from hwsync.protocol.wire import messages
 from hwsync.protocol.wire.status import read_status
 from hwsync.store.checking import check
@@ -106,10 +106,10 @@ def _send(sender: Transport, storm: Storm, number: int) -> None:
     mutator = Mutator(storm.seed)
     kind, payload = mutator.at(number)
     topic = f"hw/pi{1 + number % 3 // 2}/{kind}" if number % 4 else mutator.topic(number)
-    if kind is Kind.RESULT and number % 4:
+    if kind is TopicKind.RESULT and number % 4:
         topic += "/c1"
     if number % 7 == 0:
-        topic = f"hw/pi1/{list(Kind)[number // 7 % len(Kind)]}"
+        topic = f"hw/pi1/{list(TopicKind)[number // 7 % len(TopicKind)]}"
     # mosquitto ends the connection that names such a topic.
     odd = escape(topic) != topic or set(topic) & set("+#\0") or topic.startswith("$") or not topic
     # A sound status can only be forged: it is the coordinator's to write, and what a device obeys.

@@ -37,7 +37,7 @@ from hwsync.protocol.events import (
 )
 from hwsync.protocol.jsons import dumps, is_count, is_number, loads, size
 from hwsync.protocol.record import Command, Outcome, Record, Reply, Request, State
-from hwsync.protocol.topics import INBOUND, Kind, Topics
+from hwsync.protocol.topics import INBOUND, TopicKind, Topics
 from hwsync.protocol.wire import messages
 from hwsync.protocol.wire.envelope import encode_envelope, read_envelope
 from hwsync.protocol.wire.error import encode_error
@@ -56,13 +56,13 @@ LISTED: Final[Boards] = {
 BEAT: Final[Heartbeat] = {"online": True, "journal": "j1", "boot": 1, "time": NOW}
 LONGEST_ERROR: Final = 1_000  # characters of a refusal's message or hint
 HEARD: Final = (
-    Kind.STATUS,
-    Kind.RESULT,
-    Kind.ERROR,
-    Kind.OUTPUT,
-    Kind.HEARTBEAT,
-    Kind.HEALTH,
-    Kind.BOARDS,
+    TopicKind.STATUS,
+    TopicKind.RESULT,
+    TopicKind.ERROR,
+    TopicKind.OUTPUT,
+    TopicKind.HEARTBEAT,
+    TopicKind.HEALTH,
+    TopicKind.BOARDS,
 )
 
 Target = Callable[[bytes], str]
@@ -71,7 +71,7 @@ Target = Callable[[bytes], str]
 # The coordinator's side
 
 
-def coordinator(kind: Kind, retain: bool) -> Target:
+def coordinator(kind: TopicKind, retain: bool) -> Target:
     """``messages.read`` for one topic; what it refuses can be published as an error."""
     topic = TOPICS.of("pi1", kind)
 
@@ -98,7 +98,7 @@ def _sound_refusal(refusal: Refused, message: Message) -> None:
     assert refusal.id is None or limits.is_id(refusal.id)
     assert refusal.journal is None or limits.is_id(refusal.journal)
     error = encode_error(PublishError(refusal, State.REST, message.topic[: limits.KEPT_TOPIC]))
-    assert read_heard(Kind.ERROR, error) is not None
+    assert read_heard(TopicKind.ERROR, error) is not None
     assert messages.named(message, TOPICS) == refusal.id
 
 
@@ -159,7 +159,7 @@ def _sound_result(event: Returned) -> None:
     assert report.outcome not in (Outcome.EXPIRED, Outcome.LOST)
     if event.id is not None and event.journal is not None and event.boot is not None:
         again = encode_response(event.id, event.journal, event.boot, report)
-        assert messages.read(Message(TOPICS.of("pi1", Kind.RESPONSE), again), TOPICS) == event
+        assert messages.read(Message(TOPICS.of("pi1", TopicKind.RESPONSE), again), TOPICS) == event
     request = Request("print(1)")
     command = Command("pi1", "c1", request, report=report)
     _published(Record("pi1", State.RETURNED, 1, 1, current=command))
@@ -170,11 +170,11 @@ def _published(record: Record) -> None:
     status = encode_status(record)
     assert len(status) <= limits.MAX_STATUS
     assert read_status(status) is not None
-    assert read_heard(Kind.STATUS, status) is not None
+    assert read_heard(TopicKind.STATUS, status) is not None
     assert record.current is not None
     result = encode_result(record.current, record.state)
     assert len(result) <= limits.MAX_MESSAGE
-    assert read_heard(Kind.RESULT, result) is not None
+    assert read_heard(TopicKind.RESULT, result) is not None
 
 
 # The device's side
@@ -225,7 +225,7 @@ def sign(payload: bytes) -> str:
     return "sign"
 
 
-def heard(kind: Kind) -> Target:
+def heard(kind: TopicKind) -> Target:
     """What ``hwsync`` and ``hwsync doctor`` do with a message of that kind."""
 
     def target(payload: bytes) -> str:
@@ -254,7 +254,7 @@ class Shown:
         self.texts.append(text)
 
 
-def _shown(kind: Kind, fields: dict[str, Any]) -> list[str]:
+def _shown(kind: TopicKind, fields: dict[str, Any]) -> list[str]:
     heard = Heard("pi1", kind, fields)
     if heard.error:
         try:
@@ -262,7 +262,7 @@ def _shown(kind: Kind, fields: dict[str, Any]) -> list[str]:
         except Refused as refusal:
             return [str(refusal)]
         raise AssertionError("an error is a refusal")
-    if kind is Kind.OUTPUT:
+    if kind is TopicKind.OUTPUT:
         shown = Shown()
         Streams("c1", shown).hear(kind, fields)
         return shown.texts
@@ -401,8 +401,8 @@ def targets() -> Mapping[str, Target]:
     """Every reader of a payload, by name."""
     return {
         **{f"coordinator {kind}": coordinator(kind, False) for kind in INBOUND},
-        "coordinator retained request": coordinator(Kind.REQUEST, True),
-        "coordinator retained response": coordinator(Kind.RESPONSE, True),
+        "coordinator retained request": coordinator(TopicKind.REQUEST, True),
+        "coordinator retained response": coordinator(TopicKind.RESPONSE, True),
         "coordinator sign": sign,
         "device command": envelope,
         "device status": status,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from hwsync.protocol.record import Command, Record, Request, State
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.status import result_json, status_json
 
 Json = dict[str, Any]
@@ -59,31 +59,34 @@ _REQUEST: Final[Json] = {
     "name": "blink.py", "expires_at": 1.8e9,
 }  # fmt: skip
 
-VALID: Final[Mapping[Kind, tuple[Json | bytes, ...]]] = {
-    Kind.REQUEST: (b"print(6*7)", {"program": "print(1)"}, _REQUEST, b""),
-    Kind.COMMAND: (_ENVELOPE, b"print(6*7)", _REQUEST),
-    Kind.COLLECTED: ({"id": "c1", "journal": "j1", "boot": 1}, b""),
-    Kind.OUTPUT: (
+VALID: Final[Mapping[TopicKind, tuple[Json | bytes, ...]]] = {
+    TopicKind.REQUEST: (b"print(6*7)", {"program": "print(1)"}, _REQUEST, b""),
+    TopicKind.ENVELOPE: (_ENVELOPE, b"print(6*7)", _REQUEST),
+    TopicKind.COLLECTED: ({"id": "c1", "journal": "j1", "boot": 1}, b""),
+    TopicKind.OUTPUT: (
         {"id": "c1", "n": 0, "stream": "stdout", "text": "42\n", "at": 9, "skipped": 2},
         {"id": "c1", "n": 0, "stream": "stdout", "text": "42\n"},
     ),
-    Kind.RESPONSE: (_RESULT, b"42\n", {"id": "c1", "journal": "j1", "boot": 1, "outcome": "ok"}),
-    Kind.ANALYSIS: ({"analysis": {"points": 1}, "id": "c1"}, {"analysis": "right"}, b"right"),
-    Kind.CANCEL: ({"id": "c1"}, b""),
-    Kind.RESET: ({"id": "c1"}, {"queue": True}, {"id": "c1", "queue": True}, {"forget": True}, b""),
-    Kind.QUERY: ({"id": "c1"}, b""),
-    Kind.STATUS: (_STATUS, {**_STATUS, "state": 0, "outcome": "ok", "ran": "yes", "exit_code": 0}),
-    Kind.ERROR: (_ERROR,),
-    Kind.RESULT: (
+    TopicKind.RESPONSE: (_RESULT, b"42\n", {"id": "c1", "journal": "j1", "boot": 1,
+    "outcome": "ok"}),
+    TopicKind.ANALYSIS: ({"analysis": {"points": 1}, "id": "c1"}, {"analysis": "right"}, b"right"),
+    TopicKind.CANCEL: ({"id": "c1"}, b""),
+    TopicKind.RESET: ({"id": "c1"}, {"queue": True}, {"id": "c1", "queue": True}, {"forget": True},
+    b""),
+    TopicKind.QUERY: ({"id": "c1"}, b""),
+    TopicKind.STATUS: (_STATUS, {**_STATUS, "state": 0, "outcome": "ok", "ran": "yes",
+    "exit_code": 0}),
+    TopicKind.ERROR: (_ERROR,),
+    TopicKind.RESULT: (
         {**result_json(Command("pi1", "c1", Request("print(1)")), State.REST), "outcome": "lost",
          "ran": "maybe"},
     ),
-    Kind.HEARTBEAT: (_HEARTBEAT, {"online": False, "journal": "j1", "boot": 1}),
-    Kind.HEALTH: (_HEALTH, {"condition": "gone"}),
-    Kind.COORDINATOR: (
+    TopicKind.HEARTBEAT: (_HEARTBEAT, {"online": False, "journal": "j1", "boot": 1}),
+    TopicKind.HEALTH: (_HEALTH, {"condition": "gone"}),
+    TopicKind.COORDINATOR: (
         {"host": "lab", "database": "/db", "started": 1.7e9, "time": 1.7e9, "stopped": False},
     ),
-    Kind.BOARDS: (_BOARDS, {"time": 1.7e9, "listening": 0.0, "left_out": 3, "boards": {}}),
+    TopicKind.BOARDS: (_BOARDS, {"time": 1.7e9, "listening": 0.0, "left_out": 3, "boards": {}}),
 }  # fmt: skip
 """Valid payloads of every kind (docs/protocol.md, sections 3 to 5)."""
 
@@ -113,7 +116,7 @@ class Mutator:
         self._seed = seed
         self._dice = random.Random()
 
-    def at(self, number: int) -> tuple[Kind, bytes]:
+    def at(self, number: int) -> tuple[TopicKind, bytes]:
         """The kind that it was made from, and the payload; the same for the same number."""
         self._dice.seed((self._seed << 40) + number)
         dice = self._dice
@@ -129,7 +132,9 @@ class Mutator:
         dice = self._dice
         root = "hw" if dice.random() < 0.9 else dice.choice(HOSTILE)
         user = "pi1" if dice.random() < 0.5 else dice.choice((*HOSTILE, "pi2", "@hwsync", "a" * 64))
-        kind = dice.choice((*Kind, "result/c1", f"result/{dice.choice(HOSTILE)}", "nothing", ""))
+        kind = dice.choice(
+            (*TopicKind, "result/c1", f"result/{dice.choice(HOSTILE)}", "nothing", "")
+        )
         topic = f"{root}/{user}/{kind}"
         if dice.random() < 0.2:
             topic = topic.replace("/", dice.choice(("//", "", "/+/", "/#", "\0", "/../")), 1)

@@ -52,7 +52,7 @@ class Modelled:
         self._seen = [0, 0]  # rows of log and refusals
         self._begin()
         rules = Rules(analysis_within=WITHIN_S, allowance=Allowance(max_idle=max_idle))
-        self.lab = Lab(path, settle=SETTLE_S, rules=rules)
+        self.lab = Lab(path, hold_deadlines_s=SETTLE_S, rules=rules)
         self.reader = sqlite3.connect(path)
         self._opened()
         self.connected, self._since = True, self.lab.clock.now
@@ -371,13 +371,14 @@ class Modelled:
         for id in model.dirty:
             self._check_command(id)
         model.dirty.clear()
-        for name in ("state", "seq", "id", "cancelling", "count", "deadline"):
+        for name in ("state", "seq", "id", "cancelling", "count"):
             same(getattr(stored, name), getattr(model, name), name)
         same(stored.verb or "", model.verb, "verb")
         same(list(stored.queue), model.queue, "queue")
         same(list(stored.settled), model.settled, "settled")
         same(stored.forgotten, model.forgotten, "forgotten")
-        same((stored.due_at, stored.taken_at), (model.due, model.taken), "due, taken")
+        same((stored.deadline_ticks, stored.taken_at), (model.due, model.taken), "due, taken")
+        same(stored.deadline_wall, model.deadline, "deadline")
         same(stored.time, model.wall, "time")
         same((stored.idle, stored.idle_at), (model.idle, model.idle_at), "idle")
         if self._again_at is None:
@@ -403,7 +404,7 @@ class Modelled:
             "response": report.response if report else "",
             "analysis": LINE if is_line(one, stored.analysis) else stored.analysis,
             "answered_by": stored.answered_by,
-            "heard": set(stored.heard),
+            "heard": set(stored.journals_answered),
             "accepted": set(stored.accepted),
             "late_collected": stored.late_collected,
             "late": stored.late,

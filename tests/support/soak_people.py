@@ -20,7 +20,7 @@ from typing import Final
 
 from hwsync.address import BrokerUrl
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.topics import DEFAULT_ROOT, Kind, Topics
+from hwsync.protocol.topics import DEFAULT_ROOT, TopicKind, Topics
 from hwsync.protocol.wire.asking import encode_id, encode_reset
 from hwsync.protocol.wire.request import encode_request
 from hwsync.protocol.wire.schema import read_object
@@ -43,7 +43,12 @@ QUEUE_SHARE, QUEUED = 0.2, 3  # so many requests at once, the later ones queued
 CANCEL_SHARE, RESET_SHARE, EARLIER_SHARE = 0.15, 0.03, 0.05
 CHANGE_S: Final = (0.0, 1.0)  # from the request to its cancel or reset
 BY_HAND_S: Final = (0.5, 4.0)  # between two lines of the person
-TYPED: Final = {Kind.REQUEST: 6, Kind.CANCEL: 2, Kind.QUERY: 2, Kind.RESPONSE: 1}  # so often
+TYPED: Final = {
+    TopicKind.REQUEST: 6,
+    TopicKind.CANCEL: 2,
+    TopicKind.QUERY: 2,
+    TopicKind.RESPONSE: 1,
+}  # so often
 TYPED_S: Final = 5.0  # mosquitto_pub waits no longer for the broker
 
 LINE: Final = "=" * 99 + "\n"
@@ -100,7 +105,7 @@ class _Ask:
     due: float = 0.0
     pause: float = REPEAT_S
     change_at: float | None = None  # a cancel or a reset, once
-    change: Kind = Kind.CANCEL
+    change: TopicKind = TopicKind.CANCEL
     acknowledged: bool = False
 
 
@@ -177,8 +182,8 @@ class Asker(threading.Thread):
             f"soak-{user}-{os.getpid()}",
             on_signal=self._inbox.put,
             subscriptions=[
-                Subscription(self._topics.of(user, Kind.STATUS)),
-                Subscription(self._topics.of(user, Kind.ERROR)),
+                Subscription(self._topics.of(user, TopicKind.STATUS)),
+                Subscription(self._topics.of(user, TopicKind.ERROR)),
                 Subscription(self._topics.result(user, "+")),
             ],
         )
@@ -208,15 +213,15 @@ class Asker(threading.Thread):
             )
         if self.acknowledged and self._dice.random() < EARLIER_SHARE:
             earlier = self._dice.choice(sorted(self.acknowledged))
-            self._say(Kind.QUERY, encode_id(earlier), earlier)
+            self._say(TopicKind.QUERY, encode_id(earlier), earlier)
 
-    def _change(self) -> Kind | None:
+    def _change(self) -> TopicKind | None:
         drawn = self._dice.random()
         if drawn < RESET_SHARE:
-            return Kind.RESET
-        return Kind.CANCEL if drawn < RESET_SHARE + CANCEL_SHARE else None
+            return TopicKind.RESET
+        return TopicKind.CANCEL if drawn < RESET_SHARE + CANCEL_SHARE else None
 
-    def _add(self, id: str, keys: dict[str, object], change: Kind | None = None) -> None:
+    def _add(self, id: str, keys: dict[str, object], change: TopicKind | None = None) -> None:
         program = self._programs.make(id, self.user, self._dice.uniform(*SLEEP_S))
         ask = _Ask(program, encode_request(program, id=id, **keys))
         if change is not None:
@@ -226,18 +231,18 @@ class Asker(threading.Thread):
     def _repeat(self, id: str, ask: _Ask, now: float) -> None:
         if ask.change_at is not None and now >= ask.change_at:
             ask.change_at = None
-            empties = ask.change is Kind.RESET and self._dice.random() < 0.3
+            empties = ask.change is TopicKind.RESET and self._dice.random() < 0.3
             self._say(ask.change, encode_reset(id, queue=empties), id)
         if now < ask.due:
             return
         if ask.acknowledged:
-            self._say(Kind.QUERY, encode_id(id), id)
+            self._say(TopicKind.QUERY, encode_id(id), id)
         else:
-            self._say(Kind.REQUEST, ask.payload, id, ask.program)
+            self._say(TopicKind.REQUEST, ask.payload, id, ask.program)
         ask.due = now + ask.pause
         ask.pause = min(2 * ask.pause, REPEAT_MAX_S)
 
-    def _say(self, kind: Kind, payload: bytes, id: str, program: str = "") -> None:
+    def _say(self, kind: TopicKind, payload: bytes, id: str, program: str = "") -> None:
         at = time.monotonic()
         if self._transport.publish(self._topics.of(self.user, kind), payload):
             self.history.append(Asked(at, self.name, self.user, str(kind), id, program))
@@ -259,15 +264,15 @@ class Asker(threading.Thread):
         user, kind = self._topics.split(came.topic)
         fields = read_object(came.payload) or {}
         # amqtt also sends what others have subscribed to.
-        if user != self.user or kind not in (Kind.STATUS, Kind.RESULT, Kind.ERROR):
+        if user != self.user or kind not in (TopicKind.STATUS, TopicKind.RESULT, TopicKind.ERROR):
             return
         at, id = time.monotonic(), fields.get("id")
-        if kind is not Kind.ERROR and "outcome" in fields:
+        if kind is not TopicKind.ERROR and "outcome" in fields:
             self.history.append(Said(at, user, str(kind), fields))
         if id not in self._programs.text or self._programs.user[id] != user:
             return  # a person's
         self.history.append(Answered(at, self.name, user, id, fields))
-        if kind is Kind.ERROR:
+        if kind is TopicKind.ERROR:
             return
         self.acknowledged.add(id)
         ask = self._open.get(id)
@@ -309,14 +314,14 @@ class Person:
         kind = self._dice.choices(list(TYPED), list(TYPED.values()))[0]
         program = payload = ""
         self.typed += 1
-        if kind is Kind.REQUEST:
+        if kind is TopicKind.REQUEST:
             sleep = self._dice.uniform(*SLEEP_S)
             tag = f"{user}-hand-{self.typed}"
             program = payload = self._programs.make(tag, user, sleep, by_hand=True)
             if self._dice.random() < 0.5:
                 keys = {name: limits[1] for name, limits in TIMES.items()}
                 payload = encode_request(program, **keys).decode()
-        if kind is Kind.RESPONSE:
+        if kind is TopicKind.RESPONSE:
             orphan = {"id": f"{user}-orphan-{self.typed}", "journal": "nobody", "boot": 1}
             payload = dumps(orphan | {"outcome": "interrupted"})
         else:

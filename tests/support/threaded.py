@@ -106,10 +106,10 @@ class Transport:
             return self._connection.connection
 
     @property
-    def settled(self) -> bool:
+    def all_acknowledged(self) -> bool:
         """Whether the broker has acknowledged everything that was sent on this connection."""
         with self._changed:
-            return self._connection.settled
+            return self._connection.all_acknowledged
 
     def under_way(self, topic: str) -> bool:
         """Whether a message on that topic was sent on this connection and not acknowledged."""
@@ -151,8 +151,8 @@ class Transport:
             if not number:
                 return False
             return self._changed.wait_for(
-                lambda: connection.settled or connection.connection != number, timeout
-            ) and (connection.settled and connection.connection == number)
+                lambda: connection.all_acknowledged or connection.connection != number, timeout
+            ) and (connection.all_acknowledged and connection.connection == number)
 
     def _write(self) -> None:
         """What our own thread says goes out together, when it has said all of it."""

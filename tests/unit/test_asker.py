@@ -22,7 +22,7 @@ from hwsync.protocol import admission, limits
 from hwsync.protocol.errors import Code, Refused, UsageError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Asker, KnownBy, Reply, Request
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.schema import read_object
 from hwsync.store.pruning import Pruning
 from hwsync.store.reader import Reader
@@ -277,7 +277,7 @@ def test_both_commands_that_ask_claim_the_account_of_their_connection(
         def __exit__(self, *_: object) -> None:
             pass
 
-        def telling(self, _: Kind, request: bytes, *__: object, **___: object) -> None:
+        def telling(self, _: TopicKind, request: bytes, *__: object, **___: object) -> None:
             told.append(request)
             raise Refused(Code.BUSY, "no")
 

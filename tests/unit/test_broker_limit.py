@@ -77,7 +77,7 @@ def test_without_a_known_limit_nothing_is_measured_or_said(lab: Lab) -> None:
 def test_a_status_that_is_too_large_is_cut_once_the_broker_hung_up_on_it(lab: Lab) -> None:
     lab.hear("request", request(program="#" * 200_000, id="c1"))
     lost = (UnderWay("hw/pi1/status", 200_500),)
-    lab.wire.settled = True
+    lab.wire.all_acknowledged = True
     for _ in range(3):  # in the crowd, and by itself twice
         lab.coordinator.step([Disconnected("closed", True, hung_up=True, unanswered=lost)])
         connect(lab, None)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hwsync.coordinator.clearing import SAY_S, Clearing
-from hwsync.protocol.topics import INBOUND, Kind, Topics
+from hwsync.protocol.topics import INBOUND, TopicKind, Topics
 from hwsync.transport import Connected, Delivery
 from tests.support.coordinator import Clock
 
@@ -52,10 +52,10 @@ def clearing(wire: Wire, clock: Clock) -> Clearing:
 
 @pytest.mark.parametrize("kind", INBOUND)
 def test_of_what_is_retained_heartbeats_and_statuses_stay(
-    wire: Wire, clearing: Clearing, kind: Kind
+    wire: Wire, clearing: Clearing, kind: TopicKind
 ) -> None:
     clearing.clear([kept(kind)])
-    stays = kind in (Kind.STATUS, Kind.HEARTBEAT)
+    stays = kind in (TopicKind.STATUS, TopicKind.HEARTBEAT)
     assert wire.sent == ([] if stays else [(f"hw/pi1/{kind}", b"", True)])
 
 

@@ -115,13 +115,13 @@ def test_a_round_goes_out_together_and_no_more_than_a_window(
     sent = broker.next()
     assert [packet.type for packet in sent] == [PUBLISH] * WINDOW
     assert client.connection.backlog == WINDOW + 5
-    assert not client.connection.settled
+    assert not client.connection.all_acknowledged
     broker.say(b"".join(bytes([0x40, 2, 0, packet.mid]) for packet in sent))
     client.until(lambda: client.connection.backlog == 5)
     rest = broker.next()
     assert len(rest) == 5
     broker.say(b"".join(bytes([0x40, 2, 0, packet.mid]) for packet in rest))
-    client.until(lambda: client.connection.settled)
+    client.until(lambda: client.connection.all_acknowledged)
 
 
 def test_a_broker_may_allow_less_than_a_window_and_qos_0_needs_no_place(broker: ByHand) -> None:

@@ -10,7 +10,7 @@ from hwsync.protocol.errors import Code, NoCoordinator, Refused
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.record import Command, Record, Request
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.request import encode_request
 from hwsync.protocol.wire.schema import Json
 from hwsync.protocol.wire.status import status_json
@@ -24,7 +24,7 @@ def line() -> Line:
 
 
 def ask(line: Line, *signals: Signal) -> Json:
-    talk = line.conversation.telling(Kind.REQUEST, encode_request("mine", id="c1"), "c1")
+    talk = line.conversation.telling(TopicKind.REQUEST, encode_request("mine", id="c1"), "c1")
     return line.drive(talk, *signals)
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from hwsync.coordinator.publishing import said_once
+from hwsync.coordinator.publishing import published_once
 from hwsync.protocol import core, limits
-from hwsync.protocol.answers import due_on_appearance, due_on_connect
+from hwsync.protocol.answers import effects_on_appearance, effects_on_connect
 from hwsync.protocol.core import Draft, Handled, Memory, handled
 from hwsync.protocol.effects import (
     Decision,
@@ -43,7 +43,7 @@ from hwsync.protocol.record import (
     Verb,
 )
 from hwsync.protocol.rules import Rules
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 
 NOW = Moment(1_000.0, 50.0, "0123456789abcdef")
 RULES = Rules()
@@ -218,7 +218,7 @@ def test_a_result_of_one_user_too_many_is_settled_and_kept_by_nobody() -> None:
     draft = Draft(Kept(others=limits.MAX_USERS))
     (decision,) = hear(draft, Returned(OK, "c1", "j1", 1))
     refusal = Refused(Code.TOO_LARGE, "x", id="c1", journal="j1")
-    unread = core.unreadable("pi1", Kind.RESPONSE, refusal, NOW, draft, RULES)
+    unread = core.unreadable("pi1", TopicKind.RESPONSE, refusal, NOW, draft, RULES)
     for one in (decision, unread):
         assert [type(effect) for effect in one.effects] == [PublishError, PublishStatus]
         assert one.record.settled == (("c1", "j1"),)
@@ -231,13 +231,13 @@ def test_a_result_of_one_user_too_many_is_settled_and_kept_by_nobody() -> None:
 
 def test_what_cannot_be_read_answers_who_named_an_id_and_settles_a_result(draft: Draft) -> None:
     known = Refused(Code.BAD_PAYLOAD, "x", id="c2")
-    answer = core.unreadable("pi1", Kind.CANCEL, known, NOW, draft, RULES)
+    answer = core.unreadable("pi1", TopicKind.CANCEL, known, NOW, draft, RULES)
     assert [type(one) for one in answer.effects] == [PublishError, PublishStatus, PublishResult]
     result = Refused(Code.BAD_PAYLOAD, "x", id="c1", journal="j1")
-    settled = core.unreadable("pi1", Kind.RESPONSE, result, NOW, draft, RULES)
+    settled = core.unreadable("pi1", TopicKind.RESPONSE, result, NOW, draft, RULES)
     assert settled.record.settled == (("c1", "j1"),)
     assert settled.entry is not None
-    nobody = core.unreadable("p i", Kind.CANCEL, known, NOW, draft, RULES)
+    nobody = core.unreadable("p i", TopicKind.CANCEL, known, NOW, draft, RULES)
     assert [type(one) for one in nobody.effects] == [PublishError]
 
 
@@ -246,15 +246,15 @@ def test_what_cannot_be_read_answers_who_named_an_id_and_settles_a_result(draft:
 
 def test_a_forgotten_record_is_not_published_by_itself() -> None:
     record = Record("pi1", seq=3)
-    assert due_on_connect(record) == (PublishStatus(record),)
-    assert due_on_connect(replace(record, forgotten=True)) == ()
+    assert effects_on_connect(record) == (PublishStatus(record),)
+    assert effects_on_connect(replace(record, forgotten=True)) == ()
 
 
 def test_a_device_that_appears_is_sent_what_waits(draft: Draft) -> None:
-    assert due_on_appearance(draft.record_of("pi1")) == ()
+    assert effects_on_appearance(draft.record_of("pi1")) == ()
     hear(draft, ResetAsked())
     waits = draft.record_of("pi1")
-    assert due_on_appearance(waits) == (PublishEnvelope(waits),)
+    assert effects_on_appearance(waits) == (PublishEnvelope(waits),)
 
 
 # What is said once
@@ -269,12 +269,12 @@ def test_what_is_said_once_of_all_that_is_handled_together() -> None:
         PublishStatus(one), result, reply, PublishStatus(one), error, PublishStatus(two),
         result, PublishStatus(one), replace(result, place=1), error,
     ]  # fmt: skip
-    assert [effect for _, effect in said_once(("pi1", effect) for effect in effects)] == [
+    assert [effect for _, effect in published_once(("pi1", effect) for effect in effects)] == [
         PublishStatus(one), error, PublishStatus(two), result, PublishStatus(one),
         replace(result, place=1), error, reply,
     ]  # fmt: skip
     other = [("pi1", PublishStatus(one)), ("pi2", PublishStatus(one))]
-    assert said_once(other) == other
+    assert published_once(other) == other
 
 
 # What the broker sends again

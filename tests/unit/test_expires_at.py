@@ -28,7 +28,7 @@ class Signer:
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path / "hwsync.db", settle=SETTLE_S) as opened:
+    with Lab(tmp_path / "hwsync.db", hold_deadlines_s=SETTLE_S) as opened:
         opened.later(SETTLE_S)
         yield opened
 
@@ -73,7 +73,7 @@ def test_the_smaller_of_the_two_counts_and_is_told(
     lab: Lab, expires: float, seconds: float
 ) -> None:
     envelope = ask(lab, 20.0, expires=expires)
-    assert envelope["expires_at"] == within(lab, seconds) == lab.record.deadline
+    assert envelope["expires_at"] == within(lab, seconds) == lab.record.deadline_wall
     lab.later(seconds - 0.125)
     assert lab.record.state is State.REQUESTED
     assert lab.coordinator.wait() == 0.125
@@ -100,7 +100,10 @@ def test_who_collects_in_time_may_run_beyond_it(lab: Lab) -> None:
         0
     ] == ("status 2")
     lab.later(5.0)
-    assert (lab.record.state, lab.record.deadline) == (State.COLLECTED, within(lab, 40.0 - 5.0))
+    assert (lab.record.state, lab.record.deadline_wall) == (
+        State.COLLECTED,
+        within(lab, 40.0 - 5.0),
+    )
     moved = lab.hear("collected", encode_collected("c1", "j1", 2))
     assert brief(moved)[0] == "status 2"
 

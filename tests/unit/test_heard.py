@@ -8,27 +8,34 @@ from typing import Any
 import pytest
 
 from hwsync.protocol.limits import MAX_DEPTH, MAX_MESSAGE
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.heard import read_heard
 from tests.support.fuzz_payloads import VALID
 
-HEARD = (Kind.STATUS, Kind.RESULT, Kind.ERROR, Kind.OUTPUT, Kind.HEARTBEAT, Kind.HEALTH)
+HEARD = (
+    TopicKind.STATUS,
+    TopicKind.RESULT,
+    TopicKind.ERROR,
+    TopicKind.OUTPUT,
+    TopicKind.HEARTBEAT,
+    TopicKind.HEALTH,
+)
 
 
-def valid(kind: Kind) -> dict[str, Any]:
+def valid(kind: TopicKind) -> dict[str, Any]:
     one = VALID[kind][0]
     assert isinstance(one, dict)
     return dict(json.loads(json.dumps(one)))
 
 
 @pytest.mark.parametrize("kind", HEARD)
-def test_what_is_said_by_the_protocol_is_heard_whole(kind: Kind) -> None:
+def test_what_is_said_by_the_protocol_is_heard_whole(kind: TopicKind) -> None:
     fields = {**valid(kind), "of a later version": [1, {"x": None}]}
     assert read_heard(kind, json.dumps(fields).encode()) == fields
 
 
 @pytest.mark.parametrize("kind", HEARD)
-def test_each_field_is_needed_and_of_its_kind(kind: Kind) -> None:
+def test_each_field_is_needed_and_of_its_kind(kind: TopicKind) -> None:
     fields = valid(kind)
     loose = set()
     for name in fields:
@@ -39,10 +46,11 @@ def test_each_field_is_needed_and_of_its_kind(kind: Kind) -> None:
         for shape in ({}, [[]], [1, 2], {"a": 1}):
             assert read_heard(kind, json.dumps(fields | {name: shape}).encode()) is None, name
     needed = {
-        Kind.STATUS: fields.keys() - {"name", "order"},
-        Kind.RESULT: fields.keys() - {"name", "order", "sha256"},
-        Kind.ERROR: fields.keys() - {"state"}, Kind.OUTPUT: fields.keys() - {"at", "skipped"},
-        Kind.HEARTBEAT: {"online", "journal", "boot"}, Kind.HEALTH: {"condition"},
+        TopicKind.STATUS: fields.keys() - {"name", "order"},
+        TopicKind.RESULT: fields.keys() - {"name", "order", "sha256"},
+        TopicKind.ERROR: fields.keys() - {"state"}, TopicKind.OUTPUT: fields.keys() - {"at",
+        "skipped"},
+        TopicKind.HEARTBEAT: {"online", "journal", "boot"}, TopicKind.HEALTH: {"condition"},
     }  # fmt: skip
     assert fields.keys() - loose == needed[kind]
 
@@ -50,42 +58,49 @@ def test_each_field_is_needed_and_of_its_kind(kind: Kind) -> None:
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
-        (Kind.STATUS, {"state": 4}), (Kind.STATUS, {"state": True}), (Kind.STATUS, {"state": 1.0}),
-        (Kind.STATUS, {"outcome": "won"}), (Kind.STATUS, {"ran": "perhaps"}),
-        (Kind.STATUS, {"settled": [["a"]]}), (Kind.STATUS, {"settled": ["ab"]}),
-        (Kind.STATUS, {"settled": [["a", 1]]}), (Kind.STATUS, {"exit_code": 2**40}),
-        (Kind.STATUS, {"duration": 10**400}), (Kind.STATUS, {"queued": -1}),
-        (Kind.STATUS, {"hw_response": "\ud800"}), (Kind.STATUS, {"more": {"\udfff": 1}}),
-        (Kind.STATUS, {"journal": "a b"}), (Kind.RESULT, {"args": [1]}),
-        (Kind.STATUS, {"name": 1}), (Kind.STATUS, {"order": 1}), (Kind.RESULT, {"order": [1]}),
-        (Kind.RESULT, {"order": [["stdout"]]}), (Kind.RESULT, {"order": [["stdout", -1]]}),
-        (Kind.RESULT, {"order": [[1, 1]]}), (Kind.STATUS, {"order": {}}),
-        (Kind.STATUS, {"order": "stdout"}), (Kind.STATUS, {"order": ["stdout"]}),
-        (Kind.STATUS, {"order": [[["stdout"], 3]]}), (Kind.STATUS, {"order": [[{}, 1]]}),
-        (Kind.STATUS, {"order": [["stdout", True]]}), (Kind.STATUS, {"order": [["stdout", 2.0]]}),
-        (Kind.OUTPUT, {"at": -1}), (Kind.OUTPUT, {"at": "1"}), (Kind.OUTPUT, {"at": 1.0}),
-        (Kind.OUTPUT, {"at": True}), (Kind.OUTPUT, {"at": [0]}), (Kind.OUTPUT, {"at": {}}),
-        (Kind.OUTPUT, {"skipped": 1.5}), (Kind.OUTPUT, {"skipped": True}),
-        (Kind.OUTPUT, {"skipped": -1}), (Kind.OUTPUT, {"skipped": "5"}),
-        (Kind.OUTPUT, {"skipped": [1]}), (Kind.OUTPUT, {"n": -1}), (Kind.OUTPUT, {"n": None}),
-        (Kind.OUTPUT, {"text": None}), (Kind.OUTPUT, {"stream": ["stdout"]}),
-        (Kind.HEARTBEAT, {"time": "soon"}), (Kind.HEARTBEAT, {"time": 10**400}),
-        (Kind.HEARTBEAT, {"journal": ["j1"]}), (Kind.HEALTH, {"time": True}),
+        (TopicKind.STATUS, {"state": 4}), (TopicKind.STATUS, {"state": True}),
+        (TopicKind.STATUS, {"state": 1.0}),
+        (TopicKind.STATUS, {"outcome": "won"}), (TopicKind.STATUS, {"ran": "perhaps"}),
+        (TopicKind.STATUS, {"settled": [["a"]]}), (TopicKind.STATUS, {"settled": ["ab"]}),
+        (TopicKind.STATUS, {"settled": [["a", 1]]}), (TopicKind.STATUS, {"exit_code": 2**40}),
+        (TopicKind.STATUS, {"duration": 10**400}), (TopicKind.STATUS, {"queued": -1}),
+        (TopicKind.STATUS, {"hw_response": "\ud800"}), (TopicKind.STATUS, {"more": {"\udfff": 1}}),
+        (TopicKind.STATUS, {"journal": "a b"}), (TopicKind.RESULT, {"args": [1]}),
+        (TopicKind.STATUS, {"name": 1}), (TopicKind.STATUS, {"order": 1}),
+        (TopicKind.RESULT, {"order": [1]}),
+        (TopicKind.RESULT, {"order": [["stdout"]]}),
+        (TopicKind.RESULT, {"order": [["stdout", -1]]}),
+        (TopicKind.RESULT, {"order": [[1, 1]]}), (TopicKind.STATUS, {"order": {}}),
+        (TopicKind.STATUS, {"order": "stdout"}), (TopicKind.STATUS, {"order": ["stdout"]}),
+        (TopicKind.STATUS, {"order": [[["stdout"], 3]]}), (TopicKind.STATUS, {"order": [[{}, 1]]}),
+        (TopicKind.STATUS, {"order": [["stdout", True]]}),
+        (TopicKind.STATUS, {"order": [["stdout", 2.0]]}),
+        (TopicKind.OUTPUT, {"at": -1}), (TopicKind.OUTPUT, {"at": "1"}),
+        (TopicKind.OUTPUT, {"at": 1.0}),
+        (TopicKind.OUTPUT, {"at": True}), (TopicKind.OUTPUT, {"at": [0]}),
+        (TopicKind.OUTPUT, {"at": {}}),
+        (TopicKind.OUTPUT, {"skipped": 1.5}), (TopicKind.OUTPUT, {"skipped": True}),
+        (TopicKind.OUTPUT, {"skipped": -1}), (TopicKind.OUTPUT, {"skipped": "5"}),
+        (TopicKind.OUTPUT, {"skipped": [1]}), (TopicKind.OUTPUT, {"n": -1}),
+        (TopicKind.OUTPUT, {"n": None}),
+        (TopicKind.OUTPUT, {"text": None}), (TopicKind.OUTPUT, {"stream": ["stdout"]}),
+        (TopicKind.HEARTBEAT, {"time": "soon"}), (TopicKind.HEARTBEAT, {"time": 10**400}),
+        (TopicKind.HEARTBEAT, {"journal": ["j1"]}), (TopicKind.HEALTH, {"time": True}),
     ],
     ids=str,
 )  # fmt: skip
 def test_what_nobody_could_show_or_count_is_passed_over(
-    kind: Kind, changes: dict[str, Any]
+    kind: TopicKind, changes: dict[str, Any]
 ) -> None:
     assert read_heard(kind, json.dumps(valid(kind) | changes).encode()) is None
 
 
 def test_other_kinds_and_other_payloads_are_nothing() -> None:
-    assert read_heard(Kind.REQUEST, b"{}") is None
+    assert read_heard(TopicKind.REQUEST, b"{}") is None
     deep = "[" * MAX_DEPTH + "]" * MAX_DEPTH
     for payload in (
-        *(b"", b"[]", b"{", b"\xff", b"null", json.dumps(valid(Kind.STATUS)).encode()[:-1]),
-        json.dumps(valid(Kind.HEALTH)).encode() + b" " * MAX_MESSAGE,
+        *(b"", b"[]", b"{", b"\xff", b"null", json.dumps(valid(TopicKind.STATUS)).encode()[:-1]),
+        json.dumps(valid(TopicKind.HEALTH)).encode() + b" " * MAX_MESSAGE,
         f'{{"condition":"ok","deep":{deep}}}'.encode(),
     ):
         for kind in HEARD:

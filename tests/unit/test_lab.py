@@ -23,7 +23,7 @@ from hwsync.lab.authority import Pair
 from hwsync.lab.folder import Folder
 from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.signing import SigningKey
 from hwsync.transport import paho_client
 
@@ -231,7 +231,7 @@ def test_no_session_expires_since_mosquitto_crashes_of_it(tmp_path: Path) -> Non
 def test_the_largest_message_of_the_protocol_fits_the_brokers_packet() -> None:
     """With the longest topic, response topic and correlation data, and the packet's own bytes."""
     root = 40 * "r"
-    topic = Topics(root).of(64 * "u", Kind.RESPONSE)
+    topic = Topics(root).of(64 * "u", TopicKind.RESPONSE)
     properties = limits.MAX_REPLY_TOPIC + limits.MAX_CORRELATION + 100
     packet = 5 + 2 + len(topic) + 2 + properties + limits.MAX_MESSAGE
     assert packet <= texts.PACKET < limits.MAX_MESSAGE + 100 * limits.KIB

@@ -30,7 +30,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 @pytest.fixture
 def settling(tmp_path: Path) -> Iterator[Lab]:
     """The same with a settling time of 30 s."""
-    with Lab(tmp_path / "hwsync.db", rules=RULES, settle=30.0) as opened:
+    with Lab(tmp_path / "hwsync.db", rules=RULES, hold_deadlines_s=30.0) as opened:
         yield opened
 
 

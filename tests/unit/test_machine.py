@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from hwsync.protocol.admission import digest_of
-from hwsync.protocol.answers import due
+from hwsync.protocol.answers import implied_effects
 from hwsync.protocol.effects import (
     Analyse,
     Decision,
@@ -201,7 +201,7 @@ def test_a_request_without_id_gets_a_number_and_random_bits() -> None:
 def test_entering_state_1_publishes_the_status_and_then_the_envelope() -> None:
     decision = step(Record("pi1"), Requested(Request("1", "c1")))
     assert decision.effects == (PublishStatus(decision.record), PublishEnvelope(decision.record))
-    assert due(decision.record) == decision.effects
+    assert implied_effects(decision.record) == decision.effects
 
 
 def test_a_repeated_request_makes_one_command() -> None:
@@ -249,7 +249,7 @@ def test_the_grant_moves_to_a_later_boot_only() -> None:
     moved = step(record, Collected("c1", "j1", 4), at(60.0)).record
     assert moved.current is not None
     assert moved.current.boot == 4
-    assert moved.due_at == record.due_at
+    assert moved.deadline_ticks == record.deadline_ticks
     for other in (Collected("c1", "j2", 9), Collected()):
         refused = step(record, other).refused
         assert refused is not None
@@ -267,7 +267,7 @@ def test_a_result_from_elsewhere_is_refused_and_settled() -> None:
     assert decision.refused.code is Code.NOT_CURRENT
     assert decision.record.state is State.COLLECTED
     assert ("c1", "j2") in decision.record.settled
-    assert decision.record.due_at == record.due_at
+    assert decision.record.deadline_ticks == record.deadline_ticks
     again = step(decision.record, Returned(REJECTED, "c1", "j2", 1))
     assert again.refused is None
     assert again.record is decision.record
@@ -295,13 +295,13 @@ def test_a_result_before_anybody_collected_is_refused_and_settled() -> None:
 
 def test_the_deadline_counts_from_each_state() -> None:
     waiting = record_in(State.REQUESTED, expires=7.0)
-    assert waiting.due_at == NOW.ticks + 7.0
-    assert record_in(State.REQUESTED, expires=0.0).due_at is None
-    assert record_in(State.COLLECTED, timeout=3.0, grace=4.0).due_at == NOW.ticks + 7.0
-    assert record_in(State.RETURNED).due_at == NOW.ticks + 3_600.0
+    assert waiting.deadline_ticks == NOW.ticks + 7.0
+    assert record_in(State.REQUESTED, expires=0.0).deadline_ticks is None
+    assert record_in(State.COLLECTED, timeout=3.0, grace=4.0).deadline_ticks == NOW.ticks + 7.0
+    assert record_in(State.RETURNED).deadline_ticks == NOW.ticks + 3_600.0
     forever = Rules(analysis_within=0.0)
     done = step(record_in(State.COLLECTED), Returned(OK, "c1", "j1", 3), rules=forever)
-    assert done.record.due_at is None
+    assert done.record.deadline_ticks is None
 
 
 def test_a_deadline_that_has_not_come_changes_nothing() -> None:
@@ -313,8 +313,10 @@ def test_a_deadline_that_has_not_come_changes_nothing() -> None:
 def test_a_set_deadline_is_always_accepted() -> None:
     for state in (State.REQUESTED, State.COLLECTED, State.RETURNED):
         record = record_in(state)
-        assert record.due_at is not None
-        assert step(record, DeadlinePassed("c1"), at(record.due_at)).record.state is not state
+        assert record.deadline_ticks is not None
+        assert (
+            step(record, DeadlinePassed("c1"), at(record.deadline_ticks)).record.state is not state
+        )
 
 
 def test_expired_did_not_run_and_lost_may_have() -> None:
@@ -335,7 +337,7 @@ def test_a_cancel_lowers_the_deadline_and_the_answer_ends_it() -> None:
     record = record_in(State.COLLECTED, timeout=1_000.0, grace=5.0)
     cancelling = step(record, CancelAsked("c1"), at(60.0)).record
     assert cancelling.cancelling
-    assert cancelling.due_at == 65.0
+    assert cancelling.deadline_ticks == 65.0
     copy = step(cancelling, CancelAsked("c1"), at(64.0))
     assert (copy.record, copy.refused) == (cancelling, None)
     stopped = RunReport(Outcome.CANCELLED, Ran.YES)
@@ -489,7 +491,7 @@ def test_analysis_by_name_is_due_in_state_3_only() -> None:
     assert decision.record.current is not None
     assert decision.effects[1] == Analyse(decision.record.current)
     rested = step(decision.record, Analysed("ok: exit 0", "c1")).record
-    assert due(rested) == (PublishStatus(rested),)
+    assert implied_effects(rested) == (PublishStatus(rested),)
 
 
 def test_a_late_analysis_is_stored_once() -> None:

@@ -86,7 +86,7 @@ def test_every_sequence_keeps_the_promises(steps: list[tuple[Event, float]]) -> 
                 assert after is record
             else:
                 assert (event.id, event.journal) in after.settled
-        if (after.state is State.REST) == (after.due_at is not None):
+        if (after.state is State.REST) == (after.deadline_ticks is not None):
             raise AssertionError("a deadline stands exactly outside of rest")
         for command in (after.current, decision.command):
             if command is None:

@@ -33,7 +33,7 @@ from hwsync.protocol.record import (
     State,
     Verb,
 )
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.envelope import encode_envelope, read_envelope
 from hwsync.protocol.wire.heard import read_heard
 from hwsync.protocol.wire.messages import read
@@ -428,7 +428,7 @@ WORST = Command(
 def worst() -> Record:
     settled = tuple(("c" * 64, f"{number}" * 64) for number in range(limits.SETTLED_PAIRS))
     return Record(
-        "u" * 64, State.COLLECTED, MAX_INT, MAX_INT, Verb.RETRIEVAL, deadline=1e300,
+        "u" * 64, State.COLLECTED, MAX_INT, MAX_INT, Verb.RETRIEVAL, deadline_wall=1e300,
         settled=settled, queue=("q" * 64,) * limits.MAX_QUEUE, current=WORST,
     )  # fmt: skip
 
@@ -461,7 +461,7 @@ def test_a_status_is_cut_to_any_limit_down_to_its_first_kilobyte(limit: int) -> 
     assert status is not None
     assert status.settled == worst().settled
     least_for_people = limits.MESSAGE_BYTES[0]
-    assert (read_heard(Kind.STATUS, payload) is None) == (limit < least_for_people)
+    assert (read_heard(TopicKind.STATUS, payload) is None) == (limit < least_for_people)
     assert json.loads(payload).get("order") is None
 
 
@@ -472,7 +472,7 @@ def test_a_result_is_cut_to_any_limit_with_what_the_request_had(limit: int) -> N
     request = replace(WORST.request, stdin=text, args=(text,), meta=meta)
     payload = encode_result(replace(WORST, request=request), State.REST, limit=limit)
     assert len(payload) <= limit
-    fields = read_heard(Kind.RESULT, payload)
+    fields = read_heard(TopicKind.RESULT, payload)
     assert fields is not None
     assert fields["truncated"]
     assert fields["args"] == []

@@ -31,7 +31,7 @@ def test_it_stands_in_the_line_and_in_the_whole_record_but_not_at_rest(
 ) -> None:
     monkeypatch.setattr("time.time", lambda: NOW)
     command = Command("pi1", "c1", Request("print(1)"))
-    record = Record("pi1", State.COLLECTED, seq=2, deadline=NOW + 40.0, current=command)
+    record = Record("pi1", State.COLLECTED, seq=2, deadline_wall=NOW + 40.0, current=command)
     fields = status_json(record)
     assert _line("pi1", fields).endswith("c1                             ends in 40 s")
     assert _line("pi1", fields, now=NOW + 10.0).endswith("ends in 30 s")  # the coordinator's clock

@@ -10,7 +10,7 @@ from hwsync.operator.conversation import ANSWER_S
 from hwsync.operator.run import LOOK_AGAIN_S, Run, RunRequest, exit_code, fresh_id
 from hwsync.protocol.errors import Code, NoCoordinator, Refused
 from hwsync.protocol.record import State
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.schema import Json, read_object
 from hwsync.transport import Signal
 from tests.support.operator_line import Line, error, result, status
@@ -76,13 +76,13 @@ def test_where_nobody_analyses_it_has_ended_when_it_has_returned(line: Line) -> 
 
 
 def test_what_is_about_another_command_is_not_shown(line: Line) -> None:
-    seen: list[tuple[Kind, str]] = []
+    seen: list[tuple[TopicKind, str]] = []
     ended = result("mine", **ENDED)
     following(
         line, result("theirs", "c2", **ENDED), status("mine"), error(Code.BUSY, "request"), ended,
         heard=lambda heard: seen.append((heard.kind, heard.fields["id"])),
     )  # fmt: skip
-    assert seen == [(Kind.STATUS, "c1"), (Kind.RESULT, "c1")]
+    assert seen == [(TopicKind.STATUS, "c1"), (TopicKind.RESULT, "c1")]
 
 
 def test_an_id_that_is_not_known_any_more_is_refused(line: Line) -> None:

@@ -32,7 +32,7 @@ class Broker:
         self.takes = takes
         self.taken: list[tuple[str, int]] = []
         self.under_way_now: list[tuple[str, int]] = []
-        self.settled = True
+        self.all_acknowledged = True
         self.up = True
 
     def under_way(self, topic: str) -> bool:
@@ -51,7 +51,7 @@ class Broker:
         if not self.up:
             return False
         self.under_way_now.append((topic, len(payload)))
-        self.settled = False
+        self.all_acknowledged = False
         return True
 
     def answer(self) -> Disconnected | None:
@@ -63,7 +63,7 @@ class Broker:
                 return Disconnected("hung up", True, hung_up=True, unanswered=left)
             self.taken.append((topic, size))
         self.under_way_now = []
-        self.settled = True
+        self.all_acknowledged = True
         return None
 
 
@@ -82,7 +82,7 @@ class Owner:
 
     def connect(self) -> None:
         """A connection, which is subscribed a little later."""
-        self.broker.up = self.broker.settled = True
+        self.broker.up = self.broker.all_acknowledged = True
         self.outbox.hear(Connected(False, 4))
         self.outbox.flush()
         self.outbox.hear(Subscribed())
@@ -106,7 +106,7 @@ class Owner:
             while (end := self.broker.answer()) is None:
                 self.now += 0.01
                 self.outbox.flush()
-                if self.outbox.settled and self.outbox.wait() is None:
+                if self.outbox.all_acknowledged and self.outbox.wait() is None:
                     self.now += CALM_S
                     self.outbox.flush()
                     return connects
@@ -286,7 +286,7 @@ def test_nobody_is_careless_between_the_connect_and_what_follows_it() -> None:
     owner.outbox.send(message("status", 500_000))
     owner.cut()
     owner.connect()
-    owner.broker.settled = True
+    owner.broker.all_acknowledged = True
     owner.outbox.flush()  # before the owner has said its statuses again
     owner.outbox.send(message("status", 500_000))
     assert owner.broker.under_way_now == [], "it goes by itself, in its turn"
@@ -346,7 +346,7 @@ def test_a_stream_of_other_messages_keeps_nothing_waiting() -> None:
         owner.outbox.flush()
         assert owner.broker.under_way_now[-1][0] == waiting.pop(0)
         owner.broker.under_way_now = [("status", 10)]
-    assert not owner.broker.settled
+    assert not owner.broker.all_acknowledged
 
 
 def test_what_waits_has_a_limit() -> None:

@@ -154,7 +154,7 @@ def test_what_waits_in_the_queue_is_replied_at_its_end(lab: Lab) -> None:
 def test_a_reply_is_owed_until_it_surely_arrived(lab: Lab) -> None:
     ask(lab)
     collect(lab)
-    lab.wire.settled = False
+    lab.wire.all_acknowledged = False
     assert len(replies(end(lab))) == 1
     lab.later(REPLY_LOOK_S)
     assert lab.rows("commands", "replies") != [("[]",)]
@@ -163,7 +163,7 @@ def test_a_reply_is_owed_until_it_surely_arrived(lab: Lab) -> None:
     (again,) = replies(lab.restart())
     assert (again.json["id"], again.json["state"], again.json["outcome"]) == ("c1", 0, "ok")
     assert lab.coordinator.wait() is not None
-    lab.wire.settled = True
+    lab.wire.all_acknowledged = True
     lab.later(REPLY_LOOK_S)
     assert replies(lab.restart()) == []
     assert set(lab.rows("commands", "replies")) == {("[]",)}

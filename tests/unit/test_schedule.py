@@ -12,12 +12,12 @@ from hwsync.protocol.device.values import pause
 
 
 def test_the_clock_stands_still_before_the_first_connection() -> None:
-    clock = ConnectedClock(settle=10.0)
+    clock = ConnectedClock(hold_deadlines_s=10.0)
     assert clock.ticks(5.0) == clock.ticks(500.0) == 0.0
 
 
 def test_the_clock_counts_connected_seconds_only() -> None:
-    clock = ConnectedClock(settle=10.0)
+    clock = ConnectedClock(hold_deadlines_s=10.0)
     clock.connect(100.0)
     assert clock.ticks(103.0) == 3.0
     clock.disconnect(104.0)
@@ -27,7 +27,7 @@ def test_the_clock_counts_connected_seconds_only() -> None:
 
 
 def test_a_second_disconnect_takes_nothing_away() -> None:
-    clock = ConnectedClock(settle=0.0)
+    clock = ConnectedClock(hold_deadlines_s=0.0)
     clock.connect(100.0)
     clock.disconnect(104.0)
     clock.disconnect(200.0)
@@ -35,7 +35,7 @@ def test_a_second_disconnect_takes_nothing_away() -> None:
 
 
 def test_a_second_connect_loses_no_time_and_settles_anew() -> None:
-    clock = ConnectedClock(settle=10.0)
+    clock = ConnectedClock(hold_deadlines_s=10.0)
     clock.connect(100.0)
     clock.connect(120.0)
     assert clock.ticks(121.0) == 21.0
@@ -43,7 +43,7 @@ def test_a_second_connect_loses_no_time_and_settles_anew() -> None:
 
 
 def test_nothing_may_fire_without_a_connection() -> None:
-    clock = ConnectedClock(settle=0.0)
+    clock = ConnectedClock(hold_deadlines_s=0.0)
     assert clock.wait(100.0, 0.0) is None
     clock.connect(100.0)
     clock.disconnect(200.0)
@@ -63,7 +63,7 @@ def test_nothing_may_fire_without_a_connection() -> None:
 def test_a_deadline_waits_for_its_moment_and_for_the_settling_time(
     now: float, due_at: float, wait: float
 ) -> None:
-    clock = ConnectedClock(settle=10.0)
+    clock = ConnectedClock(hold_deadlines_s=10.0)
     clock.connect(100.0)
     assert clock.wait(now, due_at) == wait
 

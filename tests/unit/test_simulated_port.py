@@ -60,10 +60,10 @@ def test_messages_go_and_come_and_no_more_than_a_window_at_a_time() -> None:
     world = World(clean_session=False)
     for number in range(WINDOW + 5):
         assert world.port.publish("a", b"%d" % number)
-    assert not world.port.settled
+    assert not world.port.all_acknowledged
     world.until(lambda: world.came(Delivery))
     assert len(world.came(Delivery)) <= WINDOW
-    world.until(lambda: world.port.settled)
+    world.until(lambda: world.port.all_acknowledged)
     for one in world.came(Delivery):
         world.port.acknowledge(one)
     world.until(lambda: len(world.came(Delivery)) == WINDOW + 5)

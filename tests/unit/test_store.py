@@ -46,8 +46,10 @@ def test_a_cycle_survives_a_restart_in_every_state(path: Path) -> None:
             before = lab.record
         with Lab(path) as again:
             # The clock of deadlines begins anew; what is left of one stays.
-            assert replace(again.record, due_at=None) == replace(before, due_at=None)
-            assert (again.record.due_at is None) == (before.due_at is None)
+            assert replace(again.record, deadline_ticks=None) == replace(
+                before, deadline_ticks=None
+            )
+            assert (again.record.deadline_ticks is None) == (before.deadline_ticks is None)
     assert before.state is State.REST
 
 

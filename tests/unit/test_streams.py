@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hwsync.cli import streams
 from hwsync.cli.streams import TEXTS, Streams
 from hwsync.protocol.output import GAP_ROOM, Ends, order_kept
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.schema import Json
 
 WRITTEN = st.lists(
@@ -58,7 +58,7 @@ def end(stdout: str = "", stderr: str = "", *, truncated: bool = False, **more: 
 
 def hear(streams: Streams, *pieces: Json) -> None:
     for one in pieces:
-        streams.hear(Kind.OUTPUT, one)
+        streams.hear(TopicKind.OUTPUT, one)
 
 
 def sent(written: list[tuple[str, str]], paths: list[str]) -> list[Json]:
@@ -190,8 +190,8 @@ def test_what_is_old_or_repeated_or_anothers_is_passed_over() -> None:
     run = Streams("c1", seen)
     hear(run, piece(0, "a", at=0), piece(1, "b", at=1), piece(0, "a", at=0), piece(1, "b", at=1))
     hear(run, {**piece(2, "x", at=2), "id": "c2"}, piece(2, "x", "stdlog", at=2))
-    run.hear(Kind.STATUS, piece(2, "x", at=2))
-    run.hear(Kind.OUTPUT, {})  # an empty message
+    run.hear(TopicKind.STATUS, piece(2, "x", at=2))
+    run.hear(TopicKind.OUTPUT, {})  # an empty message
     hear(run, piece(3, "x", at=1))  # a place that was shown already
     run.finish(end("abc"))
     assert seen.in_order == "abc"

@@ -18,7 +18,7 @@ from hwsync.operator.switchboard import Switchboard
 from hwsync.protocol.errors import Code, NoCoordinator, Refused, TooLarge
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import State
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.transport import Connected, Delivery, Denied, Disconnected
 from hwsync.transport.signals import Sent
 from tests.support.operator_line import error, result, status
@@ -228,4 +228,4 @@ def test_conversations_on_one_connection_know_what_broker_and_coordinator_said()
     later = client.conversation("pi1")
     assert later.standing.degraded == "the disk is full"
     with pytest.raises(TooLarge):
-        later.publish(Kind.REQUEST, b"x" * 30_000)
+        later.publish(TopicKind.REQUEST, b"x" * 30_000)

@@ -13,7 +13,7 @@ from hwsync.protocol.effects import PublishError
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Collected, HeartbeatHeard
 from hwsync.protocol.record import Command, Outcome, Ran, Record, Request, RunReport, State
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire import (
     asking,
     envelope,
@@ -125,10 +125,10 @@ def test_what_is_told_of_both_is_in_both() -> None:
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_a_message_is_of_one_kind_and_a_cleared_one_of_none(kind: Kind) -> None:
+def test_a_message_is_of_one_kind_and_a_cleared_one_of_none(kind: TopicKind) -> None:
     kinds = ("status", "result", "error", "heartbeat", "health", "boards")
     named = [name for name in kinds if getattr(Heard("pi1", kind, {"x": 1}), name)]
-    assert named == ([kind.name.lower()] if kind is not Kind.OUTPUT else [])
+    assert named == ([kind.name.lower()] if kind is not TopicKind.OUTPUT else [])
     assert not any(getattr(Heard("pi1", kind, {}), name) is not None for name in kinds)
 
 

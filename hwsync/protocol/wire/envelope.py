@@ -152,7 +152,7 @@ def envelope_json(record: Record, max_message: int = limits.MAX_MESSAGE) -> Json
         "stdin": request.stdin,
         "args": request.args,
         "issued": command.issued,
-        "expires_at": record.deadline,
+        "expires_at": record.deadline_wall,
         "start": None,
     }
     if max_message < limits.MAX_MESSAGE:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.topics import Kind
+from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.error import ERROR, Error
 from hwsync.protocol.wire.heartbeat import HEARTBEAT, Heartbeat
 from hwsync.protocol.wire.itself import BOARDS, HEALTH, Boards, Health
@@ -21,19 +21,19 @@ from hwsync.protocol.wire.response import OUTPUT
 from hwsync.protocol.wire.schema import Json, Schema, read_object
 from hwsync.protocol.wire.status import RESULT, STATUS, Result, Status
 
-TABLES: Final[Mapping[Kind, Schema[Any]]] = {
-    Kind.STATUS: STATUS,
-    Kind.RESULT: RESULT,
-    Kind.ERROR: ERROR,
-    Kind.OUTPUT: OUTPUT,
-    Kind.HEARTBEAT: HEARTBEAT,
-    Kind.HEALTH: HEALTH,
-    Kind.BOARDS: BOARDS,
+TABLES: Final[Mapping[TopicKind, Schema[Any]]] = {
+    TopicKind.STATUS: STATUS,
+    TopicKind.RESULT: RESULT,
+    TopicKind.ERROR: ERROR,
+    TopicKind.OUTPUT: OUTPUT,
+    TopicKind.HEARTBEAT: HEARTBEAT,
+    TopicKind.HEALTH: HEALTH,
+    TopicKind.BOARDS: BOARDS,
 }
 """Of what operators hear."""
 
 
-def read_heard(kind: Kind, payload: bytes) -> Json | None:
+def read_heard(kind: TopicKind, payload: bytes) -> Json | None:
     """The object of a message, or None where it is none of that kind."""
     fields = read_object(payload)
     table = TABLES.get(kind)
@@ -60,17 +60,17 @@ class Heard:
     """
 
     user: str
-    kind: Kind
+    kind: TopicKind
     fields: Mapping[str, Any]
 
     @property
     def status(self) -> Status | None:
         """A cleared one is none."""
-        return cast(Status, self.fields) if self.kind is Kind.STATUS and self.fields else None
+        return cast(Status, self.fields) if self.kind is TopicKind.STATUS and self.fields else None
 
     @property
     def result(self) -> Result | None:
-        return cast(Result, self.fields) if self.kind is Kind.RESULT and self.fields else None
+        return cast(Result, self.fields) if self.kind is TopicKind.RESULT and self.fields else None
 
     @property
     def told(self) -> Status | Result | None:
@@ -79,16 +79,20 @@ class Heard:
 
     @property
     def error(self) -> Error | None:
-        return cast(Error, self.fields) if self.kind is Kind.ERROR and self.fields else None
+        return cast(Error, self.fields) if self.kind is TopicKind.ERROR and self.fields else None
 
     @property
     def heartbeat(self) -> Heartbeat | None:
-        return cast(Heartbeat, self.fields) if self.kind is Kind.HEARTBEAT and self.fields else None
+        return (
+            cast(Heartbeat, self.fields)
+            if self.kind is TopicKind.HEARTBEAT and self.fields
+            else None
+        )
 
     @property
     def health(self) -> Health | None:
-        return cast(Health, self.fields) if self.kind is Kind.HEALTH and self.fields else None
+        return cast(Health, self.fields) if self.kind is TopicKind.HEALTH and self.fields else None
 
     @property
     def boards(self) -> Boards | None:
-        return cast(Boards, self.fields) if self.kind is Kind.BOARDS and self.fields else None
+        return cast(Boards, self.fields) if self.kind is TopicKind.BOARDS and self.fields else None

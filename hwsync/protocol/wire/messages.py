@@ -21,7 +21,7 @@ from hwsync.protocol.events import (
     Requested,
     StatusHeard,
 )
-from hwsync.protocol.topics import Kind, Topics
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.asking import read_analysis, read_cancel, read_query, read_reset
 from hwsync.protocol.wire.forms import LATER
 from hwsync.protocol.wire.heartbeat import read_heartbeat
@@ -47,7 +47,7 @@ def read(message: Message, topics: Topics) -> _Read:
             f"{user[:80]!r} is no board's name",
             limits.USER_FORM,
         )
-    kept = message.retain and kind not in (Kind.HEARTBEAT, Kind.STATUS)
+    kept = message.retain and kind not in (TopicKind.HEARTBEAT, TopicKind.STATUS)
     event = _retained(message, kind, reader) if kept else reader(message.payload)
     if isinstance(event, Requested) and message.reply:
         replies.check(message.reply, topics.root, event.id)
@@ -55,14 +55,14 @@ def read(message: Message, topics: Topics) -> _Read:
     return event
 
 
-def _retained(message: Message, kind: Kind | None, reader: _Reader) -> _Read:
+def _retained(message: Message, kind: TopicKind | None, reader: _Reader) -> _Read:
     """What a message means that comes again at every reconnect: only what names an id may.
 
     And no cancel or reset: whoever retained one did not mean every coordinator to come.
     """
     if not message.payload:
         return Ignored("an empty retained message clears one")
-    stops = kind in (Kind.CANCEL, Kind.RESET)
+    stops = kind in (TopicKind.CANCEL, TopicKind.RESET)
     refusal = Refused(
         Code.RETAINED,
         f"a retained message {'' if stops else 'without an id '}on {message.topic}",
@@ -95,7 +95,7 @@ def named(message: Message, topics: Topics) -> str | None:
 def is_query(message: Message, topics: Topics) -> bool:
     """Whether this is a query that can be read: it changes nothing."""
     _, kind = topics.split(message.topic)
-    if kind is not Kind.QUERY:
+    if kind is not TopicKind.QUERY:
         return False
     try:
         return isinstance(read(message, topics), Queried)
@@ -103,15 +103,15 @@ def is_query(message: Message, topics: Topics) -> bool:
         return False
 
 
-_READERS: Final[Mapping[Kind, _Reader]] = {
-    Kind.REQUEST: read_request,
-    Kind.COMMAND: read_command,
-    Kind.COLLECTED: read_collected,
-    Kind.RESPONSE: read_response,
-    Kind.ANALYSIS: read_analysis,
-    Kind.CANCEL: read_cancel,
-    Kind.RESET: read_reset,
-    Kind.QUERY: read_query,
-    Kind.HEARTBEAT: read_heartbeat,
-    Kind.STATUS: read_order,
+_READERS: Final[Mapping[TopicKind, _Reader]] = {
+    TopicKind.REQUEST: read_request,
+    TopicKind.ENVELOPE: read_command,
+    TopicKind.COLLECTED: read_collected,
+    TopicKind.RESPONSE: read_response,
+    TopicKind.ANALYSIS: read_analysis,
+    TopicKind.CANCEL: read_cancel,
+    TopicKind.RESET: read_reset,
+    TopicKind.QUERY: read_query,
+    TopicKind.HEARTBEAT: read_heartbeat,
+    TopicKind.STATUS: read_order,
 }

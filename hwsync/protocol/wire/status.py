@@ -207,8 +207,8 @@ def status_json(record: Record) -> Json:
         "login": True,
         "command": record.verb or "",
         "time": record.time,
-        "deadline": record.deadline,
-        **_told(command),
+        "deadline": record.deadline_wall,
+        **_shared_fields(command),
         "queued": len(record.queue),
         **_behind(command),
     }
@@ -240,7 +240,7 @@ def result_json(command: Command, state: State, place: int = 0) -> Json:
         "args": command.request.args,
         "meta": command.request.meta,
         "analyser": command.analyser,
-        **_told(command),
+        **_shared_fields(command),
         "sha256": {"stdout": report.sha256_stdout, "stderr": report.sha256_stderr},
         "late": command.late,
         "orphan": command.orphan,
@@ -257,7 +257,7 @@ def encode_result(
     return _fit(result_json(command, state, place), limit)
 
 
-def _told(command: Command) -> _Run:
+def _shared_fields(command: Command) -> _Run:
     """The program and how it ended: what status and result have in common, in their order."""
     report = command.report or NO_REPORT
     ended = command.report is not None
