@@ -17,7 +17,7 @@ from hwsync.device.environment import Environment
 from hwsync.device.former import Former
 from hwsync.device.keeping import STAGES, Keeping
 from hwsync.device.no_journal import AnyJournal
-from hwsync.device.telling import Heartbeat, Telling
+from hwsync.device.publishing import CommandPublisher, Heartbeat
 from hwsync.device.trust import Doubt, Trust
 from hwsync.protocol import limits
 from hwsync.protocol.device import core, values
@@ -61,7 +61,7 @@ class Agent:
         user: str,
         topics: Topics,
         journal: AnyJournal,
-        outside: Environment,
+        environment: Environment,
         *,
         max_timeout: float | None = None,
         trust: Trust | None = None,
@@ -70,19 +70,19 @@ class Agent:
         self._user = user
         self._topics = topics
         self._journal = journal
-        self._outside = outside
+        self._environment = environment
         self._trust = trust  # None: whatever comes on its topic may run
         self._state = values.State()
-        self._keeping = Keeping(journal, outside.monotonic)
+        self._keeping = Keeping(journal, environment.monotonic)
         self._unwritten = self._keeping.unwritten
-        self._deeds = Deeds(user, journal, outside, self._keeping, max_timeout)
+        self._deeds = Deeds(user, journal, environment, self._keeping, max_timeout)
         self._probe_at: float | None = None
         self._recover()
-        self._former = Former(user, self._users(), outside)
-        self._telling = Telling(topics, journal, outside, self._former, max_message)
+        self._former = Former(user, self._users(), environment)
+        self._publisher = CommandPublisher(topics, journal, environment, self._former, max_message)
         unsettled = self._keeping.unsettled
-        self._heartbeat = Heartbeat(user, topics, journal, outside, self._former, unsettled)
-        self._deeds.speak_by(self._former, self._telling, self._heartbeat)
+        self._heartbeat = Heartbeat(user, topics, journal, environment, self._former, unsettled)
+        self._deeds.publish_with(self._former, self._publisher, self._heartbeat)
 
     @property
     def former_names(self) -> tuple[str, ...]:
@@ -105,16 +105,16 @@ class Agent:
         return self._state.newest
 
     @property
-    def over(self) -> bool:
+    def needs_reopening(self) -> bool:
         """Whether only another opening of the journal helps; better once it is ``idle``."""
-        return self._journal.over
+        return self._journal.needs_reopening
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits, runs or is unsettled, as far as the journal can be read."""
         if self.busy is not None or self._unwritten.unsettled():
             return False
-        return self._journal.over or not self._journal.unsettled()
+        return self._journal.needs_reopening or not self._journal.unsettled()
 
     def _recover(self) -> None:
         for entry in self._journal.open_entries():
@@ -142,7 +142,7 @@ class Agent:
         ``subject``: what the event is about, beside what the core knows. Raises ``JournalError``
         where the core insists on what the journal refuses.
         """
-        moment = Moment(self._outside.monotonic(), self._outside.random())
+        moment = Moment(self._environment.monotonic(), self._environment.random())
         decision = core.decide(self._state, event, moment)
         try:
             for action in decision.writes:
@@ -166,7 +166,7 @@ class Agent:
 
     def hear(self, signal: Signal) -> None:
         """The connection came or went: ``Connected``, ``Subscribed`` or ``Disconnected``."""
-        self._telling.outbox.hear(signal)
+        self._publisher.outbox.hear(signal)
 
     def connected(self) -> None:
         """Subscribed anew: everything that is due is said again."""
@@ -199,7 +199,7 @@ class Agent:
         """The envelope, with the key that is now known to have signed it, or what is against it."""
         if self._trust is None:
             return envelope, None
-        name, newest, wall = self._journal.name, self._journal.newest, self._outside.wall()
+        name, newest, wall = self._journal.name, self._journal.newest, self._environment.wall()
         seal = read_seal(payload)
         doubt = self._trust.doubt(envelope, seal, name, newest, wall)
         key = seal.key if seal and not doubt else ""
@@ -207,7 +207,7 @@ class Agent:
 
     def _heard_envelope(self, envelope: Envelope, doubt: Doubt | None) -> None:
         if envelope.max_message is not None and doubt is None:
-            self._telling.outbox.capacity.told(envelope.max_message)
+            self._publisher.outbox.capacity.told(envelope.max_message)
         answer = doubt is None or doubt.answer
         event = Offered(
             envelope.id,
@@ -228,7 +228,7 @@ class Agent:
         distrust = ""
         hand = self._deeds.hand
         if self._trust is not None and hand is not None:
-            distrust = self._trust.at_grant(hand.envelope, self._outside.wall())
+            distrust = self._trust.at_grant(hand.envelope, self._environment.wall())
         return Told(
             own,
             status.order,
@@ -239,8 +239,8 @@ class Agent:
         )
 
     def _heard_of_former(self, user: str, status: StatusHead) -> None:
-        first = not self._former.may_tell(user)
-        if self._former.hear(user, status, self._journal.epoch):
+        first = not self._former.may_publish(user)
+        if self._former.note(user, status, self._journal.epoch):
             settled = self._keeping.settled(status, user)
             self._happen(values.ToldOfFormer(settled, first=first))
 
@@ -259,8 +259,10 @@ class Agent:
             payload = encode_output(
                 self._state.id, piece.number, piece.stream, piece.text, piece.at, piece.skipped
             )
-            if len(payload) <= min(MAX_PIECE, self._telling.outbox.limit):
-                self._outside.publish(self._topics.of(self._user, TopicKind.OUTPUT), payload, qos=0)
+            if len(payload) <= min(MAX_PIECE, self._publisher.outbox.limit):
+                self._environment.publish(
+                    self._topics.of(self._user, TopicKind.OUTPUT), payload, qos=0
+                )
 
     def run_ended(self, end: RunEnd) -> None:
         """The run is over: what the disk does not take of it is kept and told all the same."""
@@ -274,7 +276,7 @@ class Agent:
 
     def tick(self) -> float:
         """Do what is due; seconds until the next."""
-        now = self._outside.monotonic()
+        now = self._environment.monotonic()
         self._probe(now)
         if self._prune_at <= now:
             self._prune()
@@ -282,27 +284,27 @@ class Agent:
         said_again = core.due_at(self._state)
         if said_again is not None and said_again <= now:
             self._happen(values.Tick())
-        if self._former.due is not None and self._former.due <= now:
-            self._former.look(self._former.waiting(self._keeping.unsettled()))
-        self._telling.outbox.flush()
+        if self._former.report_at is not None and self._former.report_at <= now:
+            self._former.report(self._former.waiting(self._keeping.unsettled()))
+        self._publisher.outbox.flush()
         times = (
-            *(self._heartbeat.at, self._prune_at, self._probe_at, self._former.due),
+            *(self._heartbeat.at, self._prune_at, self._probe_at, self._former.report_at),
             core.due_at(self._state),
         )
         pause = max(0.0, min(at for at in times if at is not None) - now)
-        wait = self._telling.outbox.wait()
+        wait = self._publisher.outbox.wait()
         return pause if wait is None else min(pause, wait)
 
     def _prune(self) -> None:
-        self._prune_at = self._outside.monotonic() + PRUNE_S
+        self._prune_at = self._environment.monotonic() + PRUNE_S
         try:
-            self._journal.prune(self._outside.monotonic())
+            self._journal.prune(self._environment.monotonic())
         except JournalError as error:
             log.error("%s; old entries stay", error)
 
     def _probe(self, now: float) -> None:
         """Whether a journal that could not be written can be again."""
-        if not self._journal.refusal or self._journal.over:
+        if not self._journal.refusal or self._journal.needs_reopening:
             self._probe_at = None
         elif self._probe_at is None:
             self._probe_at = now + PROBE_S
@@ -325,4 +327,4 @@ class Agent:
 
     def stopped(self) -> None:
         """The last word, after ``running`` has become false: a heartbeat that says it leaves."""
-        self._heartbeat.say(self._state, online=False)
+        self._heartbeat.publish(self._state, online=False)

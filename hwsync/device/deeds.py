@@ -16,7 +16,7 @@ from hwsync.device.former import Former
 from hwsync.device.journal import Entry, Stage
 from hwsync.device.keeping import Keeping
 from hwsync.device.no_journal import AnyJournal
-from hwsync.device.telling import Heartbeat, Telling
+from hwsync.device.publishing import CommandPublisher, Heartbeat
 from hwsync.protocol import limits
 from hwsync.protocol.device import values
 from hwsync.protocol.device.values import Action, Event, State
@@ -38,17 +38,17 @@ class Deeds:
         self,
         user: str,
         journal: AnyJournal,
-        outside: Environment,
+        environment: Environment,
         keeping: Keeping,
         max_timeout: float | None,
     ) -> None:
         self._user = user
         self._journal = journal
-        self._outside = outside
+        self._environment = environment
         self._keeping = keeping
         self._max_timeout = max_timeout
         self._former: Former
-        self._telling: Telling
+        self._publisher: CommandPublisher
         self._heartbeat: Heartbeat
         self.hand: Entry | None = None
         self._deeds: Final[Mapping[str, Deed]] = {
@@ -63,11 +63,11 @@ class Deeds:
             values.WRITE_SETTLED: self._write_settled,
             values.RETRY_WRITES: self._retry_writes,
             values.BEGIN_CONNECTION: self._begin_connection,
-            values.SAY_HEARTBEAT: self._say_heartbeat,
-            values.SAY_COLLECTED: self._say_collected,
-            values.SAY_RESULT: self._say_result,
-            values.SAY_RESULTS: self._say_results,
-            values.SAY_RESULTS_AGAIN: self._say_results_again,
+            values.PUBLISH_HEARTBEAT: self._publish_heartbeat,
+            values.PUBLISH_COLLECTED: self._publish_collected,
+            values.PUBLISH_RESULT: self._publish_result,
+            values.PUBLISH_RESULTS: self._publish_results,
+            values.PUBLISH_RESULTS_AGAIN: self._publish_results_again,
             values.NOTE_ANSWER: self._note_answer,
             values.NOTE_REFUSAL: self._note_refusal,
             values.START_RUN: self._start_run,
@@ -75,9 +75,11 @@ class Deeds:
             values.END_LEFTOVERS: self._end_leftovers,
         }
 
-    def speak_by(self, former: Former, telling: Telling, heartbeat: Heartbeat) -> None:
+    def publish_with(
+        self, former: Former, publisher: CommandPublisher, heartbeat: Heartbeat
+    ) -> None:
         """From now on something can be said; before, only what a crash left is ended."""
-        self._former, self._telling, self._heartbeat = former, telling, heartbeat
+        self._former, self._publisher, self._heartbeat = former, publisher, heartbeat
 
     def do(self, action: Action, subject: Subject, state: State) -> Event | None:
         """One thing; what follows from it for the core, if anything. Raises ``JournalError``."""
@@ -90,7 +92,7 @@ class Deeds:
 
     def _write_received(self, _: Action, envelope: Subject, __: State) -> None:
         assert isinstance(envelope, Envelope)
-        self._journal.received(envelope, self._outside.monotonic())
+        self._journal.received(envelope, self._environment.monotonic())
         self._keeping.unwritten.forget(envelope.id)
         self.hand = Entry(envelope.id, Stage.RECEIVED, envelope, None, None, None, settled=False)
 
@@ -101,7 +103,7 @@ class Deeds:
 
     def _write_started(self, action: Action, group: Subject, _: State) -> None:
         assert isinstance(group, Group)
-        self._journal.started(action.id, group, self._outside.monotonic())
+        self._journal.started(action.id, group, self._environment.monotonic())
 
     def _write_end(self, action: Action, end: Subject, _: State) -> None:
         report = RunReport(Outcome(action.outcome), Ran(action.ran), action.reason)
@@ -145,31 +147,31 @@ class Deeds:
     # -- on the network, and in the log --------------------------------------------------------
 
     def _begin_connection(self, _: Action, __: Subject, ___: State) -> None:
-        self._telling.shrinking.begin()
+        self._publisher.shrinking.begin()
         self._former.begin()
 
-    def _say_heartbeat(self, _: Action, __: Subject, state: State) -> None:
-        self._heartbeat.say(state)
+    def _publish_heartbeat(self, _: Action, __: Subject, state: State) -> None:
+        self._heartbeat.publish(state)
 
-    def _say_collected(self, action: Action, _: Subject, __: State) -> None:
-        self._telling.collected(self._user, action.id)
+    def _publish_collected(self, action: Action, _: Subject, __: State) -> None:
+        self._publisher.collected(self._user, action.id)
 
-    def _say_result(self, action: Action, _: Subject, __: State) -> None:
+    def _publish_result(self, action: Action, _: Subject, __: State) -> None:
         entry = self._keeping.get(action.id)
         if entry:
-            self._telling.result(entry)
+            self._publisher.result(entry)
 
-    def _say_results(self, _: Action, __: Subject, ___: State) -> None:
-        self._telling.results(self._keeping.unsettled())
+    def _publish_results(self, _: Action, __: Subject, ___: State) -> None:
+        self._publisher.results(self._keeping.unsettled())
 
-    def _say_results_again(self, _: Action, __: Subject, ___: State) -> Event | None:
-        told = self._telling.results(self._keeping.unsettled())
-        return None if told or self._keeping.unwritten.waits else values.Owed(any=False)
+    def _publish_results_again(self, _: Action, __: Subject, ___: State) -> Event | None:
+        published = self._publisher.results(self._keeping.unsettled())
+        return None if published or self._keeping.unwritten.waits else values.Owed(any=False)
 
     def _note_answer(self, action: Action, _: Subject, __: State) -> Event | None:
         for id in action.ids:
-            self._telling.shrinking.forget(id)
-        return values.Owed(any=True) if self._telling.shrinking.answered() else None
+            self._publisher.shrinking.forget(id)
+        return values.Owed(any=True) if self._publisher.shrinking.answered() else None
 
     def _note_refusal(self, action: Action, _: Subject, __: State) -> None:
         log.warning("not run: %s", action.reason, extra={"id": action.id})
@@ -193,12 +195,12 @@ class Deeds:
             name=envelope.name,
             grace=envelope.grace,
         )
-        self._outside.start_run(job, action.id)
+        self._environment.start_run(job, action.id)
 
     def _stop_run(self, _: Action, __: Subject, ___: State) -> None:
-        self._outside.stop_run()
+        self._environment.stop_run()
 
     def _end_leftovers(self, action: Action, _: Subject, __: State) -> None:
         group = self.hand.group if self.hand else None
-        ended = self._outside.end_leftovers(group) if group else 0
+        ended = self._environment.end_leftovers(group) if group else 0
         log.warning("interrupted; %d processes left of it ended", ended, extra={"id": action.id})

@@ -38,28 +38,28 @@ class Former:
         self.names = tuple(islice(others, NAMES))
         self._user = user
         self._clock = clock
-        self._heard: set[str] = set()  # on this connection
-        self._said: set[str] = set()
-        self._look_at: float | None = None
+        self._received_from: set[str] = set()  # on this connection
+        self._logged: set[str] = set()
+        self._report_at: float | None = None
 
     def begin(self) -> None:
         """A new connection: no status of a former name was heard on it yet."""
-        self._heard.clear()
+        self._received_from.clear()
         if self.names:
-            self._look_at = self._clock.monotonic() + limits.UNKNOWN_S
+            self._report_at = self._clock.monotonic() + limits.UNKNOWN_S
 
-    def may_tell(self, user: str) -> bool:
+    def may_publish(self, user: str) -> bool:
         """Whether a result may be published under that name now."""
-        return user == self._user or user in self._heard
+        return user == self._user or user in self._received_from
 
-    def hear(self, user: str, status: StatusHead, epoch: int) -> bool:
+    def note(self, user: str, status: StatusHead, epoch: int) -> bool:
         """A status of a former name; False: it says nothing. ``epoch``: the journal's.
 
         What is settled stays so within an epoch, whatever the order in which statuses come.
         """
         if user not in self.names or status.epoch < epoch:
             return False
-        self._heard.add(user)
+        self._received_from.add(user)
         return True
 
     def waiting(self, entries: Iterable[Entry]) -> Mapping[str, int]:
@@ -67,18 +67,18 @@ class Former:
         return Counter(user for entry in entries if (user := entry.envelope.user) != self._user)
 
     @property
-    def due(self) -> float | None:
-        """When ``look`` is to be called, in seconds of the clock."""
-        return self._look_at
+    def report_at(self) -> float | None:
+        """When ``report`` is to be called, in seconds of the clock."""
+        return self._report_at
 
-    def look(self, waiting: Mapping[str, int]) -> None:
+    def report(self, waiting: Mapping[str, int]) -> None:
         """Say what waits under names of which nothing is heard."""
-        if self._look_at is None or self._clock.monotonic() < self._look_at:
+        if self._report_at is None or self._clock.monotonic() < self._report_at:
             return
-        self._look_at = None
+        self._report_at = None
         for name, count in waiting.items():
-            if name not in self._heard and name not in self._said:
-                self._said.add(name)
+            if name not in self._received_from and name not in self._logged:
+                self._logged.add(name)
                 log.error(
                     "%d results of %s, as this board was called before, wait in its journal: "
                     "nothing is heard of %s. Let this account read its status and write its "

@@ -94,9 +94,9 @@ class Journal(Sealed):
 
     Every method raises ``JournalError``, and has changed nothing then. ``JournalUnavailable``: the
     disk is full, read-only or failing; the same call may succeed later. ``JournalDamaged``: no call
-    does any more (``over``); ``close``, and open it anew, which sets the damaged one aside. The
-    construction raises it of a journal that another process has, or a newer version wrote.
-    ``nonce``: what a new journal's name is made of; no name may ever come twice.
+    does any more (``needs_reopening``); ``close``, and open it anew, which sets the damaged one
+    aside. The construction raises it of a journal that another process has, or a newer version
+    wrote. ``nonce``: what a new journal's name is made of; no name may ever come twice.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """One life of the daemon: a journal, an agent, a connection, a runner, and the loop around them.
 
 The law: one thread does everything, from the socket to the socket; only a run has another one
-(``outside``). It waits for the connection, for what a run leaves, for an order of the process, and
-for what is due. A life ends at a stop, when another configuration is to count, or when a journal
-that could not be written can be opened again; then nothing runs and nothing waits.
+(``board_environment``). It waits for the connection, for what a run leaves, for an order of the
+process, and for what is due. A life ends at a stop, when another configuration is to count, or when
+a journal that could not be written can be opened again; then nothing runs and nothing waits.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Final
 
 from hwsync.address import BrokerUrl
 from hwsync.device.agent import Agent
+from hwsync.device.board_environment import BoardEnvironment, Calls
 from hwsync.device.no_journal import AGAIN_S, AnyJournal, open_journal, reopen
-from hwsync.device.outside import Calls, Outside
 from hwsync.device.trust import Trust
 from hwsync.notify import Notifier
 from hwsync.orders import Orders
@@ -95,16 +95,16 @@ def live(setup: Setup, journal: AnyJournal, process: Process) -> tuple[Setup, An
     another process has the one of a new configuration.
     """
     calls = Calls(process.waker.wake)
-    outside = Outside(setup.settings, setup.state, calls)
+    environment = BoardEnvironment(setup.settings, setup.state, calls)
     try:
-        outside.runner.start()  # before there is any thread
+        environment.runner.start()  # before there is any thread
     except HwsyncError as error:
         log.error("%s; every program is rejected until that is mended", error)
-    agent = Agent(setup.user, setup.topics, journal, outside, max_timeout=setup.max_timeout,
+    agent = Agent(setup.user, setup.topics, journal, environment, max_timeout=setup.max_timeout,
                   trust=setup.trust, max_message=setup.max_message)  # fmt: skip
     will = encode_heartbeat(online=False, journal=journal.name, boot=journal.boot)
-    outside.agent = agent
-    outside.connection = connection = Connection(
+    environment.agent = agent
+    environment.connection = connection = Connection(
         setup.url,
         setup.topics.client_id(f"hwsync-device-{setup.user}"),
         subscriptions=[
@@ -123,7 +123,7 @@ def live(setup: Setup, journal: AnyJournal, process: Process) -> tuple[Setup, An
             agent.stopped()
     finally:
         pump.leave(FLUSH_S)
-        outside.runner.close()
+        environment.runner.close()
     if following is None:
         journal.close()
         return None
@@ -163,7 +163,7 @@ class _Loop:
                     return None
                 log.info("the new configuration counts from now on")
                 return self.reload.setup, None
-            if self.end is None and agent.over:
+            if self.end is None and agent.needs_reopening:
                 pause = min(pause, AGAIN_S)
                 if (another := self._another_journal()) is not None:
                     return self.setup, another

@@ -31,7 +31,7 @@ class NoJournal:
     ``JournalUnavailable``, but for ``begin_epoch`` and ``prune``, which have nothing to write.
     """
 
-    over = True
+    needs_reopening = True
 
     def __init__(
         self, refusal: str, *, nonce: Callable[[], str] = lambda: secrets.token_hex(8)

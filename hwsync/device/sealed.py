@@ -61,15 +61,15 @@ Row = dict[str, Any]
 class Sealed:
     """The database of one folder.
 
-    ``refusal``: why nothing can be written now, in a sentence; empty while all is well. ``over``:
-    it is damaged, and only another opening helps.
+    ``refusal``: why nothing can be written now, in a sentence; empty while all is well.
+    ``needs_reopening``: it is damaged, and only another opening helps.
     """
 
     name: str  # of the journal, as in the mark
 
     def __init__(self, files: JournalFiles) -> None:
         self.refusal = ""
-        self.over = False
+        self.needs_reopening = False
         self._files = files
         self._ids: set[str] = set()  # an index that was damaged since would not find them all
         self._age = 0.0  # seconds, written with each change
@@ -87,7 +87,7 @@ class Sealed:
     def _open(self) -> None:
         """Raises ``JournalDamaged``, ``JournalUnavailable``; ``JournalError``: a newer version."""
         path = self._files.database
-        self.over, self.refusal = False, ""
+        self.needs_reopening, self.refusal = False, ""
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             # The account of programs may pass through the folder; the log is made like this.
@@ -165,7 +165,7 @@ class Sealed:
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """Changes of ``_head`` and calls of ``_put`` and ``_delete``, flushed at its end."""
-        if self.over:
+        if self.needs_reopening:
             raise JournalDamaged(self.refusal)
         try:
             self._db.execute("begin immediate")
@@ -224,7 +224,7 @@ class Sealed:
         return [self._sound(row) for row in found]
 
     def _read(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        if self.over:
+        if self.needs_reopening:
             raise JournalDamaged(self.refusal)
         try:
             return self._db.execute(sql, values).fetchall()
@@ -239,7 +239,7 @@ class Sealed:
     # -- what goes wrong -----------------------------------------------------------------------
 
     def _damaged(self, how: str) -> JournalDamaged:
-        self.over = True
+        self.needs_reopening = True
         self.refusal = f"the journal {self._files.database} is damaged: {how}"
         return JournalDamaged(self.refusal)
 

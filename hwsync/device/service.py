@@ -117,7 +117,7 @@ def _serve(options: argparse.Namespace) -> None:
         following: tuple[Setup, AnyJournal] | None = (setup, open_journal(setup.state))
         while following is not None:
             setup, journal = following
-            if not journal.over:
+            if not journal.needs_reopening:
                 _make(setup)
             following = live(setup, journal, process)
 

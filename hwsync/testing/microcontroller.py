@@ -173,14 +173,14 @@ class Microcontroller(Device):
             self.context.see(JournalLost(self.context.now, self.user, self._name))
 
     def _say(self, action: Action) -> None:
-        if action.do == values.SAY_HEARTBEAT:
+        if action.do == values.PUBLISH_HEARTBEAT:
             self._beat()
-        elif action.do == values.SAY_COLLECTED:
+        elif action.do == values.PUBLISH_COLLECTED:
             payload = encode_collected(action.id, self._name, self._boot)
             self.publish(self.topics.of(self.user, TopicKind.COLLECTED), payload)
-        elif action.do == values.SAY_RESULT and action.id in self._results:
+        elif action.do == values.PUBLISH_RESULT and action.id in self._results:
             self.publish(self.topics.of(self.user, TopicKind.RESPONSE), self._results[action.id])
-        elif action.do in (values.SAY_RESULTS, values.SAY_RESULTS_AGAIN):
+        elif action.do in (values.PUBLISH_RESULTS, values.PUBLISH_RESULTS_AGAIN):
             for payload in list(self._results.values()):
                 self.publish(self.topics.of(self.user, TopicKind.RESPONSE), payload)
             if not self._results:

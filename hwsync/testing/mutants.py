@@ -187,7 +187,8 @@ MUTANTS: Final = (
         (Edit(device_core, "_tick", "decision.change(collect=state.collect.later(moment))",
               "decision.actions.clear()\n        decision.change(collect=None)"),),
         "the envelope is sent again, and answered",
-        (Edit(device_moves, "_collect_again", "decision.do(Action(values.SAY_COLLECTED, case.id))",
+        (Edit(device_moves, "_collect_again",
+        "decision.do(Action(values.PUBLISH_COLLECTED, case.id))",
               "pass"),),
     ),
     Mutant(
@@ -213,7 +214,7 @@ MUTANTS: Final = (
     Mutant(
         "leftovers end before interrupted is said",
         (Edit(Deeds, "_end_leftovers",
-              "self._outside.end_leftovers(group) if group else 0", "0"),),
+              "self._environment.end_leftovers(group) if group else 0", "0"),),
     ),
     Mutant(
         "settle time before deadlines",
@@ -250,7 +251,7 @@ MUTANTS: Final = (
     Mutant(
         "started is written before the program begins",
         (Edit(Deeds, "_write_started",
-              "self._journal.started(action.id, group, self._outside.monotonic())", "pass"),),
+              "self._journal.started(action.id, group, self._environment.monotonic())", "pass"),),
     ),
     Mutant(
         "nothing is granted after its expires_at",

@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from hwsync.device import service
 from hwsync.device.agent import Agent
+from hwsync.device.board_environment import BoardEnvironment
 from hwsync.device.journal import Journal
-from hwsync.device.outside import Outside
 from hwsync.runner import Runner
 from hwsync.runner.launcher import Launcher
 from hwsync.runner.run import Run
@@ -39,17 +39,17 @@ class Call:
     completed: Callable[[Any], object] = lambda _: None  # given the object, before it dies after it
 
 
-def _write(outside: Outside) -> None:
+def _write(environment: BoardEnvironment) -> None:
     """What was said has left the process."""
-    if outside.connection is not None:
-        outside.connection.write()
+    if environment.connection is not None:
+        environment.connection.write()
 
 
 def _publish(kind: str, fits: Callable[[dict[str, Any]], bool] = lambda _: True) -> Call:
     def counts(_: object, topic: str, payload: bytes, **__: object) -> bool:
         return topic.endswith(f"/{kind}") and fits(json.loads(payload))
 
-    return Call(Outside, "publish", counts, _write)
+    return Call(BoardEnvironment, "publish", counts, _write)
 
 
 def _acknowledge(kind: str, fits: Callable[[dict[str, Any]], bool] = lambda _: True) -> Call:

@@ -12,8 +12,8 @@ from typing import Any, Final, Self
 
 import hwsync
 from hwsync.device.agent import Agent
+from hwsync.device.board_environment import BoardEnvironment, Calls
 from hwsync.device.journal import Journal
-from hwsync.device.outside import Calls, Outside
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.topics import Topics
 from hwsync.runner import Settings
@@ -112,10 +112,12 @@ class Device:
         self._calls = Calls(self._came.release)
         settings = Settings(directory=folder / "programs")
         settings.directory.mkdir()
-        self._outside = Outside(settings, folder, self._calls)
-        self._outside.runner.start()
+        self._environment = BoardEnvironment(settings, folder, self._calls)
+        self._environment.runner.start()
         self._journal = Journal(folder / "journal", machine="m")
-        self._outside.agent = self.agent = Agent("u", Topics(), self._journal, self._outside)
+        self._environment.agent = self.agent = Agent(
+            "u", Topics(), self._journal, self._environment
+        )
         self._program = program
         self._seq = 2
 
@@ -123,7 +125,7 @@ class Device:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._outside.runner.close()
+        self._environment.runner.close()
         self._journal.close()
 
     def hear_envelope(self) -> None:

@@ -234,7 +234,7 @@ def test_damage_is_said_at_once(board: Board) -> None:
     board.journal._damaged("a test")
     board.agent.tick()
     assert board.said("heartbeat")[-1]["refusing"].endswith("is damaged: a test")
-    assert board.agent.over
+    assert board.agent.needs_reopening
     assert board.agent.idle
 
 
@@ -265,7 +265,7 @@ def test_a_device_without_a_journal_refuses_everything_under_a_name_of_its_own(
     board.status(3, 3, epoch=3, settled=[["a", nothing.name]])
     board.pass_time(200.0)
     assert len(board.told()) == 1
-    assert (board.agent.idle, board.agent.over) == (True, True)
+    assert (board.agent.idle, board.agent.needs_reopening) == (True, True)
 
 
 def test_a_journal_is_opened_again_once_its_disk_is_well(tmp_path: Path) -> None:

@@ -133,13 +133,13 @@ def end(decision: Decision) -> tuple[str, str, str, tuple[int, int] | None]:
     return one.outcome, one.ran, one.reason, one.order
 
 
-COLLECTED = [values.SAY_COLLECTED, values.SAY_HEARTBEAT]
-ANSWERED = [values.WRITE_END, values.SAY_HEARTBEAT, values.SAY_RESULT]
+COLLECTED = [values.PUBLISH_COLLECTED, values.PUBLISH_HEARTBEAT]
+ANSWERED = [values.WRITE_END, values.PUBLISH_HEARTBEAT, values.PUBLISH_RESULT]
 TAKEN = [values.WRITE_RECEIVED, *COLLECTED]
 REOPENED = [values.NEXT_BOOT, *TAKEN]
 REFUSED = [values.NOTE_REFUSAL, values.KEEP_REFUSED, *COLLECTED]
-AGAIN = [values.SAY_COLLECTED]
-RESULT = [values.SAY_RESULT]
+AGAIN = [values.PUBLISH_COLLECTED]
+RESULT = [values.PUBLISH_RESULT]
 STOPPED = [values.STOP_RUN]
 
 CELLS: dict[tuple[str, str], tuple[str, list[str]]] = {
@@ -153,7 +153,7 @@ CELLS: dict[tuple[str, str], tuple[str, list[str]]] = {
     (DOUBTED_OFFER, NEW): (RECEIVED, REFUSED),
     (DOUBTED_OFFER, RECEIVED): (RECEIVED, AGAIN),
     **{(MISSENT_OFFER, stage): (stage, RESULT) for stage in (FINISHED, CLOSED, SETTLED)},
-    (MISSENT_OFFER, NEW): (NEW, [values.NOTE_REFUSAL, values.SAY_HEARTBEAT]),
+    (MISSENT_OFFER, NEW): (NEW, [values.NOTE_REFUSAL, values.PUBLISH_HEARTBEAT]),
     (MISSENT_OFFER, RECEIVED): (RECEIVED, AGAIN),
     (GRANT, RECEIVED): (STARTING, [values.START_RUN]),
     **{(word, RECEIVED): (CLOSED, ANSWERED) for word in (BARRED_GRANT, CANCEL, OTHER, UNHEARD_OF)},
@@ -363,7 +363,7 @@ def test_a_new_epoch_unsettles_what_the_same_status_may_settle_again() -> None:
     happens = Told(OWN, (7, 1), ("", 0, None, None), cancelling=False, settled=(before,))
     decision = core.decide(State(), happens, NOW)
     assert said(decision) == [
-        values.BEGIN_EPOCH, values.SAY_RESULTS, values.WRITE_SETTLED, values.NOTE_ANSWER
+        values.BEGIN_EPOCH, values.PUBLISH_RESULTS, values.WRITE_SETTLED, values.NOTE_ANSWER
     ]  # fmt: skip
 
 

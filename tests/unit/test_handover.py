@@ -9,7 +9,7 @@ import time
 import pytest
 
 from hwsync.address import BrokerUrl
-from hwsync.device.outside import Calls, Handover
+from hwsync.device.board_environment import Calls, Handover
 from hwsync.protocol.errors import HwsyncError, JournalUnavailable
 from hwsync.transport import Connection, Pump, Waker
 from tests.support.ports import LOOPBACK

@@ -208,17 +208,17 @@ def test_damage_found_later_ends_the_journal_and_nothing_else(
 ) -> None:
     filled(tmp_path)
     with closing(opened(tmp_path)) as journal:
-        assert (journal.over, journal.refusal) == (False, "")
+        assert (journal.needs_reopening, journal.refusal) == (False, "")
         damage(tmp_path, sql)
         with pytest.raises(JournalDamaged):
             first(journal)
-        assert journal.over
+        assert journal.needs_reopening
         assert f"{tmp_path}/journal.db is damaged: " in journal.refusal
         for call in CALLS:
             with pytest.raises(JournalDamaged, match="is damaged: "):
                 call(journal)
     with closing(opened(tmp_path)) as journal:
-        assert (journal.over, journal.refusal, journal.get("a")) == (False, "", None)
+        assert (journal.needs_reopening, journal.refusal, journal.get("a")) == (False, "", None)
 
 
 def test_a_refusal_lasts_until_something_is_written(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_refusal_lasts_until_something_is_written(tmp_path: Path) -> None:
         with pytest.raises(JournalUnavailable):
             journal.received(ENVELOPE, 1.0)
         full = "the journal cannot be written: database or disk is full"
-        assert (journal.refusal, journal.over) == (full, False)
+        assert (journal.refusal, journal.needs_reopening) == (full, False)
         journal.probe()
         assert journal.refusal == ""
 

@@ -9,7 +9,7 @@ that MicroPython has; so this package imports nothing but itself.
 """
 
 from hwsync.protocol.device import moves, values
-from hwsync.protocol.device.moves import Case, move, say_results
+from hwsync.protocol.device.moves import Case, move, publish_results
 from hwsync.protocol.device.values import (
     CLOSED,
     DEAF_S,
@@ -112,7 +112,7 @@ def _told(decision: Decision, event: Told, moment: Moment) -> None:
     risen = event.order[0] > event.own.epoch
     if risen:
         decision.do(Action(values.BEGIN_EPOCH, number=event.order[0]))
-        say_results(decision, moment)
+        publish_results(decision, moment)
     _settled(decision, event.settled, moment, unsettled=risen)
     state = decision.state
     if state.id:
@@ -178,24 +178,24 @@ def _settled(
 def _told_of_former(decision: Decision, event: values.ToldOfFormer, moment: Moment) -> None:
     _settled(decision, event.settled, moment, unsettled=False)
     if event.first:
-        say_results(decision, moment)
+        publish_results(decision, moment)
 
 
 def _connected(decision: Decision, moment: Moment) -> None:
-    decision.do(Action(values.BEGIN_CONNECTION), Action(values.SAY_HEARTBEAT))
+    decision.do(Action(values.BEGIN_CONNECTION), Action(values.PUBLISH_HEARTBEAT))
     if decision.state.stage == RECEIVED:
-        decision.do(Action(values.SAY_COLLECTED, decision.state.id))
+        decision.do(Action(values.PUBLISH_COLLECTED, decision.state.id))
         decision.change(collect=repetition(moment))
-    say_results(decision, moment)
+    publish_results(decision, moment)
 
 
 def _tick(decision: Decision, moment: Moment) -> None:
     state = decision.state
     if state.collect is not None and state.collect.at <= moment.now:
-        decision.do(Action(values.SAY_COLLECTED, state.id))
+        decision.do(Action(values.PUBLISH_COLLECTED, state.id))
         decision.change(collect=state.collect.later(moment))
     if state.results is not None and state.results.at <= moment.now:
-        decision.do(Action(values.RETRY_WRITES), Action(values.SAY_RESULTS_AGAIN))
+        decision.do(Action(values.RETRY_WRITES), Action(values.PUBLISH_RESULTS_AGAIN))
         decision.change(results=state.results.later(moment))
 
 

@@ -73,8 +73,8 @@ class Case:
         self.reopened = reopened
 
 
-def say_results(decision: Decision, moment: Moment) -> None:
-    decision.do(Action(values.SAY_RESULTS))
+def publish_results(decision: Decision, moment: Moment) -> None:
+    decision.do(Action(values.PUBLISH_RESULTS))
     decision.change(results=repetition(moment))
 
 
@@ -87,7 +87,7 @@ def _receive(decision: Decision, to: str, case: Case, moment: Moment) -> None:
             # What was said of it may still be under way, and be taken for the answer.
             decision.write(Action(values.NEXT_BOOT))
         decision.write(Action(values.WRITE_RECEIVED, case.id))
-    decision.do(Action(values.SAY_COLLECTED, case.id), Action(values.SAY_HEARTBEAT))
+    decision.do(Action(values.PUBLISH_COLLECTED, case.id), Action(values.PUBLISH_HEARTBEAT))
     decision.change(
         id=case.id, stage=to, order=case.order, refusal=case.reason, collect=repetition(moment)
     )
@@ -102,15 +102,15 @@ def _refuse(decision: Decision, to: str, case: Case, moment: Moment) -> None:
 def _pass_over(decision: Decision, to: str, case: Case, moment: Moment) -> None:
     """The heartbeat says which journal is here; upon it the coordinator signs for that one."""
     decision.do(Action(values.NOTE_REFUSAL, case.id, reason=case.reason))
-    decision.do(Action(values.SAY_HEARTBEAT))
+    decision.do(Action(values.PUBLISH_HEARTBEAT))
 
 
 def _collect_again(decision: Decision, to: str, case: Case, moment: Moment) -> None:
-    decision.do(Action(values.SAY_COLLECTED, case.id))
+    decision.do(Action(values.PUBLISH_COLLECTED, case.id))
 
 
 def _answer_again(decision: Decision, to: str, case: Case, moment: Moment) -> None:
-    decision.do(Action(values.SAY_RESULT, case.id))
+    decision.do(Action(values.PUBLISH_RESULT, case.id))
 
 
 def _start(decision: Decision, to: str, case: Case, moment: Moment) -> None:
@@ -159,8 +159,8 @@ def _answer(
     """Out of the hand: the result is kept, and then said."""
     decision.do(
         Action(values.WRITE_END, id, outcome=outcome, ran=ran, reason=reason, order=order),
-        Action(values.SAY_HEARTBEAT),
-        Action(values.SAY_RESULT, id),
+        Action(values.PUBLISH_HEARTBEAT),
+        Action(values.PUBLISH_RESULT, id),
     )
     decision.change(id="", stage=NEW, order=(0, 0), refusal="", collect=None)
     decision.change(results=repetition(moment))

@@ -73,7 +73,7 @@ class Handover:
             raise self._error
 
 
-class Outside:
+class BoardEnvironment:
     """What the agent cannot do itself (``environment.Environment``)."""
 
     wall = staticmethod(time.time)

@@ -26,8 +26,8 @@ from hwsync.transport.outbox import Capacity, Message, Outbox
 log = logging.getLogger("hwsync.device")
 
 
-class Telling:
-    """Of one journal; ``former`` knows under which names something may be told."""
+class CommandPublisher:
+    """Of one journal; ``former`` knows under which names something may be published."""
 
     def __init__(
         self,
@@ -50,9 +50,9 @@ class Telling:
         self._link.publish(self._topics.of(user, TopicKind.COLLECTED), payload)
 
     def result(self, entry: Entry) -> None:
-        """Publish the result of a command, where it has one that may be told now."""
+        """Publish the result of a command, where it has one that may be published now."""
         report, user = entry.report, entry.envelope.user
-        if report is None or not self._former.may_tell(user):
+        if report is None or not self._former.may_publish(user):
             return
         name, boot = self._journal.name, self._journal.boot
 
@@ -67,11 +67,11 @@ class Telling:
             self.collected(user, entry.id)  # a copy, which the coordinator answers
 
     def results(self, entries: Iterable[Entry]) -> bool:
-        """Publish those of these results that may be told now; False: there is none."""
-        told = [entry for entry in entries if self._former.may_tell(entry.envelope.user)]
-        for entry in told:
+        """Publish those of these results that may be published now; False: there is none."""
+        published = [entry for entry in entries if self._former.may_publish(entry.envelope.user)]
+        for entry in published:
             self.result(entry)
-        return bool(told)
+        return bool(published)
 
 
 class Heartbeat:
@@ -85,19 +85,19 @@ class Heartbeat:
         user: str,
         topics: Topics,
         journal: AnyJournal,
-        outside: Environment,
+        environment: Environment,
         former: Former,
         unsettled: Callable[[], list[Entry]],
     ) -> None:
         self._topic = topics.of(user, TopicKind.HEARTBEAT)
         self._journal = journal
-        self._outside = outside
+        self._environment = environment
         self._former = former
         self._unsettled = unsettled
         self._refusing = self._refusal()  # as the last one said
-        self.at = outside.monotonic()  # seconds, of that clock
+        self.at = environment.monotonic()  # seconds, of that clock
 
-    def say(self, state: State, *, online: bool = True) -> None:
+    def publish(self, state: State, *, online: bool = True) -> None:
         """Publish it, retained; the next one is due ``HEARTBEAT_S`` later."""
         payload = encode_heartbeat(
             online=online,
@@ -107,14 +107,14 @@ class Heartbeat:
             version=__version__,
             busy=state.id or None,
             running=state.id if state.runs else None,
-            **self._outside.presence(),
+            **self._environment.presence(),
             refusing=self._refusal() or None,
             **self._of_former(),
-            time=self._outside.wall(),
+            time=self._environment.wall(),
         )
         self._refusing = self._refusal()
-        self._outside.publish(self._topic, payload, retain=True)
-        self.at = self._outside.monotonic() + limits.HEARTBEAT_S
+        self._environment.publish(self._topic, payload, retain=True)
+        self.at = self._environment.monotonic() + limits.HEARTBEAT_S
 
     def tick(self, state: State, now: float) -> None:
         """Publish it where it is due, or where it says something else of what is refused."""
@@ -122,10 +122,10 @@ class Heartbeat:
         if self._refusing and not refusal:
             log.info("programs can be run again")
         if self.at <= now or self._refusing != refusal:
-            self.say(state)
+            self.publish(state)
 
     def _refusal(self) -> str:
-        return self._journal.refusal or self._outside.refusal()
+        return self._journal.refusal or self._environment.refusal()
 
     def _of_former(self) -> dict[str, Any]:
         """What waits under earlier names; looked for only where there are some."""
