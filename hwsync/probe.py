@@ -117,7 +117,7 @@ class _Client(Listener):
         return False
 
 
-def look(url: BrokerUrl, patience: float, *, prefer_v5: bool = True) -> Seen:
+def inspect_broker(url: BrokerUrl, patience: float, *, prefer_v5: bool = True) -> Seen:
     """What answers there within so many seconds."""
     secured: Secured | None = None
     protocol, limit, reason = 0, time.monotonic() + patience, "no answer"

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import pytest
 
-from hwsync.lab.accounts import Operator
+from hwsync.lab.accounts import OperatorRights
 from hwsync.store.checking import check
 from tests.support.account_lab import FOLDER_MODE, AccountLab
 from tests.support.fill import ACCOUNTS, LEFT_OUT, Filler
@@ -47,9 +47,9 @@ class Filling:
             folder,
             ("pi1", "pi2"),
             {
-                "alice": Operator(("pi1",)),
-                "bob": Operator(("pi2",)),
-                "rita": Operator(None, read_only=True),
+                "alice": OperatorRights(("pi1",)),
+                "bob": OperatorRights(("pi2",)),
+                "rita": OperatorRights(None, read_only=True),
             },
         )
         self.db = folder / "coordinator" / "hwsync.db"

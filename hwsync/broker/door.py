@@ -27,7 +27,7 @@ ENTRY: Final = "hwsync.entry"  # of a session's attributes
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Admitted:
     """How a session came in. ``proof``: the stored password that its own was compared with."""
 
     door: Door
@@ -58,25 +58,25 @@ class Door:
         self.listener, self._anonymous = listener, rules.allow_anonymous
         self._passwords, self._acl = read
 
-    def enter(self, name: str | None, password: str | None, tls: Any) -> Entry | None:
+    def enter(self, name: str | None, password: str | None, tls: Any) -> Admitted | None:
         """Who this login is; None: nobody. As mosquitto, a certificate stands for the login."""
         if self.listener.use_identity_as_username:
             subject = identity(tls)
-            return Entry(self, subject, None) if subject else None
+            return Admitted(self, subject, None) if subject else None
         if not name or self._passwords is None:
             if not self._anonymous or (self.listener.use_username_as_clientid and not name):
                 return None
-            return Entry(self, name or None, None)
+            return Admitted(self, name or None, None)
         if not self._passwords.accept(name, password or ""):
             return None
-        return Entry(self, name, self._passwords.stored(name))
+        return Admitted(self, name, self._passwords.stored(name))
 
     @property
     def asks(self) -> bool:
         """Whether a name has to be proven here."""
         return self.listener.use_identity_as_username or self._passwords is not None
 
-    def still_admits(self, entry: Entry) -> bool:
+    def still_admits(self, entry: Admitted) -> bool:
         """Whether a session that came in would come in today."""
         if self.listener.use_identity_as_username:
             return self._acl is None or self._acl.knows(entry.account or "")
@@ -93,25 +93,25 @@ class Door:
             return self._acl is not None and self._acl.names(client_id)
         return self._passwords is not None and self._passwords.stored(client_id) is not None
 
-    def client_id(self, asked: str, entry: Entry) -> str:
+    def client_id(self, asked: str, entry: Admitted) -> str:
         """The id under which it is known."""
         own = self.listener.use_username_as_clientid and entry.account
         return entry.account or "" if own else asked
 
-    def allows(self, access: Access, topic: str, entry: Entry, client_id: str) -> bool:
+    def allows(self, access: Access, topic: str, entry: Admitted, client_id: str) -> bool:
         """Whether it may read (be delivered) or write (publish) this topic."""
         return self._acl is None or self._acl.allows(access, topic, entry.account, client_id)
 
 
 def owner_of(session: Any) -> str:
     """The account whose session of amqtt's this is; empty: of somebody without one."""
-    entry: Entry | None = session.attributes.get(ENTRY)
+    entry: Admitted | None = session.attributes.get(ENTRY)
     return entry.owner if entry else ""
 
 
 async def at_the_door(
     packet: bytes, door: Door, tls: Any, owner: Callable[[str], str | None]
-) -> tuple[bytes, Entry | None]:
+) -> tuple[bytes, Admitted | None]:
     """A CONNECT as the broker may go on with it, and how it comes in; None: it is refused.
 
     ``owner``: the account that a client id belongs to; empty: to somebody without one, None: to

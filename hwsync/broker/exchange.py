@@ -18,7 +18,7 @@ from typing import Any, Final
 from amqtt.broker import RetainedApplicationMessage  # type: ignore[import-untyped]
 
 from hwsync.broker.access import Access, matches
-from hwsync.broker.door import ENTRY, Entry, owner_of
+from hwsync.broker.door import ENTRY, Admitted, owner_of
 from hwsync.broker.flow import Flow, Room
 from hwsync.broker.reading import Publish
 
@@ -147,7 +147,7 @@ class Exchange:
             self._subscriptions.pop(wanted, None)
 
     def _may(self, access: Access, session: Any, topic: str) -> bool:
-        entry: Entry | None = session.attributes.get(ENTRY)
+        entry: Admitted | None = session.attributes.get(ENTRY)
         return entry is not None and entry.door.allows(
             access, topic, entry, session.client_id or ""
         )

@@ -34,14 +34,14 @@ from hwsync.cli.elsewhere import the_coordinators
 from hwsync.findings import Finding, Result
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.paths import state_directory
-from hwsync.probe import dot_arrives, largest, look, round_trip
+from hwsync.probe import dot_arrives, inspect_broker, largest, round_trip
 from hwsync.protocol.errors import DatabaseError, Refused, Unreachable, UsageError
 from hwsync.protocol.jsons import is_number
 from hwsync.protocol.presence import is_online
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics
-from hwsync.protocol.wire.heard import Heard
 from hwsync.protocol.wire.heartbeat import Heartbeat
 from hwsync.protocol.wire.itself import Boards, Health
+from hwsync.protocol.wire.received import Received
 from hwsync.protocol.wire.status import Status
 from hwsync.store.inspection import inspect
 
@@ -93,8 +93,8 @@ def _all(settings: Settings, db: Path | None, user: str | None) -> Iterator[Find
 
 def _broker(url: BrokerUrl, topics: Topics, user: str) -> Generator[Finding, None, bool]:
     """Returns whether one lets us in."""
-    seen = look(url, LOOK_S)
-    plain = look(url, LOOK_S, prefer_v5=False) if seen.protocol == 5 else None
+    seen = inspect_broker(url, LOOK_S)
+    plain = inspect_broker(url, LOOK_S, prefer_v5=False) if seen.protocol == 5 else None
     yield checks.broker(str(url), seen, plain)
     if not seen.protocol:
         return False
@@ -126,7 +126,7 @@ def _coordinator(
                 last = heard.health or last
             known = {last.get("time")} if last else set()
 
-            def fresh(heard: Heard) -> bool:
+            def fresh(heard: Received) -> bool:
                 """Not what the broker kept, also where that comes late."""
                 at = heard.health.get("time") if heard.health else None
                 if at is None:
@@ -202,7 +202,7 @@ class _Heard:
     record: Status | None = None
     boards: Boards | None = None
 
-    def note(self, heard: Heard) -> None:
+    def note(self, heard: Received) -> None:
         if heard.heartbeat is not None:
             self.beats.append(heard.heartbeat)
         elif heard.status is not None:

@@ -14,13 +14,13 @@ from hwsync.cli.request import Asked
 from hwsync.cli.streams import texts_of
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.output import read_kept
-from hwsync.protocol.wire.status import Told
+from hwsync.protocol.wire.status import CommandFields
 
 TIME_LIMIT: Final = re.compile(r"time limit of (\d[0-9.e+]*) s")  # the device's words
 MORE: Final = re.compile(r"exit code \d+ \(.+?\)")  # why, as far as the device knows
 
 
-def hints(end: Told, asked: Asked) -> Iterator[str]:
+def hints(end: CommandFields, asked: Asked) -> Iterator[str]:
     """One line each, for people, behind what ``run`` says of the end."""
     if end["outcome"] == "timeout":
         yield _of_time(end["reason"], asked)
@@ -35,7 +35,7 @@ def hints(end: Told, asked: Asked) -> Iterator[str]:
             yield f"hwsync: {more[0]}"
 
 
-def of_limit(end: Told, max_message: int) -> str:
+def of_limit(end: CommandFields, max_message: int) -> str:
     """A line that names the broker's limit, where that is what cut the output; else empty.
 
     As JSON an output may be twice as long.

@@ -16,7 +16,14 @@ from hwsync.cli import say
 from hwsync.cli.common import FILE, FOLDER, JSON, Settings, board_name
 from hwsync.cli.labs import LAB, reload, told
 from hwsync.cli.removed import take_away
-from hwsync.lab.accounts import ALL, BOARDS_PORT, COORDINATOR, OPERATORS_PORT, Accounts, Operator
+from hwsync.lab.accounts import (
+    ALL,
+    BOARDS_PORT,
+    COORDINATOR,
+    OPERATORS_PORT,
+    Accounts,
+    OperatorRights,
+)
 from hwsync.lab.certificates import Given
 from hwsync.lab.folder import Folder
 from hwsync.protocol import limits
@@ -217,11 +224,11 @@ BOARDS = click.option(
 READ_ONLY = click.option("--read-only", is_flag=True, help="To look on, and ask for nothing.")
 
 
-def _rights(boards: str, read_only: bool) -> Operator:
+def _rights(boards: str, read_only: bool) -> OperatorRights:
     if boards == ALL:
-        return Operator(None, read_only)
+        return OperatorRights(None, read_only)
     names = tuple(dict.fromkeys(board_name(name.strip()) for name in boards.split(",")))
-    return Operator(names, read_only)
+    return OperatorRights(names, read_only)
 
 
 @operator.command("add")

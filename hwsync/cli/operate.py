@@ -20,7 +20,7 @@ from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.asking import encode_analysis, encode_id, encode_reset
 from hwsync.protocol.wire.heartbeat import Heartbeat
 from hwsync.protocol.wire.itself import Boards
-from hwsync.protocol.wire.status import Status, Told
+from hwsync.protocol.wire.status import CommandFields, Status
 
 LISTEN_S: Final = 2.0  # at most, for the retained statuses of everybody, and for the coordinator
 HEALTH_S: Final = 1.0  # for a coordinator that has just answered to say how it is
@@ -153,7 +153,7 @@ class _Kept:
             say.line(ONLY_BY_NAME, err=True)
 
 
-def _line(name: str, told: Told | None, online: str = "", now: float | None = None) -> str:
+def _line(name: str, told: CommandFields | None, online: str = "", now: float | None = None) -> str:
     """``now``: Unix seconds of the coordinator's clock; None: this machine's must do."""
     record: Mapping[str, Any] = told or {}
     state = State(record.get("state", 0))

@@ -13,7 +13,7 @@ from hwsync.cli.common import DATABASE, Settings, board_name, command_id, common
 from hwsync.cli.elsewhere import own_database
 from hwsync.cli.hints import of_limit
 from hwsync.protocol.jsons import dumps, is_count
-from hwsync.protocol.wire.status import Told
+from hwsync.protocol.wire.status import CommandFields
 from hwsync.store.reader import Reader
 
 
@@ -52,7 +52,7 @@ def show(settings: Settings, db: Path | None, user: str, id: str) -> None:
             most = own.health.get("max_message") if own.health else None
             if not (isinstance(most, int) and is_count(most)):
                 return
-            if limit := of_limit(cast(Told, shown), most):
+            if limit := of_limit(cast(CommandFields, shown), most):
                 say.line(limit, err=True)
 
 

@@ -26,8 +26,8 @@ from hwsync.protocol.errors import (
 )
 from hwsync.protocol.output import read_kept
 from hwsync.protocol.record import Analyser, State
-from hwsync.protocol.wire.heard import Heard
-from hwsync.protocol.wire.status import Told
+from hwsync.protocol.wire.received import Received
+from hwsync.protocol.wire.status import CommandFields
 
 
 @click.command(cls=ProgramCommand)
@@ -104,7 +104,9 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     sys.exit(exit_code(end))
 
 
-def _tell_end(end: Told, asked: Asked, screen: Screen, missing: int, max_message: int) -> None:
+def _tell_end(
+    end: CommandFields, asked: Asked, screen: Screen, missing: int, max_message: int
+) -> None:
     """How it ended, and what to do then; nothing where all is well."""
     if end["outcome"] not in ("ok", "error"):
         screen.tell(f"hwsync: {end['outcome']}: {end['reason']} (ran: {end['ran']})")
@@ -121,7 +123,7 @@ def _tell_end(end: Told, asked: Asked, screen: Screen, missing: int, max_message
         )
 
 
-def _kept(end: Told, missing: int) -> str:
+def _kept(end: CommandFields, missing: int) -> str:
     """What of a longer output is shown here, and what is in the record."""
     texts = {stream: read_kept(text, True) for stream, text in texts_of(end).items()}
     sizes = [f"{text.left_out:,} bytes of {stream}" for stream, text in texts.items() if text.line]
@@ -140,19 +142,19 @@ class _View:
     screen: Screen
     streams: Streams
 
-    def hear(self, heard: Heard) -> None:
+    def hear(self, heard: Received) -> None:
         """What came of the command."""
         self.streams.hear(heard.kind, heard.fields)
-        if heard.told is not None:
+        if heard.command_fields is not None:
             self.waiting.place = heard.result["queued"] if heard.result else 0
 
 
-def _run(operator: Client, run: Run, analysis: str | None, view: _View) -> Told:
+def _run(operator: Client, run: Run, analysis: str | None, view: _View) -> CommandFields:
     """Ask, show the output, analyse where that was asked for; the command's end."""
     try:
         present = _Present(operator.user)
 
-        def hear(heard: Heard) -> None:
+        def hear(heard: Received) -> None:
             present.hear(heard)
             view.streams.hear(heard.kind, heard.fields)
 
@@ -186,10 +188,10 @@ class _Present:
     def __init__(self, user: str) -> None:
         self._user, self._heard = user, False
 
-    def hear(self, heard: Heard) -> None:
+    def hear(self, heard: Received) -> None:
         self._heard |= heard.heartbeat is not None
 
-    def warning(self, status: Told) -> str:
+    def warning(self, status: CommandFields) -> str:
         """What to say; ``status``: what acknowledged the request."""
         if self._heard or status["state"] != State.REQUESTED:
             return ""

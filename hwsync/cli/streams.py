@@ -20,7 +20,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.jsons import size
 from hwsync.protocol.output import Kept, read_kept
 from hwsync.protocol.topics import TopicKind
-from hwsync.protocol.wire.status import Told
+from hwsync.protocol.wire.status import CommandFields
 
 TEXTS: Final = ("stdout", "stderr")  # the streams
 MOST_HELD: Final = limits.MAX_RESPONSE + limits.MAX_STDERR  # bytes; more is not kept of any run
@@ -29,7 +29,7 @@ LEFT_OUT: Final = "left out"
 LOST: Final = "were lost on the way"
 
 
-def texts_of(end: Told) -> dict[str, str]:
+def texts_of(end: CommandFields) -> dict[str, str]:
     """What is kept of each stream."""
     return {"stdout": end["hw_response"], "stderr": end["stderr"]}
 
@@ -85,7 +85,7 @@ class Streams:
         self.missing = 0  # bytes that were not shown, and said to be missing
 
     def hear(self, kind: TopicKind, fields: Mapping[str, Any]) -> None:
-        """Show a piece, if this is one that is new; ``fields``: as ``Heard`` has them."""
+        """Show a piece, if this is one that is new; ``fields``: as ``Received`` has them."""
         due = self._next
         piece = self._piece(fields) if kind is TopicKind.OUTPUT and fields else None
         if piece is None:
@@ -106,7 +106,7 @@ class Streams:
             for one in held:
                 self._show(one)
 
-    def finish(self, end: Told) -> None:
+    def finish(self, end: CommandFields) -> None:
         """Show what the final texts have beyond that, in the order in which it was written."""
         texts = texts_of(end).items()
         kept = {stream: read_kept(text, end["truncated"]) for stream, text in texts}

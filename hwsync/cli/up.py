@@ -23,7 +23,7 @@ from hwsync.address import BrokerUrl
 from hwsync.cli.common import FILE, Settings, common, default_database, echo_name, find_mosquitto
 from hwsync.cli.say import line
 from hwsync.operator.client import Client
-from hwsync.probe import SLOW_S, Seen, look, round_trip
+from hwsync.probe import SLOW_S, Seen, inspect_broker, round_trip
 from hwsync.protocol.errors import HwsyncError, NoBroker, UsageError
 from hwsync.protocol.limits import is_user
 from hwsync.protocol.record import Analyser
@@ -206,7 +206,7 @@ def _configuration(state: Path, port: int, address: str, mosquitto: bool) -> Pat
 
 def _look(url: BrokerUrl) -> Seen | None:
     """What answers there; None where nothing does. Raises ``NoBroker`` for a refused login."""
-    seen = look(url, START_S)
+    seen = inspect_broker(url, START_S)
     if seen.refused:
         raise NoBroker(f"{url}: {seen.reason}", "see --credentials")
     if seen.cure:  # something is there, and not what was asked for

@@ -25,7 +25,7 @@ from hwsync.protocol.effects import (
 )
 from hwsync.protocol.epochs import following
 from hwsync.protocol.errors import Code, DatabaseError, Refused, StoreError
-from hwsync.protocol.events import Event, HeartbeatHeard, Ignored, Message, StatusHeard
+from hwsync.protocol.events import Event, HeartbeatReceived, Ignored, Message, StatusReceived
 from hwsync.protocol.record import Command, Moment, Record, Reply, replace
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Topics
@@ -70,7 +70,7 @@ class BatchDecision:
     moment: Moment
     batch: Batch = field(default_factory=Batch)
     effects: list[tuple[str, Effect]] = field(default_factory=list)
-    heartbeats: list[tuple[str, HeartbeatHeard]] = field(default_factory=list)
+    heartbeats: list[tuple[str, HeartbeatReceived]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     newer: int | None = None  # the highest epoch of which more was said than the database knows
     beyond: dict[str, tuple[int, int]] = field(default_factory=dict)  # by user: not believed
@@ -98,12 +98,12 @@ class BatchDecision:
         except Exception:
             self._refuse_failing(user, message)
             return
-        if isinstance(event, Ignored | HeartbeatHeard | StatusHeard):
+        if isinstance(event, Ignored | HeartbeatReceived | StatusReceived):
             self.counts["ignored"] += isinstance(event, Ignored)
-            if isinstance(event, HeartbeatHeard):
+            if isinstance(event, HeartbeatReceived):
                 self.heartbeats.append((user, event))
                 self._compare(user, event.seen, of_device=True)
-            if isinstance(event, StatusHeard):
+            if isinstance(event, StatusReceived):
                 self._compare(user, event.order, of_device=False)
             self.memory.note(message, None, named=True)
         elif not self._answer_again(user, message, event.id):

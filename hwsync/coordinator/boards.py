@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from hwsync.coordinator.batch import message_of
 from hwsync.coordinator.schedule import Clock
 from hwsync.protocol.errors import Refused
-from hwsync.protocol.events import HeartbeatHeard
+from hwsync.protocol.events import HeartbeatReceived
 from hwsync.protocol.limits import MAX_BOARDS
 from hwsync.protocol.presence import is_outdated_will
 from hwsync.protocol.topics import TopicKind, Topics
@@ -24,7 +24,7 @@ from hwsync.transport import Delivery, Disconnected, Signal, Subscribed
 
 @dataclass(frozen=True, slots=True)
 class _Board:
-    last: HeartbeatHeard
+    last: HeartbeatReceived
     at: float | None  # None: only what the broker had kept was heard
 
 
@@ -72,7 +72,7 @@ class Boards:
             return  # whoever stores it says so
         known = self._boards.get(user)
         last = known.last if known else None
-        if not isinstance(heard, HeartbeatHeard) or is_outdated_will(last, heard):
+        if not isinstance(heard, HeartbeatReceived) or is_outdated_will(last, heard):
             return
         if delivery.retain or not heard.online:
             self._boards[user] = replace(known, last=heard) if known else _Board(heard, None)

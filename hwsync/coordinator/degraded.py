@@ -1,7 +1,7 @@
 """Who is told that a message cannot be stored now: each user, at most once a minute.
 
-The law: it is no refusal. The message is not acknowledged, stays at the broker, and is tried again;
-a save that fails once and works a second later is not worth a word.
+The law: nothing is refused. The message is not acknowledged, stays at the broker, and is tried
+again; a save that fails once and works a second later is not worth a word.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.record import Record, State
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.error import encode_error
-from hwsync.protocol.wire.messages import named
+from hwsync.protocol.wire.messages import named_id
 from hwsync.transport import Delivery
 
 log = logging.getLogger("hwsync.coordinator")
@@ -80,7 +80,7 @@ class Degraded:
                 Code.DEGRADED,
                 f"it cannot be stored now: {error}",
                 "the broker keeps it and it is tried again; see df -h on the coordinator's machine",
-                id=named(message, self.topics),
+                id=named_id(message, self.topics),
             )
             state = records[user].state if user in records else State.REST
             topic = message.topic[: limits.KEPT_TOPIC]

@@ -62,7 +62,7 @@ class Life:
     passed_over: int = 0  # messages that could not be read
     reason: str = ""  # of the last disconnect or failed attempt
 
-    def heard(self, signals: Sequence[Signal], depth: int, wall: float) -> bool:
+    def note(self, signals: Sequence[Signal], depth: int, wall: float) -> bool:
         """Count one round; ``depth`` messages had come. Whether the connection changed."""
         before = (self.connects, self.connected_since, self.reason)
         self.inbox_deepest = max(depth, self.inbox_deepest)

@@ -25,7 +25,7 @@ from hwsync.protocol.errors import StoreError
 from hwsync.protocol.record import Command, Moment, Record, replace
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import TopicKind, Topics
-from hwsync.protocol.wire.messages import is_query, named
+from hwsync.protocol.wire.messages import is_query, named_id
 from hwsync.store.api import Storage
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 
@@ -259,7 +259,7 @@ class Coordinator:
         for one in self._waiting:
             message = message_of(one)
             user, _ = self.topics.split(one.topic)
-            free = user not in waiting or named(message, self.topics) is None
+            free = user not in waiting or named_id(message, self.topics) is None
             free = free and not self._awaits_restore(user)
             if is_query(message, self.topics) and free and decided.try_to_decide(message):
                 self._publisher.acknowledge(one)

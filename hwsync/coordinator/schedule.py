@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from hwsync.protocol.device.values import pause  # one rule of pauses, which small boards have too
-from hwsync.protocol.events import HeartbeatHeard
+from hwsync.protocol.events import HeartbeatReceived
 from hwsync.protocol.presence import is_outdated_will
 from hwsync.protocol.record import Record, State
 
@@ -136,11 +136,11 @@ class Resends:
     """
 
     dice: random.Random
-    _present: dict[str, HeartbeatHeard] = field(default_factory=dict)
+    _present: dict[str, HeartbeatReceived] = field(default_factory=dict)
     _attempts: dict[str, tuple[str, int]] = field(default_factory=dict)  # id, how often so far
     _agenda: Agenda = field(default_factory=Agenda)
 
-    def note_presence(self, user: str, heartbeat: HeartbeatHeard) -> bool:
+    def note_presence(self, user: str, heartbeat: HeartbeatReceived) -> bool:
         """Take note of a heartbeat or will; whether a device is new here, or back."""
         before = self._present.get(user)
         if is_outdated_will(before, heartbeat):

@@ -253,7 +253,7 @@ def _run(
         done = coordinator.step(received)
         clearing.clear(came)
         vitals.report(received, depth, done)
-        retention.look(time.monotonic())
+        retention.drop_old(time.monotonic())
         if any(isinstance(item, Subscribed) for item in received):
             log.info("ready")
         if stop:

@@ -126,7 +126,7 @@ class Vitals:
                 self._tally.committed(done.messages, done.commit_s)
             self._round_log.write(done.decided, self._clock.monotonic())
         self._clocks.watch(self._clock.wall(), self._clock.monotonic())
-        changed = self._life.heard(signals, depth, self._clock.wall())
+        changed = self._life.note(signals, depth, self._clock.wall())
         subscribed = any(isinstance(signal, Subscribed) for signal in signals)
         now = self._clock.monotonic()
         due = self._life.connected_since is not None and now >= self._health_at

@@ -21,7 +21,7 @@ from hwsync.device.publishing import CommandPublisher, Heartbeat
 from hwsync.device.trust import Doubt, Trust
 from hwsync.protocol import limits
 from hwsync.protocol.device import core, values
-from hwsync.protocol.device.values import Decision, Event, Moment, Offered, Told
+from hwsync.protocol.device.values import Decision, Event, Moment, Offered, StatusReceived
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.envelope import Envelope, read_envelope, read_seal
@@ -39,7 +39,7 @@ PROBE_S: Final = 10.0  # between two attempts to write, while the journal cannot
 
 GIVEN_UP: Final[Mapping[type[Event], str]] = {
     Offered: "refused",
-    Told: "this device believes nobody until then",
+    StatusReceived: "this device believes nobody until then",
 }
 """What becomes of an event that the journal refuses."""
 
@@ -182,13 +182,13 @@ class Agent:
         try:
             if kind is TopicKind.STATUS and (status := read_status(payload)) is not None:
                 if user == self._user:
-                    self._heard_status(status)
+                    self._receive_status(status)
                 else:
-                    self._heard_of_former(user, status)
+                    self._receive_former_status(user, status)
             elif kind is TopicKind.ENVELOPE and user == self._user:
                 envelope = read_envelope(payload)
                 if envelope is not None and (self._trust or envelope.user == self._user):
-                    self._heard_envelope(*self._doubt(envelope, payload))
+                    self._receive_envelope(*self._doubt(envelope, payload))
         except JournalError as error:
             log.error("%s; what this message said is not kept, it comes again", error)
         except Exception:
@@ -205,9 +205,9 @@ class Agent:
         key = seal.key if seal and not doubt else ""
         return replace(envelope, signed_by=key), doubt
 
-    def _heard_envelope(self, envelope: Envelope, doubt: Doubt | None) -> None:
+    def _receive_envelope(self, envelope: Envelope, doubt: Doubt | None) -> None:
         if envelope.max_message is not None and doubt is None:
-            self._publisher.outbox.capacity.told(envelope.max_message)
+            self._publisher.outbox.capacity.limit_reported(envelope.max_message)
         answer = doubt is None or doubt.answer
         event = Offered(
             envelope.id,
@@ -219,17 +219,17 @@ class Agent:
         )
         self._happen(event, envelope)
 
-    def _heard_status(self, status: StatusHead) -> None:
-        while self._happen(self._told(status)).again:
+    def _receive_status(self, status: StatusHead) -> None:
+        while self._happen(self._status_event(status)).again:
             pass
 
-    def _told(self, status: StatusHead) -> Told:
+    def _status_event(self, status: StatusHead) -> StatusReceived:
         own = values.Own(self._journal.name, self._journal.boot, self._journal.epoch)
         distrust = ""
         hand = self._deeds.hand
         if self._trust is not None and hand is not None:
             distrust = self._trust.at_grant(hand.envelope, self._environment.wall())
-        return Told(
+        return StatusReceived(
             own,
             status.order,
             (status.id, status.state, status.journal, status.boot),
@@ -238,11 +238,11 @@ class Agent:
             distrust=distrust,
         )
 
-    def _heard_of_former(self, user: str, status: StatusHead) -> None:
+    def _receive_former_status(self, user: str, status: StatusHead) -> None:
         first = not self._former.may_publish(user)
         if self._former.note(user, status, self._journal.epoch):
             settled = self._keeping.settled(status, user)
-            self._happen(values.ToldOfFormer(settled, first=first))
+            self._happen(values.FormerStatusReceived(settled, first=first))
 
     # -- the run -------------------------------------------------------------------------------
 

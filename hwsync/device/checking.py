@@ -23,7 +23,7 @@ from hwsync.device.config import KEYS, Config
 from hwsync.device.life import Setup
 from hwsync.findings import CLOCK_SET, Finding, Result, certificate, dots, error, ok
 from hwsync.logs import escape
-from hwsync.probe import dot_arrives, look
+from hwsync.probe import dot_arrives, inspect_broker
 from hwsync.protocol.errors import CannotRun
 from hwsync.runner import Job, Runner, Settings, StopSwitch
 
@@ -101,7 +101,7 @@ def _journal(state: Path) -> Finding:
 
 def _broker(setup: Setup) -> Iterator[Finding]:
     url, topics = setup.url, setup.topics
-    seen = look(url, BROKER_S, prefer_v5=False)
+    seen = inspect_broker(url, BROKER_S, prefer_v5=False)
     if seen.taken:
         yield ok("broker", f"{url}: {seen.reason}")
     elif not seen.protocol:

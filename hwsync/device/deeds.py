@@ -13,7 +13,7 @@ from typing import Final
 
 from hwsync.device.environment import Environment
 from hwsync.device.former import Former
-from hwsync.device.journal import Entry, Stage
+from hwsync.device.journal import JournalEntry, Stage
 from hwsync.device.keeping import Keeping
 from hwsync.device.no_journal import AnyJournal
 from hwsync.device.publishing import CommandPublisher, Heartbeat
@@ -50,7 +50,7 @@ class Deeds:
         self._former: Former
         self._publisher: CommandPublisher
         self._heartbeat: Heartbeat
-        self.hand: Entry | None = None
+        self.hand: JournalEntry | None = None
         self._deeds: Final[Mapping[str, Deed]] = {
             values.NEXT_BOOT: self._next_boot,
             values.WRITE_RECEIVED: self._write_received,
@@ -94,7 +94,9 @@ class Deeds:
         assert isinstance(envelope, Envelope)
         self._journal.received(envelope, self._environment.monotonic())
         self._keeping.unwritten.forget(envelope.id)
-        self.hand = Entry(envelope.id, Stage.RECEIVED, envelope, None, None, None, settled=False)
+        self.hand = JournalEntry(
+            envelope.id, Stage.RECEIVED, envelope, None, None, None, settled=False
+        )
 
     def _keep_refused(self, action: Action, envelope: Subject, _: State) -> None:
         assert isinstance(envelope, Envelope)

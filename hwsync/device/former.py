@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Final, Protocol
 
-from hwsync.device.journal import Entry
+from hwsync.device.journal import JournalEntry
 from hwsync.protocol import limits
 from hwsync.protocol.wire.status import StatusHead
 
@@ -62,7 +62,7 @@ class Former:
         self._received_from.add(user)
         return True
 
-    def waiting(self, entries: Iterable[Entry]) -> Mapping[str, int]:
+    def waiting(self, entries: Iterable[JournalEntry]) -> Mapping[str, int]:
         """How many of these results wait, by the former name that they belong to."""
         return Counter(user for entry in entries if (user := entry.envelope.user) != self._user)
 

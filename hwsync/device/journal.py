@@ -56,7 +56,7 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """One command of this device, as far as it came."""
 
     id: str
@@ -148,16 +148,16 @@ class Journal(Sealed):
 
     # -- what is in it -------------------------------------------------------------------------
 
-    def get(self, id: str) -> Entry | None:
+    def get(self, id: str) -> JournalEntry | None:
         """The entry of that id; None: it never came here, or was forgotten (``prune``)."""
         row = self._row(id)
         return None if row is None else self._entry(row)
 
-    def open_entries(self) -> list[Entry]:
+    def open_entries(self) -> list[JournalEntry]:
         """Received or started ones: at most one, but a crash may have left any."""
         return self._entries("state in ('received', 'started') order by rowid")
 
-    def unsettled(self) -> list[Entry]:
+    def unsettled(self) -> list[JournalEntry]:
         """Those whose result is not known to be stored."""
         return self._entries("account is not null and settled = 0 order by rowid")
 
@@ -269,10 +269,10 @@ class Journal(Sealed):
         self._age = self._base + (now - self._origin)
         return self._age
 
-    def _entries(self, where: str) -> list[Entry]:
+    def _entries(self, where: str) -> list[JournalEntry]:
         return [self._entry(row) for row in self._rows(where)]
 
-    def _entry(self, row: Row) -> Entry:
+    def _entry(self, row: Row) -> JournalEntry:
         try:
             return _entry(row)
         except (ValueError, TypeError, KeyError) as error:
@@ -284,7 +284,7 @@ def _without_texts(row: Row) -> Row:
     return row | {"account": dumps(loads(row["account"]) | bare)}
 
 
-def _entry(row: Row) -> Entry:
+def _entry(row: Row) -> JournalEntry:
     envelope = loads(row["envelope"])
     envelope["args"] = tuple(envelope["args"])
     report = None
@@ -294,7 +294,7 @@ def _entry(row: Row) -> Entry:
         if fields.get("order") is not None:
             fields["order"] = tuple((stream, count) for stream, count in fields["order"])
         report = RunReport(**fields)
-    return Entry(
+    return JournalEntry(
         row["id"],
         Stage(row["state"]),
         Envelope(**envelope),

@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from hwsync.device.journal import Entry, Stage
+from hwsync.device.journal import JournalEntry, Stage
 from hwsync.device.no_journal import AnyJournal
 from hwsync.protocol import limits
 from hwsync.protocol.device import values
@@ -43,7 +43,7 @@ STAGES = {
 class _Kept:
     """An entry as it really is."""
 
-    entry: Entry
+    entry: JournalEntry
     refusal: str  # why it will not start; empty: a result that must be written
 
 
@@ -53,7 +53,7 @@ class Unwritten:
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
 
-    def get(self, id: str) -> Entry | None:
+    def get(self, id: str) -> JournalEntry | None:
         """The entry as it really is, where the journal's is not."""
         kept = self._kept.get(id)
         return kept.entry if kept else None
@@ -63,13 +63,13 @@ class Unwritten:
         kept = self._kept.get(id)
         return kept.refusal if kept else ""
 
-    def refuse(self, envelope: Envelope, reason: str) -> Entry:
+    def refuse(self, envelope: Envelope, reason: str) -> JournalEntry:
         """Keep a new command, which will not start."""
-        entry = Entry(envelope.id, Stage.RECEIVED, envelope, None, None, None, settled=False)
+        entry = JournalEntry(envelope.id, Stage.RECEIVED, envelope, None, None, None, settled=False)
         self._kept[envelope.id] = _Kept(entry, reason[: limits.MAX_REASON])
         return entry
 
-    def ended(self, entry: Entry, report: RunReport, order: tuple[int, int] | None) -> None:
+    def ended(self, entry: JournalEntry, report: RunReport, order: tuple[int, int] | None) -> None:
         """Keep a result; ``order`` is that of the status that closed it, None: it was granted."""
         stage = Stage.FINISHED if order is None else Stage.CLOSED
         bare = replace(entry.envelope, program="", stdin="", args=())
@@ -88,7 +88,7 @@ class Unwritten:
         else:
             kept.entry = replace(kept.entry, settled=True)
 
-    def unsettled(self) -> list[Entry]:
+    def unsettled(self) -> list[JournalEntry]:
         """Results that nobody is known to have."""
         entries = [kept.entry for kept in self._kept.values()]
         return [entry for entry in entries if entry.report and not entry.settled]
@@ -126,7 +126,7 @@ class Keeping:
         self._monotonic = monotonic
         self.unwritten = Unwritten()
 
-    def get(self, id: str) -> Entry | None:
+    def get(self, id: str) -> JournalEntry | None:
         """The entry of that id. Raises ``JournalError``."""
         return self.unwritten.get(id) or self._journal.get(id)
 
@@ -155,7 +155,7 @@ class Keeping:
                         found.append(_known(entry, user))
         return tuple(found)
 
-    def end(self, entry: Entry, report: RunReport, order: tuple[int, int] | None) -> None:
+    def end(self, entry: JournalEntry, report: RunReport, order: tuple[int, int] | None) -> None:
         """Keep a result; ``order`` is that of the status that closed it, None: it was granted."""
         self.unwritten.ended(entry, report, order)
         self.write()
@@ -181,7 +181,7 @@ class Keeping:
         except JournalError as error:
             log.error("%s; the result is sent again until that can be written", error)
 
-    def unsettled(self) -> list[Entry]:
+    def unsettled(self) -> list[JournalEntry]:
         """Results that nobody is known to have, as far as the journal can be read."""
         entries = {entry.id: entry for entry in self.unwritten.unsettled()}
         try:
@@ -193,7 +193,7 @@ class Keeping:
         return list(entries.values())
 
 
-def _known(entry: Entry, user: str, *, closed: bool = False) -> Known:
+def _known(entry: JournalEntry, user: str, *, closed: bool = False) -> Known:
     of = entry.envelope.user
     return Known(
         entry.id,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
 
-from hwsync.device.journal import Entry, Journal
+from hwsync.device.journal import Journal, JournalEntry
 from hwsync.protocol.errors import JournalUnavailable
 from hwsync.protocol.record import RunReport
 from hwsync.protocol.wire.envelope import Envelope
@@ -45,13 +45,13 @@ class NoJournal:
     def close(self) -> None:
         pass
 
-    def get(self, id: str) -> Entry | None:
+    def get(self, id: str) -> JournalEntry | None:
         return None
 
-    def open_entries(self) -> list[Entry]:
+    def open_entries(self) -> list[JournalEntry]:
         return []
 
-    def unsettled(self) -> list[Entry]:
+    def unsettled(self) -> list[JournalEntry]:
         return []
 
     def users(self) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from hwsync import __version__
 from hwsync.device.environment import Environment
 from hwsync.device.former import Former
-from hwsync.device.journal import Entry
+from hwsync.device.journal import JournalEntry
 from hwsync.device.no_journal import AnyJournal
 from hwsync.device.shrinking import Shrinking
 from hwsync.protocol import limits
@@ -49,7 +49,7 @@ class CommandPublisher:
         payload = encode_collected(id, self._journal.name, self._journal.boot)
         self._link.publish(self._topics.of(user, TopicKind.COLLECTED), payload)
 
-    def result(self, entry: Entry) -> None:
+    def result(self, entry: JournalEntry) -> None:
         """Publish the result of a command, where it has one that may be published now."""
         report, user = entry.report, entry.envelope.user
         if report is None or not self._former.may_publish(user):
@@ -66,7 +66,7 @@ class CommandPublisher:
         if sent and self.shrinking.sent(entry.id, sent):
             self.collected(user, entry.id)  # a copy, which the coordinator answers
 
-    def results(self, entries: Iterable[Entry]) -> bool:
+    def results(self, entries: Iterable[JournalEntry]) -> bool:
         """Publish those of these results that may be published now; False: there is none."""
         published = [entry for entry in entries if self._former.may_publish(entry.envelope.user)]
         for entry in published:
@@ -87,7 +87,7 @@ class Heartbeat:
         journal: AnyJournal,
         environment: Environment,
         former: Former,
-        unsettled: Callable[[], list[Entry]],
+        unsettled: Callable[[], list[JournalEntry]],
     ) -> None:
         self._topic = topics.of(user, TopicKind.HEARTBEAT)
         self._journal = journal

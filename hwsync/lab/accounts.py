@@ -34,7 +34,7 @@ _SEES: Final = (TopicKind.STATUS, TopicKind.ERROR, TopicKind.HEARTBEAT, *_OF_BOA
 
 
 @dataclass(frozen=True, slots=True)
-class Operator:
+class OperatorRights:
     """A person or a program that sends programs. ``boards`` None: all of them."""
 
     boards: tuple[str, ...] | None
@@ -51,7 +51,7 @@ class Accounts:
     operators_port: int = OPERATORS_PORT
     mutual_tls: bool = False
     boards: tuple[str, ...] = ()
-    operators: Mapping[str, Operator] = field(default_factory=dict)
+    operators: Mapping[str, OperatorRights] = field(default_factory=dict)
     trust: tuple[str, ...] = ()  # public keys: boards run only what one of them signed
     certificates: Mapping[str, str] | None = None  # with mutual TLS: each account's serial number
     revoked: tuple[str, ...] = ()  # those of certificates that count no more
@@ -71,7 +71,7 @@ class Accounts:
             raise UsageError(f"{name} means every board of a lab", "take another name")
         return replace(self, boards=tuple(sorted((*self.boards, name))))
 
-    def with_operator(self, name: str, operator: Operator) -> Accounts:
+    def with_operator(self, name: str, operator: OperatorRights) -> Accounts:
         """A new one, or the same with other rights.
 
         Raises ``UsageError`` for a name that is none, or taken, and for a board that is not there.
@@ -172,7 +172,7 @@ class Accounts:
         if fields["version"] != VERSION:
             raise ValueError(f"version {fields['version']}, and this hwsync knows {VERSION}")
         operators = {
-            name: Operator(None if one["boards"] == ALL else _texts(one, "boards"),
+            name: OperatorRights(None if one["boards"] == ALL else _texts(one, "boards"),
                            bool(one["read_only"]))
             for name, one in fields["operators"].items()
         }  # fmt: skip
@@ -228,13 +228,13 @@ def visitors_rights(accounts: Accounts, identity: str, board: str) -> str:
     """For the end of an ACL file: who takes away what the broker keeps of a removed board."""
     topics = Topics(accounts.root)
     clears = (TopicKind.STATUS, TopicKind.HEARTBEAT, TopicKind.OUTPUT)
-    lines = [f"user {identity}", *_of_operator(topics, identity, Operator((board,)), ())]
+    lines = [f"user {identity}", *_of_operator(topics, identity, OperatorRights((board,)), ())]
     lines += [f"topic write {topics.of(board, kind)}" for kind in clears]
     return "\n".join(("", *lines, ""))
 
 
 def _of_operator(
-    topics: Topics, name: str, operator: Operator, boards: tuple[str, ...]
+    topics: Topics, name: str, operator: OperatorRights, boards: tuple[str, ...]
 ) -> Iterator[str]:
     """Whatever he may write is a topic without wildcard: the broker keeps one message on each.
 

@@ -22,7 +22,7 @@ from hwsync.lab.accounts import (
     COORDINATOR,
     VISITOR,
     Accounts,
-    Operator,
+    OperatorRights,
     acl,
     visitors_rights,
 )
@@ -172,7 +172,7 @@ class Folder:
             self._let_in(draft, name)
             return draft
 
-    def add_operator(self, name: str, operator: Operator) -> Draft:
+    def add_operator(self, name: str, operator: OperatorRights) -> Draft:
         """An account for a person, and its file."""
         with self._changing() as draft:
             if name in draft.accounts.operators:
@@ -183,7 +183,7 @@ class Folder:
             self._let_in(draft, name)
             return draft
 
-    def change_operator(self, name: str, operator: Operator) -> Draft:
+    def change_operator(self, name: str, operator: OperatorRights) -> Draft:
         """Other rights, the same password: no file is written that somebody has to get."""
         with self._changing() as draft:
             if name not in draft.accounts.operators:

@@ -22,8 +22,8 @@ from hwsync.protocol import limits
 from hwsync.protocol.errors import NoBroker
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.protocol.wire.asking import FORGET
-from hwsync.protocol.wire.heard import Heard
-from hwsync.protocol.wire.status import Result, Status, Told
+from hwsync.protocol.wire.received import Received
+from hwsync.protocol.wire.status import CommandFields, Result, Status
 from hwsync.transport import (
     Connection,
     Delivery,
@@ -194,7 +194,7 @@ class Client(Conversation):
         ``FORGET_S``.
         """
 
-        def answer(came: Heard) -> bool:
+        def answer(came: Received) -> bool:
             return came.kind is TopicKind.ERROR or (
                 came.kind is TopicKind.STATUS and not came.fields
             )
@@ -218,19 +218,19 @@ class Client(Conversation):
         """
         self._say(self.topics.of(ITSELF, TopicKind.QUERY), b"", qos=0)
 
-    def hear(self, seconds: float) -> Iterator[Heard]:
+    def hear(self, seconds: float) -> Iterator[Received]:
         """What comes for so many seconds, one after the other, as ``hearing`` returns it."""
         limit = time.monotonic() + seconds
         while (came := self.wait(self.hearing(limit))) is not None:
             yield came
 
     def ask(
-        self, kind: TopicKind, payload: bytes, answer: Callable[[Heard], bool], **options: Any
-    ) -> Heard:
+        self, kind: TopicKind, payload: bytes, answer: Callable[[Received], bool], **options: Any
+    ) -> Received:
         """Like ``asking``, with its options."""
         return self.wait(self.asking(kind, payload, answer, **options))
 
-    def tell(self, kind: TopicKind, payload: bytes, id: str, **options: Any) -> Told:
+    def tell(self, kind: TopicKind, payload: bytes, id: str, **options: Any) -> CommandFields:
         """Like ``telling``, with its options."""
         return self.wait(self.telling(kind, payload, id, **options))
 

@@ -17,9 +17,9 @@ from hwsync.protocol.errors import Code, Degraded, NoCoordinator, Refused, TooLa
 from hwsync.protocol.jsons import is_count
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.protocol.wire.asking import encode_id
-from hwsync.protocol.wire.heard import Heard, read_heard
+from hwsync.protocol.wire.received import Received, read_received
 from hwsync.protocol.wire.schema import read_object
-from hwsync.protocol.wire.status import Result, Status, Told
+from hwsync.protocol.wire.status import CommandFields, Result, Status
 from hwsync.transport import Connected, Delivery, Denied, Disconnected, Sent, Signal
 from hwsync.transport.outbox import SMALL, Capacity
 
@@ -31,7 +31,7 @@ QUERY_S: Final = 0.2  # for a refusal: then a query that would be refused too is
 
 T = TypeVar("T")
 Talk = Generator[float, Signal | None, T]
-Hear = Callable[[Heard], None]
+Hear = Callable[[Received], None]
 
 # What a repeat of an id has in common: key of the request, field of status or result, default.
 _EQUAL: Final[tuple[tuple[str, str, object], ...]] = (
@@ -116,7 +116,7 @@ class Conversation:
 
     def hearing(
         self, limit: float, said: Collection[TopicKind] = tuple(TopicKind)
-    ) -> Talk[Heard | None]:
+    ) -> Talk[Received | None]:
         """What comes next; None: nothing until ``limit`` (of ``now``).
 
         Raises ``Refused`` where the broker did not take a message of one of these kinds, which are
@@ -138,9 +138,9 @@ class Conversation:
                     continue  # another conversation's, on the same connection
                 if kind is None or (kind is TopicKind.BOARDS and signal.retain):
                     continue  # a list that the broker kept says nothing of now
-                fields = read_heard(kind, signal.payload) if signal.payload else {}
+                fields = read_received(kind, signal.payload) if signal.payload else {}
                 if fields is not None:
-                    heard = Heard(user, kind, fields)
+                    heard = Received(user, kind, fields)
                     self._note(heard, now=not signal.retain)
                     return heard
 
@@ -153,7 +153,7 @@ class Conversation:
                 "hwsync operator list says who may; hwsync operator change gives the right",
             )
 
-    def _note(self, heard: Heard, *, now: bool) -> None:
+    def _note(self, heard: Received, *, now: bool) -> None:
         """Remember what everybody else would have to ask for; ``now``: it was not kept."""
         self._news += now and heard.kind in (TopicKind.STATUS, TopicKind.RESULT)
         if heard.kind is TopicKind.STATUS:
@@ -195,12 +195,12 @@ class Conversation:
         self,
         kind: TopicKind,
         payload: bytes,
-        answer: Callable[[Heard], bool],
+        answer: Callable[[Received], bool],
         *,
         then_query: str | None = None,
         waiting: Callable[[], None] = lambda: None,
         patience: float = ANSWER_S,
-    ) -> Talk[Heard]:
+    ) -> Talk[Received]:
         """Repeat a message until something is its answer, with pauses that double; that answer.
 
         An error that refuses another message is never offered to ``answer``. ``then_query``: an id
@@ -251,7 +251,7 @@ class Conversation:
             f"no coordinator answers at {self._lab}", "start one: hwsync coordinator"
         )
 
-    def is_foreign(self, kind: TopicKind, heard: Heard) -> bool:
+    def is_foreign(self, kind: TopicKind, heard: Received) -> bool:
         """Whether this is an error, but no answer to what was sent on the topic of ``kind``.
 
         ``degraded`` is none: what cannot be stored now is tried again.
@@ -272,7 +272,7 @@ class Conversation:
         *,
         heard: Hear = lambda _: None,
         waiting: Callable[[], None] = lambda: None,
-    ) -> Talk[Told]:
+    ) -> Talk[CommandFields]:
         """Send a message that names an id until it is answered.
 
         The status, where the id is the record's own; else that command's result. ``heard`` sees
@@ -283,7 +283,7 @@ class Conversation:
         statuses: list[Status] = []
         request = read_object(payload) if kind is TopicKind.REQUEST else None
 
-        def answer(came: Heard) -> bool:
+        def answer(came: Received) -> bool:
             heard(came)
             if came.fields.get("id") != id or (request and _is_of_another(request, came)):
                 return False
@@ -310,7 +310,7 @@ class Conversation:
         had.
         """
 
-        def answer(came: Heard) -> bool:
+        def answer(came: Received) -> bool:
             return came.kind in (TopicKind.RESULT, TopicKind.ERROR) and came.fields.get("id") == id
 
         answered = yield from self.asking(TopicKind.QUERY, encode_id(id), answer)
@@ -325,7 +325,7 @@ class Conversation:
         latest: list[Status] = []
         id = ""
 
-        def answer(came: Heard) -> bool:
+        def answer(came: Received) -> bool:
             if came.status is not None:
                 latest.append(came.status)
             if not id:
@@ -338,10 +338,10 @@ class Conversation:
         return latest[-1]
 
 
-def _is_of_another(request: dict[str, Any], heard: Heard) -> bool:
+def _is_of_another(request: dict[str, Any], heard: Received) -> bool:
     """Whether this tells of another program than the request's. A cut text tells nothing."""
     fields = heard.fields
-    if heard.told is None:
+    if heard.command_fields is None:
         return False
     if fields["truncated"] or fields.get("pruned") or fields.get("orphan"):
         return False
@@ -351,7 +351,7 @@ def _is_of_another(request: dict[str, Any], heard: Heard) -> bool:
     )
 
 
-def raise_refused(heard: Heard) -> None:
+def raise_refused(heard: Received) -> None:
     """Raises ``Refused`` where it is an error: with the code, sentence and hint that came.
 
     A code that this version does not know becomes ``NOT_ALLOWED``.

@@ -25,7 +25,7 @@ from hwsync.protocol.record import Analyser, State
 from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.asking import encode_analysis, encode_id
 from hwsync.protocol.wire.request import encode_request, extras_size
-from hwsync.protocol.wire.status import Result, Told
+from hwsync.protocol.wire.status import CommandFields, Result
 
 LOOK_AGAIN_S: Final = 5.0  # a query while nothing is heard: a status may have been lost
 TICK_S: Final = 0.5  # between two looks at the clock
@@ -50,7 +50,7 @@ def claim(url: BrokerUrl) -> str:
     return cut(name.encode(errors="replace").decode(), limits.MAX_CLAIM)
 
 
-def exit_code(end: Told) -> int:
+def exit_code(end: CommandFields) -> int:
     """The exit code of ``run``: the program's own where it had one.
 
     Else 124, 130 or 137, as of a program that ``timeout``, Ctrl-C or SIGKILL has ended; 125 where
@@ -129,7 +129,7 @@ class Run:
 
     def requesting(
         self, *, heard: Hear = lambda _: None, waiting: Callable[[], None] = lambda: None
-    ) -> Talk[Told]:
+    ) -> Talk[CommandFields]:
         """Ask until it is acknowledged: by the status, or by the command's result.
 
         Raises ``ValueError`` at once for a text that is not UTF-8, and ``Refused``, ``TooLarge``:
@@ -143,7 +143,7 @@ class Run:
 
     def following(
         self, *, heard: Hear = lambda _: None, waiting: Callable[[], None] = lambda: None
-    ) -> Talk[Told]:
+    ) -> Talk[CommandFields]:
         """Until the command has ended and its record is at rest, or in ``last``; its end.
 
         Raises ``NoCoordinator`` after ``ANSWER_S`` seconds without an answer, ``Refused`` where the
@@ -154,11 +154,11 @@ class Run:
 
     def cancelling(
         self, *, heard: Hear = lambda _: None, waiting: Callable[[], None] = lambda: None
-    ) -> Talk[Told]:
+    ) -> Talk[CommandFields]:
         """Have it cancelled, and follow it to its end: like ``following``."""
         return self._following(TopicKind.CANCEL, heard, waiting)
 
-    def analysing(self, text: str) -> Talk[Told]:
+    def analysing(self, text: str) -> Talk[CommandFields]:
         """Publish the analysis; the command's end then (docs/protocol.md, section 7).
 
         Raises ``Refused`` where one came first, or the command has no result yet.
@@ -171,7 +171,7 @@ class Run:
         """The whole of it, as on ``result/<id>``. Raises ``Refused``."""
         return self._conversation.querying(self.id)
 
-    def completing(self, end: Told) -> Talk[Told]:
+    def completing(self, end: CommandFields) -> Talk[CommandFields]:
         """The end with all that is kept: a status is cut sooner than a result. Raises ``Refused``.
 
         An end that is not ``truncated`` needs none of this.
@@ -180,9 +180,11 @@ class Run:
         fields: dict[str, Any] = dict(end)
         fields |= {name: value for name, value in whole.items() if name in end}
         fields["order"] = whole.get("order")
-        return cast(Told, fields)
+        return cast(CommandFields, fields)
 
-    def _following(self, ask: TopicKind, heard: Hear, waiting: Callable[[], None]) -> Talk[Told]:
+    def _following(
+        self, ask: TopicKind, heard: Hear, waiting: Callable[[], None]
+    ) -> Talk[CommandFields]:
         conversation, id = self._conversation, self.id
         asked, answered = -inf, conversation.now
         ends = (State.REST, self._last)
@@ -205,7 +207,7 @@ class Run:
                 heard(came)
                 if came.error is not None and came.error["error"] == Code.NOT_CURRENT:
                     raise_refused(came)  # it is not, or no longer, known there
-                elif (told := came.told) is not None:
+                elif (told := came.command_fields) is not None:
                     answered = conversation.now
                     if told["outcome"] is not None and told["state"] in ends:
                         return told

@@ -88,7 +88,7 @@ Effect = (
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """One row of the append-only log."""
 
     verb: Verb
@@ -104,7 +104,7 @@ class Decision:
     """The record as it becomes, and what goes with it."""
 
     record: Record
-    entry: Entry | None = None  # set exactly when something changed
+    entry: LogEntry | None = None  # set exactly when something changed
     command: Command | None = None  # a changed command that is not the record's own, or new replies
     effects: tuple[Effect, ...] = ()
     refused: Refused | None = None

@@ -138,7 +138,7 @@ Event = (
 
 
 @dataclass(frozen=True, slots=True)
-class HeartbeatHeard:
+class HeartbeatReceived:
     """A device said that it is there, or its will that it is not. It moves no record."""
 
     online: bool
@@ -148,7 +148,7 @@ class HeartbeatHeard:
 
 
 @dataclass(frozen=True, slots=True)
-class StatusHeard:
+class StatusReceived:
     """A status that the broker had kept, or our own that came back. It moves no record."""
 
     order: tuple[int, int]  # (epoch, seq)

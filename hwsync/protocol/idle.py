@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 from hwsync.protocol import limits
-from hwsync.protocol.effects import Decision, Entry, PublishError, PublishStatus
+from hwsync.protocol.effects import Decision, LogEntry, PublishError, PublishStatus
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.jsons import dumps, size
 from hwsync.protocol.record import Command, Moment, Record, Request, State, Verb, replace
@@ -89,7 +89,7 @@ def turned_away(record: Record, id: str, journal: str, refusal: Refused) -> Deci
     return Decision(after, effects=effects, refused=refusal, unlogged=True)
 
 
-def keeps_payload(entry: Entry, command: Command | None, payload: bytes) -> bool:
+def keeps_payload(entry: LogEntry, command: Command | None, payload: bytes) -> bool:
     """Whether a row of the log has its message itself, or only the message's hash.
 
     The texts stand with the command; what pads them is not kept, nor what moved nothing.
@@ -108,7 +108,7 @@ def _for_nothing(
     before: Record,
     known: Command | None,
     decision: Decision,
-    entry: Entry,
+    entry: LogEntry,
     moment: Moment,
     most: int,
 ) -> Decision:
@@ -134,7 +134,7 @@ def _for_nothing(
     return _without_row(before, decision)
 
 
-def _leads_to_nothing(entry: Entry) -> bool:
+def _leads_to_nothing(entry: LogEntry) -> bool:
     again = (Verb.RESET, State.REST), (Verb.RETRIEVAL, State.COLLECTED)
     same = entry.verb is Verb.RESTORE and entry.before is entry.after
     return entry.late or same or (entry.verb, entry.before) in again
@@ -149,7 +149,7 @@ def _unanswered(before: Record, decision: Decision) -> Command | None:
     return now if ended and now and now.answered_by is None else None
 
 
-def _texts(before: Record, ended: Command, entry: Entry) -> int:
+def _texts(before: Record, ended: Command, entry: LogEntry) -> int:
     """Bytes that the texts of a command have in the database, as far as its user stored them.
 
     One from the queue has them once: the log has but the hash of its request. For what a new epoch

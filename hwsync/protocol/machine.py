@@ -12,7 +12,7 @@ from __future__ import annotations
 from hwsync.protocol import idle, limits, named, replies, waiting
 from hwsync.protocol.admission import check_repeat
 from hwsync.protocol.answers import answers, implied_effects, refuse
-from hwsync.protocol.effects import ClearKept, Decision, Entry, PublishStatus
+from hwsync.protocol.effects import ClearKept, Decision, LogEntry, PublishStatus
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (
     Collected,
@@ -192,7 +192,7 @@ def _moved(before: Record, after: Record, event: Event, moment: Moment, move: Mo
     # In the log too, whose hashes show a change of it.
     asker = command.asker if command is not None and event.verb is Verb.REQUEST else None
     note = asker.note if asker else ""
-    entry = Entry(event.verb, before.state, after.state, after.id, note=note)
+    entry = LogEntry(event.verb, before.state, after.state, after.id, note=note)
     changed = before.state is not after.state
     effects = implied_effects(after) if changed else (PublishStatus(after),)
     was = before.current
@@ -214,7 +214,7 @@ def _forgotten(record: Record, moment: Moment) -> Decision:
         record = replace(
             record, seq=record.seq + 1, verb=Verb.RESET, time=moment.wall, forgotten=True
         )
-        entry = Entry(Verb.RESET, State.REST, State.REST, record.id, note="forgotten")
+        entry = LogEntry(Verb.RESET, State.REST, State.REST, record.id, note="forgotten")
     return Decision(record, entry, None, (PublishStatus(record), ClearKept()))
 
 

@@ -12,7 +12,7 @@ from hwsync.protocol.analysis import outcome_line
 from hwsync.protocol.effects import (
     Decision,
     Effect,
-    Entry,
+    LogEntry,
     PublishError,
     PublishResult,
     PublishStatus,
@@ -200,7 +200,9 @@ def settle_refused(
 ) -> Decision:
     """A result that could not be read, of which id and journal could: settled with its error."""
     after = replace(record, settled=_pair(record, id, journal))
-    entry = Entry(Verb.RESPONSE, record.state, record.state, id, True, f"refused: {refusal.code}")
+    entry = LogEntry(
+        Verb.RESPONSE, record.state, record.state, id, True, f"refused: {refusal.code}"
+    )
     return _changed(record, after, None, moment, entry, refusal)
 
 
@@ -264,7 +266,7 @@ def _refused_result(
     after, other = _put(record, changed)
     after = replace(after, settled=_pair(record, event.id, event.journal))
     note = f"refused: {refusal.code}, from {event.journal}: {event.report.outcome}"
-    entry = Entry(event.verb, record.state, record.state, event.id, True, note)
+    entry = LogEntry(event.verb, record.state, record.state, event.id, True, note)
     return _changed(record, after, other, moment, entry, refusal)
 
 
@@ -279,7 +281,7 @@ def _kept(
     after, other = _put(record, changed)
     if isinstance(event, Returned):
         after = replace(after, settled=_settled(record, event))
-    entry = Entry(event.verb, record.state, record.state, event.id or "", True, note)
+    entry = LogEntry(event.verb, record.state, record.state, event.id or "", True, note)
     # The first of the answers is the status as it was before: ``_changed`` has the new one.
     return _changed(record, after, other, moment, entry, None, answers[1:])
 
@@ -289,7 +291,7 @@ def _changed(
     after: Record,
     other: Command | None,
     moment: Moment,
-    entry: Entry,
+    entry: LogEntry,
     refusal: Refused | None,
     more: tuple[Effect, ...] = (),
 ) -> Decision:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hwsync.protocol.events import HeartbeatHeard
+from hwsync.protocol.events import HeartbeatReceived
 from hwsync.protocol.limits import OFFLINE_AFTER_S
 
 Json = Mapping[str, Any]
 
 
-def is_outdated_will(before: HeartbeatHeard | None, heard: HeartbeatHeard) -> bool:
+def is_outdated_will(before: HeartbeatReceived | None, heard: HeartbeatReceived) -> bool:
     """Whether this is the will of an earlier boot, or of a device that was replaced.
 
     ``before``: what was heard last of that user.

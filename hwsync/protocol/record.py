@@ -145,7 +145,7 @@ class RunReport:
     stderr: str = ""
     exit_code: int | None = None
     duration: float | None = None  # seconds
-    started: float | None = None  # the device's corrected wall clock
+    started: float | None = None  # Unix seconds by the device's own clock, uncorrected
     start_error: float | None = None  # seconds late, of a synchronized start
     clock_bound: float | None = None  # seconds the correction may be off
     truncated: bool = False

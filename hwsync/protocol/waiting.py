@@ -11,7 +11,7 @@ from typing import Final
 from hwsync.protocol import idle, limits, replies
 from hwsync.protocol.admission import accept
 from hwsync.protocol.answers import answers
-from hwsync.protocol.effects import Decision, Entry, PublishResult, PublishStatus
+from hwsync.protocol.effects import Decision, LogEntry, PublishResult, PublishStatus
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Requested
 from hwsync.protocol.record import (
@@ -44,7 +44,7 @@ def join(record: Record, event: Requested, moment: Moment, rules: Rules) -> Deci
     )
     note = f"queued at place {len(after.queue)}"
     note += f"; {command.asker.note}" if command.asker else ""
-    entry = Entry(Verb.REQUEST, record.state, record.state, command.id, note=note)
+    entry = LogEntry(Verb.REQUEST, record.state, record.state, command.id, note=note)
     return Decision(after, entry, command, answers(after, command))
 
 
@@ -94,6 +94,6 @@ def _leave(record: Record, ended: Command, verb: Verb, moment: Moment) -> Decisi
         queue=rest,
         queue_bytes=record.queue_bytes - idle.weight(ended.request),
     )
-    entry = Entry(verb, record.state, record.state, ended.id, note="left the queue")
+    entry = LogEntry(verb, record.state, record.state, ended.id, note="left the queue")
     effects = (PublishStatus(after), PublishResult(ended, State.REST))
     return Decision(after, entry, ended, (*effects, *replies.of(after, ended)))

@@ -131,7 +131,7 @@ class Runner:
             self._leave(run, launcher, prepared)
 
     def _leave(self, run: Run, launcher: Launcher | None, prepared: bool) -> None:
-        """Whatever fails here, how the program ended is known, and is what is told."""
+        """Whatever fails here, how the program ended is known, and that is reported."""
         good = False
         try:
             good = run.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hwsync.protocol.core import Handled
-from hwsync.protocol.effects import Entry
+from hwsync.protocol.effects import LogEntry
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.events import Message
 from hwsync.protocol.record import Command, Record, State
@@ -32,7 +32,7 @@ class Batch:
 
     records: dict[str, Record] = field(default_factory=dict)
     commands: dict[tuple[str, str], Command] = field(default_factory=dict)
-    log: list[tuple[Record, Entry, Message | None]] = field(default_factory=list)
+    log: list[tuple[Record, LogEntry, Message | None]] = field(default_factory=list)
     refused: list[RefusedRow] = field(default_factory=list)
     packets: dict[int, Handled | None] = field(default_factory=dict)
     forget_packets: bool = False

@@ -48,7 +48,7 @@ class Retention:
         self._pruning = Pruning(self.database)
         self._age = _Age(self._pruning, math.ceil(self.days))
 
-    def look(self, monotonic: float) -> None:
+    def drop_old(self, monotonic: float) -> None:
         """Drop a little of what is too old, or the oldest of what is too much.
 
         ``monotonic``: seconds, now. Between two looks it does nothing for ``LOOK_S``, unless there

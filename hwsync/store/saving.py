@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from hwsync.protocol import limits
 from hwsync.protocol.core import Handled
-from hwsync.protocol.effects import Entry
+from hwsync.protocol.effects import LogEntry
 from hwsync.protocol.events import Message
 from hwsync.protocol.idle import keeps_payload
 from hwsync.protocol.record import Record
@@ -83,7 +83,7 @@ def _log(batch: Batch, head: bytes) -> tuple[bytes, list[Values]]:
     return head, rows
 
 
-def _logged(record: Record, entry: Entry, message: Message | None) -> dict[str, Any]:
+def _logged(record: Record, entry: LogEntry, message: Message | None) -> dict[str, Any]:
     """What the log says of a change, by column, but for its hash."""
     payload = message.payload if message else b""
     kept = keeps_payload(entry, record.current, payload)

@@ -22,7 +22,7 @@ from hwsync.protocol.jsons import loads
 from hwsync.protocol.record import Command, Record, State, Verb
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import TopicKind, Topics
-from hwsync.protocol.wire.messages import named
+from hwsync.protocol.wire.messages import named_id
 from hwsync.store.api import Batch
 from hwsync.store.store import Store
 from hwsync.testing.context import Context
@@ -288,7 +288,7 @@ class CoordinatorProcess(Process):
                 text = f"the result of {journal} was refused, and no status settles it"
                 self.context.violate("kept", user, id, text)
         key = (delivery.topic, delivery.payload)
-        if named(message_of(delivery), self.topics) is None and key not in self.handled:
+        if named_id(message_of(delivery), self.topics) is None and key not in self.handled:
             self.context.violate(
                 "acknowledged", user, "", f"{kind} {delivery.payload[:60]!r} was not stored"
             )

@@ -10,7 +10,16 @@ from __future__ import annotations
 from hwsync import __version__
 from hwsync.protocol import limits
 from hwsync.protocol.device import core, values
-from hwsync.protocol.device.values import Action, Event, Known, Moment, Offered, Own, State, Told
+from hwsync.protocol.device.values import (
+    Action,
+    Event,
+    Known,
+    Moment,
+    Offered,
+    Own,
+    State,
+    StatusReceived,
+)
 from hwsync.protocol.record import Outcome, Ran, RunReport
 from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.envelope import Envelope, read_envelope
@@ -91,7 +100,7 @@ class Microcontroller(Device):
                     self._offered(envelope)
             elif kind is TopicKind.STATUS:
                 status = read_status(signal.payload)
-                while status is not None and self._told(status):
+                while status is not None and self._status_event(status):
                     pass
             self.acknowledge(signal)
         else:
@@ -101,11 +110,11 @@ class Microcontroller(Device):
         order, known = (envelope.epoch, envelope.seq), self._known.get(envelope.id)
         self._happen(Offered(envelope.id, order, known, room=not self._results), envelope)
 
-    def _told(self, status: StatusHead) -> bool:
+    def _status_event(self, status: StatusHead) -> bool:
         """Whether it is to be heard once more."""
         pairs = [id for id, journal in status.settled if journal == self._name]
         return self._happen(
-            Told(
+            StatusReceived(
                 Own(self._name, self._boot, self._epoch),
                 status.order,
                 (status.id, status.state, status.journal, status.boot),

@@ -17,7 +17,7 @@ from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.asking import encode_analysis, encode_id, encode_reset
 from hwsync.protocol.wire.request import encode_request
 from hwsync.protocol.wire.schema import read_object
-from hwsync.protocol.wire.status import Told
+from hwsync.protocol.wire.status import CommandFields
 from hwsync.testing.broker import REFUSED, Packet
 from hwsync.testing.context import WALL, Context
 from hwsync.testing.history import Answered, Asked, Began, Ended
@@ -167,7 +167,7 @@ class Operator:
             monotonic=lambda: self.context.now,
         )
 
-    def ask(self, user: str, id: str, program: str, **keys: Any) -> Talk[Told]:
+    def ask(self, user: str, id: str, program: str, **keys: Any) -> Talk[CommandFields]:
         """Ask for a program until that is acknowledged."""
         context = self.context
         name, expires_at = keys.get("name", DEFAULT_NAME), keys.get("expires_at")

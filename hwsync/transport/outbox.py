@@ -61,7 +61,7 @@ class Capacity:
         self._announced = MAX_MESSAGE
         self._learned: tuple[int, float] | None = None  # bytes, monotonic seconds
 
-    def told(self, payload: int) -> None:
+    def limit_reported(self, payload: int) -> None:
         """What another client of this broker has found out, in bytes of a payload."""
         self._announced = max(FLOOR, min(payload, MAX_MESSAGE))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsync.lab.accounts import Operator
+from hwsync.lab.accounts import OperatorRights
 from tests.support.account_lab import AccountLab, account_lab
 from tests.support.brokers import Broker, MosquittoBroker
 from tests.support.lab import HWSYNC, Lab
@@ -109,7 +109,7 @@ def test_two_that_run_all_the_same_name_each_other(lab: Lab, watch: Callable[...
 
 @pytest.fixture(params=["mosquitto", "amqtt"])
 def accounts(request: pytest.FixtureRequest) -> Iterator[AccountLab]:
-    with account_lab(request.param, ("pi1",), {"teacher": Operator(None)}) as made:
+    with account_lab(request.param, ("pi1",), {"teacher": OperatorRights(None)}) as made:
         yield made
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsync.protocol.device import core, values
-from hwsync.protocol.device.values import Event, Known, Moment, Offered, Own, State, Told
+from hwsync.protocol.device.values import Event, Known, Moment, Offered, Own, State, StatusReceived
 
 IDS = ("a", "b")
 
@@ -106,7 +106,7 @@ class Device:
         journal, boot = ("j", self.boot + said.boot) if said.state > 1 else (None, None)
         grant = (said.id, said.state, said.journal or journal, boot)
         self.happen(
-            Told(
+            StatusReceived(
                 Own("j", self.boot, self.epoch), (said.epoch, seq), grant,
                 cancelling=said.cancelling, settled=tuple(one.known(id) for id, one in settled),
             )

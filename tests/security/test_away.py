@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from hwsync.lab.accounts import Operator
+from hwsync.lab.accounts import OperatorRights
 from tests.support.account_lab import AccountLab, account_lab
 from tests.support.lab import AS_ROOT, DEVICE, HWSYNC
 from tests.support.packets import Told
@@ -27,7 +27,7 @@ BOARDS: Final = ("pi1", "pi2", "pi3")
 
 @pytest.fixture(params=BROKERS)
 def lab(request: pytest.FixtureRequest) -> Iterator[AccountLab]:
-    with account_lab(request.param, BOARDS, {"teacher": Operator(None)}) as made:
+    with account_lab(request.param, BOARDS, {"teacher": OperatorRights(None)}) as made:
         yield made
 
 

@@ -13,13 +13,13 @@ from typing import Any, Final
 import pytest
 
 from hwsync.lab import texts
-from hwsync.lab.accounts import Operator
+from hwsync.lab.accounts import OperatorRights
 from tests.support.account_lab import AccountLab, folder_for_broker
 from tests.support.packets import Client, Login, Told
 from tests.support.waiting import wait_until
 
 BROKERS: Final = ("mosquitto", "amqtt")
-OPERATORS: Final = {"alice": Operator(None), "bob": Operator(("pi1",))}
+OPERATORS: Final = {"alice": OperatorRights(None), "bob": OperatorRights(("pi1",))}
 
 
 @dataclass
@@ -129,7 +129,7 @@ def test_what_was_removed_or_rotated_out_comes_in_no_more(site: Site) -> None:
     for name in ("pi2", "bob", "pi3", "coordinator"):
         assert site.client(site.card(name), lab.login(name)) is not None, name
     lab.folder.add_board("pi1")
-    lab.folder.add_operator("alice", Operator(None))
+    lab.folder.add_operator("alice", OperatorRights(None))
     site.told()
     wait_until(
         lambda: site.client(site.card("alice"), lab.login("alice")) is not None, what="alice again"

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from hwsync.lab.accounts import Operator
+from hwsync.lab.accounts import OperatorRights
 from hwsync.protocol.limits import MAX_MESSAGE
 from tests.support.account_lab import OBSERVER, AccountLab, account_lab
 from tests.support.lab import HWSYNC
@@ -26,7 +26,7 @@ MOST: Final = 20 * MIB  # of the 80 that were tried; the topics that are named h
 
 @pytest.fixture(params=["mosquitto", "amqtt"])
 def lab(request: pytest.FixtureRequest) -> Iterator[AccountLab]:
-    operators = {"rita": Operator(None, read_only=True), "alice": Operator(("pi1",))}
+    operators = {"rita": OperatorRights(None, read_only=True), "alice": OperatorRights(("pi1",))}
     with account_lab(request.param, BOARDS, operators) as made:
         yield made
 
@@ -85,7 +85,7 @@ def test_a_coordinator_takes_from_the_broker_what_nobody_is_to_retain(
     topics = [f"hw/{board}/{kind}" for board in BOARDS for kind in
               ("request", "cancel", "reset", "analysis", "query")]  # fmt: skip
     topics.append("hw/@hwsync/query")
-    with account_lab("mosquitto", BOARDS, {"alice": Operator(None)}, start=False) as lab:
+    with account_lab("mosquitto", BOARDS, {"alice": OperatorRights(None)}, start=False) as lab:
         lab.add_observer()
         lab.start()
         fill(lab, "alice", topics, MIB // 4)  # together less than its queue may hold

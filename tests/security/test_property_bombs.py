@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from hwsync.lab.accounts import Operator
+from hwsync.lab.accounts import OperatorRights
 from tests.support.account_lab import AccountLab, account_lab
 from tests.support.lab import HWSYNC
 from tests.support.packets import Client, Told
@@ -27,7 +27,7 @@ PROMPT_S: Final = 8.0  # an interpreter's start, an answer, an end
 
 @pytest.fixture
 def lab() -> Iterator[AccountLab]:
-    with account_lab("mosquitto", ("pi1",), {"teacher": Operator(None)}) as made:
+    with account_lab("mosquitto", ("pi1",), {"teacher": OperatorRights(None)}) as made:
         yield made
 
 

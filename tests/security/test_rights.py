@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from hwsync.lab.accounts import Operator
+from hwsync.lab.accounts import OperatorRights
 from tests.support.account_lab import EVERYTHING, OBSERVER, AccountLab, folder_for_broker
 from tests.support.packets import Client, Login, Told
 from tests.support.rights import Cell, Rights, Way
@@ -123,9 +123,9 @@ def lab(request: pytest.FixtureRequest) -> Iterator[AccountLab]:
     """Two boards and three operators; ``gone`` was a board, and is none any more."""
     with folder_for_broker() as path:
         operators = {
-            "alice": Operator(("pi1",)),
-            "rita": Operator(("pi1",), read_only=True),
-            "teacher": Operator(None),
+            "alice": OperatorRights(("pi1",)),
+            "rita": OperatorRights(("pi1",), read_only=True),
+            "teacher": OperatorRights(None),
         }
         made = AccountLab(request.param, path, ("pi1", "pi2", "gone"), operators)
         made.removed = made.login("gone")
@@ -460,7 +460,7 @@ def test_an_account_of_the_other_listener_is_refused(lab: AccountLab) -> None:
 def test_who_may_come_in_no_more_is_sent_away_and_nobody_else(kind: str) -> None:
     """After the broker was told, on connections that stood before."""
     with folder_for_broker() as path:
-        operators = {"alice": Operator(None), "bob": Operator(("pi1",))}
+        operators = {"alice": OperatorRights(None), "bob": OperatorRights(("pi1",))}
         lab = AccountLab(kind, path, ("pi1", "pi2", "pi3"), operators)
         try:
             lab.start()
@@ -473,7 +473,7 @@ def test_who_may_come_in_no_more_is_sent_away_and_nobody_else(kind: str) -> None
             lab.folder.remove("pi2")
             lab.folder.rotate("pi3")
             lab.folder.remove("alice")
-            lab.folder.change_operator("bob", Operator(("pi1",)))
+            lab.folder.change_operator("bob", OperatorRights(("pi1",)))
             assert lab.folder.reload() == ([lab.process.pid], [])
             for name in ("pi2", "pi3", "alice"):
                 wait_until(lambda name=name: not clients[name].lives(), what=f"the end of {name}")
@@ -482,7 +482,9 @@ def test_who_may_come_in_no_more_is_sent_away_and_nobody_else(kind: str) -> None
                 assert clients[name].lives(), name
             assert lab.come_in("pi3", id="pi3").lives()
             lab.folder.add_board("pi2")
-            lab.folder.change_operator("bob", Operator(("pi2",)))  # bob stays, with other rights
+            lab.folder.change_operator(
+                "bob", OperatorRights(("pi2",))
+            )  # bob stays, with other rights
             lab.folder.reload()
             wait_until(lambda: lab.client(lab.login("pi2"), id="pi2").accepted, what="pi2 again")
             said = [Told(topic, "now") for topic in

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from hwsync.lab.accounts import Operator
+from hwsync.lab.accounts import OperatorRights
 from tests.support.account_lab import AccountLab, account_lab
 from tests.support.lab import AS_ROOT, DEVICE, HWSYNC
 from tests.support.packets import Told
@@ -27,7 +27,7 @@ LARGE: Final = "print('\\x01' * 262_000)"  # each character takes six bytes in J
 @pytest.fixture
 def made() -> Iterator[AccountLab]:
     """Its files, before the broker is started."""
-    with account_lab("mosquitto", ("pi1",), {"teacher": Operator(None)}, start=False) as lab:
+    with account_lab("mosquitto", ("pi1",), {"teacher": OperatorRights(None)}, start=False) as lab:
         yield lab
 
 

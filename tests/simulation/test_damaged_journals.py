@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsync.device.journal import Entry, Journal
+from hwsync.device.journal import Journal, JournalEntry
 from tests.unit.test_journal import CLOSING, ENVELOPE, GROUP, REPORT
 
 IDS = ("started", "finished", "settled", "closed")
@@ -28,7 +28,7 @@ ALL_BITS = 100  # the first bytes of a database, and those of a log, in every bi
 PARTS = 2  # of a log's 27,000 damages, so that several cores may share them
 OF_LOG = PARTS if os.environ.get("HWSYNC_DAMAGES") == "all" else 8 * PARTS
 
-State = tuple[str, int, int, tuple[Entry | None, ...]]
+State = tuple[str, int, int, tuple[JournalEntry | None, ...]]
 
 
 @dataclass(frozen=True, slots=True)

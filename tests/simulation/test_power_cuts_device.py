@@ -18,7 +18,7 @@ from typing import Any, Final
 import pytest
 
 from hwsync.device import journal as journals
-from hwsync.device.journal import KEEP_S, Entry, Journal, Stage
+from hwsync.device.journal import KEEP_S, Journal, JournalEntry, Stage
 from hwsync.device.journal_files import JournalFiles
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.jsons import loads
@@ -183,7 +183,7 @@ def untrue(journal: Journal, facts: list[Fact]) -> Iterator[str]:
                 yield f"not so, the journal has {entry}: {fact}"
 
 
-def holds(entry: Entry, fact: Fact, shortened: bool) -> bool:
+def holds(entry: JournalEntry, fact: Fact, shortened: bool) -> bool:
     if isinstance(fact, HandedOver):
         return entry.stage in (Stage.STARTED, Stage.FINISHED)
     if isinstance(fact, Sent) and fact.kind == "response":
@@ -199,7 +199,7 @@ def holds(entry: Entry, fact: Fact, shortened: bool) -> bool:
     return True
 
 
-def result_of(entry: Entry, name: str, boot: int) -> dict[str, Any]:
+def result_of(entry: JournalEntry, name: str, boot: int) -> dict[str, Any]:
     """The entry's result as it is published."""
     assert entry.report is not None
     fields: dict[str, Any] = loads(encode_response(entry.id, name, boot, entry.report).decode())

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hwsync.broker.access import hashed
-from hwsync.lab.accounts import COORDINATOR, Accounts, Operator
+from hwsync.lab.accounts import COORDINATOR, Accounts, OperatorRights
 from hwsync.lab.folder import Folder
 from tests.support.packets import Client, Login, Told
 from tests.support.ports import LOOPBACK, free_port
@@ -78,7 +78,7 @@ class AccountLab:
         kind: str,
         path: Path,
         boards: tuple[str, ...],
-        operators: Mapping[str, Operator],
+        operators: Mapping[str, OperatorRights],
         *,
         mutual_tls: bool = False,
     ) -> None:
@@ -163,7 +163,11 @@ class AccountLab:
 
 @contextmanager
 def account_lab(
-    kind: str, boards: tuple[str, ...], operators: Mapping[str, Operator], *, start: bool = True
+    kind: str,
+    boards: tuple[str, ...],
+    operators: Mapping[str, OperatorRights],
+    *,
+    start: bool = True,
 ) -> Iterator[AccountLab]:
     """One in a folder of its own, whose broker is stopped in the end; ``start``: and runs now."""
     with folder_for_broker() as path:

@@ -4,7 +4,7 @@ Run by itself it prints them. MicroPython runs this file, too: no imports but th
 """
 
 from hwsync.protocol.device import core, values
-from hwsync.protocol.device.values import Known, Moment, Offered, Own, State, Told
+from hwsync.protocol.device.values import Known, Moment, Offered, Own, State, StatusReceived
 
 OWN = Own("j", 1, 0)
 LATER = Own("j", 2, 0)
@@ -19,11 +19,11 @@ def told(
     cancelling: bool = False,
     settled: "tuple[Known, ...]" = (),
     epoch: int = 0,
-) -> Told:
+) -> StatusReceived:
     """A status; by default it grants ``a`` to this journal."""
     holder = (own.journal, own.boot) if state > 1 else (None, None)
     grant = (id, state, holder[0], holder[1])
-    return Told(own, (epoch, seq), grant, cancelling=cancelling, settled=settled)
+    return StatusReceived(own, (epoch, seq), grant, cancelling=cancelling, settled=settled)
 
 
 TRACES: "list[tuple[str, list[values.Event]]]" = [

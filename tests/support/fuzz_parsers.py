@@ -28,12 +28,12 @@ from hwsync.protocol.errors import JournalError, Refused
 from hwsync.protocol.events import (
     Analysed,
     Collected,
-    HeartbeatHeard,
+    HeartbeatReceived,
     Ignored,
     Message,
     Requested,
     Returned,
-    StatusHeard,
+    StatusReceived,
 )
 from hwsync.protocol.jsons import dumps, is_count, is_number, loads, size
 from hwsync.protocol.record import Command, Outcome, Record, Reply, Request, State
@@ -41,9 +41,9 @@ from hwsync.protocol.topics import INBOUND, TopicKind, Topics
 from hwsync.protocol.wire import messages
 from hwsync.protocol.wire.envelope import encode_envelope, read_envelope
 from hwsync.protocol.wire.error import encode_error
-from hwsync.protocol.wire.heard import Heard, read_heard
 from hwsync.protocol.wire.heartbeat import Heartbeat
 from hwsync.protocol.wire.itself import Boards, read_sign
+from hwsync.protocol.wire.received import Received, read_received
 from hwsync.protocol.wire.response import encode_response
 from hwsync.protocol.wire.status import encode_result, encode_status, read_status
 from tests.support.board import Board
@@ -98,19 +98,19 @@ def _sound_refusal(refusal: Refused, message: Message) -> None:
     assert refusal.id is None or limits.is_id(refusal.id)
     assert refusal.journal is None or limits.is_id(refusal.journal)
     error = encode_error(PublishError(refusal, State.REST, message.topic[: limits.KEPT_TOPIC]))
-    assert read_heard(TopicKind.ERROR, error) is not None
-    assert messages.named(message, TOPICS) == refusal.id
+    assert read_received(TopicKind.ERROR, error) is not None
+    assert messages.named_id(message, TOPICS) == refusal.id
 
 
 def _sound(event: object) -> None:
     if isinstance(event, Ignored):
         return
-    if isinstance(event, HeartbeatHeard):
+    if isinstance(event, HeartbeatReceived):
         assert limits.is_id(event.journal)
         assert is_count(event.boot)
         assert event.seen is None or all(map(is_count, event.seen))
         return
-    if isinstance(event, StatusHeard):
+    if isinstance(event, StatusReceived):
         assert all(map(is_count, event.order))
         return
     ident = event.id  # type: ignore[attr-defined]
@@ -170,11 +170,11 @@ def _published(record: Record) -> None:
     status = encode_status(record)
     assert len(status) <= limits.MAX_STATUS
     assert read_status(status) is not None
-    assert read_heard(TopicKind.STATUS, status) is not None
+    assert read_received(TopicKind.STATUS, status) is not None
     assert record.current is not None
     result = encode_result(record.current, record.state)
     assert len(result) <= limits.MAX_MESSAGE
-    assert read_heard(TopicKind.RESULT, result) is not None
+    assert read_received(TopicKind.RESULT, result) is not None
 
 
 # The device's side
@@ -229,7 +229,7 @@ def heard(kind: TopicKind) -> Target:
     """What ``hwsync`` and ``hwsync doctor`` do with a message of that kind."""
 
     def target(payload: bytes) -> str:
-        fields = read_heard(kind, payload)
+        fields = read_received(kind, payload)
         if fields is None:
             return "none"
         dumps(fields).encode()
@@ -255,7 +255,7 @@ class Shown:
 
 
 def _shown(kind: TopicKind, fields: dict[str, Any]) -> list[str]:
-    heard = Heard("pi1", kind, fields)
+    heard = Received("pi1", kind, fields)
     if heard.error:
         try:
             raise_refused(heard)
@@ -276,7 +276,7 @@ def _shown(kind: TopicKind, fields: dict[str, Any]) -> list[str]:
         found += checks.others(health, [{**health, "started": 0}])
         found += checks.others(health, [])
         return [f"{one.found}{one.cure}" for one in found]
-    shown, told, status = Shown(), heard.told, heard.status
+    shown, told, status = Shown(), heard.command_fields, heard.status
     assert told is not None
     Streams("c1", shown).finish(told)
     code = exit_code(told)

@@ -99,7 +99,7 @@ def test_else_the_claim_counts_where_it_is_one(meta: object, name: str | None) -
 
 
 def test_the_topic_is_the_one_that_a_labs_accounts_read() -> None:
-    lab = accounts.Accounts(("h",), operators={"bob": accounts.Operator(None)})
+    lab = accounts.Accounts(("h",), operators={"bob": accounts.OperatorRights(None)})
     assert f"topic read {admission.REPLIES}/bob/#" in accounts.acl(lab).splitlines()
 
 

@@ -13,7 +13,7 @@ from hwsync.coordinator.batch import message_of
 from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.protocol import limits
 from hwsync.protocol.errors import StoreError
-from hwsync.protocol.wire.messages import named
+from hwsync.protocol.wire.messages import named_id
 from tests.support.coordinator import Acknowledged, Lab, brief, heartbeat, request, sent
 
 
@@ -93,7 +93,7 @@ def test_of_qos_0_no_more_waits_than_there_is_room_for(
     lab.step(beat)
     assert beat in lab.coordinator._waiting
     kept = [one for one in lab.coordinator._waiting if one.qos == 0 and one is not beat]
-    assert [named(message_of(one), lab.coordinator.topics) for one in kept] == ["f0", "f1"]
+    assert [named_id(message_of(one), lab.coordinator.topics) for one in kept] == ["f0", "f1"]
     assert lab.coordinator.counts["dropped"] == 8
     assert caplog.text.count("messages of QoS 0 wait for the database") == 1
     # What the broker keeps waits, and a query of QoS 0 is answered.

@@ -50,7 +50,7 @@ from hwsync.protocol.device.values import (
     Own,
     Repetition,
     State,
-    Told,
+    StatusReceived,
 )
 from hwsync.protocol.record import RAN_BY_OUTCOME
 
@@ -82,8 +82,8 @@ def known(stage: str) -> Known | None:
 
 def status(
     order: tuple[int, int], grant: tuple[str, int, str | None, int | None], **more: object
-) -> Told:
-    return Told(OWN, order, grant, **{"cancelling": False, **more})  # type: ignore[arg-type]
+) -> StatusReceived:
+    return StatusReceived(OWN, order, grant, **{"cancelling": False, **more})  # type: ignore[arg-type]
 
 
 def event(word: str, stage: str) -> tuple[State, Event]:
@@ -333,14 +333,14 @@ def deaf(**changes: object) -> State:
 
 
 def test_older_statuses_alone_are_believed_after_a_while_with_the_next_boot() -> None:
-    happens = Told(Own("j", 2, 9), (0, 6), GRANTED, cancelling=False)
+    happens = StatusReceived(Own("j", 2, 9), (0, 6), GRANTED, cancelling=False)
     decision = core.decide(deaf(), happens, NOW)
     writes = [each.do for each in decision.writes]
     assert writes == [values.NOTE_DEAFNESS, values.NEXT_BOOT, values.WRITE_EPOCH]
     assert (decision.again, decision.state.newest) == (True, (0, 6))
     # The grant is to the boot that is over now.
     after = core.decide(
-        decision.state, Told(Own("j", 3, 0), (0, 6), GRANTED, cancelling=False), NOW
+        decision.state, StatusReceived(Own("j", 3, 0), (0, 6), GRANTED, cancelling=False), NOW
     )
     assert (after.again, after.state.stage) == (False, RECEIVED)
 
@@ -360,7 +360,7 @@ def test_nobody_is_believed_where_the_next_boot_cannot_be_written() -> None:
 
 def test_a_new_epoch_unsettles_what_the_same_status_may_settle_again() -> None:
     before = Known("b", SETTLED)
-    happens = Told(OWN, (7, 1), ("", 0, None, None), cancelling=False, settled=(before,))
+    happens = StatusReceived(OWN, (7, 1), ("", 0, None, None), cancelling=False, settled=(before,))
     decision = core.decide(State(), happens, NOW)
     assert said(decision) == [
         values.BEGIN_EPOCH, values.PUBLISH_RESULTS, values.WRITE_SETTLED, values.NOTE_ANSWER

@@ -82,7 +82,7 @@ def test_an_attempt_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) 
         stopped.set()
 
     monkeypatch.setattr(PahoClient, "dial", hang)
-    seen = probe.look(BrokerUrl.parse("mqtt://h"), 0.01)
+    seen = probe.inspect_broker(BrokerUrl.parse("mqtt://h"), 0.01)
     assert not stopped.is_set()
     assert (seen.protocol, seen.reason) == (0, "no answer")
     release.set()

@@ -125,14 +125,14 @@ def test_connections_and_the_inbox_are_counted() -> None:
         names = ("started", "uptime", "connected_since", "reconnects", "inbox_deepest")
         return [shown[name] for name in names]
 
-    assert not life.heard([], 0, 1_001.0)
+    assert not life.note([], 0, 1_001.0)
     assert said() == [1_000.0, 50.0, None, 0, 0]
-    assert life.heard([Disconnected("refused", False)], 1, 1_002.0)
-    assert life.heard([*UP, Delivery("t", b"", 1, False, False, 1, 1)], 7, 1_003.0)
+    assert life.note([Disconnected("refused", False)], 1, 1_002.0)
+    assert life.note([*UP, Delivery("t", b"", 1, False, False, 1, 1)], 7, 1_003.0)
     assert said() == [1_000.0, 50.0, 1_003.0, 0, 7]
-    assert life.heard([Disconnected("gone", True)], 2, 1_004.0)
+    assert life.note([Disconnected("gone", True)], 2, 1_004.0)
     assert said()[2:] == [None, 0, 7]
-    assert life.heard(UP, 1, 1_005.0)
+    assert life.note(UP, 1, 1_005.0)
     assert said()[2:] == [1_005.0, 1, 7]
 
 

@@ -132,7 +132,7 @@ class Part:
     def report(self, *_: object) -> None:
         pass
 
-    clear = look = report
+    clear = drop_old = report
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

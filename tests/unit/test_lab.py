@@ -18,7 +18,7 @@ from hwsync.cli.labs import folder_of
 from hwsync.device import config as device
 from hwsync.device import service
 from hwsync.lab import texts
-from hwsync.lab.accounts import COORDINATOR, Accounts, Operator, acl
+from hwsync.lab.accounts import COORDINATOR, Accounts, OperatorRights, acl
 from hwsync.lab.authority import Pair
 from hwsync.lab.folder import Folder
 from hwsync.protocol import limits
@@ -53,7 +53,7 @@ def own(folder: Folder, name: str) -> dict[str, Any]:
 
 
 def test_boards_and_operators_have_names_of_their_own() -> None:
-    lab = EMPTY.with_board("pi2").with_board("pi1").with_operator("alice", Operator(("pi2",)))
+    lab = EMPTY.with_board("pi2").with_board("pi1").with_operator("alice", OperatorRights(("pi2",)))
     assert lab.boards == ("pi1", "pi2")
     for name, said in (
         ("pi1", "there is a board pi1 already"),
@@ -65,7 +65,7 @@ def test_boards_and_operators_have_names_of_their_own() -> None:
             lab.with_board(name)
     for name in ("pi1", "coordinator"):
         with pytest.raises(UsageError):
-            lab.with_operator(name, Operator(None))
+            lab.with_operator(name, OperatorRights(None))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "+", "#", "a/b", "@hwsync", ".x", "x:y", "a\nb", "ü",
@@ -74,18 +74,20 @@ def test_a_name_that_could_be_more_than_a_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="is no name of an account"):
         EMPTY.with_board(name)
     with pytest.raises(UsageError, match="is no name of an account"):
-        EMPTY.with_operator(name, Operator(None))
+        EMPTY.with_operator(name, OperatorRights(None))
 
 
 def test_an_operator_is_given_boards_that_there_are_and_other_ones_later() -> None:
     with pytest.raises(UsageError, match="there is no board pi3"):
-        TWO.with_operator("alice", Operator(("pi1", "pi3")))
-    lab = TWO.with_operator("alice", Operator(("pi1",)))
-    assert lab.with_operator("alice", Operator(None, True)).operators["alice"].read_only
+        TWO.with_operator("alice", OperatorRights(("pi1", "pi3")))
+    lab = TWO.with_operator("alice", OperatorRights(("pi1",)))
+    assert lab.with_operator("alice", OperatorRights(None, True)).operators["alice"].read_only
 
 
 def test_a_removed_board_is_taken_from_the_operators_and_the_last_one_leaves_none() -> None:
-    lab = TWO.with_operator("alice", Operator(("pi1", "pi2"))).with_operator("bob", Operator(None))
+    lab = TWO.with_operator("alice", OperatorRights(("pi1", "pi2"))).with_operator(
+        "bob", OperatorRights(None)
+    )
     lab = lab.without("pi1")
     assert (lab.boards, lab.operators["alice"].boards) == (("pi2",), ("pi2",))
     lab = lab.without("pi2")
@@ -100,7 +102,8 @@ def test_a_removed_board_is_taken_from_the_operators_and_the_last_one_leaves_non
 def test_what_is_kept_in_the_file_is_everything() -> None:
     lab = Accounts(
         ("a", "::1"), "some/root", 1, 2, True, ("pi1",),
-        {"alice": Operator(("pi1",), True), "bob": Operator(None), "eve": Operator(())}, ("k",),
+        {"alice": OperatorRights(("pi1",), True), "bob": OperatorRights(None),
+        "eve": OperatorRights(())}, ("k",),
         {"pi1": "0a"}, ("0b", "0c"),
     )  # fmt: skip
     assert Accounts.of_json(json.loads(json.dumps(lab.as_json()))) == lab
@@ -136,8 +139,8 @@ def test_a_broken_list_of_accounts_is_said_with_its_file(tmp_path: Path, change:
 
 
 def test_the_broker_is_told_what_each_account_may_do() -> None:
-    lab = EMPTY.with_board("pi1").with_operator("a", Operator(("pi1",)))
-    lab = lab.with_operator("b", Operator(None, True)).with_operator("c", Operator(()))
+    lab = EMPTY.with_board("pi1").with_operator("a", OperatorRights(("pi1",)))
+    lab = lab.with_operator("b", OperatorRights(None, True)).with_operator("c", OperatorRights(()))
     _, _, text = acl(replace(lab, root="x/y")).partition("\n\n")
     blocks = dict(block.split("\n", 1) for block in text.strip().split("\n\n"))
     assert list(blocks) == ["user coordinator", "user pi1", "user a", "user b", "user c"]
@@ -175,7 +178,9 @@ def test_the_broker_is_told_what_each_account_may_do() -> None:
 
 def test_nobody_but_the_coordinator_writes_on_a_topic_that_is_not_named() -> None:
     """The broker keeps one message on each topic: so there is an end to what one account fills."""
-    lab = TWO.with_operator("a", Operator(None)).with_operator("b", Operator(None, True))
+    lab = TWO.with_operator("a", OperatorRights(None)).with_operator(
+        "b", OperatorRights(None, True)
+    )
     _, _, others = acl(lab).partition("\nuser pi1\n")
     written = [line for line in others.splitlines() if " write " in line or "readwrite" in line]
     assert len(written) > 20
@@ -184,7 +189,7 @@ def test_nobody_but_the_coordinator_writes_on_a_topic_that_is_not_named() -> Non
 
 def test_whoever_was_given_all_boards_is_given_each_new_one(tmp_path: Path) -> None:
     folder = made(tmp_path)
-    folder.add_operator("alice", Operator(None))
+    folder.add_operator("alice", OperatorRights(None))
     rights = "topic write hw/pi1/request"
     assert rights not in (folder.path / "broker/acl").read_text()
     folder.add_board("pi1")
@@ -251,7 +256,7 @@ def written(tmp_path: Path, text: str) -> Path:
                                              ("fd00::1", "[fd00::1]")])  # fmt: skip
 def test_an_operators_file_is_a_connection(tmp_path: Path, host: str, shown: str) -> None:
     lab = replace(EMPTY, hosts=(host, "other"), root='hw/\U0001f600 \\ "x"', operators_port=4711)
-    lab = lab.with_operator("alice", Operator(None))
+    lab = lab.with_operator("alice", OperatorRights(None))
     text = texts.connection(lab, "alice", "p'\"\\w", PEM, Pair("C" + PEM, "K" + PEM))
     given = connection.load(written(tmp_path, text), {})
     url = connection.broker(given)
@@ -311,7 +316,7 @@ def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
 def test_the_broker_takes_the_password_in_each_file_and_no_other(tmp_path: Path) -> None:
     folder = made(tmp_path)
     folder.add_board("pi1")
-    folder.add_operator("alice", Operator(None))
+    folder.add_operator("alice", OperatorRights(None))
     before = {name: own(folder, name)["password"] for name in (COORDINATOR, "pi1", "alice")}
     assert len(set(before.values())) == 3
     assert all(len(password) >= 32 for password in before.values())
@@ -330,10 +335,10 @@ def test_the_broker_takes_the_password_in_each_file_and_no_other(tmp_path: Path)
 def test_a_change_keeps_everybody_elses_password(tmp_path: Path) -> None:
     folder = made(tmp_path)
     folder.add_board("pi1")
-    folder.add_operator("alice", Operator(("pi1",)))
+    folder.add_operator("alice", OperatorRights(("pi1",)))
     passwords = {name: own(folder, name)["password"] for name in (COORDINATOR, "pi1", "alice")}
     folder.add_board("pi2")
-    folder.change_operator("alice", Operator(None))
+    folder.change_operator("alice", OperatorRights(None))
     folder.rotate("pi2")
     folder.remove("pi2")
     folder.renew(("new.local",), None)
@@ -379,11 +384,11 @@ def test_what_is_no_lab_is_said_and_stays_untouched(tmp_path: Path) -> None:
 
 def test_whom_there_is_not_can_be_neither_changed_nor_rotated_nor_removed(tmp_path: Path) -> None:
     folder = made(tmp_path)
-    folder.add_operator("alice", Operator(None))
+    folder.add_operator("alice", OperatorRights(None))
     with pytest.raises(UsageError, match="there is an operator alice already"):
-        folder.add_operator("alice", Operator(None))
+        folder.add_operator("alice", OperatorRights(None))
     with pytest.raises(UsageError, match="there is no operator bob"):
-        folder.change_operator("bob", Operator(None))
+        folder.change_operator("bob", OperatorRights(None))
     for change in (folder.rotate, folder.remove):
         with pytest.raises(UsageError, match="there is no account bob"):
             change("bob")

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import verification
 
-from hwsync.lab.accounts import Accounts, Operator
+from hwsync.lab.accounts import Accounts, OperatorRights
 from hwsync.lab.authority import Pair, make_authority, sign
 from hwsync.lab.certificates import Given
 from hwsync.lab.folder import Folder
@@ -250,7 +250,7 @@ def test_a_list_of_certificates_that_count_no_more_is_valid_by_any_clock_and_eve
 
     for change in (
         lambda: folder.add_board("pi1"),
-        lambda: folder.add_operator("alice", Operator(None)),
+        lambda: folder.add_operator("alice", OperatorRights(None)),
         lambda: folder.rotate("pi1"),
         lambda: folder.remove("alice"),
         lambda: folder.remove("pi1"),

@@ -20,7 +20,7 @@ import pytest
 from hwsync.broker.access import Passwords
 from hwsync.lab import files, serving
 from hwsync.lab import folder as module
-from hwsync.lab.accounts import COORDINATOR, Accounts, Operator, acl
+from hwsync.lab.accounts import COORDINATOR, Accounts, OperatorRights, acl
 from hwsync.lab.folder import Draft, Folder
 from hwsync.protocol.errors import UsageError
 from tests.support.processes import environment
@@ -55,7 +55,7 @@ def folder(tmp_path: Path, no_flush: None) -> Folder:
     made = Folder(tmp_path / "lab")
     made.create(EMPTY, None, signing=True)
     made.add_board("pi1")
-    made.add_operator("alice", Operator(("pi1",)))
+    made.add_operator("alice", OperatorRights(("pi1",)))
     return made
 
 
@@ -148,7 +148,7 @@ def test_nothing_secret_is_open_to_others_for_a_moment(
         monkeypatch.setattr(os, name, watched(getattr(os, name)))
     lab.create(EMPTY, None, signing=True)
     lab.add_board("pi1")
-    lab.add_operator("alice", Operator(None))
+    lab.add_operator("alice", OperatorRights(None))
     lab.rotate("pi1")
     lab.rotate_key()
     assert {"coordinator.toml", "ca.key"} < seen  # and the new files beside them
@@ -211,8 +211,8 @@ Change = Callable[[Folder], Draft]
 CHANGES: dict[str, Change] = {
     "init": lambda lab: lab.create(EMPTY, None, signing=True),
     "device add": lambda lab: lab.add_board("pi2"),
-    "operator add": lambda lab: lab.add_operator("bob", Operator(None)),
-    "operator change": lambda lab: lab.change_operator("alice", Operator(None)),
+    "operator add": lambda lab: lab.add_operator("bob", OperatorRights(None)),
+    "operator change": lambda lab: lab.change_operator("alice", OperatorRights(None)),
     "device remove": lambda lab: lab.remove("pi1"),
     "operator remove": lambda lab: lab.remove("alice"),
     "device rotate": lambda lab: lab.rotate("pi1"),

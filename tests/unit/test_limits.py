@@ -26,7 +26,7 @@ from hwsync.protocol.record import (
 )
 from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.envelope import read_envelope
-from hwsync.protocol.wire.heard import read_heard
+from hwsync.protocol.wire.received import read_received
 from hwsync.protocol.wire.response import encode_response
 from hwsync.protocol.wire.status import encode_status, status_json
 from hwsync.store.reader import Reader
@@ -221,7 +221,7 @@ SHOWN = Command("pi1", "c1", Request("p"), journal="j1", boot=1, report=ENDED)
 def test_what_an_operator_takes_for_a_status(key: str, below: Any, at: Any, above: Any) -> None:
     def is_read(value: Any) -> bool:
         fields = status_json(Record("pi1", State.RETURNED, current=SHOWN)) | {key: value}
-        return read_heard(TopicKind.STATUS, json.dumps(fields).encode()) is not None
+        return read_received(TopicKind.STATUS, json.dumps(fields).encode()) is not None
 
     assert (is_read(below), is_read(at), is_read(above)) == (True, True, False)
 

@@ -14,7 +14,7 @@ from hwsync.protocol.events import (
     Analysed,
     CancelAsked,
     Collected,
-    HeartbeatHeard,
+    HeartbeatReceived,
     Ignored,
     Message,
     Requested,
@@ -35,8 +35,8 @@ from hwsync.protocol.record import (
 )
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.envelope import encode_envelope, read_envelope
-from hwsync.protocol.wire.heard import read_heard
 from hwsync.protocol.wire.messages import read
+from hwsync.protocol.wire.received import read_received
 from hwsync.protocol.wire.response import encode_response
 from hwsync.protocol.wire.schema import read_object
 from hwsync.protocol.wire.status import encode_result, encode_status, read_status, status_json
@@ -388,7 +388,7 @@ def test_cancel_reset_query_and_heartbeat() -> None:
     assert event("reset", {"id": "c1", "queue": True}) == ResetAsked("c1", True)
     assert event("reset", {"queue": True}) == ResetAsked(None, True)
     beat = event("heartbeat", {"online": True, "journal": "j", "boot": 2, "seen": [0, 7]})
-    assert beat == HeartbeatHeard(True, "j", 2, (0, 7))
+    assert beat == HeartbeatReceived(True, "j", 2, (0, 7))
     assert code("heartbeat", {"online": 1, "journal": "j", "boot": 2})[0] is Code.BAD_PAYLOAD
     assert code("heartbeat", {"online": True, "journal": "j", "boot": 2, "seen": [1]})[0] is (
         Code.BAD_PAYLOAD)  # fmt: skip
@@ -461,7 +461,7 @@ def test_a_status_is_cut_to_any_limit_down_to_its_first_kilobyte(limit: int) -> 
     assert status is not None
     assert status.settled == worst().settled
     least_for_people = limits.MESSAGE_BYTES[0]
-    assert (read_heard(TopicKind.STATUS, payload) is None) == (limit < least_for_people)
+    assert (read_received(TopicKind.STATUS, payload) is None) == (limit < least_for_people)
     assert json.loads(payload).get("order") is None
 
 
@@ -472,7 +472,7 @@ def test_a_result_is_cut_to_any_limit_with_what_the_request_had(limit: int) -> N
     request = replace(WORST.request, stdin=text, args=(text,), meta=meta)
     payload = encode_result(replace(WORST, request=request), State.REST, limit=limit)
     assert len(payload) <= limit
-    fields = read_heard(TopicKind.RESULT, payload)
+    fields = read_received(TopicKind.RESULT, payload)
     assert fields is not None
     assert fields["truncated"]
     assert fields["args"] == []

@@ -17,8 +17,8 @@ from hwsync.protocol.jsons import loads
 from hwsync.protocol.limits import BOARDS_S, MAX_BOARDS_LIST, OFFLINE_AFTER_S
 from hwsync.protocol.presence import is_online
 from hwsync.protocol.topics import TopicKind, Topics
-from hwsync.protocol.wire.heard import read_heard
 from hwsync.protocol.wire.itself import encode_boards
+from hwsync.protocol.wire.received import read_received
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 from tests.support.coordinator import Clock, Lab, Sent, heartbeat, request
 
@@ -44,7 +44,7 @@ class Heard:
     @property
     def said(self) -> dict[str, Any]:
         payload = self.boards.encode()
-        fields = read_heard(TopicKind.BOARDS, payload)
+        fields = read_received(TopicKind.BOARDS, payload)
         assert fields == loads(payload.decode()), "what it says is what the protocol says of it"
         return fields
 
@@ -139,7 +139,7 @@ def test_the_list_has_a_limit_and_leaves_out_who_was_silent_longest() -> None:
     names = [f"{number:05}{'x' * 59}" for number in range(5_000)]
     payload = encode_boards(1.7e9, 1e7, ((name, 123_456.7) for name in names), 2)
     assert MAX_BOARDS_LIST - 400 < len(payload) <= MAX_BOARDS_LIST
-    said = read_heard(TopicKind.BOARDS, payload)
+    said = read_received(TopicKind.BOARDS, payload)
     assert said is not None
     assert len(said["boards"]) + said["left_out"] == 5_002
     assert list(said["boards"]) == names[: len(said["boards"])]
@@ -170,8 +170,8 @@ def test_what_is_no_list_is_passed_over(fields: dict[str, Any]) -> None:
     from hwsync.protocol.jsons import dumps
 
     sound = {"time": 1.0, "listening": 1.0, "left_out": 0, "boards": {"pi1": None}}
-    assert read_heard(TopicKind.BOARDS, dumps(sound).encode()) == sound
-    assert read_heard(TopicKind.BOARDS, dumps(sound | fields).encode()) is None
+    assert read_received(TopicKind.BOARDS, dumps(sound).encode()) == sound
+    assert read_received(TopicKind.BOARDS, dumps(sound | fields).encode()) is None
 
 
 # When it is said

@@ -31,13 +31,13 @@ class Kept:
 
     def restart(self) -> None:
         self._retention = Retention(self.lab.store.database, self._days, 0.0)
-        self._retention.look(self.lab.clock.monotonic())
+        self._retention.drop_old(self.lab.clock.monotonic())
 
     def runs(self, seconds: float) -> None:
         while seconds > 0.0:
             step = min(seconds, 600.0)
             self.lab.later(step)
-            self._retention.look(self.lab.clock.monotonic())
+            self._retention.drop_old(self.lab.clock.monotonic())
             seconds -= step
 
 
@@ -47,7 +47,7 @@ def kept(lab: Lab) -> Kept:
 
 
 def shrink(lab: Lab, megabytes: float) -> None:
-    Retention(lab.store.database, 0.0, megabytes).look(0.0)
+    Retention(lab.store.database, 0.0, megabytes).drop_old(0.0)
 
 
 def responses(lab: Lab, *ids: str) -> list[int]:
@@ -131,7 +131,7 @@ def test_it_looks_when_a_day_is_over_and_goes_on_where_there_is_more(
     start = lab.clock.now
     for second in range(0, 250_000, 10):
         lab.clock.now = start + second
-        retention.look(lab.clock.now)
+        retention.drop_old(lab.clock.now)
     two = start + 2 * DAY_S
     assert asked == [(two, 4), (two + 10.0, 4), (two + 20.0, 4)]
 

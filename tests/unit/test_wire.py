@@ -11,7 +11,7 @@ from hwsync.coordinator.health import Life, Tally, health
 from hwsync.protocol import limits
 from hwsync.protocol.effects import PublishError
 from hwsync.protocol.errors import Code, Refused
-from hwsync.protocol.events import Collected, HeartbeatHeard
+from hwsync.protocol.events import Collected, HeartbeatReceived
 from hwsync.protocol.record import Command, Outcome, Ran, Record, Request, RunReport, State
 from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire import (
@@ -26,9 +26,9 @@ from hwsync.protocol.wire import (
 )
 from hwsync.protocol.wire.error import ERROR, encode_error
 from hwsync.protocol.wire.forms import Count, Text
-from hwsync.protocol.wire.heard import TABLES, Heard
 from hwsync.protocol.wire.heartbeat import HEARTBEAT, encode_heartbeat, read_heartbeat
 from hwsync.protocol.wire.itself import Condition
+from hwsync.protocol.wire.received import TABLES, Received
 from hwsync.protocol.wire.schema import Field, Schema
 from tests.support.coordinator import OUTBOX
 
@@ -119,7 +119,7 @@ def test_what_stands_for_a_field_that_lacks_is_of_its_form(
 
 
 def test_what_is_told_of_both_is_in_both() -> None:
-    told = get_type_hints(status.Told)
+    told = get_type_hints(status.CommandFields)
     for schema in (status.STATUS, status.RESULT):
         assert told.keys() <= schema.by_key.keys()
 
@@ -127,9 +127,9 @@ def test_what_is_told_of_both_is_in_both() -> None:
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_message_is_of_one_kind_and_a_cleared_one_of_none(kind: TopicKind) -> None:
     kinds = ("status", "result", "error", "heartbeat", "health", "boards")
-    named = [name for name in kinds if getattr(Heard("pi1", kind, {"x": 1}), name)]
+    named = [name for name in kinds if getattr(Received("pi1", kind, {"x": 1}), name)]
     assert named == ([kind.name.lower()] if kind is not TopicKind.OUTPUT else [])
-    assert not any(getattr(Heard("pi1", kind, {}), name) is not None for name in kinds)
+    assert not any(getattr(Received("pi1", kind, {}), name) is not None for name in kinds)
 
 
 def test_what_is_for_people_spoils_no_message_unless_a_reader_needs_it() -> None:
@@ -139,7 +139,7 @@ def test_what_is_for_people_spoils_no_message_unless_a_reader_needs_it() -> None
         read_heartbeat(json.dumps(beat).encode())
     beat["seen"] = [1, 2]
     heard = read_heartbeat(json.dumps(beat).encode())
-    assert heard == HeartbeatHeard(True, "j1", 1, (1, 2))
+    assert heard == HeartbeatReceived(True, "j1", 1, (1, 2))
 
 
 def test_a_device_reads_the_first_fields_of_a_status_and_no_other() -> None:

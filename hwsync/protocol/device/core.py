@@ -25,7 +25,7 @@ from hwsync.protocol.device.values import (
     Moment,
     Offered,
     State,
-    Told,
+    StatusReceived,
     repetition,
 )
 
@@ -45,10 +45,10 @@ def decide(state: State, event: Event, moment: Moment) -> Decision:
     decision = Decision(state)
     if isinstance(event, Offered):
         _offered(decision, event, moment)
-    elif isinstance(event, Told):
-        _told(decision, event, moment)
-    elif isinstance(event, values.ToldOfFormer):
-        _told_of_former(decision, event, moment)
+    elif isinstance(event, StatusReceived):
+        _status_received(decision, event, moment)
+    elif isinstance(event, values.FormerStatusReceived):
+        _former_status_received(decision, event, moment)
     elif isinstance(event, values.Connected):
         _connected(decision, moment)
     elif isinstance(event, values.Tick):
@@ -105,7 +105,7 @@ def _is_newer(state: State, event: Offered) -> bool:
     return closing is not None and event.order > closing
 
 
-def _told(decision: Decision, event: Told, moment: Moment) -> None:
+def _status_received(decision: Decision, event: StatusReceived, moment: Moment) -> None:
     if _is_stale(decision, event, moment):
         return
     decision.change(newest=event.order, stale_since=None)
@@ -120,7 +120,7 @@ def _told(decision: Decision, event: Told, moment: Moment) -> None:
         move(decision, word, state.stage, Case(state.id, event.order, reason), moment)
 
 
-def _is_stale(decision: Decision, event: Told, moment: Moment) -> bool:
+def _is_stale(decision: Decision, event: StatusReceived, moment: Moment) -> bool:
     """Whether it is older than one that was seen.
 
     Whoever hears nothing but older ones has seen what was nobody's word, and begins anew, as after
@@ -142,10 +142,11 @@ def _is_stale(decision: Decision, event: Told, moment: Moment) -> bool:
     return True
 
 
-def _meaning(state: State, event: Told, moment: Moment) -> "tuple[str, str]":
+def _meaning(state: State, event: StatusReceived, moment: Moment) -> "tuple[str, str]":
     """What a status says to the command in hand, and why that cannot run, where it cannot."""
     if state.stage == RECEIVED and event.order < state.order:
-        # The record has not come as far as the envelope says, and `collected` is answered so.
+        # A status that is older than our envelope. Where only such ones answer `collected` for
+        # UNKNOWN_S, the coordinator does not know this command.
         collect = state.collect
         if collect is None or moment.now - collect.since < UNKNOWN_S:
             return moves.PENDING, ""
@@ -175,7 +176,9 @@ def _settled(
     decision.do(Action(values.NOTE_ANSWER, ids=tuple([known.id for known in settled])))
 
 
-def _told_of_former(decision: Decision, event: values.ToldOfFormer, moment: Moment) -> None:
+def _former_status_received(
+    decision: Decision, event: values.FormerStatusReceived, moment: Moment
+) -> None:
     _settled(decision, event.settled, moment, unsettled=False)
     if event.first:
         publish_results(decision, moment)

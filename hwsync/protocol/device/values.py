@@ -216,7 +216,7 @@ class Offered(Event):
         self.room = room
 
 
-class Told(Event):
+class StatusReceived(Event):
     """A status of this user came.
 
     ``settled``: what is known of the ids that it settles for this journal. ``distrust``: why the
@@ -242,7 +242,7 @@ class Told(Event):
         self.distrust = distrust
 
 
-class ToldOfFormer(Event):
+class FormerStatusReceived(Event):
     """A status came of a name that this board had before: only what it settles counts.
 
     ``first``: of that name nothing was heard yet on this connection.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, NotRequired, TypedDict
 
-from hwsync.protocol.events import HeartbeatHeard, Ignored
+from hwsync.protocol.events import HeartbeatReceived, Ignored
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.wire.forms import (
     COUNT,
@@ -69,13 +69,13 @@ def encode_heartbeat(*, online: bool, journal: str, boot: int, **more: object) -
     return dumps({"online": online, "journal": journal, "boot": boot, **more}).encode()
 
 
-def read_heartbeat(payload: bytes) -> HeartbeatHeard | Ignored:
+def read_heartbeat(payload: bytes) -> HeartbeatReceived | Ignored:
     """Who is there. Raises ``Refused``."""
     if not payload:
         return Ignored("a cleared heartbeat")
     obj = object_of(payload, HEARTBEAT.what, 'a device sends {"online", "journal", "boot", …}')
     fields = _NEEDED.read(obj)
     seen: Any = fields["seen"]
-    return HeartbeatHeard(
+    return HeartbeatReceived(
         fields["online"], fields["journal"], fields["boot"], seen and (seen[0], seen[1])
     )

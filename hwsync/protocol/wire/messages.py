@@ -14,12 +14,12 @@ from hwsync.protocol import limits, replies
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (
     Event,
-    HeartbeatHeard,
+    HeartbeatReceived,
     Ignored,
     Message,
     Queried,
     Requested,
-    StatusHeard,
+    StatusReceived,
 )
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.asking import read_analysis, read_cancel, read_query, read_reset
@@ -29,7 +29,7 @@ from hwsync.protocol.wire.request import read_command, read_request
 from hwsync.protocol.wire.response import read_collected, read_response
 from hwsync.protocol.wire.status import read_order
 
-_Read = Event | HeartbeatHeard | StatusHeard | Ignored
+_Read = Event | HeartbeatReceived | StatusReceived | Ignored
 _Reader = Callable[[bytes], _Read]
 
 
@@ -76,20 +76,20 @@ def _retained(message: Message, kind: TopicKind | None, reader: _Reader) -> _Rea
         if stops or error.id is None:
             raise refusal.about(error.id) from None
         raise
-    if isinstance(event, HeartbeatHeard | StatusHeard | Ignored):
+    if isinstance(event, HeartbeatReceived | StatusReceived | Ignored):
         return event
     if stops or event.id is None:
         raise refusal.about(event.id)
     return event
 
 
-def named(message: Message, topics: Topics) -> str | None:
+def named_id(message: Message, topics: Topics) -> str | None:
     """The id that a message names, where it can be read."""
     try:
         event = read(message, topics)
     except Refused as refusal:
         return refusal.id
-    return None if isinstance(event, HeartbeatHeard | StatusHeard | Ignored) else event.id
+    return None if isinstance(event, HeartbeatReceived | StatusReceived | Ignored) else event.id
 
 
 def is_query(message: Message, topics: Topics) -> bool:

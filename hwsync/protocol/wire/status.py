@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
-from hwsync.protocol.events import Ignored, StatusHeard
+from hwsync.protocol.events import Ignored, StatusReceived
 from hwsync.protocol.jsons import cut, dumps
 from hwsync.protocol.output import fitted, keep_again
 from hwsync.protocol.record import NO_COMMAND, NO_REPORT, Command, Record, State
@@ -163,7 +163,7 @@ class Result(_Asked, _Run, _Kept, _Later):
     """On ``result/<id>``: the whole of one command."""
 
 
-class Told(_Run, _Later):
+class CommandFields(_Run, _Later):
     """What a status and a result have in common."""
 
     id: str
@@ -348,9 +348,9 @@ def read_status(payload: bytes) -> StatusHead | None:
     )
 
 
-def read_order(payload: bytes) -> StatusHeard | Ignored:
+def read_order(payload: bytes) -> StatusReceived | Ignored:
     """How new a status is. It is the coordinator's own word: what else stands there is nobody's."""
     obj = read_object(payload)
     if obj is None or not _ORDER.holds(obj):
         return Ignored("no status")
-    return StatusHeard((obj["epoch"], obj["seq"]))
+    return StatusReceived((obj["epoch"], obj["seq"]))

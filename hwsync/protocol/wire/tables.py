@@ -15,9 +15,9 @@ from hwsync.protocol.table import replaced, row
 from hwsync.protocol.wire.asking import ANALYSIS, CANCEL, RESET
 from hwsync.protocol.wire.envelope import ENVELOPE, SEAL
 from hwsync.protocol.wire.error import ERROR
-from hwsync.protocol.wire.heard import TABLES as HEARD
 from hwsync.protocol.wire.heartbeat import HEARTBEAT
 from hwsync.protocol.wire.itself import BOARDS, HEALTH, SIGN
+from hwsync.protocol.wire.received import TABLES as HEARD
 from hwsync.protocol.wire.request import REQUEST
 from hwsync.protocol.wire.response import COLLECTED, OUTPUT, RESPONSE
 from hwsync.protocol.wire.schema import Field, Schema

@@ -1,6 +1,6 @@
 """What an operator hears, read: status, result, error, output, heartbeat, health and boards.
 
-The law: ``read_heard`` gives an object whose fields are what the protocol says of that kind, or
+The law: ``read_received`` gives an object whose fields are what the protocol says of that kind, or
 None, so that whoever shows it, or acts on it, checks nothing again. What is ``object`` in a table
 is for people: whoever shows it looks first what it is. Whoever may publish can forge any of these.
 What else stands there is kept: it is a later version's (docs/protocol.md, sections 1 and 3).
@@ -33,7 +33,7 @@ TABLES: Final[Mapping[TopicKind, Schema[Any]]] = {
 """Of what operators hear."""
 
 
-def read_heard(kind: TopicKind, payload: bytes) -> Json | None:
+def read_received(kind: TopicKind, payload: bytes) -> Json | None:
     """The object of a message, or None where it is none of that kind."""
     fields = read_object(payload)
     table = TABLES.get(kind)
@@ -53,8 +53,8 @@ def _is_writable(fields: Json, payload: bytes) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """One message of ``user``. Its fields are what ``read_heard`` says; empty: it was cleared.
+class Received:
+    """One message of ``user``. Its fields are what ``read_received`` says; empty: it was cleared.
 
     The properties name its kind: each but one is None.
     """
@@ -73,7 +73,7 @@ class Heard:
         return cast(Result, self.fields) if self.kind is TopicKind.RESULT and self.fields else None
 
     @property
-    def told(self) -> Status | Result | None:
+    def command_fields(self) -> Status | Result | None:
         """A status or a result."""
         return self.status or self.result
 

@@ -9,7 +9,7 @@ import pytest
 
 from hwsync.protocol.limits import MAX_DEPTH, MAX_MESSAGE
 from hwsync.protocol.topics import TopicKind
-from hwsync.protocol.wire.heard import read_heard
+from hwsync.protocol.wire.received import read_received
 from tests.support.fuzz_payloads import VALID
 
 HEARD = (
@@ -31,7 +31,7 @@ def valid(kind: TopicKind) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", HEARD)
 def test_what_is_said_by_the_protocol_is_heard_whole(kind: TopicKind) -> None:
     fields = {**valid(kind), "of a later version": [1, {"x": None}]}
-    assert read_heard(kind, json.dumps(fields).encode()) == fields
+    assert read_received(kind, json.dumps(fields).encode()) == fields
 
 
 @pytest.mark.parametrize("kind", HEARD)
@@ -40,11 +40,11 @@ def test_each_field_is_needed_and_of_its_kind(kind: TopicKind) -> None:
     loose = set()
     for name in fields:
         without = {key: value for key, value in fields.items() if key != name}
-        if read_heard(kind, json.dumps(without).encode()) is not None:
+        if read_received(kind, json.dumps(without).encode()) is not None:
             loose.add(name)
             continue
         for shape in ({}, [[]], [1, 2], {"a": 1}):
-            assert read_heard(kind, json.dumps(fields | {name: shape}).encode()) is None, name
+            assert read_received(kind, json.dumps(fields | {name: shape}).encode()) is None, name
     needed = {
         TopicKind.STATUS: fields.keys() - {"name", "order"},
         TopicKind.RESULT: fields.keys() - {"name", "order", "sha256"},
@@ -92,11 +92,11 @@ def test_each_field_is_needed_and_of_its_kind(kind: TopicKind) -> None:
 def test_what_nobody_could_show_or_count_is_passed_over(
     kind: TopicKind, changes: dict[str, Any]
 ) -> None:
-    assert read_heard(kind, json.dumps(valid(kind) | changes).encode()) is None
+    assert read_received(kind, json.dumps(valid(kind) | changes).encode()) is None
 
 
 def test_other_kinds_and_other_payloads_are_nothing() -> None:
-    assert read_heard(TopicKind.REQUEST, b"{}") is None
+    assert read_received(TopicKind.REQUEST, b"{}") is None
     deep = "[" * MAX_DEPTH + "]" * MAX_DEPTH
     for payload in (
         *(b"", b"[]", b"{", b"\xff", b"null", json.dumps(valid(TopicKind.STATUS)).encode()[:-1]),
@@ -104,4 +104,4 @@ def test_other_kinds_and_other_payloads_are_nothing() -> None:
         f'{{"condition":"ok","deep":{deep}}}'.encode(),
     ):
         for kind in HEARD:
-            assert read_heard(kind, payload) is None
+            assert read_received(kind, payload) is None
