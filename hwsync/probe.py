@@ -118,7 +118,10 @@ class _Client(Listener):
 
 
 def inspect_broker(url: BrokerUrl, patience: float, *, prefer_v5: bool = True) -> Seen:
-    """What answers there within so many seconds."""
+    """What answers there within so many seconds; raises nothing: ``Seen.reason`` says why none.
+
+    ``prefer_v5``: ask for MQTT 5 first. It ends no session of anybody's.
+    """
     secured: Secured | None = None
     protocol, limit, reason = 0, time.monotonic() + patience, "no answer"
     with _Client(url, "look", "$SYS/broker/version", 0, prefer_v5=prefer_v5, guest=True) as client:

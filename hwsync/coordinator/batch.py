@@ -39,7 +39,11 @@ log = logging.getLogger("hwsync.coordinator")
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a batch starts from: everything that is saved (``core.Known``), and the rules."""
+    """What a batch starts from: everything that is saved (``core.Known``), and the rules.
+
+    ``packets``: what each packet identifier carried last. ``nonce``: made anew for each message
+    without an id, which gives its command one.
+    """
 
     records: Mapping[str, Record]
     packets: Mapping[int, Handled]
@@ -64,7 +68,12 @@ class Baseline:
 
 @dataclass(slots=True)
 class BatchDecision:
-    """One batch while it is decided. ``effects``: by user, in the order of the decisions."""
+    """One batch while it is decided; then ``batch`` is saved, and ``effects`` are performed.
+
+    ``begin_session`` and the statuses and heartbeats come first, then ``begin_epoch``, and only
+    then other messages: nothing is to be decided on a database that is too old. ``effects``: by
+    user, in the order of the decisions; ``counts``: for the health.
+    """
 
     baseline: Baseline
     moment: Moment

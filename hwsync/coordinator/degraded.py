@@ -65,7 +65,10 @@ class Degraded:
         error: Exception,
         now: float,
     ) -> None:
-        """A save has failed: tell those whose messages wait."""
+        """A save has failed with ``error``: from the second time on, tell those that wait.
+
+        ``records``: by user, for the state that the error says; ``now``: monotonic seconds.
+        """
         self._failures += 1
         if self._failures == 1:
             return
@@ -87,7 +90,7 @@ class Degraded:
             self.publish(user, encode_error(PublishError(refusal, state, topic)))
 
     def healed(self) -> None:
-        """A save has worked."""
+        """A save has worked: the next failure is a first one again."""
         self._failures = 0
         self._told_at.clear()
         self._dropped = False

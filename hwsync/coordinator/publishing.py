@@ -91,7 +91,11 @@ def published_once(effects: Iterable[tuple[str, Effect]]) -> list[tuple[str, Eff
 
 
 class Publishing:
-    """``journal`` says which journal of a user was heard of last, ``moment`` what time it is."""
+    """Says what effects ask for, through an ``Outbox``: what cannot be sent raises nothing.
+
+    ``signer``: None: envelopes are not signed. ``journal`` says which journal of a user was heard
+    of last, ``moment`` what time it is. ``max_message``: bytes that the broker is said to take.
+    """
 
     def __init__(
         self,

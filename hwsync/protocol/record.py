@@ -149,7 +149,7 @@ class RunReport:
     start_error: float | None = None  # seconds late, of a synchronized start
     clock_bound: float | None = None  # seconds the correction may be off
     truncated: bool = False
-    sha256_stdout: str = ""  # of the whole, where the text was cut
+    sha256_stdout: str = ""  # hexadecimal, of the whole stream, cut or not; empty: not known
     sha256_stderr: str = ""
     order: Order | None = None  # in which response and stderr came; None: not known
 
