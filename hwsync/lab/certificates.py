@@ -53,7 +53,10 @@ def certify(lab: Path, accounts: Accounts, given: Given | None) -> None:
 
 
 def authority(lab: Path) -> Pair:
-    """The lab's own; made where there is none."""
+    """The lab's own; made where there is none.
+
+    Raises ``UsageError`` where its certificate is here and its key is not.
+    """
     key = lab / "ca.key"
     if exists(lab / "ca.crt") and not exists(key):
         raise UsageError(
@@ -66,7 +69,8 @@ def authority(lab: Path) -> Pair:
 def clients(lab: Path) -> Pair:
     """The authority that signs for accounts, and for nothing else; made where there is none.
 
-    Its own: so all of its certificates are in the list, and those of before count no more.
+    Its own: so all of its certificates are in the list, and those of before count no more. Raises
+    ``UsageError`` where its certificate is here and its key is not.
     """
     certificate, key = lab / "clients.crt", lab / "clients.key"
     if exists(certificate) and not exists(key):

@@ -92,7 +92,7 @@ def locked(file: Path) -> Iterator[None]:
 
 @contextmanager
 def saying(path: Path) -> Iterator[None]:
-    """What the disk says, as an error for people."""
+    """What the disk says, ``OSError``, or what is not UTF-8 comes out as ``UsageError``."""
     try:
         yield
     except UnicodeDecodeError:

@@ -122,7 +122,7 @@ class Conversation:
         Raises ``Refused`` where the broker did not take a message of one of these kinds, which are
         what this talk has ``said``.
 
-        What is not as the protocol says (``wire.heard``) is nobody's of ours, and is passed
+        What is not as the protocol says (``wire.received``) is nobody's of ours, and is passed
         over.
         """
         while True:
