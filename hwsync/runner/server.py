@@ -20,7 +20,31 @@ The program's own process sees nothing of this: no module that only the server n
 def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
     """``given``: the same for every run (``launcher.py``); ``become``: that of ``execute.py``.
 
-    Returns in a program's process only, for ``execute`` to follow.
+    Returns in a program's process only, for ``execute`` to follow. ``given`` has, by its key:
+
+    preload       modules that are imported before the first program
+    directory     where a program runs
+    command       of a fresh Python, with its options; empty: the program's process is forked
+    interpreter   of another language, with its options; empty: it is a Python program
+    isolated      whether ``command`` begins a namespace, whose process 1 stands by
+    execute       the text of ``execute.py``, for a fresh Python
+    beside        a folder for the program's file where it cannot stand in ``directory``; or empty
+    mark          what the second name of that file begins with; empty: ``directory`` is emptied
+    uid, gid      whose a program is
+    groups        the other groups of that account; None: it is that of this process
+    cgroup        the folder of the programs' control group; empty: there is none
+    cpu           seconds of processor time, of each process; here and below 0: no limit
+    memory        bytes, resident, of all together
+    processes     with their threads, at the same time
+    open_files    of each process
+    file_size     bytes, of each file
+    free_disk     bytes that must stay free
+    others        processes of the same account that may begin while a program runs
+    look          seconds between two looks at what the kernel does not limit
+    looks         that still find somebody new at the end, before the cgroup is ended
+    patience      seconds that what a program leaves may take to end by itself
+    kill_limit    seconds for what was ended to be gone
+    sweep_limit   seconds for all of that together
     """
     import _signal as signals  # the module signal would load a dozen others
     import os
