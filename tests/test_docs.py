@@ -20,6 +20,7 @@ import pytest
 
 from hwsync.cli.app import cli
 from hwsync.device.service import main as device_daemon
+from tests.support import ways
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 README = CHECKOUT / "README.md"
@@ -405,3 +406,13 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     assert [line.split(": ")[1] for line in broken_links(page)] == [
         *("gone.md", "other.md#not-one", "gone.png", "gone-too.md")
     ]
+
+
+def test_every_function_of_the_ways_of_a_message_is_there() -> None:
+    """In their order, and nothing else: ``tests/unit/test_ways.py``."""
+    for file, name in {step for way in ways.listed() for step in way}:
+        tree = ast.parse((CHECKOUT / "hwsync" / file).read_text())
+        for part in name.split("."):
+            found = [node for node in tree.body if getattr(node, "name", None) == part]
+            assert found, f"{file} has no {name}: docs/architecture.md, Four ways"
+            tree = found[0]

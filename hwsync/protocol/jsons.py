@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 from hwsync.protocol.limits import MAX_DEPTH
@@ -101,3 +102,23 @@ def cut(text: str, limit: int) -> str:
     """The longest start of a text that has at most ``limit`` UTF-8 bytes."""
     data = text.encode()
     return text if len(data) <= limit else data[:limit].decode(errors="ignore")
+
+
+def fitted(
+    fields: dict[str, Any],
+    limit: int,
+    share: int,
+    shortened: Callable[[int], dict[str, Any]],
+    last: Callable[[], dict[str, Any]],
+) -> bytes:
+    """The fields as JSON of at most ``limit`` bytes.
+
+    ``shortened`` gives what takes the place of some, with texts of at most so many bytes: first
+    ``share``, then half of it each time, since an escape takes up to six bytes for one character.
+    ``last`` gives all that stays where that is not enough.
+    """
+    payload = dumps(fields).encode()
+    while len(payload) > limit and share:
+        payload = dumps(fields | shortened(share)).encode()
+        share //= 2
+    return payload if len(payload) <= limit else dumps(last()).encode()

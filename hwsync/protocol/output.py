@@ -12,9 +12,9 @@ of UTF-8 (docs/protocol.md, section 5).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from hwsync.protocol.jsons import cut, dumps, size
 from hwsync.protocol.limits import MAX_ORDER
@@ -141,26 +141,6 @@ def read_kept(text: str, truncated: bool) -> Kept:
     line = len(match[0]) + within
     head = size(text[: match.start()]) - within
     return Kept(text, True, head, int(match[1].replace(",", "")), line)
-
-
-def fitted(
-    fields: dict[str, Any],
-    limit: int,
-    share: int,
-    shortened: Callable[[int], dict[str, Any]],
-    last: Callable[[], dict[str, Any]],
-) -> bytes:
-    """The fields as JSON of at most ``limit`` bytes.
-
-    ``shortened`` gives what takes the place of some, with texts of at most so many bytes: first
-    ``share``, then half of it each time, since an escape takes up to six bytes for one character.
-    ``last`` gives all that stays where that is not enough.
-    """
-    payload = dumps(fields).encode()
-    while len(payload) > limit and share:
-        payload = dumps(fields | shortened(share)).encode()
-        share //= 2
-    return payload if len(payload) <= limit else dumps(last()).encode()
 
 
 def order_kept(order: Iterable[tuple[str, int]], kept: dict[str, Kept]) -> Order | None:

@@ -23,7 +23,7 @@ from hwsync.coordinator.startup_gate import StartupGate
 from hwsync.device.agent import Agent
 from hwsync.device.deeds import Deeds
 from hwsync.device.journal import Journal
-from hwsync.device.shrinking import Shrinking
+from hwsync.device.publishing import Shrinking
 from hwsync.operator import conversation
 from hwsync.protocol import admission, idle, machine, moves, named
 from hwsync.protocol.core import Memory

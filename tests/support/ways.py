@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -19,12 +20,44 @@ from hwsync.protocol.topics import Topics
 from hwsync.runner import Settings
 from tests.support.board import envelope
 from tests.support.coordinator import COLLECTED, Lab, request, result
+from tests.support.processes import CHECKOUT
 
 PACKAGE: Final = Path(hwsync.__file__).parent
 LIMIT_S: Final = 30.0  # for whatever is waited for
 
 Call = tuple[str, str]  # file below the package, and qualified name
 Way = Callable[[Path], list[Call]]  # gone in an empty folder
+
+
+DOCUMENT: Final = CHECKOUT / "docs/architecture.md"
+STEP: Final = re.compile(r"(\d+)\. `(\S+): (\S+)` - \S.*")
+
+
+def _parts() -> tuple[str, str]:
+    """What the document says of the ways, and of what is beside them."""
+    part = DOCUMENT.read_text().partition("\n## Four ways\n")[2].partition("\n## ")[0]
+    lists, _, beside = part.partition("\n### Beside the ways\n")
+    return lists, beside
+
+
+def listed() -> list[list[Call]]:
+    """The document's lists, in their order."""
+    found: list[list[Call]] = []
+    for line in _parts()[0].splitlines():
+        if not re.match(r"\d", line):
+            continue
+        step = STEP.fullmatch(line)
+        assert step is not None, line
+        if step[1] == "1":
+            found.append([])
+        found[-1].append((step[2], step[3]))
+        assert int(step[1]) == len(found[-1]), line
+    return found
+
+
+def beside() -> set[str]:
+    """The files that a way may cross without being on its list."""
+    return set(re.findall(r"`(\S+\.py)`", _parts()[1]))
 
 
 class Watch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwsync.device.shrinking import Shrinking
+from hwsync.device.publishing import Shrinking
 from hwsync.transport.outbox import FLOOR, HEADER
 
 LARGE = 1_500_000

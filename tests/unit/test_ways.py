@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support import ways
-from tests.support.processes import CHECKOUT
 from tests.support.ways import Call
 
-TEXT = (CHECKOUT / "docs/architecture.md").read_text()
-PART = TEXT.partition("\n## Four ways\n")[2].partition("\n## ")[0]
-LISTS, _, BESIDE = PART.partition("\n### Beside the ways\n")
-STEP = re.compile(r"(\d+)\. `(\S+): (\S+)` - \S.*")
-
-
-def listed() -> list[list[Call]]:
-    """The lists, in their order; each item is a file below the package, and a function of it."""
-    found: list[list[Call]] = []
-    for line in LISTS.splitlines():
-        if not re.match(r"\d", line):
-            continue
-        step = STEP.fullmatch(line)
-        assert step is not None, line
-        if step[1] == "1":
-            found.append([])
-        found[-1].append((step[2], step[3]))
-        assert int(step[1]) == len(found[-1]), line
-    return found
-
-
-WAYS = listed()
+WAYS, SIDE = ways.listed(), ways.beside()
 REQUEST, LATE, CANCEL, CANCEL_HEARD, ENVELOPE, GRANT, SESSION = range(len(WAYS))
-SIDE = set(re.findall(r"`(\S+\.py)`", BESIDE))
 PROGRAM = """\
 import sys, time
 with open({path!r}, "w") as file:

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Final, NotRequired, TypedDict, cast
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Collected, Returned
-from hwsync.protocol.jsons import begins_object, cut, dumps, is_count, loads, size
-from hwsync.protocol.output import Order, fitted, keep_again, keep_ends
+from hwsync.protocol.jsons import begins_object, cut, dumps, fitted, is_count, loads, size
+from hwsync.protocol.output import Order, keep_again, keep_ends
 from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Ran, RunReport
 from hwsync.protocol.wire.forms import (
     HASHES,

@@ -11,8 +11,8 @@ from typing import Annotated, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
 from hwsync.protocol.events import Ignored, StatusReceived
-from hwsync.protocol.jsons import cut, dumps
-from hwsync.protocol.output import fitted, keep_again
+from hwsync.protocol.jsons import cut, dumps, fitted
+from hwsync.protocol.output import keep_again
 from hwsync.protocol.record import NO_COMMAND, NO_REPORT, Command, Record, State
 from hwsync.protocol.wire.forms import (
     HASHES,
