@@ -46,7 +46,7 @@ class Client(Conversation):
     """A connection of one operator, for one user's topics (``+``: everybody's); it waits itself.
 
         with Client(url, Topics("hw"), "pi1") as client:
-            client.tell(Kind.CANCEL, encode_id("c1"), "c1")
+            print(client.record()["state"])
             print(client.query("c1")["outcome"])
 
     ``live``: the output of programs too; ``boards``: whom the coordinator hears, too; ``named``:

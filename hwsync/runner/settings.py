@@ -46,7 +46,7 @@ class Limits:
 class Settings:
     """Everything that a runner is made with; what can be configured of it is in docs/device.md."""
 
-    directory: Path  # the programs' working directory
+    directory: Path  # the programs' working directory, which is there
     empty_directory: bool = False  # before and after each run
     environment: Mapping[str, str] | None = None  # the whole; None: that of this process
     start: Start = Start.WARM
