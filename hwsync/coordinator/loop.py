@@ -300,11 +300,13 @@ class Coordinator:
             decided.decide_message(message_of(one))
         if self._replied and self.publishing.all_acknowledged:
             for (user, id), sent_on in self._replied.items():
+                # What was sent on an earlier connection may be lost: it is sent anew at a connect.
                 if sent_on == self._publisher.connection:
                     decided.replies_arrived(user, id)
         for user, id in self._to_analyse:
             decided.analyse_outcome(user, id)
         nearest = self._deadlines.nearest()
+        # While they are held back after a connect it is not 0, however long ago they passed.
         if nearest is not None and self._ticking.wait(now, nearest) == 0.0:
             for user in self._deadlines.passed(decided.moment.ticks):
                 decided.end_by_deadline(user)

@@ -210,6 +210,7 @@ def _late_result(record: Record, event: Returned, known: Command, moment: Moment
     """The first result of a command that ended without one, or somebody's second."""
     report, held = known.report, event.journal == known.journal
     said = event.report.ran
+    # That it ran is the truth whoever saw it, so a yes corrects even an answer that was stored.
     again_yes = said is Ran.YES and report is not None and report.ran is not Ran.YES
     if report is None or (known.answered_by is not None and not again_yes):
         return _refused_result(record, event, known, moment, _not_granted(known))

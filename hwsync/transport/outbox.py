@@ -231,6 +231,7 @@ class Outbox:
         if self._alone is not None:
             if self._publisher.under_way(self._alone[0].topic):
                 return
+            # The broker took it: it is not to blame, and nothing of its size is.
             self._strikes.pop(_blamed(self._alone[0]), None)
             self._proven = max(self._proven, self._alone[1])
             self._alone = None

@@ -72,9 +72,12 @@ def due_at(state: State) -> "float | None":
 
 
 def _offered(decision: Decision, event: Offered, moment: Moment) -> None:
+    """Which row of the table an envelope is, and in which column its command stands."""
     state, known, doubt = decision.state, event.known, event.doubt
     held = state.id == event.id
     if known is not None and known.another and not held:
+        # The result that is kept answers another board's command: this one is refused like a new
+        # one (docs/protocol.md, section 5, point 5).
         doubt = "the journal has a command " + known.id + " of " + known.another
         known = None
     stage = NEW
@@ -91,6 +94,7 @@ def _offered(decision: Decision, event: Offered, moment: Moment) -> None:
     taken = state.id != "" or state.stopping or not event.room
     if taken and not held and (stage == NEW or word == moves.NEWER_OFFER):
         word = moves.BUSY_OFFER  # it comes again
+    # Then the next boot: its `rejected` may be under way, and must not answer the new grant.
     reopened = event.known is not None and event.known.was_closed
     reason = event.unwritten or doubt
     move(decision, word, stage, Case(event.id, event.order, reason, reopened=reopened), moment)
