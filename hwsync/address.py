@@ -50,7 +50,11 @@ class BrokerUrl:
 
     @classmethod
     def parse(cls, text: str) -> BrokerUrl:
-        """Raises ``BadUrl`` that says what is wrong and what a good one looks like."""
+        """The address of a text, with the default port of its scheme where none is named.
+
+        Raises ``BadUrl`` that says what is wrong and what a good one looks like; it shows the text
+        only where that can hold no password.
+        """
         hint = (
             "such as mqtt://127.0.0.1:1883, mqtts://broker.lab:8883 or wss://broker.lab:8443/mqtt"
         )

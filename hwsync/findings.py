@@ -30,6 +30,7 @@ class Finding:
 
 
 def ok(check: str, found: str, cure: str = "") -> Finding:
+    """One line that says that all is well; ``cure``: the next line to type."""
     return Finding(check, Result.OK, found, cure)
 
 

@@ -58,7 +58,11 @@ class WebListener:
 
 
 def look(url: BrokerUrl) -> Iterator[WebListener]:
-    """Those of the broker at that address, as far as its ports can be known."""
+    """Those of the broker at that address, as far as its ports can be known; raises nothing.
+
+    On this machine the ports of its process, elsewhere the usual ones; each takes up to some
+    seconds, all of them together.
+    """
     ports = [url.port] if url.websockets else _ports(url)
     if ports:
         # At once: behind a firewall each port that says nothing takes its time.

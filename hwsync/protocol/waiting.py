@@ -31,7 +31,10 @@ TOO_LATE: Final = "not collected before its expires_at"  # why it expired, by th
 
 
 def join(record: Record, event: Requested, moment: Moment, rules: Rules) -> Decision:
-    """The request waits behind the present command; the state does not move."""
+    """The request waits behind the present command; the state does not move.
+
+    Raises ``Refused`` where there is no room (``queue_full``), or it may not be accepted now.
+    """
     bytes = idle.weight(event.request)
     _check_room(record, bytes, rules.allowance.max_queue)
     counted, command = accept(record, event, moment, rules)
@@ -72,14 +75,14 @@ def cancel(record: Record, known: Command, moment: Moment) -> Decision:
 
 
 def expire(record: Record, known: Command, moment: Moment) -> Decision:
-    """A command whose turn comes when the wall clock says that nobody may collect it any more."""
+    """It leaves the queue: its turn comes when the wall clock says that nobody may collect it."""
     report = RunReport(Outcome.EXPIRED, Ran.NO, f"{TOO_LATE}: it waited in the queue")
     ended = replace(known, report=known.without_false_no(report))
     return _leave(record, ended, Verb.EXPIRE, moment)
 
 
 def lose(record: Record, known: Command, moment: Moment) -> Decision:
-    """A command that waits in the queue when an older database was put back."""
+    """It leaves the queue, since an older database was put back: it may have run already."""
     lost = RunReport(Outcome.LOST, Ran.MAYBE, "an older database was put back while it waited")
     ended = replace(known, report=lost, doubtful=True)
     return _leave(record, ended, Verb.RESTORE, moment)

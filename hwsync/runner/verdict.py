@@ -55,7 +55,10 @@ class Seen:
 
 
 def verdict(seen: Seen, job: Job, settings: Settings) -> Verdict:
-    """Raises ``CannotRun`` where it did not begin."""
+    """Outcome, reason and exit code (``RunEnd``) of a run that is over.
+
+    Raises ``CannotRun`` where it did not begin, and was not cancelled: nothing has run then.
+    """
     forced = "" if seen.forced is None else f"; it did not end by itself within {seen.forced:g} s"
     if seen.why == "cancelled":
         when = "while it ran" if seen.began else "before it began"
