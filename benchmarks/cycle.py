@@ -45,6 +45,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from hwsync import logs
 from hwsync.address import BrokerUrl
+from hwsync.coordinator.options import Options
 from hwsync.coordinator.service import Access, serve
 from hwsync.protocol import limits
 from hwsync.protocol.errors import HwsyncError, NoBroker, NoCoordinator
@@ -180,14 +181,24 @@ def answer(side: str, url: BrokerUrl, directory: Path, level: int) -> None:
     logs.setup(side)
     if side != "floor":
         logging.getLogger("hwsync.coordinator").addFilter(FromReadyOn(level))
-        serve(
-            access=Access(url, SIDES[side]),
+        options = Options(
             db=directory / f"{side}.db",
             analysis="manual",
-            hold_deadlines_s=limits.DEFAULT_SETTLE_S,
             analysis_within=limits.DEFAULT_ANALYSIS_WITHIN_S,
+            hold_deadlines_s=limits.DEFAULT_SETTLE_S,
             clean_session=False,
+            backup_dir=None,
+            backup_every=0.0,
+            metrics_file=None,
+            keep_days=0.0,
+            keep_mb=0.0,
+            requests_per_minute=0,
+            max_program_kb=limits.MAX_PROGRAM // limits.KIB,
+            max_queue=limits.MAX_QUEUE,
+            max_message=limits.MAX_MESSAGE,
+            take_over=False,
         )
+        serve(options, Access(url, SIDES[side]))
         return
     Floor(url, SIDES[side]).run()
 

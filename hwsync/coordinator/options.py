@@ -20,9 +20,7 @@ class Options:
     db: Path  # made where there is none
     analysis: str  # the analyser of requests that name none
     analysis_within: float  # of state 3; 0: for ever (docs/protocol.md, section 7)
-    hold_deadlines_s: (
-        float  # after a connect, before a deadline fires (docs/protocol.md, section 2)
-    )
+    hold_deadlines_s: float  # after a connect no deadline fires (docs/protocol.md, section 2)
     clean_session: bool  # the broker is to keep nothing while we are away
     backup_dir: Path | None  # None: no backups
     backup_every: float
