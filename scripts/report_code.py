@@ -27,8 +27,21 @@ def main() -> None:
     sizes()
     branched()
     with tempfile.TemporaryDirectory() as folder:
-        way("a request, from step to its publishes", ways.a_request(Path(folder)), REQUEST_FILES)
-        way("a program's start on a device", a_start(Path(folder)), START_FILES)
+        path = Path(folder)
+        way(
+            "a request, from step to its publishes",
+            ways.a_request(path),
+            REQUEST_FILES,
+            ways.REQUEST,
+        )
+        way(
+            "a program's start on a device",
+            a_start(path),
+            START_FILES,
+            ways.ENVELOPE,
+            ways.GRANT,
+            ways.SESSION,
+        )
 
 
 def sizes() -> None:
@@ -63,9 +76,13 @@ def branched() -> None:
         print(f"         {line.replace(f'{PACKAGE}/', '')}")
 
 
-def way(name: str, calls: list[ways.Call], most: int) -> None:
+def way(name: str, calls: list[ways.Call], most: int, *lists: int) -> None:
+    """``lists``: those of docs/architecture.md that it is."""
     files = {file for file, _ in calls}
-    print(f"{name}: {len(files)} files (aim: {most})")
+    listed = {file for number in lists for file, _ in ways.listed()[number]} & files
+    print(
+        f"{name}: {len(files)} files (aim: {most}), of which {len(listed)} decide something of it"
+    )
     print(f"         {' '.join(sorted(files))}")
     lines = sum(len((PACKAGE / file).read_text().splitlines()) for file in files)
     print(f"         {lines:,} lines, of {MODULE} at most in a module: {lines / MODULE:.0f} files")

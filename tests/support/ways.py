@@ -30,6 +30,7 @@ Way = Callable[[Path], list[Call]]  # gone in an empty folder
 
 
 DOCUMENT: Final = CHECKOUT / "docs/architecture.md"
+REQUEST, LATE, CANCEL, CANCEL_HEARD, ENVELOPE, GRANT, SESSION = range(7)  # its lists, in order
 STEP: Final = re.compile(r"(\d+)\. `(\S+): (\S+)` - \S.*")
 
 

@@ -11,7 +11,6 @@ from tests.support import ways
 from tests.support.ways import Call
 
 WAYS, SIDE = ways.listed(), ways.beside()
-REQUEST, LATE, CANCEL, CANCEL_HEARD, ENVELOPE, GRANT, SESSION = range(len(WAYS))
 PROGRAM = """\
 import sys, time
 with open({path!r}, "w") as file:
@@ -47,7 +46,7 @@ def test_no_file_of_a_way_is_come_back_to(way: list[Call]) -> None:
 
 @pytest.mark.parametrize(
     ("way", "go"),
-    [(REQUEST, ways.a_request), (LATE, ways.a_late_result), (CANCEL, ways.a_cancel)],
+    [(ways.REQUEST, ways.a_request), (ways.LATE, ways.a_late_result), (ways.CANCEL, ways.a_cancel)],
 )
 def test_the_coordinators_ways(way: int, go: ways.Way, tmp_path: Path) -> None:
     hold(WAYS[way], go(tmp_path))
@@ -58,16 +57,16 @@ def test_the_devices_ways(tmp_path: Path) -> None:
     program = PROGRAM.format(path=str(path))
     with ways.Device(tmp_path, program) as device, ways.Watch() as watch:
         device.hear_envelope()
-        hold(WAYS[ENVELOPE], watch.take())
+        hold(WAYS[ways.ENVELOPE], watch.take())
         device.hear_status()
         device.wait_for_call()
-        hold(WAYS[GRANT], watch.take())
+        hold(WAYS[ways.GRANT], watch.take())
         device.do_next()
         device.wait_for_call()  # its first output
-        hold(WAYS[SESSION], [*watch.take(), *in_the_program(path)])
+        hold(WAYS[ways.SESSION], [*watch.take(), *in_the_program(path)])
         device.hear_status(cancelling=True)
-        last = WAYS[CANCEL_HEARD][-1]
+        last = WAYS[ways.CANCEL_HEARD][-1]
         watch.wait_for(last)
         calls = watch.take()
-        hold(WAYS[CANCEL_HEARD], calls[: calls.index(last) + 1])  # the run's thread goes on
+        hold(WAYS[ways.CANCEL_HEARD], calls[: calls.index(last) + 1])  # the run's thread goes on
         device.do_all()
