@@ -51,9 +51,10 @@ class Connection:
     """One client of the broker, which connects again and again from ``start`` until it leaves.
 
     Not for two threads at a time. Moments are monotonic seconds. A broker that is not there, or
-    goes, raises nothing: ``handle`` returns ``Disconnected``, and the next connect comes by itself
-    after ``BACKOFF_FIRST_S`` to ``BACKOFF_MAX_S``. Whoever publishes says all that is due again
-    when ``Subscribed`` comes (docs/protocol.md, section 2, "Publishing").
+    goes, raises nothing: ``handle`` returns ``Disconnected``, and the next connect comes by itself,
+    after a pause that doubles from ``BACKOFF_FIRST_S`` to ``BACKOFF_MAX_S``, less up to half of it
+    by chance. Whoever publishes says all that is due again when ``Subscribed`` comes
+    (docs/protocol.md, section 2, "Publishing").
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class Connection:
     # What it is told.
 
     def start(self) -> None:
-        """Connect at the next ``handle``."""
+        """Connect at the next ``handle``, and from then on whenever a connection has ended."""
         self._connect_at = self.monotonic()
 
     def leave(self) -> None:
