@@ -79,7 +79,7 @@ class Exchange:
             self.retain(topic, payload, qos)
 
     def pass_on(self, topic: str, payload: bytes, qos: int) -> None:
-        """To all whom it concerns."""
+        """Give a message to everybody who has subscribed to it and may read it."""
         for wanted, subscribers in self._subscriptions.items():
             if not matches(wanted, topic):
                 continue
@@ -130,7 +130,7 @@ class Exchange:
                     self.flow(session).deliver(topic, kept.data, lower, retain=True)
 
     def unsubscribe(self, session: Any, filters: list[str]) -> None:
-        """From now on nothing."""
+        """Deliver nothing more for these filters; what waits already is still delivered."""
         for wanted in filters:
             self._leave(session, wanted)
             session.attributes.get(OWN, set()).discard(wanted)

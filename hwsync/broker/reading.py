@@ -187,7 +187,7 @@ def check_kind(packet: Packet) -> None:
 
 
 def publish_of(packet: Packet) -> Publish:
-    """Raises ``Malformed``."""
+    """What a PUBLISH says (MQTT 3.1.1, section 3.3). Raises ``Malformed``: the connection ends."""
     _, flags, body = packet
     qos = flags >> 1 & 3
     topic, place = _text(body, 0)

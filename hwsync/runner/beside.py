@@ -21,7 +21,7 @@ NAME: Final = re.compile(rf"{PREFIX}(\d+)-.*")  # of the daemon that made it
 
 
 class Beside:
-    """Its construction raises ``CannotRun``."""
+    """The folder of one runner, made by its construction, which raises ``CannotRun``."""
 
     def __init__(self, account: Account) -> None:
         self._places = Folder(Path(tempfile.gettempdir()), None, emptied=False)
@@ -43,7 +43,7 @@ class Beside:
             raise
 
     def make_empty(self) -> None:
-        """After a run. Raises ``CannotRun``."""
+        """After a run: remove what it left. Raises ``CannotRun``."""
         self._folder.make_empty()
 
     def remove(self) -> None:

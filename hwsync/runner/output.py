@@ -71,7 +71,7 @@ class Received:
         self._is_known = True
 
     def add(self, stream: str, text: str) -> None:
-        """The next text."""
+        """The next text of that stream, as it was received."""
         if not text or not self._is_known:
             return
         if self._turns and self._turns[-1][0] == stream:
@@ -114,7 +114,7 @@ class Pieces:
         self._failed = False
 
     def add(self, stream: str, text: str) -> None:
-        """Text that came."""
+        """Text that came: it waits to be shown, behind what came before."""
         if not text:
             return
         last = self._place(stream, self._left[stream] <= 0)

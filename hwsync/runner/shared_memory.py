@@ -33,11 +33,11 @@ class SharedMemory:
         self._place: Folder | None = None  # once its account is known
 
     def prepare(self) -> None:
-        """Note what is there."""
+        """Before a run: note what is there."""
         self._before = self._look()
 
     def clean_up(self) -> None:
-        """Remove, or name, what is there and was not."""
+        """After a run: remove, or name in the log, what is there and was not."""
         new = {key: size for key, size in self._look().items() if key not in self._before}
         if not new:
             return

@@ -107,7 +107,7 @@ class Channel:
         return None
 
     def skip(self, size: int) -> None:
-        """So many bytes are read."""
+        """Pass over so many bytes of what has come: paho need not see them."""
         self._taken += size
 
     # What paho calls.
@@ -133,11 +133,11 @@ class Channel:
         return len(data)
 
     def pending(self) -> int:
-        """As an ``SSLSocket``'s."""
+        """Bytes that have come and were not read, as an ``SSLSocket`` says it."""
         return self.has_come
 
     def setblocking(self, _: bool) -> None:
-        """It never blocks."""
+        """Nothing: it never blocks, whatever paho wants."""
 
     def fileno(self) -> int:
         """The socket's."""

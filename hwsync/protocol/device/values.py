@@ -102,13 +102,13 @@ class Repetition(Value):
         self.since = since
 
     def later(self, moment: Moment) -> "Repetition":
-        """Once it was said again."""
+        """The next time, once it was said again at this moment."""
         at = moment.now + pause(self.times, moment.chance)
         return Repetition(at, self.times + 1, self.since)
 
 
 def repetition(moment: Moment) -> Repetition:
-    """Of what was said now."""
+    """When what was said just now is said for the second time."""
     return Repetition(moment.now, 0, moment.now).later(moment)
 
 

@@ -102,7 +102,7 @@ _TEXT_OF_SEAL: Final = SEAL.part("v", "signed")
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A program for the device."""
+    """A program for the device, as it was read (docs/protocol.md, section 5). Times are seconds."""
 
     id: str
     user: str

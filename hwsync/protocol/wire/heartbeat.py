@@ -70,7 +70,7 @@ def encode_heartbeat(*, online: bool, journal: str, boot: int, **more: object) -
 
 
 def read_heartbeat(payload: bytes) -> HeartbeatReceived | Ignored:
-    """Who is there. Raises ``Refused``."""
+    """Which device is there, or has gone. Raises ``Refused`` where its first fields are none."""
     if not payload:
         return Ignored("a cleared heartbeat")
     obj = object_of(payload, HEARTBEAT.what, 'a device sends {"online", "journal", "boot", …}')
