@@ -339,16 +339,26 @@ class Conversation:
 
 
 def _is_of_another(request: dict[str, Any], heard: Received) -> bool:
-    """Whether this tells of another program than the request's. A cut text tells nothing."""
+    """Whether this tells of another program than the request's. Of a cut text its start counts."""
     fields = heard.fields
     if heard.command_fields is None:
         return False
-    if fields["truncated"] or fields.get("pruned") or fields.get("orphan"):
+    if fields.get("pruned") or fields.get("orphan"):
         return False
     return any(
-        (told := fields.get(name)) is not None and told != request.get(key, default)
+        (told := fields.get(name)) is not None
+        and not _may_be(told, request.get(key, default), cut=fields["truncated"])
         for key, name, default in _EQUAL
     )
+
+
+def _may_be(told: object, asked: object, *, cut: bool) -> bool:
+    """Whether a field tells of what was asked; ``cut``: texts may be only a start, or left out."""
+    if not cut:
+        return told == asked
+    if isinstance(told, str) and isinstance(asked, str):
+        return asked.startswith(told)
+    return not told or told == asked
 
 
 def raise_refused(heard: Received) -> None:

@@ -83,6 +83,12 @@ def test_a_text_that_is_not_whole_tells_nothing_of_the_program(
     assert ask(line, result("", **changes))["id"] == "c1"
 
 
+def test_a_result_whose_output_was_cut_tells_of_its_program_all_the_same(line: Line) -> None:
+    with pytest.raises(Refused):
+        ask(line, result("theirs", truncated=True), error(Code.ID_REUSED, "request"))
+    assert ask(line, result("mi", truncated=True, args=[], stdin=""))["hw_command"] == "mi"
+
+
 def test_an_error_about_another_message_is_no_answer(line: Line) -> None:
     told = ask(line, error(Code.WRONG_STATE, "analysis"), result("mine"))
     assert told["hw_command"] == "mine"
