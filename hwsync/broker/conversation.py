@@ -146,7 +146,7 @@ class Conversation:
         elif kind == reading.PUBACK:
             flow.acknowledged(mid)
         elif kind == reading.PUBREC:
-            flow.heard(mid)
+            flow.released(mid)
         elif kind == reading.PUBCOMP:
             flow.completed(mid)
         elif kind == reading.PUBREL:

@@ -144,7 +144,7 @@ class Flow:
             self._done(mid)
             self._fill()
 
-    def heard(self, mid: int) -> None:
+    def released(self, mid: int) -> None:
         """PUBREC; a PUBREL answers also what nobody knows. Raises ``Malformed``."""
         if (one := self._sent.get(mid)) is not None:
             if one.qos != 2:

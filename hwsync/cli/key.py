@@ -8,7 +8,7 @@ import click
 
 from hwsync.cli import say
 from hwsync.cli.common import FILE, JSON, Settings
-from hwsync.cli.labs import LAB, told
+from hwsync.cli.labs import LAB, report_change
 from hwsync.lab.folder import Folder
 from hwsync.signing import SigningKey
 
@@ -34,7 +34,7 @@ def make_key(settings: Settings, file: Path) -> None:
     """
     made = SigningKey.make()
     made.save(file)
-    _tell(settings, made.public)
+    _print_key(settings, made.public)
 
 
 @key.command("show")
@@ -44,7 +44,7 @@ def make_key(settings: Settings, file: Path) -> None:
 def show_key(settings: Settings, file: Path) -> None:
     """Print the public key of the signing key in FILE."""
     public = SigningKey.load(file).public
-    _tell(settings, public)
+    _print_key(settings, public)
 
 
 @key.command("list")
@@ -54,7 +54,7 @@ def show_key(settings: Settings, file: Path) -> None:
 def list_keys(settings: Settings, folder: Folder) -> None:
     """The public keys that the boards of a lab trust."""
     for public in folder.accounts.trust:
-        _tell(settings, public)
+        _print_key(settings, public)
 
 
 @key.command("trust")
@@ -64,7 +64,7 @@ def list_keys(settings: Settings, folder: Folder) -> None:
 @click.pass_obj
 def trust_key(settings: Settings, public: str, folder: Folder) -> None:
     """Let boards run what KEY signed, too."""
-    told(settings, folder, folder.trust(public), "the boards' files are new")
+    report_change(settings, folder, folder.trust(public), "the boards' files are new")
 
 
 @key.command("revoke")
@@ -74,7 +74,7 @@ def trust_key(settings: Settings, public: str, folder: Folder) -> None:
 @click.pass_obj
 def revoke_key(settings: Settings, public: str, folder: Folder) -> None:
     """Let boards run nothing any more that KEY signed."""
-    told(settings, folder, folder.revoke(public), "the boards' files are new")
+    report_change(settings, folder, folder.revoke(public), "the boards' files are new")
 
 
 @key.command("rotate")
@@ -86,10 +86,12 @@ def rotate_key(settings: Settings, folder: Folder) -> None:
 
     First put the new files on the boards, then start the coordinator again, then `revoke` the old.
     """
-    told(settings, folder, folder.rotate_key(), "the files of boards and coordinator are new")
+    report_change(
+        settings, folder, folder.rotate_key(), "the files of boards and coordinator are new"
+    )
 
 
-def _tell(settings: Settings, public: str) -> None:
+def _print_key(settings: Settings, public: str) -> None:
     say.either(settings.as_json, {"public": public}, public)
 
 

@@ -14,7 +14,7 @@ import click
 
 from hwsync.cli import say
 from hwsync.cli.common import FILE, FOLDER, JSON, Settings, board_name
-from hwsync.cli.labs import LAB, reload, told
+from hwsync.cli.labs import LAB, reload, report_change
 from hwsync.cli.removed import take_away
 from hwsync.lab.accounts import (
     ALL,
@@ -119,7 +119,7 @@ def init(settings: Settings, directory: Path, hosts: tuple[str, ...], root: str,
                 "--renew goes with --host, or with --cert, --key and --ca",
             )
         draft = folder.renew(hosts, given)
-        told(settings, folder, draft, "the certificates are new: restart the broker")
+        report_change(settings, folder, draft, "the certificates are new: restart the broker")
         return
     if boards_port == operators_port:
         raise UsageError(f"boards and operators cannot share the port {boards_port}")
@@ -165,7 +165,7 @@ def add_device(settings: Settings, names: tuple[str, ...], folder: Folder) -> No
         for name in names:
             draft = folder.add_board(name)
             added = True
-            told(settings, folder, draft, f"{name} may come in", quiet=True)
+            report_change(settings, folder, draft, f"{name} may come in", quiet=True)
     finally:
         if added:  # be it that a later one was refused
             reload(settings, folder)
@@ -242,7 +242,7 @@ def add_operator(
     settings: Settings, name: str, boards: str, read_only: bool, folder: Folder
 ) -> None:
     """Let a person in: an account, and the file that it needs."""
-    told(settings, folder, folder.add_operator(name, _rights(boards, read_only)),
+    report_change(settings, folder, folder.add_operator(name, _rights(boards, read_only)),
          f"{name} may come in")  # fmt: skip
 
 
@@ -257,7 +257,7 @@ def change_operator(
     settings: Settings, name: str, boards: str, read_only: bool, folder: Folder
 ) -> None:
     """Give a person other rights; the password stays."""
-    told(settings, folder, folder.change_operator(name, _rights(boards, read_only)),
+    report_change(settings, folder, folder.change_operator(name, _rights(boards, read_only)),
          f"{name} has other rights")  # fmt: skip
 
 
@@ -297,13 +297,13 @@ def list_operators(settings: Settings, folder: Folder) -> None:
 
 def _remove(settings: Settings, folder: Folder, name: str, kind: str) -> bool:
     _is_of(folder, name, kind)
-    return told(settings, folder, folder.remove(name), f"{name} may come in no more")
+    return report_change(settings, folder, folder.remove(name), f"{name} may come in no more")
 
 
 def _rotate(settings: Settings, folder: Folder, name: str, kind: str) -> None:
     if not (kind == "boards" and name == COORDINATOR):
         _is_of(folder, name, kind)
-    told(settings, folder, folder.rotate(name), f"{name} has a new password")
+    report_change(settings, folder, folder.rotate(name), f"{name} has a new password")
     if settings.as_json or name == COORDINATOR:
         return
     say.line(f"{name} is shut out until it has its new file")

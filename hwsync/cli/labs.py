@@ -47,7 +47,7 @@ LAB: Final = click.option(
 )
 
 
-def told(
+def report_change(
     settings: Settings, folder: Folder, draft: Draft, what: str, *, quiet: bool = False
 ) -> bool:
     """What was done, which files are to be carried where, and whether the broker knows.
@@ -73,14 +73,14 @@ def told(
 
 def reload(settings: Settings, folder: Folder) -> bool:
     """Have the broker read its files again, and say whether it did."""
-    told, denied = folder.reload()
+    reached, denied = folder.reload()
     if denied:
         fail(HwsyncError(
             f"the broker (process {denied[0]}) has not heard of this yet: it is another account's",
             f"sudo kill -HUP {denied[0]}, or: sudo systemctl reload hwsync-broker",
         ), settings)  # fmt: skip
-    if told and not settings.as_json:
+    if reached and not settings.as_json:
         say.line("the broker has been told")
     elif not settings.as_json:
         say.line("no broker of this lab runs here: one that does elsewhere must be told (SIGHUP)")
-    return bool(told)
+    return bool(reached)

@@ -213,7 +213,7 @@ def analyse(settings: Settings, user: str, text: str, id: str | None) -> None:
     words = read_text("-") if text == "-" else text
     with Client(settings.url, settings.topics, user) as operator:
         id = id or _current(operator, user)
-        _tell(settings, operator, TopicKind.ANALYSIS, encode_analysis(words, id), id)
+        _send(settings, operator, TopicKind.ANALYSIS, encode_analysis(words, id), id)
 
 
 @click.command()
@@ -228,7 +228,7 @@ def cancel(settings: Settings, user: str, id: str | None, named: str | None) -> 
         raise UsageError(f"two ids: {id} and {named}", "name one")
     with Client(settings.url, settings.topics, user) as operator:
         id = id or named or _current(operator, user)
-        _tell(settings, operator, TopicKind.CANCEL, encode_id(id), id)
+        _send(settings, operator, TopicKind.CANCEL, encode_id(id), id)
 
 
 @click.command()
@@ -241,7 +241,7 @@ def reset(settings: Settings, user: str, id: str | None, queue: bool) -> None:
     """Bring BOARD's record to rest, whatever runs."""
     with Client(settings.url, settings.topics, user) as operator:
         id = id or _current(operator, user)
-        _tell(settings, operator, TopicKind.RESET, encode_reset(id, queue=queue), id)
+        _send(settings, operator, TopicKind.RESET, encode_reset(id, queue=queue), id)
 
 
 def _current(operator: Client, user: str) -> str:
@@ -252,7 +252,7 @@ def _current(operator: Client, user: str) -> str:
     return str(record["id"])
 
 
-def _tell(settings: Settings, operator: Client, kind: TopicKind, payload: bytes, id: str) -> None:
+def _send(settings: Settings, operator: Client, kind: TopicKind, payload: bytes, id: str) -> None:
     """Send it until it is answered; print the record, or raise what refused it."""
     try:
         fields = operator.tell(kind, payload, id)

@@ -42,7 +42,7 @@ def send(settings: Settings, /, user: str, **given: Any) -> None:
     asked = make_request(Analyser.OUTCOME, claim(settings.url), **given)
     with Client(settings.url, settings.topics, user) as operator:
         present = _Present(user)
-        fields = operator.wait(Run(operator, asked.request).requesting(heard=present.hear))
+        fields = operator.wait(Run(operator, asked.request).requesting(on_received=present.hear))
         if warning := present.warning(fields):
             say.line(warning, err=True)
     say.either(settings.as_json, fields, asked.id)
@@ -100,11 +100,11 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     if settings.as_json:
         say.json_line(end)
     else:
-        _tell_end(end, asked, screen, streams.missing, operator.standing.max_message)
+        _print_end(end, asked, screen, streams.missing, operator.standing.max_message)
     sys.exit(exit_code(end))
 
 
-def _tell_end(
+def _print_end(
     end: CommandFields, asked: Asked, screen: Screen, missing: int, max_message: int
 ) -> None:
     """How it ended, and what to do then; nothing where all is well."""
@@ -158,17 +158,17 @@ def _run(operator: Client, run: Run, analysis: str | None, view: _View) -> Comma
             present.hear(heard)
             view.streams.hear(heard.kind, heard.fields)
 
-        fields = operator.wait(run.requesting(heard=hear, waiting=view.waiting.tick))
+        fields = operator.wait(run.requesting(on_received=hear, waiting=view.waiting.tick))
         if warning := present.warning(fields):
             view.screen.tell(warning)
-        end = operator.wait(run.following(heard=view.hear, waiting=view.waiting.tick))
+        end = operator.wait(run.following(on_received=view.hear, waiting=view.waiting.tick))
     except KeyboardInterrupt:
         view.screen.begin_line()  # behind ^C
         view.screen.tell(
             f"hwsync: cancelling {run.id}: it may end by itself, which can take some seconds; "
             "Ctrl-C again leaves"
         )
-        end = operator.wait(run.cancelling(heard=view.hear, waiting=view.waiting.tick))
+        end = operator.wait(run.cancelling(on_received=view.hear, waiting=view.waiting.tick))
     view.waiting.end()
     if analysis is not None and end["state"] == State.RETURNED:
         try:

@@ -224,7 +224,7 @@ class Coordinator:
         """Take what came; whether a connection was subscribed. Deliveries go to those that wait."""
         subscribed = False
         for signal in signals:
-            self.publishing.hear(signal)
+            self.publishing.note_connection(signal)
             if isinstance(signal, Delivery):
                 self._hold(signal)
             elif isinstance(signal, Connected):

@@ -121,9 +121,9 @@ class Publishing:
         """Whether nothing waits for its turn, and the broker has acknowledged everything."""
         return self.outbox.all_acknowledged
 
-    def hear(self, signal: Signal) -> None:
+    def note_connection(self, signal: Signal) -> None:
         """Whether the connection changed: each signal is brought here."""
-        self.outbox.hear(signal)
+        self.outbox.note_connection(signal)
 
     def flush(self) -> None:
         """A round is over: what waits for its turn goes, as far as it may."""

@@ -47,10 +47,10 @@ GIVEN_UP: Final[Mapping[type[Event], str]] = {
 class Agent:
     """One user's device. Its construction ends leftovers and settles what a crash left open.
 
-    For one thread, which brings it what came (``hear``, ``received``), calls ``connected`` at each
-    ``Subscribed``, and ``tick`` when that says. ``max_timeout``: seconds that a program may ask
-    for, where less than the protocol allows; ``trust``: whose signatures count, None: whatever
-    comes may run; ``max_message``: bytes that the broker takes.
+    For one thread, which brings it what came (``note_connection``, ``received``), calls
+    ``connected`` at each ``Subscribed``, and ``tick`` when that says. ``max_timeout``: seconds that
+    a program may ask for, where less than the protocol allows; ``trust``: whose signatures count,
+    None: whatever comes may run; ``max_message``: bytes that the broker takes.
 
     Construction, ``connected``, ``tick`` and ``run_started`` raise ``JournalError`` where what must
     be on disk cannot be: nothing was said or begun then, and it is tried again (``life.handle``).
@@ -164,9 +164,9 @@ class Agent:
 
     # -- the network ---------------------------------------------------------------------------
 
-    def hear(self, signal: Signal) -> None:
+    def note_connection(self, signal: Signal) -> None:
         """The connection came or went: ``Connected``, ``Subscribed`` or ``Disconnected``."""
-        self._publisher.outbox.hear(signal)
+        self._publisher.outbox.note_connection(signal)
 
     def connected(self) -> None:
         """Subscribed anew: everything that is due is said again."""

@@ -45,7 +45,7 @@ LEAVE_S: Final = 10.0  # to close the connection and the journal
 FLUSH_S: Final = 5.0  # of that, for what is still under way
 STOP_LOOK_S: Final = 0.2  # between two looks whether the last program has ended
 LONGEST_WAIT_S: Final = 60.0
-HEARD: Final = (TopicKind.ENVELOPE, TopicKind.STATUS)
+RECEIVED_KINDS: Final = (TopicKind.ENVELOPE, TopicKind.STATUS)
 JOURNAL_AGAIN_S: Final = 1.0  # after a journal that could not be read
 
 log = logging.getLogger("hwsync.device")
@@ -108,7 +108,7 @@ def live(setup: Setup, journal: AnyJournal, process: Process) -> tuple[Setup, An
         setup.url,
         setup.topics.client_id(f"hwsync-device-{setup.user}"),
         subscriptions=[
-            *(Subscription(setup.topics.of(setup.user, kind)) for kind in HEARD),
+            *(Subscription(setup.topics.of(setup.user, kind)) for kind in RECEIVED_KINDS),
             *(Subscription(setup.topics.of(user, TopicKind.STATUS)) for user in agent.former_names),
         ],
         will=Will(setup.topics.of(setup.user, TopicKind.HEARTBEAT), will),
@@ -237,7 +237,7 @@ def handle(agent: Agent, item: object, acknowledge: Callable[[Delivery], None]) 
     """One thing that came: a signal of the connection, or a call from a run's thread."""
     try:
         if isinstance(item, Connected | Subscribed | Disconnected):
-            agent.hear(item)
+            agent.note_connection(item)
         if isinstance(item, Subscribed):
             agent.connected()
         elif isinstance(item, Delivery):

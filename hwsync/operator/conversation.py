@@ -31,7 +31,7 @@ QUERY_S: Final = 0.2  # for a refusal: then a query that would be refused too is
 
 T = TypeVar("T")
 Talk = Generator[float, Signal | None, T]
-Hear = Callable[[Received], None]
+OnReceived = Callable[[Received], None]
 
 # What a repeat of an id has in common: key of the request, field of status or result, default.
 _EQUAL: Final[tuple[tuple[str, str, object], ...]] = (
@@ -270,21 +270,21 @@ class Conversation:
         payload: bytes,
         id: str,
         *,
-        heard: Hear = lambda _: None,
+        on_received: OnReceived = lambda _: None,
         waiting: Callable[[], None] = lambda: None,
     ) -> Talk[CommandFields]:
         """Send a message that names an id until it is answered.
 
-        The status, where the id is the record's own; else that command's result. ``heard`` sees
-        everything that comes meanwhile. A result that answers somebody else's question may come
-        first: of another program it is no answer to a request, and the error follows. Raises like
-        ``asking``, and ``Refused`` with the coordinator's code where the answer is an error.
+        The status, where the id is the record's own; else that command's result. ``on_received``
+        sees everything that comes meanwhile. A result that answers somebody else's question may
+        come first: of another program it is no answer to a request, and the error follows. Raises
+        like ``asking``, and ``Refused`` with the coordinator's code where the answer is an error.
         """
         statuses: list[Status] = []
         request = read_object(payload) if kind is TopicKind.REQUEST else None
 
         def answer(came: Received) -> bool:
-            heard(came)
+            on_received(came)
             if came.fields.get("id") != id or (request and _is_of_another(request, came)):
                 return False
             if came.status is not None:

@@ -16,7 +16,7 @@ from math import inf
 from typing import Any, Final, cast
 
 from hwsync.address import BrokerUrl
-from hwsync.operator.conversation import ANSWER_S, Conversation, Hear, Talk, raise_refused
+from hwsync.operator.conversation import ANSWER_S, Conversation, OnReceived, Talk, raise_refused
 from hwsync.protocol import limits
 from hwsync.protocol.admission import CLAIM
 from hwsync.protocol.errors import Code, NoCoordinator
@@ -128,35 +128,48 @@ class Run:
         self._conversation, self._last = conversation, last
 
     def requesting(
-        self, *, heard: Hear = lambda _: None, waiting: Callable[[], None] = lambda: None
+        self,
+        *,
+        on_received: OnReceived = lambda _: None,
+        waiting: Callable[[], None] = lambda: None,
     ) -> Talk[CommandFields]:
         """Ask until it is acknowledged: by the status, or by the command's result.
 
         Raises ``ValueError`` at once for a text that is not UTF-8, and ``Refused``, ``TooLarge``:
         it is not accepted, and will not be. After ``NoCoordinator`` and ``Degraded`` it may still
-        be: ask again with the same ``RunRequest``, or have it cancelled. ``heard`` is given
+        be: ask again with the same ``RunRequest``, or have it cancelled. ``on_received`` is given
         everything that comes, whatever it is about; ``waiting`` is called before each repetition.
         """
         return self._conversation.telling(
-            TopicKind.REQUEST, self.request.payload, self.id, heard=heard, waiting=waiting
+            TopicKind.REQUEST,
+            self.request.payload,
+            self.id,
+            on_received=on_received,
+            waiting=waiting,
         )
 
     def following(
-        self, *, heard: Hear = lambda _: None, waiting: Callable[[], None] = lambda: None
+        self,
+        *,
+        on_received: OnReceived = lambda _: None,
+        waiting: Callable[[], None] = lambda: None,
     ) -> Talk[CommandFields]:
         """Until the command has ended and its record is at rest, or in ``last``; its end.
 
         Raises ``NoCoordinator`` after ``ANSWER_S`` seconds without an answer, ``Refused`` where the
-        id is not known, or no longer. ``heard`` is given what is about this command; ``waiting`` is
-        called each ``TICK_S`` seconds.
+        id is not known, or no longer. ``on_received`` is given what is about this command;
+        ``waiting`` is called each ``TICK_S`` seconds.
         """
-        return self._following(TopicKind.QUERY, heard, waiting)
+        return self._following(TopicKind.QUERY, on_received, waiting)
 
     def cancelling(
-        self, *, heard: Hear = lambda _: None, waiting: Callable[[], None] = lambda: None
+        self,
+        *,
+        on_received: OnReceived = lambda _: None,
+        waiting: Callable[[], None] = lambda: None,
     ) -> Talk[CommandFields]:
         """Have it cancelled, and follow it to its end: like ``following``."""
-        return self._following(TopicKind.CANCEL, heard, waiting)
+        return self._following(TopicKind.CANCEL, on_received, waiting)
 
     def analysing(self, text: str) -> Talk[CommandFields]:
         """Publish the analysis; the command's end then (docs/protocol.md, section 7).
@@ -183,7 +196,7 @@ class Run:
         return cast(CommandFields, fields)
 
     def _following(
-        self, ask: TopicKind, heard: Hear, waiting: Callable[[], None]
+        self, ask: TopicKind, on_received: OnReceived, waiting: Callable[[], None]
     ) -> Talk[CommandFields]:
         conversation, id = self._conversation, self.id
         asked, answered = -inf, conversation.now
@@ -204,7 +217,7 @@ class Run:
             while (came := (yield from conversation.hearing(limit, (ask,)))) is not None:
                 if came.fields.get("id") != id or conversation.is_foreign(ask, came):
                     continue
-                heard(came)
+                on_received(came)
                 if came.error is not None and came.error["error"] == Code.NOT_CURRENT:
                     raise_refused(came)  # it is not, or no longer, known there
                 elif (told := came.command_fields) is not None:

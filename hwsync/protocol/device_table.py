@@ -32,7 +32,7 @@ from hwsync.protocol.topics import TopicKind
 
 Table = Mapping[tuple[str, str], tuple[str, Callable[..., Any], str]]
 
-HEARD_ON: Final[Mapping[str, TopicKind]] = {
+RECEIVED_ON: Final[Mapping[str, TopicKind]] = {
     **dict.fromkeys(
         (OFFER, NEWER_OFFER, SAME_OFFER, DOUBTED_OFFER, MISSENT_OFFER, BUSY_OFFER),
         TopicKind.ENVELOPE,
@@ -49,7 +49,7 @@ def markdown_table(table: Table = TABLE) -> str:
     lines = [row(["event", "topic", *STAGES]), "|---" * (2 + len(STAGES)) + "|"]
     for word in WORDS:
         cells = [_cell(table, word, stage) for stage in STAGES]
-        kind = HEARD_ON.get(word)
+        kind = RECEIVED_ON.get(word)
         lines.append(row([word, f"`{kind}`" if kind else "", *cells]))
     return "\n".join(lines)
 

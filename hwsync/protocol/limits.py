@@ -58,7 +58,7 @@ MAX_SEEN_EPOCH: Final = 4_102_444_800  # 2100: a device's word of a later epoch 
 MAX_EPOCH: Final = 253_402_300_799  # of a kept status; the same for the end of the year 9999
 
 SETTLED_PAIRS: Final = 4  # how many [id, journal] a status carries
-HEARD_JOURNALS: Final = 16  # journals remembered for each command; more than answer for one id
+ANSWERED_JOURNALS: Final = 16  # journals remembered for each command; more than answer for one id
 
 HEARTBEAT_S: Final = 30.0
 OFFLINE_AFTER_S: Final = 3 * HEARTBEAT_S  # whatever the will said

@@ -135,15 +135,15 @@ def _named(
         return named.decide_unknown(record, event, moment)
     # A device is told no ends: it acts on the status alone.
     device = isinstance(event, Collected | Returned)
-    told = answers(record, None if device else known)
+    published = answers(record, None if device else known)
     if named.is_outdated(event, known):
-        return Decision(record, effects=told)
+        return Decision(record, effects=published)
     if record.place(known.id):
-        return named.decide_for_queued(record, event, known, moment, told)
+        return named.decide_for_queued(record, event, known, moment, published)
     if named.is_duplicate(event, known):
-        return named.decide_copy(record, event, known, moment, told)
+        return named.decide_copy(record, event, known, moment, published)
     if known.id != record.id:
-        return named.decide_for_earlier(record, event, known, moment, told)
+        return named.decide_for_earlier(record, event, known, moment, published)
     return _by_table(record, event, moment, rules)
 
 

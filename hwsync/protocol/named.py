@@ -313,7 +313,7 @@ def _put(record: Record, changed: Command | None) -> tuple[Record, Command | Non
 def _answered_too(command: Command, journal: str | None) -> tuple[str, ...]:
     if journal is None or journal in command.journals_answered:
         return command.journals_answered
-    return (*command.journals_answered, journal)[-limits.HEARD_JOURNALS :]
+    return (*command.journals_answered, journal)[-limits.ANSWERED_JOURNALS :]
 
 
 def _settled(record: Record, event: Returned) -> tuple[tuple[str, str], ...]:

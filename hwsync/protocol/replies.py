@@ -55,8 +55,8 @@ def of(record: Record, command: Command) -> tuple[Effect, ...]:
     """The replies that tell of a command's end, as a status of this record about it."""
     if not command.replies:
         return ()
-    told = replace(record, state=record.state_of(command.id), current=command)
-    return (PublishReplies(told),)
+    ended = replace(record, state=record.state_of(command.id), current=command)
+    return (PublishReplies(ended),)
 
 
 def repeated(

@@ -16,7 +16,7 @@ from hwsync.protocol.topics import TopicKind
 
 Table = Mapping[tuple[Verb, State], Move]
 
-HEARD_ON: Final[Mapping[Verb, TopicKind]] = {
+RECEIVED_ON: Final[Mapping[Verb, TopicKind]] = {
     Verb.QUERY: TopicKind.QUERY,
     Verb.REQUEST: TopicKind.REQUEST,
     Verb.RETRIEVAL: TopicKind.COLLECTED,
@@ -60,7 +60,7 @@ def markdown_table(table: Table = TABLE) -> str:
         "|---" * (2 + len(State)) + "|",
     ]
     for verb in Verb:
-        kind = HEARD_ON.get(verb)
+        kind = RECEIVED_ON.get(verb)
         start = [f"`{verb}`", f"`{kind}`" if kind else OWN[verb]]
         if verb is Verb.QUERY:
             cells = ["no change"] * len(State)

@@ -21,7 +21,7 @@ from hwsync.transport.connecting import Attempt
 from hwsync.transport.failed import Failed
 from hwsync.transport.paho_client import KEEPALIVE_S, SILENCE, UNSUPPORTED_VERSION
 from hwsync.transport.publish import Publish
-from hwsync.transport.wire import Heard
+from hwsync.transport.wire import WireOwner
 
 ADDRESS: Final = BrokerUrl("mqtt", "broker", 1883)
 
@@ -53,9 +53,9 @@ class FalseWire:
     is_flushed = True
     secured = None
 
-    def __init__(self, port: Port, attempt: Attempt, will: Will | None, heard: Heard) -> None:
+    def __init__(self, port: Port, attempt: Attempt, will: Will | None, owner: WireOwner) -> None:
         self.line = Line(*port.ends, port.client_id, attempt, will, self, stays=port.stays)
-        self._port, self._heard = port, heard
+        self._port, self._owner = port, owner
         self._came: deque[Callable[[], None]] = deque()
         self._early: list[Packet] = []  # overtook the CONNACK
         self._mid = 0
@@ -113,7 +113,7 @@ class FalseWire:
     def write(self) -> None:
         written, self._at_once = self._at_once, []
         for mid in written:
-            self._heard.acknowledged(mid)
+            self._owner.acknowledged(mid)
 
     def look(self) -> None:
         """No ping is sent: a cable that is blocked says itself when that is noticed."""
@@ -127,24 +127,24 @@ class FalseWire:
     def turned_away(self) -> None:
         """CONNACK: not this version."""
         reason = "unsupported protocol version"
-        self._comes(lambda: self._heard.turned_away(UNSUPPORTED_VERSION, reason))
+        self._comes(lambda: self._owner.turned_away(UNSUPPORTED_VERSION, reason))
 
     def accepted(self, present: bool, max_packet: int | None) -> None:
         """CONNACK."""
         self.line.opened_at = self._port.now
         early, self._early = self._early, []
-        self._came.append(lambda: self._heard.accepted(present, max_packet, None))
+        self._came.append(lambda: self._owner.accepted(present, max_packet, None))
         for packet in early:
             self._take(packet)
         self._port.look()
 
     def granted(self, count: int) -> None:
         """SUBACK."""
-        self._comes(lambda: self._heard.granted([True] * count))
+        self._comes(lambda: self._owner.granted([True] * count))
 
     def answered(self, mid: int) -> None:
         """PUBACK."""
-        self._comes(lambda: self._heard.acknowledged(mid))
+        self._comes(lambda: self._owner.acknowledged(mid))
 
     def delivered(self, packet: Packet) -> None:
         """PUBLISH."""
@@ -164,14 +164,14 @@ class FalseWire:
             packet.correlation,
         )
         self._came.append(
-            lambda: self._heard.delivered(read, packet.qos, packet.retain, packet.dup)
+            lambda: self._owner.delivered(read, packet.qos, packet.retain, packet.dup)
         )
 
     def end(self, reason: str, *, silent: bool = False) -> None:
         """The client notices the end; nothing comes any more, and the broker notices it, too."""
         if not self.line.ended_here:
             self.close()
-            self._comes(lambda: self._heard.disconnected(SILENCE if silent else 0, reason, False))
+            self._comes(lambda: self._owner.disconnected(SILENCE if silent else 0, reason, False))
 
 
 class Port:
@@ -212,10 +212,10 @@ class Port:
         )
 
     def _make_wire(
-        self, _: BrokerUrl, __: str, attempt: Attempt, will: Will | None, heard: Heard
+        self, _: BrokerUrl, __: str, attempt: Attempt, will: Will | None, owner: WireOwner
     ) -> FalseWire:
         self._refused_at = self.refused_at
-        self._wire = FalseWire(self, attempt, will, heard)
+        self._wire = FalseWire(self, attempt, will, owner)
         return self._wire
 
     # What a process asks of its connection.

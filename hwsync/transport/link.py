@@ -73,7 +73,7 @@ class Owner(Protocol):
 
 
 class Link:
-    """One connection, on a wire of its own, which tells it what the broker says (``Heard``).
+    """One connection, on a wire of its own, which tells it what the broker says (``WireOwner``).
 
     Its owner looks after each ``handle`` at ``stage``: in ``OVER`` either ``failure`` says why it
     never was open, or ``reason`` why it ended; a link is not used again. Signals and moments are
@@ -284,7 +284,7 @@ class Link:
         if self._has_ended or now >= self._leave_by or self._wire.is_flushed:
             self.drop()
 
-    # What the broker says (``Heard``).
+    # What the broker says (``WireOwner``).
 
     def accepted(self, session_present: bool, max_packet: int | None, window: int | None) -> None:
         self.connected_at = self._owner.monotonic()

@@ -132,7 +132,7 @@ def _blamed(message: Message) -> str:
 
 
 class Outbox:
-    """Stands before one connection, of whose signals it hears each (``hear``); for one thread.
+    """Stands before one connection, and is brought its signals (``note_connection``). One thread.
 
     ``capacity``: what the broker takes, by what is known. ``monotonic``: seconds.
     ``on_given_up`` is told of each courtesy that is never sent again. What cannot be sent raises
@@ -250,7 +250,7 @@ class Outbox:
         """Seconds until ``flush`` has something to do by itself."""
         return LOOK_S if self._careful and (self._held or self._alone) else None
 
-    def hear(self, signal: Signal) -> None:
+    def note_connection(self, signal: Signal) -> None:
         """Whether the connection changed: its owner brings each signal, before it sends more."""
         if isinstance(signal, Subscribed):
             self._open = True

@@ -2,7 +2,7 @@
 
 The law: no exception leaves a callback, since it would leave paho in the middle of a packet;
 nothing is acknowledged by itself; properties are never unpacked by paho where anybody may have
-written them (see ``publish``). What it hears it says in plain values to ``Heard``.
+written them (see ``publish``). What it hears it says in plain values to ``WireOwner``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hwsync.transport.connecting import CONNECT_S, Attempt
 from hwsync.transport.publish import Malformed, read_publish
 from hwsync.transport.signals import Subscription, Will
 from hwsync.transport.window import WINDOW
-from hwsync.transport.wire import Heard
+from hwsync.transport.wire import WireOwner
 
 if TYPE_CHECKING:
     import ssl
@@ -54,7 +54,12 @@ class PahoClient(Client):
     has_ended = False
 
     def __init__(
-        self, url: BrokerUrl, client_id: str, attempt: Attempt, will: Will | None, heard: Heard
+        self,
+        url: BrokerUrl,
+        client_id: str,
+        attempt: Attempt,
+        will: Will | None,
+        owner: WireOwner,
     ) -> None:
         super().__init__(
             CallbackAPIVersion.VERSION2,
@@ -65,7 +70,7 @@ class PahoClient(Client):
             manual_ack=True,
             **({} if attempt.protocol == 5 else {"clean_session": attempt.clean}),
         )
-        self._url, self._attempt, self._heard = url, attempt, heard
+        self._url, self._attempt, self._owner = url, attempt, owner
         self._dialled: Any = None  # a socket, or paho's wrapper of a websocket's
         self._begun: socket.socket | None = None
         self.connect_timeout = CONNECT_S
@@ -183,7 +188,7 @@ class PahoClient(Client):
             channel.skip(size)
             mid = int.from_bytes(body[:MID_BYTES], "big")
             if self._out_messages.pop(mid, None) is not None:
-                self._heard.acknowledged(mid)
+                self._owner.acknowledged(mid)
         elif command & 0xF0 == PUBLISH:
             channel.skip(size)
             if error := self._publish_came(command, body):
@@ -217,7 +222,7 @@ class PahoClient(Client):
         except Malformed as error:
             return self._refuse(f"a message that cannot be read: {error}")
         try:
-            self._heard.delivered(read, qos, bool(command & 1), bool(command & 8))
+            self._owner.delivered(read, qos, bool(command & 1), bool(command & 8))
         except Exception:
             log.exception(_BUG)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -241,27 +246,27 @@ class PahoClient(Client):
         self, _: Client, __: object, flags: Any, code: Any, properties: Any, *___: object
     ) -> None:
         if code.value >= FIRST_FAILURE:
-            self._heard.turned_away(code.value, str(code).lower())
+            self._owner.turned_away(code.value, str(code).lower())
         else:
-            self._heard.accepted(
+            self._owner.accepted(
                 bool(flags.session_present),
                 getattr(properties, "MaximumPacketSize", None),
                 getattr(properties, "ReceiveMaximum", None),
             )
 
     def _on_suback(self, _: Client, __: object, ___: int, codes: Any, *____: object) -> None:
-        self._heard.granted([code.value < FIRST_FAILURE for code in codes])
+        self._owner.granted([code.value < FIRST_FAILURE for code in codes])
 
     def _on_puback(self, _: Client, __: object, mid: int, code: Any, *___: object) -> None:
         if code.value >= FIRST_FAILURE:
-            self._heard.denied(mid, str(code).lower())
+            self._owner.denied(mid, str(code).lower())
         else:
-            self._heard.acknowledged(mid)
+            self._owner.acknowledged(mid)
 
     def _on_end(self, _: Client, __: object, flags: Any, code: Any, *___: object) -> None:
         self.has_ended = True
         by_broker = flags.is_disconnect_packet_from_server
-        self._heard.disconnected(code.value, str(code).lower(), by_broker)
+        self._owner.disconnected(code.value, str(code).lower(), by_broker)
 
 
 _BUG: Final = "hwsync failed on something the broker sent; this is a bug"

@@ -17,7 +17,7 @@ from hwsync.transport.failed import Failed
 from hwsync.transport.paho_client import PahoClient
 from hwsync.transport.reasons import found, hung_up, why
 from hwsync.transport.signals import Secured, Subscription, Will
-from hwsync.transport.wire import Heard
+from hwsync.transport.wire import WireOwner
 
 log = logging.getLogger("hwsync.transport")
 
@@ -30,10 +30,15 @@ class PahoWire:
     look_s = LOOK_S
 
     def __init__(
-        self, url: BrokerUrl, client_id: str, attempt: Attempt, will: Will | None, heard: Heard
+        self,
+        url: BrokerUrl,
+        client_id: str,
+        attempt: Attempt,
+        will: Will | None,
+        owner: WireOwner,
     ) -> None:
         self._url = url
-        self._client = PahoClient(url, client_id, attempt, will, heard)
+        self._client = PahoClient(url, client_id, attempt, will, owner)
         self._channel: Channel | None = None  # from ``say_hello`` on
 
     def dial(self) -> Errand[Failed | None]:

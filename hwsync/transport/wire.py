@@ -16,8 +16,8 @@ from hwsync.transport.publish import Publish
 from hwsync.transport.signals import Secured, Subscription, Will
 
 
-class Heard(Protocol):
-    """Who is told what the broker says. ``code``: a reason code of MQTT 5, in 3.1.1 too."""
+class WireOwner(Protocol):
+    """Who gets what the broker says. ``code``: a reason code of MQTT 5, in 3.1.1 too."""
 
     def accepted(self, session_present: bool, max_packet: int | None, window: int | None) -> None:
         """CONNACK: come in. The largest packet, and how many messages at a time, where it says."""
@@ -120,5 +120,5 @@ class Wire(Protocol):
         """Send a ping, where one is due; give up a broker that does not answer to it."""
 
 
-WireMaker = Callable[[BrokerUrl, str, Attempt, Will | None, Heard], Wire]
+WireMaker = Callable[[BrokerUrl, str, Attempt, Will | None, WireOwner], Wire]
 """Of an address, a client id, an attempt, a will, and who hears."""

@@ -161,7 +161,7 @@ def test_an_answer_of_the_other_kind_is_malformed(qos: int) -> None:
     side = Side()
     side.comes()
     side.flow.deliver("a", b"x", qos)
-    wrong = [side.flow.acknowledged] if qos == 2 else [side.flow.heard]
+    wrong = [side.flow.acknowledged] if qos == 2 else [side.flow.released]
     for answer in (*wrong, side.flow.completed):
         with pytest.raises(Malformed):
             answer(1)

@@ -80,7 +80,7 @@ def test_what_is_about_another_command_is_not_shown(line: Line) -> None:
     ended = result("mine", **ENDED)
     following(
         line, result("theirs", "c2", **ENDED), status("mine"), error(Code.BUSY, "request"), ended,
-        heard=lambda heard: seen.append((heard.kind, heard.fields["id"])),
+        on_received=lambda heard: seen.append((heard.kind, heard.fields["id"])),
     )  # fmt: skip
     assert seen == [(TopicKind.STATUS, "c1"), (TopicKind.RESULT, "c1")]
 

@@ -83,9 +83,9 @@ class Owner:
     def connect(self) -> None:
         """A connection, which is subscribed a little later."""
         self.broker.up = self.broker.all_acknowledged = True
-        self.outbox.hear(Connected(False, 4))
+        self.outbox.note_connection(Connected(False, 4))
         self.outbox.flush()
-        self.outbox.hear(Subscribed())
+        self.outbox.note_connection(Subscribed())
         for topic, size in self.level.items():
             self.outbox.send(message(topic, size))
 
@@ -93,7 +93,7 @@ class Owner:
         """The broker hangs up on what it was sent."""
         end = self.broker.answer()
         assert end is not None
-        self.outbox.hear(end)
+        self.outbox.note_connection(end)
 
     def courtesy(self, topic: str, size: int, *, foreign: bool = False) -> None:
         self.outbox.send(message(topic, size, courtesy=True, foreign=foreign))
@@ -110,7 +110,7 @@ class Owner:
                     self.now += CALM_S
                     self.outbox.flush()
                     return connects
-            self.outbox.hear(end)
+            self.outbox.note_connection(end)
             self.outbox.flush()  # a round goes on while nobody is connected
             self.connect()
         raise AssertionError(f"still not quiet: {self.broker.taken[-5:]}")
@@ -189,7 +189,7 @@ def test_a_network_that_is_lost_twice_costs_nothing() -> None:
     for _ in range(5):
         unanswered = tuple(Sent(*one) for one in owner.broker.under_way_now)
         owner.broker.under_way_now = []
-        owner.outbox.hear(Disconnected("no answer", True, unanswered=unanswered))
+        owner.outbox.note_connection(Disconnected("no answer", True, unanswered=unanswered))
         owner.connect()
     owner.level = {}
     owner.run()
@@ -326,7 +326,9 @@ def test_resets_of_a_network_while_something_long_is_sent_prove_nothing() -> Non
         unanswered = tuple(Sent(*one) for one in owner.broker.under_way_now)
         owner.broker.under_way_now = []
         owner.now += AT_ONCE_S + 0.1  # it was long under way
-        owner.outbox.hear(Disconnected("reset", True, hung_up=True, unanswered=unanswered))
+        owner.outbox.note_connection(
+            Disconnected("reset", True, hung_up=True, unanswered=unanswered)
+        )
         owner.connect()
         owner.outbox.flush()
     owner.level = {}

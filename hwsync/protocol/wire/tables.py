@@ -17,7 +17,7 @@ from hwsync.protocol.wire.envelope import ENVELOPE, SEAL
 from hwsync.protocol.wire.error import ERROR
 from hwsync.protocol.wire.heartbeat import HEARTBEAT
 from hwsync.protocol.wire.itself import BOARDS, HEALTH, SIGN
-from hwsync.protocol.wire.received import TABLES as HEARD
+from hwsync.protocol.wire.received import TABLES as RECEIVED
 from hwsync.protocol.wire.request import REQUEST
 from hwsync.protocol.wire.response import COLLECTED, OUTPUT, RESPONSE
 from hwsync.protocol.wire.schema import Field, Schema
@@ -64,7 +64,7 @@ def _type(field: Field, schema: Schema[Any], defaults: bool) -> str:
     said = field.form.said
     if field.null and said != "null":
         said += " or null"
-    if field.form.loose and schema in HEARD.values():
+    if field.form.loose and schema in RECEIVED.values():
         return f"{said}, unchecked"
     return said if field.needed or defaults else f"{said}; may lack"
 
