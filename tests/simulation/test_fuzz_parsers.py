@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hwsync.protocol.topics import INBOUND
-from hwsync.protocol.wire import messages
+from hwsync.protocol.wire import request, schema
 from tests.support.fuzz_hypothesis import examples
 from tests.support.fuzz_parsers import HEARD
 from tests.support.fuzz_payloads import VALID, Mutator, encoded
@@ -91,7 +91,8 @@ def test_what_is_valid_is_taken(tmp_path: Path) -> None:
 def test_a_fault_is_found_and_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(messages, "_text", bytes.decode)
+    for module in (schema, request):
+        monkeypatch.setattr(module, "text_of", bytes.decode)
     run = Run(1, tmp_path)
     report = run.run(2_000)
     first = report.faults[0]
