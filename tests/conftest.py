@@ -37,9 +37,33 @@ from tests.support.tiny_broker import TinyBroker
 for variable in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(variable, None)
 
+COMPUTING = ("property", "simulation")
+WAITING = ("acceptance", "integration", "security")
+
 # No deadline for one example: the machine's load is not what a property is about.
 hypothesis.settings.register_profile("hwsync", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("hwsync")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several run at a time, those that only compute stand among those that mostly wait.
+
+    Else the cores would idle through the first half and be too few for the second.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    computing = [item for item in items if _folder(item) in COMPUTING]
+    waiting = [item for item in items if _folder(item) in WAITING]
+    others = [item for item in items if _folder(item) not in COMPUTING + WAITING]
+    spread: list[pytest.Item] = []
+    for number, item in enumerate(computing):
+        begin, end = (len(waiting) * n // len(computing) for n in (number, number + 1))
+        spread += [item, *waiting[begin:end]]
+    items[:] = (spread or waiting) + others
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.parent.name
 
 
 @pytest.fixture

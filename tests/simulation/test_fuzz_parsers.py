@@ -20,7 +20,7 @@ from tests.support.fuzz_parsers import HEARD
 from tests.support.fuzz_payloads import VALID, Mutator, encoded
 from tests.support.fuzz_run import GROWTH, Report, Run, totals
 
-COUNT = 50_000
+COUNT = 30_000
 EXAMPLES = 200
 SEED = int(os.environ.get("HWSYNC_SEED", str(random.randrange(10**6))))
 
