@@ -158,16 +158,6 @@ def execute(  # type: ignore[no-untyped-def]
         code = None
     warned, sys.stderr = sys.stderr, stderr
     try:
-        os.write(status_pipe, b"run\n")
-    except OSError:
-        os._exit(0)  # nobody is left who could say how it ended
-    os.close(status_pipe)
-    if code is None:
-        os.execvp(interpreter[0], sys.orig_argv)  # which says in its own words what is wrong
-    if stderr is not None:
-        stderr.write(warned.getvalue())
-    del source, interpreter, warned, stderr
-    try:
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     except (AttributeError, OSError, ValueError):
         pass  # there is none
@@ -240,6 +230,17 @@ def execute(  # type: ignore[no-untyped-def]
         os._exit(status & 255)
 
     try:
+        # From here on it has begun: whoever interrupts it now is answered in Python's words.
+        try:
+            os.write(status_pipe, b"run\n")
+        except OSError:
+            os._exit(0)  # nobody is left who could say how it ended
+        os.close(status_pipe)
+        if code is None:
+            os.execvp(interpreter[0], sys.orig_argv)  # which says in its own words what is wrong
+        if stderr is not None:
+            stderr.write(warned.getvalue())
+        del source, interpreter, warned, stderr
         exec(code, namespace)
         status = 0
     except SystemExit as leaving:

@@ -190,6 +190,8 @@ MUTANTS: Final = (
         (Edit(device_moves, "_collect_again",
         "decision.do(Action(values.PUBLISH_COLLECTED, case.id))",
               "pass"),),
+        faults=("kill", "kill at a point"),  # of a coordinator that the broker keeps nothing for
+        broker="amqtt",
     ),
     Mutant(
         "results are repeated",

@@ -286,6 +286,26 @@ def test_a_program_that_is_cancelled_before_its_first_instruction_has_not_run(ru
     assert run.left == 0
 
 
+def test_what_is_interrupted_as_it_begins_says_so_in_pythons_words(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGINT comes when it has just said that it begins: no frame of hwsync's is shown."""
+
+    def begin(inner: run_module.Run, begun: bool) -> None:
+        vars(inner)["begun"] = begun
+        if begun:
+            run.stop.set()
+
+    begun = property(lambda inner: vars(inner)["begun"], begin)
+    monkeypatch.setattr(run_module.Run, "_began", begun, raising=False)
+    for _ in range(20):
+        run.stop = StopSwitch()
+        end = run("import time\ntime.sleep(600)")
+        assert (end.outcome, end.began) == ("cancelled", True)
+        assert end.stderr.splitlines()[-1] == "KeyboardInterrupt"
+        assert "execute" not in end.stderr
+
+
 def test_a_program_may_kill_its_parent(run: Run) -> None:
     end = run(
         "import os, signal, time\nprint(1, flush=True)\n"

@@ -94,7 +94,19 @@ def read_witness(
             since, id = began[tag, process]
             heard = undisturbed(user, since - BEFORE_S, at + AFTER_S)
             seen.append(Ended(at, user, id, program, heard=heard))
+    written = {id for _, id in began.values()}
+    for (user, id), command in commands.items():
+        if id not in written and _was_interrupted(command):
+            since = command["issued"] - (wall_offset or 0.0)
+            seen.append(Began(since, user, id, command["hw_command"]))
     return seen
+
+
+def _was_interrupted(command: Json) -> bool:
+    """Whether Python itself says so: a cancel may come before a program's own first line."""
+    lines = command["stderr"].splitlines()
+    cancelled = (command["outcome"], command["ran"]) == ("cancelled", "yes")
+    return cancelled and bool(lines) and lines[-1] == "KeyboardInterrupt"
 
 
 def _earliest(ids: Sequence[tuple[int, float, str]], at: float, taken: set[str], tag: str) -> str:

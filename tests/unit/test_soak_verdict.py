@@ -40,9 +40,11 @@ class Story:
         self.lines.append(f"{word} {tag} {process} {at}")
 
     def recorded(self, id: str, program: str, outcome: str = "ok", ran: str = "yes",
-                 issued: float = 1.0) -> None:  # fmt: skip
+                 issued: float = 1.0, stderr: str = "") -> None:  # fmt: skip
         said = self.programs.output(program) if outcome == "ok" else ""
-        report = RunReport(Outcome(outcome), Ran(ran), response=said)
+        report = RunReport(
+            Outcome(outcome), Ran(ran), response=said, stderr=stderr, started=OFFSET + issued
+        )
         command = Command(
             USER, id, Request(program), issued=OFFSET + issued, journal="j1", report=report
         )
@@ -99,6 +101,20 @@ def test_another_program_s_output_belongs_elsewhere(story: Story) -> None:
 def test_no_is_false_where_the_witness_saw_it(story: Story) -> None:
     story.recorded("c1", story.programs.text["c1"], "expired", "no")
     assert ("truth", "c1") in story.found()
+
+
+@pytest.mark.parametrize(
+    ("stderr", "found"),
+    [("", [("truth", "c2")]), ("KeyboardInterrupt\n", []), ("SystemExit\n", [("truth", "c2")])],
+)
+def test_yes_is_true_where_python_says_that_it_was_interrupted(
+    story: Story, stderr: str, found: list[tuple[str, str]]
+) -> None:
+    """The program's own first line comes a moment after its beginning."""
+    program = story.asked("c2")
+    story.history.append(Asked(1.2, "operator", USER, "cancel", "c2"))
+    story.recorded("c2", program, "cancelled", stderr=stderr)
+    assert story.found() == found
 
 
 def test_maybe_is_false_only_where_the_device_was_left_alone(story: Story) -> None:
