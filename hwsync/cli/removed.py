@@ -7,7 +7,7 @@ rights on its topics any more but the visitor: what he cannot do is said with a 
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import Any, Final
 
 from hwsync.address import BrokerUrl, Tls
@@ -33,8 +33,7 @@ def take_away(settings: Settings, folder: Folder, board: str, *, served: bool) -
     if served:
         try:
             with folder.visitor(board) as visitor:
-                folder.reload()
-                left = _visit(folder, board, visitor, ended)
+                left = _let_in(folder, board, visitor, ended)
         except HwsyncError as error:
             left = error.message
         folder.reload()
@@ -56,6 +55,24 @@ def take_away(settings: Settings, folder: Folder, board: str, *, served: bool) -
         say.line(f"the broker keeps nothing of {board}")
 
 
+def _let_in(folder: Folder, board: str, visitor: Visitor, ended: dict[str, Any]) -> str:
+    """``_visit`` once the broker knows the visitor's rights. Raises ``HwsyncError``.
+
+    mosquitto is told by a signal, and forgets one that comes while it still reads its files: here
+    it has just been told that the board is removed. So it is told again until it knows him; with a
+    certificate he comes in before that, and may do nothing.
+    """
+    limit = time.monotonic() + TOLD_S
+    while True:
+        folder.reload()
+        try:
+            return _visit(folder, board, visitor, ended)
+        except (NoBroker, Refused):
+            if time.monotonic() > limit:
+                raise
+        time.sleep(PAUSE_S)
+
+
 def _visit(folder: Folder, board: str, visitor: Visitor, ended: dict[str, Any]) -> str:
     """What went wrong, for people; empty: nothing. Raises ``HwsyncError``.
 
@@ -66,8 +83,7 @@ def _visit(folder: Folder, board: str, visitor: Visitor, ended: dict[str, Any]) 
     tls = Tls(visitor.ca, own.certificate, own.key) if own else Tls(visitor.ca)
     url = BrokerUrl("mqtts", "localhost", accounts.operators_port)
     url = url.with_credentials(visitor.account, visitor.password or None).with_tls(tls)
-    with ExitStack() as stack:
-        operator = _come_in(stack, url, Topics(accounts.root), board)
+    with Client(url, Topics(accounts.root), board) as operator:
         if not operator.answers(ANSWER_S):
             operator.clear(TopicKind.STATUS, TopicKind.HEARTBEAT, TopicKind.OUTPUT)
             return "no coordinator answers"
@@ -88,15 +104,3 @@ def _end(operator: Client, ended: dict[str, Any]) -> None:
                 TopicKind.RESET, encode_reset(record["id"], queue=True), record["id"]
             )
             ended.update(fields, queued=record["queued"])
-
-
-def _come_in(stack: ExitStack, url: BrokerUrl, topics: Topics, board: str) -> Client:
-    """Connected until the end of the stack. Raises ``NoBroker``."""
-    limit = time.monotonic() + TOLD_S
-    while True:
-        try:
-            return stack.enter_context(Client(url, topics, board))
-        except NoBroker:
-            if time.monotonic() > limit:
-                raise
-        time.sleep(PAUSE_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from typing import Any, Final
 import pytest
 
 from hwsync.cli import app
+from hwsync.lab.folder import Folder
 from tests.support.account_lab import folder_for_broker, start_broker
 from tests.support.lab import AS_ROOT, DEVICE, HWSYNC
 from tests.support.packets import Client, Login, Told
@@ -348,6 +350,27 @@ def test_what_the_broker_keeps_of_a_removed_board_goes_with_it(typed: Typed, opt
     wait_until(lambda: kept(typed) == {"hw/pi1/status"}, what="the coordinator says it again")
     assert "the broker keeps nothing of pi1" in typed.here("device", "remove", "pi1").stdout
     assert typed.here("device", "add", "pi1").exit_code == 0
+    assert kept(typed) == set()
+
+
+def test_a_broker_that_missed_the_signal_is_told_again(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mosquitto forgets a SIGHUP that comes while it reads its files; a certificate lets in."""
+    _, device = working(typed, "--mutual-tls")
+    device.stop()
+    reload, calls = Folder.reload, itertools.count()
+
+    def missed(folder: Folder) -> tuple[list[int], list[int]]:
+        if next(calls) == 1:
+            return [], []
+        told = reload(folder)
+        kept(typed)  # an answer: what it was told before has been done
+        return told
+
+    monkeypatch.setattr(Folder, "reload", missed)
+    done = typed.here("device", "remove", "pi1")
+    assert "the broker keeps nothing of pi1" in done.stdout, done.stderr
     assert kept(typed) == set()
 
 

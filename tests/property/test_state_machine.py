@@ -33,7 +33,7 @@ from tests.support.coordinator import NONCE
 from tests.support.level import Said
 from tests.support.modelled import Modelled
 
-STEPS = int(os.environ.get("HWSYNC_STEPS", "30000"))
+STEPS = int(os.environ.get("HWSYNC_STEPS", "20000"))
 STEPS_EACH = 100  # in one life of a database
 LITTLE = 20_480  # bytes of what leads to nothing, in each third part: used up now and then
 PARTS = 3  # tests with an equal share of the steps, so that several cores may share them
