@@ -278,6 +278,13 @@ class Lab:
             return list(connection.execute(f"SELECT {columns} FROM {table}{order}"))
 
 
+def change(path: Path, sql: str) -> None:
+    """Change a database as nobody of ours does."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(sql)
+        connection.commit()
+
+
 def use(lab: Lab) -> None:
     """One whole cycle, one refused message, and one command under way."""
     lab.hear("request", request())

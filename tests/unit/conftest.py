@@ -25,7 +25,13 @@ def tmp_path() -> Iterator[Path]:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
+def path(tmp_path: Path) -> Path:
+    """Where ``lab`` has its database; without it there is none yet."""
+    return tmp_path / "hwsync.db"
+
+
+@pytest.fixture
+def lab(path: Path) -> Iterator[Lab]:
     """A coordinator on a database of its own, before anything happened."""
-    with Lab(tmp_path / "hwsync.db") as opened:
+    with Lab(path) as opened:
         yield opened

@@ -20,13 +20,8 @@ from hwsync.store.checking import check
 from hwsync.store.reader import Reader
 from hwsync.store.restoring import restore
 from hwsync.store.store import Store
-from tests.support.coordinator import Lab, request, use
+from tests.support.coordinator import Lab, change, request, use
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "hwsync.db"
 
 
 @pytest.fixture
@@ -34,12 +29,6 @@ def lab(lab: Lab) -> Lab:
     """With one whole cycle, one refused message and one command under way."""
     use(lab)
     return lab
-
-
-def change(path: Path, sql: str) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute(sql)
-        connection.commit()
 
 
 def test_a_backup_is_made_while_the_database_is_written(lab: Lab, path: Path) -> None:

@@ -9,12 +9,7 @@ from pathlib import Path
 import pytest
 
 from hwsync.store.checking import check
-from tests.support.coordinator import Lab, use
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "hwsync.db"
+from tests.support.coordinator import Lab, change, use
 
 
 @pytest.fixture
@@ -22,12 +17,6 @@ def lab(lab: Lab) -> Lab:
     """With one whole cycle, one refused message and one command under way."""
     use(lab)
     return lab
-
-
-def change(path: Path, sql: str) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute(sql)
-        connection.commit()
 
 
 def test_a_sound_database_is_found_sound_also_while_it_is_used(lab: Lab, path: Path) -> None:

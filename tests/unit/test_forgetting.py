@@ -13,11 +13,6 @@ from tests.support.coordinator import Lab, brief, request, sent, use
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "hwsync.db"
-
-
-@pytest.fixture
 def lab(lab: Lab) -> Lab:
     """With one whole cycle, one refused message and one command under way."""
     use(lab)

@@ -25,11 +25,6 @@ from hwsync.store.store import Store
 from tests.support.coordinator import Lab, brief, request, result
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "hwsync.db"
-
-
 def test_a_cycle_survives_a_restart_in_every_state(path: Path) -> None:
     messages = [
         ("request", request(args=["x"], meta={"k": "é"}, name="a.py", expires_at=2e9)),

@@ -6,14 +6,14 @@ and 3).
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, NotRequired, TypedDict
+from typing import Annotated, Final, NotRequired, TypedDict
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Analysed, CancelAsked, Ignored, Queried, ResetAsked
-from hwsync.protocol.jsons import begins_object, dumps, loads
+from hwsync.protocol.jsons import dumps
 from hwsync.protocol.wire.forms import ANYTHING, Flag, Id, bounded
-from hwsync.protocol.wire.schema import CLEARS, Default, Schema, object_of, text_of
+from hwsync.protocol.wire.schema import CLEARS, Default, Schema, object_in, object_of, text_of
 
 
 class Named(TypedDict):
@@ -106,13 +106,11 @@ def read_analysis(payload: bytes) -> Analysed | Ignored:
     if not payload:
         return Ignored(CLEARS)
     text = text_of(payload)
-    obj: Any = None
-    if begins_object(text):
-        try:
-            obj = loads(text)
-        except ValueError:
-            obj = None
-    if not isinstance(obj, dict) or "analysis" not in obj:
+    try:
+        obj = object_in(text)
+    except ValueError:
+        obj = None
+    if obj is None or "analysis" not in obj:
         return Analysed(bounded(text, limits.MAX_ANALYSIS, "the analysis"))
     fields = ANALYSIS.read(obj)
     value = fields["analysis"]

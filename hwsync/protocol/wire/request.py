@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, NotRequired, TypedDict
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Ignored, Requested
-from hwsync.protocol.jsons import begins_object, dumps, loads, size
+from hwsync.protocol.jsons import dumps, loads, size
 from hwsync.protocol.record import Analyser, Request
 from hwsync.protocol.wire.forms import (
     ANYTHING,
@@ -29,7 +29,16 @@ from hwsync.protocol.wire.forms import (
     seconds,
     text,
 )
-from hwsync.protocol.wire.schema import CLEARS, Default, Doubt, Form, Schema, text_of
+from hwsync.protocol.wire.schema import (
+    CLEARS,
+    Default,
+    Doubt,
+    Form,
+    Json,
+    Schema,
+    object_in,
+    text_of,
+)
 
 
 def _no_args(key: str, value: Any) -> Doubt:
@@ -170,19 +179,18 @@ def read_request(payload: bytes) -> Requested | Ignored:
     if not payload:
         return Ignored(CLEARS)
     text = text_of(payload)
-    obj: Any = None
-    if begins_object(text):
-        try:
-            obj = loads(text)
-        except ValueError as error:
-            if '"program"' in text:
-                raise Refused(
-                    Code.BAD_PAYLOAD,
-                    f"the request looks like JSON but is none: {error}",
-                    "mend the JSON; a program in plain text must not begin with { and contain "
-                    '"program"',
-                ) from None
-    if isinstance(obj, dict) and "program" in obj:
+    obj: Json | None = None
+    try:
+        obj = object_in(text)
+    except ValueError as error:
+        if '"program"' in text:
+            raise Refused(
+                Code.BAD_PAYLOAD,
+                f"the request looks like JSON but is none: {error}",
+                "mend the JSON; a program in plain text must not begin with { and contain "
+                '"program"',
+            ) from None
+    if obj is not None and "program" in obj:
         return Requested(_structured(obj))
     return Requested(Request(bounded(text, limits.MAX_PROGRAM, "the program")))
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NotRequired, TypedDict, cast
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Collected, Returned
-from hwsync.protocol.jsons import begins_object, cut, dumps, fitted, is_count, loads, size
+from hwsync.protocol.jsons import cut, dumps, fitted, is_count, size
 from hwsync.protocol.output import Order, keep_again, keep_ends
 from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Ran, RunReport
 from hwsync.protocol.wire.forms import (
@@ -37,6 +37,7 @@ from hwsync.protocol.wire.schema import (
     Json,
     Schema,
     loose,
+    object_in,
     object_of,
     text_of,
 )
@@ -201,17 +202,15 @@ def read_collected(payload: bytes) -> Collected:
 def read_response(payload: bytes) -> Returned:
     """How a run ended; plain text is an answer by hand. Raises ``Refused``."""
     text = text_of(payload)
-    obj: Any = None
-    if begins_object(text):
-        try:
-            obj = loads(text)
-        except ValueError as error:
-            raise Refused(
-                Code.BAD_PAYLOAD,
-                f"the response looks like JSON but is none: {error}",
-                "mend the JSON; plain text must not begin with {",
-            ) from None
-    if isinstance(obj, dict) and "outcome" in obj:
+    try:
+        obj = object_in(text)
+    except ValueError as error:
+        raise Refused(
+            Code.BAD_PAYLOAD,
+            f"the response looks like JSON but is none: {error}",
+            "mend the JSON; plain text must not begin with {",
+        ) from None
+    if obj is not None and "outcome" in obj:
         return _result(obj)
     answer = bounded(text, limits.MAX_RESPONSE, "the response")
     return Returned(RunReport(Outcome.OK, Ran.YES, response=answer))

@@ -34,7 +34,7 @@ from typing import (
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
-from hwsync.protocol.jsons import loads
+from hwsync.protocol.jsons import begins_object, loads
 
 Json = dict[str, Any]
 Doubt = tuple[Code, str, str]
@@ -227,6 +227,15 @@ def text_of(payload: bytes) -> str:
             f"the payload is not UTF-8: byte {error.start} is 0x{payload[error.start]:02x}",
             "send UTF-8 text",
         ) from None
+
+
+def object_in(text: str) -> Json | None:
+    """The JSON object that a text may be, in the place of plain text; None where it is none.
+
+    Raises ``ValueError`` where it begins like one and is no JSON.
+    """
+    obj = loads(text) if begins_object(text) else None
+    return obj if isinstance(obj, dict) else None
 
 
 def object_of(payload: bytes, what: str, example: str) -> Json:
