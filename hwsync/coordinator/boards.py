@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from hwsync.coordinator.batch import message_of
+from hwsync.coordinator.deciding import message_of
 from hwsync.coordinator.schedule import Clock
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.events import HeartbeatReceived

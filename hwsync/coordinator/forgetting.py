@@ -12,7 +12,7 @@ from hwsync.protocol.events import ResetAsked
 from hwsync.protocol.machine import decide
 from hwsync.protocol.record import Moment
 from hwsync.protocol.rules import Rules
-from hwsync.store.api import Batch
+from hwsync.store.api import Changes
 from hwsync.store.read_only import opened
 from hwsync.store.store import Store
 
@@ -35,4 +35,4 @@ def forget(path: Path, user: str, clear: Callable[[], None]) -> None:
         clear()
         if decision.entry is not None:
             record = decision.record
-            store.save(Batch({user: record}, log=[(record, decision.entry, None)]), 0.0)
+            store.save(Changes({user: record}, log=[(record, decision.entry, None)]), 0.0)

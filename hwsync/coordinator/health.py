@@ -29,16 +29,16 @@ DECISIONS: Final = ("accepted", "answered", "late", "duplicates", "ignored", "re
 class Tally:
     """What is counted of the loop's commits."""
 
-    batches: int = 0  # transactions that were committed
+    rounds: int = 0  # transactions that were committed
     messages_last: int = 0  # in the last one
     messages_largest: int = 0
     commit_last: float = 0.0
     commit_largest: float = 0.0
-    commit_sum: float = 0.0  # by ``batches``: the average
+    commit_sum: float = 0.0  # by ``rounds``: the average
 
     def committed(self, messages: int, seconds: float) -> None:
         """One transaction is on the disk."""
-        self.batches += 1
+        self.rounds += 1
         self.messages_last = messages
         self.messages_largest = max(messages, self.messages_largest)
         self.commit_last = seconds
@@ -123,9 +123,9 @@ def health(
         "refused": {str(code): counts.get(f"refused_{code}", 0) for code in REFUSALS},
         "failed_saves": counts.get("failed_saves", 0),
         "dropped": counts.get("dropped", 0) + outbox.dropped,
-        "batches": tally.batches,
-        "batch_messages_last": tally.messages_last,
-        "batch_messages_largest": tally.messages_largest,
+        "rounds": tally.rounds,
+        "round_messages_last": tally.messages_last,
+        "round_messages_largest": tally.messages_largest,
         "commit_last": round(tally.commit_last, 6),
         "commit_largest": round(tally.commit_largest, 6),
         "commit_sum": round(tally.commit_sum, 6),

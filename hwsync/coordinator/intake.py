@@ -19,7 +19,7 @@ from hwsync.coordinator.schedule import Clock
 from hwsync.orders import Orders
 from hwsync.transport import Signal
 
-BATCH: Final = 500  # messages in one transaction: more gain nothing and delay the first answer
+MAX_ROUND: Final = 500  # messages in one transaction: more gain nothing and delay the first answer
 BACKLOG: Final = 16 * 1_048_576  # bytes said and not arrived; then nothing more is heard
 CROWDED_S: Final = 1.0  # so long at most until the next look whether it has arrived
 GATHER_S: Final = 0.05  # so long at most a round waits until the last one's words could all be sent
@@ -62,9 +62,9 @@ class Intake:
         Waits so long at most, None: until something comes; an order ends the wait. One at a time
         where what we said does not arrive.
         """
-        most = BATCH
+        most = MAX_ROUND
         if self._network.backlog > BACKLOG:
-            most = BATCH if self._has_arrived() else 1
+            most = MAX_ROUND if self._has_arrived() else 1
             seconds = 0.0
         now = self._clock.monotonic()
         until, gather_until = None if seconds is None else now + seconds, now + GATHER_S
@@ -82,7 +82,7 @@ class Intake:
 
     @property
     def _is_gathering(self) -> bool:
-        return self._network.is_full and len(self._came) < BATCH
+        return self._network.is_full and len(self._came) < MAX_ROUND
 
     def _has_arrived(self) -> bool:
         """Wait until little enough is under way; False: it takes too long, or there is an order."""

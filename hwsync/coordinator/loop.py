@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from hwsync.coordinator.batch import Baseline, BatchDecision, Round, message_of, still_ours
+from hwsync.coordinator.deciding import Baseline, Round, RoundDecision, message_of, still_ours
 from hwsync.coordinator.degraded import Degraded
 from hwsync.coordinator.publishing import Publisher, Publishing, Signer, published_once
 from hwsync.coordinator.schedule import Agenda, Clock, ConnectedClock, Resends, next_writing
@@ -174,22 +174,22 @@ class Coordinator:
             return None
         if self._save_again_at is None and self._ticking.ticks(now) >= self._write_at:
             self.write_down()
-        decided: BatchDecision | None = None
+        decided: RoundDecision | None = None
         commit_s: float | None = None
         try:
             if self._save_again_at is not None:
                 # A failed commit may have been stored after all: what counts is what the file says.
                 self._publish_all(self._load())
             decided = self._decide(now)
-            if decided.batch:
+            if decided.changes:
                 began = self._clock.monotonic()
-                self.store.save(decided.batch, decided.moment.ticks)
+                self.store.save(decided.changes, decided.moment.ticks)
                 commit_s = self._clock.monotonic() - began
         except StoreError as error:
             log.error("cannot use the database: %s; trying again", error)
             # From now: a database that others hold may have kept us for seconds.
             self._save_again_at = self._clock.monotonic() + SAVE_AGAIN_S
-            self._epoch_not_stored |= decided is not None and decided.batch.epoch is not None
+            self._epoch_not_stored |= decided is not None and decided.changes.epoch is not None
             self.counts["failed_saves"] += 1
             self.failure = str(error) or type(error).__name__
             self._answer_queries()
@@ -273,15 +273,15 @@ class Coordinator:
     def _moment(self, now: float) -> Moment:
         return Moment(self._clock.wall(), self._ticking.ticks(now))
 
-    def _begin_decision(self, now: float) -> BatchDecision:
+    def _begin_decision(self, now: float) -> RoundDecision:
         sure, limit = self.publishing.outbox.capacity.sure, self.publishing.outbox.limit
         if (sure, limit) != (self.rules.max_message, self.rules.sendable):
             self.rules = replace(self.rules, max_message=sure, sendable=limit)
         known = (self.records, self._packets, self.store)
         baseline = Baseline(*known, self.rules, self.topics, self._nonce, self.epoch)
-        return BatchDecision(baseline, self._moment(now))
+        return RoundDecision(baseline, self._moment(now))
 
-    def _decide(self, now: float) -> BatchDecision:
+    def _decide(self, now: float) -> RoundDecision:
         decided = self._begin_decision(now)
         if self._forget_packets:
             decided.begin_session()
@@ -324,31 +324,31 @@ class Coordinator:
         _, kind = self.topics.split(delivery.topic)
         return kind in (TopicKind.STATUS, TopicKind.HEARTBEAT)
 
-    def _adopt(self, decided: BatchDecision, now: float) -> None:
+    def _adopt(self, decided: RoundDecision, now: float) -> None:
         """What was saved is what is known here."""
         self._to_analyse, self._users_of_old_epoch, self._epoch_not_stored = [], set(), False
         self.counts += decided.counts
-        if decided.batch.epoch is not None:
-            self.epoch, _ = decided.batch.epoch
+        if decided.changes.epoch is not None:
+            self.epoch, _ = decided.changes.epoch
             self.rules = replace(self.rules, restored_at=decided.moment.ticks)
-        if decided.batch.forget_packets:
+        if decided.changes.forget_packets:
             self._packets.clear()
             self._forget_packets = False
-        for mid, handled in decided.batch.packets.items():
+        for mid, handled in decided.changes.packets.items():
             self._packets.pop(mid, None)  # the last one that came stands last
             if handled is not None:
                 self._packets[mid] = handled
-        self.records |= decided.batch.records
-        for key, command in decided.batch.commands.items():
+        self.records |= decided.changes.records
+        for key, command in decided.changes.commands.items():
             if command.replies and command.report:
                 self._owed[key] = command
             else:
                 self._owed.pop(key, None)
                 self._replied.pop(key, None)
-        for record in decided.batch.records.values():
+        for record in decided.changes.records.values():
             self._schedule(record, now)
 
-    def _perform(self, decided: BatchDecision) -> None:
+    def _perform(self, decided: RoundDecision) -> None:
         for user, effect in published_once(decided.effects):
             self._perform_effects(user, (effect,))
         appeared = {

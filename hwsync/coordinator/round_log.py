@@ -11,8 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from hwsync.coordinator.batch import BatchDecision
 from hwsync.coordinator.clocks import APART_S, CURE, shown
+from hwsync.coordinator.deciding import RoundDecision
 
 log = logging.getLogger("hwsync.coordinator")
 
@@ -34,11 +34,11 @@ class RoundLog:
     _refusals: Counter[str] = field(default_factory=Counter)
     _beyond: set[str] = field(default_factory=set)  # users of whom that was said
 
-    def write(self, decided: BatchDecision, now: float) -> None:
+    def write(self, decided: RoundDecision, now: float) -> None:
         """What was saved; last, since nobody waits for it."""
         self._count_anew(now)
         _report_epoch(decided)
-        for record, entry, _ in decided.batch.log:
+        for record, entry, _ in decided.changes.log:
             log.info(
                 "%s: %s to %s%s",
                 entry.verb,
@@ -51,7 +51,7 @@ class RoundLog:
             if user not in self._beyond and len(self._beyond) < BEYOND:
                 self._beyond.add(user)
                 log.error(UNHEARD, user, *order, extra={"user": user})
-        for row in decided.batch.refused:
+        for row in decided.changes.refused:
             self._refusals[row.allowance] += 1
             if self._refusals[row.allowance] > REFUSALS:
                 continue
@@ -79,11 +79,11 @@ class RoundLog:
         self._refusals.clear()
 
 
-def _report_epoch(decided: BatchDecision) -> None:
+def _report_epoch(decided: RoundDecision) -> None:
     """Somebody saw more than the database knew: an older one was put back."""
-    if decided.newer is None or decided.batch.epoch is None:
+    if decided.newer is None or decided.changes.epoch is None:
         return
     text = "the database is older than what was published: epoch %d begins, what was open is lost"
     if decided.newer > decided.moment.wall + APART_S:
         text += f"; or this machine's clock is behind, it says {shown(decided.moment.wall)}: {CURE}"
-    log.error(text, decided.batch.epoch[0])
+    log.error(text, decided.changes.epoch[0])

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from hwsync.address import BrokerUrl
-from hwsync.coordinator.batch import Round
 from hwsync.coordinator.boards import Boards
 from hwsync.coordinator.clocks import ClockWatch
+from hwsync.coordinator.deciding import Round
 from hwsync.coordinator.health import HEALTH_S, Life, Tally, health
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.metrics import METRICS_S, MetricsFile

@@ -8,7 +8,7 @@ changes nothing and performs nothing; who called it saves the decisions, and tak
 (``Draft.take``).
 
     draft = Draft(known)
-    for message in batch:
+    for message in messages:
         for decision in decide(user, event, moment, draft, rules):
             draft.take(decision)
 """

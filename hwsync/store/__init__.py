@@ -5,7 +5,7 @@ the protocol only. What the database or its disk raise comes out as ``DatabaseEr
 store as its subclass ``StoreError``, which may heal.
 
 - ``api``: what the coordinator needs of a store, and what it saves in one go
-- ``store``: the coordinator's own one; ``database``: its open file; ``saving``: a batch as rows
+- ``store``: the coordinator's own one; ``database``: its open file; ``saving``: a round as rows
 - ``models``, ``rows``, ``statements``: tables, values by name, all SQL
 - ``migrations``: older schemas; ``chain``: the hashes over the log
 - ``reader``, ``inspection``, ``checking``: from outside; ``read_only``: how they open the file

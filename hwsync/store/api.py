@@ -27,7 +27,7 @@ class RefusedRow:
 
 
 @dataclass(slots=True)
-class Batch:
+class Changes:
     """Everything that one transaction saves."""
 
     records: dict[str, Record] = field(default_factory=dict)
@@ -82,8 +82,8 @@ class Storage(Commands, Protocol):
     def last_change(self) -> float | None:
         """Unix seconds of the last change of a record."""
 
-    def save(self, batch: Batch, ticks: float) -> None:
-        """Save all of a batch, or nothing."""
+    def save(self, changes: Changes, ticks: float) -> None:
+        """Save all of them, or nothing."""
 
     def write_down(
         self, records: Iterable[Record], ticks: float, restored_at: float | None = None

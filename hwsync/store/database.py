@@ -96,7 +96,7 @@ class Database:
             raise
 
     def shorten(self) -> None:
-        """One large batch leaves no large log behind; somebody who reads is not waited for."""
+        """One large round leaves no large log behind; somebody who reads is not waited for."""
         with suppress(*_FAILURES):
             if self._wal.stat().st_size <= MAX_WAL:
                 return

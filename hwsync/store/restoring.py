@@ -16,7 +16,7 @@ from hwsync.protocol.epochs import following
 from hwsync.protocol.errors import DatabaseError, StoreError
 from hwsync.protocol.record import Record, State
 from hwsync.store import private, statements
-from hwsync.store.api import Batch
+from hwsync.store.api import Changes
 from hwsync.store.backups import back_up, flush
 from hwsync.store.checking import check
 from hwsync.store.database import lock
@@ -60,7 +60,7 @@ def restore(
             back_up(backup, part)
             with contextlib.closing(Store(part)) as store:  # brings an older schema up to date
                 epoch = following(max(_epoch(path), store.epoch(now)[0]), now)
-                store.save(Batch(epoch=(epoch, now)), 0.0)
+                store.save(Changes(epoch=(epoch, now)), 0.0)
                 open = sum(_open(record) for record in store.load(0.0).values())
             private.as_before(part, path)
             aside = _put_aside(path, now)

@@ -1,4 +1,4 @@
-"""A batch as statements and their rows: what one transaction writes, in its order.
+"""A round's changes as statements and their rows: what one transaction writes, in its order.
 
 The law: nothing is executed here. A change of a record is a row of the log whose hash covers the
 row before (``chain``); of refused messages the first 1,000 a user are kept, and all are counted
@@ -19,7 +19,7 @@ from hwsync.protocol.events import Message
 from hwsync.protocol.idle import keeps_payload
 from hwsync.protocol.record import Record
 from hwsync.store import chain, statements
-from hwsync.store.api import Batch, RefusedRow
+from hwsync.store.api import Changes, RefusedRow
 from hwsync.store.models import HASHED, Packet, RefusedMessage, Transition
 from hwsync.store.rows import Values, command_values, in_order, record_values
 
@@ -40,23 +40,27 @@ class Ends:
     refused: dict[str, int]  # how many in all, by whose allowance it is
 
 
-def writes(batch: Batch, ticks: float, ends: Ends) -> tuple[list[Write], Ends]:
+def writes(changes: Changes, ticks: float, ends: Ends) -> tuple[list[Write], Ends]:
     """Each statement with all of its rows, in the order in which they are executed; the new ends.
 
-    ``ticks``: seconds on the clock of the batch's deadlines (``Moment.ticks``).
+    ``ticks``: seconds on the clock of the round's deadlines (``Moment.ticks``).
     """
-    head, log = _log(batch, ends.head)
-    counts, kept, counted = _refused(batch.refused, ends.refused)
+    head, log = _log(changes, ends.head)
+    packets = changes.packets.items()
+    counts, kept, counted = _refused(changes.refused, ends.refused)
     found: list[Write] = [
-        (statements.SAVE_COMMAND, [command_values(one) for one in batch.commands.values()]),
-        (statements.SAVE_RECORD, [record_values(one, ticks) for one in batch.records.values()]),
+        (statements.SAVE_COMMAND, [command_values(one) for one in changes.commands.values()]),
+        (statements.SAVE_RECORD, [record_values(one, ticks) for one in changes.records.values()]),
         (statements.APPEND, log),
         (statements.REFUSE, kept),
         (statements.COUNT_REFUSED, counted),
-        (statements.SAVE_META, _epoch(batch.epoch)),
-        (statements.FORGET_PACKETS, [()] if batch.forget_packets else []),
-        (statements.FORGET_PACKET, [(mid,) for mid, one in batch.packets.items() if one is None]),
-        (statements.SAVE_PACKET, [_packet(mid, one) for mid, one in batch.packets.items() if one]),
+        (statements.SAVE_META, _epoch(changes.epoch)),
+        (statements.FORGET_PACKETS, [()] if changes.forget_packets else []),
+        (statements.FORGET_PACKET, [(mid,) for mid, one in packets if one is None]),
+        (
+            statements.SAVE_PACKET,
+            [_packet(mid, one) for mid, one in packets if one],
+        ),
     ]
     return [(statement, rows) for statement, rows in found if rows], Ends(head, counts)
 
@@ -73,10 +77,10 @@ def _packet(mid: int, handled: Handled) -> Values:
     )
 
 
-def _log(batch: Batch, head: bytes) -> tuple[bytes, list[Values]]:
+def _log(changes: Changes, head: bytes) -> tuple[bytes, list[Values]]:
     """The last hash, and the rows of the log, each with its own."""
     rows: list[Values] = []
-    for record, entry, message in batch.log:
+    for record, entry, message in changes.log:
         row = _logged(record, entry, message)
         head = row["hash"] = chain.link(head, [row[name] for name in HASHED])
         rows.append(_LOG_ROW(row))

@@ -1,6 +1,6 @@
 """The coordinator's database: what it reads at a start and while it decides, and what it saves.
 
-The law: what a batch of messages changed is saved in one transaction or not at all
+The law: what a round of messages changed is saved in one transaction or not at all
 (docs/decisions.md, 18); what is known here of the file (``saving.Ends``) moves only when it is.
 """
 
@@ -16,7 +16,7 @@ from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.idle import weight
 from hwsync.protocol.record import Command, Record, replace
 from hwsync.store import chain, statements
-from hwsync.store.api import Batch
+from hwsync.store.api import Changes
 from hwsync.store.database import Database, translated, usable
 from hwsync.store.rows import command_from, find_command, record_from, select, time_values
 from hwsync.store.saving import Ends, writes
@@ -116,15 +116,15 @@ class Store:
         return {row["mid"]: Handled(row["topic"], row["digest"], row["error"]) for row in rows}
 
     @translated()
-    def save(self, batch: Batch, ticks: float) -> None:
-        """Save all of a batch in one transaction, flushed to the disk when this returns.
+    def save(self, changes: Changes, ticks: float) -> None:
+        """Save all of a round in one transaction, flushed to the disk when this returns.
 
-        ``ticks``: seconds on the clock of connection, at the moment of the batch: of deadlines what
+        ``ticks``: seconds on the clock of connection, at the moment of the round: of deadlines what
         is left is stored. Raises ``StoreError``; then nothing of it is saved, but for a failure of
         the disk in the commit itself: what counts is what ``load`` finds
         (docs/architecture.md, "A crash at each point").
         """
-        written, ends = writes(batch, ticks, self._ends)
+        written, ends = writes(changes, ticks, self._ends)
         with self.database.transaction() as connection:
             for statement, rows in written:
                 connection.executemany(statement, rows)

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from random import Random
 from typing import Any
 
-from hwsync.coordinator.batch import message_of
-from hwsync.coordinator.intake import BATCH
+from hwsync.coordinator.deciding import message_of
+from hwsync.coordinator.intake import MAX_ROUND
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.service import CLIENT_ID, subscriptions
 from hwsync.coordinator.startup_gate import StartupGate
@@ -23,7 +23,7 @@ from hwsync.protocol.record import Command, Record, State, Verb
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.messages import named_id
-from hwsync.store.api import Batch
+from hwsync.store.api import Changes
 from hwsync.store.store import Store
 from hwsync.testing.context import Context
 from hwsync.testing.history import Said, Served, TurnedAway
@@ -40,30 +40,30 @@ class WatchedStore(Store):
         self.committed: dict[str, tuple[int, int]] = {}
         super().__init__(process.path)
 
-    def save(self, batch: Batch, ticks: float) -> None:
+    def save(self, changes: Changes, ticks: float) -> None:
         process = self.process
         process.point("before a commit")
         process.needs_the_disk()
-        for record, _, message in batch.log:
+        for record, _, message in changes.log:
             if message is not None:
                 process.decides(record)
-        for row in batch.refused:
+        for row in changes.refused:
             process.turns_away(row.user, row.message.topic, row.refusal)
-        super().save(batch, ticks)
-        for user, record in batch.records.items():
+        super().save(changes, ticks)
+        for user, record in changes.records.items():
             self.committed[user] = (record.epoch, record.seq)
-        for record, entry, message in batch.log:
+        for record, entry, message in changes.log:
             if message is not None:
                 process.handled.add((message.topic, message.payload))
             elif (entry.verb, entry.before) == (Verb.EXPIRE, State.COLLECTED) and record.current:
                 process.given_up(record.user, record.current)
-        for row in batch.refused:
+        for row in changes.refused:
             process.handled.add((row.message.topic, row.message.payload))
         process.point("after a commit")
         if process.lies:
             process.lies = process.served = False
             process.context.fault("a commit that fails though it is stored", process.name)
-            messages = [one[2] for one in batch.log] + [one.message for one in batch.refused]
+            messages = [one[2] for one in changes.log] + [one.message for one in changes.refused]
             process.context.copied |= {(one.topic, one.payload) for one in messages if one}
             raise StoreError(os.strerror(errno.EIO))
 
@@ -164,7 +164,7 @@ class CoordinatorProcess(Process):
         assert self.coordinator is not None
         assert self.gate is not None
         signals: list[Signal] = []
-        while self.inbox and len(signals) < BATCH:
+        while self.inbox and len(signals) < MAX_ROUND:
             signals.append(self.inbox.popleft())
         passed = self.gate.admit(signals)
         self._count(passed)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import Final
 
-from hwsync.coordinator.batch import BatchDecision
+from hwsync.coordinator.deciding import RoundDecision
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.schedule import ConnectedClock
 from hwsync.coordinator.startup_gate import StartupGate
@@ -152,12 +152,12 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a newer status raises the epoch",
-        (Edit(BatchDecision, "begin_epoch", "if self.newer is None:", "if True:"),),
+        (Edit(RoundDecision, "begin_epoch", "if self.newer is None:", "if True:"),),
     ),
     Mutant(
         "no clock decides which epoch is believed",
         (
-            Edit(BatchDecision, "_compare",
+            Edit(RoundDecision, "_compare",
                  "core.compare(user, order, self.draft, of_device=of_device)",
                  "core.compare(user, order, self.draft, of_device=of_device)\n"
                  "    if sighting.newer and sighting.newer > self.moment.wall + 86_400.0:\n"
@@ -229,7 +229,7 @@ MUTANTS: Final = (
         faults=("switched off again and again",),
     ),
     Mutant(
-        "one transaction for a batch",
+        "one transaction for a round",
         (Edit(Store, "save", "for statement, rows in written:",
               "for statement, rows in written:\n"
               "            if 'INTO transitions' in statement:\n"

@@ -18,7 +18,7 @@ from hwsync.testing.schedule import Timer
 RESTART_S: Final = (0.1, 5.0)  # systemd's RestartSec, more or less
 TURN_S: Final = 0.000_1  # a turn takes so long at least
 SPINNING: Final = 1_000  # turns without a signal, each followed by the next at once
-THINK_S: Final = 0.004  # from a signal to its turn: what comes meanwhile is one batch
+THINK_S: Final = 0.004  # from a signal to its turn: what comes meanwhile is one round
 
 
 class Process:

@@ -79,7 +79,7 @@ def test_the_health_is_retained_through_a_whole_life(
     asked = watcher.wait_for(lambda message: message.json["answered"], topic=TOPIC).json
     assert (asked["accepted"], asked["answered"], asked["users"]) == (1, 1, 1)
     assert asked["states"]["requested"] == 1
-    assert min(asked["batches"], asked["inbox_deepest"]) >= 1
+    assert min(asked["rounds"], asked["inbox_deepest"]) >= 1
     assert 0 < asked["commit_last"] <= asked["commit_sum"]
     coordinator.terminate()
     assert coordinator.wait() == 0

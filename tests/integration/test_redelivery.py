@@ -87,7 +87,7 @@ def test_a_refused_message_that_comes_again_has_the_same_error_again_and_one_row
 
 
 @pytest.mark.parametrize("messages", [BY_ID, BY_HAND], ids=["with ids", "by hand"])
-@pytest.mark.parametrize("at_once", [True, False], ids=["in one batch", "one by one"])
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one round", "one by one"])
 def test_a_whole_cycle_that_comes_again_changes_nothing(
     lab: FaultyLab, messages: list[tuple[str, str]], at_once: bool
 ) -> None:

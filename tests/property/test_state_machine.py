@@ -197,7 +197,7 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(report=st.sampled_from(OUTCOMES), journal=st.sampled_from(JOURNALS))
     def late_results_for_all(self, report: tuple[Outcome, Ran], journal: str) -> None:
-        """Whoever ran something once says so again, of each earlier command, in one batch."""
+        """Whoever ran something once says so again, of each earlier command, in one round."""
         for id in list(self.lab.model.commands)[-12:]:
             self.lab.send(returned(id, journal, *report), False)
         Protocol.steps += 1

@@ -21,7 +21,7 @@ import pytest
 
 from hwsync.protocol import limits
 from hwsync.protocol.wire.response import encode_collected
-from hwsync.store.api import Batch
+from hwsync.store.api import Changes
 from hwsync.store.checking import check
 from hwsync.store.store import Store
 from hwsync.transport import Delivery
@@ -89,7 +89,7 @@ class Recording:
 
     disk: Disk
     commits: list[Commit] = field(default_factory=list)
-    saves: list[int] = field(default_factory=list)  # where each batch was saved
+    saves: list[int] = field(default_factory=list)  # where each round was saved
     said: list[tuple[int, Deed]] = field(default_factory=list)
     began: list[int] = field(default_factory=list)  # each step
     ended: list[int] = field(default_factory=list)
@@ -135,8 +135,8 @@ def record(folder: Path, synchronous: str | None = None) -> Recording:
     recording = Recording(disk)
     save, write_down = Store.save, Store.write_down
 
-    def noted(store: Store, batch: Batch, ticks: float) -> None:
-        save(store, batch, ticks)
+    def noted(store: Store, changes: Changes, ticks: float) -> None:
+        save(store, changes, ticks)
         recording.saves.append(disk.count)
 
     def written_down(store: Store, *given: Any) -> None:
@@ -260,7 +260,7 @@ def test_a_coordinator_outlives_a_power_cut_at_every_operation(memory: Path) -> 
     assert ends == ENDS
     changes = {new.at for old, new in pairwise(recording.commits) if new.content != old.content}
     begin = recording.saves[0]  # until then, the tables were made
-    assert {at for at in changes if at > begin} <= set(recording.saves), "a batch in parts"
+    assert {at for at in changes if at > begin} <= set(recording.saves), "a round in parts"
     cuts = 0
     for image in recording.disk.images(memory / "cut", SEED):
         path, said = image.folder / NAME, recording.said_by(image.cut)

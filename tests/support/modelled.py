@@ -17,7 +17,7 @@ from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.protocol import limits
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.rules import Allowance, Rules
-from hwsync.store.api import Batch
+from hwsync.store.api import Changes
 from hwsync.transport import Connected, Delivery, Signal, Subscribed
 from tests.support.compared import agrees, as_stored, is_line, same, shown
 from tests.support.coordinator import GONE, Acknowledged, Deed, Lab, Sent
@@ -73,10 +73,10 @@ class Modelled:
     def _opened(self) -> None:
         save = self.lab.store.save
 
-        def failing_save(batch: Batch, ticks: float) -> None:
+        def failing_save(changes: Changes, ticks: float) -> None:
             self._raised = self.failures.pop(0) if self.failures else None
             if self._raised is not False:
-                save(batch, ticks)
+                save(changes, ticks)
             if self._raised is not None:
                 raise FULL
 

@@ -1,6 +1,6 @@
 """What each account of a lab can do in fact: on every topic, in every way, on a real broker.
 
-No waiting for what must not come: each batch ends with a message that must, on the same connection.
+No waiting for what must not come: each series ends with one that must, on the same connection.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def test_the_loop_counts_what_became_of_each_message(watched: Watched) -> None:
 def test_commits_are_measured(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = watched.lab
     save, took = lab.store.save, iter((0.5, 0.25))
-    before = watched.figures()["batches"]
+    before = watched.figures()["rounds"]
 
     def slow(*given: Any) -> None:
         save(*given)
@@ -102,8 +102,8 @@ def test_commits_are_measured(watched: Watched, monkeypatch: pytest.MonkeyPatch)
     watched.hear("request", request(), user="pi9")
     watched.round()  # nothing to save
     said = watched.figures()
-    assert said["batches"] - before == 2
-    assert (said["batch_messages_last"], said["batch_messages_largest"]) == (1, 3)
+    assert said["rounds"] - before == 2
+    assert (said["round_messages_last"], said["round_messages_largest"]) == (1, 3)
     assert (said["commit_last"], said["commit_largest"], said["commit_sum"]) == (0.25, 0.5, 0.75)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hwsync.coordinator import service
-from hwsync.coordinator.intake import BACKLOG, BATCH, CROWDED_S, GATHER_S, Intake
+from hwsync.coordinator.intake import BACKLOG, CROWDED_S, GATHER_S, MAX_ROUND, Intake
 from hwsync.orders import Orders, listening
 from hwsync.transport import Disconnected, Signal
 
@@ -68,9 +68,9 @@ def test_it_waits_no_longer_than_it_is_told() -> None:
 
 
 def test_one_round_has_a_limit_and_the_rest_waits_for_the_next() -> None:
-    wire = Wire(BATCH + 3)
+    wire = Wire(MAX_ROUND + 3)
     taken = intake(wire)
-    assert len(taken.take(None)) == BATCH
+    assert len(taken.take(None)) == MAX_ROUND
     assert taken.depth == 3
     assert len(taken.take(None)) == 3
     assert wire.waits == [None, 0.0], "nothing is waited for while something waits"
@@ -95,8 +95,8 @@ def test_a_round_begins_when_the_words_of_the_last_one_could_be_sent() -> None:
     wire = Wire(2, 3, full=9)
     assert len(intake(wire).take(None)) == 5
     assert wire.now == GATHER_S, "but not at any price"
-    wire = Wire(1, 1, BATCH, 1, full=9)
-    assert len(intake(wire).take(None)) == BATCH
+    wire = Wire(1, 1, MAX_ROUND, 1, full=9)
+    assert len(intake(wire).take(None)) == MAX_ROUND
     assert len(wire.waits) == 3
 
 
@@ -142,7 +142,7 @@ def test_a_stop_does_not_wait_behind_a_flood(number: signal.Signals) -> None:
     with listening(lambda: woken.append(None)) as orders:
         os.kill(os.getpid(), number)
         parts: Any = [part] * 7
-        service._run(*parts, intake(Wire(20 * BATCH), orders), orders, lambda: True)
+        service._run(*parts, intake(Wire(20 * MAX_ROUND), orders), orders, lambda: True)
     assert part.rounds == 1
     assert woken == [None]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from hwsync.coordinator import batch
+from hwsync.coordinator import deciding
 from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.record import State
-from hwsync.store.api import Batch
+from hwsync.store.api import Changes
 from tests.support.coordinator import (
     COLLECTED,
     PERSONS,
@@ -28,20 +28,20 @@ FULL = StoreError("database or disk is full")
 
 
 @pytest.fixture
-def failing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Batch]]:
-    """``failing(times)``: so many saves fail from now on; the list gets every batch that is tried.
+def failing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Changes]]:
+    """``failing(times)``: so many saves fail from now on; the list gets every round that is tried.
 
     With ``stored`` they raise although everything was stored.
     """
     save = lab.store.save
 
-    def fail(times: int, *, stored: bool = False) -> list[Batch]:
-        tried: list[Batch] = []
+    def fail(times: int, *, stored: bool = False) -> list[Changes]:
+        tried: list[Changes] = []
 
-        def failing_save(batch: Batch, ticks: float) -> None:
-            tried.append(batch)
+        def failing_save(changes: Changes, ticks: float) -> None:
+            tried.append(changes)
             if len(tried) > times or stored:
-                save(batch, ticks)
+                save(changes, ticks)
             if len(tried) <= times:
                 raise FULL
 
@@ -51,7 +51,7 @@ def failing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Bat
     return fail
 
 
-Failing = Callable[..., list[Batch]]
+Failing = Callable[..., list[Changes]]
 
 
 # Saved first
@@ -81,9 +81,9 @@ def test_everything_is_in_the_file_before_it_is_told(lab: Lab) -> None:
 def test_all_that_waits_is_saved_in_one_transaction(lab: Lab, failing: Failing) -> None:
     tried = failing(0)
     lab.step(*[lab.delivery(kind, payload) for kind, payload in [*PERSONS, ("cancel", b"")]])
-    (batch,) = tried
-    assert [entry.after for _, entry, _ in batch.log] == [1, 2, 3, 0]
-    assert len(batch.refused) == 1
+    (changes,) = tried
+    assert [entry.after for _, entry, _ in changes.log] == [1, 2, 3, 0]
+    assert len(changes.refused) == 1
 
 
 def test_what_changes_nothing_is_not_saved(lab: Lab, failing: Failing) -> None:
@@ -241,7 +241,7 @@ def test_a_connect_while_saving_fails_publishes_what_was_saved_before(
 # A fault of hwsync
 
 
-@pytest.mark.parametrize("name", ["protocol.machine.decide", "coordinator.batch.read"])
+@pytest.mark.parametrize("name", ["protocol.machine.decide", "coordinator.deciding.read"])
 def test_a_message_that_makes_hwsync_fail_is_refused_and_the_loop_lives(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
@@ -267,14 +267,14 @@ def test_a_message_that_makes_hwsync_fail_is_refused_and_the_loop_lives(
 def test_what_came_with_a_message_that_makes_hwsync_fail_is_handled(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = batch.read
+    read = deciding.read
 
-    def reads(message: batch.Message, topics: batch.Topics) -> object:
+    def reads(message: deciding.Message, topics: deciding.Topics) -> object:
         if message.payload == b"poison":
             raise RuntimeError("a bug")
         return read(message, topics)
 
-    monkeypatch.setattr(batch, "read", reads)
+    monkeypatch.setattr(deciding, "read", reads)
     deeds = lab.step(
         lab.delivery("request", b"1"),
         lab.delivery("request", b"poison"),

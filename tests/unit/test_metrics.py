@@ -48,7 +48,7 @@ def test_every_figure_of_the_health_is_there() -> None:
     assert found['hwsync_refused_total{code="busy"}'] == 2
     assert found["hwsync_reconnects_total"] == 2
     assert found["hwsync_uptime_seconds"] == 60.5
-    assert (found["hwsync_batches_total"], found["hwsync_batch_messages_last"]) == (1, 7)
+    assert (found["hwsync_rounds_total"], found["hwsync_round_messages_last"]) == (1, 7)
     assert found["hwsync_commit_seconds_total"] == 0.25
     assert (found["hwsync_connected"], found["hwsync_connected_since_seconds"]) == (1, 1_001)
     for code in shown()["refused"]:

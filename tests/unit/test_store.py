@@ -16,7 +16,7 @@ from hwsync.protocol.errors import DatabaseError, StoreError
 from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.record import State
 from hwsync.store import statements
-from hwsync.store.api import Batch
+from hwsync.store.api import Changes
 from hwsync.store.checking import check
 from hwsync.store.migrations import SCHEMA
 from hwsync.store.models import HwStatus
@@ -232,4 +232,4 @@ def test_whatever_fails_below_is_one_error_of_the_store(
 
         monkeypatch.setattr(lab.store.database, "transaction", fail)
         with pytest.raises(StoreError, match="disk is full"):
-            lab.store.save(Batch(epoch=(1, 0.0)), 0.0)
+            lab.store.save(Changes(epoch=(1, 0.0)), 0.0)

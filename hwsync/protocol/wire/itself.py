@@ -140,13 +140,13 @@ class Health(TypedDict):
             "[one message at a time](protocol.md#3-topics) was sent",
         ]
     ]
-    batches: NotRequired[Annotated[object, _COUNT, "transactions that were committed"]]
-    batch_messages_last: NotRequired[Annotated[object, _COUNT, "messages in the last one"]]
-    batch_messages_largest: NotRequired[Annotated[object, _COUNT, "messages in the largest one"]]
+    rounds: NotRequired[Annotated[object, _COUNT, "transactions that were committed"]]
+    round_messages_last: NotRequired[Annotated[object, _COUNT, "messages in the last one"]]
+    round_messages_largest: NotRequired[Annotated[object, _COUNT, "messages in the largest one"]]
     commit_last: NotRequired[Annotated[object, _NUMBER, "how long the last commit took"]]
     commit_largest: NotRequired[Annotated[object, _NUMBER, "how long the longest took"]]
     commit_sum: NotRequired[
-        Annotated[object, _NUMBER, "how long all took; by `batches` it is the average"]
+        Annotated[object, _NUMBER, "how long all took; by `rounds` it is the average"]
     ]
     other: NotRequired[
         Annotated[

@@ -1,4 +1,4 @@
-"""One batch of messages, decided: what will be saved, and what is done once it is.
+"""One round of messages, decided: what will be saved, and what is done once it is.
 
 The law: nothing here is saved, published or acknowledged; one that is thrown away has changed
 nothing. What follows from a message is decided in ``protocol.core``: here it is looked up, counted
@@ -31,7 +31,7 @@ from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Topics
 from hwsync.protocol.wire.error import encode_error
 from hwsync.protocol.wire.messages import read
-from hwsync.store.api import Batch, Commands, RefusedRow
+from hwsync.store.api import Changes, Commands, RefusedRow
 from hwsync.transport import Delivery
 
 log = logging.getLogger("hwsync.coordinator")
@@ -39,7 +39,7 @@ log = logging.getLogger("hwsync.coordinator")
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a batch starts from: everything that is saved (``core.Known``), and the rules.
+    """What a round starts from: everything that is saved (``core.Known``), and the rules.
 
     ``packets``: what each packet identifier carried last. ``nonce``: made anew for each message
     without an id, which gives its command one.
@@ -67,8 +67,8 @@ class Baseline:
 
 
 @dataclass(slots=True)
-class BatchDecision:
-    """One batch while it is decided; then ``batch`` is saved, and ``effects`` are performed.
+class RoundDecision:
+    """One round while it is decided; then ``changes`` is saved, and ``effects`` are performed.
 
     ``begin_session`` and the statuses and heartbeats come first, then ``begin_epoch``, and only
     then other messages: nothing is to be decided on a database that is too old. ``effects``: by
@@ -77,7 +77,7 @@ class BatchDecision:
 
     baseline: Baseline
     moment: Moment
-    batch: Batch = field(default_factory=Batch)
+    changes: Changes = field(default_factory=Changes)
     effects: list[tuple[str, Effect]] = field(default_factory=list)
     heartbeats: list[tuple[str, HeartbeatReceived]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -87,13 +87,13 @@ class BatchDecision:
     memory: Memory = field(init=False)
 
     def __post_init__(self) -> None:
-        # The batch saves what these two have changed.
-        self.draft = core.Draft(self.baseline, self.batch.records, self.batch.commands)
-        self.memory = Memory(self.baseline.packets, self.batch.packets)
+        # The round saves what these two have changed.
+        self.draft = core.Draft(self.baseline, self.changes.records, self.changes.commands)
+        self.memory = Memory(self.baseline.packets, self.changes.packets)
 
     def begin_session(self) -> None:
         """The broker has a new session: its packet identifiers say nothing about the last one's."""
-        self.batch.forget_packets = self.memory.new_session = True
+        self.changes.forget_packets = self.memory.new_session = True
 
     def decide_message(self, message: Message) -> None:
         """Decide what a message means. Raises ``StoreError`` where the database cannot be read."""
@@ -147,10 +147,10 @@ class BatchDecision:
         if self.newer is None:
             return
         epoch = following(max(self.newer, self.baseline.epoch), self.moment.wall)
-        self.batch.epoch = (epoch, self.moment.wall)
+        self.changes.epoch = (epoch, self.moment.wall)
         rules = replace(self.baseline.rules, restored_at=self.moment.ticks)
         self.draft.base = self.baseline = replace(self.baseline, epoch=epoch, rules=rules)
-        self.enter_epoch(epoch, sorted(self.baseline.records.keys() | self.batch.records.keys()))
+        self.enter_epoch(epoch, sorted(self.baseline.records.keys() | self.changes.records.keys()))
 
     def enter_epoch(self, epoch: int, users: Iterable[str]) -> None:
         """These records come into an epoch: what was open is lost, and never sent again."""
@@ -164,10 +164,10 @@ class BatchDecision:
         command = self.draft.command(user, id)
         if command is not None and command.replies:
             command = replace(command, replies=())
-            self.batch.commands[user, id] = command
+            self.changes.commands[user, id] = command
             record = self.draft.record_of(user)
             if record.id == id:
-                self.batch.records[user] = replace(record, current=command)
+                self.changes.records[user] = replace(record, current=command)
 
     def end_by_deadline(self, user: str) -> None:
         """Decide what follows from the passing of a deadline."""
@@ -223,14 +223,14 @@ class BatchDecision:
         self.memory.note(message, error, named=False)
 
     def _add(self, decision: Decision, message: Message | None) -> bytes | None:
-        """Put one decision into the batch; the error that is published, where there is one.
+        """Put one decision into the round; the error that is published, where there is one.
 
         ``message``: whose it is; None: nobody's, it follows from what is known.
         """
         record = decision.record
         self.draft.take(decision)
         if decision.entry is not None:
-            self.batch.log.append((record, decision.entry, message))
+            self.changes.log.append((record, decision.entry, message))
         self.counts["unlogged"] += decision.unlogged
         error: bytes | None = None
         for effect in decision.effects:
@@ -252,7 +252,7 @@ class BatchDecision:
 
     def _log_refusal(self, record: Record, refusal: Refused, message: Message) -> None:
         user = record.user if limits.is_user(record.user) else ""
-        self.batch.refused.append(
+        self.changes.refused.append(
             RefusedRow(
                 user,
                 user if self.draft.record(user) is not None else "",
@@ -282,7 +282,7 @@ class BatchDecision:
 class Round:
     """One round of the loop that was saved and told: for who says how it went."""
 
-    decided: BatchDecision
+    decided: RoundDecision
     messages: int
     commit_s: float | None  # seconds that its transaction took; None: there was nothing to save
 
