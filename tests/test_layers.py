@@ -28,7 +28,6 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "configfile": frozenset({"protocol", "address"}),
     "connection": frozenset({"protocol", "address", "configfile", "signing"}),
     "paths": frozenset({"protocol"}),
-    "groups": frozenset({"protocol"}),
     "transport": frozenset({"protocol", "address"}),
     "findings": frozenset(),
     "probe": frozenset({"address", "transport"}),
@@ -38,6 +37,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "logs": frozenset(),
     "notify": frozenset({"logs"}),
     "orders": frozenset(),
+    "raw_clock": frozenset(),
     "installing": frozenset(),
     "signing": frozenset({"protocol", "installing"}),
     "lab": frozenset({"protocol", "broker", "signing", "installing"}),
@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "coordinator": frozenset(
         {
             *("protocol", "address", "transport", "store", "notify", "orders", "signing"),
+            "raw_clock",
         }
     ),
     "device": frozenset(
@@ -60,7 +61,6 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             *("protocol", "address", "paths", "broker", "store", "coordinator", "operator"),
             *("logs", "findings", "probe"),
             *("configfile", "connection", "lab", "systemd", "webprobe", "installing", "signing"),
-            "groups",
         }
     ),
     "testing": frozenset(

@@ -15,6 +15,7 @@ from typing import Any, Final
 from hwsync import __version__
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code
+from hwsync.protocol.jsons import Micros
 from hwsync.protocol.record import Record, State
 from hwsync.protocol.wire.itself import Condition, Sign
 from hwsync.transport import Disconnected, PassedOver, Signal, Subscribed
@@ -91,10 +92,13 @@ def health(
     wall: float,
     monotonic: float,
     clock: str = "",
+    lab_us: int = 0,
+    lab_life: str = "",
 ) -> dict[str, Any]:
     """The fields of a health message, in their order; ``counts`` are the loop's.
 
-    ``failure``: why the last save failed; empty: it worked.
+    ``failure``: why the last save failed; empty: it worked. ``lab_us``: lab time, in ``lab_life``,
+    at the moment of ``wall``.
     """
     states: Counter[State] = Counter()
     queued = 0
@@ -111,6 +115,9 @@ def health(
         "started": life.started,
         "time": wall,
         "clock": clock,
+        "lab_time": Micros(lab_us),
+        "life": lab_life,
+        "lab_ahead": round(lab_us / 1e6 - wall, 6),
         "uptime": round(monotonic - life.began, 3),
         "connected_since": life.connected_since,
         "reconnects": max(life.connects - 1, 0),

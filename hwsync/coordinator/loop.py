@@ -16,13 +16,13 @@ from typing import Final
 
 from hwsync.coordinator.deciding import Baseline, Round, RoundDecision, message_of, still_ours
 from hwsync.coordinator.degraded import Degraded
+from hwsync.coordinator.lab_time import LabClock, LabTime
 from hwsync.coordinator.publishing import Publisher, Publishing, Signer, published_once
-from hwsync.coordinator.schedule import Agenda, Clock, ConnectedClock, Resends, next_writing
+from hwsync.coordinator.schedule import Agenda, ConnectedClock, Resends, next_writing
 from hwsync.protocol import limits, replies
 from hwsync.protocol.answers import effects_on_appearance, effects_on_connect
 from hwsync.protocol.effects import Analyse, Effect, PublishEnvelope, PublishReplies
 from hwsync.protocol.errors import StoreError
-from hwsync.protocol.groups import Groups
 from hwsync.protocol.record import Command, Moment, Record, replace
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import TopicKind, Topics
@@ -54,7 +54,7 @@ class Coordinator:
         self,
         store: Storage,
         publisher: Publisher,
-        clock: Clock,
+        clock: LabClock,
         rules: Rules,
         *,
         hold_deadlines_s: float = limits.DEFAULT_SETTLE_S,
@@ -71,6 +71,7 @@ class Coordinator:
         self.failure = ""  # why the last save failed; empty: it worked
         self._publisher = publisher
         self._clock = clock
+        self.lab_time = LabTime(store, clock)
         self._nonce = nonce
         self._ticking = ConnectedClock(hold_deadlines_s)
         self._deadlines = Agenda()  # in ticks
@@ -154,10 +155,6 @@ class Coordinator:
         self.rules = replace(self.rules, signed=signer is not None)
         self.publishing.signer = signer
 
-    def group_by(self, groups: Groups) -> None:
-        """Other groups, for what is asked from now on; a batch keeps the members that it has."""
-        self.rules = replace(self.rules, groups=groups)
-
     def step(self, signals: Sequence[Signal] = ()) -> Round | None:
         """Handle what came and what is due, in one transaction (docs/decisions.md, 18).
 
@@ -172,6 +169,7 @@ class Coordinator:
             for command in self._owed.values():
                 record = self.records[command.user]
                 self._perform_effects(command.user, replies.of(record, command))
+        self.lab_time.look()
         now = self._clock.monotonic()
         if self._save_again_at is not None and now < self._save_again_at:
             self._answer_queries()
@@ -276,7 +274,8 @@ class Coordinator:
         self._perform(decided)
 
     def _moment(self, now: float) -> Moment:
-        return Moment(self._clock.wall(), self._ticking.ticks(now))
+        lab = self.lab_time
+        return Moment(self._clock.wall(), self._ticking.ticks(now), lab_us=lab.us(), life=lab.life)
 
     def _begin_decision(self, now: float) -> RoundDecision:
         sure, limit = self.publishing.outbox.capacity.sure, self.publishing.outbox.limit

@@ -24,6 +24,8 @@ MODE: Final = 0o644  # node_exporter has an account of its own, and figures are 
 _PLAIN: Final = (
     ("start_time_seconds", "gauge", "started", "Unix time of the coordinator's start."),
     ("time_seconds", "gauge", "time", "Unix time of these figures, by the coordinator's clock."),
+    ("lab_time_seconds", "gauge", "lab_time", "Lab time of these figures."),
+    ("lab_ahead_seconds", "gauge", "lab_ahead", "By how much lab time is ahead of the time."),
     ("uptime_seconds", "gauge", "uptime", "Seconds since the start."),
     ("reconnects_total", "counter", "reconnects", "Connections to the broker after the first."),
     ("users", "gauge", "users", "Boards with a record."),

@@ -184,6 +184,8 @@ class Vitals:
             outbox=coordinator.publishing.outbox,
             schema=SCHEMA,
             clock=self._clocks.trouble,
+            lab_us=coordinator.lab_time.us(),
+            lab_life=coordinator.lab_time.life,
             wall=self._clock.wall(),
             monotonic=self._clock.monotonic(),
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -31,6 +32,7 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is not a finite number")
 
 
+_MARK: Final = "\udcff"  # half a surrogate pair: no text that came can have it, and none may go
 _TOO_DEEP: Final = f"nested too deeply, more than {MAX_DEPTH} levels"
 _DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -66,12 +68,54 @@ def _is_too_deep(value: Any) -> bool:
     return False
 
 
+class Micros(float):
+    """Seconds that are whole microseconds: as JSON they have exactly six decimals.
+
+    So a board without 64-bit floats reads digits (docs/protocol.md, section 6). ``us``: the
+    microseconds. ``dumps`` finds it as a value of an object, not in a list.
+    """
+
+    us: int
+
+    def __new__(cls, us: int) -> Micros:
+        """The same number as a float, to compute with."""
+        self = super().__new__(cls, us / 1_000_000)
+        self.us = us
+        return self
+
+    @classmethod
+    def of(cls, seconds: float) -> Micros:
+        """The nearest of a number of seconds."""
+        return cls(round(seconds * 1_000_000))
+
+    @property
+    def digits(self) -> str:
+        """With six decimals."""
+        whole, rest = divmod(abs(self.us), 1_000_000)
+        return f"{'-' * (self.us < 0)}{whole}.{rest:06d}"
+
+
+_DIGITS: Final = re.compile(rf'"{_MARK}(-?\d+\.\d{{6}})"')
+
+
+def _marked(value: dict[str, Any]) -> dict[str, Any]:
+    """``Micros`` as texts that nobody else can send: the encoder writes floats in its own way."""
+    found: dict[str, Any] = {}
+    for key, one in value.items():
+        if one.__class__ is Micros:
+            found[key] = _MARK + one.digits
+        elif one.__class__ is dict and (marked := _marked(one)) is not one:
+            found[key] = marked
+    return value | found if found else value
+
+
 def dumps(value: object) -> str:
     """Compact JSON. Raises ``ValueError`` for what has no JSON or is nested too deeply."""
     try:
-        return _ENCODER.encode(value)
+        text = _ENCODER.encode(_marked(value) if isinstance(value, dict) else value)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
+    return _DIGITS.sub(r"\1", text) if _MARK in text else text
 
 
 def is_number(value: object) -> bool:

@@ -290,6 +290,8 @@ class Moment:
     wall: float  # Unix seconds, for people
     ticks: float  # seconds on the monotonic clock while connected: deadlines count on it
     nonce: str = field(default="", repr=False)  # at least 64 random bits, for an id
+    lab_us: int = 0  # microseconds of lab time, in ``life`` (docs/protocol.md, section 6)
+    life: str = ""  # of lab time
 
 
 def is_past(expires_at: float | None, moment: Moment) -> bool:

@@ -26,6 +26,17 @@ class RefusedRow:
     state: State | None
 
 
+@dataclass(frozen=True, slots=True)
+class LabLife:
+    """A life of lab time (``coordinator.lab_time``): where it began, in microseconds."""
+
+    name: str
+    boot: str  # of the machine; empty: not known
+    wall_us: int  # Unix time at its beginning
+    raw_us: int  # the raw clock then
+    asleep_us: int  # for how long this boot had been suspended until then
+
+
 @dataclass(slots=True)
 class Changes:
     """Everything that one transaction saves."""
@@ -81,6 +92,12 @@ class Storage(Commands, Protocol):
 
     def last_change(self) -> float | None:
         """Unix seconds of the last change of a record."""
+
+    def life(self) -> LabLife | None:
+        """The newest life of lab time."""
+
+    def save_life(self, life: LabLife) -> None:
+        """Save a new life of lab time."""
 
     def save(self, changes: Changes, ticks: float) -> None:
         """Save all of them, or nothing."""

@@ -70,11 +70,22 @@ def _fifth(connection: Connection) -> None:
         connection.execute(statement)
 
 
+def _sixth(connection: Connection) -> None:
+    for statement in (
+        'CREATE TABLE lives ("row" INTEGER NOT NULL PRIMARY KEY, "name" TEXT NOT NULL, '
+        '"boot" TEXT NOT NULL, "wall_us" INTEGER NOT NULL, "raw_us" INTEGER NOT NULL, '
+        '"asleep_us" INTEGER NOT NULL)',
+    ):
+        connection.execute(statement)
+
+
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_second, _third, _fourth, _fifth)
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (
+    *(_second, _third, _fourth, _fifth, _sixth),
+)
 """The first one brings a database from version 1 to 2, and so on."""
 
 SCHEMA: Final = len(MIGRATIONS) + 1

@@ -193,7 +193,23 @@ class Meta(Model):
         table_name = "meta"
 
 
-TABLES: Final = (Meta, HwStatus, CommandRow, Transition, RefusedMessage, RefusedCount, Packet)
+class LifeRow(Model):
+    """The lives of lab time, in their order; the last one is the present one."""
+
+    row = AutoField()
+    name = TextField()
+    boot = TextField()  # of the machine; empty: not known
+    wall_us = IntegerField()  # microseconds, as below: the wall clock where it began
+    raw_us = IntegerField()  # the raw clock there
+    asleep_us = IntegerField()  # how long the machine had been suspended until then
+
+    class Meta:
+        table_name = "lives"
+
+
+TABLES: Final = (
+    *(Meta, HwStatus, CommandRow, Transition, RefusedMessage, RefusedCount, Packet, LifeRow),
+)
 
 
 def table(model: type[Model]) -> str:

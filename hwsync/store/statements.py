@@ -15,6 +15,7 @@ from hwsync.store.models import (
     HASHED,
     CommandRow,
     HwStatus,
+    LifeRow,
     Meta,
     Packet,
     RefusedCount,
@@ -57,6 +58,7 @@ SAVE_PACKET: Final = _save(Packet)
 FORGET_PACKET: Final = "DELETE FROM packets WHERE mid = ?"
 FORGET_PACKETS: Final = "DELETE FROM packets"
 SAVE_META: Final = _save(Meta)
+SAVE_LIFE: Final = _insert(LifeRow)
 WRITE_DOWN: Final = """
     UPDATE hw_status SET remaining = ?, taken = ? WHERE user = ? AND epoch = ? AND seq = ?"""
 
@@ -67,6 +69,8 @@ COMMAND: Final = "SELECT * FROM commands WHERE user = ? AND id = ?"
 OWED: Final = "SELECT * FROM commands WHERE replies != '[]' AND ran IS NOT NULL"
 PACKETS: Final = "SELECT * FROM packets"
 META: Final = "SELECT name, value FROM meta"
+NEWEST_LIFE: Final = """
+    SELECT name, boot, wall_us, raw_us, asleep_us FROM lives ORDER BY row DESC LIMIT 1"""
 REFUSED_COUNTS: Final = "SELECT user, total FROM refused_counts"
 LAST_HASH: Final = "SELECT hash FROM transitions ORDER BY row DESC LIMIT 1"
 LAST_CHANGE: Final = "SELECT time FROM transitions ORDER BY row DESC LIMIT 1"

@@ -7,6 +7,7 @@ The law: what a round of messages changed is saved in one transaction or not at 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.idle import weight
 from hwsync.protocol.record import Command, Record, replace
 from hwsync.store import chain, statements
-from hwsync.store.api import Changes
+from hwsync.store.api import Changes, LabLife
 from hwsync.store.database import Database, translated, usable
 from hwsync.store.rows import command_from, find_command, record_from, select, time_values
 from hwsync.store.saving import Ends, writes
@@ -114,6 +115,18 @@ class Store:
         """
         rows = select(self.database.connection, statements.PACKETS)
         return {row["mid"]: Handled(row["topic"], row["digest"], row["error"]) for row in rows}
+
+    @translated()
+    def life(self) -> LabLife | None:
+        """The newest life of lab time; None: there was none. Raises ``StoreError``."""
+        row = self.database.connection.execute(statements.NEWEST_LIFE).fetchone()
+        return None if row is None else LabLife(*row)
+
+    @translated()
+    def save_life(self, life: LabLife) -> None:
+        """Save a new life of lab time, flushed when this returns. Raises ``StoreError``."""
+        with self.database.transaction() as connection:
+            connection.execute(statements.SAVE_LIFE, astuple(life))
 
     @translated()
     def save(self, changes: Changes, ticks: float) -> None:

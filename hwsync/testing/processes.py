@@ -49,6 +49,15 @@ class Process:
     def monotonic(self) -> float:
         return self.context.now
 
+    def raw_us(self) -> int:
+        return round(self.context.now * 1e6)
+
+    def asleep_us(self) -> int:
+        return 0
+
+    def boot(self) -> str:
+        return "the pretended boot"
+
     def random(self) -> float:
         return self.context.dice.random()
 

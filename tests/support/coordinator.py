@@ -96,17 +96,28 @@ def sent(deeds: list[Deed], kind: str) -> list[Sent]:
 
 
 class Clock:
-    """Both clocks; ``wall`` jumps when ``jump`` is set."""
+    """The clocks; ``wall`` jumps when ``jump`` is set, ``suspended`` and ``named`` are a boot's."""
 
     def __init__(self) -> None:
         self.now = 100.0
         self.jump = 0.0
+        self.suspended = 0
+        self.named = "a boot"
 
     def wall(self) -> float:
         return 1_000_000.0 + self.now + self.jump
 
     def monotonic(self) -> float:
         return self.now
+
+    def raw_us(self) -> int:
+        return round(self.now * 1e6)
+
+    def asleep_us(self) -> int:
+        return self.suspended
+
+    def boot(self) -> str:
+        return self.named
 
 
 class Wire:

@@ -12,6 +12,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.effects import PublishError
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Collected, HeartbeatReceived
+from hwsync.protocol.jsons import Micros, dumps, loads
 from hwsync.protocol.record import Command, Outcome, Ran, Record, Request, RunReport, State
 from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire import (
@@ -166,3 +167,29 @@ def test_a_field_without_a_form_or_a_meaning_is_no_table() -> None:
 def test_the_types_of_a_table_are_those_of_its_forms() -> None:
     assert (Text.__origin__, Count.__origin__) == (str, int)
     assert response.read_collected(b"") == Collected()
+
+
+@pytest.mark.parametrize(
+    ("us", "text"),
+    [
+        (1_700_000_000_500_000, "1700000000.500000"),
+        (1_700_000_000_000_001, "1700000000.000001"),
+        (0, "0.000000"),
+        (-1, "-0.000001"),
+        (-2_000_000, "-2.000000"),
+    ],
+)
+def test_whole_microseconds_are_written_with_six_decimals(us: int, text: str) -> None:
+    value = Micros(us)
+    assert dumps({"a": value, "b": {"c": value}, "d": [1.5]}) == (
+        f'{{"a":{text},"b":{{"c":{text}}},"d":[1.5]}}'
+    )
+    assert Micros.of(float(text)).us == us
+    assert value == us / 1e6
+
+
+def test_no_text_is_taken_for_microseconds() -> None:
+    texts = {"a": '"1.000000"', "b": "\u0000", "c": Micros(1)}
+    assert loads(dumps(texts)) == texts
+    with pytest.raises(UnicodeEncodeError):
+        dumps({"a": "\udcff1.0"}).encode()  # half a character: nobody can send it

@@ -71,6 +71,16 @@ class Health(TypedDict):
     clock: NotRequired[
         Annotated[object, _TEXT, "empty, or what is wrong with that clock ([below](#clocks))"]
     ]
+    lab_time: NotRequired[
+        Annotated[
+            Number | None,
+            "[lab time](protocol.md#one-clock) at that moment, with six decimals",
+        ]
+    ]
+    life: NotRequired[Annotated[object, _TEXT, "the name of its present life"]]
+    lab_ahead: NotRequired[
+        Annotated[object, _NUMBER, "by how much it is ahead of `time`; beyond 0.5 a life ends"]
+    ]
     uptime: NotRequired[Annotated[object, _NUMBER, "how long it has been running"]]
     connected_since: NotRequired[
         Annotated[
