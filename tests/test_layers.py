@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "configfile": frozenset({"protocol", "address"}),
     "connection": frozenset({"protocol", "address", "configfile", "signing"}),
     "paths": frozenset({"protocol"}),
+    "groups": frozenset({"protocol"}),
     "transport": frozenset({"protocol", "address"}),
     "findings": frozenset(),
     "probe": frozenset({"address", "transport"}),
@@ -61,6 +62,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             *("protocol", "address", "paths", "broker", "store", "coordinator", "operator"),
             *("logs", "findings", "probe"),
             *("configfile", "connection", "lab", "systemd", "webprobe", "installing", "signing"),
+            "groups",
         }
     ),
     "testing": frozenset(

@@ -24,6 +24,7 @@ from hwsync.protocol.limits import ID_FORM, USER_FORM, is_id, is_user
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
 
 DATABASE_NAME: Final = "hwsync.db"
+USUAL: Final = Path("/etc/hwsync")  # a machine's own lab
 SERVICE_STATE: Final = Path("/var/lib")  # where systemd's units keep theirs
 SBIN: Final = ":/usr/sbin:/sbin"
 _NAMES: Final = (

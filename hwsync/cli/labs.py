@@ -9,13 +9,12 @@ from typing import Final
 import click
 
 from hwsync.cli import say
-from hwsync.cli.common import FOLDER, Settings, fail
+from hwsync.cli.common import FOLDER, USUAL, Settings, fail
 from hwsync.lab.accounts import COORDINATOR
 from hwsync.lab.folder import Draft, Folder
 from hwsync.protocol.errors import HwsyncError
 
 VARIABLE: Final = "HWSYNC_LAB"
-USUAL: Final = Path("/etc/hwsync")
 UNBOUND: Final = (
     "this lab is of an earlier hwsync: any of its certificates, also one of an account that was "
     "removed, goes with any account's password; hwsync init {lab} --renew gives each account its "

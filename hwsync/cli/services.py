@@ -11,11 +11,21 @@ from typing import Any, Final
 
 import click
 
-from hwsync import connection, logs
+from hwsync import connection, groups, logs
 from hwsync.address import BrokerUrl
-from hwsync.cli.common import DATABASE, FILE, FOLDER, Settings, common, default_database, seconds
+from hwsync.cli.common import (
+    DATABASE,
+    FILE,
+    FOLDER,
+    USUAL,
+    Settings,
+    common,
+    default_database,
+    seconds,
+)
 from hwsync.protocol import limits
 from hwsync.protocol.errors import AnotherCoordinator, UsageError
+from hwsync.protocol.groups import NO_GROUPS, Groups
 from hwsync.protocol.record import Analyser
 from hwsync.signing import SECRET, SigningKey
 from hwsync.store.backups import DEFAULT_EVERY_S, EVERY_S, KEPT
@@ -99,6 +109,14 @@ costs the other one its connection. Shorter than what is left of TimeoutStartSec
     help="Sign every command with this key (hwsync key make).",
 )
 @click.option(
+    "--groups",
+    "groups_file",
+    type=FILE,
+    metavar="FILE",
+    help='The lab\'s groups, TOML: lab1 = ["pi1", "bench-*"].  [default: groups.toml beside the '
+    "connection file, where there is one]",
+)
+@click.option(
     "--requests-per-minute",
     type=click.IntRange(0, int(limits.REQUESTS_PER_MINUTE[1])),
     metavar="N",
@@ -138,8 +156,9 @@ costs the other one its connection. Shorter than what is left of TimeoutStartSec
 )
 @click.pass_obj
 def coordinator(
-    settings: Settings, /, db: Path | None, signing_key: Path | None, **others: Any
-) -> None:
+    settings: Settings, /, db: Path | None, signing_key: Path | None, groups_file: Path | None,
+    **others: Any,
+) -> None:  # fmt: skip
     """Run the coordinator until SIGTERM or Ctrl-C."""
     from hwsync.coordinator.options import Options
     from hwsync.coordinator.service import Access, serve
@@ -154,17 +173,31 @@ def coordinator(
 
     def access() -> Access:
         now = replace(settings, _given=None)
-        return Access(now.url, now.topics.root, _signer(now, signing_key))
+        signer = _signer(now, signing_key)
+        return Access(now.url, now.topics.root, signer, _groups(groups_file, found, again))
 
     by_systemd = "NOTIFY_SOCKET" in os.environ  # not any more after ``serve``
     try:
         options = Options(db=db or default_database(), **others)
-        serve(options, access(), address if again else None, access if again else None)
+        serve(options, access(), address if again else None, access)
     except AnotherCoordinator as error:
         if by_systemd:
             log.error("%s; this one ends in %g s, and systemd tries again", error, PAUSE_S)
             time.sleep(PAUSE_S)  # a stop ends it at once: the signals mean what they always do
         raise
+
+
+def _groups(option: Path | None, connection_file: Path | None, again: bool) -> Groups:
+    """Of the option's file, else of the one beside the connection file. Raises ``UsageError``.
+
+    ``again`` False: the connection file is a copy, and the lab is where the unit has it from.
+    """
+    if option is not None:
+        return groups.load(option)
+    if connection_file is None:
+        return NO_GROUPS
+    folder = connection_file.parent if again else USUAL
+    return groups.load(folder / groups.NAME, may_lack=True)
 
 
 def _signer(settings: Settings, option: Path | None) -> SigningKey | None:

@@ -23,6 +23,7 @@ from hwsync.protocol import limits, replies
 from hwsync.protocol.answers import effects_on_appearance, effects_on_connect
 from hwsync.protocol.effects import Analyse, Effect, PublishEnvelope, PublishReplies
 from hwsync.protocol.errors import StoreError
+from hwsync.protocol.groups import Groups
 from hwsync.protocol.record import Command, Moment, Record, replace
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import TopicKind, Topics
@@ -154,6 +155,10 @@ class Coordinator:
         """Another key, or none; what waits is sent anew, signed so, at the next connect."""
         self.rules = replace(self.rules, signed=signer is not None)
         self.publishing.signer = signer
+
+    def group_by(self, groups: Groups) -> None:
+        """Other groups, for what is asked from now on; a batch keeps the members that it has."""
+        self.rules = replace(self.rules, groups=groups)
 
     def step(self, signals: Sequence[Signal] = ()) -> Round | None:
         """Handle what came and what is due, in one transaction (docs/decisions.md, 18).

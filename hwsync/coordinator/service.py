@@ -24,6 +24,7 @@ from hwsync.coordinator.vitals import Vitals
 from hwsync.notify import Notifier
 from hwsync.orders import Orders, listening
 from hwsync.protocol.errors import AnotherCoordinator, HwsyncError, UsageError
+from hwsync.protocol.groups import NO_GROUPS, Groups
 from hwsync.protocol.rules import FULL, Rules
 from hwsync.protocol.topics import INBOUND, TopicKind, Topics
 from hwsync.protocol.wire.itself import GONE
@@ -37,6 +38,7 @@ from hwsync.transport import Connection, Pump, Subscribed, Subscription, Waker, 
 log = logging.getLogger("hwsync.coordinator")
 
 CLIENT_ID: Final = "hwsync-coordinator"
+MAX_SHOWN: Final = 500  # characters of the groups' names in the log
 STOP_S: Final = 5.0  # for what is still under way when it is stopped
 
 
@@ -52,11 +54,12 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a reload reads anew: how the coordinator comes in, and with which key it signs."""
+    """What a reload reads anew: how the coordinator comes in, its key, and the lab's groups."""
 
     url: BrokerUrl
     root: str
     signer: SigningKey | None = None
+    groups: Groups = NO_GROUPS
 
 
 Reader = Callable[[], Access]  # raises ``HwsyncError``
@@ -66,7 +69,7 @@ class Entrance:
     """How the coordinator comes in: with the login and the certificates of that moment.
 
     The address stays until a reload, since a new password is not for an old address. ``address``
-    and ``read`` None: only another process can read what is new.
+    None: only another process can read what is new, but for the groups.
     """
 
     def __init__(
@@ -90,11 +93,8 @@ class Entrance:
 
     def reload(self, coordinator: Coordinator, connection: Connection) -> bool:
         """What is configured now counts; False: that takes another process."""
-        if self._read is None:
-            log.info("ending: the next start has the new configuration")
-            return False
         try:
-            access = self._read()
+            access = self._read() if self._read is not None else self._access
             if access.root != self._access.root:
                 raise UsageError(
                     f"the root is {access.root} now, and was {self._access.root}",
@@ -103,16 +103,33 @@ class Entrance:
         except HwsyncError as error:
             log.error("%s; the configuration stays as it was", error)
             return True
-        self._access = access
+        if self._address is None:
+            log.info("ending: the next start has the new configuration")
+            return False
+        before, self._access = self._access, access
+        if access.groups != before.groups:
+            coordinator.group_by(access.groups)
+            _say_groups(access.groups)
+            if access.url == before.url and _public(access.signer) == _public(before.signer):
+                return True  # no reason to leave the broker
         coordinator.sign_with(access.signer)
         _say_signer(access.signer)
         connection.reconnect("the configuration was read again")
         return True
 
 
+def _public(signer: SigningKey | None) -> str:
+    return signer.public if signer else ""
+
+
 def _say_signer(signer: SigningKey | None) -> None:
     if signer:
         log.info("commands are signed with %s", signer.public)
+
+
+def _say_groups(groups: Groups) -> None:
+    names = ", ".join(f"{name} ({len(entries)})" for name, entries in groups.entries.items())
+    log.info("groups: %s", names[:MAX_SHOWN] or "none")
 
 
 def serve(
@@ -153,6 +170,9 @@ def serve(
                                   max_message=options.max_message)  # fmt: skip
         log.info("database %s, %d boards", options.db, len(coordinator.records))
         _say_signer(access.signer)
+        coordinator.group_by(access.groups)
+        if access.groups != NO_GROUPS:
+            _say_groups(access.groups)
         metrics = MetricsFile(options.metrics_file) if options.metrics_file else None
         host = socket.gethostname()
         vitals = Vitals(coordinator, connection, clock, Notifier(), metrics, host=host)

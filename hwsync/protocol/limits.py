@@ -77,6 +77,12 @@ DEGRADED_S: Final = 60.0  # between two errors of that code to one board
 
 MAX_USERS: Final = 10_000  # with a record; whoever names a new one is refused then
 
+MAX_GROUPS_FILE: Final = 1024 * KIB
+MAX_GROUPS: Final = 1_000
+MAX_GROUP: Final = 10_000  # boards and patterns that one group lists
+MAX_PATTERNS: Final = 100  # among them: each is compared with every board
+MAX_PATTERN: Final = 64  # characters, as many as a board's name has
+
 MAX_IDLE: Final = 4096 * KIB  # a board: bytes stored of what led to no answer of a device
 IDLE_ROW: Final = KIB  # what a row of the database counts as, without its texts
 IDLE_PER_S: Final = 256  # bytes that each second gives back

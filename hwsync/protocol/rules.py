@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hwsync.protocol import limits
+from hwsync.protocol.groups import NO_GROUPS, Groups
 from hwsync.protocol.record import Analyser
 from hwsync.protocol.topics import DEFAULT_ROOT
 
@@ -38,3 +39,4 @@ class Rules:
     max_message: int = limits.MAX_MESSAGE  # bytes that the broker is said to take
     sendable: int = limits.MAX_MESSAGE  # and as far as was learned
     signed: bool = False  # whether envelopes are
+    groups: Groups = NO_GROUPS  # as the file says now

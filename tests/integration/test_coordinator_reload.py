@@ -131,12 +131,57 @@ def test_a_reload_takes_a_new_key_and_leaves_what_is_wrong(site: Site) -> None:
     assert coordinator.running
 
 
+def test_groups_beside_the_connection_file_count_from_a_reload_on(site: Site) -> None:
+    coordinator = site.coordinator("--config", site.config("first"))
+    assert "groups:" not in coordinator.stderr
+    site.write("groups.toml", 'lab1 = ["pi1", "bench-*"]')
+    coordinator.send_signal(signal.SIGHUP)
+    coordinator.wait_for_log(r"groups: lab1 \(2\)")
+    site.write("groups.toml", 'all = ["pi1"]')
+    coordinator.send_signal(signal.SIGHUP)
+    coordinator.wait_for_log(
+        "groups.toml: no group can be called all.*; the configuration stays as it was"
+    )
+    site.write("groups.toml", 'lab2 = ["pi1"]')
+    coordinator.send_signal(signal.SIGHUP)
+    coordinator.wait_for_log(r"groups: lab2 \(1\)")
+    assert coordinator.stderr.count("ready") == 1  # it has not left the broker
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_start_with_wrong_groups_ends_with_a_message(site: Site, named: bool) -> None:
+    file = site.write("mine.toml" if named else "groups.toml", "lab1 = 'pi1'")
+    words = ["--groups", str(file)] if named else []
+    command = [*COMMAND, "--db", str(site.folder / "hwsync.db"), *words]
+    done = subprocess.run(
+        [*command, "--config", str(site.config("first"))], capture_output=True, text=True,
+        timeout=UNSURE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"{file}: lab1 is no list of boards" in done.stderr
+    assert not (site.folder / "hwsync.db").exists()
+
+
 def test_what_systemd_handed_over_takes_another_process(site: Site) -> None:
     file = site.config("first")
     coordinator = site.coordinator(HWSYNC_CONFIG=str(file), CREDENTIALS_DIRECTORY=str(site.folder))
     coordinator.send_signal(signal.SIGHUP)
     assert coordinator.wait() == 0
     assert "ending: the next start has the new configuration" in coordinator.stderr
+
+
+def test_where_the_groups_are_wrong_no_other_process_is_needed(site: Site) -> None:
+    """The next one would not start with them."""
+    file = site.config("first")
+    groups = site.write("mine.toml", 'lab1 = ["pi1"]')
+    coordinator = site.coordinator("--groups", groups, HWSYNC_CONFIG=str(file),
+                                   CREDENTIALS_DIRECTORY=str(site.folder))  # fmt: skip
+    site.write("mine.toml", "lab1 = 1")
+    coordinator.send_signal(signal.SIGHUP)
+    coordinator.wait_for_log("lab1 is no list of boards.*; the configuration stays as it was")
+    site.write("mine.toml", "")
+    coordinator.send_signal(signal.SIGHUP)
+    assert coordinator.wait() == 0
 
 
 def test_a_terminal_that_is_closed_ends_it(site: Site) -> None:
