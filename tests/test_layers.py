@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "raw_clock": frozenset(),
     "installing": frozenset(),
     "signing": frozenset({"protocol", "installing"}),
-    "lab": frozenset({"protocol", "broker", "signing", "installing"}),
+    "lab": frozenset({"protocol", "broker", "signing", "installing", "groups"}),
     "systemd": frozenset({"protocol"}),
     "store": frozenset({"protocol"}),
     "coordinator": frozenset(

@@ -35,6 +35,7 @@ PLACES: Final = {
     **dict.fromkeys(("backup", "restore", "forget", "check-db"), "database"),
     "doctor": "doctor",
     **dict.fromkeys(("init", "device", "operator"), "lab"),
+    "group": "group",
     "key": "key",
     "service": "service",
 }

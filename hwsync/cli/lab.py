@@ -14,6 +14,7 @@ import click
 
 from hwsync.cli import say
 from hwsync.cli.common import FILE, FOLDER, JSON, Settings, board_name
+from hwsync.cli.completion import of_lab
 from hwsync.cli.labs import LAB, reload, report_change
 from hwsync.cli.removed import take_away
 from hwsync.lab.accounts import (
@@ -28,6 +29,7 @@ from hwsync.lab.certificates import Given
 from hwsync.lab.folder import Folder
 from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
+from hwsync.protocol.groups import SIGN
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
 
 PORT: Final = click.IntRange(1, 65_535)
@@ -217,18 +219,35 @@ def operator() -> None:
 
 BOARDS = click.option(
     "--boards",
-    required=True,
     metavar="NAMES|all",
-    help="Which, with commas between; or all.",
+    help="Which, with commas between; or all, and all groups.",
+    shell_complete=of_lab("boards"),
+)
+GROUPS = click.option(
+    "--groups",
+    metavar="NAMES",
+    help="Groups to send programs to, with commas between, and to see what becomes of each of "
+    "their boards; all is everybody.",
+    shell_complete=of_lab("groups"),
 )
 READ_ONLY = click.option("--read-only", is_flag=True, help="To look on, and ask for nothing.")
 
 
-def _rights(boards: str, read_only: bool) -> OperatorRights:
+def _rights(boards: str | None, groups: str | None, read_only: bool) -> OperatorRights:
+    if boards is None and groups is None:
+        raise UsageError("for which boards?", "--boards pi1,pi2, or --boards all, or --groups lab1")
+    named = _listed(groups, SIGN)
     if boards == ALL:
-        return OperatorRights(None, read_only)
-    names = tuple(dict.fromkeys(board_name(name.strip()) for name in boards.split(",")))
-    return OperatorRights(names, read_only)
+        return OperatorRights(None, read_only, named)
+    return OperatorRights(_listed(boards), read_only, named)
+
+
+def _listed(words: str | None, sign: str = "") -> tuple[str, ...]:
+    """The names of a list with commas between, each once; ``sign`` may stand before them."""
+    if words is None:
+        return ()
+    names = (name.strip().removeprefix(sign) for name in words.split(","))
+    return tuple(dict.fromkeys(map(board_name, names)))
 
 
 @operator.command("add")
@@ -236,14 +255,16 @@ def _rights(boards: str, read_only: bool) -> OperatorRights:
 @LAB
 @NAME
 @BOARDS
+@GROUPS
 @READ_ONLY
 @click.pass_obj
 def add_operator(
-    settings: Settings, name: str, boards: str, read_only: bool, folder: Folder
-) -> None:
+    settings: Settings, name: str, boards: str | None, groups: str | None, read_only: bool,
+    folder: Folder,
+) -> None:  # fmt: skip
     """Let a person in: an account, and the file that it needs."""
-    report_change(settings, folder, folder.add_operator(name, _rights(boards, read_only)),
-         f"{name} may come in")  # fmt: skip
+    draft = folder.add_operator(name, _rights(boards, groups, read_only))
+    report_change(settings, folder, draft, f"{name} may come in")
 
 
 @operator.command("change")
@@ -251,14 +272,16 @@ def add_operator(
 @LAB
 @NAME
 @BOARDS
+@GROUPS
 @READ_ONLY
 @click.pass_obj
 def change_operator(
-    settings: Settings, name: str, boards: str, read_only: bool, folder: Folder
-) -> None:
-    """Give a person other rights; the password stays."""
-    report_change(settings, folder, folder.change_operator(name, _rights(boards, read_only)),
-         f"{name} has other rights")  # fmt: skip
+    settings: Settings, name: str, boards: str | None, groups: str | None, read_only: bool,
+    folder: Folder,
+) -> None:  # fmt: skip
+    """Give a person other rights, in place of those before; the password stays."""
+    draft = folder.change_operator(name, _rights(boards, groups, read_only))
+    report_change(settings, folder, draft, f"{name} has other rights")
 
 
 @operator.command("remove")
@@ -289,9 +312,12 @@ def list_operators(settings: Settings, folder: Folder) -> None:
     """The people that may come in, and what they may do."""
     for name, one in sorted(folder.accounts.operators.items()):
         boards: Any = ALL if one.boards is None else list(one.boards)
-        shown = boards if isinstance(boards, str) else ", ".join(boards) or "no board"
+        named = [*([ALL] if one.boards is None else one.boards),
+                 *(f"{SIGN}{group}" for group in one.groups)]  # fmt: skip
+        shown = ", ".join(named) or "no board"
         text = f"{name}: {shown}{', read only' if one.read_only else ''}"
-        value = {"name": name, "boards": boards, "read_only": one.read_only}
+        value = {"name": name, "boards": boards, "groups": list(one.groups),
+                 "read_only": one.read_only}  # fmt: skip
         say.either(settings.as_json, value, text)
 
 

@@ -55,9 +55,15 @@ def report_change(
     """
     if settings.as_json:
         files = [str(file) for file in draft.written]
-        say.json_line({"done": what, "files": files, "missing": draft.missing})
+        gains = [{"operator": one.operator, "group": one.group, "boards": list(one.boards),
+                  "read_only": one.read_only} for one in draft.gains]  # fmt: skip
+        said = {"done": what, "files": files, "missing": draft.missing, "gains": gains}
+        say.json_line(said)
     else:
-        say.line(what)
+        for line in what.split("\n"):
+            say.line(line)
+        for gain in draft.gains:
+            say.line(f"  {gain}")
         for file in draft.written:
             say.line(f"  {file}")
         if any(file.name == f"{COORDINATOR}.toml" for file in draft.written):
@@ -67,7 +73,10 @@ def report_change(
             say.line(f"  the file of {name} is not here: rotate {name} makes a new one")
     if draft.accounts.mutual_tls and not draft.accounts.bound:
         say.line(UNBOUND.format(lab=folder.path), err=True)
-    return not quiet and reload(settings, folder)
+    told = not quiet and reload(settings, folder)
+    if draft.groups_file is not None:
+        _tell_coordinator(settings, folder, draft.groups_file)
+    return told
 
 
 def reload(settings: Settings, folder: Folder) -> bool:
@@ -83,3 +92,23 @@ def reload(settings: Settings, folder: Folder) -> bool:
     elif not settings.as_json:
         say.line("no broker of this lab runs here: one that does elsewhere must be told (SIGHUP)")
     return bool(reached)
+
+
+def _tell_coordinator(settings: Settings, folder: Folder, file: Path) -> None:
+    """Have the coordinator read the groups again, and say whether it did."""
+    reached, denied = folder.tell_coordinator()
+    if denied:
+        fail(HwsyncError(
+            f"the coordinator (process {denied[0]}) has not heard of this yet: it is another "
+            "account's",
+            f"sudo kill -HUP {denied[0]}, or: sudo systemctl reload hwsync-coordinator",
+        ), settings)  # fmt: skip
+    if settings.as_json:
+        return
+    if reached:
+        say.line("the coordinator has been told")
+    else:
+        say.line(
+            "no coordinator of this lab runs here: one that does elsewhere needs this file, and a "
+            f"SIGHUP: {file}"
+        )

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from hwsync.protocol.admission import REPLIES
 from hwsync.protocol.errors import UsageError
+from hwsync.protocol.groups import ALL as EVERYBODY
+from hwsync.protocol.groups import NO_GROUPS, SIGN, Groups
 from hwsync.protocol.limits import USER_FORM, is_user
 from hwsync.protocol.topics import DEFAULT_ROOT, ITSELF, TopicKind, Topics
 
@@ -30,15 +32,21 @@ NAME_OF_CERTIFICATE: Final = 55  # characters of the account; with ~ and the dig
 _OF_BOARD: Final = (TopicKind.COLLECTED, TopicKind.OUTPUT, TopicKind.RESPONSE, TopicKind.HEARTBEAT)
 _TO_BOARD: Final = (TopicKind.ENVELOPE, TopicKind.STATUS)
 _ASKS: Final = (TopicKind.REQUEST, TopicKind.CANCEL, TopicKind.RESET, TopicKind.ANALYSIS)
+_ASKS_GROUP: Final = (TopicKind.REQUEST, TopicKind.CANCEL, TopicKind.RESET)
+_SEES_GROUP: Final = (TopicKind.STATUS, TopicKind.ERROR, TopicKind.MEMBERS)
 _SEES: Final = (TopicKind.STATUS, TopicKind.ERROR, TopicKind.HEARTBEAT, *_OF_BOARD[:-1])
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorRights:
-    """A person or a program that sends programs. ``boards`` None: all of them."""
+    """A person or a program that sends programs. ``boards`` None: all of them, and all groups.
+
+    ``groups``: also these, and whoever is in them; ``all`` is the group of everybody.
+    """
 
     boards: tuple[str, ...] | None
     read_only: bool = False
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,14 @@ class Accounts:
         boards = tuple(board for board in self.boards if board != name)
         return replace(self.without_certificate(name), boards=boards, operators=operators)
 
+    def without_group(self, name: str) -> Accounts:
+        """Its operators lose it."""
+        operators = {
+            other: replace(one, groups=tuple(group for group in one.groups if group != name))
+            for other, one in self.operators.items()
+        }
+        return replace(self, operators=operators)
+
     @property
     def bound(self) -> bool:
         """Whether a certificate says who its owner is, so that no password is needed."""
@@ -155,7 +171,7 @@ class Accounts:
             "mutual_tls": self.mutual_tls, "boards": list(self.boards),
             "operators": {
                 name: {"boards": ALL if one.boards is None else list(one.boards),
-                       "read_only": one.read_only}
+                       "read_only": one.read_only, "groups": list(one.groups)}
                 for name, one in sorted(self.operators.items())
             },
             "trust": list(self.trust),
@@ -173,7 +189,8 @@ class Accounts:
             raise ValueError(f"version {fields['version']}, and this hwsync knows {VERSION}")
         operators = {
             name: OperatorRights(None if one["boards"] == ALL else _texts(one, "boards"),
-                           bool(one["read_only"]))
+                           bool(one["read_only"]),
+                           _texts(one, "groups") if "groups" in one else ())
             for name, one in fields["operators"].items()
         }  # fmt: skip
         for name in (*_texts(fields, "boards"), *operators):
@@ -208,8 +225,11 @@ def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def acl(accounts: Accounts) -> str:
-    """The broker's ACL file, as mosquitto reads it; what no line grants is refused."""
+def acl(accounts: Accounts, groups: Groups = NO_GROUPS) -> str:
+    """The broker's ACL file, as mosquitto reads it; what no line grants is refused.
+
+    ``groups``: as they are now; a right to one that is not there grants nothing.
+    """
     topics = Topics(accounts.root)
     lines = ["# Made by hwsync; a change by hand is lost at the next device or operator command."]
     lines += ["", f"user {accounts.identity(COORDINATOR)}", f"topic readwrite {accounts.root}/#"]
@@ -219,8 +239,8 @@ def acl(accounts: Accounts) -> str:
         lines += [f"topic read {topics.of(board, kind)}" for kind in _TO_BOARD]
         lines += [f"topic write {topics.of(board, kind)}" for kind in _OF_BOARD]
     for name, operator in sorted(accounts.operators.items()):
-        rights = _of_operator(topics, name, operator, accounts.boards)
-        lines += ["", f"user {accounts.identity(name)}", *rights]
+        rights = _of_operator(topics, name, operator, accounts.boards, groups)
+        lines += ["", f"user {accounts.identity(name)}", *dict.fromkeys(rights)]
     return "\n".join(lines) + "\n"
 
 
@@ -234,19 +254,38 @@ def visitors_rights(accounts: Accounts, identity: str, board: str) -> str:
 
 
 def _of_operator(
-    topics: Topics, name: str, operator: OperatorRights, boards: tuple[str, ...]
+    topics: Topics,
+    name: str,
+    operator: OperatorRights,
+    boards: tuple[str, ...],
+    groups: Groups = NO_GROUPS,
 ) -> Iterator[str]:
     """Whatever he may write is a topic without wildcard: the broker keeps one message on each.
 
-    ``boards``: all that there are.
+    ``boards``, ``groups``: all that there are.
     """
+    asks: tuple[TopicKind, ...] = () if operator.read_only else _ASKS
     for board in boards if operator.boards is None else operator.boards:
-        yield from (f"topic read {topics.of(board, kind)}" for kind in _SEES)
-        yield f"topic read {topics.result(board, '+')}"
-        asks = (TopicKind.QUERY,) if operator.read_only else (*_ASKS, TopicKind.QUERY)
-        yield from (f"topic write {topics.of(board, kind)}" for kind in asks)
+        yield from _seeing(topics, board)
+        yield from (f"topic write {topics.of(board, kind)}" for kind in (*asks, TopicKind.QUERY))
+    every = (*groups.entries, EVERYBODY)
+    asks = () if operator.read_only else _ASKS_GROUP
+    for group in every if operator.boards is None else operator.groups:
+        if group not in every:
+            continue
+        for member in boards if group == EVERYBODY else groups.members(group, boards) or ():
+            yield from _seeing(topics, member) if member in boards else ()
+        user = f"{SIGN}{group}"
+        yield from (f"topic read {topics.of(user, kind)}" for kind in _SEES_GROUP)
+        yield f"topic read {topics.result(user, '+')}"
+        yield from (f"topic write {topics.of(user, kind)}" for kind in (*asks, TopicKind.QUERY))
     yield f"topic read {topics.health}"
     yield f"topic read {topics.boards}"
     yield f"topic write {topics.of(ITSELF, TopicKind.QUERY)}"
     yield from (f"topic readwrite {echo}" for echo in (*topics.echoes(name), topics.dotted(name)))
     yield f"topic read {REPLIES}/{name}/#"
+
+
+def _seeing(topics: Topics, board: str) -> Iterator[str]:
+    yield from (f"topic read {topics.of(board, kind)}" for kind in _SEES)
+    yield f"topic read {topics.result(board, '+')}"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from hwsync import groups
 from hwsync.broker.access import hashed
 from hwsync.lab import certificates, serving, texts
 from hwsync.lab.accounts import (
@@ -42,7 +43,16 @@ from hwsync.lab.files import (
     server,
     write,
 )
+from hwsync.lab.grouping import Gain, gains, with_group, without_group
 from hwsync.protocol.errors import UsageError
+from hwsync.protocol.groups import (
+    ALL,
+    NO_GROUPS,
+    Groups,
+    check_entry,
+    check_name,
+    is_pattern,
+)
 from hwsync.signing import SigningKey, public_key
 
 PASSWORD_BYTES: Final = 24
@@ -55,6 +65,9 @@ class Draft:
     """What one command makes of a lab."""
 
     accounts: Accounts
+    groups: Groups = NO_GROUPS
+    gains: list[Gain] = field(default_factory=list)  # what operators reach by a group since now
+    groups_file: Path | None = None  # where the groups have changed
     hashes: dict[str, str] = field(default_factory=dict)  # of new passwords, by account
     written: list[Path] = field(default_factory=list)  # files that somebody has to get
     missing: list[str] = field(default_factory=list)  # accounts whose file is not here any more
@@ -106,6 +119,16 @@ class Folder:
             return Accounts.of_json(json.loads(read(self._list)))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"{self._list} is no list of a lab's accounts: {error}") from None
+
+    @property
+    def groups_file(self) -> Path:
+        """Of the lab's groups; it may lack."""
+        return self.path / groups.NAME
+
+    @property
+    def groups(self) -> Groups:
+        """As the file says now. Raises ``UsageError``."""
+        return groups.load(self.groups_file, may_lack=True)
 
     def file_of(self, account: str, accounts: Accounts) -> Path:
         """The file that this account needs."""
@@ -179,7 +202,7 @@ class Folder:
                 raise UsageError(
                     f"there is an operator {name} already", "hwsync operator change gives rights"
                 )
-            draft.accounts = draft.accounts.with_operator(name, operator)
+            self._change_rights(draft, name, operator)
             self._let_in(draft, name)
             return draft
 
@@ -188,7 +211,7 @@ class Folder:
         with self._changing() as draft:
             if name not in draft.accounts.operators:
                 raise UsageError(f"there is no operator {name}", "hwsync operator list")
-            draft.accounts = draft.accounts.with_operator(name, operator)
+            self._change_rights(draft, name, operator)
             return draft
 
     def remove(self, name: str) -> Draft:
@@ -196,7 +219,33 @@ class Folder:
         with self._changing() as draft:
             file = self.file_of(name, draft.accounts)
             draft.accounts = draft.accounts.without(name)
+            for group, entries in draft.groups.entries.items():
+                if name in entries:
+                    left = tuple(entry for entry in entries if entry != name)
+                    draft.groups = draft.groups.having(group, left)
             remove(file)
+            return draft
+
+    def set_group(self, name: str, entries: tuple[str, ...]) -> Draft:
+        """That group has these boards and patterns from now on."""
+        check_name(name)
+        with self._changing() as draft:
+            for entry in entries:
+                check_entry(name, entry)
+                if not is_pattern(entry) and entry not in draft.accounts.boards:
+                    raise UsageError(
+                        f"there is no board {entry}", f"hwsync device add {entry} makes its account"
+                    )
+            draft.groups = draft.groups.having(name, entries)
+            return draft
+
+    def remove_group(self, name: str) -> Draft:
+        """There is no such group any more; its operators lose it."""
+        with self._changing() as draft:
+            if name not in draft.groups.entries:
+                raise UsageError(f"there is no group {name}", "hwsync group list")
+            draft.groups = draft.groups.without(name)
+            draft.accounts = draft.accounts.without_group(name)
             return draft
 
     def rotate(self, name: str) -> Draft:
@@ -243,7 +292,7 @@ class Folder:
             file = self._broker / "operators.passwords"
             if not accounts.bound:
                 write(file, f"{read(file)}{VISITOR}:{hashed(password)}\n", FOR_BROKER)
-            rights = acl(accounts) + visitors_rights(accounts, identity, board)
+            rights = acl(accounts, draft.groups) + visitors_rights(accounts, identity, board)
             write(self._broker / "acl", rights, FOR_BROKER)
             try:
                 yield Visitor(VISITOR, password, read(self._ca), own)
@@ -311,6 +360,10 @@ class Folder:
         """
         return serving.reload(self.path / "broker.conf")
 
+    def tell_coordinator(self) -> tuple[list[int], list[int]]:
+        """Have a coordinator of this lab on this machine read its files again, as ``reload``."""
+        return serving.reload_coordinator(self.path)
+
     # -- the files -----------------------------------------------------------------------------
 
     def _is_new(self) -> None:
@@ -322,10 +375,14 @@ class Folder:
         """One change at a time; what the broker is told follows where nothing was raised."""
         accounts = self.accounts  # says that this is no lab, before a lock is made there
         with locked(self._broker / "lock"):
-            accounts = self.accounts
-            draft = Draft(accounts)
+            accounts, groups_before = self.accounts, self.groups
+            draft = Draft(accounts, groups_before)
             yield draft
+            if draft.groups != groups_before:
+                self._write_groups(draft)
             self._publish(draft)
+            before, after = (accounts, groups_before), (draft.accounts, draft.groups)
+            draft.gains = list(gains(before, after))
 
     def _publish(self, draft: Draft) -> None:
         accounts = draft.accounts
@@ -344,9 +401,32 @@ class Folder:
             known = dict(line.split(":", 1) for line in lines if ":" in line) | draft.hashes
             text = "".join(f"{name}:{known[name]}\n" for name in names if name in known)
             write(file, text, FOR_BROKER)
-        write(self._broker / "acl", acl(accounts), FOR_BROKER)
+        write(self._broker / "acl", acl(accounts, draft.groups), FOR_BROKER)
         self._widen(accounts)
         write(self._list, json.dumps(accounts.as_json(), indent=1) + "\n", FOR_ALL)
+
+    def _change_rights(self, draft: Draft, name: str, operator: OperatorRights) -> None:
+        for group in operator.groups:
+            if group != ALL and group not in draft.groups.entries:
+                raise UsageError(
+                    f"there is no group {group}", f"hwsync group set {group} BOARD... makes it"
+                )
+        draft.accounts = draft.accounts.with_operator(name, operator)
+
+    def _write_groups(self, draft: Draft) -> None:
+        """What somebody wrote there beside the groups stays, as far as it can."""
+        file, before = self.groups_file, self.groups.entries
+        text = read(file) if exists(file) else ""
+        after = draft.groups.entries
+        for name in before.keys() - after.keys():
+            text = without_group(text, name)
+        for name, entries in after.items():
+            if entries != before.get(name):
+                text = with_group(text, name, entries)
+        found = groups.parse(text.encode(), str(file))  # its limits too
+        assert found.entries == after
+        write(file, text, FOR_ALL)
+        draft.groups_file = file
 
     def _configure(self, accounts: Accounts) -> None:
         write(self.path / "broker.conf", texts.broker_conf(accounts, self.path, server()), FOR_ALL)

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar, cast
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Degraded, NoCoordinator, Refused, TooLarge
+from hwsync.protocol.groups import SIGN
 from hwsync.protocol.jsons import is_count
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.protocol.wire.asking import encode_id
@@ -134,8 +135,9 @@ class Conversation:
                 self._hear_of_refusal(signal, said)
             if isinstance(signal, Delivery):
                 user, kind = self.topics.split(signal.topic)
-                if self.user not in (user, EVERYBODY) and user != ITSELF:
-                    continue  # another conversation's, on the same connection
+                if user not in (self.user, ITSELF):
+                    if self.user != EVERYBODY or user.startswith(SIGN):
+                        continue  # another conversation's, or a group's, which are no board
                 if kind is None or (kind is TopicKind.BOARDS and signal.retain):
                     continue  # a list that the broker kept says nothing of now
                 fields = read_received(kind, signal.payload) if signal.payload else {}

@@ -58,6 +58,14 @@ class Groups:
         found = sorted(user for user in users if user not in named and alike(user))
         return (*named, *found)
 
+    def having(self, group: str, entries: tuple[str, ...]) -> Groups:
+        """The same, but that one has these boards and patterns."""
+        return Groups({**self.entries, group: tuple(dict.fromkeys(entries))})
+
+    def without(self, group: str) -> Groups:
+        """The same without that one."""
+        return Groups({name: one for name, one in self.entries.items() if name != group})
+
 
 NO_GROUPS: Final = Groups()
 

@@ -35,6 +35,7 @@ class TopicKind(StrEnum):
     RESULT = "result"  # coordinator to who asked; one more level: the id
     HEARTBEAT = "heartbeat"  # device to everybody, retained
     HEALTH = "health"  # coordinator to everybody, retained; about itself, below @hwsync
+    MEMBERS = "members"  # coordinator to everybody, retained; a group's boards, below @<group>
     COORDINATOR = "coordinator"  # coordinator to coordinators, retained; which one, below @hwsync
     BOARDS = "boards"  # coordinator to everybody, retained; whom it hears, below @hwsync
 

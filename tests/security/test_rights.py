@@ -21,73 +21,94 @@ from tests.support.waiting import wait_until
 BROKERS: Final = ("mosquitto", "amqtt")
 
 # w: may publish, let the broker keep, leave as a will. r: is told, at once and of what was kept.
-#                  coordinator  board     operator  to look   operator
-#                               pi1       of pi1    at pi1    of all
-ACCOUNTS: Final = ("coordinator", "pi1", "alice", "rita", "teacher")
+# The columns: the coordinator; the board pi1; an operator of pi1, one who looks at pi1, one of all;
+# one of the group lab1, which is pi2.
+ACCOUNTS: Final = ("coordinator", "pi1", "alice", "rita", "teacher", "greta")
 TABLE: Final = """
-hw/pi1/request                 rw   -    w    -    w
-hw/pi1/command                 rw   r    -    -    -
-hw/pi1/collected               rw   w    r    r    r
-hw/pi1/output                  rw   w    r    r    r
-hw/pi1/response                rw   w    r    r    r
-hw/pi1/analysis                rw   -    w    -    w
-hw/pi1/cancel                  rw   -    w    -    w
-hw/pi1/reset                   rw   -    w    -    w
-hw/pi1/query                   rw   -    w    w    w
-hw/pi1/status                  rw   r    r    r    r
-hw/pi1/error                   rw   -    r    r    r
-hw/pi1/result/c1               rw   -    r    r    r
-hw/pi1/heartbeat               rw   w    r    r    r
-hw/pi2/request                 rw   -    -    -    w
-hw/pi2/command                 rw   -    -    -    -
-hw/pi2/collected               rw   -    -    -    r
-hw/pi2/output                  rw   -    -    -    r
-hw/pi2/response                rw   -    -    -    r
-hw/pi2/analysis                rw   -    -    -    w
-hw/pi2/cancel                  rw   -    -    -    w
-hw/pi2/reset                   rw   -    -    -    w
-hw/pi2/query                   rw   -    -    -    w
-hw/pi2/status                  rw   -    -    -    r
-hw/pi2/error                   rw   -    -    -    r
-hw/pi2/result/c1               rw   -    -    -    r
-hw/pi2/heartbeat               rw   -    -    -    r
-hw/@hwsync/health              rw   -    r    r    r
-hw/@hwsync/boards              rw   -    r    r    r
-hw/@hwsync/query               rw   -    w    w    w
-hw/@hwsync/echo/alice/there    rw   -    rw   -    -
-hw/@hwsync/echo/rita/there     rw   -    -    rw   -
-hw/@hwsync/echo/teacher/there  rw   -    -    -    rw
-hw/@hwsync/echo/alice/with.dot rw   -    rw   -    -
-hw/@hwsync/echo/alice          rw   -    -    -    -
-hw/@hwsync/echo/alice/there/1  rw   -    -    -    -
-hw/@hwsync/echo/x/there        rw   -    -    -    -
-hw/@hwsync/other               rw   -    -    -    -
-hw/@hwsync/command             rw   -    -    -    -
-hw/pi1                         rw   -    -    -    -
-hw/pi1/other                   rw   -    -    -    -
-hw/pi1/result                  rw   -    -    -    -
-hw/pi1/result/c1/more          rw   -    -    -    -
-hw/pi1/command/more            rw   -    -    -    -
-hw/pi1/request/more            rw   -    -    -    -
-hw/pi1/response/more           rw   -    -    -    -
-hw/pi11/response               rw   -    -    -    -
-hw/pi11/request                rw   -    -    -    -
-hw/pi11/command                rw   -    -    -    -
-hw                             rw   -    -    -    -
-replies/alice                  w    -    r    -    -
-replies/alice/1                w    -    r    -    -
-replies/alice/1/2/3            w    -    r    -    -
-replies/rita/1                 w    -    -    r    -
-replies/teacher/1              w    -    -    -    r
-replies/alice2/1               w    -    -    -    -
-replies/pi1/1                  w    -    -    -    -
-replies/1                      w    -    -    -    -
-hwx/pi1/command                -    -    -    -    -
-other/pi1/command              -    -    -    -    -
-pi1/command                    -    -    -    -    -
-/hw/pi1/command                -    -    -    -    -
-$hw/pi1/command                -    -    -    -    -
-$SYS/broker/version            -    -    -    -    -
+hw/pi1/request                 rw   -    w    -    w    -
+hw/pi1/command                 rw   r    -    -    -    -
+hw/pi1/collected               rw   w    r    r    r    -
+hw/pi1/output                  rw   w    r    r    r    -
+hw/pi1/response                rw   w    r    r    r    -
+hw/pi1/analysis                rw   -    w    -    w    -
+hw/pi1/cancel                  rw   -    w    -    w    -
+hw/pi1/reset                   rw   -    w    -    w    -
+hw/pi1/query                   rw   -    w    w    w    -
+hw/pi1/status                  rw   r    r    r    r    -
+hw/pi1/error                   rw   -    r    r    r    -
+hw/pi1/result/c1               rw   -    r    r    r    -
+hw/pi1/heartbeat               rw   w    r    r    r    -
+hw/pi2/request                 rw   -    -    -    w    -
+hw/pi2/command                 rw   -    -    -    -    -
+hw/pi2/collected               rw   -    -    -    r    r
+hw/pi2/output                  rw   -    -    -    r    r
+hw/pi2/response                rw   -    -    -    r    r
+hw/pi2/analysis                rw   -    -    -    w    -
+hw/pi2/cancel                  rw   -    -    -    w    -
+hw/pi2/reset                   rw   -    -    -    w    -
+hw/pi2/query                   rw   -    -    -    w    -
+hw/pi2/status                  rw   -    -    -    r    r
+hw/pi2/error                   rw   -    -    -    r    r
+hw/pi2/result/c1               rw   -    -    -    r    r
+hw/pi2/heartbeat               rw   -    -    -    r    r
+hw/@lab1/request               rw   -    -    -    w    w
+hw/@lab1/cancel                rw   -    -    -    w    w
+hw/@lab1/reset                 rw   -    -    -    w    w
+hw/@lab1/query                 rw   -    -    -    w    w
+hw/@lab1/status                rw   -    -    -    r    r
+hw/@lab1/error                 rw   -    -    -    r    r
+hw/@lab1/members               rw   -    -    -    r    r
+hw/@lab1/result/c1             rw   -    -    -    r    r
+hw/@lab1/command               rw   -    -    -    -    -
+hw/@lab1/analysis              rw   -    -    -    -    -
+hw/@lab1/request/more          rw   -    -    -    -    -
+hw/@all/request                rw   -    -    -    w    -
+hw/@all/cancel                 rw   -    -    -    w    -
+hw/@all/reset                  rw   -    -    -    w    -
+hw/@all/query                  rw   -    -    -    w    -
+hw/@all/status                 rw   -    -    -    r    -
+hw/@all/members                rw   -    -    -    r    -
+hw/@lab2/request               rw   -    -    -    -    -
+hw/@lab2/status                rw   -    -    -    -    -
+hw/lab1/request                rw   -    -    -    -    -
+hw/@hwsync/health              rw   -    r    r    r    r
+hw/@hwsync/boards              rw   -    r    r    r    r
+hw/@hwsync/query               rw   -    w    w    w    w
+hw/@hwsync/echo/alice/there    rw   -    rw   -    -    -
+hw/@hwsync/echo/rita/there     rw   -    -    rw   -    -
+hw/@hwsync/echo/teacher/there  rw   -    -    -    rw   -
+hw/@hwsync/echo/greta/there    rw   -    -    -    -    rw
+hw/@hwsync/echo/alice/with.dot rw   -    rw   -    -    -
+hw/@hwsync/echo/alice          rw   -    -    -    -    -
+hw/@hwsync/echo/alice/there/1  rw   -    -    -    -    -
+hw/@hwsync/echo/x/there        rw   -    -    -    -    -
+hw/@hwsync/other               rw   -    -    -    -    -
+hw/@hwsync/command             rw   -    -    -    -    -
+hw/pi1                         rw   -    -    -    -    -
+hw/pi1/other                   rw   -    -    -    -    -
+hw/pi1/result                  rw   -    -    -    -    -
+hw/pi1/result/c1/more          rw   -    -    -    -    -
+hw/pi1/command/more            rw   -    -    -    -    -
+hw/pi1/request/more            rw   -    -    -    -    -
+hw/pi1/response/more           rw   -    -    -    -    -
+hw/pi11/response               rw   -    -    -    -    -
+hw/pi11/request                rw   -    -    -    -    -
+hw/pi11/command                rw   -    -    -    -    -
+hw                             rw   -    -    -    -    -
+replies/alice                  w    -    r    -    -    -
+replies/alice/1                w    -    r    -    -    -
+replies/alice/1/2/3            w    -    r    -    -    -
+replies/rita/1                 w    -    -    r    -    -
+replies/teacher/1              w    -    -    -    r    -
+replies/alice2/1               w    -    -    -    -    -
+replies/pi1/1                  w    -    -    -    -    -
+replies/1                      w    -    -    -    -    -
+hwx/pi1/command                -    -    -    -    -    -
+other/pi1/command              -    -    -    -    -    -
+pi1/command                    -    -    -    -    -    -
+/hw/pi1/command                -    -    -    -    -    -
+$hw/pi1/command                -    -    -    -    -    -
+$SYS/broker/version            -    -    -    -    -    -
 """
 GRANTED: Final = {
     topic: dict(zip(ACCOUNTS, columns, strict=True))
@@ -101,6 +122,7 @@ FENCES: Final = {  # where each may speak; where each may hear
     "alice": ("hw/@hwsync/echo/alice/back", "hw/pi1/status"),
     "rita": ("hw/@hwsync/echo/rita/back", "hw/pi1/status"),
     "teacher": ("hw/@hwsync/echo/teacher/back", "hw/pi1/status"),
+    "greta": ("hw/@hwsync/echo/greta/back", "hw/pi2/status"),
 }
 WILLS: Final = ("hw/pi1/command", "hw/pi1/status", "hw/pi1/response", "hw/pi1/heartbeat")
 CELLS: Final = 1_500  # that the matrix has at least
@@ -120,7 +142,7 @@ NOT_KEPT_CELLS: Final[dict[str, dict[Cell, str]]] = {"mosquitto": {}, "amqtt": {
 
 @pytest.fixture(scope="module", params=BROKERS)
 def lab(request: pytest.FixtureRequest) -> Iterator[AccountLab]:
-    """Two boards and three operators; ``gone`` was a board, and is none any more."""
+    """Two boards and four operators; ``gone`` was a board, and is none any more."""
     with folder_for_broker() as path:
         operators = {
             "alice": OperatorRights(("pi1",)),
@@ -128,6 +150,9 @@ def lab(request: pytest.FixtureRequest) -> Iterator[AccountLab]:
             "teacher": OperatorRights(None),
         }
         made = AccountLab(request.param, path, ("pi1", "pi2", "gone"), operators)
+        made.folder.set_group("lab1", ("pi2", "gone", "bench-*"))
+        made.folder.add_operator("greta", OperatorRights((), groups=("lab1", "all")))
+        made.folder.change_operator("greta", OperatorRights((), groups=("lab1",)))
         made.removed = made.login("gone")
         made.folder.remove("gone")
         made.add_observer()

@@ -23,6 +23,7 @@ from hwsync.lab.authority import Pair
 from hwsync.lab.folder import Folder
 from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
+from hwsync.protocol.groups import Groups
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.signing import SigningKey
 from hwsync.transport import paho_client
@@ -168,12 +169,48 @@ def test_the_broker_is_told_what_each_account_may_do() -> None:
         "a": [*(f"read x/y/pi1/{kind}" for kind in seen), "write x/y/pi1/request",
               "write x/y/pi1/cancel", "write x/y/pi1/reset", "write x/y/pi1/analysis",
               "write x/y/pi1/query", *own("a")],
-        "b": [*(f"read x/y/pi1/{kind}" for kind in seen), "write x/y/pi1/query", *own("b")],
+        "b": [*(f"read x/y/pi1/{kind}" for kind in seen), "write x/y/pi1/query", *own("b"),
+              *(f"read x/y/@all/{kind}" for kind in ("status", "error", "members", "result/+")),
+              "write x/y/@all/query"],
         "c": own("c"),
     }  # fmt: skip
     for name, lines in expected.items():
         given = blocks[f"user {name}"].splitlines()
         assert sorted(given) == sorted(f"topic {line}" for line in lines), name
+
+
+def test_a_group_is_a_right_to_ask_it_and_to_see_its_boards() -> None:
+    lab = TWO.with_board("pi11")
+    lab = lab.with_operator("a", OperatorRights(("pi2",), groups=("g", "gone")))
+    lab = lab.with_operator("b", OperatorRights((), True, ("g",)))
+    lab = lab.with_operator("c", OperatorRights(None))
+    lab = lab.with_operator("d", OperatorRights((), False, ("all",)))
+    groups = Groups({"g": ("pi1*", "elsewhere"), "h": ()})
+    _, *found = acl(lab, groups).strip().split("\n\n")
+    blocks = dict(block.split("\n", 1) for block in found)
+    lines = {name.removeprefix("user "): text.splitlines() for name, text in blocks.items()}
+
+    def topics(name: str, right: str, user: str) -> set[str]:
+        begin = f"topic {right} hw/{user}/"
+        return {one.removeprefix(begin) for one in lines[name] if one.startswith(begin)}
+
+    seen = {"status", "error", "heartbeat", "collected", "output", "response", "result/+"}
+    for name in ("a", "b"):
+        assert topics(name, "read", "@g") == {"status", "error", "members", "result/+"}
+        assert topics(name, "read", "pi1") == topics(name, "read", "pi11") == seen
+        assert topics(name, "write", "pi1") == topics(name, "write", "pi11") == set()
+        assert "elsewhere" not in str(lines[name])
+        assert "gone" not in str(lines[name])
+    asks = {"request", "cancel", "reset", "query"}
+    assert topics("a", "write", "@g") == asks
+    assert topics("b", "write", "@g") == {"query"}
+    assert "analysis" in topics("a", "write", "pi2")
+    assert topics("b", "read", "pi2") == set()
+    assert all(topics("c", "write", user) == asks for user in ("@g", "@h", "@all"))
+    assert topics("d", "write", "@all") == asks
+    assert topics("d", "write", "@g") == topics("d", "write", "pi1") == set()
+    assert all(topics("d", "read", board) == seen for board in lab.boards)
+    assert all(len(set(one)) == len(one) for one in lines.values())
 
 
 def test_nobody_but_the_coordinator_writes_on_a_topic_that_is_not_named() -> None:
