@@ -135,9 +135,9 @@ class Conversation:
                 self._hear_of_refusal(signal, said)
             if isinstance(signal, Delivery):
                 user, kind = self.topics.split(signal.topic)
-                if user not in (self.user, ITSELF):
-                    if self.user != EVERYBODY or user.startswith(SIGN):
-                        continue  # another conversation's, or a group's, which are no board
+                everybody = self.user == EVERYBODY and not user.startswith(SIGN)  # no group
+                if user not in (self.user, ITSELF) and not everybody:
+                    continue  # another conversation's, on the same connection
                 if kind is None or (kind is TopicKind.BOARDS and signal.retain):
                     continue  # a list that the broker kept says nothing of now
                 fields = read_received(kind, signal.payload) if signal.payload else {}

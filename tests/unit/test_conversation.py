@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from hwsync.operator.conversation import Conversation
 from hwsync.protocol.errors import Code, NoCoordinator, Refused
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.record import Command, Record, Request
-from hwsync.protocol.topics import TopicKind
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.request import encode_request
 from hwsync.protocol.wire.schema import Json
 from hwsync.protocol.wire.status import status_json
@@ -106,3 +107,16 @@ def test_what_is_forged_or_cleared_is_passed_over(line: Line) -> None:
     assert ask(line, *noise, result("mine"))["id"] == "c1"
     talk = line.conversation.reading()
     assert line.drive(talk, *noise, status("mine"), *noise, result("mine"))["state"] == 1
+
+
+def test_who_asks_of_every_board_hears_of_no_group(line: Line) -> None:
+    """``+`` in a filter means ``@lab1`` too, whose status may look like a board's."""
+    everybody = Conversation(Topics("hw"), "+", lambda *_: None)
+    talk = everybody.hearing(10.0)
+    next(talk)
+    group = replace(status("of a group"), topic="hw/@lab1/status")
+    talk.send(group)
+    with pytest.raises(StopIteration) as ended:
+        talk.send(status("of a board"))
+    assert ended.value.value.fields["hw_command"] == "of a board"
+    assert everybody.kept == ended.value.value.fields
