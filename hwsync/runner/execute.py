@@ -6,13 +6,16 @@ not compile is left to the interpreter itself, which says why. A program that di
 never runs. The program pipe carries eight bytes of length (big-endian) and the source; ``failed
 TEXT`` on the status pipe says why nothing was run.
 
+A program with an instant (``page`` is not negative) says ``prepared`` where another says ``run``,
+and waits there; ``release.py`` decides when it begins.
+
 Everything is local to its function and from modules that every interpreter has loaded at its start:
 the program finds a ``__main__`` and a ``sys.modules`` as with ``python3 NAME``.
 """
 
 
 def load(
-    program_pipe: int, status_pipe: int, name: str, mark: str, beside: str
+    program_pipe: int, status_pipe: int, name: str, mark: str, beside: str, page: int
 ) -> tuple[bytes, str]:
     """The whole program, and the path of its file: in the working directory, or ``beside`` it.
 
@@ -43,7 +46,8 @@ def load(
 
     os.write(status_pipe, b"ready\n")
     source = exactly(int.from_bytes(exactly(8), "big"))
-    os.close(program_pipe)
+    if page < 0:
+        os.close(program_pipe)
     try:
         if mark:
             try:
@@ -61,7 +65,7 @@ def load(
     return source, name
 
 
-def stand_by(program_pipe: int, status_pipe: int, patience: float) -> None:
+def stand_by(program_pipe: int, status_pipe: int, page: int, patience: float) -> None:
     """Be process 1 of a namespace: fork, and return in the child only.
 
     The parent collects whatever ends and says ``inner STATUS SECONDS`` of its child, as the fork
@@ -92,7 +96,7 @@ def stand_by(program_pipe: int, status_pipe: int, patience: float) -> None:
     for number in signals.valid_signals():
         if signals.getsignal(number) not in (signals.SIG_DFL, signals.SIG_IGN, None):
             signals.signal(number, signals.SIG_IGN)
-    for descriptor in (0, 1, 2, program_pipe):
+    for descriptor in (0, 1, 2, program_pipe, *([] if page < 0 else [page])):
         os.close(descriptor)
     while True:
         pid, status = os.waitpid(-1, 0)  # wait4 would import the module resource
@@ -110,19 +114,32 @@ def stand_by(program_pipe: int, status_pipe: int, patience: float) -> None:
         os._exit(0)
 
 
-def become(
-    program_pipe: int, status_pipe: int, name: str, mark: str, beside: str, command: list[str]
-) -> None:
+def become(  # type: ignore[no-untyped-def]
+    program_pipe: int,
+    status_pipe: int,
+    name: str,
+    mark: str,
+    beside: str,
+    command: list[str],
+    page: int = -1,
+    hold=None,
+):
     """Run the program with another interpreter: it gets the file's path, then the arguments."""
     import _signal as signals
     import os
     import sys
 
-    _, path = load(program_pipe, status_pipe, name, mark, beside)
-    os.write(status_pipe, b"run\n")
+    _, path = load(program_pipe, status_pipe, name, mark, beside, page)
     for number in (signals.SIGPIPE, signals.SIGXFSZ):  # which Python ignores
         signals.signal(number, signals.SIG_DFL)
     os.set_inheritable(status_pipe, False)
+    if hold is None:
+        os.write(status_pipe, b"run\n")
+    else:
+        wait = hold(page, program_pipe)
+        os.set_inheritable(page, False)
+        os.write(status_pipe, b"prepared\n")
+        wait()()
     try:
         os.execv(command[0], [*command, path, *sys.argv[1:]])
     except OSError as error:
@@ -131,8 +148,8 @@ def become(
 
 
 def execute(  # type: ignore[no-untyped-def]
-    program_pipe: int, status_pipe: int, name: str, mark: str, beside: str, warm
-) -> None:
+    program_pipe: int, status_pipe: int, name: str, mark: str, beside: str, warm, page=-1, hold=None
+):
     """``warm``: the modules that were there before, what runs the handlers of ``atexit``, the
     module ``gc``, and what makes a weak reference; None: a fresh interpreter.
 
@@ -142,7 +159,8 @@ def execute(  # type: ignore[no-untyped-def]
     import os
     import sys
 
-    source, given = load(program_pipe, status_pipe, name, mark, beside)
+    source, given = load(program_pipe, status_pipe, name, mark, beside, page)
+    wait = None if hold is None else hold(page, program_pipe)
     path = os.path.join(os.getcwd(), given)
 
     if sys.path[:1] == [""]:  # it is not where PYTHONSAFEPATH is set
@@ -229,18 +247,29 @@ def execute(  # type: ignore[no-untyped-def]
                 stream.flush()
         os._exit(status & 255)
 
+    said = "" if stderr is None or code is None else warned.getvalue()
+    begin = None
+    if wait is not None:
+        os.write(status_pipe, b"prepared\n")
+        os.close(status_pipe)
+        begin = wait()
+    del source, warned, wait, hold
     try:
         # From here on it has begun: whoever interrupts it now is answered in Python's words.
-        try:
-            os.write(status_pipe, b"run\n")
-        except OSError:
-            os._exit(0)  # nobody is left who could say how it ended
-        os.close(status_pipe)
+        if begin is None:
+            try:
+                os.write(status_pipe, b"run\n")
+            except OSError:
+                os._exit(0)  # nobody is left who could say how it ended
+            os.close(status_pipe)
+        else:
+            begin()
+            os.close(page)
         if code is None:
             os.execvp(interpreter[0], sys.orig_argv)  # which says in its own words what is wrong
-        if stderr is not None:
-            stderr.write(warned.getvalue())
-        del source, interpreter, warned, stderr
+        if said:
+            stderr.write(said)
+        del interpreter, stderr, said, begin
         exec(code, namespace)
         status = 0
     except SystemExit as leaving:

@@ -23,6 +23,22 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Instant:
+    """When a program is to be released, as far as is known now (docs/protocol.md, section 6).
+
+    ``ns`` are those of CLOCK_MONOTONIC_RAW, ``us`` microseconds of lab time.
+    """
+
+    start_at_us: int
+    raw_ns: int  # when that is
+    fresh_until_ns: int = 0  # from then on the coordinator has been silent for too long
+    heard: bool = False  # whether all was heard that it had said when it was last asked
+    bound_us: int = 0  # how far lab time may be from what is known of it
+    within_us: int = 0  # how far it may be, and how late the release
+    drift_ppb: int = 0  # of lab time against the raw clock, in parts per thousand million
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A part of a program's output, as it comes (docs/protocol.md, section 3, "Live output")."""
 
@@ -49,6 +65,9 @@ class RunEnd:
     sha256_stderr: str
     order: Order | None = None  # of response and stderr; None: not known, or too long
     began: bool = True  # False: cancelled before its first instruction, so surely nothing ran
+    raw_us: int | None = None  # of ``started``, on CLOCK_MONOTONIC_RAW
+    lab_us: int | None = None  # of ``started``, in lab time; None: it had no instant
+    bound_us: int | None = None  # how far lab time may have been from that
 
 
 class StopSwitch:

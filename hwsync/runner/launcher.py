@@ -37,6 +37,7 @@ SHOWN: Final = 300  # characters of an interpreter's own complaint in an error's
 
 _HERE: Final = Path(__file__).parent
 EXECUTE: Final = _HERE.joinpath("execute.py").read_text(encoding="utf-8")
+RELEASE: Final = _HERE.joinpath("release.py").read_text(encoding="utf-8")
 SERVER: Final = _HERE.joinpath("server.py").read_text(encoding="utf-8")
 
 # The compiler leaves 1.5 MB in its process: so a child compiles the server's text, which is the
@@ -57,7 +58,7 @@ with open(reader, "rb") as pipe:
 if os.waitpid(child, 0)[1]:
     sys.exit(1)
 exec(marshal.loads(code))
-serve({control}, given, become)
+serve({control}, given, become, release)
 execute(*task)
 """
 
@@ -89,7 +90,7 @@ class Launcher:
             given = _given(settings, account, None if self._beside is None else self._beside.path)
             self._cgroup = Cgroup.make()
             given["cgroup"] = "" if self._cgroup is None else str(self._cgroup.path)
-            text = f"{EXECUTE}\n\n{SERVER}\n\ngiven = {given!r}\n".encode()
+            text = f"{EXECUTE}\n\n{RELEASE}\n\n{SERVER}\n\ngiven = {given!r}\n".encode()
             start = START.format(control=theirs.fileno(), size=len(text))
             ours.send(text)
             self._process = subprocess.Popen(
@@ -163,9 +164,7 @@ class Launcher:
                     said += part
         return said.decode("utf-8", "replace")
 
-    def begin(
-        self, name: str, arguments: tuple[str, ...], files: tuple[int, int, int, int, int]
-    ) -> bool:
+    def begin(self, name: str, arguments: tuple[str, ...], files: tuple[int, ...]) -> bool:
         """Have a program's process forked; False: the server is gone."""
         message = b"\0".join([b"run", *(text.encode() for text in (name, *arguments))])
         if said := self._complaints():
@@ -249,6 +248,7 @@ def _given(
         "interpreter": list(settings.interpreter),
         "isolated": isolated,
         "execute": EXECUTE if command else "",
+        "release": RELEASE if command else "",
         "beside": "" if beside is None else str(beside),
         "mark": "" if settings.empty_directory else MARK,
         "uid": os.geteuid() if account is None else account.pw_uid,

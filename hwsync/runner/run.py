@@ -4,7 +4,9 @@ The law, in the order of a run: the program's session exists before anybody is t
 program is handed over only afterwards; it has begun when its process says so, right before its
 first instruction; the time limit counts from the handing over. At the limit, or when it is
 cancelled, it is first asked to end (SIGINT, then SIGTERM), and then ended. When the program has
-ended, so has everything below it, and only then it is said how.
+ended, so has everything below it, and only then it is said how. A program with an instant is handed
+over before, and waits in its process: it has begun when its mark stands in the page (``page.py``),
+and its time counts from there.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from hwsync.protocol.limits import MAX_RESPONSE, MAX_STDERR
 from hwsync.runner.job import Job, Piece, RunEnd, StopSwitch
 from hwsync.runner.launcher import PATIENCE_S, SHOWN, START_LIMIT_S, Launcher
 from hwsync.runner.output import Capture, Pieces, Received
+from hwsync.runner.page import Page, raw_ns
 from hwsync.runner.processes import SWEEP_LIMIT_S, Group, end_session, read_process
 from hwsync.runner.settings import MEGABYTE, Isolation, Settings
 from hwsync.runner.verdict import Seen, verdict
@@ -39,11 +42,13 @@ ANSWER_LIMIT_S: Final = SWEEP_LIMIT_S + 5.0  # for a server that works to end ev
 STOPPED_LOOK_S: Final = 0.1  # between two looks whether the program has stopped its server
 CHUNK: Final = 65536  # bytes: the capacity of a pipe
 TERM_S: Final = 0.5  # between SIGTERM and the end of everything
+LOOK_S: Final = 0.25  # after an instant, or half of the time limit: whether it was released
+UNRELEASED_S: Final = 5.0  # past `within`: for the program's process to say why it is not released
 SWEEP_S: Final = 1.0  # past what helpers get; a server that takes longer is asked to end them
 
 STATUS_LINE: Final = re.compile(
     r"pid (?P<pid>\d{1,9})|(?P<who>exit|inner) (?P<status>\d{1,9}) (?P<used>\d{1,9}\.\d{3})"
-    r"|end (?P<why>[a-z-]+)|failed (?P<failure>.*)|ready|run|left"
+    r"|end (?P<why>[a-z-]+)|failed (?P<failure>.*)|ready|prepared|run|left"
 )
 
 log = logging.getLogger("hwsync.runner")
@@ -58,7 +63,9 @@ class Run:
         stdin: bytes,
         on_output: Callable[[Piece], None],
         stop: StopSwitch,
+        page: Page | None = None,
     ) -> None:
+        self._page = page
         self._settings = settings
         self._stdin = stdin
         self._stop = stop
@@ -79,6 +86,7 @@ class Run:
         self._heard_nonsense = False
         self._pid: int | None = None
         self._ready = False
+        self._prepared = False
         self._failure: str | None = None
         self._over = False  # the status pipe has closed: nothing is left, or the server is gone
         # Of whom it was said how it ended ("inner": the program in bubblewrap, "exit": the server's
@@ -86,9 +94,10 @@ class Run:
         self._exits: dict[str, tuple[int, float]] = {}
         self._end = ""  # the limit that the server ended it for; "-" or "asked": none
 
-        self._began = False
+        self._said_run = False
         self._started = 0.0  # wall clock
         self._started_monotonic = 0.0
+        self._started_ns = 0  # on CLOCK_MONOTONIC_RAW
         self._duration = 0.0
 
     # -- start ---------------------------------------------------------------------------------
@@ -104,7 +113,8 @@ class Run:
         self._status_pipe, their_status = (one.detach() for one in socket.socketpair())
         self._descriptors.update((self._status_pipe, their_status))
         theirs = (theirs_in, theirs_out, theirs_err, their_program, their_status)
-        begun = launcher.begin(job.name, job.args, theirs)
+        pages = () if self._page is None else (self._page.descriptor,)
+        begun = launcher.begin(job.name, job.args, (*theirs, *pages))
         for descriptor in theirs:
             self._close_descriptor(descriptor)
         if not begun:
@@ -149,17 +159,52 @@ class Run:
         self._group = Group(process.pid, process.start_time, boot)
         return self._group
 
+    def prepare(self, source: bytes) -> bool:
+        """Hand the program over, to wait in its process; False: stopped before.
+
+        Raises ``CannotRun`` where it cannot be put there.
+        """
+        self._hand_over(source)
+        deadline = time.monotonic() + START_LIMIT_S
+        if not self._serve(lambda: self._prepared or self._has_ended, deadline):
+            if self._stop.is_set:
+                return False
+            raise CannotRun(f"the program was not prepared within {START_LIMIT_S:g} s")
+        if not self._prepared:
+            self._serve(lambda: self._over, time.monotonic() + PATIENCE_S, heed_stop=False)
+            why = self._failure or "its process ended"
+            raise CannotRun(f"the program cannot be prepared: {why}")
+        return True
+
     # -- run -----------------------------------------------------------------------------------
+
+    def _hand_over(self, source: bytes) -> None:
+        framed = struct.pack(">Q", len(source)) + source
+        self._send(self._program_pipe, framed, lambda: None)
 
     def perform(self, job: Job, source: bytes) -> RunEnd:
         """Hand the program over and serve it to its end, or the time limit.
 
         Raises ``CannotRun`` when its process ended, or the time was over, before it began.
         """
-        framed = struct.pack(">Q", len(source)) + source
-        self._send(self._program_pipe, framed, lambda: None)
+        self._hand_over(source)
         self._started = time.time()
+        self._started_ns = raw_ns()
         self._started_monotonic = time.monotonic()
+        return self._to_the_end(job)
+
+    def release(self, job: Job) -> RunEnd:
+        """Let a program that is prepared begin at its instant; serve it as ``perform`` does.
+
+        Raises ``CannotRun`` where it was not released, and nobody has stopped it.
+        """
+        assert self._page is not None
+        self._page.arm()
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._program_pipe, b"!")
+        return self._to_the_end(job)
+
+    def _to_the_end(self, job: Job) -> RunEnd:
         allowed = self._settings.limits.output_mb
         most = allowed * MEGABYTE if allowed else None
 
@@ -169,7 +214,10 @@ class Run:
         def finished() -> bool:
             return self._has_ended or too_much()
 
-        ended = self._serve(finished, self._started_monotonic + job.timeout)
+        if self._page is None:
+            ended = self._serve(finished, self._started_monotonic + job.timeout)
+        else:
+            ended = self._serve_from_instant(finished, job.timeout, self._page)
         why = "output" if ended and not self._has_ended else "" if ended else "time"
         if why == "time" and self._stop.is_set:
             why = "cancelled"
@@ -179,11 +227,48 @@ class Run:
         self._note_duration()
         self.end_all()
         self._drain()
+        if self._page is not None and not (self._began or why == "cancelled"):
+            self._say_why_not_released(self._page, why)
         stderr = self._captures["stderr"].kept().text
         end = self._exits.get("inner", self._exits.get("exit"))
         seen = Seen(why, self._began, end, self._end, self._failure, stderr, forced)
         outcome, reason, exit_code = verdict(seen, job, self._settings)
         return self._account(outcome, reason, exit_code)
+
+    def _serve_from_instant(self, finished: Callable[[], bool], timeout: float, page: Page) -> bool:
+        """As ``_serve``, with a time limit that counts from the release.
+
+        The process says nothing when it begins: whoever woke up then would disturb it.
+        """
+        while True:
+            now, raw = time.monotonic(), raw_ns()
+            released = page.released
+            if released is not None:
+                since = released.raw_ns or page.instant.raw_ns
+                return self._serve(finished, now + (since - raw) / 1e9 + timeout)
+            left = (page.instant.raw_ns - raw) / 1e9
+            if left < -(page.instant.within_us / 1e6 + UNRELEASED_S):
+                return False
+            look = now + max(left, 0.0) + min(LOOK_S, timeout / 2)
+            if self._serve(finished, look):
+                return True
+            if self._stop.is_set:
+                page.disarm()
+                return False
+
+    def _say_why_not_released(self, page: Page, why: str) -> None:
+        """Raises ``CannotRun`` where its process has said so, or did nothing at its instant."""
+        if reason := page.refusal:
+            raise CannotRun(f"not released: {reason}")
+        if why == "time":
+            raise CannotRun("not released: its process did nothing at its instant")
+
+    @property
+    def _began(self) -> bool:
+        """Whether anything of the program may have run."""
+        if self._page is None:
+            return self._said_run
+        return self._page.released is not None and self._failure is None
 
     @property
     def _has_ended(self) -> bool:
@@ -192,6 +277,13 @@ class Run:
 
     def _note_duration(self) -> None:
         if not self._duration:
+            if self._page is not None:
+                released = self._page.released
+                if released is not None:
+                    self._started_ns = released.raw_ns or self._page.instant.raw_ns
+                    self._duration = (raw_ns() - self._started_ns) / 1e9
+                    self._started = time.time() - self._duration
+                return
             self._duration = time.monotonic() - self._started_monotonic
 
     def _ask_to_end(self, grace: float, finished: Callable[[], bool]) -> float | None:
@@ -232,6 +324,7 @@ class Run:
             for stream, text in kept.items()
             if text.truncated
         ]
+        released = None if self._page is None else self._page.released
         return RunEnd(
             outcome=outcome,
             reason="; ".join(filter(None, [reason, *cut])),
@@ -245,6 +338,9 @@ class Run:
             sha256_stderr=self._captures["stderr"].sha256,
             order=self._received.order(kept),
             began=self._began,
+            raw_us=self._started_ns // 1000 if self._started_ns else None,
+            lab_us=released.lab_us if released and released.raw_ns else None,
+            bound_us=released.bound_us if released and released.raw_ns else None,
         )
 
     # -- end -----------------------------------------------------------------------------------
@@ -290,6 +386,8 @@ class Run:
         self._selector.close()
         for descriptor in list(self._descriptors):
             self._close_descriptor(descriptor)
+        if self._page is not None:
+            self._page.close()
         return not self._launcher_failed
 
     # -- the loop ------------------------------------------------------------------------------
@@ -371,15 +469,17 @@ class Run:
                 if self._began and not self._settings.interpreter:
                     continue
                 self._failure = match["failure"]
-                self._began = False
+                self._said_run = False
             elif line == "ready":
                 self._ready = True
+            elif line == "prepared":
+                self._prepared = True
             elif line == "left":
                 if not self._launcher_failed:
                     log.error("the fork server could not end what a program left")
                 self._launcher_failed = True
             else:
-                self._began = True
+                self._said_run = True
 
     def _send(self, descriptor: int, data: bytes, then: Callable[[], None]) -> None:
         """Write ``data`` as the other side takes it; ``then`` follows, also if it never will."""

@@ -7,14 +7,16 @@ that died is replaced: that is logged, and costs the time of a start.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 
 from hwsync.protocol.errors import CannotRun
 from hwsync.protocol.limits import NAME_FORM, is_name
-from hwsync.runner.job import Job, Piece, RunEnd, StopSwitch
+from hwsync.runner.job import Instant, Job, Piece, RunEnd, StopSwitch
 from hwsync.runner.launcher import Launcher
+from hwsync.runner.page import Page
 from hwsync.runner.processes import Group, boot_id, end_orphans, keep_orphans
 from hwsync.runner.run import Run
 from hwsync.runner.settings import Settings
@@ -86,6 +88,8 @@ class Runner:
     ) -> RunEnd:
         """Run the job to its end, and that of every process that it has left; blocks.
 
+        At once: whoever wants it to begin at an instant calls ``prepare``.
+
         ``on_started`` is called once, before the program can do anything: in it the group is
         written down, so that another life can end it. What it raises comes out of here, and nothing
         has run then. It is not called when ``stop`` is set before. ``on_output`` gets live pieces;
@@ -96,14 +100,7 @@ class Runner:
         the outcome ``interrupted`` (docs/protocol.md, section 1, "Outcomes").
         """
         boot = boot_id()
-        if not is_name(job.name):
-            raise CannotRun(f"{job.name[:80]!r} is no name for a program's file", NAME_FORM)
-        source = _encoded(job.program, "the program")
-        given = _encoded(job.stdin, "the standard input")
-        for number, argument in enumerate(job.args, 1):
-            _encoded(argument, f"argument {number}")
-            if "\0" in argument:
-                raise CannotRun(f"argument {number} holds a NUL character")
+        source, given = _texts(job)
         run = Run(self._settings, given, on_output, stop)
         launcher: Launcher | None = None
         prepared = False
@@ -129,6 +126,36 @@ class Runner:
                 return run.lost(f"the device lost sight of it: {error}")
         finally:
             self._leave(run, launcher, prepared)
+
+    def prepare(
+        self, job: Job, *, on_output: Callable[[Piece], None], stop: StopSwitch
+    ) -> Prepared:
+        """Have the job's process ready: its session, its file, the program compiled; blocks.
+
+        Who has it calls ``Prepared.run`` or ``Prepared.drop``, from any thread, and nothing else is
+        run meanwhile. Raises ``CannotRun`` where it cannot be made ready, or was stopped: nothing
+        is left then.
+        """
+        boot = boot_id()
+        source, given = _texts(job)
+        page = Page(math.ceil(self._settings.limits.cpu_s or 0))
+        run = Run(self._settings, given, on_output, stop, page)
+        launcher: Launcher | None = None
+        taken = False
+        try:
+            if not stop.is_set:
+                self._workplace.prepare()
+                self._shared_memory.prepare()
+                taken = True
+                launcher = self._begin(run, job)
+                group = run.wait_for_session(boot)
+                if group is not None and run.prepare(source):
+                    held = launcher
+                    return Prepared(run, job, page, group, lambda: self._leave(run, held, True))
+            raise CannotRun("it was stopped while it was prepared")
+        except BaseException:
+            self._leave(run, launcher, taken)
+            raise
 
     def _leave(self, run: Run, launcher: Launcher | None, prepared: bool) -> None:
         """Whatever fails here, how the program ended is known, and that is reported."""
@@ -201,6 +228,61 @@ class Runner:
         if self._alone:
             idle = self._idle
             end_orphans({idle.pid} if idle is not None else set())
+
+
+class Prepared:
+    """A program whose process waits for its instant. ``group``: for the journal.
+
+    It ends with the daemon, at the latest.
+    """
+
+    def __init__(
+        self, run: Run, job: Job, page: Page, group: Group, leave: Callable[[], None]
+    ) -> None:
+        self._run = run
+        self._job = job
+        self._page = page
+        self._leave = leave
+        self.group = group
+
+    def aim(self, instant: Instant) -> None:
+        """When it is to be released, as far as is known now; from any thread, until it ends."""
+        self._page.aim(instant)
+
+    def disarm(self) -> None:
+        """It is not to be released any more; it may have been. From any thread."""
+        self._page.disarm()
+
+    def run(self) -> RunEnd:
+        """Allow the release at the instant, and run it to its end, as ``Runner.run``; blocks.
+
+        Raises ``CannotRun`` where it was not released: surely nothing has run.
+        """
+        try:
+            return self._run.release(self._job)
+        except CannotRun:
+            raise
+        except Exception as error:
+            log.exception("lost sight of a program that had been handed over")
+            return self._run.lost(f"the device lost sight of it: {error}")
+        finally:
+            self._leave()
+
+    def drop(self) -> None:
+        """End it before it was allowed to begin; it leaves nothing."""
+        self._page.disarm()
+        self._leave()
+
+
+def _texts(job: Job) -> tuple[bytes, bytes]:
+    """Program and standard input. Raises ``CannotRun`` for what cannot be run, whatever it does."""
+    if not is_name(job.name):
+        raise CannotRun(f"{job.name[:80]!r} is no name for a program's file", NAME_FORM)
+    for number, argument in enumerate(job.args, 1):
+        _encoded(argument, f"argument {number}")
+        if "\0" in argument:
+            raise CannotRun(f"argument {number} holds a NUL character")
+    return _encoded(job.program, "the program"), _encoded(job.stdin, "the standard input")
 
 
 def _encoded(text: str, what: str) -> bytes:

@@ -7,9 +7,10 @@ as a subreaper it is the parent of whatever escapes. One program at a time. When
 so is everything here.
 
 The control socket carries ``run`` with the program's name, its arguments and the descriptors of
-standard input, output, error, program and status; ``signal N`` for the program's foreground group;
-and ``end``; it answers ``warm`` once. The status pipe of a run carries lines: ``pid N``, ``ready``,
-``run``, ``failed TEXT``, ``exit STATUS SECONDS`` when the program has ended, with its wait status
+standard input, output, error, program and status, and of the page where there is an instant (see
+``release.py``); ``signal N`` for the program's foreground group; and ``end``; it answers ``warm``
+once. The status pipe of a run carries lines: ``pid N``, ``ready``, ``run`` or ``prepared``,
+``failed TEXT``, ``exit STATUS SECONDS`` when the program has ended, with its wait status
 and processor time, and ``end WHY`` when nothing is left below it, with the limit that was exceeded,
 ``asked``, or ``-``.
 
@@ -17,8 +18,9 @@ The program's own process sees nothing of this: no module that only the server n
 """
 
 
-def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
-    """``given``: the same for every run (``launcher.py``); ``become``: that of ``execute.py``.
+def serve(control_descriptor, given, become, release):  # type: ignore[no-untyped-def]
+    """``given``: the same for every run (``launcher.py``); ``become`` and ``release``: those of
+    ``execute.py`` and ``release.py``.
 
     Returns in a program's process only, for ``execute`` to follow. ``given`` has, by its key:
 
@@ -28,6 +30,7 @@ def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
     interpreter   of another language, with its options; empty: it is a Python program
     isolated      whether ``command`` begins a namespace, whose process 1 stands by
     execute       the text of ``execute.py``, for a fresh Python
+    release       the text of ``release.py``, likewise
     beside        a folder for the program's file where it cannot stand in ``directory``; or empty
     mark          what the second name of that file begins with; empty: ``directory`` is emptied
     uid, gid      whose a program is
@@ -327,7 +330,7 @@ def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
     def limit() -> None:
         """In the program's process: what the kernel itself enforces, for each process."""
         for name, value, more in (
-            ("RLIMIT_CPU", given["cpu"], 1),
+            ("RLIMIT_CPU", given["cpu"] if page_file < 0 else 0, 1),  # it sets that itself
             ("RLIMIT_DATA", given["memory"], 0),
             ("RLIMIT_NOFILE", given["open_files"], 0),
             ("RLIMIT_FSIZE", given["file_size"], 0),
@@ -398,20 +401,21 @@ def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
     try:
         while True:
             message, ancillary, _, _ = control.recvmsg(
-                1 << 20, _socket.CMSG_SPACE(20), _socket.MSG_CMSG_CLOEXEC
+                1 << 20, _socket.CMSG_SPACE(24), _socket.MSG_CMSG_CLOEXEC
             )
             if not message:
                 os._exit(0)
             if not ancillary:
                 continue  # an "end" that came too late
             raw = ancillary[0][2]
-            files = [int.from_bytes(raw[i : i + 4], sys.byteorder) for i in range(0, 20, 4)]
-            stdin, stdout, stderr, program_pipe, status_pipe = files
+            files = [int.from_bytes(raw[i : i + 4], sys.byteorder) for i in range(0, len(raw), 4)]
+            stdin, stdout, stderr, program_pipe, status_pipe = files[:5]
+            page_file = files[5] if len(files) > 5 else -1
             others = tasks_of_account() + given["others"] if given["processes"] else 0
             child = os.fork()
             if not child:
                 break
-            for file in files[:4]:
+            for file in (*files[:4], *files[5:]):
                 os.close(file)
             oversee(child, status_pipe)
     except BaseException as error:
@@ -454,12 +458,19 @@ def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
             os.set_inheritable(program_pipe, True)
             os.set_inheritable(status_pipe, True)
             last = given["interpreter"] or None
-            then = f"{'become' if last else 'execute'}(*{place}, {last})"
-            before = f"stand_by(*{place[:2]}, {given['patience']})\n" if given["isolated"] else ""
-            text = f"{given['execute']}\n\n{before}{then}\n"
+            more, waiting = "", ""
+            if page_file >= 0:
+                os.set_inheritable(page_file, True)
+                more, waiting = f", {page_file}, release", given["release"]
+            then = f"{'become' if last else 'execute'}(*{place}, {last}{more})"
+            before = ""
+            if given["isolated"]:
+                before = f"stand_by(*{place[:2]}, {page_file}, {given['patience']})\n"
+            text = f"{given['execute']}\n\n{waiting}\n\n{before}{then}\n"
             os.execv(given["command"][0], [*given["command"], "-c", text, *arguments])
+        hold = release if page_file >= 0 else None
         if given["interpreter"]:
-            become(*place, given["interpreter"])
+            become(*place, given["interpreter"], page_file, hold)
     except BaseException as error:
         said = getattr(error, "strerror", None) or str(error)
         os.write(status_pipe, f"failed {said}\n".encode(errors="replace"))
@@ -475,4 +486,4 @@ def serve(control_descriptor, given, become):  # type: ignore[no-untyped-def]
     namespace = sys.modules["__main__"].__dict__
     namespace["hidden"] = hidden
     at_end = atexit._run_exitfuncs, gc, _weakref.ref
-    namespace["task"] = (*place, (frozenset(wanted), *at_end))
+    namespace["task"] = (*place, (frozenset(wanted), *at_end), page_file, hold)

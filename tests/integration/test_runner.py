@@ -297,7 +297,7 @@ def test_what_is_interrupted_as_it_begins_says_so_in_pythons_words(
             run.stop.set()
 
     begun = property(lambda inner: vars(inner)["begun"], begin)
-    monkeypatch.setattr(run_module.Run, "_began", begun, raising=False)
+    monkeypatch.setattr(run_module.Run, "_said_run", begun, raising=False)
     for _ in range(20):
         run.stop = StopSwitch()
         end = run("import time\ntime.sleep(600)")
