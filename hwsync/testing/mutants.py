@@ -142,7 +142,9 @@ MUTANTS: Final = (
             Edit(device_core, "_meaning", "(event.id, event.state, event.journal) !=",
                  "(state.id, event.state, event.journal) !="),
         ),
-        faults=("new disk", "repetition", "delay", "partition"),
+        "what is older than its envelope says nothing of it",
+        (Edit(device_core, "_meaning", "event.order < state.order", "False"),),
+        faults=("connection reset", "partition", "delay", "reordering", "repetition"),
     ),
     Mutant(
         "the coordinator compares ids",
@@ -285,10 +287,6 @@ MUTANTS: Final = (
     Mutant(
         "a known id is answered, and not taken",
         (Edit(device_core, "_offered", "stage = known.stage", "stage = NEW"),),
-    ),
-    Mutant(
-        "only a newer envelope opens a closed command",
-        (Edit(device_core, "_is_newer", "event.order > closing", "True"),),
     ),
     Mutant(
         "only the grant's journal corrects to no",
