@@ -32,6 +32,7 @@ PLACES: Final = {
     **dict.fromkeys(("run", "send"), "run"),
     **dict.fromkeys(("status", "analyse", "analyze", "cancel", "reset"), "operate"),
     **dict.fromkeys(("history", "show"), "records"),
+    "sync": "sync",
     **dict.fromkeys(("backup", "restore", "forget", "check-db"), "database"),
     "doctor": "doctor",
     **dict.fromkeys(("init", "device", "operator"), "lab"),

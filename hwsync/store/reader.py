@@ -97,6 +97,21 @@ class Reader:
         shown["history"] = rows
         return shown
 
+    def starts(self, id: str) -> list[dict[str, Any]]:
+        """Each board's command of that id, by board: how it ended, and when it began.
+
+        ``user``, ``outcome``, ``reason``, ``started`` (Unix seconds), ``start_error`` and
+        ``clock_bound`` (seconds; None where it was not released at an instant). Raises
+        ``DatabaseError``, ``NotFound``: no board has such a command.
+        """
+        try:
+            rows = list(select(self._connection, statements.STARTS_OF, id))
+        except sqlite3.Error as error:
+            raise _unreadable(self._path, error) from None
+        if not rows:
+            raise NotFound(f"no board has a command {id}", "hwsync history BOARD lists them")
+        return rows
+
     def _asked(self, user: str) -> dict[str, dict[str, Any]]:
         """Who asked for each command, by its id."""
         rows = select(self._connection, statements.ASKED_OF, user)

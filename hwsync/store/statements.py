@@ -103,6 +103,9 @@ REFUSED_COUNT_OF: Final = "SELECT total FROM refused_counts WHERE user = ?"
 LOG_OF_COMMAND: Final = "SELECT * FROM transitions WHERE user = ? AND id = ? ORDER BY row"
 REFUSED_OF_COMMAND: Final = "SELECT * FROM refused WHERE user = ? AND id = ? ORDER BY row"
 RECORD_OF: Final = "SELECT * FROM hw_status WHERE user = ?"
+STARTS_OF: Final = """
+    SELECT user, outcome, reason, started, start_error, clock_bound FROM commands WHERE id = ?
+    ORDER BY user"""
 ASKED_OF: Final = """
     SELECT id, asked_by, asked_known_by, program_sha256 FROM commands WHERE user = ?"""
 
