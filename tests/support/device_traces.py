@@ -4,6 +4,8 @@ Run by itself it prints them. MicroPython runs this file, too: no imports but th
 """
 
 from hwsync.protocol.device import core, values
+from hwsync.protocol.device.asking import Asking
+from hwsync.protocol.device.clock import Estimator
 from hwsync.protocol.device.values import Known, Moment, Offered, Own, State, StatusReceived
 
 OWN = Own("j", 1, 0)
@@ -74,6 +76,35 @@ def lines() -> "list[str]":
             said = [repr(each) for each in decision.writes + decision.actions]
             found.append(name + ": " + ", ".join(said) + " -> " + repr(decision.state))
             state, now = decision.state, now + 12.0
+    return found + clock_lines()
+
+
+def clock_lines() -> "list[str]":
+    """Twenty questions to a clock that is 500 s ahead and 50 ppm faster, and when they are asked.
+
+    The delays are uneven; some answers are lost, and lab time begins a new life on the way.
+    """
+    found = []
+    asking, estimator = Asking(), Estimator()
+    raw, dice = 1_700_000_000_000_000, 7
+    asking.connected(raw)
+    for number in range(20):
+        if number == 10:
+            asking.announced(raw, together=True)
+        if number == 14:
+            asking.awaits(raw + 31_000_000, raw)
+        assert asking.next is not None
+        raw = asking.next
+        asking.asked(number, raw, 0)
+        dice = dice * 1_103_515_245 % 2**31
+        there, back = dice % 9_000, dice // 9_000 % 4_000
+        lab = raw + there + 500_000_000 + (raw + there - 1_700_000_000_000_000) // 20_000
+        heard = raw + there + 50 + back
+        if number % 5 != 3 and asking.answered(number, raw, (0, number)) is not None:
+            life = "one" if number < 12 else "another"
+            estimator.add(raw, lab, lab + 50, heard, life, 0)
+        estimate = estimator.estimate(heard, 0)
+        found.append(repr((estimate, asking.next, asking.newest, asking.is_fresh(heard))))
     return found
 
 

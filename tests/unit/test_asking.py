@@ -1,0 +1,124 @@
+"""When a device asks what time it is, and which answers count."""
+
+from __future__ import annotations
+
+import itertools
+
+from hwsync.protocol.device.asking import (
+    BURST,
+    COUNTDOWN_US,
+    FRESH_US,
+    GAP_US,
+    LAST_US,
+    NEAR_US,
+    OFTEN_US,
+    OUTSTANDING,
+    PATIENCE_US,
+    SELDOM_US,
+    SPREAD_GAP_US,
+    Asking,
+)
+
+S = 1_000_000
+
+
+def times(asking: Asking, until: int) -> list[int]:
+    """When it asks, up to then."""
+    found = []
+    while asking.next is not None and asking.next <= until:
+        now = asking.next
+        assert asking.is_due(now)
+        assert not asking.is_due(now - 1)
+        asking.asked(len(found), now, 0)
+        found.append(now)
+    return found
+
+
+def gaps(moments: list[int]) -> list[int]:
+    return [later - earlier for earlier, later in itertools.pairwise(moments)]
+
+
+def test_a_burst_at_each_connect_and_then_once_a_minute() -> None:
+    asking = Asking()
+    assert asking.next is None
+    asking.connected(5 * S)
+    assert gaps(times(asking, 200 * S)) == [GAP_US] * (BURST - 1) + [SELDOM_US] * 3
+    asking.disconnected()
+    assert times(asking, 10_000 * S) == []
+    asking.connected(300 * S)
+    assert times(asking, 301 * S) == [300 * S + n * GAP_US for n in range(BURST)]
+
+
+def test_a_start_that_is_announced_and_the_last_seconds_before_its_instant() -> None:
+    asking = Asking()
+    asking.connected(0)
+    times(asking, 100 * S)
+    asking.announced(100 * S, together=True)
+    assert gaps(times(asking, 131 * S)) == [SPREAD_GAP_US] * (BURST - 1) + [OFTEN_US] * 2
+    asking.awaits(200 * S, 131 * S)
+    asked = times(asking, 200 * S)
+    assert all(gap <= OFTEN_US for gap in gaps(asked))
+    last = [at for at in asked if at >= 200 * S - COUNTDOWN_US]
+    assert last == [180 * S + n * LAST_US for n in range(7)]
+    asking.awaits(None, 200 * S)
+    after = times(asking, 200 * S + NEAR_US + 180 * S)
+    assert gaps(after)[:39] == [OFTEN_US] * 39
+    assert gaps(after)[-2:] == [SELDOM_US] * 2
+
+
+def test_an_instant_that_is_far_away_is_not_slept_over() -> None:
+    asking = Asking()
+    asking.connected(0)
+    times(asking, S)
+    instant = 2_000 * S
+    asking.awaits(instant, S)
+    asked = times(asking, instant)
+    far = [at for at in asked if at < instant - NEAR_US]
+    assert set(gaps(far)) <= {SELDOM_US}
+    assert instant - NEAR_US in asked
+    assert instant - COUNTDOWN_US in asked
+    assert max(asked) > instant - FRESH_US
+
+
+def test_a_start_within_the_minute_is_asked_for_at_once() -> None:
+    asking = Asking()
+    asking.connected(0)
+    times(asking, S)
+    asking.awaits(6 * S, S)
+    assert asking.next == S + LAST_US
+
+
+def test_an_answer_counts_once_and_for_its_own_question() -> None:
+    asking = Asking()
+    asking.connected(0)
+    asking.asked(7, 100, 42)
+    asking.asked(7, 200, 43)
+    for n, t0 in ((8, 100), (7, 101), (0, 0)):
+        assert asking.answered(n, t0, (9, 9)) is None
+    assert (asking.newest, asking.seen) == (None, None)
+    assert asking.answered(7, 200, (1, 5)) == 43
+    assert asking.answered(7, 200, (1, 6)) is None
+    assert asking.answered(7, 100, (1, 4)) == 42, "in another order than they were asked"
+    assert (asking.newest, asking.seen) == (200, (1, 5))
+
+
+def test_freshness_is_that_of_the_question() -> None:
+    asking = Asking()
+    asking.connected(0)
+    assert not asking.is_fresh(0)
+    asking.asked(1, 100, 0)
+    asking.answered(1, 100, None)
+    assert asking.is_fresh(100 + FRESH_US)
+    assert not asking.is_fresh(101 + FRESH_US)
+
+
+def test_what_is_never_answered_is_forgotten() -> None:
+    asking = Asking()
+    asking.connected(0)
+    for n in range(100):
+        asking.asked(n, n, 0)
+    assert len(asking._outstanding) == OUTSTANDING
+    asking.asked(100, 100 + PATIENCE_US, 0)
+    assert len(asking._outstanding) == 1
+    asking.connected(200 + PATIENCE_US)
+    assert asking.answered(100, 100 + PATIENCE_US, None) is None
