@@ -18,7 +18,7 @@ from hwsync.protocol.groups import SIGN
 from hwsync.protocol.jsons import is_count
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.protocol.wire.asking import encode_id
-from hwsync.protocol.wire.received import Received, read_received
+from hwsync.protocol.wire.received import Received, is_group, read_received
 from hwsync.protocol.wire.schema import read_object
 from hwsync.protocol.wire.status import CommandFields, Result, Status
 from hwsync.transport import Connected, Delivery, Denied, Disconnected, Sent, Signal
@@ -140,9 +140,9 @@ class Conversation:
                     continue  # another conversation's, on the same connection
                 if kind is None or (kind is TopicKind.BOARDS and signal.retain):
                     continue  # a list that the broker kept says nothing of now
-                fields = read_received(kind, signal.payload) if signal.payload else {}
+                fields = read_received(kind, signal.payload, user) if signal.payload else {}
                 if fields is not None:
-                    heard = Received(user, kind, fields)
+                    heard = Received(user, kind, fields, signal.retain)
                     self._note(heard, now=not signal.retain)
                     return heard
 
@@ -158,7 +158,7 @@ class Conversation:
     def _note(self, heard: Received, *, now: bool) -> None:
         """Remember what everybody else would have to ask for; ``now``: it was not kept."""
         self._news += now and heard.kind in (TopicKind.STATUS, TopicKind.RESULT)
-        if heard.kind is TopicKind.STATUS:
+        if heard.kind is TopicKind.STATUS and not is_group(heard.user):
             self.kept = heard.status
         health = heard.health
         most = health.get("max_message") if health else None

@@ -18,6 +18,7 @@ from hwsync.protocol.wire import (
     asking,
     envelope,
     error,
+    group,
     heartbeat,
     itself,
     request,
@@ -158,7 +159,7 @@ def test_a_changed_field_is_found(document: str, name: str, key: str) -> None:
 
 def test_each_kind_of_topic_has_its_table() -> None:
     shown = {id(schema) for _, some in DOCUMENTS for schema in some.values()}
-    modules = (request, asking, envelope, response, status, error, heartbeat, itself)
+    modules = (request, asking, envelope, response, status, error, heartbeat, itself, group)
     schemas = [
         (name, value)
         for module in modules

@@ -9,7 +9,7 @@ import pytest
 
 from hwsync.protocol.limits import MAX_DEPTH, MAX_MESSAGE
 from hwsync.protocol.topics import TopicKind
-from hwsync.protocol.wire.received import read_received
+from hwsync.protocol.wire.received import Received, read_received
 from tests.support.fuzz_payloads import VALID
 
 HEARD = (
@@ -105,3 +105,47 @@ def test_other_kinds_and_other_payloads_are_nothing() -> None:
     ):
         for kind in HEARD:
             assert read_received(kind, payload) is None
+
+
+BATCH: dict[str, Any] = {
+    "group": "lab1", "id": "b1", "epoch": 0, "seq": 3, "state": "open", "issued": 1.5,
+    "ended": None, "counts": {"members": 3, "ok": 1},
+    "members": {
+        "pi1": {"state": 0, "outcome": "ok", "ran": "yes", "exit_code": 0, "started": 1.5,
+                "start_error": 0.0, "clock_bound": None, "refused": None},
+        "pi2": {"state": 1}, "pi3": {"refused": "busy"},
+    },
+    "spread": {"n": 1, "seconds": 0.0, "bound": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": "over"}, {"members": []}, {"members": {"pi 1": {}}}, {"members": {"pi1": []}},
+        {"members": {"pi1": {"state": 4}}}, {"members": {"pi1": {"outcome": "fine"}}},
+        {"members": {"pi1": {"ran": True}}}, {"members": {"pi1": {"started": "now"}}},
+        {"members": {"pi1": {"refused": "\u001b[2J"}}}, {"counts": {"ok": -1}}, {"counts": [1]},
+        {"id": ""}, {"group": "@lab1"}, {"ended": "x"},
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_group(changes: dict[str, Any]) -> None:
+    for kind in (TopicKind.STATUS, TopicKind.RESULT):
+        assert read_received(kind, json.dumps(BATCH).encode(), "@lab1") == BATCH
+        assert Received("@lab1", kind, BATCH).batch == BATCH
+        assert read_received(kind, json.dumps(BATCH | changes).encode(), "@lab1") is None
+        assert read_received(kind, json.dumps(BATCH).encode(), "pi1") is None
+    group = Received("@lab1", TopicKind.STATUS, BATCH)
+    assert group.status is group.result is group.members is None
+
+
+@pytest.mark.parametrize(
+    ("members", "is_one"),
+    [({"pi1": True, "pi2": None}, True), ({}, True), ({"pi1": 1}, False), (["pi1"], False)],
+)
+def test_who_is_said_to_be_in_a_group(members: Any, is_one: bool) -> None:
+    fields = {"group": "lab1", "members": members}
+    found = read_received(TopicKind.MEMBERS, json.dumps(fields).encode(), "@lab1")
+    assert (found == fields) is is_one
+    assert read_received(TopicKind.MEMBERS, json.dumps(fields).encode(), "pi1") is None
+    assert read_received(TopicKind.MEMBERS, json.dumps(fields).encode(), "@hwsync") is None

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from hwsync.protocol.groups import SIGN
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.topics import TopicKind
+from hwsync.protocol.topics import ITSELF, TopicKind
 from hwsync.protocol.wire.error import ERROR, Error
+from hwsync.protocol.wire.group import BATCH, MEMBERS, BatchFields, MembersFields
 from hwsync.protocol.wire.heartbeat import HEARTBEAT, Heartbeat
 from hwsync.protocol.wire.itself import BOARDS, HEALTH, Boards, Health
 from hwsync.protocol.wire.response import OUTPUT
@@ -30,13 +32,26 @@ TABLES: Final[Mapping[TopicKind, Schema[Any]]] = {
     TopicKind.HEALTH: HEALTH,
     TopicKind.BOARDS: BOARDS,
 }
-"""Of what operators hear."""
+"""Of what operators hear of a board, and of the coordinator."""
+
+OF_GROUP: Final[Mapping[TopicKind, Schema[Any]]] = {
+    TopicKind.STATUS: BATCH,
+    TopicKind.RESULT: BATCH,
+    TopicKind.ERROR: ERROR,
+    TopicKind.MEMBERS: MEMBERS,
+}
+"""And of a group."""
 
 
-def read_received(kind: TopicKind, payload: bytes) -> Json | None:
-    """The object of a message, or None where it is none of that kind."""
+def is_group(user: str) -> bool:
+    """Whether a topic's user is a group."""
+    return user.startswith(SIGN) and user != ITSELF
+
+
+def read_received(kind: TopicKind, payload: bytes, user: str = "") -> Json | None:
+    """The object of a message, or None where it is none of that kind; ``user``: the topic's."""
     fields = read_object(payload)
-    table = TABLES.get(kind)
+    table = (OF_GROUP if is_group(user) else TABLES).get(kind)
     sound = fields is not None and table is not None and table.holds(fields)
     return fields if fields is not None and sound and _is_writable(fields, payload) else None
 
@@ -56,21 +71,37 @@ def _is_writable(fields: Json, payload: bytes) -> bool:
 class Received:
     """One message of ``user``. Its fields are what ``read_received`` says; empty: it was cleared.
 
-    The properties name its kind: each but one is None.
+    ``kept``: the broker had kept it. The properties name its kind: each but one is None.
     """
 
     user: str
     kind: TopicKind
     fields: Mapping[str, Any]
+    kept: bool = False
+
+    def _is(self, *kinds: TopicKind, group: bool = False) -> bool:
+        return self.kind in kinds and bool(self.fields) and is_group(self.user) is group
 
     @property
     def status(self) -> Status | None:
         """A cleared one is none."""
-        return cast(Status, self.fields) if self.kind is TopicKind.STATUS and self.fields else None
+        return cast(Status, self.fields) if self._is(TopicKind.STATUS) else None
 
     @property
     def result(self) -> Result | None:
-        return cast(Result, self.fields) if self.kind is TopicKind.RESULT and self.fields else None
+        return cast(Result, self.fields) if self._is(TopicKind.RESULT) else None
+
+    @property
+    def batch(self) -> BatchFields | None:
+        """What became of a group's batch, the newest one or an older one."""
+        is_one = self._is(TopicKind.STATUS, TopicKind.RESULT, group=True)
+        return cast(BatchFields, self.fields) if is_one else None
+
+    @property
+    def members(self) -> MembersFields | None:
+        """Who is in a group."""
+        is_one = self._is(TopicKind.MEMBERS, group=True)
+        return cast(MembersFields, self.fields) if is_one else None
 
     @property
     def command_fields(self) -> Status | Result | None:

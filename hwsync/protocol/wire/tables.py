@@ -15,8 +15,10 @@ from hwsync.protocol.table import replaced, row
 from hwsync.protocol.wire.asking import ANALYSIS, CANCEL, RESET
 from hwsync.protocol.wire.envelope import ENVELOPE, SEAL
 from hwsync.protocol.wire.error import ERROR
+from hwsync.protocol.wire.group import BATCH, MEMBERS
 from hwsync.protocol.wire.heartbeat import HEARTBEAT
 from hwsync.protocol.wire.itself import BOARDS, HEALTH, SIGN
+from hwsync.protocol.wire.received import OF_GROUP
 from hwsync.protocol.wire.received import TABLES as RECEIVED
 from hwsync.protocol.wire.request import REQUEST
 from hwsync.protocol.wire.response import COLLECTED, OUTPUT, RESPONSE
@@ -35,6 +37,8 @@ PROTOCOL: Final[Tables] = {
     "heartbeat": HEARTBEAT,
     "result": RESULT,
     "error": ERROR,
+    "batch": BATCH,
+    "members": MEMBERS,
     "boards": BOARDS,
     "coordinator": SIGN,
     "request": REQUEST,
@@ -64,7 +68,7 @@ def _type(field: Field, schema: Schema[Any], defaults: bool) -> str:
     said = field.form.said
     if field.null and said != "null":
         said += " or null"
-    if field.form.loose and schema in RECEIVED.values():
+    if field.form.loose and schema in (*RECEIVED.values(), *OF_GROUP.values()):
         return f"{said}, unchecked"
     return said if field.needed or defaults else f"{said}; may lack"
 
