@@ -23,6 +23,8 @@ from hwsync.protocol.device.moves import (
     SAME_OFFER,
     SETTLING,
     TABLE,
+    TIMED_GRANT,
+    TIMED_OFFER,
     UNHEARD_OF,
     WORDS,
 )
@@ -34,11 +36,12 @@ Table = Mapping[tuple[str, str], tuple[str, Callable[..., Any], str]]
 
 RECEIVED_ON: Final[Mapping[str, TopicKind]] = {
     **dict.fromkeys(
-        (OFFER, NEWER_OFFER, SAME_OFFER, DOUBTED_OFFER, MISSENT_OFFER, BUSY_OFFER),
+        (OFFER, NEWER_OFFER, TIMED_OFFER, SAME_OFFER, DOUBTED_OFFER, MISSENT_OFFER, BUSY_OFFER),
         TopicKind.ENVELOPE,
     ),
     **dict.fromkeys(
-        (GRANT, BARRED_GRANT, CANCEL, PENDING, OTHER, UNHEARD_OF, SETTLING), TopicKind.STATUS
+        (GRANT, TIMED_GRANT, BARRED_GRANT, CANCEL, PENDING, OTHER, UNHEARD_OF, SETTLING),
+        TopicKind.STATUS,
     ),
 }
 """The topic that brings an event; one that is not here is the device's own."""

@@ -21,11 +21,16 @@ def told(
     cancelling: bool = False,
     settled: "tuple[Known, ...]" = (),
     epoch: int = 0,
+    start_at: "int | None" = None,
+    clock_life: str = "l",
 ) -> StatusReceived:
     """A status; by default it grants ``a`` to this journal."""
     holder = (own.journal, own.boot) if state > 1 else (None, None)
     grant = (id, state, holder[0], holder[1])
-    return StatusReceived(own, (epoch, seq), grant, cancelling=cancelling, settled=settled)
+    return StatusReceived(
+        own, (epoch, seq), grant, cancelling=cancelling, settled=settled,
+        start=(start_at, "" if start_at is None else "l"), clock_life=clock_life,
+    )  # fmt: skip
 
 
 TRACES: "list[tuple[str, list[values.Event]]]" = [
@@ -58,6 +63,18 @@ TRACES: "list[tuple[str, list[values.Event]]]" = [
     ]),
     ("unknown to the coordinator", [
         Offered("a", (0, 9), None), told(1, "", 0), told(1, "", 0), told(1, "", 0),
+    ]),
+    ("starts at an instant", [
+        Offered("a", (0, 1), None, timed=True), values.ClockChanged("l", certain=True),
+        values.Prepared(certain=True), told(2), told(3, start_at=1_700_000_000_000_001),
+        values.ClockChanged("m", certain=True), values.NotStarted("not released"),
+        Offered("b", (0, 4), None, timed=True), values.Prepared(certain=False), values.Tick(),
+        told(5, "b", start_at=1, clock_life="m"),
+        Offered("c", (0, 6), None, timed=True), values.NotStarted("no room"), told(7, "c"),
+        told(8, "c", start_at=1),
+        values.Restored("d", values.RECEIVED, (0, 9), timed=True),
+        values.Prepared(certain=True), told(9, "d", start_at=1), values.Stopping(),
+        values.Ended("ok", "", began=True),
     ]),
     ("stopped as it runs", [
         Offered("a", (0, 1), None), told(2), values.Started(), values.Stopping(),

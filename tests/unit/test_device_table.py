@@ -16,12 +16,16 @@ from hwsync.protocol.device.moves import (
     END,
     FAILURE,
     GRANT,
+    HALT,
     MISSENT_OFFER,
+    NEW_LIFE,
     NEWER_OFFER,
     OFFER,
     OTHER,
     PENDING,
+    PREPARED,
     RAN,
+    READY,
     RENAMED,
     RESTART,
     SAME_OFFER,
@@ -29,14 +33,19 @@ from hwsync.protocol.device.moves import (
     START,
     TABLE,
     TIME_OVER,
+    TIMED_GRANT,
+    TIMED_OFFER,
+    TIMED_RESTART,
     UNHEARD_OF,
     WORDS,
 )
 from hwsync.protocol.device.values import (
+    ARMED,
     CLOSED,
     ENDING,
     FINISHED,
     NEW,
+    PREPARING,
     RECEIVED,
     RUNNING,
     SETTLED,
@@ -57,8 +66,9 @@ from hwsync.protocol.record import RAN_BY_OUTCOME
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
 NOW = Moment(100.0, 0.0)
 OWN = Own("j", 2, 0)
-HELD = (RECEIVED, STARTING, RUNNING, ENDING)
+HELD = (PREPARING, RECEIVED, STARTING, RUNNING, ARMED, ENDING)
 GRANTED = ("a", 2, "j", 2)
+START_AT = (1_700_000_000_000_000, "l")
 
 
 def state(stage: str, **changes: object) -> State:
@@ -68,6 +78,10 @@ def state(stage: str, **changes: object) -> State:
     held = State().but(id="a", stage=stage, order=(0, 5), newest=(0, 5))
     if stage == RECEIVED:
         held = held.but(collect=Repetition(101.0, 1, 90.0))
+    if stage == PREPARING:
+        held = held.but(timed=True, patience=101.0)
+    if stage == ARMED:
+        held = held.but(timed=True, prepared=True, start_at=START_AT[0], life=START_AT[1])
     return held.but(**changes)
 
 
@@ -76,7 +90,9 @@ def known(stage: str) -> Known | None:
     if stage == NEW:
         return None
     closing = (0, 5) if stage in (CLOSED, SETTLED) else None
-    written = {STARTING: RECEIVED, ENDING: RUNNING}.get(stage, stage)
+    written = {
+        PREPARING: RECEIVED, STARTING: RECEIVED, ARMED: RUNNING, ENDING: RUNNING,
+    }.get(stage, stage)  # fmt: skip
     return Known("a", written, closing, was_closed=closing is not None)
 
 
@@ -93,6 +109,7 @@ def event(word: str, stage: str) -> tuple[State, Event]:
     offers = {
         OFFER: Offered("a", order, of),
         NEWER_OFFER: Offered("a", order, of),
+        TIMED_OFFER: Offered("a", order, of, timed=True),
         SAME_OFFER: Offered("a", (0, 5), of),
         DOUBTED_OFFER: Offered("a", order, of, doubt="why"),
         MISSENT_OFFER: Offered("a", order, of, doubt="why", answer=False),
@@ -101,18 +118,26 @@ def event(word: str, stage: str) -> tuple[State, Event]:
     if word in offers:
         return before, offers[word]
     neutral = ("a", 1, None, None) if stage == RECEIVED else GRANTED  # it moves nothing
+    start = {"start": START_AT, "clock_life": "l"} if stage == ARMED else {}
     told = {
-        GRANT: status((0, 6), GRANTED),
-        BARRED_GRANT: status((0, 6), GRANTED, distrust="why"),
+        GRANT: status((0, 6), GRANTED, **start),
+        TIMED_GRANT: status((0, 6), GRANTED, start=START_AT, clock_life="l"),
+        BARRED_GRANT: status((0, 6), GRANTED, distrust="why", **start),
         CANCEL: status((0, 6), GRANTED, cancelling=True),
         PENDING: status((0, 6), ("a", 1, None, None)),
         OTHER: status((0, 6), ("a", 3, "j", 2)),
         UNHEARD_OF: status((0, 4), ("", 0, None, None)),
-        SETTLING: status((0, 6), neutral, settled=(of,) if of else ()),
+        SETTLING: status((0, 6), neutral, settled=(of,) if of else (), **start),
     }
+    if word == TIMED_GRANT and stage == RECEIVED:
+        before = before.but(timed=True, prepared=True)
     if word in told:
         return before.but(newest=(0, 4)), told[word]
     own = {
+        PREPARED: values.Prepared(certain=False),
+        READY: values.Prepared(certain=True),
+        NEW_LIFE: values.ClockChanged("m", certain=False),
+        HALT: values.Stopping(),
         START: values.Started(),
         END: values.Ended("ok", "", began=True),
         FAILURE: values.NotStarted("why"),
@@ -121,7 +146,8 @@ def event(word: str, stage: str) -> tuple[State, Event]:
     if word in own:
         return before, own[word]
     renamed = "v" if word == RENAMED else ""
-    return State(), values.Restored("a", stage, (0, 5), renamed=renamed)
+    timed = word == TIMED_RESTART
+    return State(), values.Restored("a", stage, (0, 5), renamed=renamed, timed=timed)
 
 
 def said(decision: Decision) -> list[str]:
@@ -141,12 +167,17 @@ REFUSED = [values.NOTE_REFUSAL, values.KEEP_REFUSED, *COLLECTED]
 AGAIN = [values.PUBLISH_COLLECTED]
 RESULT = [values.PUBLISH_RESULT]
 STOPPED = [values.STOP_RUN]
+DROPPED = [values.DROP_RUN, *ANSWERED]
+MADE = [values.WRITE_RECEIVED, values.PUBLISH_HEARTBEAT, values.PREPARE_RUN]
 
 CELLS: dict[tuple[str, str], tuple[str, list[str]]] = {
     (OFFER, NEW): (RECEIVED, TAKEN),
+    (NEWER_OFFER, PREPARING): (RECEIVED, [TAKEN[0], values.DROP_RUN, *TAKEN[1:]]),
     (NEWER_OFFER, RECEIVED): (RECEIVED, TAKEN),
     (NEWER_OFFER, CLOSED): (RECEIVED, REOPENED),
     (NEWER_OFFER, SETTLED): (RECEIVED, REOPENED),
+    **{(TIMED_OFFER, stage): (PREPARING, MADE) for stage in (NEW, PREPARING, RECEIVED)},
+    **{(TIMED_OFFER, stage): (PREPARING, [values.NEXT_BOOT, *MADE]) for stage in (CLOSED, SETTLED)},
     **{(SAME_OFFER, stage): (stage, RESULT) for stage in (FINISHED, CLOSED, SETTLED)},
     (SAME_OFFER, RECEIVED): (RECEIVED, AGAIN),
     **{(DOUBTED_OFFER, stage): (stage, RESULT) for stage in (FINISHED, CLOSED, SETTLED)},
@@ -156,18 +187,25 @@ CELLS: dict[tuple[str, str], tuple[str, list[str]]] = {
     (MISSENT_OFFER, NEW): (NEW, [values.NOTE_REFUSAL, values.PUBLISH_HEARTBEAT]),
     (MISSENT_OFFER, RECEIVED): (RECEIVED, AGAIN),
     (GRANT, RECEIVED): (STARTING, [values.START_RUN]),
+    (TIMED_GRANT, RECEIVED): (ARMED, [values.WRITE_STARTED, values.ARM_RUN]),
+    **{(word, PREPARING): (CLOSED, DROPPED) for word in (CANCEL, OTHER)},
     **{(word, RECEIVED): (CLOSED, ANSWERED) for word in (BARRED_GRANT, CANCEL, OTHER, UNHEARD_OF)},
     **{
         (word, stage): (ENDING, STOPPED)
         for word in (CANCEL, PENDING, OTHER)
-        for stage in (STARTING, RUNNING)
+        for stage in (STARTING, RUNNING, ARMED)
     },
     **{(SETTLING, stage): (SETTLED, [values.WRITE_SETTLED]) for stage in (FINISHED, CLOSED)},
+    (PREPARED, PREPARING): (PREPARING, []),
+    (READY, PREPARING): (RECEIVED, AGAIN),
+    **{(word, ARMED): (ARMED, [values.DISARM_RUN]) for word in (NEW_LIFE, HALT)},
     (START, STARTING): (RUNNING, [values.WRITE_STARTED]),
     (START, ENDING): (ENDING, [values.WRITE_STARTED, *STOPPED]),
-    **{(END, stage): (FINISHED, ANSWERED) for stage in (STARTING, RUNNING, ENDING)},
-    **{(FAILURE, stage): (FINISHED, ANSWERED) for stage in (STARTING, RUNNING, ENDING)},
-    **{(TIME_OVER, stage): (stage, STOPPED) for stage in (STARTING, RUNNING, ENDING)},
+    **{(END, stage): (FINISHED, ANSWERED) for stage in (STARTING, RUNNING, ARMED, ENDING)},
+    (FAILURE, PREPARING): (RECEIVED, [values.NOTE_REFUSAL, values.PUBLISH_COLLECTED]),
+    **{(FAILURE, stage): (FINISHED, ANSWERED) for stage in (STARTING, RUNNING, ARMED, ENDING)},
+    **{(TIME_OVER, stage): (stage, STOPPED) for stage in (STARTING, RUNNING, ARMED, ENDING)},
+    (TIMED_RESTART, RECEIVED): (PREPARING, [values.PREPARE_RUN]),
     (RESTART, RECEIVED): (RECEIVED, []),
     (RESTART, RUNNING): (FINISHED, [values.END_LEFTOVERS, values.WRITE_END]),
     (RENAMED, RECEIVED): (CLOSED, [values.WRITE_END]),
@@ -198,10 +236,13 @@ UNREACHABLE = frozenset(
     [
         *((OFFER, stage) for stage in STAGES if stage != NEW),  # known, so newer or the same
         *((word, NEW) for word in (NEWER_OFFER, SAME_OFFER)),
-        (NEWER_OFFER, FINISHED),  # what ran was closed by no status
+        *((word, FINISHED) for word in (NEWER_OFFER, TIMED_OFFER)),  # no status closed what ran
+        (BUSY_OFFER, PREPARING),
         (BUSY_OFFER, RECEIVED),  # it is in hand itself
         (BUSY_OFFER, FINISHED),
         (UNHEARD_OF, STARTING), (UNHEARD_OF, RUNNING), (UNHEARD_OF, ENDING),  # it had its grant
+        (UNHEARD_OF, ARMED),
+        (TIMED_RESTART, RUNNING),  # however it began
     ]
 )  # fmt: skip
 """What no event can mean there; the table has none of them."""
@@ -264,6 +305,106 @@ def test_what_a_stop_ended_is_interrupted_but_for_what_was_cancelled_before(
     before = state(stage, stopping=True)
     decision = core.decide(before, values.Ended("cancelled", "why", began=began), NOW)
     assert end(decision)[:2] == expected
+
+
+# -- a start at an instant ------------------------------------------------------------------------
+
+READY_STATE = state(RECEIVED, timed=True, prepared=True)
+
+
+def test_a_start_is_written_with_its_instant_before_it_is_armed() -> None:
+    decision = core.decide(*event(TIMED_GRANT, RECEIVED), NOW)
+    assert decision.writes == [values.Action(values.WRITE_STARTED, "a")]
+    assert values.Action(values.ARM_RUN, "a", number=START_AT[0]) in decision.actions
+    assert (decision.state.start_at, decision.state.life) == START_AT
+
+
+def test_it_is_collected_only_when_it_is_ready_and_the_time_is_known() -> None:
+    prepared = core.decide(state(PREPARING), values.Prepared(certain=False), NOW).state
+    assert (prepared.stage, core.due_at(prepared)) == (PREPARING, 101.0)
+    assert said(core.decide(prepared, values.Tick(), NOW)) == []
+    known_by_then = core.decide(prepared, values.ClockChanged("l", certain=True), NOW)
+    assert (said(known_by_then), known_by_then.state.stage) == (AGAIN, RECEIVED)
+    waited = core.decide(prepared, values.Tick(), Moment(101.0, 0.0))
+    assert (said(waited), waited.state.stage) == (AGAIN, RECEIVED)
+
+
+def test_the_time_alone_makes_nothing_ready() -> None:
+    decision = core.decide(state(PREPARING), values.ClockChanged("l", certain=True), NOW)
+    assert (said(decision), decision.state.stage) == ([], PREPARING)
+    assert core.due_at(decision.state) is None
+    late = core.decide(state(PREPARING), values.Tick(), Moment(110.0, 0.0))
+    assert said(late) == []
+
+
+def test_state_2_without_an_instant_starts_nothing() -> None:
+    decision = core.decide(READY_STATE, status((0, 6), GRANTED, clock_life="l"), NOW)
+    assert said(decision) == [values.NOTE_ANSWER]
+    assert decision.state.stage == RECEIVED
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"clock_life": ""}, "lab time is not known here"),
+        ({"clock_life": "m"}, "lab time has begun a new life since its instant was fixed"),
+        ({"clock_life": "l", "distrust": "its key"}, "its key"),
+    ],
+)
+def test_what_stands_against_its_instant_at_the_grant(changes: dict[str, str], why: str) -> None:
+    happens = status((0, 6), GRANTED, start=START_AT, **changes)
+    decision = core.decide(READY_STATE, happens, NOW)
+    assert end(decision) == ("rejected", "no", why, (0, 6))
+    assert values.DROP_RUN in said(decision)
+
+
+def test_one_that_cannot_be_written_as_started_is_rejected() -> None:
+    happens = status((0, 6), GRANTED, start=START_AT, clock_life="l")
+    happens.unwritten = "the disk is full"
+    decision = core.decide(READY_STATE, happens, NOW)
+    assert decision.writes == []
+    assert end(decision)[:3] == ("rejected", "no", "the disk is full")
+
+
+@pytest.mark.parametrize("start", [(None, ""), (START_AT[0] + 1, "l"), (START_AT[0], "m")])
+def test_a_grant_for_another_instant_takes_it_back(start: tuple[int | None, str]) -> None:
+    happens = status((0, 6), GRANTED, start=start, clock_life="l")
+    decision = core.decide(state(ARMED), happens, NOW)
+    assert said(decision) == [values.NOTE_ANSWER, *STOPPED]
+    assert decision.state.stage == ENDING
+
+
+def test_the_life_that_it_was_armed_in_takes_nothing_back() -> None:
+    for life in ("l", ""):
+        decision = core.decide(state(ARMED), values.ClockChanged(life, certain=False), NOW)
+        assert said(decision) == []
+
+
+@pytest.mark.parametrize("stage", [ARMED, ENDING])
+def test_what_was_not_released_ran_no_also_after_started(stage: str) -> None:
+    """It is rejected; where it was told to end before, it is cancelled."""
+    decision = core.decide(state(stage), values.NotStarted("not released"), NOW)
+    assert end(decision) == ("rejected", "no", "not released", None)
+    stopped = values.Ended("cancelled", "cancelled before it began", began=False)
+    assert end(core.decide(state(stage), stopped, NOW))[:2] == ("cancelled", "no")
+
+
+def test_what_was_taken_back_at_a_stop_is_rejected() -> None:
+    stopping = core.decide(state(ARMED), values.Stopping(), NOW).state
+    decision = core.decide(stopping, values.NotStarted("taken back"), NOW)
+    assert end(decision)[:2] == ("rejected", "no")
+
+
+def test_a_crash_after_started_is_interrupted_as_ever() -> None:
+    decision = core.decide(State(), values.Restored("a", RUNNING, (0, 5), timed=True), NOW)
+    assert end(decision)[:2] == ("interrupted", "maybe")
+
+
+def test_a_start_that_cannot_be_written_as_received_is_refused() -> None:
+    offered = Offered("a", (0, 5), None, timed=True)
+    offered.unwritten = "the disk is full"
+    decision = core.decide(State(), offered, NOW)
+    assert (decision.writes, said(decision)) == ([], [values.KEEP_REFUSED, *COLLECTED])
 
 
 # -- one command at a time ------------------------------------------------------------------------

@@ -11,10 +11,12 @@ that MicroPython has; so this package imports nothing but itself.
 from hwsync.protocol.device import moves, values
 from hwsync.protocol.device.moves import Case, move, publish_results
 from hwsync.protocol.device.values import (
+    ARMED,
     CLOSED,
     DEAF_S,
     FINISHED,
     NEW,
+    PREPARING,
     RECEIVED,
     SETTLED,
     UNKNOWN_S,
@@ -57,6 +59,12 @@ def decide(state: State, event: Event, moment: Moment) -> Decision:
         decision.change(results=repetition(moment) if event.any else None)
     elif isinstance(event, values.Stopping):
         decision.change(stopping=True)
+        move(decision, moves.HALT, state.stage, Case(state.id), moment)
+    elif isinstance(event, values.Prepared):
+        move(decision, moves.PREPARED, state.stage, Case(state.id), moment)
+        _ready(decision, moment, certain=event.certain)
+    elif isinstance(event, values.ClockChanged):
+        _clock_changed(decision, event, moment)
     else:
         _of_a_run(decision, event, moment)
     return decision
@@ -65,6 +73,8 @@ def decide(state: State, event: Event, moment: Moment) -> Decision:
 def due_at(state: State) -> "float | None":
     """When ``Tick`` has something to say again, in seconds; None: never."""
     times = [each.at for each in (state.collect, state.results) if each is not None]
+    if state.stage == PREPARING and state.prepared:
+        times.append(state.patience)
     return min(times) if times else None
 
 
@@ -85,14 +95,18 @@ def _offered(decision: Decision, event: Offered, moment: Moment) -> None:
         stage = state.stage
     elif known is not None and known.stage != RECEIVED:  # which a crash left beside another one
         stage = known.stage
+    new = False
     if doubt:
         word = moves.DOUBTED_OFFER if event.answer else moves.MISSENT_OFFER
-    elif stage == NEW:
-        word = moves.OFFER
+    elif stage == NEW or _is_newer(state, event):
+        new = True
+        word = moves.OFFER if stage == NEW else moves.NEWER_OFFER
+        if event.timed and not event.unwritten:
+            word = moves.TIMED_OFFER
     else:
-        word = moves.NEWER_OFFER if _is_newer(state, event) else moves.SAME_OFFER
+        word = moves.SAME_OFFER
     taken = state.id != "" or state.stopping or not event.room
-    if taken and not held and (stage == NEW or word == moves.NEWER_OFFER):
+    if taken and not held and (stage == NEW or new):
         word = moves.BUSY_OFFER  # it comes again
     # Then the next boot: its `rejected` may be under way, and must not answer the new grant.
     reopened = event.known is not None and event.known.was_closed
@@ -121,7 +135,10 @@ def _status_received(decision: Decision, event: StatusReceived, moment: Moment) 
     state = decision.state
     if state.id:
         word, reason = _meaning(state, event, moment)
-        move(decision, word, state.stage, Case(state.id, event.order, reason), moment)
+        case = Case(
+            *(state.id, event.order, reason), start_at=event.start_at, life=event.start_life
+        )
+        move(decision, word, state.stage, case, moment)
 
 
 def _is_stale(decision: Decision, event: StatusReceived, moment: Moment) -> bool:
@@ -148,7 +165,8 @@ def _is_stale(decision: Decision, event: StatusReceived, moment: Moment) -> bool
 
 def _meaning(state: State, event: StatusReceived, moment: Moment) -> "tuple[str, str]":
     """What a status says to the command in hand, and why that cannot run, where it cannot."""
-    if state.stage == RECEIVED and event.order < state.order:
+    waits = state.stage in (PREPARING, RECEIVED)
+    if waits and event.order < state.order:
         # A status that is older than our envelope. Where only such ones answer `collected` for
         # UNKNOWN_S, the coordinator does not know this command.
         collect = state.collect
@@ -160,12 +178,44 @@ def _meaning(state: State, event: StatusReceived, moment: Moment) -> "tuple[str,
         return moves.PENDING, ""
     if (event.id, event.state, event.journal) != (state.id, 2, own.journal):
         return moves.OTHER, state.refusal or "not granted to this device"
-    if event.boot != own.boot or (state.stopping and state.stage == RECEIVED):
+    if event.boot != own.boot or (state.stopping and waits):
         return moves.PENDING, ""  # the next life collects it
     if event.cancelling:
         return moves.CANCEL, "cancelled before it began"
+    if state.timed:
+        return _timed_meaning(state, event)
     barred = state.refusal or event.distrust
     return (moves.BARRED_GRANT, barred) if barred else (moves.GRANT, "")
+
+
+def _timed_meaning(state: State, event: StatusReceived) -> "tuple[str, str]":
+    """The same of a status that holds our grant, where the command begins at an instant."""
+    if state.stage == ARMED:
+        if (event.start_at, event.start_life) != (state.start_at, state.life):
+            return moves.OTHER, "granted for another instant"
+        return moves.TIMED_GRANT, ""
+    if event.start_at is None:
+        return moves.PENDING, ""
+    barred = state.refusal or event.distrust or event.unwritten
+    if not barred and not event.clock_life:
+        barred = "lab time is not known here"
+    if not barred and event.clock_life != event.start_life:
+        barred = "lab time has begun a new life since its instant was fixed"
+    return (moves.BARRED_GRANT, barred) if barred else (moves.TIMED_GRANT, "")
+
+
+def _ready(decision: Decision, moment: Moment, *, certain: bool) -> None:
+    """It is said to be ready once the time is known as well, or has been waited for."""
+    state = decision.state
+    if state.prepared and (certain or state.patience <= moment.now):
+        move(decision, moves.READY, state.stage, Case(state.id), moment)
+
+
+def _clock_changed(decision: Decision, event: values.ClockChanged, moment: Moment) -> None:
+    state = decision.state
+    _ready(decision, moment, certain=event.certain)
+    if event.life and state.life != event.life:
+        move(decision, moves.NEW_LIFE, state.stage, Case(state.id), moment)
 
 
 def _settled(
@@ -197,6 +247,7 @@ def _connected(decision: Decision, moment: Moment) -> None:
 
 
 def _tick(decision: Decision, moment: Moment) -> None:
+    _ready(decision, moment, certain=False)
     state = decision.state
     if state.collect is not None and state.collect.at <= moment.now:
         decision.do(Action(values.PUBLISH_COLLECTED, state.id))
@@ -222,6 +273,8 @@ def _of_a_run(decision: Decision, event: Event, moment: Moment) -> None:
         word, stage, case = moves.RESTART, event.stage, Case(event.id, event.order)
         if event.renamed:
             word = moves.RENAMED
+        elif event.timed and stage == RECEIVED:
+            word = moves.TIMED_RESTART
             case = Case(event.id, event.order, "this board is called " + event.renamed + " now")
     else:
         raise TypeError("no event of a device: " + repr(event))

@@ -1,11 +1,13 @@
 """What goes into a device's decisions and what comes out: plain values (docs/protocol.md, 5).
 
 The law: no value here is changed once it was handed on, but a ``Decision`` while it is made.
-Moments are seconds of a clock that never jumps; an order is (epoch, seq). Written for MicroPython
-too: no dataclass, no enum, no typing, no imports.
+Moments are seconds of a clock that never jumps; an order is (epoch, seq); an instant is in whole
+microseconds of lab time, and belongs to a life of that. Written for MicroPython too: no dataclass,
+no enum, no typing, no imports.
 """
 
 UNKNOWN_S = 10.0  # of answers that know less than the envelope, until a device gives it up
+TIME_S = 2.0  # that a start waits for lab time to be known, before it is collected
 DEAF_S = 60.0  # of stale statuses only, until a device believes them: two heartbeats
 REPEAT_FIRST_S = 1.0  # every repetition: doubling from here,
 REPEAT_MAX_S = 30.0  # to here,
@@ -13,15 +15,19 @@ SHORTER = 0.25  # less this share at most, by chance, so that many do not speak 
 
 # How far a command came on this device.
 NEW = "new"  # nothing is known of it
-RECEIVED = "received"  # written down; it waits for its grant
+PREPARING = "preparing"  # written down; it has an instant, and its process is made ready
+RECEIVED = "received"  # written down, and ready if it has an instant; it waits for its grant
 STARTING = "starting"  # granted; the journal still says received
 RUNNING = "running"  # `started` is written: never started again
+ARMED = "armed"  # `started` is written: its process begins at its instant, or has begun
 ENDING = "ending"  # it was told to end, and its end is awaited
 FINISHED = "finished"  # granted once, and over
 CLOSED = "closed"  # provably not run; a newer envelope opens it again
 SETTLED = "settled"  # finished or closed, and nobody needs its result any more
 
-STAGES = (NEW, RECEIVED, STARTING, RUNNING, ENDING, FINISHED, CLOSED, SETTLED)
+STAGES = (
+    NEW, PREPARING, RECEIVED, STARTING, RUNNING, ARMED, ENDING, FINISHED, CLOSED, SETTLED,
+)  # fmt: skip
 
 # What is to be done, in ``Decision.writes``: the journal may refuse it.
 NEXT_BOOT = "next boot"  # count ``boot`` on
@@ -47,7 +53,11 @@ PUBLISH_RESULTS_AGAIN = "publish results again"  # likewise; ``Owed`` where ther
 NOTE_ANSWER = "note answer"  # a status settles ``ids``, and of the others none
 NOTE_REFUSAL = "note refusal"  # ``reason``, for the log
 START_RUN = "start run"  # of ``id``
-STOP_RUN = "stop run"  # of ``id``
+STOP_RUN = "stop run"  # of ``id``; one that is armed is not released any more
+PREPARE_RUN = "prepare run"  # of ``id``, instead of what was prepared before
+DROP_RUN = "drop run"  # what was prepared of ``id``, if anything was: it never begins
+ARM_RUN = "arm run"  # of ``id``: it is released at the instant ``number``
+DISARM_RUN = "disarm run"  # of ``id``: it is not released any more; if it was, it goes on
 END_LEFTOVERS = "end leftovers"  # what an earlier life left running of ``id``
 
 
@@ -117,7 +127,7 @@ class State(Value):
 
     fields = (
         "id", "stage", "order", "refusal", "stopping", "newest", "stale_since",
-        "collect", "results",
+        "collect", "results", "timed", "prepared", "patience", "start_at", "life",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -130,11 +140,16 @@ class State(Value):
         self.stale_since: float | None = None  # nothing but older ones came since then
         self.collect: Repetition | None = None  # of `collected`
         self.results: Repetition | None = None  # of all results that are not settled
+        self.timed = False  # the command in hand begins at an instant
+        self.prepared = False  # its process is ready
+        self.patience = 0.0  # until then it waits for lab time to be known
+        self.start_at: int | None = None  # the instant that was granted
+        self.life = ""  # whose time that is
 
     @property
     def runs(self) -> bool:
         """Whether the command in hand was granted."""
-        return self.stage in (STARTING, RUNNING, ENDING)
+        return self.stage in (STARTING, RUNNING, ARMED, ENDING)
 
     def but(self, **changes: object) -> "State":
         """This state with some fields changed."""
@@ -192,7 +207,7 @@ class Offered(Event):
 
     ``doubt``: why it may not run; ``answer``: whether that is said at its grant, or it is passed
     over. ``signed``: only signed ones count here, and ``doubt`` is what was found of this one.
-    ``room``: whether another command can be kept.
+    ``room``: whether another command can be kept. ``timed``: it begins at an instant.
     """
 
     def __init__(
@@ -205,6 +220,7 @@ class Offered(Event):
         answer: bool = True,
         signed: bool = False,
         room: bool = True,
+        timed: bool = False,
     ) -> None:
         super().__init__()
         self.id = id
@@ -214,13 +230,15 @@ class Offered(Event):
         self.answer = answer
         self.signed = signed
         self.room = room
+        self.timed = timed
 
 
 class StatusReceived(Event):
     """A status of this user came.
 
     ``settled``: what is known of the ids that it settles for this journal. ``distrust``: why the
-    command in hand must not start although it was received.
+    command in hand must not start although it was received. ``start``: the instant and the life
+    whose time that is. ``clock_life``: whose time is known here; empty: none.
     """
 
     def __init__(
@@ -232,6 +250,8 @@ class StatusReceived(Event):
         cancelling: bool,
         settled: "tuple[Known, ...]" = (),
         distrust: str = "",
+        start: "tuple[int | None, str]" = (None, ""),
+        clock_life: str = "",
     ) -> None:
         super().__init__()
         self.own = own
@@ -240,6 +260,8 @@ class StatusReceived(Event):
         self.cancelling = cancelling
         self.settled = settled
         self.distrust = distrust
+        self.start_at, self.start_life = start
+        self.clock_life = clock_life
 
 
 class FormerStatusReceived(Event):
@@ -257,15 +279,24 @@ class FormerStatusReceived(Event):
 class Restored(Event):
     """After a start: what the journal has open. ``renamed``: this board's name, where it changed.
 
-    ``stage``: RECEIVED or RUNNING.
+    ``stage``: RECEIVED or RUNNING. ``timed``: it begins at an instant.
     """
 
-    def __init__(self, id: str, stage: str, order: "tuple[int, int]", *, renamed: str = "") -> None:
+    def __init__(
+        self,
+        id: str,
+        stage: str,
+        order: "tuple[int, int]",
+        *,
+        renamed: str = "",
+        timed: bool = False,
+    ) -> None:
         super().__init__()
         self.id = id
         self.stage = stage
         self.order = order
         self.renamed = renamed
+        self.timed = timed
 
 
 class Connected(Event):
@@ -286,8 +317,25 @@ class Ended(Event):
         self.began = began
 
 
+class Prepared(Event):
+    """The process is ready. ``certain``: lab time is known as well as its start asks for."""
+
+    def __init__(self, *, certain: bool) -> None:
+        super().__init__()
+        self.certain = certain
+
+
+class ClockChanged(Event):
+    """Something else is known of lab time: in which ``life``, and how well (``Prepared``)."""
+
+    def __init__(self, life: str, *, certain: bool) -> None:
+        super().__init__()
+        self.life = life
+        self.certain = certain
+
+
 class NotStarted(Event):
-    """The program could not be started: it surely did not run."""
+    """The program could not be prepared, started or released: it surely did not run."""
 
     def __init__(self, reason: str) -> None:
         super().__init__()
