@@ -52,6 +52,7 @@ class Baseline:
     topics: Topics
     nonce: Callable[[], str]
     epoch: int = 0
+    presence: Callable[[str], HeartbeatReceived | None] = lambda user: None
 
     def record(self, user: str) -> Record | None:
         """The user's record, None where nobody has used that name."""
@@ -64,6 +65,10 @@ class Baseline:
     def count(self) -> int:
         """How many users have a record."""
         return len(self.records)
+
+    def device(self, user: str) -> HeartbeatReceived | None:
+        """What was heard last of the user's device in this life; None: nothing was."""
+        return self.presence(user)
 
 
 @dataclass(slots=True)
@@ -111,6 +116,7 @@ class RoundDecision:
             self.counts["ignored"] += isinstance(event, Ignored)
             if isinstance(event, HeartbeatReceived):
                 self.heartbeats.append((user, event))
+                self.draft.hear(user, event)
                 self._compare(user, event.seen, of_device=True)
             if isinstance(event, StatusReceived):
                 self._compare(user, event.order, of_device=False)

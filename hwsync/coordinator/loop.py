@@ -19,12 +19,12 @@ from hwsync.coordinator.degraded import Degraded
 from hwsync.coordinator.lab_time import LabClock, LabTime
 from hwsync.coordinator.publishing import Publisher, Publishing, Signer, published_once
 from hwsync.coordinator.schedule import Agenda, ConnectedClock, Resends, next_writing
-from hwsync.protocol import limits, replies
+from hwsync.protocol import limits, replies, starts
 from hwsync.protocol.answers import effects_on_appearance, effects_on_connect
 from hwsync.protocol.effects import Analyse, Effect, PublishEnvelope, PublishReplies
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.groups import Groups
-from hwsync.protocol.record import Command, Moment, Record, replace
+from hwsync.protocol.record import MICRO, Command, Moment, Record, latest_start_s, replace
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.messages import is_query, named_id
@@ -77,6 +77,9 @@ class Coordinator:
         self._ticking = ConnectedClock(hold_deadlines_s)
         self._deadlines = Agenda()  # in ticks
         self._expiries = Agenda()  # on the wall clock; when nobody may collect any more
+        self._starts = Agenda()  # in seconds of lab time; when it is too late for an instant
+        self._with_start: set[str] = set()  # users whose open command begins at an instant
+        self._life = self.lab_time.life  # in which ``_starts`` counts
         self._write_at = next_writing(0.0)  # in ticks
         self._resends = Resends(dice or random.Random())
         self._to_analyse: list[tuple[str, str]] = []  # user, id
@@ -93,6 +96,7 @@ class Coordinator:
             max_message=max_message,
         )
         self._degraded = Degraded(self.topics, self.publishing.error)
+        self.lab_time.pending = self._start_is_pending
         self._load()
 
     def _load(self) -> list[Record]:
@@ -147,6 +151,8 @@ class Coordinator:
             waits += [] if wait is None else [wait]
         if self._ticking.runs and (expires_at := self._expiries.nearest()) is not None:
             waits.append(max(expires_at - self._clock.wall(), 0.0))
+        if self._ticking.runs and (start := self._starts.nearest()) is not None:
+            waits.append(max(start - self._moment(now).lab_us / MICRO, 0.0))
         if (at := self._resends.nearest()) is not None:
             waits.append(max(at - now, 0.0))
         return min(waits, default=None)
@@ -174,8 +180,8 @@ class Coordinator:
             for command in self._owed.values():
                 record = self.records[command.user]
                 self._perform_effects(command.user, replies.of(record, command))
-        self.lab_time.look()
         now = self._clock.monotonic()
+        self._look_at_lab_time(now)
         if self._save_again_at is not None and now < self._save_again_at:
             self._answer_queries()
             self.publishing.flush()
@@ -287,7 +293,8 @@ class Coordinator:
         if (sure, limit) != (self.rules.max_message, self.rules.sendable):
             self.rules = replace(self.rules, max_message=sure, sendable=limit)
         known = (self.records, self._packets, self.store)
-        baseline = Baseline(*known, self.rules, self.topics, self._nonce, self.epoch)
+        about = (self.rules, self.topics, self._nonce)
+        baseline = Baseline(*known, *about, epoch=self.epoch, presence=self._resends.heard)
         return RoundDecision(baseline, self._moment(now))
 
     def _decide(self, now: float) -> RoundDecision:
@@ -321,6 +328,8 @@ class Coordinator:
                 decided.end_by_deadline(user)
         if self._ticking.runs:  # whoever is heard later cannot collect it either: nothing to settle
             for user in self._expiries.passed(decided.moment.wall):
+                decided.end_by_deadline(user)
+            for user in self._starts.passed(decided.moment.lab_us / MICRO):
                 decided.end_by_deadline(user)
         decided.memory.shorten()
         return decided
@@ -392,7 +401,28 @@ class Coordinator:
         """Note the deadline, and the next repetition of an envelope."""
         self._deadlines.set(record.user, record.deadline_ticks)
         self._expiries.set(record.user, record.expires_at)
+        command = record.current
+        if command is not None and command.request.start is not None and command.report is None:
+            self._with_start.add(record.user)
+        else:
+            self._with_start.discard(record.user)
+        moment = self._moment(now)
+        left = latest_start_s(record, moment)
+        self._starts.set(record.user, None if left is None else moment.lab_us / MICRO + left)
         self._resends.schedule(record, now)
+
+    def _look_at_lab_time(self, now: float) -> None:
+        """In another life what waits for an instant of this one ends at once."""
+        self.lab_time.look()
+        if self._life != self.lab_time.life:
+            self._life = self.lab_time.life
+            for user in sorted(self._with_start):
+                self._schedule(self.records[user], now)
+
+    def _start_is_pending(self) -> bool:
+        """Whether anybody waits for an instant: then lab time goes on, whatever its clock says."""
+        moment = self._moment(self._clock.monotonic())
+        return any(starts.is_pending(self.records[user], moment) for user in self._with_start)
 
     def _resend(self, now: float) -> None:
         """Send again the envelopes that nobody collected."""

@@ -25,11 +25,15 @@ from hwsync.protocol.effects import (
     ReplyError,
 )
 from hwsync.protocol.errors import Refused
-from hwsync.protocol.jsons import dumps
-from hwsync.protocol.record import Moment, Record, Reply, ends_at, is_past, replace
+from hwsync.protocol.record import Moment, Record, Reply, ends_at, is_over, replace
 from hwsync.protocol.replies import check
 from hwsync.protocol.topics import TopicKind, Topics
-from hwsync.protocol.wire.envelope import encode_envelope, encode_signed, envelope_json
+from hwsync.protocol.wire.envelope import (
+    encode_envelope,
+    encode_signed,
+    envelope_json,
+    envelope_text,
+)
 from hwsync.protocol.wire.error import encode_error
 from hwsync.protocol.wire.status import encode_result, encode_status
 from hwsync.transport import Delivery, Signal, outbox
@@ -170,7 +174,7 @@ class Publishing:
 
     def envelope(self, record: Record) -> None:
         """Its program for the device, while it may be collected."""
-        if not is_past(record.expires_at, self._moment()):
+        if not is_over(record, self._moment()):
             topic = self._topics.of(record.user, TopicKind.ENVELOPE)
             payload = self._envelope(self._with_its_end(record))
             self.outbox.send(Message(topic, lambda _: payload, topic))
@@ -193,8 +197,8 @@ class Publishing:
         fields = envelope_json(record, self.outbox.limit) | {"journal": self._journal(record.user)}
         if record.deadline_wall is not None:
             fields["expires_at"] = max(record.deadline_wall, self._moment().wall)
-        text = dumps(fields)
-        return encode_signed(text, self.signer.public, self.signer.sign(text))
+        text = envelope_text(fields)
+        return encode_signed(text, self.signer.public, self.signer.sign(text), fields["v"])
 
     def result(self, user: str, effect: PublishResult) -> None:
         """The whole of one command, to who asked."""

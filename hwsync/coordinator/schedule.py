@@ -151,6 +151,10 @@ class Resends:
         known = before is not None and before.online
         return not known or (before.journal, before.boot) != (heartbeat.journal, heartbeat.boot)  # type: ignore[union-attr]
 
+    def heard(self, user: str) -> HeartbeatReceived | None:
+        """The last heartbeat or will of that user that counts; None: none came in this life."""
+        return self._present.get(user)
+
     def journal(self, user: str) -> str | None:
         """The journal of the device that was last heard of, which an envelope is signed for.
 

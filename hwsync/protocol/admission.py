@@ -13,7 +13,7 @@ import hashlib
 import math
 from typing import Final
 
-from hwsync.protocol import idle, limits
+from hwsync.protocol import idle, limits, starts
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Requested
 from hwsync.protocol.jsons import dumps, loads, size
@@ -28,19 +28,22 @@ from hwsync.protocol.record import (
     replace,
 )
 from hwsync.protocol.rules import Rules
+from hwsync.protocol.wire.start import start_json
 
 REPLIES: Final = "replies"  # with accounts, only <account> may read below replies/<account>
 CLAIM: Final = "by"  # the key of a request's ``meta``
 
 
 def digest_of(request: Request) -> str:
-    """What must be equal in a repeat of an id: program, stdin, args, and a name of its own.
+    """What must be equal in a repeat of an id: program, stdin, args, a name of its own, a start.
 
     SHA-256, hexadecimal. The default's name is as if none was given, since it means the same.
     """
     texts: list[object] = [request.program, request.stdin, request.args]
     if request.name not in (None, limits.DEFAULT_NAME):
         texts.append({"name": request.name})
+    if request.start is not None:
+        texts.append({"start": start_json(request.start)})
     return hashlib.sha256(dumps(texts).encode()).hexdigest()
 
 
@@ -49,7 +52,8 @@ def check_repeat(request: Request, known: Command) -> None:
     if not known.orphan and digest_of(request) != known.digest:
         raise Refused(
             Code.ID_REUSED,
-            f"the id {known.id} belongs to another program, stdin, args or name of {known.user}",
+            f"the id {known.id} belongs to another program, stdin, args, name or start of "
+            f"{known.user}",
             "take a new id for a new command",
         )
 
@@ -90,7 +94,7 @@ def _counted(record: Record, moment: Moment, most: int) -> tuple[float, ...]:
 
 def _new_command(record: Record, event: Requested, moment: Moment, rules: Rules) -> Command:
     request, number = event.request, record.count + 1
-    return Command(
+    command = Command(
         record.user,
         request.id or f"{number}-{moment.nonce}",
         replace(request, analysis=request.analysis or rules.analysis),
@@ -102,6 +106,7 @@ def _new_command(record: Record, event: Requested, moment: Moment, rules: Rules)
         asker=asker_of(request, event.reply),
         program_sha256=hashlib.sha256(request.program.encode()).hexdigest(),
     )
+    return starts.fixed(command, moment)
 
 
 def _may_be_from_before(request: Request, moment: Moment, rules: Rules) -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from hwsync.protocol import epochs, idle, limits, machine, named, waiting
+from hwsync.protocol import epochs, idle, limits, machine, named, starts, waiting
 from hwsync.protocol.analysis import outcome_line
 from hwsync.protocol.answers import refuse
 from hwsync.protocol.effects import Decision, Effect, PublishError, PublishStatus
@@ -30,11 +30,14 @@ from hwsync.protocol.events import (
     CancelAsked,
     DeadlinePassed,
     Event,
+    HeartbeatReceived,
     Message,
     NextInQueue,
+    Requested,
     ResetAsked,
     Restored,
 )
+from hwsync.protocol.presence import is_outdated_will
 from hwsync.protocol.record import Command, Moment, Record, State, replace
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import TopicKind
@@ -61,6 +64,9 @@ class Known(Protocol):
     def count(self) -> int:
         """How many users have a record."""
 
+    def device(self, user: str) -> HeartbeatReceived | None:
+        """What was heard last of the user's device in this life; None: nothing was."""
+
 
 @dataclass(slots=True)
 class Draft:
@@ -75,6 +81,7 @@ class Draft:
     records: dict[str, Record] = field(default_factory=dict)
     commands: dict[tuple[str, str], Command] = field(default_factory=dict)
     decisions: list[Decision] = field(default_factory=list)
+    heard: dict[str, HeartbeatReceived] = field(default_factory=dict)  # since what is saved
     _new: int = 0  # users that had no record
 
     @property
@@ -96,6 +103,15 @@ class Draft:
     def count(self) -> int:
         """How many users have a record."""
         return self.base.count() + self._new
+
+    def device(self, user: str) -> HeartbeatReceived | None:
+        """What was heard last of the user's device in this life; None: nothing was."""
+        return self.heard.get(user) or self.base.device(user)
+
+    def hear(self, user: str, heartbeat: HeartbeatReceived) -> None:
+        """A heartbeat or will counts for what is decided from here on."""
+        if not is_outdated_will(self.device(user), heartbeat):
+            self.heard[user] = heartbeat
 
     def record_of(self, user: str) -> Record:
         """The user's record; one at rest, which nobody has changed yet, for a new name."""
@@ -295,6 +311,10 @@ def _decide(draft: Draft, user: str, event: Event, moment: Moment, rules: Rules)
 def _one(draft: Draft, user: str, event: Event, moment: Moment, rules: Rules) -> Decision:
     """What one event does to one record."""
     command = None if event.id is None else draft.command(user, event.id)
+    if isinstance(event, Requested) and command is None:
+        refusal = starts.cannot(event.request, draft.device(user))
+        if refusal is not None:
+            return refuse(draft.record_of(user), machine.about(refusal, event))
     decision = machine.decide(draft.record_of(user), event, moment, command, rules)
     if _is_one_too_many(draft, decision):
         return _one_too_many(draft, user, event)

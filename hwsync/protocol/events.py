@@ -145,6 +145,7 @@ class HeartbeatReceived:
     journal: str
     boot: int
     seen: tuple[int, int] | None = None
+    can: tuple[str, ...] = ()  # what this version of a device can beside the first one
 
 
 @dataclass(frozen=True, slots=True)

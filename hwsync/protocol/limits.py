@@ -53,6 +53,16 @@ REQUESTS_PER_MINUTE: Final = (1, 10_000)  # new ones, a board; or 0: no limit
 RATE_S: Final = 60.0  # the minute over which they are counted
 AMBIGUOUS_S: Final = 2.0  # after a command was taken from the queue: a person may mean the last one
 
+START_AHEAD_S: Final = 86_400.0  # how far ahead of now a start may be asked for
+START_WITHIN_S: Final = (0.001, 60.0)  # how late, or how uncertain, a start may be
+START_WAIT_S: Final = (0.1, 600.0)  # for the members of a batch to get ready
+START_LEAD_S: Final = (0.05, 60.0)  # between the decision and the instant
+START_BYTES_PER_S: Final = 1024 * KIB  # the lead grows by what is to be sent, at that speed,
+START_MEMBER_S: Final = 0.001  # and by so much for each member
+DEFAULT_START_WITHIN_S: Final = 0.1
+DEFAULT_START_WAIT_S: Final = 5.0
+DEFAULT_START_LEAD_S: Final = 1.0
+
 DOUBT_S: Final = 86_400.0  # after a rise of the epoch: an id may have been known before
 MAX_SEEN_EPOCH: Final = 4_102_444_800  # 2100: a device's word of a later epoch is not believed
 MAX_EPOCH: Final = 253_402_300_799  # of a kept status; the same for the end of the year 9999

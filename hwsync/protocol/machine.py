@@ -9,7 +9,7 @@ nothing.
 
 from __future__ import annotations
 
-from hwsync.protocol import idle, limits, named, replies, waiting
+from hwsync.protocol import idle, limits, named, replies, starts, waiting
 from hwsync.protocol.admission import check_repeat
 from hwsync.protocol.answers import answers, implied_effects, refuse
 from hwsync.protocol.effects import ClearKept, Decision, LogEntry, PublishStatus
@@ -110,6 +110,7 @@ def _check_new(record: Record, request: Request, moment: Moment, rules: Rules) -
             f"'expires_at' is {request.expires_at:.3f}, and it is {moment.wall:.3f} already",
             "name a later time, in seconds since 1970 (Unix time), or leave the key out",
         )
+    starts.check(request, moment)
     length, most = size(request.program), rules.allowance.max_program
     if length > most:
         raise Refused(

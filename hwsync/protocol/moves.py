@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hwsync.protocol import idle, named, waiting
+from hwsync.protocol import idle, named, starts, waiting
 from hwsync.protocol.admission import accept
 from hwsync.protocol.answers import answers
 from hwsync.protocol.effects import Decision
@@ -35,6 +35,7 @@ from hwsync.protocol.record import (
     RunReport,
     State,
     Verb,
+    is_over,
     is_past,
     replace,
 )
@@ -73,9 +74,9 @@ class Move:
 
 
 def _is_due(record: Record, _: Command, event: Event, moment: Moment) -> bool:
-    """Whether the present state ends: by the time of connection, or by the wall clock."""
+    """Whether the present state ends: by the time of connection, the wall clock or lab time."""
     ticking = record.deadline_ticks is not None and record.deadline_ticks <= moment.ticks
-    return event.id == record.id and (ticking or is_past(record.expires_at, moment))
+    return event.id == record.id and (ticking or is_over(record, moment))
 
 
 def _stays(record: Record, _: Command, __: Event, ___: Moment) -> Decision:
@@ -93,15 +94,16 @@ def _leaves_queue(record: Record, _: Command, event: Event, moment: Moment) -> D
 
 
 def _may_be_collected(record: Record, _: Command, __: Event, moment: Moment) -> bool:
-    return not is_past(record.expires_at, moment)
+    return not is_over(record, moment)
 
 
-def _refuse_too_late(record: Record, command: Command, _: Event, __: Moment) -> Decision:
-    raise Refused(
-        Code.WRONG_STATE,
-        f"{command.id} had to be collected before {record.expires_at:.3f}",
-        "it ends as expired: nobody runs it",
-    )
+def _refuse_too_late(record: Record, command: Command, _: Event, moment: Moment) -> Decision:
+    late = f"{command.id} had to be collected before "
+    if is_past(record.expires_at, moment):
+        late += f"{record.expires_at:.3f}"
+    else:
+        late += "its start"
+    raise Refused(Code.WRONG_STATE, late, "it ends as expired: nobody runs it")
 
 
 def _moves_grant(_: Record, command: Command, event: Event, __: Moment) -> bool:
@@ -174,7 +176,11 @@ def _collect(record: Record, command: Command, event: Event, moment: Moment, _: 
         current=replace(command, journal=event.journal, boot=event.boot),
         # What was settled of it before the grant was a refusal: its result is still to come.
         settled=tuple(pair for pair in record.settled if pair[0] != command.id),
-        deadline_ticks=moment.ticks + command.request.timeout + command.request.grace,
+        # What is left till a start counts from here on like the rest: in seconds of connection.
+        deadline_ticks=moment.ticks
+        + starts.ahead_s(command, moment)
+        + command.request.timeout
+        + command.request.grace,
     )
 
 
@@ -233,6 +239,8 @@ def _expire_waiting(
     reason = f"not collected within {command.request.expires:.12g} s"
     if is_past(record.expires_at, moment):
         reason = waiting.TOO_LATE
+    elif is_over(record, moment):
+        reason = starts.too_late(command, moment)
     if above := above_limit(record, rules.sendable, signed=rules.signed):
         reason += f": {above}"
     return _ended(record, command, Outcome.EXPIRED, Ran.NO, reason)
@@ -242,7 +250,8 @@ def _expire_running(
     record: Record, command: Command, _: Event, moment: Moment, rules: Rules
 ) -> Record:
     request = command.request
-    within = f"no answer within {request.timeout + request.grace:.12g} s of its collection"
+    began = "its collection" if command.start_at_us is None else "its start"
+    within = f"no answer within {request.timeout + request.grace:.12g} s of {began}"
     if record.cancelling:
         within = f"no answer within {request.grace:g} s of its cancel"
     after = _ended(record, command, Outcome.LOST, Ran.MAYBE, within)
@@ -271,7 +280,7 @@ TABLE: Final[Mapping[tuple[Verb, State], Move]] = {
     ),
     (Verb.RETRIEVAL, State.REQUESTED): Move(
         *(State.COLLECTED, _collect, "the grant"),
-        Guard(_may_be_collected, "before its `expires_at`", _refuse_too_late),
+        Guard(_may_be_collected, "before its `expires_at` and start", _refuse_too_late),
     ),
     (Verb.RETRIEVAL, State.COLLECTED): Move(
         *(State.COLLECTED, _move_grant, "the grant moves"),

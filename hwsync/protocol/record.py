@@ -114,6 +114,26 @@ RAN_BY_OUTCOME: Final = {
 
 
 WHO_ASKED: Final = "who asked "
+MICRO: Final = 1_000_000  # of a second: lab time is counted in whole microseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """When a command is to begin (docs/protocol.md, section 6). Times are seconds.
+
+    At an instant of lab time (``at_us``), or together with the other members of its batch.
+    """
+
+    within: float = limits.DEFAULT_START_WITHIN_S  # how late, or how uncertain, it may be
+    at_us: int | None = None  # microseconds of lab time; None: together
+    wait: float = limits.DEFAULT_START_WAIT_S  # for the members to get ready
+    lead: float = limits.DEFAULT_START_LEAD_S  # between the decision and the instant
+    need: int = 1  # of the members that must be ready, else nobody starts
+
+    @property
+    def together(self) -> bool:
+        """Whether the instant is fixed when the members of the batch are ready."""
+        return self.at_us is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +152,7 @@ class Request:
     queue: bool = False  # wait behind the present command instead of being refused
     name: str | None = None  # of the file that is run; None: not given
     expires_at: float | None = None  # Unix seconds; from then on it must not be collected
+    start: Start | None = None  # None: it begins as soon as it was granted
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +228,8 @@ class Command:
     pruned: bool = False  # its texts were dropped with the years; hashes and end stay
     asker: Asker | None = None  # of the first request that named the id; None: nobody is known
     program_sha256: str = ""  # hexadecimal; empty where its text was never known here
+    start_at_us: int | None = None  # microseconds of lab time; None: no instant is fixed
+    start_life: str = ""  # the life whose lab time that is
 
     def without_false_no(self, report: RunReport) -> RunReport:
         """The account, but ran maybe instead of no where a restored database may have forgotten it.
@@ -264,10 +287,14 @@ class Record:
         return self.current.id if self.current else ""
 
     @property
+    def waits(self) -> Command | None:
+        """The command that waits here to be collected; None: none does."""
+        return self.current if self.state is State.REQUESTED else None
+
+    @property
     def expires_at(self) -> float | None:
         """Unix seconds from which on nobody may collect what waits here."""
-        waits = self.current if self.state is State.REQUESTED else None
-        return waits.request.expires_at if waits else None
+        return self.waits.request.expires_at if self.waits else None
 
     @property
     def kept(self) -> bool:
@@ -299,11 +326,29 @@ def is_past(expires_at: float | None, moment: Moment) -> bool:
     return expires_at is not None and expires_at <= moment.wall
 
 
+def latest_start_s(record: Record, moment: Moment) -> float | None:
+    """Seconds for which what waits here could still begin at its instant; None: it has none.
+
+    0: it is past by more than it may be. An instant of another life is past.
+    """
+    command = record.waits
+    if command is None or command.start_at_us is None or command.request.start is None:
+        return None
+    if command.start_life != moment.life:
+        return 0.0
+    latest_us = command.start_at_us + round(command.request.start.within * MICRO)
+    return max(latest_us - moment.lab_us, 0) / MICRO
+
+
+def is_over(record: Record, moment: Moment) -> bool:
+    """Whether nobody may collect what waits here any more, whoever was connected meanwhile."""
+    return is_past(record.expires_at, moment) or latest_start_s(record, moment) == 0
+
+
 def ends_at(record: Record, moment: Moment) -> float | None:
     """Unix seconds, an estimate: when the record's state ends by itself; None: it does not."""
-    ticking = (
-        None
-        if record.deadline_ticks is None
-        else moment.wall + record.deadline_ticks - moment.ticks
-    )
-    return min((at for at in (ticking, record.expires_at) if at is not None), default=None)
+    left = None if record.deadline_ticks is None else record.deadline_ticks - moment.ticks
+    start = latest_start_s(record, moment)
+    ends = [moment.wall + wait for wait in (left, start) if wait is not None]
+    ends += [] if record.expires_at is None else [record.expires_at]
+    return min(ends, default=None)

@@ -75,6 +75,9 @@ def _sixth(connection: Connection) -> None:
         'CREATE TABLE lives ("row" INTEGER NOT NULL PRIMARY KEY, "name" TEXT NOT NULL, '
         '"boot" TEXT NOT NULL, "wall_us" INTEGER NOT NULL, "raw_us" INTEGER NOT NULL, '
         '"asleep_us" INTEGER NOT NULL)',
+        "ALTER TABLE commands ADD COLUMN start TEXT",
+        "ALTER TABLE commands ADD COLUMN start_at_us INTEGER",
+        "ALTER TABLE commands ADD COLUMN start_life TEXT NOT NULL DEFAULT ''",
     ):
         connection.execute(statement)
 

@@ -97,6 +97,9 @@ class CommandRow(Model):
     name = TextField(null=True)  # of the file that is run; null: not given
     expires_at = FloatField(null=True)  # Unix seconds
     output_order = TextField(null=True)  # JSON list of [stream, bytes] of response and stderr
+    start = TextField(null=True)  # JSON, as in the request; null: it begins when it is granted
+    start_at_us = IntegerField(null=True)  # microseconds of lab time; null: no instant is fixed
+    start_life = TextField()  # the life whose lab time that is
 
     class Meta:
         table_name = "commands"

@@ -27,6 +27,7 @@ from hwsync.protocol.record import (
     State,
     Verb,
 )
+from hwsync.protocol.wire.start import read_start, start_json
 from hwsync.store import statements
 from hwsync.store.models import CommandRow, HwStatus, columns
 
@@ -176,6 +177,9 @@ def command_values(command: Command) -> Values:
             "name": request.name,
             "expires_at": request.expires_at,
             "output_order": None if report.order is None else dumps(report.order),
+            "start": None if request.start is None else dumps(start_json(request.start)),
+            "start_at_us": command.start_at_us,
+            "start_life": command.start_life,
         },
     )
 
@@ -212,6 +216,7 @@ def command_from(row: Row) -> Command:
         meta=row["meta"],
         name=row["name"],
         expires_at=row["expires_at"],
+        start=None if row["start"] is None else read_start(json.loads(row["start"])),
     )
     late_collected = json.loads(row["late_collected"] or "null")
     return Command(
@@ -238,6 +243,8 @@ def command_from(row: Row) -> Command:
         pruned=bool(row["pruned"]),
         asker=asker_from(row),
         program_sha256=row["program_sha256"],
+        start_at_us=row["start_at_us"],
+        start_life=row["start_life"],
     )
 
 

@@ -259,12 +259,12 @@ MUTANTS: Final = (
     ),
     Mutant(
         "nothing is granted after its expires_at",
-        (Edit(moves, "_may_be_collected", "not is_past(record.expires_at, moment)", "True"),),
+        (Edit(moves, "_may_be_collected", "not is_over(record, moment)", "True"),),
         faults=("wall clock jump", "pause"),
     ),
     Mutant(
         "what waits ends at its expires_at",
-        (Edit(moves, "_is_due", "(ticking or is_past(record.expires_at, moment))", "ticking"),),
+        (Edit(moves, "_is_due", "(ticking or is_over(record, moment))", "ticking"),),
     ),
     Mutant(
         "a program is run under its name",

@@ -19,7 +19,7 @@ FIELDS = [
     "id", "state", "epoch", "seq", "journal", "boot", "start_at", "cancelling", "settled", "user",
     "login", "command", "time", "deadline", "hw_command", "hw_response", "server_analysis",
     "outcome", "ran", "reason", "exit_code", "stderr", "duration", "started", "start_error",
-    "clock_bound", "truncated", "queued", "name", "order",
+    "clock_bound", "truncated", "queued", "name", "order", "start_life",
 ]  # fmt: skip
 
 
@@ -104,7 +104,7 @@ REFUSALS: list[tuple[int, str, str, bool, str]] = [
     (0, "cancel", '{"id":"never"}', False, "not_current"),
     (0, "request", '{"program":"x","colour":1}', False, "unknown_field"),
     (0, "request", '{"program":"x","queue":true}', False, "bad_payload"),
-    (0, "request", '{"program":"x","start":{"at":1}}', False, "not_allowed"),
+    (0, "request", '{"program":"x","start":{"at":1}}', False, "bad_payload"),
     (0, "request", '{"program":"x","timeout":1e999}', False, "bad_payload"),
     (0, "request", '{"program":', False, "bad_payload"),
     (0, "request", "x" * (256 * 1024 + 1), False, "too_large"),

@@ -24,6 +24,7 @@ from hwsync.protocol.events import (
     CancelAsked,
     Collected,
     Event,
+    HeartbeatReceived,
     Message,
     Queried,
     Requested,
@@ -58,6 +59,7 @@ class Kept:
     commands: dict[tuple[str, str], Command] = field(default_factory=dict)
     epoch: int = 0
     others: int = 0  # users with a record, besides
+    devices: dict[str, HeartbeatReceived] = field(default_factory=dict)
 
     def record(self, user: str) -> Record | None:
         return self.records.get(user)
@@ -67,6 +69,9 @@ class Kept:
 
     def count(self) -> int:
         return len(self.records) + self.others
+
+    def device(self, user: str) -> HeartbeatReceived | None:
+        return self.devices.get(user)
 
 
 def hear(draft: Draft, *events: Event, user: str = "pi1", moment: Moment = NOW) -> list[Decision]:

@@ -102,7 +102,7 @@ FIELDS = ["error", "message", "hint", "topic", "id", "journal", "state"]
         (1, "analysis", b'{"analysis":"x","id":"c9"}', ("not_current", "c9", None)),
         (2, "request", request("c1", "print(0)"), ("id_reused", "c1", None)),
         (1, "request", b'{"program":1,"id":"c3"}', ("bad_payload", "c3", None)),
-        (0, "request", request("c3", start={"at": 1}), ("not_allowed", "c3", None)),
+        (0, "request", request("c3", start={"together": True}), ("not_allowed", "c3", None)),
         (0, "request", request("c3", colour=1), ("unknown_field", "c3", None)),
         (0, "heartbeat", b'{"journal":"j1","boot":1}', ("bad_payload", None, "j1")),
     ],

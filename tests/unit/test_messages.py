@@ -112,7 +112,16 @@ def test_a_range_is_said_in_whole_numbers() -> None:
         ({"colour": 1}, Code.UNKNOWN_FIELD),
         ({"queue": True, "id": None}, Code.BAD_PAYLOAD),
         ({"queue": 1}, Code.BAD_PAYLOAD),
-        ({"start": {"at": 5}}, Code.NOT_ALLOWED),
+        ({"start": 5}, Code.BAD_PAYLOAD),
+        ({"start": {}}, Code.BAD_PAYLOAD),
+        ({"start": {"at": 5, "together": True}}, Code.BAD_PAYLOAD),
+        ({"start": {"at": "5"}}, Code.BAD_PAYLOAD),
+        ({"start": {"at": 5, "need": 2}}, Code.BAD_PAYLOAD),
+        ({"start": {"together": True, "need": 0}}, Code.BAD_PAYLOAD),
+        ({"start": {"together": True, "need": 1.5}}, Code.BAD_PAYLOAD),
+        ({"start": {"together": 1}}, Code.BAD_PAYLOAD),
+        ({"start": {"at": 5, "soon": True}}, Code.UNKNOWN_FIELD),
+        ({"start": {"at": 5}, "queue": True}, Code.BAD_PAYLOAD),
         ({"timeout": 0.05}, Code.BAD_PAYLOAD),
         ({"timeout": 2_592_001}, Code.BAD_PAYLOAD),
         ({"timeout": True}, Code.BAD_PAYLOAD),
@@ -521,7 +530,8 @@ def test_what_stands_behind_the_older_fields() -> None:
         json.loads(encode_status(Record("pi1", current=command))),
         json.loads(encode_result(command, State.REST)),
     ):
-        assert list(told)[-2:] == ["name", "order"]
+        behind = ["name", "order", "start_life"]
+        assert [key for key in list(told)[-4:] if key in behind] == behind
         assert (told["name"], told["order"]) == ("blink.py", [["stderr", 1], ["stdout", 1]])
     for other, name in (
         (replace(command, request=Request("p"), report=None), limits.DEFAULT_NAME),

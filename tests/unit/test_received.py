@@ -46,8 +46,8 @@ def test_each_field_is_needed_and_of_its_kind(kind: TopicKind) -> None:
         for shape in ({}, [[]], [1, 2], {"a": 1}):
             assert read_received(kind, json.dumps(fields | {name: shape}).encode()) is None, name
     needed = {
-        TopicKind.STATUS: fields.keys() - {"name", "order"},
-        TopicKind.RESULT: fields.keys() - {"name", "order", "sha256"},
+        TopicKind.STATUS: fields.keys() - {"name", "order", "start_life"},
+        TopicKind.RESULT: fields.keys() - {"name", "order", "sha256", "start_at", "start_life"},
         TopicKind.ERROR: fields.keys() - {"state"}, TopicKind.OUTPUT: fields.keys() - {"at",
         "skipped"},
         TopicKind.HEARTBEAT: {"online", "journal", "boot"}, TopicKind.HEALTH: {"condition"},

@@ -11,7 +11,7 @@ from typing import Annotated, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Refused
-from hwsync.protocol.jsons import dumps
+from hwsync.protocol.jsons import dumps, six_decimals
 from hwsync.protocol.record import NO_COMMAND, Record
 from hwsync.protocol.wire.forms import (
     ID,
@@ -20,22 +20,32 @@ from hwsync.protocol.wire.forms import (
     Id,
     Name,
     Number,
-    Reserved,
     Text,
     Texts,
     User,
     seconds,
 )
 from hwsync.protocol.wire.schema import Default, Form, Json, Schema, loose, read_object
+from hwsync.protocol.wire.start import (
+    START_OBJECT,
+    StartOrder,
+    read_start_order,
+    start_order_json,
+)
 
-_VERSION: Final = Form("1", lambda value: bool(value == 1))
+_VERSION: Final = Form("1 or 2", lambda value: value in (1, 2))
 _NUMBERS: Final = 64  # bytes by which an envelope's numbers may grow while it waits
 
 
 class EnvelopeFields(TypedDict):
     """On ``command``, from the coordinator."""
 
-    v: Annotated[int, _VERSION, "the version of the protocol"]
+    v: Annotated[
+        int,
+        _VERSION,
+        "the version that the device must have: 2 where there is a `start`, else 1; a device of "
+        "version 1 passes 2 over",
+    ]
     id: Annotated[Id, "of the command"]
     user: Annotated[User, "of the device"]
     epoch: Annotated[Count, "of the status that it was sent after"]
@@ -68,7 +78,13 @@ class EnvelopeFields(TypedDict):
             "`expires_at`; null where there is neither",
         ]
     ]
-    start: NotRequired[Annotated[Reserved | None, Default(None), "reserved (section 6)"]]
+    start: NotRequired[
+        Annotated[
+            Annotated[Json, START_OBJECT] | None,
+            Default(None),
+            "null, or at which instant it begins (section 6)",
+        ]
+    ]
     max_message: NotRequired[
         Annotated[
             Count | None,
@@ -89,7 +105,7 @@ class EnvelopeFields(TypedDict):
 class SealFields(TypedDict):
     """On ``command``, from a coordinator with a signing key."""
 
-    v: Annotated[int, _VERSION, "the version of the protocol"]
+    v: Annotated[int, _VERSION, "the same as inside"]
     signed: Annotated[Text, "the JSON text of the fields above"]
     key: Annotated[Text, "the public key, `ed25519:` and the base64 of its 32 bytes"]
     sig: Annotated[Text, "the base64 of the Ed25519 signature over the UTF-8 bytes of `signed`"]
@@ -117,6 +133,7 @@ class Envelope:
     name: str = limits.DEFAULT_NAME  # of the file that is run
     grace: float = limits.DEFAULT_GRACE_S  # seconds; the end of a run takes at most half of it
     max_message: int | None = None  # bytes that the broker takes; None: nobody knows of less
+    start: StartOrder | None = None  # None: it begins as soon as it is granted
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +157,7 @@ def envelope_json(record: Record, max_message: int = limits.MAX_MESSAGE) -> Json
     command = record.current or NO_COMMAND
     request = command.request
     fields: EnvelopeFields = {
-        "v": 1,
+        "v": 1 if request.start is None else 2,
         "id": command.id,
         "user": record.user,
         "epoch": record.epoch,
@@ -153,24 +170,30 @@ def envelope_json(record: Record, max_message: int = limits.MAX_MESSAGE) -> Json
         "args": request.args,
         "issued": command.issued,
         "expires_at": record.deadline_wall,
-        "start": None,
+        "start": start_order_json(command),
     }
     if max_message < limits.MAX_MESSAGE:
         fields["max_message"] = max_message
     return cast(Json, fields)
 
 
+def envelope_text(fields: Json) -> str:
+    """The same as JSON; the instant of a start with six decimals."""
+    return six_decimals(dumps(fields), "start_at")
+
+
 def encode_envelope(record: Record, max_message: int = limits.MAX_MESSAGE) -> bytes:
     """The same as it is published by a coordinator that signs nothing."""
-    return dumps(envelope_json(record, max_message)).encode()
+    return envelope_text(envelope_json(record, max_message)).encode()
 
 
 def envelope_size(record: Record, *, signed: bool) -> int:
     """About how many bytes its envelope has, rather more than fewer; ``signed``: by a key."""
     fields = envelope_json(record)
     if not signed:
-        return len(dumps(fields).encode()) + _NUMBERS
-    return len(encode_signed(dumps(fields | {"journal": "j" * 64}), "k" * 52, "s" * 88)) + _NUMBERS
+        return len(envelope_text(fields).encode()) + _NUMBERS
+    text = envelope_text(fields | {"journal": "j" * 64})
+    return len(encode_signed(text, "k" * 52, "s" * 88, fields["v"])) + _NUMBERS
 
 
 def above_limit(record: Record, most: int, *, signed: bool) -> str:
@@ -183,9 +206,12 @@ def above_limit(record: Record, most: int, *, signed: bool) -> str:
     return f"its message has {length} bytes, and the broker takes at most {most}"
 
 
-def encode_signed(text: str, key: str, signature: str) -> bytes:
-    """A signed envelope: ``text`` has the fields, ``key`` is the public key that verifies it."""
-    fields: SealFields = {"v": 1, "signed": text, "key": key, "sig": signature}
+def encode_signed(text: str, key: str, signature: str, version: int = 1) -> bytes:
+    """A signed envelope: ``text`` has the fields, ``key`` is the public key that verifies it.
+
+    ``version``: as in the fields.
+    """
+    fields: SealFields = {"v": version, "signed": text, "key": key, "sig": signature}
     return dumps(fields).encode()
 
 
@@ -200,6 +226,12 @@ def read_envelope(payload: bytes) -> Envelope | None:
         fields = ENVELOPE.read(obj)
     except Refused:
         return None
+    said = fields["start"]
+    start = None if said is None else read_start_order(said)
+    if (fields["v"] == 2) != (start is not None) or (said is not None and start is None):
+        return None  # it needs what this version does not know
+    if start is not None:
+        return None  # this version of a device begins nothing at an instant
     return Envelope(
         fields["id"],
         fields["user"],
@@ -213,6 +245,7 @@ def read_envelope(payload: bytes) -> Envelope | None:
         name=fields["name"],
         grace=float(fields["grace"]),
         max_message=fields["max_message"],
+        start=start,
     )
 
 

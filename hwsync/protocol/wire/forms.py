@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.jsons import MAX_INT, is_count, is_number, size
-from hwsync.protocol.record import Outcome, Ran, State
+from hwsync.protocol.record import MICRO, Outcome, Ran, State
 from hwsync.protocol.wire.schema import MISSING, Doubt, Form
 
 LATER: Final = "this version of hwsync does not have it"
@@ -134,6 +134,11 @@ def _is_instant(value: Any) -> bool:
     return is_number(value) and low <= value <= high
 
 
+def to_micros(number: float) -> int:
+    """Seconds of JSON as whole microseconds: exact for six decimals until the year 2242."""
+    return round(number * MICRO)
+
+
 def is_seconds(value: Any) -> bool:
     """Whether this is a number from 0."""
     return is_number(value) and value >= 0
@@ -212,17 +217,12 @@ def _is_seen(value: Any) -> bool:
     return _is_pair(value) and is_count(value[0]) and is_count(value[1])
 
 
-def _no_such_yet(key: str, value: Any) -> Doubt:
-    return Code.NOT_ALLOWED, f"{key!r}: {LATER}", "leave the key out"
-
-
 SEEN: Final = Form("`[epoch, seq]`", _is_seen, _must_be("[epoch, seq]"))
 HASHES: Final = Form('`{"stdout", "stderr"}`', _are_hashes)
 ANYTHING: Final = Form("any", lambda value: True)
 OBJECT: Final = Form("object", lambda value: isinstance(value, dict))
 
-Texts = Annotated[Sequence[str], Form("list of texts", _are_texts)]
+TEXTS: Final = Form("list of texts", _are_texts)
+Texts = Annotated[Sequence[str], TEXTS]
 Pairs = Annotated[Sequence[Sequence[str]], Form("list of `[id, journal]`", _are_pairs)]
 OrderOfStreams = Annotated[Sequence[Sequence[Any]], Form("list of `[stream, bytes]`", _is_order)]
-Reserved = Annotated[float, Form("null", lambda value: False, _no_such_yet)]
-"""Null in this version."""

@@ -17,6 +17,7 @@ from hwsync.protocol.wire.forms import (
     OBJECT,
     SEEN,
     TEXT,
+    TEXTS,
     Count,
     Flag,
     Id,
@@ -57,9 +58,19 @@ class Heartbeat(TypedDict):
     former: NotRequired[
         Annotated[object, loose(OBJECT), "results that wait under each earlier name (section 5)"]
     ]
+    can: NotRequired[
+        Annotated[
+            object,
+            loose(TEXTS),
+            "what it can beside version 1: `start` (section 6). A request that a board which is "
+            "online cannot do is refused",
+        ]
+    ]
     time: NotRequired[Annotated[Number | None, "its clock, in Unix seconds; a will has none"]]
 
 
+START: Final = "start"  # it can begin a program at an instant
+CAPABILITIES: Final = (START,)  # those that the coordinator asks for
 HEARTBEAT: Final = Schema.of("the heartbeat", Heartbeat)
 _NEEDED: Final = HEARTBEAT.part("journal", "boot", "online", "seen")
 
@@ -76,6 +87,11 @@ def read_heartbeat(payload: bytes) -> HeartbeatReceived | Ignored:
     obj = object_of(payload, HEARTBEAT.what, 'a device sends {"online", "journal", "boot", …}')
     fields = _NEEDED.read(obj)
     seen: Any = fields["seen"]
+    can: Any = obj.get("can")
     return HeartbeatReceived(
-        fields["online"], fields["journal"], fields["boot"], seen and (seen[0], seen[1])
+        fields["online"],
+        fields["journal"],
+        fields["boot"],
+        seen and (seen[0], seen[1]),
+        tuple(one for one in CAPABILITIES if TEXTS.holds(can) and one in can),
     )

@@ -14,14 +14,13 @@ from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Ignored, Requested
 from hwsync.protocol.jsons import dumps, loads, size
-from hwsync.protocol.record import Analyser, Request
+from hwsync.protocol.record import Analyser, Request, Start
 from hwsync.protocol.wire.forms import (
     ANYTHING,
     Flag,
     Id,
     Instant,
     Name,
-    Reserved,
     Text,
     as_float,
     bounded,
@@ -39,6 +38,7 @@ from hwsync.protocol.wire.schema import (
     object_in,
     text_of,
 )
+from hwsync.protocol.wire.start import START_OBJECT, read_start
 
 
 def _no_args(key: str, value: Any) -> Doubt:
@@ -145,7 +145,9 @@ class RequestFields(TypedDict):
     ]
     start: NotRequired[
         Annotated[
-            Reserved | None, Default(None), "reserved: anything else is `not_allowed` (section 6)"
+            Annotated[Json, START_OBJECT] | None,
+            Default(None),
+            "at which instant it begins (section 6); not with `queue`",
         ]
     ]
     meta: NotRequired[
@@ -229,6 +231,7 @@ def _structured(obj: dict[str, Any]) -> Request:
             f"stdin, args and meta have {extras} bytes together",
             f"at most {limits.MAX_EXTRAS} bytes",
         )
+    start = _start(obj, fields)
     return Request(
         program=fields["program"],
         id=ident,
@@ -242,4 +245,23 @@ def _structured(obj: dict[str, Any]) -> Request:
         queue=queue,
         name=fields["name"],
         expires_at=as_float(fields["expires_at"]),
+        start=start,
     )
+
+
+def _start(obj: dict[str, Any], fields: RequestFields) -> Start | None:
+    """When it is to begin. Raises ``Refused``."""
+    said = fields["start"]
+    if said is None:
+        return None
+    if fields["queue"]:
+        raise REQUEST.refuse(
+            obj,
+            Code.BAD_PAYLOAD,
+            "'start' and 'queue' exclude each other",
+            "nobody knows when the turn of a queue comes: leave one of them out",
+        )
+    try:
+        return read_start(said)
+    except Refused as refusal:
+        raise REQUEST.refuse(obj, refusal.code, refusal.message, refusal.hint) from None

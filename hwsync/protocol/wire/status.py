@@ -11,15 +11,16 @@ from typing import Annotated, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
 from hwsync.protocol.events import Ignored, StatusReceived
-from hwsync.protocol.jsons import cut, dumps, fitted
+from hwsync.protocol.jsons import cut, dumps, fitted, six_decimals
 from hwsync.protocol.output import keep_again
-from hwsync.protocol.record import NO_COMMAND, NO_REPORT, Command, Record, State
+from hwsync.protocol.record import MICRO, NO_COMMAND, NO_REPORT, Command, Record, State
 from hwsync.protocol.wire.forms import (
     HASHES,
     Count,
     ExitCode,
     Flag,
     Id,
+    Instant,
     Number,
     OrderOfStreams,
     OutcomeWord,
@@ -28,6 +29,7 @@ from hwsync.protocol.wire.forms import (
     StateNumber,
     Text,
     Texts,
+    to_micros,
 )
 from hwsync.protocol.wire.schema import Json, Schema, loose, read_object
 
@@ -45,7 +47,11 @@ class _Level(TypedDict):
         "that device's count of starts; in state 2, `id`, `journal` and `boot` together are the "
         "**grant** to run (section 5)",
     ]
-    start_at: Annotated[Number | None, "reserved (section 6): null"]
+    start_at: Annotated[
+        Instant | None,
+        "the instant at which it begins, in seconds of lab time with six decimals (section 6); "
+        "null where none is fixed",
+    ]
     cancelling: Annotated[
         Flag, "in state 2: a cancel is wanted and the device has not answered yet"
     ]
@@ -119,6 +125,9 @@ class _Later(TypedDict):
             "`stdout` or `stderr`; null where nobody knows",
         ]
     ]
+    start_life: NotRequired[
+        Annotated[Text | None, "the life whose lab time `start_at` is; null without one"]
+    ]
 
 
 class _Asked(TypedDict):
@@ -155,11 +164,17 @@ class _Kept(TypedDict):
     pruned: Annotated[Flag, "its texts were dropped with the years (`--keep-days`)"]
 
 
+class _Instant(TypedDict):
+    """When a command was to begin; a coordinator of before does not say it."""
+
+    start_at: NotRequired[Annotated[Instant | None, "as in the status"]]
+
+
 class Status(_Level, _Last, _Run, _Waiting, _Later):
     """On ``status``: the record of a user."""
 
 
-class Result(_Asked, _Run, _Kept, _Later):
+class Result(_Asked, _Run, _Kept, _Later, _Instant):
     """On ``result/<id>``: the whole of one command."""
 
 
@@ -182,7 +197,7 @@ FIRST: Final = (
 
 STATUS: Final = Schema.of("the status", Status)
 RESULT: Final = Schema.of("the result", Result)
-_HEAD: Final = STATUS.part(*FIRST)
+_HEAD: Final = STATUS.part(*FIRST, "start_life")
 _ORDER: Final = STATUS.part("epoch", "seq")
 
 _OUTPUTS: Final = ("hw_response", "stderr")
@@ -200,7 +215,7 @@ def status_json(record: Record) -> Json:
         "seq": record.seq,
         "journal": command.journal,
         "boot": command.boot,
-        "start_at": None,
+        "start_at": _start_at(command),
         "cancelling": record.cancelling,
         "settled": record.settled,
         "user": record.user,
@@ -246,6 +261,7 @@ def result_json(command: Command, state: State, place: int = 0) -> Json:
         "orphan": command.orphan,
         "pruned": command.pruned,
         **_behind(command),
+        "start_at": _start_at(command),
     }
     return cast(Json, fields)
 
@@ -281,7 +297,15 @@ def _shared_fields(command: Command) -> _Run:
 def _behind(command: Command) -> _Later:
     """What came later than the fields before it, and so stands behind them."""
     order = command.report.order if command.report else None
-    return {"name": command.name, "order": order}
+    return {"name": command.name, "order": order, "start_life": command.start_life or None}
+
+
+def _start_at(command: Command) -> float | None:
+    return None if command.start_at_us is None else command.start_at_us / MICRO
+
+
+def _text(fields: Json) -> str:
+    return six_decimals(dumps(fields), "start_at", "started")
 
 
 def _fit(fields: Json, limit: int) -> bytes:
@@ -295,8 +319,15 @@ def _fit(fields: Json, limit: int) -> bytes:
         limit,
         limit // 4,
         lambda share: _shortened(fields, share),
-        lambda: {key: fields[key] for key in FIRST if key in fields},
+        lambda: _last(fields),
+        _text,
     )
+
+
+def _last(fields: Json) -> Json:
+    """The first fields; those of a start with its life, since a device believes none without."""
+    kept = FIRST if fields["start_at"] is None else (*FIRST, "start_life")
+    return {key: fields[key] for key in kept if key in fields}
 
 
 def _shortened(fields: Json, share: int) -> Json:
@@ -320,9 +351,10 @@ class StatusHead:
     seq: int
     journal: str | None
     boot: int | None
-    start_at: float | None
+    start_at_us: int | None  # microseconds of lab time; None: no instant is fixed
     cancelling: bool
     settled: tuple[tuple[str, str], ...]
+    start_life: str = ""  # the life whose lab time that is
 
     @property
     def order(self) -> tuple[int, int]:
@@ -335,6 +367,8 @@ def read_status(payload: bytes) -> StatusHead | None:
     obj = read_object(payload)
     if obj is None or not _HEAD.holds(obj):
         return None
+    # Without the life whose time it is, an instant says nothing.
+    life = (obj.get("start_life") or None) if obj["start_at"] is not None else None
     return StatusHead(
         obj["id"],
         obj["state"],
@@ -342,9 +376,10 @@ def read_status(payload: bytes) -> StatusHead | None:
         obj["seq"],
         obj["journal"],
         obj["boot"],
-        obj["start_at"],
+        None if life is None else to_micros(obj["start_at"]),
         obj["cancelling"],
         tuple((pair[0], pair[1]) for pair in obj["settled"]),
+        life or "",
     )
 
 

@@ -23,6 +23,7 @@ from hwsync.protocol.wire.received import TABLES as RECEIVED
 from hwsync.protocol.wire.request import REQUEST
 from hwsync.protocol.wire.response import COLLECTED, OUTPUT, RESPONSE
 from hwsync.protocol.wire.schema import Field, Schema
+from hwsync.protocol.wire.start import START, START_ORDER
 from hwsync.protocol.wire.status import RESULT, STATUS
 
 Tables = Mapping[str, Schema[Any]]
@@ -42,7 +43,9 @@ PROTOCOL: Final[Tables] = {
     "boards": BOARDS,
     "coordinator": SIGN,
     "request": REQUEST,
+    "start": START,
     "envelope": ENVELOPE,
+    "start in an envelope": START_ORDER,
     "signed envelope": SEAL,
     "response": RESPONSE,
 }

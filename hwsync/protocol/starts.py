@@ -1,0 +1,92 @@
+"""Starts at an instant: what is accepted, and until when one is waited for (docs/protocol.md, 6).
+
+The law: an instant is compared with lab time only in the life whose time it is; in any other life
+it is past. So a coordinator that lost its clock ends what waits for one, and starts nothing.
+"""
+
+from __future__ import annotations
+
+from hwsync.protocol import limits
+from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.events import HeartbeatReceived
+from hwsync.protocol.record import MICRO, Command, Moment, Record, Request, replace
+from hwsync.protocol.wire.heartbeat import START
+
+
+def check(request: Request, moment: Moment) -> None:
+    """Raises ``Refused`` for a new request whose start nobody can keep."""
+    start = request.start
+    if start is None:
+        return
+    if not moment.life:
+        raise Refused(
+            Code.NOT_ALLOWED,
+            "'start': this coordinator has no lab time",
+            "leave the key out",
+        )
+    if start.at_us is None:
+        raise Refused(
+            Code.NOT_ALLOWED,
+            "'start' with 'together' is for the members of a batch",
+            'name an instant, {"at": 1700000000}, in seconds of lab time',
+        )
+    if start.at_us <= moment.lab_us:
+        ahead, must = "past", "later"
+    elif start.at_us > moment.lab_us + limits.START_AHEAD_S * MICRO:
+        ahead, must = "more than a day ahead", "earlier"
+    else:
+        return
+    raise Refused(
+        Code.BAD_PAYLOAD,
+        f"'at' is {start.at_us / MICRO:.6f}, which is {ahead}: lab time is "
+        f"{moment.lab_us / MICRO:.6f}",
+        f"name an instant that is {must}; hw/@hwsync/health has the lab time",
+    )
+
+
+def cannot(request: Request, device: HeartbeatReceived | None) -> Refused | None:
+    """Why a board that is online cannot do what is asked; None: it can, or nobody knows.
+
+    ``device``: the last that was heard of it; None: nothing was. Whoever is away may come back with
+    another version, and else its command expires.
+    """
+    if request.start is None or device is None or not device.online or START in device.can:
+        return None
+    return Refused(
+        Code.NOT_ALLOWED,
+        "this board cannot begin a program at an instant",
+        "leave 'start' out, or install a newer hwsync on the board",
+    )
+
+
+def fixed(command: Command, moment: Moment) -> Command:
+    """A new command with the instant that its request names, of this life."""
+    start = command.request.start
+    if start is None or start.at_us is None:
+        return command
+    return replace(command, start_at_us=start.at_us, start_life=moment.life)
+
+
+def ahead_s(command: Command, moment: Moment) -> float:
+    """Seconds until its instant; 0 where it is past, of another life, or not fixed."""
+    if command.start_at_us is None or command.start_life != moment.life:
+        return 0.0
+    return max(command.start_at_us - moment.lab_us, 0) / MICRO
+
+
+def too_late(command: Command, moment: Moment) -> str:
+    """Why what waited expired: its instant is past."""
+    if command.start_life != moment.life:
+        return "not collected before its start: the lab's clock began anew meanwhile"
+    return "not collected before its start"
+
+
+def is_pending(record: Record, moment: Moment) -> bool:
+    """Whether the record's command waits for an instant of this life, or for one to be fixed."""
+    command = record.current
+    if command is None or command.request.start is None or command.report is not None:
+        return False
+    if command.start_at_us is None:
+        return True
+    latest_us = command.start_at_us + round(command.request.start.within * MICRO)
+    return command.start_life == moment.life and moment.lab_us < latest_us
