@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "connection": frozenset({"protocol", "address", "configfile", "signing"}),
     "paths": frozenset({"protocol"}),
     "groups": frozenset({"protocol"}),
-    "transport": frozenset({"protocol", "address"}),
+    "transport": frozenset({"protocol", "address", "raw_clock"}),
     "findings": frozenset(),
     "probe": frozenset({"address", "transport"}),
     "webprobe": frozenset({"address", "transport"}),

@@ -130,6 +130,8 @@ def health(
         "refused": {str(code): counts.get(f"refused_{code}", 0) for code in REFUSALS},
         "failed_saves": counts.get("failed_saves", 0),
         "dropped": counts.get("dropped", 0) + outbox.dropped,
+        "clock_answers": counts.get("clock_answers", 0),
+        "clock_dropped": counts.get("clock_dropped", 0),
         "rounds": tally.rounds,
         "round_messages_last": tally.messages_last,
         "round_messages_largest": tally.messages_largest,

@@ -41,6 +41,8 @@ _PLAIN: Final = (
     ("unlogged_total", "counter", "unlogged", "Events without a row: an allowance was used up."),
     ("failed_saves_total", "counter", "failed_saves", "Transactions that could not be saved."),
     ("dropped_total", "counter", "dropped", "Messages and answers for which there was no room."),
+    ("clock_answers_total", "counter", "clock_answers", "Boards that were told the time."),
+    ("clock_dropped_total", "counter", "clock_dropped", "Questions for the time, too many."),
     ("rounds_total", "counter", "rounds", "Transactions that were committed."),
     ("round_messages_last", "gauge", "round_messages_last", "Messages in the last transaction."),
     ("round_messages_largest", "gauge", "round_messages_largest", "Messages in the largest one."),

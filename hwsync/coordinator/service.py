@@ -14,6 +14,7 @@ from hwsync import raw_clock
 from hwsync.address import BrokerUrl
 from hwsync.coordinator.alone import Alone
 from hwsync.coordinator.clearing import Clearing
+from hwsync.coordinator.clock_answers import ClockAnswers
 from hwsync.coordinator.echoes import Echoes
 from hwsync.coordinator.intake import Intake
 from hwsync.coordinator.loop import Coordinator
@@ -185,13 +186,14 @@ def serve(
             schedule = Schedule(options.db, options.backup_dir, options.backup_every)
             schedule.start()
         gate = StartupGate(connection, topics, clock, secrets.token_hex(16))
+        answers = ClockAnswers(connection, coordinator, clock)
         clearing = Clearing(connection, topics, clock)
         retention = Retention(store.database, options.keep_days, options.keep_mb)
         with listening(waker.wake) as orders:
             intake = Intake(connection, pump, orders, clock)
             connection.start()
-            _run(alone, echoes, coordinator, gate, vitals, clearing, retention, intake, orders,
-                 lambda: entrance.reload(coordinator, connection))  # fmt: skip
+            _run(alone, echoes, answers, coordinator, gate, vitals, clearing, retention, intake,
+                 orders, lambda: entrance.reload(coordinator, connection))  # fmt: skip
         log.info("stopping")
         coordinator.write_down()
         vitals.stopping(served=alone.done)
@@ -231,7 +233,7 @@ def subscriptions(topics: Topics) -> list[Subscription]:
     that is away would say later that a board was heard then, and have no room for requests.
     """
     ours = (TopicKind.ENVELOPE, TopicKind.STATUS)
-    passing = (TopicKind.STATUS, TopicKind.HEARTBEAT)
+    passing = (TopicKind.STATUS, TopicKind.HEARTBEAT, TopicKind.CLOCK)
     signs = Subscription(topics.coordinator, 0, no_local=True, as_published=False)
     filters = [
         Subscription(
@@ -248,6 +250,7 @@ def subscriptions(topics: Topics) -> list[Subscription]:
 def _run(
     alone: Alone,
     echoes: Echoes,
+    answers: ClockAnswers,
     coordinator: Coordinator,
     gate: StartupGate,
     vitals: Vitals,
@@ -267,6 +270,7 @@ def _run(
         if not stop and orders.reload:
             orders.reload = False
             stop = not reload()
+        came = answers.take(came, serving=alone.done)
         came = alone.admit(echoes.without_ours(came))
         if not alone.done:
             vitals.report((), depth)

@@ -29,12 +29,13 @@ SERIAL_BYTES: Final = 20  # RFC 5280, section 4.1.2.2
 SERIAL_SHOWN: Final = 8  # hexadecimal digits of it
 NAME_OF_CERTIFICATE: Final = 55  # characters of the account; with ~ and the digits at most 64
 
-_OF_BOARD: Final = (TopicKind.COLLECTED, TopicKind.OUTPUT, TopicKind.RESPONSE, TopicKind.HEARTBEAT)
-_TO_BOARD: Final = (TopicKind.ENVELOPE, TopicKind.STATUS)
+_ANSWERS: Final = (TopicKind.COLLECTED, TopicKind.OUTPUT, TopicKind.RESPONSE)
+_OF_BOARD: Final = (*_ANSWERS, TopicKind.HEARTBEAT, TopicKind.CLOCK)
+_TO_BOARD: Final = (TopicKind.ENVELOPE, TopicKind.STATUS, TopicKind.CLOCK_REPLY)
 _ASKS: Final = (TopicKind.REQUEST, TopicKind.CANCEL, TopicKind.RESET, TopicKind.ANALYSIS)
 _ASKS_GROUP: Final = (TopicKind.REQUEST, TopicKind.CANCEL, TopicKind.RESET)
 _SEES_GROUP: Final = (TopicKind.STATUS, TopicKind.ERROR, TopicKind.MEMBERS)
-_SEES: Final = (TopicKind.STATUS, TopicKind.ERROR, TopicKind.HEARTBEAT, *_OF_BOARD[:-1])
+_SEES: Final = (TopicKind.STATUS, TopicKind.ERROR, TopicKind.HEARTBEAT, *_ANSWERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,8 @@ MAX_BOARDS: Final = 10_000  # boards of which a coordinator remembers when it he
 MAX_BOARDS_LIST: Final = 256 * KIB  # of JSON: the list of them
 BOARDS_S: Final = 1.0  # between two lists that were asked for
 
+CLOCK_PER_S: Final = 20  # questions of one board for the time; more are dropped
+
 REPEAT_FIRST_S: Final = values.REPEAT_FIRST_S  # every repetition: doubling from here,
 REPEAT_MAX_S: Final = values.REPEAT_MAX_S  # to here, with jitter
 

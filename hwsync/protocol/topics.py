@@ -34,6 +34,8 @@ class TopicKind(StrEnum):
     ERROR = "error"  # coordinator to operators
     RESULT = "result"  # coordinator to who asked; one more level: the id
     HEARTBEAT = "heartbeat"  # device to everybody, retained
+    CLOCK = "clock"  # device to coordinator, QoS 0: what time it is
+    CLOCK_REPLY = "clock/reply"  # coordinator to device, QoS 0
     HEALTH = "health"  # coordinator to everybody, retained; about itself, below @hwsync
     MEMBERS = "members"  # coordinator to everybody, retained; a group's boards, below @<group>
     COORDINATOR = "coordinator"  # coordinator to coordinators, retained; which one, below @hwsync
@@ -51,6 +53,7 @@ INBOUND: Final = (
     TopicKind.QUERY,
     TopicKind.HEARTBEAT,
     TopicKind.STATUS,  # the one that the broker kept: it may be newer than the database
+    TopicKind.CLOCK,
 )
 """What the coordinator subscribes to."""
 

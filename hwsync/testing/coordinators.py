@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from random import Random
 from typing import Any
 
+from hwsync.coordinator.clock_answers import ClockAnswers
 from hwsync.coordinator.deciding import message_of
 from hwsync.coordinator.intake import MAX_ROUND
 from hwsync.coordinator.loop import Coordinator
@@ -101,6 +102,7 @@ class CoordinatorProcess(Process):
         self.store: WatchedStore | None = None
         self.coordinator: Coordinator | None = None
         self.gate: StartupGate | None = None
+        self.answers: ClockAnswers | None = None
 
     def needs_the_disk(self) -> None:
         """Raises ``StoreError`` while it is full."""
@@ -144,6 +146,7 @@ class CoordinatorProcess(Process):
             subscriptions=subscriptions(self.topics),
             clean_session=clean,
             prefer_v5=True,
+            raw_us=self.raw_us,
         )
         self.coordinator = Coordinator(
             self.store,
@@ -154,6 +157,7 @@ class CoordinatorProcess(Process):
             dice=Random(context.dice.random()),
             nonce=context.nonce,
         )
+        self.answers = ClockAnswers(self, self.coordinator, self)
         self.gate = StartupGate(self, self.topics, self, context.nonce())
         self.store.committed = {
             user: (record.epoch, record.seq) for user, record in self.coordinator.records.items()
@@ -166,7 +170,8 @@ class CoordinatorProcess(Process):
         signals: list[Signal] = []
         while self.inbox and len(signals) < MAX_ROUND:
             signals.append(self.inbox.popleft())
-        passed = self.gate.admit(signals)
+        assert self.answers is not None
+        passed = self.gate.admit(self.answers.take(signals))
         self._count(passed)
         self.coordinator.step(passed)
         waits = (self.coordinator.wait(), self.gate.wait())
@@ -210,6 +215,9 @@ class CoordinatorProcess(Process):
         sent = self.port.publish(topic, payload, qos=qos, retain=retain, correlation=correlation)
         self.point("after a publish")
         return sent
+
+    def write(self) -> None:
+        """What is published is on its way at once."""
 
     def acknowledge(self, delivery: Delivery) -> None:
         self.point("before an acknowledgement")

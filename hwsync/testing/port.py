@@ -79,6 +79,10 @@ class FalseWire:
     def fileno(self) -> None:
         """Nothing is to be watched."""
 
+    @property
+    def read_us(self) -> int:
+        return self._port.raw_us()
+
     def say_hello(self) -> None:
         self.line.up(self.line.connect)
 
@@ -190,7 +194,9 @@ class Port:
         will: Will | None = None,
         clean_session: bool = True,
         prefer_v5: bool = False,
+        raw_us: Callable[[], int] = lambda: 0,
     ) -> None:
+        self.raw_us = raw_us
         self.cable, self.client_id, self.stays = cable, client_id, not clean_session
         cable.port = self
         self._schedule, self._broker, self._dice = schedule, broker, dice

@@ -13,6 +13,8 @@ import socket
 import ssl
 from typing import Final
 
+from hwsync.raw_clock import raw_us
+
 PIECE: Final = 65_536  # bytes read at once: some hundred messages, and more than the kernel has
 FULL: Final = 1_048_576  # bytes that wait to be written; paho keeps what is beyond
 LENGTH_BYTES: Final = 4  # of a packet's length, at most
@@ -28,6 +30,7 @@ class Channel:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # paho never does
         self._came, self._taken = b"", 0  # what was read, and how much of it paho has
+        self.read_us = 0  # when that was, in microseconds of the raw clock
         self.is_over = False  # no more will come; what has come may still be read
         self._error: OSError | None = None  # why, unless it is in order
         self._to_write = bytearray()
@@ -68,6 +71,7 @@ class Channel:
             pass
         except OSError as error:
             self.is_over, self._error = True, error
+        self.read_us = raw_us()
         self._came, self._taken = b"".join(pieces), 0
 
     @property

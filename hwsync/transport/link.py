@@ -316,7 +316,7 @@ class Link:
             self,
             Delivery(
                 *(topic, read.payload, qos, retain, dup, read.mid, self.number),
-                *(read.reply_topic, read.correlation),
+                *(read.reply_topic, read.correlation, self._wire.read_us),
             ),
         )
 

@@ -89,6 +89,10 @@ class PahoWire:
         return self._channel is None or self._channel.is_flushed
 
     @property
+    def read_us(self) -> int:
+        return 0 if self._channel is None else self._channel.read_us
+
+    @property
     def secured(self) -> Secured | None:
         if self._channel is None or not self._url.encrypted:
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,10 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message; ``connection`` says on which connection, for the acknowledgement."""
+    """One message; ``connection`` says on which connection, for the acknowledgement.
+
+    ``read_us``: when it was read from the socket, in microseconds of the raw clock.
+    """
 
     topic: str
     payload: bytes
@@ -92,6 +95,7 @@ class Delivery:
     connection: int
     reply_topic: str = ""  # MQTT 5: the response topic
     correlation: bytes = b""
+    read_us: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,10 @@ class Wire(Protocol):
     def secured(self) -> Secured | None:
         """What protects it; None: nothing."""
 
+    @property
+    def read_us(self) -> int:
+        """When what is told now was read, in microseconds of the raw clock."""
+
     def say_hello(self) -> None:
         """CONNECT."""
 

@@ -38,6 +38,10 @@ hw/pi1/status                  rw   r    r    r    r    -
 hw/pi1/error                   rw   -    r    r    r    -
 hw/pi1/result/c1               rw   -    r    r    r    -
 hw/pi1/heartbeat               rw   w    r    r    r    -
+hw/pi1/clock                   rw   w    -    -    -    -
+hw/pi1/clock/reply             rw   r    -    -    -    -
+hw/pi2/clock                   rw   -    -    -    -    -
+hw/pi2/clock/reply             rw   -    -    -    -    -
 hw/pi2/request                 rw   -    -    -    w    -
 hw/pi2/command                 rw   -    -    -    -    -
 hw/pi2/collected               rw   -    -    -    r    r

@@ -164,8 +164,9 @@ def test_the_broker_is_told_what_each_account_may_do() -> None:
 
     expected = {
         "coordinator": ["readwrite x/y/#", "write replies/#"],
-        "pi1": ["read x/y/pi1/command", "read x/y/pi1/status", "write x/y/pi1/collected",
-                "write x/y/pi1/output", "write x/y/pi1/response", "write x/y/pi1/heartbeat"],
+        "pi1": ["read x/y/pi1/command", "read x/y/pi1/status", "read x/y/pi1/clock/reply",
+                "write x/y/pi1/collected", "write x/y/pi1/output", "write x/y/pi1/response",
+                "write x/y/pi1/heartbeat", "write x/y/pi1/clock"],
         "a": [*(f"read x/y/pi1/{kind}" for kind in seen), "write x/y/pi1/request",
               "write x/y/pi1/cancel", "write x/y/pi1/reset", "write x/y/pi1/analysis",
               "write x/y/pi1/query", *own("a")],

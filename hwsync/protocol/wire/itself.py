@@ -150,6 +150,19 @@ class Health(TypedDict):
             "[one message at a time](protocol.md#3-topics) was sent",
         ]
     ]
+    clock_answers: NotRequired[
+        Annotated[
+            object, _COUNT, "how often a board was told [what time it is](protocol.md#one-clock)"
+        ]
+    ]
+    clock_dropped: NotRequired[
+        Annotated[
+            object,
+            _COUNT,
+            "such questions that were not answered: more than 20 a second of one board, or nothing "
+            "could be saved",
+        ]
+    ]
     rounds: NotRequired[Annotated[object, _COUNT, "transactions that were committed"]]
     round_messages_last: NotRequired[Annotated[object, _COUNT, "messages in the last one"]]
     round_messages_largest: NotRequired[Annotated[object, _COUNT, "messages in the largest one"]]

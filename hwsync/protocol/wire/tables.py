@@ -13,6 +13,7 @@ from typing import Any, Final
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.table import replaced, row
 from hwsync.protocol.wire.asking import ANALYSIS, CANCEL, RESET
+from hwsync.protocol.wire.clock import ANSWER, QUESTION
 from hwsync.protocol.wire.envelope import ENVELOPE, SEAL
 from hwsync.protocol.wire.error import ERROR
 from hwsync.protocol.wire.group import BATCH, MEMBERS
@@ -36,6 +37,8 @@ PROTOCOL: Final[Tables] = {
     "collected": COLLECTED,
     "output": OUTPUT,
     "heartbeat": HEARTBEAT,
+    "clock": QUESTION,
+    "clock/reply": ANSWER,
     "result": RESULT,
     "error": ERROR,
     "batch": BATCH,
