@@ -276,7 +276,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a command opened again has another boot",
-        (Edit(device_moves, "_write_received", "decision.write(Action(values.NEXT_BOOT))", "pass"),),
+        (Edit(device_moves, "_write_received",
+              "decision.write(Action(values.NEXT_BOOT))", "pass"),),
         faults=("older database", "delay", "kill at a point", "reordering"),
     ),
     Mutant(
