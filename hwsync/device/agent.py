@@ -15,6 +15,7 @@ from typing import Final
 from hwsync.device.deeds import Deeds, Subject
 from hwsync.device.environment import Environment
 from hwsync.device.former import Former
+from hwsync.device.instants import LabClock, NoLabClock, is_certain
 from hwsync.device.keeping import STAGES, Keeping
 from hwsync.device.no_journal import AnyJournal
 from hwsync.device.publishing import CommandPublisher, Heartbeat
@@ -39,7 +40,7 @@ PROBE_S: Final = 10.0  # between two attempts to write, while the journal cannot
 
 GIVEN_UP: Final[Mapping[type[Event], str]] = {
     Offered: "refused",
-    StatusReceived: "this device believes nobody until then",
+    StatusReceived: "nothing begins, and nobody is believed, until then",
 }
 """What becomes of an event that the journal refuses."""
 
@@ -66,6 +67,7 @@ class Agent:
         max_timeout: float | None = None,
         trust: Trust | None = None,
         max_message: int = limits.MAX_MESSAGE,
+        clock: LabClock | None = None,
     ) -> None:
         self._user = user
         self._topics = topics
@@ -75,7 +77,8 @@ class Agent:
         self._state = values.State()
         self._keeping = Keeping(journal, environment.monotonic)
         self._unwritten = self._keeping.unwritten
-        self._deeds = Deeds(user, journal, environment, self._keeping, max_timeout)
+        self._clock = clock or NoLabClock()
+        self._deeds = Deeds(user, journal, environment, self._keeping, max_timeout, self._clock)
         self._probe_at: float | None = None
         self._recover()
         self._former = Former(user, self._users(), environment)
@@ -121,7 +124,11 @@ class Agent:
             renamed = "" if entry.envelope.user == self._user else self._user
             held, self._deeds.hand = self._deeds.hand, entry
             self._happen(
-                values.Restored(entry.id, STAGES[entry.stage], entry.order, renamed=renamed)
+                values.Restored(
+                    *(entry.id, STAGES[entry.stage], entry.order),
+                    renamed=renamed,
+                    timed=entry.envelope.start is not None,
+                )
             )
             if self._state.id != entry.id:
                 self._deeds.hand = held
@@ -216,12 +223,14 @@ class Agent:
             doubt=doubt.reason if doubt else "",
             answer=answer and self._unwritten.refusals < REFUSALS,
             signed=self._trust is not None,
+            timed=envelope.start is not None,
         )
         self._happen(event, envelope)
 
     def _receive_status(self, status: StatusHead) -> None:
         while self._happen(self._status_event(status)).again:
             pass
+        self._aim()
 
     def _status_event(self, status: StatusHead) -> StatusReceived:
         own = values.Own(self._journal.name, self._journal.boot, self._journal.epoch)
@@ -236,6 +245,8 @@ class Agent:
             cancelling=status.cancelling,
             settled=self._keeping.settled(status, self._user),
             distrust=distrust,
+            start=(status.start_at_us, status.start_life),
+            clock_life=self._clock.life,
         )
 
     def _receive_former_status(self, user: str, status: StatusHead) -> None:
@@ -253,6 +264,27 @@ class Agent:
         """
         self._happen(values.Started(), group)
 
+    def run_prepared(self, group: Group) -> None:
+        """Its process is ready, and waits for its grant and its instant."""
+        self._deeds.group = group
+        self._happen(values.Prepared(certain=self._is_certain()))
+
+    def clock_changed(self) -> None:
+        """Something else is known of lab time, or an answer to a question came."""
+        self._happen(values.ClockChanged(self._clock.life, certain=self._is_certain()))
+        self._aim()
+
+    def _is_certain(self) -> bool:
+        start = self._deeds.hand.envelope.start if self._deeds.hand else None
+        return start is not None and is_certain(self._clock, start.within, start.start_life)
+
+    def _aim(self) -> None:
+        """Say when the instant is, as it is known now."""
+        if self._state.stage == values.ARMED:
+            when = self._deeds.instant(self._state)
+            if when is not None:
+                self._environment.aim_run(when)
+
     def output(self, piece: Piece) -> None:
         """One live piece; dropped where it is too large for the broker, or the run is over."""
         if self._state.runs:
@@ -269,7 +301,7 @@ class Agent:
         self._happen(values.Ended(end.outcome, end.reason, began=end.began), end)
 
     def run_failed(self, reason: str) -> None:
-        """The program could not be started: it surely did not run."""
+        """The program could not be prepared, started or released: it surely did not run."""
         self._happen(values.NotStarted(reason[: limits.MAX_REASON]))
 
     # -- what is due ---------------------------------------------------------------------------

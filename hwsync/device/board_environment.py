@@ -18,9 +18,12 @@ from typing import Any, Final
 
 from hwsync.device.agent import Agent
 from hwsync.device.presence import presence
+from hwsync.device.timed_run import TimedRun, Told
 from hwsync.protocol.errors import HwsyncError
-from hwsync.runner import Group, Job, Piece, Runner, Settings, StopSwitch, end_group
+from hwsync.runner import Group, Instant, Job, Piece, Runner, Settings, StopSwitch, end_group
 from hwsync.transport import Connection
+
+CLOSE_S: Final = 5.0  # for what was prepared to be gone, at the end of a life
 
 Call = Callable[[], None]
 
@@ -88,6 +91,8 @@ class BoardEnvironment:
         self._calls = calls
         self._state = state
         self._stop = StopSwitch()
+        self._thread: threading.Thread | None = None  # of the last run
+        self._timed: TimedRun | None = None  # what is prepared, or waits for its instant, or runs
 
     @property
     def all_acknowledged(self) -> bool:
@@ -118,12 +123,53 @@ class BoardEnvironment:
 
     def start_run(self, job: Job, id: str) -> None:
         self._stop = StopSwitch()
-        threading.Thread(target=self._run, args=(job, self._stop), daemon=True).start()
+        arguments = job, self._stop, self._thread
+        self._timed = None
+        self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
+        self._thread.start()
 
     def stop_run(self) -> None:
+        if self._timed is not None:
+            self._timed.end()
         self._stop.set()
 
-    def _run(self, job: Job, stop: StopSwitch) -> None:
+    def prepare_run(self, job: Job, id: str) -> None:
+        self.drop_run()
+
+        def told() -> Told:
+            assert self.agent is not None
+            return self.agent
+
+        self._timed = TimedRun(self.runner, job, self._calls.leave, told, self._thread)
+        self._thread = self._timed.thread
+
+    def drop_run(self) -> None:
+        timed, self._timed = self._timed, None
+        if timed is not None:
+            timed.drop()
+
+    def arm_run(self, instant: Instant) -> None:
+        if self._timed is not None:
+            self._timed.arm(instant)
+
+    def aim_run(self, instant: Instant) -> None:
+        if self._timed is not None:
+            self._timed.aim(instant)
+
+    def disarm_run(self) -> None:
+        if self._timed is not None:
+            self._timed.disarm()
+
+    def close(self) -> None:
+        """End what was prepared, and the runner; nothing that was granted is under way."""
+        self.drop_run()
+        if self._thread is not None:
+            self._thread.join(CLOSE_S)
+        self.runner.close()
+
+    def _run(self, job: Job, stop: StopSwitch, former: threading.Thread | None) -> None:
+        if former is not None:
+            former.join()  # what was prepared and dropped has left nothing
         agent, leave = self.agent, self._calls.leave
         assert agent is not None
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from hwsync.device.environment import Environment
 from hwsync.device.former import Former
+from hwsync.device.instants import MICRO, NS, LabClock, instant
 from hwsync.device.journal import JournalEntry, Stage
 from hwsync.device.keeping import Keeping
 from hwsync.device.no_journal import AnyJournal
@@ -23,7 +24,7 @@ from hwsync.protocol.device.values import Action, Event, State
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.record import Outcome, Ran, RunReport
 from hwsync.protocol.wire.envelope import Envelope
-from hwsync.runner import Group, Job, RunEnd
+from hwsync.runner import Group, Instant, Job, RunEnd
 
 log = logging.getLogger("hwsync.device")
 
@@ -41,16 +42,20 @@ class Deeds:
         environment: Environment,
         keeping: Keeping,
         max_timeout: float | None,
+        clock: LabClock,
     ) -> None:
         self._user = user
         self._journal = journal
         self._environment = environment
         self._keeping = keeping
         self._max_timeout = max_timeout
+        self._clock = clock
+        self._start_at = 0  # the instant of the command in hand, in microseconds of lab time
         self._former: Former
         self._publisher: CommandPublisher
         self._heartbeat: Heartbeat
         self.hand: JournalEntry | None = None
+        self.group: Group | None = None  # of what is prepared
         self._deeds: Final[Mapping[str, Deed]] = {
             values.NEXT_BOOT: self._next_boot,
             values.WRITE_RECEIVED: self._write_received,
@@ -72,6 +77,10 @@ class Deeds:
             values.NOTE_REFUSAL: self._note_refusal,
             values.START_RUN: self._start_run,
             values.STOP_RUN: self._stop_run,
+            values.PREPARE_RUN: self._prepare_run,
+            values.DROP_RUN: self._drop_run,
+            values.ARM_RUN: self._arm_run,
+            values.DISARM_RUN: self._disarm_run,
             values.END_LEFTOVERS: self._end_leftovers,
         }
 
@@ -103,28 +112,47 @@ class Deeds:
         ours = replace(envelope, user=self._user)  # whoever it says it is for
         self.hand = self._keeping.unwritten.refuse(ours, action.reason)
 
-    def _write_started(self, action: Action, group: Subject, _: State) -> None:
-        assert isinstance(group, Group)
+    def _write_started(self, action: Action, subject: Subject, _: State) -> None:
+        group = subject if isinstance(subject, Group) else self.group
+        assert group is not None
         self._journal.started(action.id, group, self._environment.monotonic())
 
     def _write_end(self, action: Action, end: Subject, _: State) -> None:
         report = RunReport(Outcome(action.outcome), Ran(action.ran), action.reason)
         if isinstance(end, RunEnd):
+            started, start_error, clock_bound = self._started(end)
             report = replace(
                 report,
                 response=end.response,
                 stderr=end.stderr,
                 exit_code=end.exit_code,
                 duration=end.duration,
-                started=end.started,
+                started=started,
+                start_error=start_error,
+                clock_bound=clock_bound,
                 truncated=end.truncated,
                 sha256_stdout=end.sha256_stdout,
                 sha256_stderr=end.sha256_stderr,
                 order=end.order,
             )
         assert self.hand is not None
+        if self.hand.envelope.start is not None:
+            self._clock.awaits(None)
         self._keeping.end(self.hand, report, action.order)
         self.hand = None
+
+    def _started(self, end: RunEnd) -> tuple[float, float | None, float | None]:
+        """``started``, ``start_error``, ``clock_bound``: in lab time where that is known, else by
+        this device's own clock.
+        """
+        if end.lab_us is not None and end.bound_us is not None:
+            error = (end.lab_us - self._start_at) / MICRO
+            return end.lab_us / MICRO, error, end.bound_us / MICRO
+        estimate = self._clock.estimate()
+        if estimate is None or end.raw_us is None:
+            return end.started, None, None
+        bound = estimate.bound_at(end.raw_us) / MICRO
+        return estimate.lab_us(end.raw_us) / MICRO, None, bound
 
     def _write_settled(self, action: Action, _: Subject, __: State) -> None:
         self._keeping.settle(action.id)
@@ -189,15 +217,50 @@ class Deeds:
     # -- the run -------------------------------------------------------------------------------
 
     def _start_run(self, action: Action, _: Subject, __: State) -> None:
+        self._environment.start_run(self._job(), action.id)
+
+    def _job(self) -> Job:
         assert self.hand is not None
         envelope = self.hand.envelope
         timeout = min(envelope.timeout, self._max_timeout or envelope.timeout)
-        job = Job(
+        return Job(
             *(envelope.program, envelope.stdin, envelope.args, timeout),
             name=envelope.name,
             grace=envelope.grace,
         )
-        self._environment.start_run(job, action.id)
+
+    def _prepare_run(self, action: Action, _: Subject, __: State) -> None:
+        assert self.hand is not None
+        start = self.hand.envelope.start
+        assert start is not None
+        self._clock.announced(together=start.together)
+        self._environment.prepare_run(self._job(), action.id)
+
+    def _drop_run(self, _: Action, __: Subject, ___: State) -> None:
+        self._environment.drop_run()
+        self._clock.awaits(None)
+
+    def _arm_run(self, action: Action, _: Subject, state: State) -> None:
+        self._start_at = action.number
+        when = self.instant(state)
+        if when is None:  # the clock has begun anew since the core asked for its life
+            self._environment.disarm_run()
+            when = Instant(action.number, 0)
+        self._environment.arm_run(when)
+
+    def instant(self, state: State) -> Instant | None:
+        """Of the command in hand, as it is known now; None where its life's time is not known."""
+        assert self.hand is not None
+        start = self.hand.envelope.start
+        assert start is not None
+        assert state.start_at is not None
+        when = instant(self._clock, state.start_at, state.life, start.within, state.newest)
+        if when is not None:
+            self._clock.awaits(when.raw_ns // NS)
+        return when
+
+    def _disarm_run(self, _: Action, __: Subject, ___: State) -> None:
+        self._environment.disarm_run()
 
     def _stop_run(self, _: Action, __: Subject, ___: State) -> None:
         self._environment.stop_run()

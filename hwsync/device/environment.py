@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from hwsync.runner import Group, Job
+from hwsync.runner import Group, Instant, Job
 from hwsync.transport.outbox import Publisher
 
 
@@ -17,6 +17,23 @@ class Environment(Publisher, Protocol):
 
     def stop_run(self) -> None:
         """End the run under way; returns at once, and ``run_ended`` still follows."""
+
+    def prepare_run(self, job: Job, id: str) -> None:
+        """Returns at once; ``run_prepared`` or ``run_failed`` follows. What was prepared before is
+        dropped.
+        """
+
+    def drop_run(self) -> None:
+        """What is prepared never begins, and nothing more is said of it; there may be nothing."""
+
+    def arm_run(self, instant: Instant) -> None:
+        """Release what is prepared at its instant; ``run_ended`` or ``run_failed`` follows."""
+
+    def aim_run(self, instant: Instant) -> None:
+        """The same instant, as it is known now."""
+
+    def disarm_run(self) -> None:
+        """It is not released any more; if it was, it goes on."""
 
     def end_leftovers(self, group: Group) -> int:
         """End what an earlier life left running; how many processes."""

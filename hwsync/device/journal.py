@@ -35,6 +35,7 @@ from hwsync.protocol.errors import JournalDamaged
 from hwsync.protocol.jsons import dumps, loads
 from hwsync.protocol.record import Outcome, Ran, RunReport
 from hwsync.protocol.wire.envelope import Envelope
+from hwsync.protocol.wire.start import StartOrder
 from hwsync.runner import Group
 
 log = logging.getLogger("hwsync.device")
@@ -287,6 +288,8 @@ def _without_texts(row: Row) -> Row:
 def _entry(row: Row) -> JournalEntry:
     envelope = loads(row["envelope"])
     envelope["args"] = tuple(envelope["args"])
+    if envelope.get("start") is not None:
+        envelope["start"] = StartOrder(**envelope["start"])
     report = None
     if row["account"] is not None:
         fields = loads(row["account"])

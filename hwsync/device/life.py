@@ -123,7 +123,7 @@ def live(setup: Setup, journal: AnyJournal, process: Process) -> tuple[Setup, An
             agent.stopped()
     finally:
         pump.leave(FLUSH_S)
-        environment.runner.close()
+        environment.close()
     if following is None:
         journal.close()
         return None

@@ -128,6 +128,15 @@ class Board(Device):
             return
         self.hand_over(session)
 
+    def prepared(self, session: Session) -> None:
+        if self._here(session) and self.agent is not None and self.session is session:
+            self.agent.run_prepared(Group(session.run.number, session.run.number, "boot"))
+
+    def not_released(self, session: Session, reason: str) -> None:
+        if self._here(session) and self.agent is not None and self.session is session:
+            self.session = None
+            self.agent.run_failed(reason)
+
     def ended(self, session: Session, end: RunEnd) -> None:
         agent, journal = self.agent, self.journal
         if agent is None or journal is None or self.session is not session:

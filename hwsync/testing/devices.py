@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.heartbeat import encode_heartbeat
-from hwsync.runner import Group, Job, RunEnd
+from hwsync.runner import Group, Instant, Job, RunEnd
 from hwsync.testing.context import Context, Run
 from hwsync.testing.history import Began, Ended
 from hwsync.testing.port import Port
@@ -30,6 +30,10 @@ class Session:
     stop: bool = False
     began: bool = False
     over: bool = False
+    timed: bool = False  # it is prepared, and begins at an instant
+    instant: Instant | None = None
+    disarmed: bool = False
+    decided: bool = False  # whether it is released
 
 
 class Device(Process):
@@ -118,10 +122,80 @@ class Device(Process):
         self.session = session = Session(run, job, self.life)
         context.schedule.after(0.01 * self.random(), lambda: self._ready(session))
 
+    def prepare_run(self, job: Job, id: str) -> None:
+        """As ``start_run``; ``prepared`` follows in the device's turn."""
+        self.start_run(job, id)
+        assert self.session is not None
+        self.session.timed = True
+
+    def drop_run(self) -> None:
+        if self.session is not None and self.session.timed:
+            self.session = None
+
+    def aim_run(self, instant: Instant) -> None:
+        if self.session is not None:
+            self.session.instant = instant
+
+    def arm_run(self, instant: Instant) -> None:
+        session = self.session
+        if session is not None:
+            session.instant = instant
+            self._wait_for_instant(session)
+
+    def disarm_run(self) -> None:
+        session = self.session
+        if session is not None and session.timed:
+            session.disarmed = True
+            if session.instant is not None:
+                self.context.schedule.after(0.001, lambda: self._wait_for_instant(session))
+
+    def raw_ns(self) -> int:
+        """This device's clock of instants."""
+        return int(self.context.now * 1e9)
+
+    def _wait_for_instant(self, session: Session) -> None:
+        assert session.instant is not None
+        left = (session.instant.raw_ns - self.raw_ns()) / 1e9
+        if not self._here(session):
+            return
+        if left > 0 and not session.disarmed:
+            self.context.schedule.after(left, lambda: self._wait_for_instant(session))
+            return
+        self._guarded(lambda: self._release(session))
+
+    def _release(self, session: Session) -> None:
+        """What is looked at once more by the program's process (``runner.release``)."""
+        now, when = self.raw_ns(), session.instant
+        if session.decided:
+            return
+        session.decided = True
+        assert when is not None
+        against = {
+            "taken back": session.disarmed,
+            "late": now > when.raw_ns + when.within_us * 1000,
+            "stale": now > when.fresh_until_ns,
+            "unheard": not when.heard,
+            "uncertain": when.bound_us > when.within_us,
+        }
+        why = next((why for why, holds in against.items() if holds), "")
+        if not why or session.stop:
+            self._begins(session)
+        elif self._here(session):
+            self.put(lambda: self.not_released(session, f"not released: {why}"))
+
+    def prepared(self, session: Session) -> None:
+        """In the device's turn: the process of a start is ready."""
+        raise NotImplementedError
+
+    def not_released(self, session: Session, reason: str) -> None:
+        """In the device's turn: it surely did not run."""
+        raise NotImplementedError
+
     def stop_run(self) -> None:
         session = self.session
         if session is not None:
             session.stop = True
+            self.disarm_run()
             if session.began:
                 self.context.schedule.after(0.01, lambda: self._ends(session, "cancelled"))
 
@@ -131,7 +205,8 @@ class Device(Process):
     def _ready(self, session: Session) -> None:
         """The session stands; the program is handed over once the journal says so."""
         if self._here(session):
-            self.put(lambda: self.written(session))
+            timed = session.timed
+            self.put(lambda: self.prepared(session) if timed else self.written(session))
 
     def written(self, session: Session) -> None:
         """In the device's turn: write that it starts."""

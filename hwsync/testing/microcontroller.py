@@ -96,7 +96,7 @@ class Microcontroller(Device):
             _, kind = self.topics.split(signal.topic)
             if kind is TopicKind.ENVELOPE:
                 envelope = read_envelope(signal.payload)
-                if envelope is not None and envelope.user == self.user:
+                if envelope and envelope.user == self.user and envelope.start is None:
                     self._offered(envelope)
             elif kind is TopicKind.STATUS:
                 status = read_status(signal.payload)

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from hwsync.device.agent import Agent
+from hwsync.device.instants import LabClock
 from hwsync.device.journal import Journal, Stage
 from hwsync.device.trust import Trust
 from hwsync.protocol.topics import Topics
-from hwsync.runner import Group, Job, RunEnd
+from hwsync.runner import Group, Instant, Job, RunEnd
 
 GROUP = Group(4711, 99, "this-boot")
 END = RunEnd("ok", "", "42\n", "warned", 0, 0.5, 1_700_000_000.0, False, "a1", "b2")
@@ -48,6 +49,8 @@ class World:
         self.sent: list[Sent] = []
         self.jobs: list[tuple[str, Job]] = []
         self.stops = 0
+        self.timed: list[str] = []  # what was asked for of a run that is prepared
+        self.instants: list[Instant] = []  # as it was said
         self.all_acknowledged = True
         self.users = {"u"}  # under whose names something may be published
         self.leftovers: list[tuple[Group, str]] = []  # and what the file said of the command then
@@ -75,6 +78,23 @@ class World:
 
     def stop_run(self) -> None:
         self.stops += 1
+
+    def prepare_run(self, job: Job, id: str) -> None:
+        self.timed.append(f"prepare {id}")
+        self.jobs.append((id, job))
+
+    def drop_run(self) -> None:
+        self.timed.append("drop")
+
+    def arm_run(self, instant: Instant) -> None:
+        self.timed.append("arm")
+        self.instants.append(instant)
+
+    def aim_run(self, instant: Instant) -> None:
+        self.instants.append(instant)
+
+    def disarm_run(self) -> None:
+        self.timed.append("disarm")
 
     def refusal(self) -> str:
         return ""
@@ -113,7 +133,12 @@ class Board:
         self.begin()
 
     def begin(
-        self, *, max_timeout: float | None = None, trust: Trust | None = None, user: str = "u"
+        self,
+        *,
+        max_timeout: float | None = None,
+        trust: Trust | None = None,
+        user: str = "u",
+        clock: LabClock | None = None,
     ) -> None:
         """A new life on the same journal, as after a kill: nothing but the file is left."""
         self.user = user
@@ -123,7 +148,7 @@ class Board:
         self.world.users = {user}
         self.journal = Journal(self.folder, machine="m")
         self.agent = Agent(user, Topics(), self.journal, self.world, max_timeout=max_timeout,
-                           trust=trust)  # fmt: skip
+                           trust=trust, clock=clock)  # fmt: skip
 
     def hear(self, kind: str, payload: bytes, user: str = "") -> list[str]:
         """What was stored of ``a`` at each acknowledgement: empty when there was none."""

@@ -230,8 +230,6 @@ def read_envelope(payload: bytes) -> Envelope | None:
     start = None if said is None else read_start_order(said)
     if (fields["v"] == 2) != (start is not None) or (said is not None and start is None):
         return None  # it needs what this version does not know
-    if start is not None:
-        return None  # this version of a device begins nothing at an instant
     return Envelope(
         fields["id"],
         fields["user"],
