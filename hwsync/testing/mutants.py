@@ -268,7 +268,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a program is run under its name",
-        (Edit(Deeds, "_start_run", "name=envelope.name,", ""),),
+        (Edit(Deeds, "_job", "name=envelope.name,", ""),),
     ),
     Mutant(
         "a cloned journal gets another name",
