@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from hwsync.coordinator.deciding import still_ours
+from hwsync.coordinator.deliveries import still_ours
 from hwsync.coordinator.publishing import Publisher
 from hwsync.coordinator.schedule import Clock
 from hwsync.protocol.errors import AnotherCoordinator, UsageError

@@ -2,24 +2,27 @@
 
 The law: a heartbeat counts as heard when it comes, never when the broker had kept it, which may
 have been for days. It needs no disk, so a full one makes no board offline. Moments are seconds on
-the monotonic clock.
+the monotonic clock. Only on which day a board was heard is stored, for the group of everybody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
-from hwsync.coordinator.deciding import message_of
+from hwsync.coordinator.deliveries import message_of
 from hwsync.coordinator.schedule import Clock
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.events import HeartbeatReceived
-from hwsync.protocol.limits import MAX_BOARDS
+from hwsync.protocol.limits import HEARD_S, MAX_BOARDS, OFFLINE_AFTER_S
 from hwsync.protocol.presence import is_outdated_will
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.itself import encode_boards
 from hwsync.protocol.wire.messages import read
 from hwsync.transport import Delivery, Disconnected, Signal, Subscribed
+
+STORE_S: Final = 600.0  # between two times that it is stored when a board was heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,17 @@ class _Board:
 
 
 class Boards:
-    """By user, the one that was silent longest first."""
+    """By user, the one that was silent longest first.
 
-    def __init__(self, topics: Topics, clock: Clock) -> None:
+    ``stored``: the time of day at which each was heard, as an earlier life has stored it.
+    """
+
+    def __init__(
+        self, topics: Topics, clock: Clock, stored: Mapping[str, float] | None = None
+    ) -> None:
         self._topics, self._clock = topics, clock
+        self._stored = dict(stored or {})
+        self._heard = dict(self._stored)  # Unix seconds of the last heartbeat that came
         self._boards: dict[str, _Board] = {}
         self._listening_since: float | None = None
         self._left_out = 0
@@ -48,6 +58,45 @@ class Boards:
                 user, kind = self._topics.split(signal.topic)
                 if kind is TopicKind.HEARTBEAT:
                     self._note(user, signal)
+
+    def known(self) -> Iterable[str]:
+        """Of whom a heartbeat was heard, or is kept by the broker."""
+        return self._boards.keys()
+
+    def lately(self) -> list[str]:
+        """Who was heard within a day."""
+        now = self._clock.wall()
+        return [user for user, at in self._heard.items() if now - at < HEARD_S]
+
+    def to_store(self) -> dict[str, float]:
+        """When those were heard of whom it is to be stored now: it was long ago that it was."""
+        return {
+            user: at
+            for user, at in self._heard.items()
+            if not 0.0 <= at - self._stored.get(user, -STORE_S) < STORE_S
+        }
+
+    def note_stored(self, times: Mapping[str, float]) -> None:
+        """These are stored."""
+        self._stored |= times
+
+    def online(self, user: str) -> bool | None:
+        """Whether a board is online; None: nobody can say yet, since it was not listened long."""
+        board = self._boards.get(user)
+        if self.is_offline(user):
+            return False
+        return None if board is None or board.at is None else True
+
+    def is_offline(self, user: str) -> bool:
+        """Whether its last word was that it goes, or it was silent while it was listened long."""
+        board = self._boards.get(user)
+        if board is not None and not board.last.online:
+            return True
+        if self._listening_since is None:
+            return False
+        at = board.at if board is not None else None
+        since = self._listening_since if at is None else max(at, self._listening_since)
+        return self._clock.monotonic() - since >= OFFLINE_AFTER_S
 
     def encode(self) -> bytes:
         """The list, as it is published."""
@@ -65,6 +114,8 @@ class Boards:
     def _note(self, user: str, delivery: Delivery) -> None:
         if not delivery.payload:
             self._boards.pop(user, None)
+            if user in self._heard:
+                self._heard[user] = 0.0  # it was forgotten
             return
         try:
             heard = read(message_of(delivery), self._topics)
@@ -79,6 +130,10 @@ class Boards:
         else:
             self._boards.pop(user, None)  # it becomes the one that was heard last
             self._boards[user] = _Board(heard, self._clock.monotonic())
+            self._heard.pop(user, None)
+            self._heard[user] = self._clock.wall()
         while len(self._boards) > MAX_BOARDS:
             del self._boards[next(iter(self._boards))]
             self._left_out += 1
+        while len(self._heard) > MAX_BOARDS:
+            del self._heard[next(iter(self._heard))]

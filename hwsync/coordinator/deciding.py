@@ -13,9 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from hwsync.coordinator.boards import Boards
 from hwsync.protocol import core, limits, replies
+from hwsync.protocol.batch import Batch
 from hwsync.protocol.core import Handled, Memory
+from hwsync.protocol.draft import Draft
 from hwsync.protocol.effects import (
+    AnswerBatch,
+    BatchDecision,
     Decision,
     Effect,
     PublishError,
@@ -25,14 +30,24 @@ from hwsync.protocol.effects import (
 )
 from hwsync.protocol.epochs import following
 from hwsync.protocol.errors import Code, DatabaseError, Refused, StoreError
-from hwsync.protocol.events import Event, HeartbeatReceived, Ignored, Message, StatusReceived
-from hwsync.protocol.record import Command, Moment, Record, Reply, replace
+from hwsync.protocol.events import (
+    CancelAsked,
+    Event,
+    HeartbeatReceived,
+    Ignored,
+    Message,
+    Queried,
+    Requested,
+    ResetAsked,
+    StatusReceived,
+)
+from hwsync.protocol.groups import ALL, SIGN
+from hwsync.protocol.record import Command, Moment, Record, State, replace
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import Topics
 from hwsync.protocol.wire.error import encode_error
 from hwsync.protocol.wire.messages import read
 from hwsync.store.api import Changes, Commands, RefusedRow
-from hwsync.transport import Delivery
 
 log = logging.getLogger("hwsync.coordinator")
 
@@ -42,7 +57,9 @@ class Baseline:
     """What a round starts from: everything that is saved (``core.Known``), and the rules.
 
     ``packets``: what each packet identifier carried last. ``nonce``: made anew for each message
-    without an id, which gives its command one.
+    without an id, which gives its command one. ``batches``: by key, those that are open, or their
+    group's newest, the oldest first; ``newest``: the key of each group's newest. ``boards``: who
+    was heard.
     """
 
     records: Mapping[str, Record]
@@ -51,6 +68,9 @@ class Baseline:
     rules: Rules
     topics: Topics
     nonce: Callable[[], str]
+    boards: Boards
+    batches: Mapping[str, Batch]
+    newest_keys: Mapping[str, str]
     epoch: int = 0
     presence: Callable[[str], HeartbeatReceived | None] = lambda user: None
 
@@ -70,6 +90,19 @@ class Baseline:
         """What was heard last of the user's device in this life; None: nothing was."""
         return self.presence(user)
 
+    def batch(self, key: str) -> Batch | None:
+        """The batch with that key. Raises ``StoreError``."""
+        return self.batches.get(key) or self.commands.batch(key, self.records)
+
+    def newest(self, group: str) -> Batch | None:
+        """The batch that was asked of a group last. Raises ``StoreError``."""
+        key = self.newest_keys.get(group)
+        return None if key is None else self.batch(key)
+
+    def open_batches(self) -> Iterable[Batch]:
+        """Those that have not ended, the oldest first."""
+        return (one for one in self.batches.values() if one.ended is None)
+
 
 @dataclass(slots=True)
 class RoundDecision:
@@ -88,12 +121,16 @@ class RoundDecision:
     counts: Counter[str] = field(default_factory=Counter)
     newer: int | None = None  # the highest epoch of which more was said than the database knows
     beyond: dict[str, tuple[int, int]] = field(default_factory=dict)  # by user: not believed
-    draft: core.Draft = field(init=False)
+    draft: Draft = field(init=False)
     memory: Memory = field(init=False)
 
     def __post_init__(self) -> None:
         # The round saves what these two have changed.
-        self.draft = core.Draft(self.baseline, self.changes.records, self.changes.commands)
+        saved = self.changes
+        self.draft = Draft(
+            *(self.baseline, saved.records, saved.commands),
+            *(saved.batches, saved.new_batches, saved.turned_away),
+        )
         self.memory = Memory(self.baseline.packets, self.changes.packets)
 
     def begin_session(self) -> None:
@@ -162,8 +199,8 @@ class RoundDecision:
         """These records come into an epoch: what was open is lost, and never sent again."""
         for decision in core.restore(users, epoch, self.moment, self.draft, self.baseline.rules):
             self._add(decision, None)
-            if decision.command is None:  # a record's own, not one of its queue
-                self._count(decision)
+            if not isinstance(decision, BatchDecision) and decision.command is None:
+                self._count(decision)  # a record's own, not one of its queue
 
     def replies_arrived(self, user: str, id: str) -> None:
         """The replies of a command have arrived: they are owed no more."""
@@ -175,6 +212,16 @@ class RoundDecision:
             if record.id == id:
                 self.changes.records[user] = replace(record, current=command)
 
+    def batch_replies_arrived(self, key: str) -> None:
+        """The replies of a batch have arrived: they are owed no more."""
+        batch = self.draft.batch(key)
+        if batch is not None and batch.replies:
+            self.changes.batches[key] = replace(batch, replies=())
+
+    def take_turns(self) -> None:
+        """Whoever could have begun in a life before this one."""
+        self._add_all(core.take_turns(self.draft, self.moment, self.baseline.rules))
+
     def end_by_deadline(self, user: str) -> None:
         """Decide what follows from the passing of a deadline."""
         self._add_all(core.expire(user, self.moment, self.draft, self.baseline.rules))
@@ -183,7 +230,7 @@ class RoundDecision:
         """Analyse the outcome of the record's own command, unless somebody did."""
         self._add_all(core.analyse(user, id, self.moment, self.draft, self.baseline.rules))
 
-    def _add_all(self, decisions: Iterable[Decision]) -> None:
+    def _add_all(self, decisions: Iterable[Decision | BatchDecision]) -> None:
         """What no message brought."""
         for decision in decisions:
             self._add(decision, None)
@@ -192,7 +239,10 @@ class RoundDecision:
     def _decide(self, user: str, event: Event, message: Message) -> None:
         moment = replace(self.moment, nonce="" if event.id else self.baseline.nonce())
         try:
-            decisions = core.decide(user, event, moment, self.draft, self.baseline.rules)
+            if user.startswith(SIGN):
+                decisions = self._decide_group(user.removeprefix(SIGN), event, moment)
+            else:
+                decisions = core.decide(user, event, moment, self.draft, self.baseline.rules)
         except DatabaseError:
             raise
         except Exception:
@@ -200,12 +250,56 @@ class RoundDecision:
             return
         error: bytes | None = None
         for decision in decisions:
-            error = self._add(decision, None if decision.turn else message) or error
+            turn = not isinstance(decision, BatchDecision) and decision.turn
+            error = self._add(decision, None if turn else message, user) or error
             self._count(decision)
         self.memory.note(message, error, named=event.id is not None)
 
-    def _count(self, decision: Decision) -> None:
-        if decision.refused is None:
+    def _decide_group(
+        self, group: str, event: Event, moment: Moment
+    ) -> list[Decision | BatchDecision]:
+        """Who the members are at this moment, and what follows for all of them."""
+        assert isinstance(event, Requested | CancelAsked | ResetAsked | Queried)
+        known, rules, boards = self.draft, self.baseline.rules, self.baseline.boards
+        members = self._members(group, event)
+        if members is None:
+            refusal = Refused(
+                Code.NOT_ALLOWED,
+                f"there is no group {SIGN}{group}",
+                "the coordinator's file of groups (--groups) says which there are",
+                id=event.id,
+            )
+            return [BatchDecision(None, (PublishError(refusal, State.REST),), refusal)]
+        return core.decide_group(group, event, members, boards.is_offline, moment, known, rules)
+
+    def _members(self, group: str, event: Event) -> tuple[str, ...] | None:
+        """The boards of a group at this moment; None: there is no such group.
+
+        A batch keeps those that it has, so that one can be stopped whose group was changed since.
+        """
+        records = {**self.baseline.records, **self.changes.records}
+        boards = self.baseline.boards
+        if group == ALL and isinstance(event, Requested):
+            return tuple(sorted(boards.lately()))
+        if group == ALL:
+            busy = (one for one in records.values() if one.state or one.queue or one.batched)
+            return tuple(one.user for one in busy)
+        open = [one for one in self.draft.open_batches() if one.group == group]
+        now = self.baseline.rules.groups.members(group, records.keys() | boards.known())
+        if isinstance(event, Requested):
+            return now
+        if now is None and self.draft.newest(group) is None:
+            return None
+        return tuple(
+            dict.fromkeys(user for some in (now or (), *(o.members for o in open)) for user in some)
+        )
+
+    def _count(self, decision: Decision | BatchDecision) -> None:
+        if isinstance(decision, BatchDecision):
+            self.counts["answered"] += decision.refused is None and AnswerBatch in map(
+                type, decision.effects
+            )
+        elif decision.refused is None:
             kind = "accepted" if decision.entry else "answered"
             self.counts["late" if decision.entry and decision.entry.late else kind] += 1
 
@@ -228,16 +322,20 @@ class RoundDecision:
         error = self._add(decision, message)
         self.memory.note(message, error, named=False)
 
-    def _add(self, decision: Decision, message: Message | None) -> bytes | None:
+    def _add(
+        self, decision: Decision | BatchDecision, message: Message | None, group: str = ""
+    ) -> bytes | None:
         """Put one decision into the round; the error that is published, where there is one.
 
-        ``message``: whose it is; None: nobody's, it follows from what is known.
+        ``message``: whose it is; None: nobody's, it follows from what is known. ``group``: with its
+        sign, whose message it was.
         """
-        record = decision.record
         self.draft.take(decision)
-        if decision.entry is not None:
-            self.changes.log.append((record, decision.entry, message))
-        self.counts["unlogged"] += decision.unlogged
+        record = Record(group) if isinstance(decision, BatchDecision) else decision.record
+        if not isinstance(decision, BatchDecision):
+            if decision.entry is not None:
+                self.changes.log.append((record, decision.entry, message))
+            self.counts["unlogged"] += decision.unlogged
         error: bytes | None = None
         for effect in decision.effects:
             if isinstance(effect, PublishError) and message is not None:
@@ -281,6 +379,8 @@ class RoundDecision:
             self._reply(user, message, handled.error)
         if limits.is_user(user):
             self.effects.append((user, PublishStatus(self.draft.record_of(user))))
+        elif (newest := self.draft.newest(user.removeprefix(SIGN))) is not None:
+            self.effects.append((user, AnswerBatch(newest.key)))
         return True
 
 
@@ -291,19 +391,3 @@ class Round:
     decided: RoundDecision
     messages: int
     commit_s: float | None  # seconds that its transaction took; None: there was nothing to save
-
-
-def message_of(delivery: Delivery) -> Message:
-    """What the core needs of a message that came."""
-    reply = Reply(delivery.reply_topic, delivery.correlation) if delivery.reply_topic else None
-    return Message(
-        delivery.topic, delivery.payload, delivery.retain, delivery.dup, delivery.mid, reply
-    )
-
-
-def still_ours(deliveries: Iterable[Delivery], session_present: bool) -> list[Delivery]:
-    """What of these a new connection does not bring again: only we have it.
-
-    Unacknowledged ones come again where the broker kept the session, those of QoS 0 never.
-    """
-    return [replace(one, mid=0) for one in deliveries if not (session_present and one.qos)]

@@ -37,6 +37,10 @@ class Echoes:
         return self._publisher.connection
 
     @property
+    def backlog(self) -> int:
+        return self._publisher.backlog
+
+    @property
     def all_acknowledged(self) -> bool:
         return self._publisher.all_acknowledged
 

@@ -14,16 +14,29 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from hwsync.coordinator.deciding import Baseline, Round, RoundDecision, message_of, still_ours
+from hwsync.coordinator.batches import BatchNews
+from hwsync.coordinator.boards import Boards
+from hwsync.coordinator.deciding import Baseline, Round, RoundDecision
 from hwsync.coordinator.degraded import Degraded
+from hwsync.coordinator.deliveries import message_of, still_ours
 from hwsync.coordinator.lab_time import LabClock, LabTime
 from hwsync.coordinator.publishing import Publisher, Publishing, Signer, published_once
 from hwsync.coordinator.schedule import Agenda, ConnectedClock, Resends, next_writing
+from hwsync.coordinator.spreading import Spread
 from hwsync.protocol import limits, replies, starts
 from hwsync.protocol.answers import effects_on_appearance, effects_on_connect
-from hwsync.protocol.effects import Analyse, Effect, PublishEnvelope, PublishReplies
+from hwsync.protocol.batch import Batch, is_shared
+from hwsync.protocol.effects import (
+    Analyse,
+    AnswerBatch,
+    Effect,
+    PublishBatch,
+    PublishEnvelope,
+    PublishReplies,
+    ReplyBatch,
+)
 from hwsync.protocol.errors import StoreError
-from hwsync.protocol.groups import Groups
+from hwsync.protocol.groups import SIGN, Groups
 from hwsync.protocol.record import MICRO, Command, Moment, Record, latest_start_s, replace
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import TopicKind, Topics
@@ -68,6 +81,8 @@ class Coordinator:
         self.rules = replace(rules, signed=signer is not None, max_message=max_message)
         self.topics = Topics(rules.root)
         self.records: dict[str, Record] = {}
+        self.batches: dict[str, Batch] = {}  # that are open, owed an answer, or a group's newest
+        self.newest_keys: dict[str, str] = {}  # by group
         self.counts: Counter[str] = Counter()
         self.failure = ""  # why the last save failed; empty: it worked
         self._publisher = publisher
@@ -97,6 +112,10 @@ class Coordinator:
         )
         self._degraded = Degraded(self.topics, self.publishing.error)
         self.lab_time.pending = self._start_is_pending
+        self.boards = Boards(self.topics, clock, store.heard())
+        self._spread = Spread(lambda: publisher.backlog)
+        self._news = BatchNews(self, self.publishing, clock)
+        self._batches_replied: dict[str, int] = {}  # keys; on which connection they were told
         self._load()
 
     def _load(self) -> list[Record]:
@@ -129,6 +148,13 @@ class Coordinator:
         }
         for record in stored.values():
             self._schedule(record, now)
+        before, self.batches = self.batches, {}
+        found = list(self.store.batches(stored))
+        self.newest_keys = {batch.group: batch.key for batch in found if batch.group}
+        for batch in found:
+            was = before.get(batch.key, batch)
+            self._keep(replace(batch, ticks=was.ticks, follows=was.follows))
+        self._may_be_turns = True
         return changed
 
     def wait(self) -> float | None:
@@ -153,6 +179,7 @@ class Coordinator:
             waits.append(max(expires_at - self._clock.wall(), 0.0))
         if self._ticking.runs and (start := self._starts.nearest()) is not None:
             waits.append(max(start - self._moment(now).lab_us / MICRO, 0.0))
+        waits += [wait for part in (self._spread, self._news) if (wait := part.wait()) is not None]
         if (at := self._resends.nearest()) is not None:
             waits.append(max(at - now, 0.0))
         return min(waits, default=None)
@@ -180,6 +207,7 @@ class Coordinator:
             for command in self._owed.values():
                 record = self.records[command.user]
                 self._perform_effects(command.user, replies.of(record, command))
+            self._news.connected()
         now = self._clock.monotonic()
         self._look_at_lab_time(now)
         if self._save_again_at is not None and now < self._save_again_at:
@@ -219,6 +247,7 @@ class Coordinator:
             self._publisher.acknowledge(delivery)
         messages, self._waiting = len(self._waiting), []
         self._resend(now)
+        self._say_what_waits()
         self.publishing.flush()
         return Round(decided, messages, commit_s)
 
@@ -230,13 +259,16 @@ class Coordinator:
         ticks = self._ticking.ticks(self._clock.monotonic())
         self._write_at = next_writing(ticks)
         try:
-            self.store.write_down(self.records.values(), ticks, self.rules.restored_at)
+            heard = self.boards.to_store()
+            self.store.write_down(self.records.values(), ticks, self.rules.restored_at, heard)
+            self.boards.note_stored(heard)
         except StoreError as error:
             log.error("cannot write down what is left of the deadlines: %s", error)
 
     def _receive(self, signals: Sequence[Signal]) -> bool:
         """Take what came; whether a connection was subscribed. Deliveries go to those that wait."""
         subscribed = False
+        self.boards.note(signals)
         for signal in signals:
             self.publishing.note_connection(signal)
             if isinstance(signal, Delivery):
@@ -251,6 +283,9 @@ class Coordinator:
             elif isinstance(signal, Disconnected):
                 self._ticking.disconnect(self._clock.monotonic())
                 self._replied.clear()
+                self._batches_replied.clear()
+                self._spread.clear()
+                self._news.disconnected()
         return subscribed
 
     def _hold(self, signal: Delivery) -> None:
@@ -273,8 +308,10 @@ class Coordinator:
         for one in self._waiting:
             message = message_of(one)
             user, _ = self.topics.split(one.topic)
-            free = user not in waiting or named_id(message, self.topics) is None
-            free = free and not self._awaits_restore(user)
+            # A message of a group that waits is one of every user.
+            behind = user in waiting or any(name.startswith(SIGN) for name in waiting)
+            free = not behind or named_id(message, self.topics) is None
+            free = free and not self._awaits_restore(user) and not user.startswith(SIGN)
             if is_query(message, self.topics) and free and decided.try_to_decide(message):
                 self._publisher.acknowledge(one)
             else:
@@ -294,7 +331,8 @@ class Coordinator:
             self.rules = replace(self.rules, max_message=sure, sendable=limit)
         known = (self.records, self._packets, self.store)
         about = (self.rules, self.topics, self._nonce)
-        baseline = Baseline(*known, *about, epoch=self.epoch, presence=self._resends.heard)
+        groups = (self.boards, self.batches, self.newest_keys)
+        baseline = Baseline(*known, *about, *groups, self.epoch, self._resends.heard)
         return RoundDecision(baseline, self._moment(now))
 
     def _decide(self, now: float) -> RoundDecision:
@@ -312,6 +350,8 @@ class Coordinator:
             else:
                 others.append(one)
         decided.begin_epoch()
+        if self._may_be_turns:
+            decided.take_turns()
         for one in others:
             decided.decide_message(message_of(one))
         if self._replied and self.publishing.all_acknowledged:
@@ -319,6 +359,10 @@ class Coordinator:
                 # What was sent on an earlier connection may be lost: it is sent anew at a connect.
                 if sent_on == self._publisher.connection:
                     decided.replies_arrived(user, id)
+        if self._batches_replied and self.publishing.all_acknowledged:
+            for key, sent_on in self._batches_replied.items():
+                if sent_on == self._publisher.connection:
+                    decided.batch_replies_arrived(key)
         for user, id in self._to_analyse:
             decided.analyse_outcome(user, id)
         nearest = self._deadlines.nearest()
@@ -345,6 +389,7 @@ class Coordinator:
     def _adopt(self, decided: RoundDecision, now: float) -> None:
         """What was saved is what is known here."""
         self._to_analyse, self._users_of_old_epoch, self._epoch_not_stored = [], set(), False
+        self._may_be_turns = False
         self.counts += decided.counts
         if decided.changes.epoch is not None:
             self.epoch, _ = decided.changes.epoch
@@ -363,8 +408,25 @@ class Coordinator:
             else:
                 self._owed.pop(key, None)
                 self._replied.pop(key, None)
+        for batch in decided.changes.batches.values():
+            if batch.group and batch.key in decided.changes.new_batches:
+                older = self.newest_keys.get(batch.group, "")
+                self.newest_keys[batch.group] = batch.key
+                if older in self.batches:
+                    self._keep(self.batches[older])
+            self._keep(batch)
         for record in decided.changes.records.values():
             self._schedule(record, now)
+
+    def _keep(self, batch: Batch) -> None:
+        """In memory are the batches that are open, owed an answer, or their group's newest."""
+        self.batches[batch.key] = batch
+        owed = bool(batch.replies)
+        if not owed:
+            self._batches_replied.pop(batch.key, None)
+        newest = self.newest_keys.get(batch.group) == batch.key
+        if batch.ended is not None and not owed and not newest:
+            del self.batches[batch.key]
 
     def _perform(self, decided: RoundDecision) -> None:
         for user, effect in published_once(decided.effects):
@@ -384,9 +446,31 @@ class Coordinator:
             if isinstance(effect, Analyse):
                 self._to_analyse.append((user, effect.command.id))
                 continue
+            if isinstance(effect, PublishBatch | AnswerBatch | ReplyBatch):
+                self._news.tell(effect)
+                continue
+            if self._is_for_nobody(user, effect) or self._spread.holds(user, effect):
+                continue
             if isinstance(effect, PublishReplies) and (user, effect.record.id) in self._owed:
                 self._replied[user, effect.record.id] = self._publisher.connection
             self.publishing.perform(user, effect)
+
+    def _is_for_nobody(self, user: str, effect: Effect) -> bool:
+        """A batch's envelope, and its board is away: it is sent when the board appears."""
+        if not isinstance(effect, PublishEnvelope):
+            return False
+        command = effect.record.current
+        return command is not None and is_shared(command.batch) and self._resends.is_away(user)
+
+    def _say_what_waits(self) -> None:
+        """What is said of groups, as far as it is due; of boards, as far as there is room."""
+        while (said := self._spread.next(self.records)) is not None:
+            user, effects = said
+            for effect in effects:
+                if not self._is_for_nobody(user, effect):
+                    self.publishing.perform(user, effect)
+        for key in self._news.flush():
+            self._batches_replied[key] = self._publisher.connection
 
     def _publish_all(self, records: Iterable[Record]) -> None:
         """Each status and everything due: a broker may have forgotten the last second.
@@ -428,6 +512,7 @@ class Coordinator:
         """Send again the envelopes that nobody collected."""
         for user in self._resends.overdue_users(now):
             record = self.records[user]
-            if self._resends.plan_next(record, now):
+            topic = self.topics.of(user, TopicKind.ENVELOPE)
+            if self._resends.plan_next(record, now) and not self._publisher.under_way(topic):
                 self._perform_effects(user, (PublishEnvelope(record),))
                 self.counts["resent"] += 1

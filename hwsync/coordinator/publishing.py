@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from hwsync.protocol import limits
 from hwsync.protocol.effects import (
     Analyse,
+    AnswerBatch,
     ClearKept,
     Effect,
+    PublishBatch,
     PublishEnvelope,
     PublishError,
     PublishReplies,
     PublishResult,
     PublishStatus,
     RepeatError,
+    ReplyBatch,
     ReplyError,
 )
 from hwsync.protocol.errors import Refused
@@ -35,6 +38,7 @@ from hwsync.protocol.wire.envelope import (
     envelope_text,
 )
 from hwsync.protocol.wire.error import encode_error
+from hwsync.protocol.wire.group import encode_batch
 from hwsync.protocol.wire.status import encode_result, encode_status
 from hwsync.transport import Delivery, Signal, outbox
 from hwsync.transport.outbox import Capacity, Message, Outbox
@@ -50,6 +54,10 @@ class Publisher(outbox.Publisher, Protocol):
     @property
     def connection(self) -> int:
         """The number of the present connection; 0: there is none."""
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that were published and have not arrived."""
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Tell the broker that it need not send this again."""
@@ -97,6 +105,8 @@ def published_once(effects: Iterable[tuple[str, Effect]]) -> list[tuple[str, Eff
 class Publishing:
     """Says what effects ask for, through an ``Outbox``: what cannot be sent raises nothing.
 
+    What is said of batches waits for its time elsewhere (``coordinator.batches``).
+
     ``signer``: None: envelopes are not signed. ``journal`` says which journal of a user was heard
     of last, ``moment`` what time it is. ``max_message``: bytes that the broker is said to take.
     """
@@ -134,7 +144,7 @@ class Publishing:
         self.outbox.flush()
 
     def perform(self, user: str, effect: Effect) -> None:
-        """Say what an effect is, in its turn. ``Analyse`` says nothing: it is the loop's."""
+        """Say what an effect is, in its turn. What is the loop's says nothing here."""
         match effect:
             case PublishStatus():
                 self.status(effect.record)
@@ -153,7 +163,7 @@ class Publishing:
                 self.refusal(effect.reply, effect.payload)
             case ClearKept():
                 self.clear(user)
-            case Analyse():
+            case Analyse() | PublishBatch() | AnswerBatch() | ReplyBatch():
                 pass
             case _:
                 assert_never(effect)
@@ -239,6 +249,18 @@ class Publishing:
             self.outbox.give_up(message, refusal.message)
         else:
             self.outbox.send(message)
+
+    def reply_batch(self, key: str, reply: Reply, fields: dict[str, Any]) -> None:
+        """The end of a batch, to a response topic: its status without who ended ``ok``."""
+        key = f"{key} {reply.topic} {reply.correlation.hex()}"
+        if key in self._forsaken:
+            return
+        self.outbox.send(
+            Message(
+                *(reply.topic, lambda limit: encode_batch(fields, limit, whole=False), key),
+                correlation=reply.correlation, courtesy=True, foreign=True, owner=reply.topic,
+            )
+        )  # fmt: skip
 
     def _courtesy(self, user: str, topic: str, make: Callable[[int], bytes]) -> None:
         self._numbers += 1

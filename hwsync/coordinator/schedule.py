@@ -155,6 +155,11 @@ class Resends:
         """The last heartbeat or will of that user that counts; None: none came in this life."""
         return self._present.get(user)
 
+    def is_away(self, user: str) -> bool:
+        """Whether the last word of its device was that it goes."""
+        heartbeat = self._present.get(user)
+        return heartbeat is not None and not heartbeat.online
+
     def journal(self, user: str) -> str | None:
         """The journal of the device that was last heard of, which an envelope is signed for.
 

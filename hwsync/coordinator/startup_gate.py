@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from hwsync.coordinator.deciding import still_ours
+from hwsync.coordinator.deliveries import still_ours
 from hwsync.coordinator.publishing import Publisher
 from hwsync.coordinator.schedule import Clock
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from hwsync.address import BrokerUrl
-from hwsync.coordinator.boards import Boards
 from hwsync.coordinator.clocks import ClockWatch
 from hwsync.coordinator.deciding import Round
 from hwsync.coordinator.health import HEALTH_S, Life, Tally, health
@@ -65,7 +64,6 @@ class Vitals:
         self._metrics = metrics
         self._question = coordinator.topics.of(ITSELF, TopicKind.QUERY)
         self._asked = False
-        self._boards = Boards(coordinator.topics, clock)
         self._boards_published_at = clock.monotonic() - BOARDS_S
         self._boards_at: float | None = None  # when the list is to be said; None: not now
         self._published: Condition | None = None
@@ -84,7 +82,6 @@ class Vitals:
 
     def take_questions(self, signals: Sequence[Signal]) -> list[Signal]:
         """The signals without the questions for the health, which ``report`` answers."""
-        self._boards.note(signals)
         topics = self._coordinator.topics
         left: list[Signal] = []
         for signal in signals:
@@ -138,7 +135,7 @@ class Vitals:
             self._health_at = now + HEALTH_S
         self._asked = False
         if self._boards_at is not None and now >= self._boards_at:
-            self._publish(self._coordinator.topics.boards, self._boards.encode())
+            self._publish(self._coordinator.topics.boards, self._coordinator.boards.encode())
             self._boards_published_at, self._boards_at = now, None
         if self._metrics is not None and now >= self._metrics_at:
             self._metrics.write(self._health())

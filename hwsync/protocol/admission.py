@@ -14,6 +14,7 @@ import math
 from typing import Final
 
 from hwsync.protocol import idle, limits, starts
+from hwsync.protocol.batch import Part, is_shared
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Requested
 from hwsync.protocol.jsons import dumps, loads, size
@@ -47,9 +48,15 @@ def digest_of(request: Request) -> str:
     return hashlib.sha256(dumps(texts).encode()).hexdigest()
 
 
-def check_repeat(request: Request, known: Command) -> None:
-    """Raises ``Refused`` where the id belongs to another program."""
-    if not known.orphan and digest_of(request) != known.digest:
+def check_repeat(event: Requested, known: Command) -> None:
+    """Raises ``Refused`` where the id belongs to another program, or to another batch."""
+    if event.part is not None and event.part.key != known.batch:
+        raise Refused(
+            Code.ID_REUSED,
+            f"{known.user} has a command {known.id} already, which is not of this batch",
+            "take a new id for a new batch; the same list of boards in each member's request",
+        )
+    if not known.orphan and digest_of(event.request) != known.digest:
         raise Refused(
             Code.ID_REUSED,
             f"the id {known.id} belongs to another program, stdin, args, name or start of "
@@ -93,20 +100,26 @@ def _counted(record: Record, moment: Moment, most: int) -> tuple[float, ...]:
 
 
 def _new_command(record: Record, event: Requested, moment: Moment, rules: Rules) -> Command:
-    request, number = event.request, record.count + 1
+    request, part, number = event.request, event.part or part_of(event.request), record.count + 1
     command = Command(
         record.user,
         request.id or f"{number}-{moment.nonce}",
         replace(request, analysis=request.analysis or rules.analysis),
-        digest=digest_of(request),
+        digest=part.digest,
         number=number,
         issued=moment.wall,
-        replies=(event.reply,) if event.reply else (),
+        replies=(event.reply,) if event.reply and not is_shared(part.key) else (),
         doubtful=_may_be_from_before(request, moment, rules),
         asker=asker_of(request, event.reply),
-        program_sha256=hashlib.sha256(request.program.encode()).hexdigest(),
+        program_sha256=part.program_sha256,
+        batch=part.key,
     )
     return starts.fixed(command, moment)
+
+
+def part_of(request: Request, key: str = "") -> Part:
+    """What is kept of a request for knowing it again; ``key``: of its batch, where it has one."""
+    return Part(key, digest_of(request), hashlib.sha256(request.program.encode()).hexdigest())
 
 
 def _may_be_from_before(request: Request, moment: Moment, rules: Rules) -> bool:

@@ -16,119 +16,32 @@ changes nothing and performs nothing; who called it saves the decisions, and tak
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
-from hwsync.protocol import epochs, idle, limits, machine, named, starts, waiting
+from hwsync.protocol import epochs, grouped, limits, named, turns
 from hwsync.protocol.analysis import outcome_line
 from hwsync.protocol.answers import refuse
-from hwsync.protocol.effects import Decision, Effect, PublishError, PublishStatus
-from hwsync.protocol.errors import Code, DatabaseError, Refused
+from hwsync.protocol.draft import Draft, Known
+from hwsync.protocol.effects import BatchDecision, Decision, Effect, PublishError, PublishStatus
+from hwsync.protocol.errors import Refused
 from hwsync.protocol.events import (
     Analysed,
     CancelAsked,
     DeadlinePassed,
     Event,
-    HeartbeatReceived,
     Message,
-    NextInQueue,
     Requested,
     ResetAsked,
     Restored,
 )
-from hwsync.protocol.presence import is_outdated_will
-from hwsync.protocol.record import Command, Moment, Record, State, replace
+from hwsync.protocol.grouped import GroupEvent
+from hwsync.protocol.record import Moment
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import TopicKind
 
 Order = tuple[int, int]  # (epoch, seq)
-
-
-class Known(Protocol):
-    """What is known before an event: looked up here, and never changed.
-
-    A lookup may raise what its source raises; it passes through every function of this module.
-    """
-
-    @property
-    def epoch(self) -> int:
-        """The present one: of a record that is made now."""
-
-    def record(self, user: str) -> Record | None:
-        """The user's record, None where nobody has used that name."""
-
-    def command(self, user: str, id: str) -> Command | None:
-        """The command with that id of that user, None where there is none."""
-
-    def count(self) -> int:
-        """How many users have a record."""
-
-    def device(self, user: str) -> HeartbeatReceived | None:
-        """What was heard last of the user's device in this life; None: nothing was."""
-
-
-@dataclass(slots=True)
-class Draft:
-    """What is known, as the decisions so far leave it: ``Known`` once more, and nothing is saved.
-
-    ``base``: what is saved; its lookups may raise, as ``Known`` says. ``records`` and ``commands``
-    (by user and id) have what was changed, and only that: saved together they are ``base`` after
-    all ``decisions``. To throw a draft away undoes it.
-    """
-
-    base: Known
-    records: dict[str, Record] = field(default_factory=dict)
-    commands: dict[tuple[str, str], Command] = field(default_factory=dict)
-    decisions: list[Decision] = field(default_factory=list)
-    heard: dict[str, HeartbeatReceived] = field(default_factory=dict)  # since what is saved
-    _new: int = 0  # users that had no record
-
-    @property
-    def epoch(self) -> int:
-        """That of what is saved: a draft begins none."""
-        return self.base.epoch
-
-    def record(self, user: str) -> Record | None:
-        """The user's record, None where nobody has used that name."""
-        return self.records.get(user) or self.base.record(user)
-
-    def command(self, user: str, id: str) -> Command | None:
-        """The command with that id of that user, None where there is none."""
-        record = self.record(user)
-        if record is not None and record.current is not None and record.current.id == id:
-            return record.current
-        return self.commands.get((user, id)) or self.base.command(user, id)
-
-    def count(self) -> int:
-        """How many users have a record."""
-        return self.base.count() + self._new
-
-    def device(self, user: str) -> HeartbeatReceived | None:
-        """What was heard last of the user's device in this life; None: nothing was."""
-        return self.heard.get(user) or self.base.device(user)
-
-    def hear(self, user: str, heartbeat: HeartbeatReceived) -> None:
-        """A heartbeat or will counts for what is decided from here on."""
-        if not is_outdated_will(self.device(user), heartbeat):
-            self.heard[user] = heartbeat
-
-    def record_of(self, user: str) -> Record:
-        """The user's record; one at rest, which nobody has changed yet, for a new name."""
-        return self.record(user) or Record(user, epoch=self.epoch)
-
-    def take(self, decision: Decision) -> None:
-        """The decision counts: what follows is decided on what it leaves."""
-        self.decisions.append(decision)
-        record, other = decision.record, decision.command
-        changed = decision.entry is not None or decision.unlogged
-        if changed and record.current is not None:
-            self.commands[record.user, record.id] = record.current
-        if other is not None:
-            self.commands[record.user, other.id] = other
-        if changed or other is not None:
-            self._new += self.record(record.user) is None
-            self.records[record.user] = record
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +111,9 @@ class Memory:
             self.changed[mid] = None
 
 
-def decide(user: str, event: Event, moment: Moment, known: Known, rules: Rules) -> list[Decision]:
+def decide(
+    user: str, event: Event, moment: Moment, known: Known, rules: Rules
+) -> list[Decision | BatchDecision]:
     """What follows from an event for a user: one decision for each change, in their order.
 
     The first ones are the event's own; behind them stands what the queue does when its turn has
@@ -215,26 +130,55 @@ def decide(user: str, event: Event, moment: Moment, known: Known, rules: Rules) 
     return draft.decisions
 
 
+def decide_group(
+    group: str,
+    event: GroupEvent,
+    members: Sequence[str],
+    is_offline: Callable[[str], bool],
+    moment: Moment,
+    known: Known,
+    rules: Rules,
+) -> list[Decision | BatchDecision]:
+    """What follows from an event for a group, for all its members in one transaction.
+
+    ``group``: its name without the sign; ``members``: who they are at this moment, of ``all`` for a
+    cancel and a reset whoever is not at rest. ``is_offline``: whether a board is known to be. The
+    row of the log of the first change alone keeps the message. Raises as ``decide`` does.
+    """
+    draft = Draft(known)
+    try:
+        grouped.decide(draft, group, event, members, is_offline, moment, rules)
+    except Refused as refusal:
+        return [BatchDecision(None, grouped.on_refusal(refusal), refusal.about(event.id))]
+    return draft.decisions
+
+
+def take_turns(known: Known, moment: Moment, rules: Rules) -> list[Decision | BatchDecision]:
+    """Whoever could have begun already: nobody, unless a life before this one left it undone."""
+    draft = Draft(known)
+    draft.touched |= dict.fromkeys(one.key for one in draft.open_batches() if one.waiting)
+    if draft.touched:
+        turns.of_batches(draft, moment, rules)
+    return draft.decisions
+
+
 def restore(
     users: Iterable[str], epoch: int, moment: Moment, known: Known, rules: Rules
-) -> list[Decision]:
+) -> list[Decision | BatchDecision]:
     """A new epoch begins: what was open or waited is lost, and never sent again.
 
     ``users``: whose records are of an older one (docs/protocol.md, section 2, "Epochs"). The new
     ``epoch`` itself is to be saved in the same transaction.
     """
-    draft = Draft(known)
+    draft, users = Draft(known), list(users)
+    for user in users:  # all that waits first: nobody's end is anybody's turn
+        turns.lose_waiting(draft, user, moment, rules)
     for user in users:
-        for id in draft.record_of(user).queue:
-            command = draft.command(user, id)
-            if command is not None:
-                lost = waiting.lose(draft.record_of(user), command, moment)
-                draft.take(_within(draft, lost, command, moment, rules))
         _decide(draft, user, Restored(epoch), moment, rules)
     return draft.decisions
 
 
-def expire(user: str, moment: Moment, known: Known, rules: Rules) -> list[Decision]:
+def expire(user: str, moment: Moment, known: Known, rules: Rules) -> list[Decision | BatchDecision]:
     """The clock says that the present state may end; whether it does the table says.
 
     Called too early it decides nothing (docs/protocol.md, section 2, "Deadlines").
@@ -243,7 +187,9 @@ def expire(user: str, moment: Moment, known: Known, rules: Rules) -> list[Decisi
     return decide(user, DeadlinePassed(record.id), moment, known, rules)
 
 
-def analyse(user: str, id: str, moment: Moment, known: Known, rules: Rules) -> list[Decision]:
+def analyse(
+    user: str, id: str, moment: Moment, known: Known, rules: Rules
+) -> list[Decision | BatchDecision]:
     """The coordinator's own analysis of the record's command, unless somebody gave one."""
     command = Draft(known).record_of(user).current
     if command is None or command.id != id or not command.report or command.analysis is not None:
@@ -264,9 +210,9 @@ def unreadable(
         return Decision(record, effects=(PublishError(refusal, record.state),), refused=refusal)
     if kind is TopicKind.RESPONSE and refusal.id and refusal.journal:
         decision = named.settle_refused(record, refusal.id, refusal.journal, moment, refusal)
-        if _is_one_too_many(draft, decision):
-            decision = _without_record(record, refusal)
-        return _within(draft, decision, None, moment, rules)
+        if turns.is_one_too_many(draft, decision):
+            decision = turns.without_record(record, refusal)
+        return turns.within(draft, decision, None, moment, rules)
     known_command = None if refusal.id is None else draft.command(user, refusal.id)
     return refuse(record, refusal, known_command)
 
@@ -300,25 +246,14 @@ def compare(user: str, order: Order | None, known: Known, *, of_device: bool) ->
 
 
 def _decide(draft: Draft, user: str, event: Event, moment: Moment, rules: Rules) -> None:
-    if isinstance(event, ResetAsked) and event.queue:
-        _empty_queue(draft, user, event, moment, rules)
-    draft.take(_one(draft, user, event, moment, rules))
-    while (command := _whose_turn(draft.record_of(user), draft)) is not None:
-        taken = _one(draft, user, NextInQueue(command), moment, rules)
-        draft.take(replace(taken, turn=True))
-
-
-def _one(draft: Draft, user: str, event: Event, moment: Moment, rules: Rules) -> Decision:
-    """What one event does to one record."""
-    command = None if event.id is None else draft.command(user, event.id)
-    if isinstance(event, Requested) and command is None:
-        refusal = starts.cannot(event.request, draft.device(user))
-        if refusal is not None:
-            return refuse(draft.record_of(user), machine.about(refusal, event))
-    decision = machine.decide(draft.record_of(user), event, moment, command, rules)
-    if _is_one_too_many(draft, decision):
-        return _one_too_many(draft, user, event)
-    return decision
+    if isinstance(event, Requested) and event.listed is not None:
+        grouped.join(draft, user, event, moment, rules)
+    else:
+        if isinstance(event, ResetAsked) and event.queue:
+            _empty_queue(draft, user, event, moment, rules)
+        draft.take(turns.one(draft, user, event, moment, rules))
+    turns.of_queue(draft, user, moment, rules)
+    turns.of_batches(draft, moment, rules)
 
 
 def _empty_queue(draft: Draft, user: str, event: ResetAsked, moment: Moment, rules: Rules) -> None:
@@ -326,49 +261,6 @@ def _empty_queue(draft: Draft, user: str, event: ResetAsked, moment: Moment, rul
 
     So the reset is decided twice: here, to know that; and afterwards, on what is left.
     """
-    if _one(draft, user, event, moment, rules).moved:
+    if turns.one(draft, user, event, moment, rules).moved:
         for id in draft.record_of(user).queue:
-            draft.take(_one(draft, user, CancelAsked(id), moment, rules))
-
-
-def _whose_turn(record: Record, draft: Draft) -> Command | None:
-    """The command that follows where a record is at rest and requests wait; None: none does."""
-    if record.state is not State.REST or not record.queue:
-        return None
-    command = draft.command(record.user, record.queue[0])
-    if command is None:
-        raise DatabaseError(f"the queue of {record.user} names {record.queue[0]}, which is lost")
-    return command
-
-
-def _is_one_too_many(draft: Draft, decision: Decision) -> bool:
-    """Whether this would be the record of one user more than may be."""
-    new = decision.entry is not None and draft.record(decision.record.user) is None
-    return new and draft.count() >= limits.MAX_USERS
-
-
-def _one_too_many(draft: Draft, user: str, event: Event) -> Decision:
-    """A message that would make one record too many: refused, a result settled too."""
-    refusal = Refused(
-        Code.NOT_ALLOWED,
-        f"{user} is new, and there are records of {limits.MAX_USERS} boards already",
-        "is its name right? hwsync status lists the boards",
-    )
-    refusal, record = machine.about(refusal, event), draft.record_of(user)
-    if refusal.id and refusal.journal:
-        return _without_record(record, refusal)
-    return refuse(record, refusal)
-
-
-def _without_record(record: Record, refusal: Refused) -> Decision:
-    """A result is settled in a status that is published once, and kept by nobody."""
-    settled = idle.turned_away(record, refusal.id or "", refusal.journal or "", refusal)
-    return replace(settled, unlogged=False)
-
-
-def _within(
-    draft: Draft, decision: Decision, command: Command | None, moment: Moment, rules: Rules
-) -> Decision:
-    """A decision that is not the table's, as far as its user has room."""
-    before = draft.record_of(decision.record.user)
-    return idle.within(before, command, decision, moment, rules.allowance)
+            draft.take(turns.one(draft, user, CancelAsked(id), moment, rules))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hwsync.protocol.batch import Batch
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.record import Command, Record, Reply, State, Verb
 
@@ -36,6 +37,28 @@ class PublishReplies:
     """Tell whoever gave a response topic of the end; the record is as the command ended it."""
 
     record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class PublishBatch:
+    """Publish what became of a batch, if it is its group's newest, when there is time for it."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerBatch:
+    """The same to who asked, at once; on ``result/<id>`` where a newer one was asked since."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyBatch:
+    """Tell whoever gave a response topic of the end of a batch."""
+
+    key: str
+    replies: tuple[Reply, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +102,9 @@ Effect = (
     | PublishEnvelope
     | PublishResult
     | PublishReplies
+    | PublishBatch
+    | AnswerBatch
+    | ReplyBatch
     | PublishError
     | RepeatError
     | ReplyError
@@ -97,6 +123,7 @@ class LogEntry:
     id: str
     late: bool = False
     note: str = ""
+    brief: bool = False  # its message stands in another row: this one has the hash of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +142,15 @@ class Decision:
     def moved(self) -> bool:
         """Whether a move of the table was made (which may lead to the same state)."""
         return self.refused is None and self.entry is not None and not self.entry.late
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDecision:
+    """A batch as it becomes, beside what its members' records do; None: none is known.
+
+    ``refused``: the message for the group, which then changed nothing.
+    """
+
+    batch: Batch | None
+    effects: tuple[Effect, ...] = ()
+    refused: Refused | None = None

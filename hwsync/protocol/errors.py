@@ -46,6 +46,7 @@ class Code(StrEnum):
     BAD_USER = "bad_user"  # the topic's user is no valid name
     RETAINED = "retained"  # a cancel, a reset, or without an id: performed again at every reconnect
     NOT_ALLOWED = "not_allowed"  # also: not in this version
+    MISSING = "missing"  # of a batch's member: it is offline, and was to be online
     DEGRADED = "degraded"  # it cannot be stored now; it is not refused, and is tried again
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from hwsync.protocol.batch import NO_OPTIONS, Options, Part
 from hwsync.protocol.record import Command, Reply, Request, RunReport, Verb
 
 
@@ -25,10 +26,18 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """Somebody asked for a program to run."""
+    """Somebody asked for a program to run, on one board or on those of a group.
+
+    ``listed``: the boards of a batch without a group, as each member's own request has them.
+    ``options``: of a group's. ``part``: of which batch this is a member's request, once that is
+    known.
+    """
 
     request: Request
     reply: Reply | None = None
+    listed: tuple[str, ...] | None = None
+    options: Options = NO_OPTIONS
+    part: Part | None = None
     verb: ClassVar[Verb] = Verb.REQUEST
 
     @property
@@ -103,7 +112,10 @@ class DeadlinePassed:
 
 @dataclass(frozen=True, slots=True)
 class NextInQueue:
-    """The record came to rest, and this command waits."""
+    """The record is at rest, and it is the turn of this command, which waits.
+
+    In its queue, or in a batch that has a place for it.
+    """
 
     command: Command
     verb: ClassVar[Verb] = Verb.NEXT

@@ -48,7 +48,7 @@ def accepts(record: Record, moment: Moment, allowance: Allowance) -> None:
         return
     wait = math.ceil(min(over, now - half) / limits.IDLE_PER_S) + 1
     hint = f"is the device on? A request is taken in {wait} s"
-    if record.queue or record.state in (State.REQUESTED, State.COLLECTED):
+    if record.queue or record.batched or record.state in (State.REQUESTED, State.COLLECTED):
         hint += ", or when the device has answered what waits"
     raise Refused(
         Code.NOT_ALLOWED,
@@ -87,6 +87,14 @@ def turned_away(record: Record, id: str, journal: str, refusal: Refused) -> Deci
     after = replace(record, settled=(*rest, (id, journal))[-limits.SETTLED_PAIRS :])
     effects = (PublishError(refusal, record.state), PublishStatus(after))
     return Decision(after, effects=effects, refused=refusal, unlogged=True)
+
+
+def with_row(record: Record, bytes: float, moment: Moment, allowance: Allowance) -> Record | None:
+    """The record that has counted so many bytes; None: there is no room for them."""
+    now = spent(record, moment)
+    if now + bytes > allowance.max_idle:
+        return None
+    return replace(record, idle=now + bytes, idle_at=moment.wall)
 
 
 def keeps_payload(entry: LogEntry, command: Command | None, payload: bytes) -> bool:
@@ -143,7 +151,7 @@ def _leads_to_nothing(entry: LogEntry) -> bool:
 def _unanswered(before: Record, decision: Decision) -> Command | None:
     """The command that this ended before anybody answered it."""
     was, now, other = before.current, decision.record.current, decision.command
-    if other and other.report and before.place(other.id):
+    if other and other.report and before.is_waiting(other.id):
         return other
     ended = was and now and was.id == now.id and not was.report and now.report
     return now if ended and now and now.answered_by is None else None
@@ -152,12 +160,12 @@ def _unanswered(before: Record, decision: Decision) -> Command | None:
 def _texts(before: Record, ended: Command, entry: LogEntry) -> int:
     """Bytes that the texts of a command have in the database, as far as its user stored them.
 
-    One from the queue has them once: the log has but the hash of its request. For what a new epoch
-    ends its user can do nothing.
+    One from the queue or of a batch has them once: the log has but the hash of its request. For
+    what a new epoch ends its user can do nothing.
     """
     if entry.verb is Verb.RESTORE:
         return 0
-    queued = before.place(ended.id) or before.taken_at is not None
+    queued = before.is_waiting(ended.id) or before.taken_at is not None or ended.batch
     return weight(ended.request) * (1 if queued else 3)
 
 

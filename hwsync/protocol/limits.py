@@ -95,6 +95,16 @@ MAX_GROUP: Final = 10_000  # boards and patterns that one group lists
 MAX_PATTERNS: Final = 100  # among them: each is compared with every board
 MAX_PATTERN: Final = 64  # characters, as many as a board's name has
 
+MAX_BATCH_BYTES: Final = 256 * 1024 * KIB  # of what a group's request says to all its boards
+MAX_BATCH_LIST: Final = 1_000  # boards that a request without a group may list
+MAX_OPEN_BATCHES: Final = 1_000
+MAX_OPEN_OF_GROUP: Final = 20  # of them, of one group
+BATCH_STATUS_S: Final = 0.5  # between two statuses of a group
+BATCH_STATUS_RATE: Final = 128 * KIB  # bytes a second of them, a group
+GROUP_MEMBERS_S: Final = 2.0  # between two lists of a group's boards
+HEARD_S: Final = 86_400.0  # whoever was heard within is of the group of everybody
+MAX_UNDER_WAY: Final = 8 * 1024 * KIB  # bytes said that have not arrived; then boards wait
+
 MAX_IDLE: Final = 4096 * KIB  # a board: bytes stored of what led to no answer of a device
 IDLE_ROW: Final = KIB  # what a row of the database counts as, without its texts
 IDLE_PER_S: Final = 256  # bytes that each second gives back

@@ -94,15 +94,18 @@ def _requested(
 ) -> Decision:
     """A known id starts nothing; a new request begins, waits in the queue, or is refused."""
     if known is not None:
-        check_repeat(event.request, known)
+        check_repeat(event, known)
         return replies.repeated(record, known, event.reply, answers(record, known))
-    _check_new(record, event.request, moment, rules)
+    if event.part is None:
+        check_new(record, event.request, moment, rules)
+    elif event.part.waits:
+        return waiting.join_batch(record, event, moment, rules)
     if event.request.queue and record.state is not State.REST:
         return waiting.join(record, event, moment, rules)
     return _by_table(record, event, moment, rules)
 
 
-def _check_new(record: Record, request: Request, moment: Moment, rules: Rules) -> None:
+def check_new(record: Record, request: Request, moment: Moment, rules: Rules) -> None:
     """Raises ``Refused`` where nobody could ever be sent it."""
     if is_past(request.expires_at, moment):
         raise Refused(
@@ -139,7 +142,7 @@ def _named(
     published = answers(record, None if device else known)
     if named.is_outdated(event, known):
         return Decision(record, effects=published)
-    if record.place(known.id):
+    if record.is_waiting(known.id):
         return named.decide_for_queued(record, event, known, moment, published)
     if named.is_duplicate(event, known):
         return named.decide_copy(record, event, known, moment, published)
@@ -204,7 +207,7 @@ def _moved(before: Record, after: Record, event: Event, moment: Moment, move: Mo
 
 def _forgotten(record: Record, moment: Moment) -> Decision:
     """Nothing of the user is published any more, until something new is asked. All of it stays."""
-    if record.state is not State.REST or record.queue:
+    if record.state is not State.REST or record.queue or record.batched:
         raise Refused(
             Code.WRONG_STATE,
             f"{record.user} is not at rest: {record.id} is in state {int(record.state)}",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hwsync.protocol import idle, named, starts, waiting
+from hwsync.protocol import named, starts, waiting
 from hwsync.protocol.admission import accept
 from hwsync.protocol.answers import answers
 from hwsync.protocol.effects import Decision
@@ -155,9 +155,8 @@ def _request(record: Record, _: Command, event: Event, moment: Moment, rules: Ru
 
 def _next(record: Record, _: Command, event: Event, moment: Moment, __: Rules) -> Record:
     assert isinstance(event, NextInQueue)
-    assert record.queue[:1] == (event.id,)
-    left = record.queue_bytes - idle.weight(event.command.request)
-    after = replace(record, queue=record.queue[1:], queue_bytes=left, taken_at=moment.ticks)
+    assert record.queue[:1] == (event.id,) or not record.queue
+    after = replace(waiting.without(record, event.command), taken_at=moment.ticks)
     return _waits(after, event.command, moment)
 
 

@@ -141,12 +141,13 @@ def decide_for_earlier(
 def decide_for_queued(
     record: Record, event: Named, known: Command, moment: Moment, answers: tuple[Effect, ...]
 ) -> Decision:
-    """An event for a command that waits in the queue: only a cancel changes anything."""
+    """An event for a command that waits, wherever: only a cancel changes anything."""
     if isinstance(event, CancelAsked):
         return waiting.cancel(record, known, moment)
+    place = record.place(known.id)
     refusal = Refused(
         Code.WRONG_STATE,
-        f"{known.id} waits in the queue, at place {record.place(known.id)}",
+        f"{known.id} waits {f'in the queue, at place {place}' if place else 'in its batch'}",
         "wait for its turn, or cancel it",
     )
     if isinstance(event, Returned):

@@ -230,6 +230,7 @@ class Command:
     program_sha256: str = ""  # hexadecimal; empty where its text was never known here
     start_at_us: int | None = None  # microseconds of lab time; None: no instant is fixed
     start_life: str = ""  # the life whose lab time that is
+    batch: str = ""  # the key of the batch that made it (``protocol.batch``); empty: none did
 
     def without_false_no(self, report: RunReport) -> RunReport:
         """The account, but ran maybe instead of no where a restored database may have forgotten it.
@@ -277,9 +278,10 @@ class Record:
     forgotten: bool = False  # a typing error: not published until something changes it
     current: Command | None = None
     recent: tuple[float, ...] = ()  # ticks; its last requests, where they are counted; not stored
-    queue_bytes: int = 0  # of the requests in the queue
+    queue_bytes: int = 0  # of the requests in the queue, and of those below
     idle: float = field(default=0.0, compare=False)  # bytes stored for nothing (``protocol.idle``)
     idle_at: float = field(default=0.0, compare=False)  # coordinator's wall clock, of that figure
+    batched: tuple[tuple[str, str], ...] = ()  # [id, batch] that wait for a place in their batch
 
     @property
     def id(self) -> str:
@@ -304,6 +306,10 @@ class Record:
     def state_of(self, id: str) -> State:
         """With which state a command is shown: the record's, or rest for another one."""
         return self.state if id == self.id else State.REST
+
+    def is_waiting(self, id: str) -> bool:
+        """Whether a command waits here, and has not begun: in the queue, or in its batch."""
+        return id in self.queue or any(id == one for one, _ in self.batched)
 
     def place(self, id: str) -> int:
         """Where a command waits in the queue, from 1; 0: it does not."""

@@ -29,7 +29,7 @@ RECEIVED_ON: Final[Mapping[Verb, TopicKind]] = {
 
 OWN: Final[Mapping[Verb, str]] = {
     Verb.EXPIRE: "the coordinator's clock",
-    Verb.NEXT: "the queue, at rest",
+    Verb.NEXT: "the queue or a batch, at rest",
     Verb.RESTORE: "an older database",
 }
 

@@ -1,7 +1,7 @@
-"""The queue of a record: how a request waits behind the present command, and how it leaves.
+"""How a request waits, and how it leaves: behind the present command, or for a place in its batch.
 
 The law: while it waits, nobody can have run it, and the state does not move. Whose turn it is, is
-decided in ``core``; taking it is a move of the table (docs/protocol.md, section 2, "The queue").
+decided in ``turns``; taking it is a move of the table (docs/protocol.md, section 2, "The queue").
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Final
 from hwsync.protocol import idle, limits, replies
 from hwsync.protocol.admission import accept
 from hwsync.protocol.answers import answers
+from hwsync.protocol.batch import NOT_BEGUN, Batch
 from hwsync.protocol.effects import Decision, LogEntry, PublishResult, PublishStatus
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Requested
@@ -51,13 +52,36 @@ def join(record: Record, event: Requested, moment: Moment, rules: Rules) -> Deci
     return Decision(after, entry, command, answers(after, command))
 
 
+def join_batch(record: Record, event: Requested, moment: Moment, rules: Rules) -> Decision:
+    """The request of a batch's member waits for its place there; the state does not move.
+
+    Raises ``Refused`` as ``join`` does.
+    """
+    assert event.part is not None
+    bytes = idle.weight(event.request)
+    _check_room(record, bytes, limits.MAX_QUEUE)
+    counted, command = accept(record, event, moment, rules)
+    after = replace(
+        counted,
+        seq=record.seq + 1,
+        time=moment.wall,
+        batched=(*record.batched, (command.id, event.part.key)),
+        queue_bytes=record.queue_bytes + bytes,
+    )
+    note = "waits for its place in the batch"
+    note += f"; {command.asker.note}" if command.asker else ""
+    entry = LogEntry(Verb.REQUEST, record.state, record.state, command.id, note=note)
+    return Decision(after, entry, command, (PublishStatus(after),))
+
+
 def _check_room(record: Record, bytes: int, most: int) -> None:
     """Raises ``Refused`` where no further request, or none of so many bytes, may wait."""
-    waiting = f"{len(record.queue)} requests wait for {record.user} already"
+    number = len(record.queue) + len(record.batched)
+    waiting = f"{number} requests wait for {record.user} already"
     full = record.queue_bytes + bytes > limits.MAX_QUEUE_BYTES
     if full:
         waiting += f", with {record.queue_bytes} bytes, and this one has {bytes}"
-    if full or len(record.queue) >= min(most, limits.MAX_QUEUE):
+    if full or number >= min(most, limits.MAX_QUEUE):
         raise Refused(
             Code.QUEUE_FULL,
             waiting,
@@ -67,7 +91,9 @@ def _check_room(record: Record, bytes: int, most: int) -> None:
 
 def cancel(record: Record, known: Command, moment: Moment) -> Decision:
     """It leaves the queue, and has provably not run."""
-    report = RunReport(Outcome.CANCELLED, Ran.NO, "cancelled while it waited in the queue")
+    report = RunReport(
+        Outcome.CANCELLED, Ran.NO, f"cancelled while it waited {_where(record, known)}"
+    )
     ended = replace(
         known, report=known.without_false_no(report), accepted=known.accepted | {Verb.CANCEL}
     )
@@ -76,9 +102,28 @@ def cancel(record: Record, known: Command, moment: Moment) -> Decision:
 
 def expire(record: Record, known: Command, moment: Moment) -> Decision:
     """It leaves the queue: its turn comes when the wall clock says that nobody may collect it."""
-    report = RunReport(Outcome.EXPIRED, Ran.NO, f"{TOO_LATE}: it waited in the queue")
+    reason = f"{TOO_LATE}: it waited {_where(record, known)}"
+    if not record.place(known.id):
+        reason = f"{NOT_BEGUN}: {reason}"
+    return _expired(record, known, moment, reason)
+
+
+def abort(record: Record, known: Command, moment: Moment, batch: Batch) -> Decision:
+    """It leaves its batch, of which too many have not ended well."""
+    many = f"{batch.bad} of {len(batch.members)} boards ended without ok"
+    return _expired(
+        record, known, moment, f"{NOT_BEGUN}: {many} (abort {batch.options.abort:.12g})"
+    )
+
+
+def _expired(record: Record, known: Command, moment: Moment, reason: str) -> Decision:
+    report = RunReport(Outcome.EXPIRED, Ran.NO, reason)
     ended = replace(known, report=known.without_false_no(report))
     return _leave(record, ended, Verb.EXPIRE, moment)
+
+
+def _where(record: Record, known: Command) -> str:
+    return "in the queue" if record.place(known.id) else "for its place in the batch"
 
 
 def lose(record: Record, known: Command, moment: Moment) -> Decision:
@@ -89,14 +134,18 @@ def lose(record: Record, known: Command, moment: Moment) -> Decision:
 
 
 def _leave(record: Record, ended: Command, verb: Verb, moment: Moment) -> Decision:
-    rest = tuple(id for id in record.queue if id != ended.id)
-    after = replace(
-        record,
-        seq=record.seq + 1,
-        time=moment.wall,
-        queue=rest,
-        queue_bytes=record.queue_bytes - idle.weight(ended.request),
-    )
-    entry = LogEntry(verb, record.state, record.state, ended.id, note="left the queue")
+    after = replace(without(record, ended), seq=record.seq + 1, time=moment.wall)
+    note = "left the queue" if record.place(ended.id) else "left its batch before it began"
+    entry = LogEntry(verb, record.state, record.state, ended.id, note=note)
     effects = (PublishStatus(after), PublishResult(ended, State.REST))
     return Decision(after, entry, ended, (*effects, *replies.of(after, ended)))
+
+
+def without(record: Record, command: Command) -> Record:
+    """The record without a command that waits, wherever it does."""
+    return replace(
+        record,
+        queue=tuple(id for id in record.queue if id != command.id),
+        batched=tuple(pair for pair in record.batched if pair[0] != command.id),
+        queue_bytes=record.queue_bytes - idle.weight(command.request),
+    )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from hwsync.protocol.batch import Batch
 from hwsync.protocol.core import Handled
 from hwsync.protocol.effects import LogEntry
-from hwsync.protocol.errors import Refused
+from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Message
 from hwsync.protocol.record import Command, Record, State
 
@@ -48,6 +49,9 @@ class Changes:
     packets: dict[int, Handled | None] = field(default_factory=dict)
     forget_packets: bool = False
     epoch: tuple[int, float] | None = None  # a new one, and the wall clock in Unix seconds
+    batches: dict[str, Batch] = field(default_factory=dict)  # by key
+    new_batches: dict[str, Batch] = field(default_factory=dict)  # of them, as they were accepted
+    turned_away: dict[tuple[str, str], Code] = field(default_factory=dict)  # by key and member
 
     def __bool__(self) -> bool:
         return bool(
@@ -57,14 +61,18 @@ class Changes:
             or self.packets
             or self.forget_packets
             or self.epoch
+            or self.batches
         )
 
 
 class Commands(Protocol):
-    """What a plan asks while it decides: commands that no record shows."""
+    """What a plan asks while it decides: commands that no record shows, batches that ended."""
 
     def command(self, user: str, id: str) -> Command | None:
         """One command, None where there is none. Raises ``StoreError``."""
+
+    def batch(self, key: str, records: Mapping[str, Record]) -> Batch | None:
+        """One batch, None where there is none. Raises ``StoreError``."""
 
 
 class Storage(Commands, Protocol):
@@ -87,6 +95,15 @@ class Storage(Commands, Protocol):
     def owed(self) -> Iterable[Command]:
         """The commands that have ended and whose replies may not have arrived."""
 
+    def batches(self, records: Mapping[str, Record]) -> Iterable[Batch]:
+        """Those that are open, owed an answer, or their group's newest."""
+
+    def parts(self, key: str) -> Mapping[str, Mapping[str, Any]]:
+        """What became of the members of a batch, by member."""
+
+    def heard(self) -> Mapping[str, float]:
+        """When each board was heard, in Unix seconds."""
+
     def epoch(self, wall: float) -> tuple[int, float | None]:
         """The epoch, and the seconds of connection since it rose."""
 
@@ -103,6 +120,10 @@ class Storage(Commands, Protocol):
         """Save all of them, or nothing."""
 
     def write_down(
-        self, records: Iterable[Record], ticks: float, restored_at: float | None = None
+        self,
+        records: Iterable[Record],
+        ticks: float,
+        restored_at: float | None = None,
+        heard: Mapping[str, float] | None = None,
     ) -> None:
-        """Save what is left of the deadlines."""
+        """Save what is left of the deadlines, and when boards were heard."""

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from hwsync.protocol.admission import digest_of
-from hwsync.protocol.jsons import loads
-from hwsync.protocol.record import WHO_ASKED, Request, Verb
+from hwsync.protocol.record import WHO_ASKED, Verb, replace
 from hwsync.store import chain, statements
 from hwsync.store.migrations import SCHEMA
 from hwsync.store.read_only import opened
+from hwsync.store.rows import texts_of
 
 
 def check(path: Path) -> Iterator[str]:
@@ -34,7 +34,7 @@ def check(path: Path) -> Iterator[str]:
         if version > 1:  # the first one had no hashes
             looks |= {"transitions": chain.broken, "hw_status": _records, "commands": _commands}
         if version == SCHEMA:
-            looks["asked"] = _askers
+            looks |= {"commands": _commands_and_texts, "asked": _askers}
         for name, look in looks.items():
             try:
                 yield from look(connection)
@@ -67,9 +67,15 @@ def _records(connection: sqlite3.Connection) -> Iterator[str]:
         yield f"hw_status: {user} is in the log and has no record"
 
 
-def _commands(connection: sqlite3.Connection) -> Iterator[str]:
+def _commands_and_texts(connection: sqlite3.Connection) -> Iterator[str]:
+    return _commands(connection, statements.WITH_TEXTS)
+
+
+def _commands(
+    connection: sqlite3.Connection, statement: str = statements.COMMANDS
+) -> Iterator[str]:
     """Programs and results are those whose hashes are stored."""
-    for row in _rows(connection, statements.COMMANDS):
+    for row in _rows(connection, statement):
         name = f"commands: {row['id']} of {row['user']}"
         if row["pruned"]:
             continue
@@ -92,14 +98,16 @@ def _askers(connection: sqlite3.Connection) -> Iterator[str]:
         stored = row["asked_by"] is not None and f"({row['asked_known_by']}): {row['asked_by']}"
         if (bool(asked) and said) != stored:
             yield f"{name}: who asked was changed"
-        if not row["pruned"] and _sha256(row["program"].encode()) != row["program_sha256"]:
+        if (
+            not row["pruned"]
+            and _sha256(texts_of(dict(row)).program.encode()) != row["program_sha256"]
+        ):
             yield f"{name}: the hash of its program was changed"
 
 
 def _digest(row: Any) -> str:
-    args = tuple(loads(row["args"]))
     name = dict(row).get("name")  # before schema 4 there was none
-    return digest_of(Request(row["program"], stdin=row["stdin"], args=args, name=name))
+    return digest_of(replace(texts_of(dict(row)), name=name))
 
 
 def _sha256(data: bytes) -> str:

@@ -78,6 +78,18 @@ def _sixth(connection: Connection) -> None:
         "ALTER TABLE commands ADD COLUMN start TEXT",
         "ALTER TABLE commands ADD COLUMN start_at_us INTEGER",
         "ALTER TABLE commands ADD COLUMN start_life TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE hw_status ADD COLUMN batched TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE commands ADD COLUMN batch TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX commands_batch ON commands (batch) WHERE batch != ''",
+        'CREATE TABLE batches ("key" TEXT NOT NULL PRIMARY KEY, "of_group" TEXT NOT NULL, '
+        '"id" TEXT NOT NULL, "digest" TEXT NOT NULL, "parallel" INTEGER, "abort" REAL, '
+        '"online" INTEGER NOT NULL, "seq" INTEGER NOT NULL, "issued" REAL NOT NULL, '
+        '"ended" REAL, "replies" TEXT NOT NULL)',
+        'CREATE TABLE batch_members ("batch" TEXT NOT NULL, "place" INTEGER NOT NULL, '
+        '"user" TEXT NOT NULL, "refused" TEXT, PRIMARY KEY ("batch", "user"))',
+        'CREATE TABLE batch_texts ("batch" TEXT NOT NULL PRIMARY KEY, "program" TEXT NOT NULL, '
+        '"stdin" TEXT NOT NULL, "args" TEXT NOT NULL, "meta" TEXT NOT NULL)',
+        'CREATE TABLE heard ("user" TEXT NOT NULL PRIMARY KEY, "at" REAL NOT NULL)',
     ):
         connection.execute(statement)
 

@@ -27,7 +27,7 @@ class HwStatus(Model):
     user = CharField(primary_key=True)
     state = IntegerField()
     command = TextField()  # the last accepted verb
-    hw_command = TextField()
+    hw_command = TextField()  # empty for a long one that a group's batch has (``BatchText``)
     hw_response = TextField()
     server_analysis = TextField()
     time = FloatField()  # Unix seconds of the last change
@@ -44,6 +44,7 @@ class HwStatus(Model):
     forgotten = BooleanField()
     idle = FloatField()  # bytes stored of what led to no answer of a device, at ``idle_at``
     idle_at = FloatField()  # Unix seconds
+    batched = TextField()  # JSON list of [id, batch] that wait for a place in their batch
 
     class Meta:
         table_name = "hw_status"
@@ -100,6 +101,7 @@ class CommandRow(Model):
     start = TextField(null=True)  # JSON, as in the request; null: it begins when it is granted
     start_at_us = IntegerField(null=True)  # microseconds of lab time; null: no instant is fixed
     start_life = TextField()  # the life whose lab time that is
+    batch = TextField()  # the key of the batch that made it; empty: none
 
     class Meta:
         table_name = "commands"
@@ -108,6 +110,64 @@ class CommandRow(Model):
 
 # Those that are owed a reply are few, and looked for at each start.
 CommandRow.add_index(CommandRow.user, name="commands_owed", where=CommandRow.replies != "[]")
+
+
+CommandRow.add_index(CommandRow.batch, name="commands_batch", where=CommandRow.batch != "")
+
+
+class BatchRow(Model):
+    """One batch: what none of its members' commands has (``protocol.batch``)."""
+
+    key = TextField(primary_key=True)
+    of_group = TextField()  # without the sign; empty: each member was asked by itself
+    id = TextField()
+    digest = TextField()  # SHA-256 of what a repeat must equal; empty without a group
+    parallel = IntegerField(null=True)
+    abort = FloatField(null=True)
+    online = BooleanField()
+    seq = IntegerField()
+    issued = FloatField()  # Unix seconds
+    ended = FloatField(null=True)  # Unix seconds; null while it is open
+    replies = TextField()  # JSON list of [topic, correlation data in hexadecimal]
+
+    class Meta:
+        table_name = "batches"
+
+
+class BatchMember(Model):
+    """One member of a batch, as they were when it was accepted."""
+
+    batch = TextField()
+    place = IntegerField()
+    user = TextField()
+    refused = TextField(null=True)  # a code: it has no command of this batch
+
+    class Meta:
+        table_name = "batch_members"
+        primary_key = CompositeKey("batch", "user")
+
+
+class BatchText(Model):
+    """The texts of a group's request, once for all members: their commands have none."""
+
+    batch = TextField(primary_key=True)
+    program = TextField()
+    stdin = TextField()
+    args = TextField()
+    meta = TextField()
+
+    class Meta:
+        table_name = "batch_texts"
+
+
+class Heard(Model):
+    """When a heartbeat of a board came, within ten minutes."""
+
+    user = TextField(primary_key=True)
+    at = FloatField()  # Unix seconds
+
+    class Meta:
+        table_name = "heard"
 
 
 class Transition(Model):
@@ -212,6 +272,7 @@ class LifeRow(Model):
 
 TABLES: Final = (
     *(Meta, HwStatus, CommandRow, Transition, RefusedMessage, RefusedCount, Packet, LifeRow),
+    *(BatchRow, BatchMember, BatchText, Heard),
 )
 
 

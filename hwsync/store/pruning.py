@@ -81,6 +81,7 @@ class Pruning:
             rows = connection.execute(statements.PRUNABLE, (last, ROWS_EACH * most)).fetchall()
             found = list(dict.fromkeys(rows))[:most]
             connection.executemany(statements.PRUNE_COMMAND, found)
+            connection.executemany(statements.PRUNE_TEXTS, found)
             connection.executemany(statements.PRUNE_LOG, found)
         return len(found)
 

@@ -10,6 +10,9 @@ from typing import Any, Final
 
 from peewee import Model
 
+from hwsync.protocol import limits
+from hwsync.protocol.batch import Batch, Options, Stage, counted, is_shared
+from hwsync.protocol.errors import Code
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.output import Order
 from hwsync.protocol.record import (
@@ -26,10 +29,11 @@ from hwsync.protocol.record import (
     RunReport,
     State,
     Verb,
+    replace,
 )
 from hwsync.protocol.wire.start import read_start, start_json
 from hwsync.store import statements
-from hwsync.store.models import CommandRow, HwStatus, columns
+from hwsync.store.models import BatchRow, CommandRow, HwStatus, columns
 
 Row = Mapping[str, Any]
 Values = tuple[object, ...]  # of one statement
@@ -42,6 +46,7 @@ def in_order(model: type[Model]) -> Callable[[Mapping[str, object]], Values]:
 
 _STATUS_ROW: Final = in_order(HwStatus)
 _COMMAND_ROW: Final = in_order(CommandRow)
+_BATCH_ROW: Final = in_order(BatchRow)
 
 
 def select(connection: Connection, sql: str, *values: object) -> Iterator[dict[str, Any]]:
@@ -63,6 +68,60 @@ def _list(values: Sequence[object]) -> str:
     return dumps(values) if values else "[]"
 
 
+def texts_of(row: Row) -> Request:
+    """The texts of a request, of a row of ``CommandRow`` or of its batch's (``WITH_TEXTS``)."""
+    start = "t_" if row.get("t_program") is not None else ""
+    return Request(
+        program=row[f"{start}program"],
+        stdin=row[f"{start}stdin"],
+        args=tuple(json.loads(row[f"{start}args"])),
+        meta=row[f"{start}meta"],
+    )
+
+
+def text_values(key: str, request: Request) -> Values:
+    """The values of ``BatchText``."""
+    return (key, request.program, request.stdin, _list(request.args), request.meta)
+
+
+def batch_values(batch: Batch) -> Values:
+    """The values of ``BatchRow``."""
+    return _BATCH_ROW(
+        {
+            "key": batch.key,
+            "of_group": batch.group,
+            "id": batch.id,
+            "digest": batch.digest,
+            "parallel": batch.options.parallel,
+            "abort": batch.options.abort,
+            "online": batch.options.online,
+            "seq": batch.seq,
+            "issued": batch.issued,
+            "ended": batch.ended,
+            "replies": _replies(batch.replies),
+        }
+    )
+
+
+def batch_from(row: Row, members: Sequence[Row], stages: Mapping[str, Stage]) -> Batch:
+    """The batch of a row of ``BatchRow``, of its members' rows, and how far their commands are."""
+    refused = {one["user"]: Code(one["refused"]) for one in members if one["refused"]}
+    batch = Batch(
+        key=row["key"],
+        group=row["of_group"],
+        id=row["id"],
+        members=tuple(one["user"] for one in members),
+        digest=row["digest"],
+        options=Options(row["parallel"], row["abort"], bool(row["online"])),
+        seq=row["seq"],
+        issued=row["issued"],
+        ended=row["ended"],
+        refused=refused,
+        replies=_replies_from(row["replies"]),
+    )
+    return counted(batch, stages)
+
+
 def record_values(record: Record, ticks: float) -> Values:
     """The values of ``HwStatus``; the deadline is kept as the seconds that are left."""
     command = record.current or NO_COMMAND
@@ -73,7 +132,7 @@ def record_values(record: Record, ticks: float) -> Values:
             "user": record.user,
             "state": int(record.state),
             "command": record.verb or "",
-            "hw_command": command.request.program,
+            "hw_command": _shown(command),
             "hw_response": report.response,
             "server_analysis": command.analysis or "",
             "time": record.time,
@@ -90,8 +149,15 @@ def record_values(record: Record, ticks: float) -> Values:
             "forgotten": record.forgotten,
             "idle": record.idle,
             "idle_at": record.idle_at,
+            "batched": _list(record.batched),
         },
     )
+
+
+def _shown(command: Command) -> str:
+    """The program in the record's own row; of a batch with many members a short one only."""
+    text = command.request.program
+    return "" if is_shared(command.batch) and len(text) > limits.LOG_PAYLOAD else text
 
 
 def time_values(record: Record, ticks: float) -> tuple[float | None, float | None]:
@@ -123,6 +189,7 @@ def record_from(row: Row, current: Command | None, ticks: float) -> Record:
         current=current,
         idle=row["idle"],
         idle_at=row["idle_at"],
+        batched=tuple((id, batch) for id, batch in json.loads(row["batched"])),
     )
 
 
@@ -130,6 +197,7 @@ def command_values(command: Command) -> Values:
     """The values of ``CommandRow``."""
     request, report = command.request, command.report or NO_REPORT
     ended = command.report is not None
+    texts = NO_COMMAND.request if is_shared(command.batch) else request
     return _COMMAND_ROW(
         {
             "user": command.user,
@@ -137,13 +205,13 @@ def command_values(command: Command) -> Values:
             "number": command.number,
             "issued": command.issued,
             "named": request.id is not None,
-            "program": request.program,
-            "stdin": request.stdin,
-            "args": _list(request.args),
+            "program": texts.program,
+            "stdin": texts.stdin,
+            "args": _list(texts.args),
             "timeout": request.timeout,
             "expires": request.expires,
             "grace": request.grace,
-            "meta": request.meta,
+            "meta": texts.meta,
             "digest": command.digest,
             "analyser": command.analyser,
             "journal": command.journal,
@@ -168,7 +236,7 @@ def command_values(command: Command) -> Values:
             "analysis": command.analysis,
             "late": command.late,
             "orphan": command.orphan,
-            "replies": _list([(reply.topic, reply.correlation.hex()) for reply in command.replies]),
+            "replies": _replies(command.replies),
             "doubtful": command.doubtful,
             "pruned": command.pruned,
             "asked_by": command.asker and command.asker.name,
@@ -180,6 +248,7 @@ def command_values(command: Command) -> Values:
             "start": None if request.start is None else dumps(start_json(request.start)),
             "start_at_us": command.start_at_us,
             "start_life": command.start_life,
+            "batch": command.batch,
         },
     )
 
@@ -204,16 +273,13 @@ def command_from(row: Row) -> Command:
             sha256_stderr=row["sha256_stderr"],
             order=_order(row["output_order"]),
         )
-    request = Request(
-        program=row["program"],
+    request = replace(
+        texts_of(row),
         id=row["id"] if row["named"] else None,
         timeout=row["timeout"],
         expires=row["expires"],
         grace=row["grace"],
-        stdin=row["stdin"],
-        args=tuple(json.loads(row["args"])),
         analysis=row["analyser"],
-        meta=row["meta"],
         name=row["name"],
         expires_at=row["expires_at"],
         start=None if row["start"] is None else read_start(json.loads(row["start"])),
@@ -236,16 +302,23 @@ def command_from(row: Row) -> Command:
         analysis=row["analysis"],
         late=bool(row["late"]),
         orphan=bool(row["orphan"]),
-        replies=tuple(
-            Reply(topic, bytes.fromhex(data)) for topic, data in json.loads(row["replies"])
-        ),
+        replies=_replies_from(row["replies"]),
         doubtful=bool(row["doubtful"]),
         pruned=bool(row["pruned"]),
         asker=asker_from(row),
         program_sha256=row["program_sha256"],
         start_at_us=row["start_at_us"],
         start_life=row["start_life"],
+        batch=row["batch"],
     )
+
+
+def _replies(replies: Sequence[Reply]) -> str:
+    return _list([(reply.topic, reply.correlation.hex()) for reply in replies])
+
+
+def _replies_from(text: str) -> tuple[Reply, ...]:
+    return tuple(Reply(topic, bytes.fromhex(data)) for topic, data in json.loads(text))
 
 
 def _order(text: str | None) -> Order | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hwsync.protocol import limits
+from hwsync.protocol.batch import Batch
 from hwsync.protocol.core import Handled
 from hwsync.protocol.effects import LogEntry
 from hwsync.protocol.events import Message
@@ -21,7 +22,14 @@ from hwsync.protocol.record import Record
 from hwsync.store import chain, statements
 from hwsync.store.api import Changes, RefusedRow
 from hwsync.store.models import HASHED, Packet, RefusedMessage, Transition
-from hwsync.store.rows import Values, command_values, in_order, record_values
+from hwsync.store.rows import (
+    Values,
+    batch_values,
+    command_values,
+    in_order,
+    record_values,
+    text_values,
+)
 
 Write = tuple[str, Sequence[Values]]  # a statement, and the rows that it is executed with
 
@@ -46,7 +54,7 @@ def writes(changes: Changes, ticks: float, ends: Ends) -> tuple[list[Write], End
     ``ticks``: seconds on the clock of the round's deadlines (``Moment.ticks``).
     """
     head, log = _log(changes, ends.head)
-    packets = changes.packets.items()
+    packets, new = changes.packets.items(), changes.new_batches.values()
     counts, kept, counted = _refused(changes.refused, ends.refused)
     found: list[Write] = [
         (statements.SAVE_COMMAND, [command_values(one) for one in changes.commands.values()]),
@@ -54,6 +62,10 @@ def writes(changes: Changes, ticks: float, ends: Ends) -> tuple[list[Write], End
         (statements.APPEND, log),
         (statements.REFUSE, kept),
         (statements.COUNT_REFUSED, counted),
+        (statements.SAVE_BATCH, [batch_values(one) for one in changes.batches.values()]),
+        (statements.ADD_MEMBER, [row for one in new for row in _members(one)]),
+        (statements.ADD_TEXTS, [text_values(one.key, one.request) for one in new if one.request]),
+        (statements.TURN_AWAY, [(code, *of) for of, code in changes.turned_away.items()]),
         (statements.SAVE_META, _epoch(changes.epoch)),
         (statements.FORGET_PACKETS, [()] if changes.forget_packets else []),
         (statements.FORGET_PACKET, [(mid,) for mid, one in packets if one is None]),
@@ -69,6 +81,10 @@ def _epoch(epoch: tuple[int, float] | None) -> list[Values]:
     """A new epoch, which is doubted for 0 seconds by now."""
     values = () if epoch is None else zip(NAMES_OF_EPOCH, (*epoch, 0.0), strict=True)
     return [(name, str(value)) for name, value in values]
+
+
+def _members(batch: Batch) -> list[Values]:
+    return [(batch.key, place, user, None) for place, user in enumerate(batch.members)]
 
 
 def _packet(mid: int, handled: Handled) -> Values:
@@ -90,7 +106,7 @@ def _log(changes: Changes, head: bytes) -> tuple[bytes, list[Values]]:
 def _logged(record: Record, entry: LogEntry, message: Message | None) -> dict[str, Any]:
     """What the log says of a change, by column, but for its hash."""
     payload = message.payload if message else b""
-    kept = keeps_payload(entry, record.current, payload)
+    kept = not entry.brief and keeps_payload(entry, record.current, payload)
     return {
         "user": record.user,
         "epoch": record.epoch,

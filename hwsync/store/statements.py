@@ -13,7 +13,11 @@ from peewee import Model
 
 from hwsync.store.models import (
     HASHED,
+    BatchMember,
+    BatchRow,
+    BatchText,
     CommandRow,
+    Heard,
     HwStatus,
     LifeRow,
     Meta,
@@ -59,14 +63,34 @@ FORGET_PACKET: Final = "DELETE FROM packets WHERE mid = ?"
 FORGET_PACKETS: Final = "DELETE FROM packets"
 SAVE_META: Final = _save(Meta)
 SAVE_LIFE: Final = _insert(LifeRow)
+SAVE_BATCH: Final = _save(BatchRow)
+ADD_MEMBER: Final = _insert(BatchMember)
+ADD_TEXTS: Final = _insert(BatchText)
+TURN_AWAY: Final = "UPDATE batch_members SET refused = ? WHERE batch = ? AND user = ?"
+SAVE_HEARD: Final = _save(Heard)
 WRITE_DOWN: Final = """
     UPDATE hw_status SET remaining = ?, taken = ? WHERE user = ? AND epoch = ? AND seq = ?"""
 
 # -- what the coordinator reads ----------------------------------------------------------------
 
 RECORDS: Final = "SELECT * FROM hw_status"
-COMMAND: Final = "SELECT * FROM commands WHERE user = ? AND id = ?"
-OWED: Final = "SELECT * FROM commands WHERE replies != '[]' AND ran IS NOT NULL"
+# A member of a group's batch has its texts there (``rows.texts_of``).
+WITH_TEXTS: Final = """
+    SELECT c.*, t.program AS t_program, t.stdin AS t_stdin, t.args AS t_args, t.meta AS t_meta
+    FROM commands c LEFT JOIN batch_texts t ON t.batch = c.batch"""
+COMMAND: Final = f"{WITH_TEXTS} WHERE c.user = ? AND c.id = ?"
+OWED: Final = f"{WITH_TEXTS} WHERE c.replies != '[]' AND c.ran IS NOT NULL"
+# Those that are open, whose replies may not have arrived, or that are the newest of their group.
+BATCHES: Final = """
+    SELECT * FROM batches WHERE ended IS NULL OR replies != '[]' OR rowid IN
+    (SELECT max(rowid) FROM batches WHERE of_group != '' GROUP BY of_group) ORDER BY rowid"""
+BATCH: Final = "SELECT * FROM batches WHERE key = ?"
+MEMBERS: Final = "SELECT user, refused FROM batch_members WHERE batch = ? ORDER BY place"
+# The second condition is that of the index.
+PARTS: Final = """
+    SELECT user, outcome, ran, exit_code, started, start_error, clock_bound
+    FROM commands WHERE batch = ? AND batch != ''"""
+HEARD: Final = "SELECT user, at FROM heard WHERE at > 0"
 PACKETS: Final = "SELECT * FROM packets"
 META: Final = "SELECT name, value FROM meta"
 NEWEST_LIFE: Final = """
@@ -90,6 +114,10 @@ PRUNABLE: Final = """
 PRUNE_COMMAND: Final = """
     UPDATE commands SET program = '', stdin = '', args = '[]', response = '',
     stderr = '', output_order = NULL, truncated = 1, pruned = 1 WHERE user = ? AND id = ?"""
+PRUNE_TEXTS: Final = """
+    DELETE FROM batch_texts WHERE batch = (SELECT batch FROM commands WHERE user = ? AND id = ?)
+    AND NOT EXISTS (SELECT 1 FROM commands c
+    WHERE c.batch = batch_texts.batch AND c.batch != '' AND c.pruned = 0)"""
 PRUNE_LOG: Final = """
     UPDATE transitions SET payload = x'', pruned = 1 WHERE user = ? AND id = ?"""
 PRUNE_REFUSED: Final = """
@@ -111,7 +139,7 @@ ASKED_OF: Final = """
 
 # -- checks ------------------------------------------------------------------------------------
 
-COMMANDS: Final = "SELECT * FROM commands"
+COMMANDS: Final = "SELECT * FROM commands"  # of any schema
 EPOCH: Final = "SELECT value FROM meta WHERE name = 'epoch'"
 RECORD_ENDS: Final = "SELECT user, seq, state FROM hw_status"
 LOG_ENDS: Final = """
@@ -119,8 +147,9 @@ LOG_ENDS: Final = """
     WHERE row IN (SELECT max(row) FROM transitions GROUP BY user)"""
 # CROSS JOIN: from the log to the commands, which have an index for it.
 NOTED: Final = """
-    SELECT c.*, t.note FROM transitions t CROSS JOIN commands c
-    ON c.user = t.user AND c.id = t.id WHERE t.command = ?"""
+    SELECT c.*, l.note, t.program AS t_program, t.stdin AS t_stdin, t.args AS t_args,
+    t.meta AS t_meta FROM transitions l CROSS JOIN commands c ON c.user = l.user AND c.id = l.id
+    LEFT JOIN batch_texts t ON t.batch = c.batch WHERE l.command = ?"""
 CHAIN: Final = f"""
     SELECT row, hash, pruned, payload, {", ".join(HASHED)} FROM transitions ORDER BY row"""
 WRITE_HASH: Final = "UPDATE transitions SET hash = ?, payload_sha256 = ? WHERE row = ?"

@@ -6,20 +6,29 @@ The law: what a round of messages changed is saved in one transaction or not at 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hwsync.protocol import limits
+from hwsync.protocol.batch import Batch, is_shared, stage
 from hwsync.protocol.core import Handled
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.idle import weight
-from hwsync.protocol.record import Command, Record, replace
+from hwsync.protocol.record import Command, Record, Request, replace
 from hwsync.store import chain, statements
 from hwsync.store.api import Changes, LabLife
 from hwsync.store.database import Database, translated, usable
-from hwsync.store.rows import command_from, find_command, record_from, select, time_values
+from hwsync.store.rows import (
+    Row,
+    batch_from,
+    command_from,
+    find_command,
+    record_from,
+    select,
+    time_values,
+)
 from hwsync.store.saving import Ends, writes
 
 DOUBT_SPARE_S: Final = 120.0  # beyond the day: so that its end, too, is written down
@@ -67,10 +76,17 @@ class Store:
         self._ends = self._look()
         connection = self.database.connection
         records: dict[str, Record] = {}
+        texts: dict[str, Request] = {}  # by batch: in memory, too, once for all members
         for row in select(connection, statements.RECORDS):
             current = find_command(connection, row["user"], row["id"]) if row["id"] else None
+            if current is not None and is_shared(current.batch):
+                same = texts.setdefault(current.batch, current.request)
+                if (same.program, same.stdin) == (current.request.program, current.request.stdin):
+                    request = replace(current.request, program=same.program, stdin=same.stdin)
+                    current = replace(current, request=request)
             record = record_from(row, current, ticks)
-            waiting = (find_command(connection, record.user, id) for id in record.queue)
+            ids = (*record.queue, *(id for id, _ in record.batched))
+            waiting = (find_command(connection, record.user, id) for id in ids)
             bytes = sum(weight(one.request) for one in waiting if one)
             records[record.user] = replace(record, queue_bytes=bytes)
         return records
@@ -79,6 +95,47 @@ class Store:
     def command(self, user: str, id: str) -> Command | None:
         """The user's command with that id, None where there is none. Raises ``StoreError``."""
         return find_command(self.database.connection, user, id)
+
+    @translated()
+    def batches(self, records: Mapping[str, Record]) -> list[Batch]:
+        """The batches that are open, owed an answer, or their group's newest; the oldest first.
+
+        ``records``: all, as they are stored. Raises ``StoreError``.
+        """
+        rows = select(self.database.connection, statements.BATCHES)
+        return [self._batch(row, records) for row in rows]
+
+    @translated()
+    def batch(self, key: str, records: Mapping[str, Record]) -> Batch | None:
+        """The batch with that key, None where there is none. Raises ``StoreError``."""
+        row = next(select(self.database.connection, statements.BATCH, key), None)
+        return None if row is None else self._batch(row, records)
+
+    def _batch(self, row: Row, records: Mapping[str, Record]) -> Batch:
+        members = list(select(self.database.connection, statements.MEMBERS, row["key"]))
+        stages = {
+            user: stage(records.get(user) or Record(user), row["id"], part["outcome"])
+            for user, part in self._parts(row["key"]).items()
+        }
+        return batch_from(row, members, stages)
+
+    @translated()
+    def parts(self, key: str) -> dict[str, dict[str, Any]]:
+        """What became of the members of a batch, by member: of those that have a command of it.
+
+        ``outcome``, ``ran``, ``exit_code``, ``started``, ``start_error``, ``clock_bound``. Raises
+        ``StoreError``.
+        """
+        return self._parts(key)
+
+    def _parts(self, key: str) -> dict[str, dict[str, Any]]:
+        rows = select(self.database.connection, statements.PARTS, key)
+        return {row.pop("user"): row for row in rows}
+
+    @translated()
+    def heard(self) -> dict[str, float]:
+        """When each board was heard, in Unix seconds. Raises ``StoreError``."""
+        return dict(self.database.connection.execute(statements.HEARD))
 
     @translated()
     def owed(self) -> list[Command]:
@@ -146,17 +203,22 @@ class Store:
 
     @translated()
     def write_down(
-        self, records: Iterable[Record], ticks: float, restored_at: float | None = None
+        self,
+        records: Iterable[Record],
+        ticks: float,
+        restored_at: float | None = None,
+        heard: Mapping[str, float] | None = None,
     ) -> None:
         """Save what is left of the deadlines of these, where they are what is stored.
 
-        And, in its first day, how old the epoch is that began at ``restored_at``, in ticks.
+        And, in its first day, how old the epoch is that began at ``restored_at``, in ticks; and
+        when these boards were ``heard``, in Unix seconds.
         ``ticks``: seconds on the clock of connection, now. No record moves by it
         (docs/decisions.md, 136). Raises ``StoreError`` and saves nothing.
         """
         running = [record for record in records if record.deadline_ticks is not None]
         doubts = restored_at is not None and ticks - restored_at < limits.DOUBT_S + DOUBT_SPARE_S
-        if running or doubts:
+        if running or doubts or heard:
             rows = [
                 (*time_values(record, ticks), record.user, record.epoch, record.seq)
                 for record in running
@@ -165,3 +227,4 @@ class Store:
                 if doubts and restored_at is not None:
                     connection.execute(statements.SAVE_META, ("doubted", str(ticks - restored_at)))
                 connection.executemany(statements.WRITE_DOWN, rows)
+                connection.executemany(statements.SAVE_HEARD, list((heard or {}).items()))

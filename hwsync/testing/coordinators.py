@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Any
 
 from hwsync.coordinator.clock_answers import ClockAnswers
-from hwsync.coordinator.deciding import message_of
+from hwsync.coordinator.deliveries import message_of
 from hwsync.coordinator.intake import MAX_ROUND
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.service import CLIENT_ID, subscriptions
@@ -69,12 +69,16 @@ class WatchedStore(Store):
             raise StoreError(os.strerror(errno.EIO))
 
     def write_down(
-        self, records: Iterable[Record], ticks: float, restored_at: float | None = None
+        self,
+        records: Iterable[Record],
+        ticks: float,
+        restored_at: float | None = None,
+        heard: Mapping[str, float] | None = None,
     ) -> None:
         process = self.process
         process.point("before the time is written down")
         process.needs_the_disk()
-        super().write_down(records, ticks, restored_at)
+        super().write_down(records, ticks, restored_at, heard)
         process.point("after the time is written down")
 
 
@@ -193,6 +197,10 @@ class CoordinatorProcess(Process):
     @property
     def connection(self) -> int:
         return self.port.connection if self.port else 0
+
+    @property
+    def backlog(self) -> int:
+        return self.port.backlog if self.port else 0
 
     def publish(
         self,

@@ -235,6 +235,10 @@ class Port:
         return self._connection.connection != 0
 
     @property
+    def backlog(self) -> int:
+        return self._connection.backlog
+
+    @property
     def all_acknowledged(self) -> bool:
         return self._connection.all_acknowledged
 

@@ -250,7 +250,7 @@ class Connection:
     def under_way(self, topic: str) -> bool:
         """Whether a message on that topic was sent on this connection and not acknowledged."""
         link = self._link
-        return link is not None and any(one.topic == topic for one in link.window.unanswered)
+        return link is not None and link.window.has(topic)
 
     # From rest to an open link, and back.
 

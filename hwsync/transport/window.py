@@ -5,7 +5,7 @@ The law: the order stays. What is at QoS 0 needs no turn: nobody acknowledges it
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -43,6 +43,7 @@ class Window:
         self.backlog = 0  # bytes that are under way, or wait
         self._send = send
         self._under_way: dict[int, Sent] = {}  # by packet identifier, in the order of sending
+        self._topics: Counter[str] = Counter()  # of both
         self._waiting: deque[Message] = deque()
 
     @property
@@ -60,9 +61,14 @@ class Window:
         """Whether something waits for its turn."""
         return bool(self._waiting)
 
+    def has(self, topic: str) -> bool:
+        """Whether something on that topic has no PUBACK."""
+        return topic in self._topics
+
     def put(self, message: Message) -> None:
         """Send it now, or in its turn."""
         self.backlog += len(message.payload)
+        self._topics[message.topic] += 1
         if message.qos and len(self._under_way) >= self.size:
             self._waiting.append(message)
         else:
@@ -76,6 +82,9 @@ class Window:
         if (sent := self._under_way.pop(mid, None)) is None:
             return None
         self.backlog -= sent.size
+        self._topics[sent.topic] -= 1
+        if not self._topics[sent.topic]:
+            del self._topics[sent.topic]
         if self._waiting and len(self._under_way) < self.size:
             message = self._waiting.popleft()
             self._under_way[self._send(message)] = message.sent

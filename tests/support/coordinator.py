@@ -95,6 +95,11 @@ def sent(deeds: list[Deed], kind: str) -> list[Sent]:
     return [deed for deed in deeds if isinstance(deed, Sent) and deed.kind == kind]
 
 
+def is_list(deed: Deed) -> bool:
+    """Whether it says who is in a group."""
+    return isinstance(deed, Sent) and deed.topic.startswith("hw/@") and deed.kind == "members"
+
+
 class Clock:
     """The clocks; ``wall`` jumps when ``jump`` is set, ``suspended`` and ``named`` are a boot's."""
 
@@ -128,6 +133,7 @@ class Wire:
         self.connected = True
         self.all_acknowledged = True
         self.connection = 1
+        self.backlog = 0
         self.before: Callable[[Deed], None] = lambda _: None
 
     def under_way(self, topic: str) -> bool:
@@ -247,12 +253,12 @@ class Lab:
         return Delivery(f"hw/{user}/{kind}", payload, 1, retain, dup, mid, 1)
 
     def step(self, *signals: Signal) -> list[Deed]:
-        """One step of the loop, and what it did."""
+        """One step of the loop, and what it did; what it says of who is in a group is left out."""
         self.wire.deeds = []
         done = self.coordinator.step(signals)
         if done is not None:
             self._round_log.write(done.decided, self.clock.now)
-        return self.wire.deeds
+        return [deed for deed in self.wire.deeds if not is_list(deed)]
 
     def hear(self, kind: str, payload: bytes = b"", **options: Any) -> list[Deed]:
         """Handle one message."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from hwsync.coordinator.publishing import published_once
 from hwsync.protocol import core, limits
 from hwsync.protocol.answers import effects_on_appearance, effects_on_connect
-from hwsync.protocol.core import Draft, Handled, Memory, handled
+from hwsync.protocol.batch import Batch
+from hwsync.protocol.core import Handled, Memory, handled
+from hwsync.protocol.draft import Draft
 from hwsync.protocol.effects import (
     Decision,
     Effect,
@@ -73,6 +76,15 @@ class Kept:
     def device(self, user: str) -> HeartbeatReceived | None:
         return self.devices.get(user)
 
+    def batch(self, key: str) -> Batch | None:
+        return None
+
+    def newest(self, group: str) -> Batch | None:
+        return None
+
+    def open_batches(self) -> Iterable[Batch]:
+        return ()
+
 
 def hear(draft: Draft, *events: Event, user: str = "pi1", moment: Moment = NOW) -> list[Decision]:
     """Decide, and take over what was decided."""
@@ -129,7 +141,7 @@ def test_the_queue_follows_until_one_may_still_run(draft: Draft) -> None:
 
 def test_a_queue_whose_command_is_lost_is_an_error_of_the_database(draft: Draft) -> None:
     del draft.commands["pi1", "c2"]
-    with pytest.raises(DatabaseError, match="names c2, which is lost"):
+    with pytest.raises(DatabaseError, match="c2 waits for pi1, and is lost"):
         core.decide("pi1", ResetAsked(), NOW, draft, RULES)
 
 

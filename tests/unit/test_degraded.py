@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hwsync.coordinator import degraded
-from hwsync.coordinator.deciding import message_of
+from hwsync.coordinator.deliveries import message_of
 from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.protocol import limits
 from hwsync.protocol.errors import StoreError

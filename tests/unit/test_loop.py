@@ -13,7 +13,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.errors import TooLarge
 from hwsync.protocol.record import Ran, State
 from hwsync.protocol.rules import Rules
-from hwsync.protocol.topics import INBOUND, TopicKind
+from hwsync.protocol.topics import INBOUND
 from hwsync.transport import Connected, Subscribed
 from tests.support.coordinator import (
     COLLECTED,
@@ -171,13 +171,14 @@ def test_names_of_no_user_share_one_allowance_and_get_errors_where_they_wrote(la
     assert lab.coordinator.records == {}
 
 
-@pytest.mark.parametrize("kind", sorted(set(INBOUND) - {TopicKind.CLOCK}))  # never comes here
-def test_groups_are_not_allowed_in_this_version(lab: Lab, kind: str) -> None:
-    deeds = lab.hear(kind, b"print(1)", user="@all", mid=7)
+@pytest.mark.parametrize("kind", sorted({*INBOUND} - {"status", "heartbeat", "clock"}))
+def test_what_no_group_can_be_told_is_refused_on_its_own_topic(lab: Lab, kind: str) -> None:
+    payload = b"" if kind in ("cancel", "reset", "query") else b"print(1)"
+    deeds = lab.hear(kind, payload, user="@nobodies", mid=7)
     assert brief(deeds) == ["error", 7]
     (error,) = sent(deeds, "error")
-    assert error.topic == "hw/@all/error"
-    assert (error.json["error"], error.json["topic"]) == ("not_allowed", f"hw/@all/{kind}")
+    assert error.topic == "hw/@nobodies/error"
+    assert (error.json["error"], error.json["topic"]) == ("not_allowed", f"hw/@nobodies/{kind}")
     assert lab.rows("refused", "user, error") == [("", "not_allowed")]
     assert lab.coordinator.records == {}
 

@@ -204,7 +204,8 @@ def test_nesting_has_a_limit_that_no_stack_decides() -> None:
 def test_the_checks_run_in_their_order() -> None:
     huge = b"\xff" * (limits.MAX_MESSAGE + 1)
     assert code("request", huge, user="-x", retain=True)[0] is Code.BAD_USER
-    assert code("request", huge, user="@all", retain=True)[0] is Code.NOT_ALLOWED
+    assert code("request", huge, user="@-x", retain=True)[0] is Code.BAD_USER
+    assert code("response", huge, user="@all", retain=True)[0] is Code.NOT_ALLOWED
     assert code("request", huge, retain=True)[0] is Code.RETAINED
     assert code("request", huge)[0] is Code.TOO_LARGE
     assert code("request", b"\xff")[0] is Code.BAD_PAYLOAD

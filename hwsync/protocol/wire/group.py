@@ -8,13 +8,14 @@ the counts are always of all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, NotRequired, TypedDict
+from typing import Annotated, Any, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
-from hwsync.protocol.jsons import is_count, is_number
+from hwsync.protocol.batch import Batch
+from hwsync.protocol.jsons import dumps, is_count, is_number
 from hwsync.protocol.record import Outcome, Ran, State
 from hwsync.protocol.wire.forms import Count, Id, Number, one_of
-from hwsync.protocol.wire.schema import Form, Schema, loose
+from hwsync.protocol.wire.schema import Form, Json, Schema, loose
 
 OPEN: Final = "open"
 ENDED: Final = "ended"
@@ -92,8 +93,8 @@ class BatchFields(TypedDict):
     counts: Annotated[
         dict[str, int],
         Form("object", _are_counts),
-        "how many members there are (`members`), and how many have refused (`refused`) and ended "
-        "with each outcome",
+        "how many members there are (`members`), wait (`waiting`), have begun (`running`), have "
+        "refused (`refused`), and ended with each outcome",
     ]
     members: Annotated[
         dict[str, Member],
@@ -125,3 +126,71 @@ class MembersFields(TypedDict):
 
 BATCH: Final = Schema.of("the batch", BatchFields)
 MEMBERS: Final = Schema.of("the members", MembersFields)
+
+_PART: Final = ("outcome", "ran", "exit_code", "started", "start_error", "clock_bound")
+_NOTHING: Final[Json] = dict.fromkeys(_PART)
+Parts = Mapping[str, Mapping[str, Any]]
+
+
+def batch_json(batch: Batch, epoch: int, parts: Parts, states: Mapping[str, int]) -> Json:
+    """All fields of a batch's status.
+
+    ``parts``: what became of the members' commands, by member (``store.api.Storage.parts``);
+    ``states``: of the records of those whose present command it is.
+    """
+    members: dict[str, Any] = {
+        user: {
+            "state": states.get(user, 0),
+            **{key: parts.get(user, _NOTHING)[key] for key in _PART},
+            "refused": batch.refused.get(user),
+        }
+        for user in batch.members
+    }
+    fields: BatchFields = {
+        "group": batch.group,
+        "id": batch.id,
+        "epoch": epoch,
+        "seq": batch.seq,
+        "state": OPEN if batch.ended is None else ENDED,
+        "issued": batch.issued,
+        "ended": batch.ended,
+        "counts": _counts(batch, parts),
+        "members": members,
+        "spread": None,
+    }
+    return cast(Json, fields)
+
+
+def encode_batch(fields: Json, limit: int, *, whole: bool = True) -> bytes:
+    """The status as it is published; ``whole`` False: without those that ended ``ok``."""
+    limit = min(limit, limits.MAX_STATUS)
+    if whole and len(payload := dumps(fields).encode()) <= limit:
+        return payload
+    every = fields["members"]
+    bad = {user: one for user, one in every.items() if one["outcome"] != Outcome.OK}
+    payload = dumps({**fields, "members": bad}).encode()
+    return payload if len(payload) <= limit else dumps({**fields, "members": {}}).encode()
+
+
+def encode_members(group: str, members: Mapping[str, bool | None], limit: int) -> bytes:
+    """The list of a group's boards, as it is published; empty where it would be above ``limit``."""
+    fields: MembersFields = {"group": group, "members": dict(members)}
+    payload = dumps(fields).encode()
+    most = min(limit, limits.MAX_STATUS)
+    return payload if len(payload) <= most else dumps({**fields, "members": {}}).encode()
+
+
+def _counts(batch: Batch, parts: Parts) -> dict[str, int]:
+    """How many members are how far; those of which nothing was heard yet wait."""
+    ended: dict[str, int] = {}
+    for part in parts.values():
+        if part["outcome"] is not None:
+            ended[part["outcome"]] = ended.get(part["outcome"], 0) + 1
+    known = batch.begun + len(batch.refused) + sum(ended.values())
+    return {
+        "members": len(batch.members),
+        "waiting": len(batch.members) - known,
+        "running": batch.begun,
+        "refused": len(batch.refused),
+        **{str(one): ended[one] for one in Outcome if one in ended},
+    }

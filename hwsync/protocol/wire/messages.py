@@ -21,13 +21,21 @@ from hwsync.protocol.events import (
     Requested,
     StatusReceived,
 )
+from hwsync.protocol.groups import SIGN
+from hwsync.protocol.record import replace
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.asking import read_analysis, read_cancel, read_query, read_reset
-from hwsync.protocol.wire.forms import LATER
 from hwsync.protocol.wire.heartbeat import read_heartbeat
-from hwsync.protocol.wire.request import read_command, read_request
+from hwsync.protocol.wire.request import (
+    check_of_board,
+    check_of_group,
+    read_command,
+    read_request,
+)
 from hwsync.protocol.wire.response import read_collected, read_response
 from hwsync.protocol.wire.status import read_order
+
+_OF_GROUPS: Final = (TopicKind.REQUEST, TopicKind.CANCEL, TopicKind.RESET, TopicKind.QUERY)
 
 _Read = Event | HeartbeatReceived | StatusReceived | Ignored
 _Reader = Callable[[bytes], _Read]
@@ -39,19 +47,24 @@ def read(message: Message, topics: Topics) -> _Read:
     reader = _READERS.get(kind) if kind else None
     if reader is None:
         return Ignored("not a topic that the coordinator reads")
-    if user.startswith("@"):
-        raise Refused(Code.NOT_ALLOWED, f"{user} is a group: {LATER}", "name one board")
-    if not limits.is_user(user):
+    of_group = user.startswith(SIGN)
+    if of_group and kind not in _OF_GROUPS:
+        if kind in (TopicKind.STATUS, TopicKind.HEARTBEAT):
+            return Ignored("a group's status is the coordinator's own")
+        raise Refused(Code.NOT_ALLOWED, f"{user[:80]!r} is no board", "name one board")
+    if not limits.is_user(user.removeprefix(SIGN)):
         raise Refused(
             Code.BAD_USER,
-            f"{user[:80]!r} is no board's name",
+            f"{user[:80]!r} is no {'group' if of_group else 'board'}'s name",
             limits.USER_FORM,
         )
     kept = message.retain and kind not in (TopicKind.HEARTBEAT, TopicKind.STATUS)
     event = _retained(message, kind, reader) if kept else reader(message.payload)
-    if isinstance(event, Requested) and message.reply:
-        replies.check(message.reply, topics.root, event.id)
-        event = Requested(event.request, message.reply)
+    if isinstance(event, Requested):
+        check_of_group(event) if of_group else check_of_board(event)
+        if message.reply:
+            replies.check(message.reply, topics.root, event.id)
+            event = replace(event, reply=message.reply)
     return event
 
 

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Final, NotRequired, TypedDict
 
 from hwsync.protocol import limits
+from hwsync.protocol.batch import NO_OPTIONS, Options
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Ignored, Requested
-from hwsync.protocol.jsons import dumps, loads, size
+from hwsync.protocol.jsons import dumps, is_count, is_number, loads, size
 from hwsync.protocol.record import Analyser, Request, Start
 from hwsync.protocol.wire.forms import (
     ANYTHING,
@@ -65,6 +66,39 @@ _ANALYSER: Final = Form(
     named(list(Analyser)),
     lambda value: isinstance(value, str) and value in _ANALYSERS,
     _no_analyser,
+)
+
+
+def _are_boards(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and 0 < len(value) <= limits.MAX_BATCH_LIST
+        and all(map(limits.is_user, value))
+        and len(set(value)) == len(value)
+    )
+
+
+def _no_boards(key: str, value: Any) -> Doubt:
+    most = f"1 to {limits.MAX_BATCH_LIST:,} names of boards, each once"
+    return Code.BAD_PAYLOAD, f"{key!r} must be a list of {most}", limits.USER_FORM
+
+
+def _no_parallel(key: str, value: Any) -> Doubt:
+    return Code.BAD_PAYLOAD, f"{key!r} must be a whole number from 1 to {limits.MAX_USERS:,}", ""
+
+
+def _no_share(key: str, value: Any) -> Doubt:
+    return Code.BAD_PAYLOAD, f"{key!r} must be a share of all boards, 0 to 1", "half of them is 0.5"
+
+
+_BOARDS: Final = Form("list of names of boards", _are_boards, _no_boards)
+_PARALLEL: Final = Form(
+    f"integer, 1 to {limits.MAX_USERS:,}",
+    lambda value: is_count(value) and 1 <= value <= limits.MAX_USERS,
+    _no_parallel,
+)
+_SHARE: Final = Form(
+    "number, 0 to 1", lambda value: is_number(value) and 0 <= value <= 1, _no_share
 )
 
 
@@ -143,6 +177,36 @@ class RequestFields(TypedDict):
             "who analyses it (section 7)",
         ]
     ]
+    batch: NotRequired[
+        Annotated[
+            Annotated[list[str], _BOARDS] | None,
+            Default(None),
+            "the boards of a batch without a group, this one among them; needs an `id`, and the "
+            "same list in each one's request (section 9)",
+        ]
+    ]
+    parallel: NotRequired[
+        Annotated[
+            Annotated[int, _PARALLEL] | None,
+            Default(None),
+            "of a group: at most so many boards at the same time; without `queue`",
+        ]
+    ]
+    abort: NotRequired[
+        Annotated[
+            Annotated[float, _SHARE] | None,
+            Default(None),
+            "of a group: once more than this share of its boards have ended otherwise than `ok`, "
+            "nobody begins any more",
+        ]
+    ]
+    online: NotRequired[
+        Annotated[
+            Flag,
+            Default(False),
+            "of a group: boards that are offline now are `missing` at once",
+        ]
+    ]
     start: NotRequired[
         Annotated[
             Annotated[Json, START_OBJECT] | None,
@@ -193,7 +257,7 @@ def read_request(payload: bytes) -> Requested | Ignored:
                 '"program"',
             ) from None
     if obj is not None and "program" in obj:
-        return Requested(_structured(obj))
+        return _structured(obj)
     return Requested(Request(bounded(text, limits.MAX_PROGRAM, "the program")))
 
 
@@ -209,16 +273,25 @@ def read_command(payload: bytes) -> Requested | Ignored:
     return read_request(payload)
 
 
-def _structured(obj: dict[str, Any]) -> Request:
+def _structured(obj: dict[str, Any]) -> Requested:
     fields = REQUEST.read(obj)
     ident, queue = fields["id"], fields["queue"]
-    if queue and ident is None:
-        raise REQUEST.refuse(
-            obj,
-            Code.BAD_PAYLOAD,
-            "'queue' needs an id",
-            "name one, to ask for it and to cancel it by",
-        )
+    for key, there in (("queue", queue), ("batch", fields["batch"] is not None)):
+        if there and ident is None:
+            raise REQUEST.refuse(
+                obj,
+                Code.BAD_PAYLOAD,
+                f"{key!r} needs an id",
+                "name one, to ask for it and to cancel it by",
+            )
+    for key, there in (("queue", queue), ("start", fields["start"] is not None)):
+        if there and fields["parallel"] is not None:
+            raise REQUEST.refuse(
+                obj,
+                Code.BAD_PAYLOAD,
+                f"{key!r} and 'parallel' exclude each other",
+                "with 'parallel' the boards wait for their place in the batch",
+            )
     try:
         meta = dumps(fields["meta"])
         extras = extras_size(fields["stdin"], fields["args"], meta)
@@ -231,8 +304,8 @@ def _structured(obj: dict[str, Any]) -> Request:
             f"stdin, args and meta have {extras} bytes together",
             f"at most {limits.MAX_EXTRAS} bytes",
         )
-    start = _start(obj, fields)
-    return Request(
+    start, abort, boards = _start(obj, fields), fields["abort"], fields["batch"]
+    request = Request(
         program=fields["program"],
         id=ident,
         timeout=float(fields["timeout"]),
@@ -247,6 +320,30 @@ def _structured(obj: dict[str, Any]) -> Request:
         expires_at=as_float(fields["expires_at"]),
         start=start,
     )
+    options = Options(fields["parallel"], as_float(abort), fields["online"])
+    return Requested(request, listed=None if boards is None else tuple(boards), options=options)
+
+
+def check_of_group(event: Requested) -> None:
+    """Raises ``Refused`` where a request for a group has what only one for a board may have."""
+    if event.listed is not None:
+        raise Refused(
+            Code.BAD_PAYLOAD,
+            "the request: 'batch' is for a board's own topic",
+            "a group's request goes to all of its boards: leave the key out",
+            id=event.id,
+        )
+
+
+def check_of_board(event: Requested) -> None:
+    """Raises ``Refused`` where a request for a board has what only one for a group may have."""
+    if event.options != NO_OPTIONS:
+        raise Refused(
+            Code.BAD_PAYLOAD,
+            "the request: 'parallel', 'abort' and 'online' are for a group",
+            "publish it on the topic of a group, such as @all",
+            id=event.id,
+        )
 
 
 def _start(obj: dict[str, Any], fields: RequestFields) -> Start | None:
