@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "runner": frozenset({"protocol"}),
     "broker": frozenset({"protocol", "notify"}),
     "logs": frozenset(),
+    "lab_time": frozenset(),
     "notify": frozenset({"logs"}),
     "orders": frozenset(),
     "raw_clock": frozenset(),

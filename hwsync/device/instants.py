@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from hwsync.protocol.device.asking import FRESH_US
 from hwsync.protocol.device.clock import Estimate
-from hwsync.runner import Instant
+from hwsync.runner import Instant, Known
 
 MICRO: Final = 1_000_000
 NS: Final = 1_000  # in a microsecond
@@ -95,4 +95,8 @@ def instant(
         bound_us=estimate.bound_at(raw),
         within_us=micros(within),
         drift_ppb=estimate.drift,
+        known=Known(
+            *(estimate.lab_us(estimate.at), estimate.at * NS),
+            *(estimate.bound_at(estimate.at), estimate.grows),
+        ),
     )

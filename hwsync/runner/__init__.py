@@ -4,7 +4,7 @@ Nothing here knows the protocol's messages or a journal: a ``Job`` goes in, a ``
 and between them the caller is told of the ``Group`` that its journal needs to end leftovers.
 """
 
-from hwsync.runner.job import Instant, Job, Piece, RunEnd, StopSwitch
+from hwsync.runner.job import Instant, Job, Known, Piece, RunEnd, StopSwitch
 from hwsync.runner.page import raw_ns
 from hwsync.runner.processes import Group, end_group
 from hwsync.runner.runner import Prepared, Runner
@@ -15,6 +15,7 @@ __all__ = [
     "Instant",
     "Isolation",
     "Job",
+    "Known",
     "Limits",
     "Piece",
     "Prepared",

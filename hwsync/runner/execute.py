@@ -139,7 +139,9 @@ def become(  # type: ignore[no-untyped-def]
         wait = hold(page, program_pipe)
         os.set_inheritable(page, False)
         os.write(status_pipe, b"prepared\n")
-        wait()()
+        begin = wait()
+        del os.environ["HWSYNC_LAB_PAGE"]  # it ends with this interpreter
+        begin()
     try:
         os.execv(command[0], [*command, path, *sys.argv[1:]])
     except OSError as error:

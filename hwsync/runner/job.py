@@ -23,6 +23,16 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """Lab time at a reading of the raw clock, give or take a bound, which grows from there on."""
+
+    lab_us: int = 0
+    raw_ns: int = 0
+    bound_us: int = 0
+    grows_ppb: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Instant:
     """When a program is to be released, as far as is known now (docs/protocol.md, section 6).
 
@@ -36,6 +46,7 @@ class Instant:
     bound_us: int = 0  # how far lab time may be from what is known of it
     within_us: int = 0  # how far it may be, and how late the release
     drift_ppb: int = 0  # of lab time against the raw clock, in parts per thousand million
+    known: Known = Known()  # for a program that goes on asking
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,7 @@ class Page:
         words = [
             *(self._number, self._state, now.start_at_us, now.raw_ns, now.fresh_until_ns),
             *(int(now.heard), now.bound_us, now.within_us, now.drift_ppb, self._processor),
+            *(now.known.lab_us, now.known.raw_ns, now.known.bound_us, now.known.grows_ppb),
             self._number,
         ]
         total = sum(number * word for number, word in enumerate(words, 1))

@@ -11,8 +11,10 @@ number that grows with each writing; whether it is armed; the instant, in micros
 and in nanoseconds of CLOCK_MONOTONIC_RAW; until which of these the knowledge is fresh; whether all
 was heard that the coordinator had said by then; the bound of the clock and how much is allowed, in
 microseconds; the clock's drift, in parts per thousand million; seconds of processor time, 0: no
-limit; the number again; and a sum over all of them. At 1,024 are the words of this process: the
-mark; why it was not released; ``started`` on both clocks; and the bound then.
+limit; for a program that runs for long, lab time and when it was that, on both clocks, the bound
+then, and by how many parts per thousand million it grows; the number again; and a sum over all of
+them. At 1,024 are the words of this process: the mark; why it was not released; ``started`` on both
+clocks; and the bound then. ``hwsync.lab_time`` reads the page, too.
 """
 
 
@@ -31,7 +33,7 @@ def release(page: int, orders: int):  # type: ignore[no-untyped-def]
     sys.path[:] = [part for part in path if part]
     import time
 
-    words, order = 12, sys.byteorder
+    words, order = 16, sys.byteorder
     disarmed, spin, longest = 2, 2_000_000, 1.0  # a state; ns; s of one sleep
     unreadable, is_disarmed, late, stale, unheard, uncertain = 1, 2, 3, 4, 5, 6
     raw = time.CLOCK_MONOTONIC_RAW
@@ -60,6 +62,8 @@ def release(page: int, orders: int):  # type: ignore[no-untyped-def]
         say(1, why)
         os._exit(0)
 
+    # What the program keeps is for reading only, and no other program gets it.
+    reader = os.open(f"/proc/self/fd/{page}", os.O_RDONLY | os.O_CLOEXEC)
     processor = look()[9]
     if processor:
         import resource
@@ -86,6 +90,7 @@ def release(page: int, orders: int):  # type: ignore[no-untyped-def]
         os.environ["HWSYNC_LAB_OFFSET"] = seconds(start_at - target // 1000)
         os.environ["HWSYNC_LAB_DRIFT_PPM"] = f"{drift / 1000:.3f}"
         os.environ["HWSYNC_LAB_BOUND"] = seconds(bound)
+        os.environ["HWSYNC_LAB_PAGE"] = str(reader)
 
     def wait():  # type: ignore[no-untyped-def]
         if not os.read(orders, 1):

@@ -21,6 +21,7 @@ from hwsync.runner import (
     Instant,
     Isolation,
     Job,
+    Known,
     Limits,
     Piece,
     Prepared,
@@ -105,6 +106,8 @@ def test_a_program_begins_at_its_instant_and_knows_lab_time(way: str, tmp_path: 
     assert abs(end.lab_us - AT - beyond - beyond * 1_500 // 10**9) <= 1
     assert end.bound_us == 500
     offset = AT - when.raw_ns // 1000
+    page = known.pop("HWSYNC_LAB_PAGE", None)
+    assert (page is None) == ("interpreter" in way), "another one does not keep it"
     assert known == {
         "HWSYNC_START_AT": "1700000000.000000",
         "HWSYNC_LAB_OFFSET": f"{offset // 10**6}.{offset % 10**6:06}",
@@ -112,7 +115,9 @@ def test_a_program_begins_at_its_instant_and_knows_lab_time(way: str, tmp_path: 
         "HWSYNC_LAB_BOUND": "0.000500",
     }
     assert files[:3] == [0, 1, 2]
-    assert len(files) == 4, "the last is that of the listing"
+    more = [] if page is None else [int(page)]
+    assert set(files) >= {0, 1, 2, *more}
+    assert len(files) == 4 + len(more), "the last is that of the listing"
     assert not imported
     assert arguments == ["a"]
 
@@ -149,6 +154,40 @@ def test_what_is_learnt_while_it_waits_counts(runner: Runner, tmp_path: Path) ->
     thread.join(START_PATIENCE)
     assert ends[0].outcome == "ok"
     assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("start", Start)
+def test_a_program_that_runs_goes_on_asking_what_time_it_is(start: Start, tmp_path: Path) -> None:
+    program = (
+        "from hwsync.lab_time import bound, now_us\n"
+        "import os, time\n"
+        "def say(): print(now_us(), time.clock_gettime_ns(4), bound(), flush=True)\n"
+        "say()\ntime.sleep(0.5)\nsay()\n"
+        "try: os.pwrite(int(os.environ['HWSYNC_LAB_PAGE']), b'x', 0)\n"
+        "except OSError as error: print(error.strerror)\n"
+    )
+    runner = Runner(Settings(tmp_path, start=start))
+    try:
+        when = instant()
+        first = Known(AT + 5, when.raw_ns + 5_000, 500, 0)
+
+        def on_output(_: Piece) -> None:
+            later = Known(AT + 1_000_000, when.raw_ns, 7, 1_000)
+            prepared.aim(replace(when, drift_ppb=0, known=later))
+
+        job = Job(program, "", (), LONG)
+        prepared = runner.prepare(job, on_output=on_output, stop=StopSwitch())
+        prepared.aim(replace(when, drift_ppb=0, known=first))
+        end = prepared.run()
+    finally:
+        runner.close()
+    before, after, refused = end.response.splitlines()
+    for line, ahead in ((before, 0), (after, 1_000_000)):
+        lab, raw, _ = line.split()
+        assert abs(int(lab) - AT - ahead - (int(raw) - when.raw_ns) // 1000) < 100_000
+    assert float(before.split()[2]) == 501e-6
+    assert float(after.split()[2]) == 8e-6
+    assert refused == "Bad file descriptor"
 
 
 LONG_NS = 600 * 10**9

@@ -12,7 +12,7 @@ from hwsync.device.instants import NoLabClock, instant, is_certain
 from hwsync.device.journal import Stage
 from hwsync.protocol.device.asking import FRESH_US
 from hwsync.protocol.device.clock import Estimate
-from hwsync.runner import Instant
+from hwsync.runner import Instant, Known
 from tests.support.board import END, GROUP, NEVER_BEGAN, Board
 
 AT = 1_700_000_000.25  # seconds of lab time
@@ -154,7 +154,8 @@ def test_started_is_on_disk_before_it_is_armed(board: Starting) -> None:
     assert entry is not None
     assert entry.group == GROUP
     assert board.last == Instant(
-        AT_US, (RAW + 3_000_000) * 1000, (RAW - 1_000 + FRESH_US) * 1000, True, 402, 100_000, 0
+        *(AT_US, (RAW + 3_000_000) * 1000, (RAW - 1_000 + FRESH_US) * 1000, True, 402, 100_000, 0),
+        Known(AT_US - 3_000_000, RAW * 1000, 402, 0),
     )
     assert set(board.clock.awaited) == {RAW + 3_000_000}
     assert board.ran() == ["a"]

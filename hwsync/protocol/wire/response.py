@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NotRequired, TypedDict, cast
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Collected, Returned
-from hwsync.protocol.jsons import cut, dumps, fitted, is_count, size
+from hwsync.protocol.jsons import Micros, cut, dumps, fitted, is_count, size
 from hwsync.protocol.output import Order, keep_again, keep_ends
 from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Ran, RunReport
 from hwsync.protocol.wire.forms import (
@@ -109,10 +109,24 @@ class ResponseFields(TypedDict):
     exit_code: NotRequired[Annotated[ExitCode | None, Default(None), "the program's exit code"]]
     duration: NotRequired[Annotated[Number | None, Default(None), "seconds of run time"]]
     started: NotRequired[
-        Annotated[Number | None, Default(None), "when it started, in Unix seconds of its clock"]
+        Annotated[
+            Number | None,
+            Default(None),
+            "when it started: lab time where `clock_bound` is there, else its own clock's",
+        ]
     ]
-    start_error: NotRequired[Annotated[Number | None, Default(None), "reserved (section 6)"]]
-    clock_bound: NotRequired[Annotated[Number | None, Default(None), "reserved (section 6)"]]
+    start_error: NotRequired[
+        Annotated[
+            Number | None, Default(None), "of a start: `started` less its instant, in seconds"
+        ]
+    ]
+    clock_bound: NotRequired[
+        Annotated[
+            Number | None,
+            Default(None),
+            "how far lab time may have been from `started`, in seconds; null: it was not known",
+        ]
+    ]
     truncated: NotRequired[
         Annotated[Flag, Default(False), "a text here has only its beginning and its end"]
     ]
@@ -169,9 +183,9 @@ def encode_response(
         "stderr": report.stderr,
         "exit_code": report.exit_code,
         "duration": report.duration,
-        "started": report.started,
-        "start_error": report.start_error,
-        "clock_bound": report.clock_bound,
+        "started": _micros(report.started),
+        "start_error": _micros(report.start_error),
+        "clock_bound": _micros(report.clock_bound),
         "truncated": report.truncated,
         "sha256": {"stdout": report.sha256_stdout, "stderr": report.sha256_stderr},
         **({} if report.order is None else {"order": report.order}),
@@ -183,11 +197,16 @@ def encode_response(
         return {**less, "truncated": True, "order": None}
 
     def last() -> dict[str, object]:
-        bare = ("outcome", "ran", "exit_code", "duration", "started", "sha256")
+        bare = ("outcome", "ran", "exit_code", "duration", "started", "start_error", "clock_bound",
+                "sha256")  # fmt: skip
         reason = cut(report.reason, limits.STATUS_FIRST // 16)
         return {**named, **{key: fields[key] for key in bare}, "reason": reason, "truncated": True}
 
     return fitted(fields, limit, limit // 2, shortened, last)
+
+
+def _micros(seconds: float | None) -> float | None:
+    return None if seconds is None else Micros.of(seconds)
 
 
 def read_collected(payload: bytes) -> Collected:

@@ -95,9 +95,15 @@ class _Run(TypedDict):
     exit_code: Annotated[ExitCode | None, "the program's exit code"]
     stderr: Annotated[Text, "what it wrote to standard error"]
     duration: Annotated[Number | None, "seconds of run time, by the device"]
-    started: Annotated[Number | None, "when it started, by the device's clock"]
-    start_error: Annotated[Number | None, "reserved (section 6): null"]
-    clock_bound: Annotated[Number | None, "reserved (section 6): null"]
+    started: Annotated[
+        Number | None, "when it started: lab time where `clock_bound` is there, else the device's"
+    ]
+    start_error: Annotated[
+        Number | None, "of a start: `started` less its instant, in seconds (section 6)"
+    ]
+    clock_bound: Annotated[
+        Number | None, "how far lab time may have been from `started`, in seconds"
+    ]
     truncated: Annotated[
         Flag, "a text here has only its beginning, or only its beginning and its end"
     ]
@@ -305,7 +311,7 @@ def _start_at(command: Command) -> float | None:
 
 
 def _text(fields: Json) -> str:
-    return six_decimals(dumps(fields), "start_at", "started")
+    return six_decimals(dumps(fields), "start_at", "started", "start_error", "clock_bound")
 
 
 def _fit(fields: Json, limit: int) -> bytes:
