@@ -119,6 +119,7 @@ class RoundDecision:
     effects: list[tuple[str, Effect]] = field(default_factory=list)
     heartbeats: list[tuple[str, HeartbeatReceived]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    started: set[str] = field(default_factory=set)  # users for whom an instant was fixed
     newer: int | None = None  # the highest epoch of which more was said than the database knows
     beyond: dict[str, tuple[int, int]] = field(default_factory=dict)  # by user: not believed
     draft: Draft = field(init=False)
@@ -221,6 +222,20 @@ class RoundDecision:
     def take_turns(self) -> None:
         """Whoever could have begun in a life before this one."""
         self._add_all(core.take_turns(self.draft, self.moment, self.baseline.rules))
+
+    def begin_together(self, keys: Iterable[str]) -> None:
+        """Fix the instant of batches whose members are ready, or are waited for no longer."""
+        begun = core.begin_together(keys, self.moment, self.draft, self.baseline.rules)
+        self.started |= begun.users
+        self._add_all(begun.decisions)
+
+    def in_order(self) -> list[tuple[str, Effect]]:
+        """The effects; first, of those that begin together, what they wait for: their statuses."""
+
+        def is_urgent(one: tuple[str, Effect]) -> bool:
+            return one[0] in self.started and isinstance(one[1], PublishStatus)
+
+        return sorted(self.effects, key=lambda one: not is_urgent(one))
 
     def end_by_deadline(self, user: str) -> None:
         """Decide what follows from the passing of a deadline."""

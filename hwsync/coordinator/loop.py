@@ -33,6 +33,7 @@ from hwsync.protocol.effects import (
     PublishBatch,
     PublishEnvelope,
     PublishReplies,
+    PublishStatus,
     ReplyBatch,
 )
 from hwsync.protocol.errors import StoreError
@@ -93,6 +94,8 @@ class Coordinator:
         self._deadlines = Agenda()  # in ticks
         self._expiries = Agenda()  # on the wall clock; when nobody may collect any more
         self._starts = Agenda()  # in seconds of lab time; when it is too late for an instant
+        self._barriers = Agenda()  # by batch, in ticks; how long who is not ready is waited for
+        self._look_at_all = False  # whose start may have become possible unnoticed
         self._with_start: set[str] = set()  # users whose open command begins at an instant
         self._life = self.lab_time.life  # in which ``_starts`` counts
         self._write_at = next_writing(0.0)  # in ticks
@@ -149,12 +152,14 @@ class Coordinator:
         for record in stored.values():
             self._schedule(record, now)
         before, self.batches = self.batches, {}
-        found = list(self.store.batches(stored))
+        found = list(self.store.batches(stored, self._ticking.ticks(now)))
         self.newest_keys = {batch.group: batch.key for batch in found if batch.group}
         for batch in found:
             was = before.get(batch.key, batch)
+            if None not in (was.wait_until, batch.wait_until):  # it has counted on
+                batch = replace(batch, wait_until=was.wait_until)
             self._keep(replace(batch, ticks=was.ticks, follows=was.follows))
-        self._may_be_turns = True
+        self._may_be_turns = self._look_at_all = True
         return changed
 
     def wait(self) -> float | None:
@@ -180,6 +185,9 @@ class Coordinator:
         if self._ticking.runs and (start := self._starts.nearest()) is not None:
             waits.append(max(start - self._moment(now).lab_us / MICRO, 0.0))
         waits += [wait for part in (self._spread, self._news) if (wait := part.wait()) is not None]
+        if (until := self._barriers.nearest()) is not None:
+            wait = self._ticking.until(now, until)
+            waits += [] if wait is None else [wait]
         if (at := self._resends.nearest()) is not None:
             waits.append(max(at - now, 0.0))
         return min(waits, default=None)
@@ -260,7 +268,10 @@ class Coordinator:
         self._write_at = next_writing(ticks)
         try:
             heard = self.boards.to_store()
-            self.store.write_down(self.records.values(), ticks, self.rules.restored_at, heard)
+            waits = {key: batch.wait_until for key, batch in self.batches.items()}
+            left = {key: until - ticks for key, until in waits.items() if until is not None}
+            records = self.records.values()
+            self.store.write_down(records, ticks, self.rules.restored_at, heard, left)
             self.boards.note_stored(heard)
         except StoreError as error:
             log.error("cannot write down what is left of the deadlines: %s", error)
@@ -279,7 +290,7 @@ class Coordinator:
                 self._waiting = still_ours(self._waiting, signal.session_present)
             elif isinstance(signal, Subscribed):
                 self._ticking.connect(self._clock.monotonic())
-                subscribed = True
+                subscribed = self._look_at_all = True
             elif isinstance(signal, Disconnected):
                 self._ticking.disconnect(self._clock.monotonic())
                 self._replied.clear()
@@ -375,8 +386,22 @@ class Coordinator:
                 decided.end_by_deadline(user)
             for user in self._starts.passed(decided.moment.lab_us / MICRO):
                 decided.end_by_deadline(user)
+        if self._ticking.runs:  # who is away hears of no instant
+            decided.begin_together(self._may_begin_together(decided))
         decided.memory.shorten()
         return decided
+
+    def _may_begin_together(self, decided: RoundDecision) -> list[str]:
+        """The batches, by key, of which something that their start waits for may have changed."""
+        keys = dict.fromkeys(self._barriers.passed(decided.moment.ticks))
+        keys |= dict.fromkeys(decided.changes.batches)
+        for user, _ in decided.heartbeats:
+            record = self.records.get(user)
+            if record is not None and record.current is not None and record.current.batch:
+                keys[record.current.batch] = None
+        if self._look_at_all:
+            keys |= dict.fromkeys(self.batches)
+        return list(keys)
 
     def _awaits_restore(self, user: str) -> bool:
         """Whether what is known of a user is of an older epoch, whose end is not yet stored."""
@@ -389,7 +414,7 @@ class Coordinator:
     def _adopt(self, decided: RoundDecision, now: float) -> None:
         """What was saved is what is known here."""
         self._to_analyse, self._users_of_old_epoch, self._epoch_not_stored = [], set(), False
-        self._may_be_turns = False
+        self._may_be_turns = self._look_at_all = False
         self.counts += decided.counts
         if decided.changes.epoch is not None:
             self.epoch, _ = decided.changes.epoch
@@ -424,12 +449,18 @@ class Coordinator:
         owed = bool(batch.replies)
         if not owed:
             self._batches_replied.pop(batch.key, None)
+        self._barriers.set(batch.key, batch.wait_until if batch.ended is None else None)
         newest = self.newest_keys.get(batch.group) == batch.key
         if batch.ended is not None and not owed and not newest:
             del self.batches[batch.key]
 
     def _perform(self, decided: RoundDecision) -> None:
-        for user, effect in published_once(decided.effects):
+        for user, effect in published_once(decided.in_order()):
+            if user in decided.started:
+                self._spread.release(user)
+                if isinstance(effect, PublishStatus):
+                    self.publishing.perform(user, effect)
+                    continue
             self._perform_effects(user, (effect,))
         appeared = {
             user

@@ -35,6 +35,10 @@ class Spread:
         self._waiting[user] = (effect.record, envelope or isinstance(effect, PublishEnvelope))
         return True
 
+    def release(self, user: str) -> None:
+        """What waits here of this user is said by somebody else, at once."""
+        self._waiting.pop(user, None)
+
     def clear(self) -> None:
         """The connection has ended."""
         self._waiting.clear()

@@ -18,7 +18,16 @@ from typing import Final
 from hwsync.protocol.errors import Code
 from hwsync.protocol.groups import SIGN
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.record import Command, Outcome, Record, Reply, Request, replace
+from hwsync.protocol.record import (
+    Command,
+    Moment,
+    Outcome,
+    Record,
+    Reply,
+    Request,
+    Start,
+    replace,
+)
 
 NOBODY: Final[Mapping[str, Code]] = MappingProxyType({})
 NOT_BEGUN: Final = "not begun"  # how the reason begins of who never began
@@ -79,6 +88,10 @@ class Batch:
     ended: float | None = None  # coordinator's wall clock; None: it is open
     refused: Mapping[str, Code] = field(default_factory=lambda: NOBODY)
     replies: tuple[Reply, ...] = ()  # who is to be told of its end, until they surely were
+    start: Start | None = None  # None: each member begins when it is granted
+    wait_until: float | None = None  # in ticks; who is not ready is waited for; None: nobody is
+    start_at_us: int | None = None  # microseconds of lab time; None: no instant is fixed
+    start_life: str = ""  # the life whose lab time that is
     waiting: tuple[str, ...] = field(default=(), compare=False)  # the first of them begins next
     queued: int = field(default=0, compare=False)
     begun: int = field(default=0, compare=False)
@@ -105,6 +118,15 @@ class Batch:
     def is_idle(self) -> bool:
         """Whether nobody's command of it is open."""
         return not (self.waiting or self.queued or self.begun)
+
+
+def with_start(batch: Batch, start: Start | None, moment: Moment) -> Batch:
+    """A new batch with its start: at the instant that is named, or when its members are ready."""
+    if start is None:
+        return batch
+    if start.at_us is None:
+        return replace(batch, start=start, wait_until=moment.ticks + start.wait)
+    return replace(batch, start=start, start_at_us=start.at_us, start_life=moment.life)
 
 
 def group_key(group: str, id: str) -> str:

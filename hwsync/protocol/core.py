@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from hwsync.protocol import epochs, grouped, limits, named, turns
+from hwsync.protocol import epochs, grouped, limits, named, together, turns
 from hwsync.protocol.analysis import outcome_line
 from hwsync.protocol.answers import refuse
 from hwsync.protocol.draft import Draft, Known
@@ -160,6 +160,25 @@ def take_turns(known: Known, moment: Moment, rules: Rules) -> list[Decision | Ba
     if draft.touched:
         turns.of_batches(draft, moment, rules)
     return draft.decisions
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a look at batches that begin together has decided, and for whom an instant was fixed."""
+
+    decisions: list[Decision | BatchDecision]
+    users: frozenset[str]
+
+
+def begin_together(keys: Iterable[str], moment: Moment, known: Known, rules: Rules) -> Begun:
+    """Batches of these whose members are ready, or are waited for no longer.
+
+    ``keys``: every one of which something may have changed, a device's presence included.
+    """
+    draft = Draft(known)
+    users = {user for key in keys for user in together.begin(draft, key, moment, rules)}
+    turns.of_batches(draft, moment, rules)
+    return Begun(draft.decisions, frozenset(users))
 
 
 def restore(

@@ -53,6 +53,7 @@ class Collected:
     id: str | None = None
     journal: str | None = None
     boot: int | None = None
+    wait_until: float | None = None  # in ticks: how long its batch waits for who is not ready
     verb: ClassVar[Verb] = Verb.RETRIEVAL
 
 
@@ -127,6 +128,25 @@ class NextInQueue:
 
 
 @dataclass(frozen=True, slots=True)
+class StartFixed:
+    """Its batch begins at this instant, and it is ready."""
+
+    id: str
+    at_us: int  # microseconds of lab time
+    life: str
+    verb: ClassVar[Verb] = Verb.START
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Its batch begins without it, or not at all."""
+
+    id: str
+    reason: str
+    verb: ClassVar[Verb] = Verb.LEFT_OUT
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
     """The database is older than what was said before: a new epoch begins."""
 
@@ -145,6 +165,8 @@ Event = (
     | Queried
     | DeadlinePassed
     | NextInQueue
+    | StartFixed
+    | LeftOut
     | Restored
 )
 

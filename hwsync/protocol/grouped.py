@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hwsync.protocol import idle, limits, machine, turns
 from hwsync.protocol.admission import digest_of, part_of
 from hwsync.protocol.answers import refuse
-from hwsync.protocol.batch import Batch, group_key, list_key
+from hwsync.protocol.batch import Batch, group_key, list_key, with_start
 from hwsync.protocol.draft import Draft
 from hwsync.protocol.effects import AnswerBatch, BatchDecision, Effect, PublishError, ReplyBatch
 from hwsync.protocol.errors import Code, Refused
@@ -83,7 +83,7 @@ def _request(
         return
     asked = replace(event.request, id=id, analysis=event.request.analysis or Analyser.OUTCOME)
     _check_request(draft, group, event, members)
-    machine.check_new(Record("u" * 64), asked, moment, rules)
+    machine.check_new(Record("u" * 64), asked, moment, rules, of_batch=True)
     _make_room(draft, group, moment)
     before, part = draft.newest(group), part_of(asked, group_key(group, id))
     batch = Batch(
@@ -94,7 +94,7 @@ def _request(
         follows=before is not None,
         replies=(event.reply,) if event.reply else (),
     )
-    draft.take(BatchDecision(batch))
+    draft.take(BatchDecision(with_start(batch, asked.start, moment)))
     event = replace(event, request=asked, part=part)
     answers = {user: _ask(draft, user, event, is_offline, moment, rules) for user in members}
     refused = {user: code for user, code in answers.items() if code is not None}
@@ -227,10 +227,13 @@ def _join(draft: Draft, user: str, event: Requested, moment: Moment, rules: Rule
         raise Refused(
             Code.WRONG_STATE, f"the batch {id} has ended", "take a new id for a new batch"
         )
-    machine.check_new(draft.record_of(user), event.request, moment, rules)
+    machine.check_new(draft.record_of(user), event.request, moment, rules, of_batch=True)
     if known is None:
         _make_room(draft, "", moment)
-    batch = known or Batch(key, "", id, listed, issued=moment.wall, ticks=moment.ticks)
+        batch = Batch(key, "", id, listed, issued=moment.wall, ticks=moment.ticks)
+        batch = with_start(batch, event.request.start, moment)
+    else:
+        batch = _as_the_others(known, event, moment)
     decision = turns.one(draft, user, event, moment, rules)
     if decision.refused is None:
         draft.take(BatchDecision(batch))
@@ -245,6 +248,23 @@ def _join(draft: Draft, user: str, event: Requested, moment: Moment, rules: Rule
         draft.touched[key] = None
         decision = replace(decision, record=kept, unlogged=True)
     draft.take(decision)
+
+
+def _as_the_others(batch: Batch, event: Requested, moment: Moment) -> Batch:
+    """The batch, where a further member begins as the others do. Raises ``Refused``."""
+    if event.request.start != batch.start:
+        raise Refused(
+            Code.ID_REUSED,
+            f"the batch {batch.id} has another 'start'",
+            "the same 'start' in each member's request",
+        )
+    if batch.start_life and batch.start_life != moment.life:
+        raise Refused(
+            Code.BAD_PAYLOAD,
+            "'at' is past: the lab's clock began anew since the batch was asked",
+            "take a new id for a new batch",
+        )
+    return batch
 
 
 # -- to stop --------------------------------------------------------------------------------------

@@ -18,12 +18,14 @@ from hwsync.protocol.events import (
     Collected,
     DeadlinePassed,
     Event,
+    LeftOut,
     NextInQueue,
     Queried,
     Requested,
     ResetAsked,
     Restored,
     Returned,
+    StartFixed,
 )
 from hwsync.protocol.jsons import size
 from hwsync.protocol.moves import TABLE, Move
@@ -75,7 +77,8 @@ def _decide(
         return _requested(record, event, moment, known, rules)
     if isinstance(event, ResetAsked) and event.forget:
         return _forgotten(record, moment)
-    if isinstance(event, DeadlinePassed | NextInQueue | Restored):  # the coordinator's own
+    if isinstance(event, DeadlinePassed | NextInQueue | StartFixed | LeftOut | Restored):
+        # The coordinator's own.
         return _by_table(record, event, moment, rules)
     if event.id is None:
         _unambiguous(record, event, moment)
@@ -97,7 +100,7 @@ def _requested(
         check_repeat(event, known)
         return replies.repeated(record, known, event.reply, answers(record, known))
     if event.part is None:
-        check_new(record, event.request, moment, rules)
+        check_new(record, event.request, moment, rules, of_batch=False)
     elif event.part.waits:
         return waiting.join_batch(record, event, moment, rules)
     if event.request.queue and record.state is not State.REST:
@@ -105,7 +108,9 @@ def _requested(
     return _by_table(record, event, moment, rules)
 
 
-def check_new(record: Record, request: Request, moment: Moment, rules: Rules) -> None:
+def check_new(
+    record: Record, request: Request, moment: Moment, rules: Rules, *, of_batch: bool
+) -> None:
     """Raises ``Refused`` where nobody could ever be sent it."""
     if is_past(request.expires_at, moment):
         raise Refused(
@@ -113,7 +118,7 @@ def check_new(record: Record, request: Request, moment: Moment, rules: Rules) ->
             f"'expires_at' is {request.expires_at:.3f}, and it is {moment.wall:.3f} already",
             "name a later time, in seconds since 1970 (Unix time), or leave the key out",
         )
-    starts.check(request, moment)
+    starts.check(request, moment, of_batch=of_batch)
     length, most = size(request.program), rules.allowance.max_program
     if length > most:
         raise Refused(

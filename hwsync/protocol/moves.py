@@ -21,10 +21,12 @@ from hwsync.protocol.events import (
     Analysed,
     Collected,
     Event,
+    LeftOut,
     NextInQueue,
     Requested,
     Restored,
     Returned,
+    StartFixed,
 )
 from hwsync.protocol.record import (
     Command,
@@ -132,6 +134,15 @@ def _settle_foreign(record: Record, command: Command, event: Event, moment: Mome
     return named.refuse_foreign(record, event, command, moment)
 
 
+def _waits_for_instant(_: Record, command: Command, event: Event, __: Moment) -> bool:
+    start = command.request.start
+    return event.id == command.id and start is not None and command.start_at_us is None
+
+
+def _may_be_fixed(record: Record, command: Command, event: Event, moment: Moment) -> bool:
+    return _waits_for_instant(record, command, event, moment) and not record.cancelling
+
+
 def _is_first_cancel(record: Record, _: Command, __: Event, ___: Moment) -> bool:
     return not record.cancelling
 
@@ -142,6 +153,7 @@ def _answer(record: Record, _: Command, __: Event, ___: Moment) -> Decision:
 
 REFUSED_AND_SETTLED: Final = "2: refused, and settled where a device sent it"
 DUE: Final = Guard(_is_due, "it is due", _stays, "no change")
+WAITS: Final = Guard(_waits_for_instant, "its instant is not fixed")
 
 
 # -- steps --------------------------------------------------------------------------------------
@@ -176,11 +188,42 @@ def _collect(record: Record, command: Command, event: Event, moment: Moment, _: 
         # What was settled of it before the grant was a refusal: its result is still to come.
         settled=tuple(pair for pair in record.settled if pair[0] != command.id),
         # What is left till a start counts from here on like the rest: in seconds of connection.
-        deadline_ticks=moment.ticks
-        + starts.ahead_s(command, moment)
+        deadline_ticks=_begins_by(command, event, moment)
         + command.request.timeout
         + command.request.grace,
     )
+
+
+def _begins_by(command: Command, event: Collected, moment: Moment) -> float:
+    """In ticks: at the grant, at its instant, or when that will have been fixed at the latest."""
+    by = moment.ticks + starts.ahead_s(command, moment)
+    start = command.request.start
+    if start is None or event.wait_until is None or command.start_at_us is not None:
+        return by
+    return max(by, event.wait_until + start.lead)
+
+
+def _fix_start(record: Record, command: Command, event: Event, moment: Moment, _: Rules) -> Record:
+    assert isinstance(event, StartFixed)
+    fixed = replace(command, start_at_us=event.at_us, start_life=event.life)
+    latest = moment.ticks + starts.ahead_s(fixed, moment)
+    latest += command.request.timeout + command.request.grace
+    return replace(record, current=fixed, deadline_ticks=max(record.deadline_ticks or 0.0, latest))
+
+
+def _leave_out_waiting(
+    record: Record, command: Command, event: Event, _: Moment, __: Rules
+) -> Record:
+    assert isinstance(event, LeftOut)
+    return _ended(record, command, Outcome.EXPIRED, Ran.NO, event.reason)
+
+
+def _leave_out_ready(
+    record: Record, command: Command, event: Event, _: Moment, __: Rules
+) -> Record:
+    """Nobody runs in state 2 what has no instant yet."""
+    assert isinstance(event, LeftOut)
+    return _ended(record, command, Outcome.CANCELLED, Ran.NO, event.reason)
 
 
 def _move_grant(record: Record, command: Command, event: Event, _: Moment, __: Rules) -> Record:
@@ -284,6 +327,15 @@ TABLE: Final[Mapping[tuple[Verb, State], Move]] = {
     (Verb.RETRIEVAL, State.COLLECTED): Move(
         *(State.COLLECTED, _move_grant, "the grant moves"),
         Guard(_moves_grant, "from a later boot of its journal", _refuse_second_device),
+    ),
+    (Verb.START, State.COLLECTED): Move(
+        *(State.COLLECTED, _fix_start, "its instant is fixed"),
+        Guard(_may_be_fixed, "it has none, and is not cancelling"),
+    ),
+    (Verb.LEFT_OUT, State.REQUESTED): Move(State.REST, _leave_out_waiting, "expired, ran no"),
+    (Verb.LEFT_OUT, State.COLLECTED): Move(
+        *(State.REST, _leave_out_ready, "cancelled, ran no"),
+        WAITS,
     ),
     (Verb.RESPONSE, State.REQUESTED): Move(
         *(State.RETURNED, _return, ""),

@@ -68,6 +68,8 @@ class Verb(StrEnum):
     CANCEL = "cancel"
     EXPIRE = "expire"  # any deadline
     RESTORE = "restore"  # an older database was put back
+    START = "start"  # the coordinator fixes the instant at which the members of a batch begin
+    LEFT_OUT = "left_out"  # and ends the command of a member that was not ready
     NEXT = "next"  # the coordinator takes the next command from the queue; never in a status
 
 

@@ -13,8 +13,11 @@ from hwsync.protocol.record import MICRO, Command, Moment, Record, Request, repl
 from hwsync.protocol.wire.heartbeat import START
 
 
-def check(request: Request, moment: Moment) -> None:
-    """Raises ``Refused`` for a new request whose start nobody can keep."""
+def check(request: Request, moment: Moment, *, of_batch: bool) -> None:
+    """Raises ``Refused`` for a new request whose start nobody can keep.
+
+    ``of_batch``: it is a member's, who may begin together with the others.
+    """
     start = request.start
     if start is None:
         return
@@ -24,6 +27,8 @@ def check(request: Request, moment: Moment) -> None:
             "'start': this coordinator has no lab time",
             "leave the key out",
         )
+    if start.at_us is None and of_batch:
+        return
     if start.at_us is None:
         raise Refused(
             Code.NOT_ALLOWED,

@@ -29,6 +29,8 @@ RECEIVED_ON: Final[Mapping[Verb, TopicKind]] = {
 
 OWN: Final[Mapping[Verb, str]] = {
     Verb.EXPIRE: "the coordinator's clock",
+    Verb.START: "the batch: all are ready, or `wait` is over",
+    Verb.LEFT_OUT: "the same, who is not ready",
     Verb.NEXT: "the queue or a batch, at rest",
     Verb.RESTORE: "an older database",
 }

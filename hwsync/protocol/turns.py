@@ -14,7 +14,7 @@ from hwsync.protocol.batch import Batch
 from hwsync.protocol.draft import Draft
 from hwsync.protocol.effects import BatchDecision, Decision, Effect, PublishBatch, ReplyBatch
 from hwsync.protocol.errors import Code, DatabaseError, Refused
-from hwsync.protocol.events import Event, NextInQueue, Requested
+from hwsync.protocol.events import Collected, Event, NextInQueue, Requested
 from hwsync.protocol.record import Command, Moment, Record, State, replace
 from hwsync.protocol.rules import Rules
 
@@ -26,6 +26,9 @@ def one(draft: Draft, user: str, event: Event, moment: Moment, rules: Rules) -> 
         refusal = starts.cannot(event.request, draft.device(user))
         if refusal is not None:
             return refuse(draft.record_of(user), machine.about(refusal, event))
+    if isinstance(event, Collected) and command is not None:
+        batch = draft.batch(command.batch) if command.batch else None
+        event = replace(event, wait_until=batch.wait_until if batch else None)
     decision = machine.decide(draft.record_of(user), event, moment, command, rules)
     if is_one_too_many(draft, decision):
         return _one_too_many(draft, user, event)

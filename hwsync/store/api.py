@@ -95,7 +95,7 @@ class Storage(Commands, Protocol):
     def owed(self) -> Iterable[Command]:
         """The commands that have ended and whose replies may not have arrived."""
 
-    def batches(self, records: Mapping[str, Record]) -> Iterable[Batch]:
+    def batches(self, records: Mapping[str, Record], ticks: float) -> Iterable[Batch]:
         """Those that are open, owed an answer, or their group's newest."""
 
     def parts(self, key: str) -> Mapping[str, Mapping[str, Any]]:
@@ -125,5 +125,6 @@ class Storage(Commands, Protocol):
         ticks: float,
         restored_at: float | None = None,
         heard: Mapping[str, float] | None = None,
+        waits: Mapping[str, float] | None = None,
     ) -> None:
-        """Save what is left of the deadlines, and when boards were heard."""
+        """Save what is left of the deadlines and of batches' waits, and when boards were heard."""

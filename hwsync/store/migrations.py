@@ -84,7 +84,8 @@ def _sixth(connection: Connection) -> None:
         'CREATE TABLE batches ("key" TEXT NOT NULL PRIMARY KEY, "of_group" TEXT NOT NULL, '
         '"id" TEXT NOT NULL, "digest" TEXT NOT NULL, "parallel" INTEGER, "abort" REAL, '
         '"online" INTEGER NOT NULL, "seq" INTEGER NOT NULL, "issued" REAL NOT NULL, '
-        '"ended" REAL, "replies" TEXT NOT NULL)',
+        '"ended" REAL, "replies" TEXT NOT NULL, "start" TEXT, "wait_left" REAL, '
+        '"start_at_us" INTEGER, "start_life" TEXT NOT NULL)',
         'CREATE TABLE batch_members ("batch" TEXT NOT NULL, "place" INTEGER NOT NULL, '
         '"user" TEXT NOT NULL, "refused" TEXT, PRIMARY KEY ("batch", "user"))',
         'CREATE TABLE batch_texts ("batch" TEXT NOT NULL PRIMARY KEY, "program" TEXT NOT NULL, '

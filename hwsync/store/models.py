@@ -129,6 +129,10 @@ class BatchRow(Model):
     issued = FloatField()  # Unix seconds
     ended = FloatField(null=True)  # Unix seconds; null while it is open
     replies = TextField()  # JSON list of [topic, correlation data in hexadecimal]
+    start = TextField(null=True)  # JSON, as in the request
+    wait_left = FloatField(null=True)  # seconds that its members were waited for then; null: none
+    start_at_us = IntegerField(null=True)  # microseconds of lab time; null: no instant is fixed
+    start_life = TextField()  # the life whose lab time that is
 
     class Meta:
         table_name = "batches"

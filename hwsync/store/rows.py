@@ -84,8 +84,9 @@ def text_values(key: str, request: Request) -> Values:
     return (key, request.program, request.stdin, _list(request.args), request.meta)
 
 
-def batch_values(batch: Batch) -> Values:
-    """The values of ``BatchRow``."""
+def batch_values(batch: Batch, ticks: float) -> Values:
+    """The values of ``BatchRow``; who is waited for is kept as the seconds that are left."""
+    until = batch.wait_until
     return _BATCH_ROW(
         {
             "key": batch.key,
@@ -99,11 +100,17 @@ def batch_values(batch: Batch) -> Values:
             "issued": batch.issued,
             "ended": batch.ended,
             "replies": _replies(batch.replies),
+            "start": None if batch.start is None else dumps(start_json(batch.start)),
+            "wait_left": None if until is None else until - ticks,
+            "start_at_us": batch.start_at_us,
+            "start_life": batch.start_life,
         }
     )
 
 
-def batch_from(row: Row, members: Sequence[Row], stages: Mapping[str, Stage]) -> Batch:
+def batch_from(
+    row: Row, members: Sequence[Row], stages: Mapping[str, Stage], ticks: float
+) -> Batch:
     """The batch of a row of ``BatchRow``, of its members' rows, and how far their commands are."""
     refused = {one["user"]: Code(one["refused"]) for one in members if one["refused"]}
     batch = Batch(
@@ -118,6 +125,10 @@ def batch_from(row: Row, members: Sequence[Row], stages: Mapping[str, Stage]) ->
         ended=row["ended"],
         refused=refused,
         replies=_replies_from(row["replies"]),
+        start=None if row["start"] is None else read_start(json.loads(row["start"])),
+        wait_until=None if row["wait_left"] is None else ticks + row["wait_left"],
+        start_at_us=row["start_at_us"],
+        start_life=row["start_life"],
     )
     return counted(batch, stages)
 

@@ -62,7 +62,7 @@ def writes(changes: Changes, ticks: float, ends: Ends) -> tuple[list[Write], End
         (statements.APPEND, log),
         (statements.REFUSE, kept),
         (statements.COUNT_REFUSED, counted),
-        (statements.SAVE_BATCH, [batch_values(one) for one in changes.batches.values()]),
+        (statements.SAVE_BATCH, [batch_values(one, ticks) for one in changes.batches.values()]),
         (statements.ADD_MEMBER, [row for one in new for row in _members(one)]),
         (statements.ADD_TEXTS, [text_values(one.key, one.request) for one in new if one.request]),
         (statements.TURN_AWAY, [(code, *of) for of, code in changes.turned_away.items()]),

@@ -70,6 +70,8 @@ TURN_AWAY: Final = "UPDATE batch_members SET refused = ? WHERE batch = ? AND use
 SAVE_HEARD: Final = _save(Heard)
 WRITE_DOWN: Final = """
     UPDATE hw_status SET remaining = ?, taken = ? WHERE user = ? AND epoch = ? AND seq = ?"""
+WRITE_DOWN_WAIT: Final = """
+    UPDATE batches SET wait_left = ? WHERE key = ? AND wait_left IS NOT NULL"""
 
 # -- what the coordinator reads ----------------------------------------------------------------
 

@@ -97,27 +97,30 @@ class Store:
         return find_command(self.database.connection, user, id)
 
     @translated()
-    def batches(self, records: Mapping[str, Record]) -> list[Batch]:
+    def batches(self, records: Mapping[str, Record], ticks: float) -> list[Batch]:
         """The batches that are open, owed an answer, or their group's newest; the oldest first.
 
-        ``records``: all, as they are stored. Raises ``StoreError``.
+        ``records``: all, as they are stored; ``ticks``: as in ``load``. Raises ``StoreError``.
         """
         rows = select(self.database.connection, statements.BATCHES)
-        return [self._batch(row, records) for row in rows]
+        return [self._batch(row, records, ticks) for row in rows]
 
     @translated()
     def batch(self, key: str, records: Mapping[str, Record]) -> Batch | None:
-        """The batch with that key, None where there is none. Raises ``StoreError``."""
-        row = next(select(self.database.connection, statements.BATCH, key), None)
-        return None if row is None else self._batch(row, records)
+        """The batch with that key, None where there is none; of one that has ended.
 
-    def _batch(self, row: Row, records: Mapping[str, Record]) -> Batch:
+        Raises ``StoreError``.
+        """
+        row = next(select(self.database.connection, statements.BATCH, key), None)
+        return None if row is None else self._batch(row, records, 0.0)
+
+    def _batch(self, row: Row, records: Mapping[str, Record], ticks: float) -> Batch:
         members = list(select(self.database.connection, statements.MEMBERS, row["key"]))
         stages = {
             user: stage(records.get(user) or Record(user), row["id"], part["outcome"])
             for user, part in self._parts(row["key"]).items()
         }
-        return batch_from(row, members, stages)
+        return batch_from(row, members, stages, ticks)
 
     @translated()
     def parts(self, key: str) -> dict[str, dict[str, Any]]:
@@ -208,17 +211,19 @@ class Store:
         ticks: float,
         restored_at: float | None = None,
         heard: Mapping[str, float] | None = None,
+        waits: Mapping[str, float] | None = None,
     ) -> None:
         """Save what is left of the deadlines of these, where they are what is stored.
 
-        And, in its first day, how old the epoch is that began at ``restored_at``, in ticks; and
-        when these boards were ``heard``, in Unix seconds.
+        And, in its first day, how old the epoch is that began at ``restored_at``, in ticks; when
+        these boards were ``heard``, in Unix seconds; and for how many seconds batches (by key)
+        still wait for members that are not ready.
         ``ticks``: seconds on the clock of connection, now. No record moves by it
         (docs/decisions.md, 136). Raises ``StoreError`` and saves nothing.
         """
         running = [record for record in records if record.deadline_ticks is not None]
         doubts = restored_at is not None and ticks - restored_at < limits.DOUBT_S + DOUBT_SPARE_S
-        if running or doubts or heard:
+        if running or doubts or heard or waits:
             rows = [
                 (*time_values(record, ticks), record.user, record.epoch, record.seq)
                 for record in running
@@ -228,3 +233,5 @@ class Store:
                     connection.execute(statements.SAVE_META, ("doubted", str(ticks - restored_at)))
                 connection.executemany(statements.WRITE_DOWN, rows)
                 connection.executemany(statements.SAVE_HEARD, list((heard or {}).items()))
+                left = [(seconds, key) for key, seconds in (waits or {}).items()]
+                connection.executemany(statements.WRITE_DOWN_WAIT, left)

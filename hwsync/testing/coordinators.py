@@ -74,11 +74,12 @@ class WatchedStore(Store):
         ticks: float,
         restored_at: float | None = None,
         heard: Mapping[str, float] | None = None,
+        waits: Mapping[str, float] | None = None,
     ) -> None:
         process = self.process
         process.point("before the time is written down")
         process.needs_the_disk()
-        super().write_down(records, ticks, restored_at, heard)
+        super().write_down(records, ticks, restored_at, heard, waits)
         process.point("after the time is written down")
 
 

@@ -227,7 +227,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "what is left of a deadline is written down",
-        (Edit(Store, "write_down", "if running or doubts or heard:", "if False:"),),
+        (Edit(Store, "write_down", "if running or doubts or heard or waits:", "if False:"),),
         faults=("switched off again and again",),
     ),
     Mutant(

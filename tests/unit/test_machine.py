@@ -24,12 +24,14 @@ from hwsync.protocol.events import (
     Collected,
     DeadlinePassed,
     Event,
+    LeftOut,
     NextInQueue,
     Queried,
     Requested,
     ResetAsked,
     Restored,
     Returned,
+    StartFixed,
 )
 from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.machine import decide
@@ -42,6 +44,7 @@ from hwsync.protocol.record import (
     Record,
     Request,
     RunReport,
+    Start,
     State,
     Verb,
 )
@@ -84,6 +87,13 @@ def record_in(state: State, **keys: object) -> Record:
     return step(record, Analysed("right")).record
 
 
+def together(record: Record) -> Record:
+    """The same, and it begins when the members of its batch are ready."""
+    assert record.current is not None
+    request = replace(record.current.request, start=Start())
+    return replace(record, current=replace(record.current, request=request))
+
+
 EVENTS: dict[Verb, Event] = {
     Verb.REQUEST: Requested(Request("print(1)", "c2")),
     Verb.RETRIEVAL: Collected("c1", "j1", 4),
@@ -93,6 +103,8 @@ EVENTS: dict[Verb, Event] = {
     Verb.RESET: ResetAsked(),
     Verb.EXPIRE: DeadlinePassed("c1"),
     Verb.RESTORE: Restored(7),
+    Verb.START: StartFixed("c1", 1_000_000_000, "life"),
+    Verb.LEFT_OUT: LeftOut("c1", "not ready"),
     Verb.NEXT: NextInQueue(Command("pi1", "c3", Request("print(3)", "c3"))),
 }
 LATE = at(1e9)
@@ -106,6 +118,8 @@ def test_each_cell_leads_where_the_table_says(verb: Verb, state: State) -> None:
     if (verb, state) == (Verb.RESPONSE, State.REQUESTED):
         assert before.current is not None
         before = replace(before, current=replace(before.current, doubtful=True))
+    if verb in (Verb.START, Verb.LEFT_OUT):
+        before = together(before)
     after = step(before, EVENTS[verb], LATE if verb is Verb.EXPIRE else NOW)
     assert after.refused is None
     assert after.record.state is TABLE[verb, state].to
@@ -147,6 +161,8 @@ OTHERWISE: dict[tuple[Verb, State], tuple[Event, Code | None]] = {
     (Verb.RETRIEVAL, State.COLLECTED): (Collected("c1", "j2", 9), Code.NOT_CURRENT),
     (Verb.RESPONSE, State.REQUESTED): (Returned(OK, "c1", "j1", 3), Code.WRONG_STATE),
     (Verb.RESPONSE, State.COLLECTED): (Returned(OK, "c1", "j2", 1), Code.NOT_CURRENT),
+    (Verb.START, State.COLLECTED): (StartFixed("c1", 5, "life"), Code.WRONG_STATE),
+    (Verb.LEFT_OUT, State.COLLECTED): (LeftOut("c1", "not ready"), Code.WRONG_STATE),
     (Verb.CANCEL, State.COLLECTED): (CancelAsked(), None),
     (Verb.EXPIRE, State.REQUESTED): (DeadlinePassed("c1"), None),
     (Verb.EXPIRE, State.COLLECTED): (DeadlinePassed("c1"), None),

@@ -316,11 +316,13 @@ def test_the_envelope_says_what_the_device_needs() -> None:
         '"start":{"within":0.5,"together":false,"start_at":1764500060.000000,"start_life":"life-1"}'
         in text
     )
-    assert read_envelope(text.encode()) is None  # until a device can
+    envelope = read_envelope(text.encode())
+    assert envelope is not None
     order = read_start_order(json.loads(text)["start"])
     assert order is not None
     assert (order.within, order.together) == (0.5, False)
     assert (order.start_at_us, order.start_life) == (AT, LIFE)
+    assert envelope.start == order
     plain = Board(replace(REQUEST, start=None))
     fields = json.loads(encode_envelope(plain.record))
     assert (fields["v"], fields["start"]) == (1, None)

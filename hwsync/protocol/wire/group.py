@@ -156,9 +156,30 @@ def batch_json(batch: Batch, epoch: int, parts: Parts, states: Mapping[str, int]
         "ended": batch.ended,
         "counts": _counts(batch, parts),
         "members": members,
-        "spread": None,
+        "spread": spread(batch, parts),
     }
     return cast(Json, fields)
+
+
+def spread(batch: Batch, parts: Parts) -> Json | None:
+    """How far apart those began that were released at one instant; None: nobody was.
+
+    All have the same instant, of the same life, so that their times compare.
+    """
+    if batch.start_at_us is None:
+        return None
+    keys = ("started", "start_error", "clock_bound")
+    known = [one for one in parts.values() if None not in map(one.get, keys)]
+    released = [one for one in known if one["ran"] == Ran.YES]
+    if not released:
+        return None
+    started = [float(one["started"]) for one in released]
+    bounds = sorted(float(one["clock_bound"]) for one in released)
+    return {
+        "n": len(released),
+        "seconds": max(started) - min(started),
+        "bound": sum(bounds[-2:]),
+    }
 
 
 def encode_batch(fields: Json, limit: int, *, whole: bool = True) -> bytes:

@@ -351,13 +351,14 @@ def _start(obj: dict[str, Any], fields: RequestFields) -> Start | None:
     said = fields["start"]
     if said is None:
         return None
-    if fields["queue"]:
-        raise REQUEST.refuse(
-            obj,
-            Code.BAD_PAYLOAD,
-            "'start' and 'queue' exclude each other",
-            "nobody knows when the turn of a queue comes: leave one of them out",
-        )
+    for key in ("queue", "parallel"):
+        if fields[key]:
+            raise REQUEST.refuse(
+                obj,
+                Code.BAD_PAYLOAD,
+                f"'start' and {key!r} exclude each other",
+                "nobody knows when the turn of who waits comes: leave one of them out",
+            )
     try:
         return read_start(said)
     except Refused as refusal:
