@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "device": frozenset(
         {
             *("protocol", "address", "paths", "transport", "runner", "logs", "notify"),
-            *("findings", "probe", "signing", "configfile", "connection", "orders"),
+            *("findings", "probe", "signing", "configfile", "connection", "orders", "raw_clock"),
         }
     ),
     "operator": frozenset({"protocol", "address", "transport"}),

@@ -15,8 +15,9 @@ from typing import Final
 from hwsync.device.deeds import Deeds, Subject
 from hwsync.device.environment import Environment
 from hwsync.device.former import Former
-from hwsync.device.instants import LabClock, NoLabClock, is_certain
+from hwsync.device.instants import LabClock, is_certain
 from hwsync.device.keeping import STAGES, Keeping
+from hwsync.device.lab_clock import BoardClock
 from hwsync.device.no_journal import AnyJournal
 from hwsync.device.publishing import CommandPublisher, Heartbeat
 from hwsync.device.trust import Doubt, Trust
@@ -29,7 +30,7 @@ from hwsync.protocol.wire.envelope import Envelope, read_envelope, read_seal
 from hwsync.protocol.wire.response import encode_output
 from hwsync.protocol.wire.status import StatusHead, read_status
 from hwsync.runner import Group, Piece, RunEnd
-from hwsync.transport import Signal
+from hwsync.transport import Disconnected, Signal
 
 log = logging.getLogger("hwsync.device")
 
@@ -77,14 +78,16 @@ class Agent:
         self._state = values.State()
         self._keeping = Keeping(journal, environment.monotonic)
         self._unwritten = self._keeping.unwritten
-        self._clock = clock or NoLabClock()
+        self._clock = clock or BoardClock(user, topics, environment)
         self._deeds = Deeds(user, journal, environment, self._keeping, max_timeout, self._clock)
         self._probe_at: float | None = None
         self._recover()
         self._former = Former(user, self._users(), environment)
         self._publisher = CommandPublisher(topics, journal, environment, self._former, max_message)
         unsettled = self._keeping.unsettled
-        self._heartbeat = Heartbeat(user, topics, journal, environment, self._former, unsettled)
+        self._heartbeat = Heartbeat(
+            user, topics, journal, environment, self._former, unsettled, self._clock
+        )
         self._deeds.publish_with(self._former, self._publisher, self._heartbeat)
 
     @property
@@ -174,14 +177,26 @@ class Agent:
     def note_connection(self, signal: Signal) -> None:
         """The connection came or went: ``Connected``, ``Subscribed`` or ``Disconnected``."""
         self._publisher.outbox.note_connection(signal)
+        if isinstance(signal, Disconnected):
+            self._clock.disconnected()
 
     def connected(self) -> None:
         """Subscribed anew: everything that is due is said again."""
+        self._clock.connected()
         self._happen(values.Connected())
 
-    def received(self, topic: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
+    def received(
+        self,
+        topic: str,
+        payload: bytes,
+        acknowledge: Callable[[], None],
+        *,
+        retain: bool = False,
+        read_us: int = 0,
+    ) -> None:
         """A message; it is acknowledged once what must outlive us is on disk.
 
+        ``read_us``: when it was read from the socket, in microseconds of the raw clock.
         What could not be kept is acknowledged too: an envelope is sent again while its command
         waits, a status at each change; unacknowledged ones would fill the broker's window.
         """
@@ -192,6 +207,9 @@ class Agent:
                     self._receive_status(status)
                 else:
                     self._receive_former_status(user, status)
+            elif kind is TopicKind.CLOCK_REPLY and user == self._user and not retain:
+                if self._clock.heard(payload, read_us):
+                    self.clock_changed()
             elif kind is TopicKind.ENVELOPE and user == self._user:
                 envelope = read_envelope(payload)
                 if envelope is not None and (self._trust or envelope.user == self._user):
@@ -270,7 +288,7 @@ class Agent:
         self._happen(values.Prepared(certain=self._is_certain()))
 
     def clock_changed(self) -> None:
-        """Something else is known of lab time, or an answer to a question came."""
+        """An answer to what time it is came: more is known of lab time, or it began anew."""
         self._happen(values.ClockChanged(self._clock.life, certain=self._is_certain()))
         self._aim()
 
@@ -324,8 +342,8 @@ class Agent:
             core.due_at(self._state),
         )
         pause = max(0.0, min(at for at in times if at is not None) - now)
-        wait = self._publisher.outbox.wait()
-        return pause if wait is None else min(pause, wait)
+        waits = (self._publisher.outbox.wait(), self._clock.tick())
+        return min((wait for wait in waits if wait is not None and wait < pause), default=pause)
 
     def _prune(self) -> None:
         self._prune_at = self._environment.monotonic() + PRUNE_S

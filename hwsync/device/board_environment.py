@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from hwsync import raw_clock
 from hwsync.device.agent import Agent
 from hwsync.device.presence import presence
 from hwsync.device.timed_run import TimedRun, Told
@@ -81,6 +82,9 @@ class BoardEnvironment:
 
     wall = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
+    raw_us = staticmethod(raw_clock.raw_us)
+    asleep_us = staticmethod(raw_clock.asleep_us)
+    is_slewed = staticmethod(raw_clock.is_slewed)
     random = staticmethod(random.random)
     end_leftovers = staticmethod(end_group)
 

@@ -20,6 +20,7 @@ from hwsync.device.no_journal import AnyJournal
 from hwsync.device.publishing import CommandPublisher, Heartbeat
 from hwsync.protocol import limits
 from hwsync.protocol.device import values
+from hwsync.protocol.device.clock import Estimate
 from hwsync.protocol.device.values import Action, Event, State
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.record import Outcome, Ran, RunReport
@@ -50,6 +51,7 @@ class Deeds:
         self._keeping = keeping
         self._max_timeout = max_timeout
         self._clock = clock
+        self._estimate: Estimate | None = None  # of lab time, when the run began
         self._start_at = 0  # the instant of the command in hand, in microseconds of lab time
         self._former: Former
         self._publisher: CommandPublisher
@@ -115,6 +117,7 @@ class Deeds:
     def _write_started(self, action: Action, subject: Subject, _: State) -> None:
         group = subject if isinstance(subject, Group) else self.group
         assert group is not None
+        self._estimate = self._clock.estimate()  # as it is known then: a run may last for days
         self._journal.started(action.id, group, self._environment.monotonic())
 
     def _write_end(self, action: Action, end: Subject, _: State) -> None:
@@ -148,7 +151,7 @@ class Deeds:
         if end.lab_us is not None and end.bound_us is not None:
             error = (end.lab_us - self._start_at) / MICRO
             return end.lab_us / MICRO, error, end.bound_us / MICRO
-        estimate = self._clock.estimate()
+        estimate = self._estimate
         if estimate is None or end.raw_us is None:
             return end.started, None, None
         bound = estimate.bound_at(end.raw_us) / MICRO

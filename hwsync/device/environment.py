@@ -48,5 +48,14 @@ class Environment(Publisher, Protocol):
 
     def monotonic(self) -> float: ...
 
+    def raw_us(self) -> int:
+        """Microseconds of a clock that nobody sets or slews."""
+
+    def asleep_us(self) -> int:
+        """Microseconds that this boot was suspended."""
+
+    def is_slewed(self) -> bool:
+        """Whether the raw clock may be slewed after all."""
+
     def random(self) -> float:
         """A number from 0 to 1: by how much a pause is shortened."""

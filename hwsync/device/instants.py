@@ -7,7 +7,7 @@ here: the program's process looks at what is written for it (``runner.release``)
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from hwsync.protocol.device.asking import FRESH_US
 from hwsync.protocol.device.clock import Estimate
@@ -18,7 +18,7 @@ NS: Final = 1_000  # in a microsecond
 
 
 class LabClock(Protocol):
-    """What is known of lab time."""
+    """What is known of lab time (``lab_clock.BoardClock``)."""
 
     @property
     def life(self) -> str:
@@ -41,22 +41,24 @@ class LabClock(Protocol):
     def awaits(self, instant: int | None) -> None:
         """When it comes, in raw microseconds; None: there is none any more."""
 
+    @property
+    def in_burst(self) -> bool:
+        """Whether more questions follow at once."""
 
-class NoLabClock:
-    """Of a device that asks nobody."""
+    def presence(self) -> dict[str, Any] | None:
+        """What the heartbeat says of it."""
 
-    life = ""
-    newest: int | None = None
-    seen: tuple[int, int] | None = None
+    def connected(self) -> None:
+        """Answers will be heard from now on."""
 
-    def estimate(self) -> Estimate | None:
-        return None
+    def disconnected(self) -> None:
+        """Nobody can be asked."""
 
-    def announced(self, *, together: bool) -> None:
-        pass
+    def tick(self) -> float | None:
+        """Ask, where that is due; seconds until the next question, None: there is none."""
 
-    def awaits(self, instant: int | None) -> None:
-        pass
+    def heard(self, payload: bytes, read_us: int) -> bool:
+        """An answer came, and was read then; whether anybody waits for it."""
 
 
 def micros(seconds: float) -> int:

@@ -109,6 +109,7 @@ def live(setup: Setup, journal: AnyJournal, process: Process) -> tuple[Setup, An
         setup.topics.client_id(f"hwsync-device-{setup.user}"),
         subscriptions=[
             *(Subscription(setup.topics.of(setup.user, kind)) for kind in RECEIVED_KINDS),
+            Subscription(setup.topics.of(setup.user, TopicKind.CLOCK_REPLY), 0),
             *(Subscription(setup.topics.of(user, TopicKind.STATUS)) for user in agent.former_names),
         ],
         will=Will(setup.topics.of(setup.user, TopicKind.HEARTBEAT), will),
@@ -241,7 +242,8 @@ def handle(agent: Agent, item: object, acknowledge: Callable[[Delivery], None]) 
         if isinstance(item, Subscribed):
             agent.connected()
         elif isinstance(item, Delivery):
-            agent.received(item.topic, item.payload, lambda: acknowledge(item))
+            agent.received(item.topic, item.payload, lambda: acknowledge(item),
+                           retain=item.retain, read_us=item.read_us)  # fmt: skip
         elif callable(item):
             item()
     except JournalError as error:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from hwsync import __version__
 from hwsync.device.environment import Environment
 from hwsync.device.former import Former
+from hwsync.device.instants import LabClock
 from hwsync.device.journal import JournalEntry
 from hwsync.device.no_journal import AnyJournal
 from hwsync.protocol import limits
@@ -150,17 +151,21 @@ class Heartbeat:
         environment: Environment,
         former: Former,
         unsettled: Callable[[], list[JournalEntry]],
+        clock: LabClock,
     ) -> None:
         self._topic = topics.of(user, TopicKind.HEARTBEAT)
         self._journal = journal
         self._environment = environment
         self._former = former
         self._unsettled = unsettled
+        self._clock = clock
+        self._told_clock = False  # whether the last one said what is known of lab time
         self._refusing = self._refusal()  # as the last one said
         self.at = environment.monotonic()  # seconds, of that clock
 
     def publish(self, state: State, *, online: bool = True) -> None:
         """Publish it, retained; the next one is due ``HEARTBEAT_S`` later."""
+        clock = self._clock.presence()
         payload = encode_heartbeat(
             online=online,
             journal=self._journal.name,
@@ -172,18 +177,24 @@ class Heartbeat:
             **self._environment.presence(),
             refusing=self._refusal() or None,
             **self._of_former(),
+            clock=clock,
             time=self._environment.wall(),
         )
         self._refusing = self._refusal()
+        self._told_clock = clock is not None
         self._environment.publish(self._topic, payload, retain=True)
         self.at = self._environment.monotonic() + limits.HEARTBEAT_S
 
     def tick(self, state: State, now: float) -> None:
-        """Publish it where it is due, or where it says something else of what is refused."""
+        """Publish it where it is due, or where it says something else of what is refused.
+
+        And once the time is known: nobody waits for half a minute to see that.
+        """
         refusal = self._refusal()
         if self._refusing and not refusal:
             log.info("programs can be run again")
-        if self.at <= now or self._refusing != refusal:
+        knows = bool(self._clock.life) and not self._told_clock and not self._clock.in_burst
+        if self.at <= now or self._refusing != refusal or knows:
             self.publish(state)
 
     def _refusal(self) -> str:

@@ -57,6 +57,8 @@ class Board(Device):
         *("before a process starts", "after a process starts"),
     )
 
+    kinds = (TopicKind.ENVELOPE, TopicKind.STATUS, TopicKind.CLOCK_REPLY)
+
     def __init__(self, context: Context, name: str, user: str, machine: str) -> None:
         super().__init__(context, name, user)
         self.folder: Path = context.folder / name

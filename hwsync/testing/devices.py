@@ -66,9 +66,13 @@ class Device(Process):
             context.dice,
             self.topics.client_id(f"hwsync-device-{self.user}"),
             on_signal=self.put,
-            subscriptions=[Subscription(self.topics.of(self.user, kind)) for kind in self.kinds],
+            subscriptions=[
+                Subscription(self.topics.of(self.user, kind), int(kind != TopicKind.CLOCK_REPLY))
+                for kind in self.kinds
+            ],
             will=Will(self.topics.of(self.user, TopicKind.HEARTBEAT), will),
             clean_session=clean,
+            raw_us=self.raw_us,
         )
         self.port.start()
 

@@ -55,6 +55,9 @@ class Process:
     def asleep_us(self) -> int:
         return 0
 
+    def is_slewed(self) -> bool:
+        return False
+
     def boot(self) -> str:
         return "the pretended boot"
 

@@ -18,6 +18,7 @@ from hwsync.device.agent import Agent
 from hwsync.device.instants import LabClock
 from hwsync.device.journal import Journal, Stage
 from hwsync.device.trust import Trust
+from hwsync.protocol.device.clock import Estimate
 from hwsync.protocol.topics import Topics
 from hwsync.runner import Group, Instant, Job, RunEnd
 
@@ -37,6 +38,39 @@ class Sent:
     qos: int
     retain: bool
     user: str = "u"
+
+
+class NoLabClock:
+    """Of a device that asks nobody."""
+
+    life = ""
+    newest: int | None = None
+    seen: tuple[int, int] | None = None
+    in_burst = False
+
+    def estimate(self) -> Estimate | None:
+        return None
+
+    def presence(self) -> dict[str, Any] | None:
+        return None
+
+    def announced(self, *, together: bool) -> None:
+        pass
+
+    def awaits(self, instant: int | None) -> None:
+        pass
+
+    def connected(self) -> None:
+        pass
+
+    def disconnected(self) -> None:
+        pass
+
+    def tick(self) -> float | None:
+        return None
+
+    def heard(self, payload: bytes, read_us: int) -> bool:
+        return False
 
 
 class World:
@@ -110,6 +144,15 @@ class World:
     def wall(self) -> float:
         return self.time + 1_700_000_000.0
 
+    def raw_us(self) -> int:
+        return round(self.time * 1e6)
+
+    def asleep_us(self) -> int:
+        return 0
+
+    def is_slewed(self) -> bool:
+        return False
+
     def monotonic(self) -> float:
         return self.time
 
@@ -148,7 +191,7 @@ class Board:
         self.world.users = {user}
         self.journal = Journal(self.folder, machine="m")
         self.agent = Agent(user, Topics(), self.journal, self.world, max_timeout=max_timeout,
-                           trust=trust, clock=clock)  # fmt: skip
+                           trust=trust, clock=clock or NoLabClock())  # fmt: skip
 
     def hear(self, kind: str, payload: bytes, user: str = "") -> list[str]:
         """What was stored of ``a`` at each acknowledgement: empty when there was none."""

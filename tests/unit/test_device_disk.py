@@ -12,7 +12,7 @@ from hwsync.device.journal import Journal, Stage
 from hwsync.device.no_journal import NoJournal, open_journal, reopen
 from hwsync.protocol.errors import JournalError, JournalUnavailable
 from hwsync.protocol.topics import Topics
-from tests.support.board import END, GROUP, Board
+from tests.support.board import END, GROUP, Board, NoLabClock
 
 REJECTED = ("a", "rejected", "no")
 RESULT = ("a", "ok", "yes")
@@ -253,7 +253,7 @@ def test_a_device_without_a_journal_refuses_everything_under_a_name_of_its_own(
     nothing = open_journal(board.folder, unavailable)
     assert isinstance(nothing, NoJournal)
     board.journal.close()
-    board.agent = Agent("u", Topics(), nothing, board.world)
+    board.agent = Agent("u", Topics(), nothing, board.world, clock=NoLabClock())
     board.journal = nothing  # type: ignore[assignment]
     board.agent.connected()
     assert board.said("heartbeat")[-1]["refusing"] == REASON

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from hwsync.device.instants import NoLabClock, instant, is_certain
+from hwsync.device.instants import instant, is_certain
 from hwsync.device.journal import Stage
 from hwsync.protocol.device.asking import FRESH_US
 from hwsync.protocol.device.clock import Estimate
 from hwsync.runner import Instant, Known
-from tests.support.board import END, GROUP, NEVER_BEGAN, Board
+from tests.support.board import END, GROUP, NEVER_BEGAN, Board, NoLabClock
 
 AT = 1_700_000_000.25  # seconds of lab time
 AT_US = 1_700_000_000_250_000

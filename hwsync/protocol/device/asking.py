@@ -21,7 +21,7 @@ PATIENCE_US = 10_000_000  # for an answer
 class Asking:
     """``newest``: when the newest question that was answered was asked, None: none was.
 
-    ``seen``: (epoch, seq) of the user's record, as the coordinator had it then, or None.
+    ``seen``: (epoch, seq) of the user's record, as that answer said it, or None.
     """
 
     def __init__(self) -> None:
@@ -72,6 +72,11 @@ class Asking:
             self._left -= 1
         self.next = now + (self._gap if self._left else self._pause(now))
 
+    @property
+    def in_burst(self) -> bool:
+        """Whether more questions follow at once."""
+        return self.next is not None and self._left > 0
+
     def answered(self, n: int, t0: int, seen: "tuple[int, int] | None") -> "int | None":
         """An answer came: how long this boot had been suspended when it was asked for.
 
@@ -81,9 +86,7 @@ class Asking:
             if (its, asked) == (n, t0):
                 del self._outstanding[number]
                 if self.newest is None or t0 > self.newest:
-                    self.newest = t0
-                if seen is not None and (self.seen is None or seen > self.seen):
-                    self.seen = seen
+                    self.newest, self.seen = t0, seen
                 return asleep
         return None
 

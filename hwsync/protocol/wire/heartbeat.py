@@ -66,6 +66,15 @@ class Heartbeat(TypedDict):
             "online cannot do is refused",
         ]
     ]
+    clock: NotRequired[
+        Annotated[
+            object | None,
+            loose(OBJECT),
+            "what it knows of [lab time](#one-clock): `bound` in seconds, `offset` (lab time less "
+            "its raw clock, in seconds with six decimals), `drift_ppm`, `samples`, `age` (seconds "
+            "since the last one), `life`, and `slewed` where it has no raw clock; null: nothing",
+        ]
+    ]
     time: NotRequired[Annotated[Number | None, "its clock, in Unix seconds; a will has none"]]
 
 
