@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from hwsync.protocol.record import Outcome, Ran, RunReport
+from hwsync.protocol.wire.response import encode_response
 from tests.support.board import Board, envelope
 
 
@@ -111,3 +113,9 @@ def test_a_fault_of_hwsync_on_one_message_is_not_met_again(
         assert board.envelope() == [""]
     assert "this is a bug" in caplog.text
     assert board.envelope() == ["received"]
+
+
+def test_a_start_has_six_decimals() -> None:
+    report = RunReport(Outcome.OK, Ran.YES, started=1_700_000_000.5, clock_bound=0.000_25)
+    said = encode_response("a", "j", 1, report).decode()
+    assert '"started":1700000000.500000,"start_error":null,"clock_bound":0.000250,' in said

@@ -199,7 +199,7 @@ def encode_response(
     def last() -> dict[str, object]:
         bare = ("outcome", "ran", "exit_code", "duration", "started", "start_error", "clock_bound",
                 "sha256")  # fmt: skip
-        reason = cut(report.reason, limits.STATUS_FIRST // 16)
+        reason = cut(report.reason, limits.STATUS_FIRST // 24)
         return {**named, **{key: fields[key] for key in bare}, "reason": reason, "truncated": True}
 
     return fitted(fields, limit, limit // 2, shortened, last)
