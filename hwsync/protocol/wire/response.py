@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NotRequired, TypedDict, cast
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Collected, Returned
-from hwsync.protocol.jsons import Micros, cut, dumps, fitted, is_count, size
+from hwsync.protocol.jsons import MAX_INT, Micros, cut, dumps, fitted, is_count, size
 from hwsync.protocol.output import Order, keep_again, keep_ends
 from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Ran, RunReport
 from hwsync.protocol.wire.forms import (
@@ -206,7 +206,10 @@ def encode_response(
 
 
 def _micros(seconds: float | None) -> float | None:
-    return None if seconds is None else Micros.of(seconds)
+    """As lab time is written; what no clock shows stays as it is."""
+    if seconds is None or abs(seconds) > MAX_INT / 1_000_000:
+        return seconds
+    return Micros.of(seconds)
 
 
 def read_collected(payload: bytes) -> Collected:
