@@ -29,3 +29,20 @@ def of_lab(kind: str) -> Completion:
         return [name for name in names if name.startswith(begun)]
 
     return complete
+
+
+def of_broker(context: click.Context, _: click.Parameter, begun: str) -> list[str]:
+    """Boards that the coordinator has heard, and groups with their ``@``, as the broker keeps them.
+
+    Behind a comma the next board of a list.
+    """
+    from hwsync.cli.common import Settings
+    from hwsync.cli.names import known
+
+    settings = context.find_object(Settings) or Settings()
+    before, comma, last = begun.rpartition(",")
+    try:
+        names = known(settings)
+    except HwsyncError:
+        return []
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 import click
 
-from hwsync.cli import say
+from hwsync.cli import grouped, say
 from hwsync.cli.common import Settings, board_name, command_id, common, read_text
+from hwsync.cli.completion import of_broker
+from hwsync.cli.targets import Target, everybody_option, one_or_all, target
 from hwsync.operator.client import QUIET_S, Client
-from hwsync.protocol.errors import Degraded, NotFound, UsageError
+from hwsync.protocol.errors import (
+    Code,
+    Degraded,
+    HwsyncError,
+    NotFound,
+    Refused,
+    UsageError,
+)
 from hwsync.protocol.presence import is_online
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import TopicKind
@@ -41,14 +50,21 @@ SHOWN: Final = (
 
 @click.command()
 @common
-@click.argument("users", metavar="[BOARD]...", type=board_name, nargs=-1)
+@click.argument("targets", metavar="[BOARD]...", type=target, nargs=-1, shell_complete=of_broker)
 @click.option("--watch", is_flag=True, help="Print every change until Ctrl-C.")
 @click.pass_obj
-def status(settings: Settings, users: tuple[str, ...], watch: bool) -> None:
+def status(settings: Settings, targets: tuple[Target, ...], watch: bool) -> None:
     """The record of BOARD; one line each of several, or of all.
 
-    On a terminal long texts are cut; into a pipe or a file they go whole.
+    Of a group, @lab1, its boards and its newest batch. On a terminal long texts are cut; into a
+    pipe or a file they go whole.
     """
+    if any(one.group for one in targets):
+        if len(targets) > 1:
+            raise UsageError("a group stands by itself", "hwsync status @lab1")
+        grouped.status(settings, targets[0], watch=watch)
+        return
+    users = tuple(dict.fromkeys(board for one in targets for board in one.boards))
     user = users[0] if len(users) == 1 else None
     with Client(
         settings.url, settings.topics, user or "+", boards=user is None, named=users
@@ -216,32 +232,89 @@ def analyse(settings: Settings, user: str, text: str, id: str | None) -> None:
         _send(settings, operator, TopicKind.ANALYSIS, encode_analysis(words, id), id)
 
 
+TARGET = click.argument(
+    "target", metavar="BOARD", type=target, required=False, shell_complete=of_broker
+)
+YES = click.option("--yes", "-y", is_flag=True, help="Of a group: without asking on a terminal.")
+
+
 @click.command()
 @common
-@click.argument("user", metavar="BOARD", type=board_name)
+@TARGET
 @click.argument("id", type=command_id, required=False)
 @click.option("--id", "named", type=command_id, metavar="ID", help="The same as ID.")
+@everybody_option("Whatever runs or waits on any board; with --id, that batch of @all.")
+@YES
 @click.pass_obj
-def cancel(settings: Settings, user: str, id: str | None, named: str | None) -> None:
-    """Cancel BOARD's command ID, or the current one."""
+def cancel(settings: Settings, target: Target | None, id: str | None, named: str | None,
+           everybody: bool, yes: bool) -> None:  # fmt: skip
+    """Cancel BOARD's command ID, or the current one.
+
+    BOARD may be a group, @lab1: then its batch ID, or the newest one; or several boards, pi1,pi2.
+    """
     if id and named and id != named:
         raise UsageError(f"two ids: {id} and {named}", "name one")
-    with Client(settings.url, settings.topics, user) as operator:
-        id = id or named or _current(operator, user)
-        _send(settings, operator, TopicKind.CANCEL, encode_id(id), id)
+    meant = one_or_all(target, everybody)
+    if meant.group:
+        grouped.cancel(settings, meant, id or named, yes=yes)
+        return
+    _each(
+        settings, meant, lambda operator, user: _cancel_one(settings, operator, user, id or named)
+    )
+
+
+def _cancel_one(settings: Settings, operator: Client, user: str, id: str | None) -> None:
+    id = id or _current(operator, user)
+    _send(settings, operator, TopicKind.CANCEL, encode_id(id), id)
 
 
 @click.command()
 @common
-@click.argument("user", metavar="BOARD", type=board_name)
+@TARGET
 @click.option("--id", type=command_id, metavar="ID", help="Only if this is the current command.")
 @click.option("--queue", is_flag=True, help="Empty the queue too; else the next command follows.")
+@everybody_option("Whatever runs or waits on any board.")
+@YES
 @click.pass_obj
-def reset(settings: Settings, user: str, id: str | None, queue: bool) -> None:
-    """Bring BOARD's record to rest, whatever runs."""
-    with Client(settings.url, settings.topics, user) as operator:
-        id = id or _current(operator, user)
-        _send(settings, operator, TopicKind.RESET, encode_reset(id, queue=queue), id)
+def reset(settings: Settings, target: Target | None, id: str | None, queue: bool, everybody: bool,
+          yes: bool) -> None:  # fmt: skip
+    """Bring BOARD's record to rest, whatever runs.
+
+    Of a group, @lab1, it stops all: each of its boards is brought to rest, and whatever waits there
+    is cancelled. A board at rest is no error then.
+    """
+    meant = one_or_all(target, everybody)
+    if meant.group:
+        if id:
+            raise UsageError("--id is for one board", f"hwsync cancel {meant} {id}")
+        grouped.reset(settings, meant, yes=yes)
+        return
+    _each(settings, meant, lambda operator, user: _reset_one(settings, operator, user, id, queue))
+
+
+def _reset_one(
+    settings: Settings, operator: Client, user: str, id: str | None, queue: bool
+) -> None:
+    id = id or _current(operator, user)
+    _send(settings, operator, TopicKind.RESET, encode_reset(id, queue=queue), id)
+
+
+def _each(settings: Settings, meant: Target, do: Callable[[Client, str], None]) -> None:
+    """One after the other; where several were named, one that is at rest is no error."""
+    failed: HwsyncError | None = None
+    for user in meant.boards:
+        with Client(settings.url, settings.topics, user) as operator:
+            try:
+                do(operator, user)
+            except (NotFound, Refused) as error:
+                if meant.board is not None:
+                    raise
+                at_rest = isinstance(error, NotFound) or error.code is Code.WRONG_STATE
+                failed = failed if at_rest else error
+                if not settings.as_json:
+                    say.line(f"{user}: {error.message}", err=True)
+    if failed is not None:
+        raise failed
 
 
 def _current(operator: Client, user: str) -> str:

@@ -15,13 +15,18 @@ from typing import Any, Final
 
 import click
 
-from hwsync.cli.common import F, board_name, command_id, read_bytes, read_text, seconds
+from hwsync.cli.common import F, command_id, read_bytes, read_text, seconds
+from hwsync.cli.completion import of_broker
+from hwsync.cli.targets import EVERYBODY, everybody_option, target
 from hwsync.operator.run import RunRequest, fresh_id
 from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.jsons import dumps, loads, size
 
 CODING: Final = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")  # PEP 263
+START_WAIT_S: Final = (0.1, 600.0)
+START_LEAD_S: Final = (0.05, 60.0)
+START_WITHIN_S: Final = (0.001, 60.0)
 UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")  # how Windows marks it
 
 
@@ -29,41 +34,45 @@ class ProgramCommand(click.Command):
     """A command ``[OPTIONS] BOARD FILE [ARGS]...`` in which ARGS may look like options.
 
     Options of ours stand before FILE, before or behind BOARD. ``-c CODE`` stands for FILE: then
-    what follows the options behind BOARD is ARGS. This is the way of python3, ssh and docker; click
-    by itself would take options wherever they stand.
+    what follows the options behind BOARD is ARGS. With ``--all`` there is no BOARD. This is the way
+    of python3, ssh and docker; click by itself would take options wherever they stand.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``--`` where click's own reading of options must end."""
-        ours, words, ended = self._options(ctx, args)
-        user, words = words[:1], words[1:]
-        if not ended:
-            more, words, _ = self._options(ctx, words)
+        ours, words, ended, everybody = self._options(ctx, args)
+        user, words = ([EVERYBODY], words) if everybody else (words[:1], words[1:])
+        if not ended and not everybody:
+            more, words, _, _ = self._options(ctx, words)
             ours += more
         return super().parse_args(ctx, [*ours, "--", *user, *words])
 
     def _options(
         self, ctx: click.Context, words: Sequence[str]
-    ) -> tuple[list[str], list[str], bool]:
-        """(options with their values, the words behind them, whether ``--`` stood between)."""
+    ) -> tuple[list[str], list[str], bool, bool]:
+        """Options with their values, the words behind them, whether ``--`` stood between.
+
+        And whether ``--all`` is one of them.
+        """
         options: list[click.Parameter] = [
             one for one in self.get_params(ctx) if isinstance(one, click.Option)
         ]
         parser = click.Command(None, params=options, add_help_option=False).make_parser(ctx)
         parser.allow_interspersed_args = False
-        rest = parser.parse_args(list(words))[1]
+        values, rest, _ = parser.parse_args(list(words))
         ours = list(words[: len(words) - len(rest)])
         # A -- at their end may be an option's value: then that option takes any word in its place.
         ended = ours[-1:] == ["--"] and parser.parse_args([*ours[:-1], ""])[1] == [""]
-        return ours[:-1] if ended else ours, rest, ended
+        return ours[:-1] if ended else ours, rest, ended, "everybody" in values
 
 
 def program_options(command: F) -> F:
     """The arguments of ``run`` and ``send``."""
     options = [
-        click.argument("user", metavar="BOARD", type=board_name),
+        click.argument("target", metavar="BOARD", type=target, shell_complete=of_broker),
         click.argument("file", metavar="FILE", required=False),
         click.argument("args", nargs=-1),
+        everybody_option("Every board that was heard in the last 24 hours, in BOARD's place."),
         click.option("-c", "code", metavar="CODE", help="The program itself, in place of FILE."),
         click.option("--name", metavar="NAME",
                      help="What the program's file is called on the board.  [default: FILE's own "
@@ -82,10 +91,43 @@ def program_options(command: F) -> F:
                      help="One more argument of the program, behind ARGS."),
         click.option("--meta", metavar="JSON",
                      help="Kept with the command; its key by says who asks."),
+        click.option("--parallel", type=click.IntRange(1), metavar="N",
+                     help="Of a group, at most so many boards at the same time."),
+        click.option("--abort", type=share, metavar="SHARE",
+                     help="Of a group, begin on no more boards once more than this share (0 to 1) "
+                     "of them has not ended ok."),
+        click.option("--online", is_flag=True,
+                     help="Of a group, leave out who is offline now, in place of waiting."),
+        click.option("--together", is_flag=True,
+                     help="All boards begin at one instant, once they are ready."),
+        click.option("--wait", type=seconds(START_WAIT_S), metavar="SECONDS",
+                     help="For them to get ready, with --together.  [default: 5]"),
+        click.option("--lead", type=seconds(START_LEAD_S), metavar="SECONDS",
+                     help="From then to the instant, with --together.  [default: 1]"),
+        click.option("--need", type=click.IntRange(1), metavar="N",
+                     help="So many must be ready, else none begins, with --together.  [default: 1 "
+                     "of a group, all of boards that are named]"),
+        click.option("--at", "at", metavar="TIME",
+                     help="Begin at that time of day: 14:30, 14:30:05.5, 2026-12-01T14:30, or +10 "
+                     "(in 10 s)."),
+        click.option("--within", type=seconds(START_WITHIN_S), metavar="SECONDS",
+                     help="How late or uncertain a start may be, with --together or --at; else "
+                     "that board does not begin.  [default: 0.1]"),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def share(text: str) -> float:
+    """For an option: a share."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise click.BadParameter(f"{text!r} is no share: 0.25 is a quarter of the boards")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +176,9 @@ def make_request(analysis: str, by: str, **given: Any) -> Asked:
         stdin=None if given["stdin"] is None else read_text(given["stdin"]),
         meta={} if given["meta"] is None else _meta(given["meta"]),
         by=by,
+        parallel=given["parallel"],
+        abort=given["abort"],
+        online=given["online"],
     )
     return Asked(request, file)
 

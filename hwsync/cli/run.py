@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -13,11 +14,14 @@ import click
 from hwsync.cli import say
 from hwsync.cli.common import Settings, common, fail
 from hwsync.cli.hints import hints, of_limit
+from hwsync.cli.instants import Wish, in_lab_time, wish
 from hwsync.cli.request import Asked, ProgramCommand, make_request, program_options
+from hwsync.cli.run_many import perform
 from hwsync.cli.screen import Screen
 from hwsync.cli.streams import Streams, texts_of
+from hwsync.cli.targets import Target, one_or_all
 from hwsync.operator.client import Client
-from hwsync.operator.run import NOT_RUN, Run, claim, exit_code
+from hwsync.operator.run import NOT_RUN, Run, RunRequest, claim, exit_code
 from hwsync.protocol.errors import (
     OutputError,
     Refused,
@@ -34,15 +38,21 @@ from hwsync.protocol.wire.status import CommandFields
 @common
 @program_options
 @click.pass_obj
-def send(settings: Settings, /, user: str, **given: Any) -> None:
+def send(settings: Settings, /, target: Target, everybody: bool, **given: Any) -> None:
     """Ask for a program to run on BOARD; print its id as soon as it is acknowledged.
 
-    Options stand before FILE; everything behind it is the program's. -c CODE stands for FILE.
+    BOARD may be several, pi1,pi2, or a group, @lab1. Options stand before FILE; everything behind
+    it is the program's. -c CODE stands for FILE.
     """
+    target = one_or_all(target, everybody)
+    wanted = _wish(target, given)
     asked = make_request(Analyser.OUTCOME, claim(settings.url), **given)
+    if (user := target.board) is None:
+        perform(settings, target, asked, wanted, State.REST, send=True)
     with Client(settings.url, settings.topics, user) as operator:
         present = _Present(user)
-        fields = operator.wait(Run(operator, asked.request).requesting(on_received=present.hear))
+        request = _with_start(settings, operator, asked.request, wanted)
+        fields = operator.wait(Run(operator, request).requesting(on_received=present.hear))
         if warning := present.warning(fields):
             say.line(warning, err=True)
     say.either(settings.as_json, fields, asked.id)
@@ -57,9 +67,13 @@ def send(settings: Settings, /, user: str, **given: Any) -> None:
 )
 @click.option("--raw", is_flag=True, help="Let the program steer this terminal.")
 @click.pass_obj
-def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: bool, raw: bool,
-        **given: Any) -> None:  # fmt: skip
+def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | None,
+        no_analysis: bool, raw: bool, **given: Any) -> None:  # fmt: skip
     """Run a program on BOARD: its output here, its exit code this command's.
+
+    BOARD may be several, pi1,pi2, or a group, @lab1: then a terminal has a line for each board, a
+    file or a pipe each line of output with its board's name before it, and the exit code is 0 where
+    all have ended ok, 125 where none could run it, else 1.
 
     Options stand before FILE; everything behind it is the program's, as with python3 and ssh.
     The FILE - is standard input. -c CODE needs no FILE: options may follow it, and -- ends them.
@@ -74,6 +88,10 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     if no_analysis and analysis is not None:
         raise UsageError("--analysis and --no-analysis contradict each other", "give one of them")
     by_hand = no_analysis or analysis is not None
+    target = one_or_all(target, everybody)
+    if target.board is None and (raw or analysis is not None):
+        raise UsageError("--raw and --analysis are for one board", "leave them out")
+    wanted = _wish(target, given)
     asked = make_request(
         Analyser.MANUAL if by_hand else Analyser.OUTCOME, claim(settings.url), **given
     )
@@ -82,6 +100,11 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character
     # With an analyser it has ended at rest: then the next command is not refused as busy.
     last = State.RETURNED if by_hand else State.REST
+    if (user := target.board) is None:
+        try:
+            perform(settings, target, asked, wanted, last)
+        except (Refused, TooLarge) as error:
+            fail(error, settings, NOT_RUN)
     waiting = _Waiting(user)
     screen = Screen(raw=raw, silent=settings.as_json, begin=waiting.end)
     streams = Streams(asked.id, screen, screen.files, together=screen.together)
@@ -89,7 +112,8 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     try:
         with Client(settings.url, settings.topics, user, live=True) as operator:
             try:
-                end = _run(operator, Run(operator, asked.request, last), analysis, view)
+                request = _with_start(settings, operator, asked.request, wanted)
+                end = _run(operator, Run(operator, request, last), analysis, view)
             finally:
                 screen.end()
     except OutputError as error:
@@ -102,6 +126,33 @@ def run(settings: Settings, /, user: str, analysis: str | None, no_analysis: boo
     else:
         _print_end(end, asked, screen, streams.missing, operator.standing.max_message)
     sys.exit(exit_code(end))
+
+
+def _wish(target: Target, given: Mapping[str, Any]) -> Wish | None:
+    """When it is to begin. Raises ``UsageError``, also for what is a group's alone."""
+    if not target.group:
+        for name in ("parallel", "abort", "online"):
+            if given[name] not in (None, False):
+                hint = "hwsync group set makes one"
+                raise UsageError(f"--{name} is for a group, such as @lab1", hint)
+    wanted = wish(given, len(target.boards), now=time.time())
+    if wanted is not None and (given["parallel"] is not None or given["queue"]):
+        other = "--queue" if given["queue"] else "--parallel"
+        raise UsageError(f"{other} and a start contradict each other", "leave one of them out")
+    if given["parallel"] is not None and given["queue"]:
+        raise UsageError("--parallel and --queue contradict each other", "leave one of them out")
+    return wanted
+
+
+def _with_start(
+    settings: Settings, operator: Client, request: RunRequest, wanted: Wish | None
+) -> RunRequest:
+    if wanted is None:
+        return request
+    start, said = in_lab_time(operator, wanted)
+    if not settings.as_json:
+        say.line(said, err=True)
+    return replace(request, start=start)
 
 
 def _print_end(

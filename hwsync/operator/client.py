@@ -15,14 +15,14 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from hwsync.address import BrokerUrl
-from hwsync.operator.conversation import Conversation, T, Talk, raise_refused
+from hwsync.operator.conversation import EVERYBODY, Conversation, T, Talk, raise_refused
 from hwsync.operator.interrupt import Interrupts
 from hwsync.operator.switchboard import Switchboard
 from hwsync.protocol import limits
 from hwsync.protocol.errors import NoBroker
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.protocol.wire.asking import FORGET
-from hwsync.protocol.wire.received import Received
+from hwsync.protocol.wire.received import Received, is_group
 from hwsync.protocol.wire.status import CommandFields, Result, Status
 from hwsync.transport import (
     Connection,
@@ -49,9 +49,10 @@ class Client(Conversation):
             print(client.record()["state"])
             print(client.query("c1")["outcome"])
 
-    ``live``: the output of programs too; ``boards``: whom the coordinator hears, too; ``named``:
-    these users' topics in the place of ``user``'s; ``guest``: not with an account that has a
-    session of its own, such as the coordinator's: this connection would end it.
+    ``live``: the output of programs too; ``boards``: whom the coordinator hears, too; ``groups``:
+    who is in each group, too; ``named``: these users' topics in the place of ``user``'s, which may
+    be groups (``@lab1``); ``guest``: not with an account that has a session of its own, such as the
+    coordinator's: this connection would end it.
 
     What is asked raises ``Refused`` where the answer is a refusal, ``NoCoordinator`` where none
     comes within ``ANSWER_S`` (``Degraded``: it is there, and cannot save), ``TooLarge`` for what
@@ -67,26 +68,25 @@ class Client(Conversation):
         *,
         live: bool = False,
         boards: bool = False,
+        groups: bool = False,
         named: Sequence[str] = (),
         guest: bool = True,
     ) -> None:
         self.url = url
-        kinds = [
-            TopicKind.STATUS,
-            TopicKind.ERROR,
-            TopicKind.HEARTBEAT,
-            *([TopicKind.OUTPUT] if live else []),
-        ]
+        kinds = (TopicKind.STATUS, TopicKind.ERROR)
+        of_board = (*kinds, TopicKind.HEARTBEAT, *((TopicKind.OUTPUT,) if live else ()))
+        of_group = (*kinds, TopicKind.MEMBERS)
         users = named or (user,)
         filters = [
             Subscription(
                 topics.of(one, kind), int(kind is not TopicKind.OUTPUT), as_published=False
             )
             for one in users
-            for kind in kinds
+            for kind in (of_group if is_group(one) else of_board)
         ]
         filters += [Subscription(topics.result(one, "+")) for one in users]
-        said = (topics.health, *([topics.boards] if boards else []))
+        said = (topics.health, *([topics.boards] if boards else []),
+                *([topics.of(EVERYBODY, TopicKind.MEMBERS)] if groups else []))  # fmt: skip
         filters += [Subscription(topic, as_published=False) for topic in said]
         client = f"hwsync-cli-{secrets.token_hex(6)}"
         self._connection = Connection(
@@ -177,11 +177,22 @@ class Client(Conversation):
     def clear(self, *kinds: TopicKind) -> None:
         """Take from the broker what it keeps of the user on the topics of these kinds.
 
-        Raises ``NoBroker`` where it does not acknowledge, ``Refused`` where it says that a right is
-        missing. MQTT 3.1.1 does not say that: look again whether it is gone.
+        Raises like ``bring``.
         """
         for kind in kinds:
             self._say(self.topics.of(self.user, kind), b"", retain=True)
+        self._wait_until_it_has_all()
+
+    def bring(self, user: str, kind: TopicKind, payload: bytes = b"") -> None:
+        """Say something once, and wait until the broker has it.
+
+        Raises ``NoBroker`` where it does not acknowledge, ``Refused`` where it says that a right is
+        missing. MQTT 3.1.1 does not say that: look whether it was done.
+        """
+        self._say(self.topics.of(user, kind), payload)
+        self._wait_until_it_has_all()
+
+    def _wait_until_it_has_all(self) -> None:
         if not self._listener.arrives(CONNECT_S):
             raise NoBroker(f"{self.url} did not acknowledge", "try again")
         for _ in self.hear(0.0):

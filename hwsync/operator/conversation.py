@@ -135,7 +135,8 @@ class Conversation:
                 self._hear_of_refusal(signal, said)
             if isinstance(signal, Delivery):
                 user, kind = self.topics.split(signal.topic)
-                everybody = self.user == EVERYBODY and not user.startswith(SIGN)  # no group
+                is_board = not user.startswith(SIGN) or kind is TopicKind.MEMBERS
+                everybody = self.user == EVERYBODY and is_board
                 if user not in (self.user, ITSELF) and not everybody:
                     continue  # another conversation's, on the same connection
                 if kind is None or (kind is TopicKind.BOARDS and signal.retain):
@@ -200,6 +201,7 @@ class Conversation:
         answer: Callable[[Received], bool],
         *,
         then_query: str | None = None,
+        hearing: OnReceived = lambda _: None,
         waiting: Callable[[], None] = lambda: None,
         patience: float = ANSWER_S,
     ) -> Talk[Received]:
@@ -208,7 +210,8 @@ class Conversation:
         An error that refuses another message is never offered to ``answer``. ``then_query``: an id
         that is queried after each try, once something else than a refusal was heard or none came;
         the coordinator answers in order, so its ``result`` stands behind whatever the message
-        brought. ``waiting`` is called before each repetition.
+        brought. ``hearing`` is given everything that comes; ``waiting`` is called before each
+        repetition.
 
         After ``patience`` seconds it raises ``NoCoordinator``; ``Degraded`` where the coordinator
         says that it cannot save, and but for a request after ``DEGRADED_S`` already. What was sent
@@ -228,6 +231,8 @@ class Conversation:
             while True:
                 first = until if to_query is None else min(now + QUERY_S, until)
                 came = yield from self.hearing(first, said)
+                if came is not None:
+                    hearing(came)
                 if came is not None and not self.is_foreign(kind, came) and answer(came):
                     return came
                 if to_query is not None and (came is None or self._news > news):

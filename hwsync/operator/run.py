@@ -10,7 +10,7 @@ import getpass
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final, cast
@@ -83,6 +83,11 @@ class RunRequest:
     stdin: str | None = None
     meta: Any = field(default_factory=dict)  # JSON, kept with the command
     by: str = ""  # who asks; said in ``meta`` where that is possible
+    start: Mapping[str, Any] | None = None  # at which instant (docs/protocol.md, section 6)
+    batch: tuple[str, ...] = ()  # the boards of a batch without a group
+    parallel: int | None = None  # of a group's batch, like the next two
+    abort: float | None = None
+    online: bool = False
 
     @property
     def payload(self) -> bytes:
@@ -94,6 +99,10 @@ class RunRequest:
         keys |= {"name": self.name} if self.name is not None else {}
         keys["args"] = list(self.args)
         keys |= {"stdin": self.stdin} if self.stdin is not None else {}
+        of_batch = {"start": self.start, "parallel": self.parallel, "abort": self.abort}
+        keys |= {name: value for name, value in of_batch.items() if value is not None}
+        keys |= {"batch": list(self.batch)} if self.batch else {}
+        keys |= {"online": True} if self.online else {}
         meta = self._claimed()
         keys |= {"meta": meta} if meta != {} else {}
         return encode_request(self.program, **keys)
@@ -125,6 +134,7 @@ class Run:
         self, conversation: Conversation, request: RunRequest, last: State = State.REST
     ) -> None:
         self.request, self.id = request, request.id
+        self.user = conversation.user
         self._conversation, self._last = conversation, last
 
     def requesting(

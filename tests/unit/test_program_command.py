@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hwsync.cli import run
 from hwsync.cli.common import Settings
 from hwsync.cli.request import Asked, make_request
+from hwsync.cli.targets import Target, one_or_all
 from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.wire.schema import read_object
@@ -65,14 +66,58 @@ def typed(command: click.Command, *words: str) -> dict[str, Any]:
 def test_what_stands_behind_the_file_is_the_programs(
     command: click.Command, words: str, meant: dict[str, Any]
 ) -> None:
-    assert typed(command, *words.split()) == {"user": "pi1", **meant}
+    assert typed(command, *words.split()) == {"target": Target(("pi1",)), **meant}
+
+
+@COMMANDS
+@pytest.mark.parametrize(
+    ("words", "boards", "group"),
+    [
+        ("pi1,pi2 x.py -x", ("pi1", "pi2"), ""),
+        ("pi1,pi2,pi1 --queue x.py -x", ("pi1", "pi2"), ""),
+        ("@lab1 x.py -x", (), "lab1"),
+        ("--queue @lab1 --timeout 5 x.py -x", (), "lab1"),
+        ("--all x.py -x", (), "all"),
+        ("--queue --all --timeout 5 x.py -x", (), "all"),
+        ("@all x.py -x", (), "all"),
+        ("--all -- x.py -x", (), "all"),
+    ],
+)
+def test_several_boards_may_be_meant(
+    command: click.Command, words: str, boards: tuple[str, ...], group: str
+) -> None:
+    given_ = typed(command, *words.split())
+    assert (given_["target"], given_["file"], given_["args"]) == (
+        Target(boards, group), "x.py", ("-x",),
+    )  # fmt: skip
+
+
+@COMMANDS
+@pytest.mark.parametrize("words", ["pi1, x.py", "pi1,@lab1 x.py", "@ x.py", "@a/b x.py", ",x x.py"])
+def test_what_is_no_board_and_no_group_is_refused(command: click.Command, words: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"no board's name|no group"):
+        typed(command, *words.split())
+
+
+def test_all_stands_in_the_place_of_a_board() -> None:
+    assert one_or_all(Target(group="all"), True) == Target(group="all")
+    with pytest.raises(UsageError, match="--all and pi1"):
+        one_or_all(Target(("pi1",)), True)
+    with pytest.raises(UsageError, match="which board"):
+        one_or_all(None, False)
 
 
 @COMMANDS
 @given(words=st.lists(ANY_WORD, max_size=6))
 def test_no_word_behind_the_file_is_ever_read(command: click.Command, words: list[str]) -> None:
     given_ = typed(command, "--id", "i", "pi1", "--queue", "x.py", *words)
-    meant = {"user": "pi1", "id": "i", "queue": True, "file": "x.py", "args": tuple(words)}
+    meant = {
+        "target": Target(("pi1",)),
+        "id": "i",
+        "queue": True,
+        "file": "x.py",
+        "args": tuple(words),
+    }
     assert given_ == {name: value for name, value in meant.items() if value != ()}
 
 
@@ -106,7 +151,9 @@ def test_the_usage_names_the_file(command: click.Command) -> None:
 
 def make(**changes: Any) -> Asked:
     names = ("file", "code", "name", "id", "timeout", "expires", "grace", "stdin", "meta")
-    given_ = {**dict.fromkeys(names), "args": (), "more": (), "queue": False, **changes}
+    names = (*names, "parallel", "abort")
+    flags = {"queue": False, "online": False}
+    given_ = {**dict.fromkeys(names), "args": (), "more": (), **flags, **changes}
     return make_request("manual", "me@desk", **given_)
 
 

@@ -1,0 +1,221 @@
+"""What is known of each board of a batch, and how it is said in a line.
+
+The law: nothing is asked and nothing is printed here. What a board's own status or result says is
+more than what the group's status says of it, and an end that was heard is never taken back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from hwsync.logs import escape
+from hwsync.protocol.errors import Code
+from hwsync.protocol.record import State
+from hwsync.protocol.wire.group import BatchFields
+from hwsync.protocol.wire.status import CommandFields
+
+MISSING: Final = "missing"  # the code of who is offline, where all were to be online
+LEFT_OUT: Final = "left_out"  # the verb of who was not ready at a start
+NOT_BEGUN: Final = "not begun"  # how the reason begins of who never began
+MOST_REASONS: Final = 20  # lines of a summary
+MOST_NAMES: Final = 12  # names in such a line
+KINDS: Final = ("ok", "failed", "cancelled", "not begun", "left out", "refused", "missing", "open")
+"""What became of a board, in the order of a summary; ``open``: that is not known."""
+WHY: Final[Mapping[str, str]] = {
+    Code.BUSY: "something runs or waits there (--queue waits behind it)",
+    Code.QUEUE_FULL: "its queue is full",
+    Code.ID_REUSED: "it had this id before",
+    Code.NOT_ALLOWED: "that is not allowed there",
+    MISSING: "it is offline",
+}
+"""Of a refusal, where nobody has said it in a sentence."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One board; ``told``: by the group's status, ``fields``: by its own status or result."""
+
+    user: str
+    online: bool | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+    fields: CommandFields | None = None
+    refused: str = ""  # a code
+    message: str = ""  # of the refusal
+    began: float | None = None  # on the clock of who looks on: when it was seen to run
+    line: str = ""  # the last one that its program has written
+
+    def get(self, name: str) -> Any:
+        """A field of its end, whoever said it."""
+        own = self.fields.get(name) if self.fields is not None else None
+        return self.told.get(name) if own is None else own
+
+    @property
+    def kind(self) -> str:
+        """One of ``KINDS``."""
+        if self.refused:
+            return "missing" if self.refused == MISSING else "refused"
+        outcome, reason = self.get("outcome"), str(self.get("reason") or "")
+        if outcome is None:
+            return "open"
+        if self.get("command") == LEFT_OUT or reason.startswith("left out"):
+            return "left out"
+        if outcome == "expired" or reason.startswith(NOT_BEGUN):
+            return "not begun"
+        return outcome if outcome in ("ok", "cancelled") else "failed"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to come of it."""
+        return self.kind != "open"
+
+    def words(self, now: float, *, alike: bool = False) -> tuple[str, str]:
+        """How it stands, in a word and in more; ``now``: on the clock of ``began``.
+
+        ``alike``: without what is different on each board.
+        """
+        if self.refused:
+            return self.kind, self.message or WHY.get(self.refused, self.refused)
+        outcome = self.get("outcome")
+        if outcome is not None:
+            return str(outcome), self._end(alike=alike)
+        state = self.get("state")
+        if state == State.COLLECTED:
+            if self.fields is not None and self.fields.get("cancelling"):
+                return "ending", self.line
+            seconds = "" if self.began is None else f" {now - self.began:.0f} s"
+            return f"running{seconds}", self.line
+        if self.get("queued"):
+            return "queued", f"place {self.get('queued')}"
+        if state == State.REQUESTED:
+            return "waiting", "offline" if self.online is False else ""
+        return "asked", "offline" if self.online is False else ""
+
+    def _end(self, *, alike: bool = False) -> str:
+        """In a few words, how it ended; ``alike``: without what is different on each board."""
+        parts = []
+        code, duration = self.get("exit_code"), self.get("duration")
+        if self.get("reason"):
+            parts.append(str(self.get("reason")))
+        elif code is not None:
+            parts.append(f"exit {code}")
+        if duration is not None and not alike:
+            parts.append(f"in {duration:.2f} s")
+        if self.kind not in ("ok", "left out", "not begun") and self.get("ran") != "yes":
+            parts.append(f"(ran: {self.get('ran')})")
+        late = self.get("start_error")
+        if late is not None and not alike:
+            bound = self.get("clock_bound")
+            give = "" if bound is None else f" ± {_small(bound)}"
+            parts.append(f"started {_small(late)}{give} after the instant")
+        return " ".join(parts) + (f"  {self.line}" if self.line and not alike else "")
+
+
+class Members:
+    """All boards of one batch with that id, in the order in which they were named."""
+
+    def __init__(self, id: str, users: Iterable[str] = ()) -> None:
+        self.id = id
+        self.by_user = {user: Member(user) for user in users}
+        self.spread: Mapping[str, Any] | None = None
+
+    def of(self, user: str) -> Member:
+        return self.by_user.setdefault(user, Member(user))
+
+    def hear_fields(self, user: str, fields: CommandFields, now: float) -> bool:
+        """A status or result of a board; whether it is of this batch, and news."""
+        if user not in self.by_user or fields["id"] != self.id:
+            return False
+        member = self.by_user[user]
+        if member.refused:  # it is another command of that id
+            return False
+        if member.fields is not None and member.fields["outcome"] and not fields["outcome"]:
+            return False
+        member.fields = fields
+        if fields["state"] == State.COLLECTED and member.began is None:
+            member.began = now
+        return True
+
+    def hear_batch(self, batch: BatchFields, now: float) -> None:
+        """The group's status. Where there are too many for it, those that are left out ended ok."""
+        for user, told in batch["members"].items():
+            member = self.of(user)
+            member.told = told
+            member.refused = str(told.get("refused") or "")
+            if told.get("state") == State.COLLECTED and member.began is None:
+                member.began = now
+        if len(batch["members"]) < batch["counts"].get("members", 0):
+            for user, member in self.by_user.items():
+                if user not in batch["members"] and not member.is_over:
+                    member.told = {"outcome": "ok", "ran": "yes"}
+        spread = batch.get("spread")
+        self.spread = spread if isinstance(spread, dict) else None
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many there are of each kind."""
+        return Counter(member.kind for member in self.by_user.values())
+
+    @property
+    def exit_code(self) -> int:
+        """0 where all are ok, 125 where none was accepted, else 1."""
+        kinds = set(self.counts)
+        if kinds <= {"ok"}:
+            return 0
+        return 125 if kinds <= {"refused", "missing"} else 1
+
+    def summary(self, name: str, *, brief: bool = False) -> list[str]:
+        """Lines for people: the counts, the spread, and who is not ok, the same ones together.
+
+        ``brief``: without these.
+        """
+        counts = self.counts
+        said = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
+        lines = [f"{name}: {said or 'no board'}"]
+        if line := spread_line(self.spread):
+            lines.append(line)
+        if brief:
+            return lines
+        alike: dict[tuple[str, str], list[str]] = {}
+        for member in self.by_user.values():
+            if member.kind != "ok":
+                alike.setdefault(member.words(0.0, alike=True), []).append(member.user)
+        for (word, more), users in list(alike.items())[:MOST_REASONS]:
+            lines.append(f"  {word:10} {some(users)}{': ' if more else ''}{escape(more)}")
+        if len(alike) > MOST_REASONS:
+            lines.append(f"  … and {len(alike) - MOST_REASONS} other reasons")
+        return lines
+
+
+def some(users: list[str]) -> str:
+    """The names, as many as a line has room for."""
+    more = f" and {len(users) - MOST_NAMES} more" if len(users) > MOST_NAMES else ""
+    return ", ".join(users[:MOST_NAMES]) + more
+
+
+def spread_line(spread: Mapping[str, Any] | None) -> str:
+    """How far apart the boards began; empty where there was no start."""
+    if spread is None or not spread.get("n"):
+        return ""
+    if spread.get("seconds") is None:
+        return f"{spread['n']} started; how far apart is not known"
+    bound = spread.get("bound")
+    give = "" if bound is None else f", give or take {_small(bound)}"
+    return f"{spread['n']} started within {_small(spread['seconds'])}{give}"
+
+
+def _small(seconds: float) -> str:
+    """A length of time in the unit in which it reads best."""
+    size = abs(seconds)
+    if size >= 1.0:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1e3:.2f} ms" if size >= 1e-3 else f"{seconds * 1e6:.0f} µs"
+
+
+def online_line(member: Member) -> str:
+    """One line of ``hwsync status @lab1``."""
+    word, more = member.words(0.0) if member.told or member.refused else ("", "")
+    online = {True: "online", False: "offline", None: "unknown"}[member.online]
+    return f"{member.user:20} {online:8} {word:12} {more}".rstrip()

@@ -1,0 +1,43 @@
+"""Which boards and groups there are, as the broker keeps it; and who is in a group."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from hwsync.cli.common import Settings
+from hwsync.operator.client import QUIET_S, Client
+from hwsync.protocol.groups import ALL, SIGN
+
+LISTEN_S: Final = 2.0  # at most
+
+
+def known(settings: Settings) -> list[str]:
+    """Names of boards, then of groups. Raises ``HwsyncError``."""
+    boards: set[str] = set()
+    groups = {f"{SIGN}{ALL}"}
+    with Client(settings.url, settings.topics, "+", groups=True) as one:
+        for heard in one.hear(QUIET_S):
+            if heard.members is not None:
+                groups.add(heard.user)
+            elif heard.heartbeat is not None or heard.status is not None:
+                boards.add(heard.user)
+    return [*sorted(boards), *sorted(groups)]
+
+
+def members(settings: Settings, user: str) -> dict[str, bool | None] | None:
+    """Who is in the group ``user`` (with its sign), and whether each is online; None: nobody says.
+
+    Raises ``HwsyncError``.
+    """
+    limit = time.monotonic() + LISTEN_S
+    with Client(settings.url, settings.topics, user) as one:
+        while time.monotonic() < limit:
+            more = False
+            for heard in one.hear(QUIET_S):
+                more = True
+                if heard.members is not None:
+                    return heard.members["members"]
+            if not more:
+                break
+    return None

@@ -1,0 +1,292 @@
+"""``hwsync run`` and ``send`` on several boards: a group's batch, or boards that are named.
+
+The law: a group is asked once and followed by its own status; boards that are named are asked each
+on its own topic, in one batch, and followed one by one. What programs write is overheard.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, Final, NoReturn
+
+from hwsync.cli import say
+from hwsync.cli.common import Settings, own_words
+from hwsync.cli.instants import Wish, in_lab_time
+from hwsync.cli.members import Members
+from hwsync.cli.names import members as members_of
+from hwsync.cli.request import Asked
+from hwsync.cli.rows import Lines, Rows
+from hwsync.cli.streams import TEXTS, Streams
+from hwsync.cli.targets import Target
+from hwsync.operator.batch import Batch, overhearing
+from hwsync.operator.client import Client
+from hwsync.operator.conversation import EVERYBODY, Talk
+from hwsync.operator.run import NOT_RUN, Run
+from hwsync.protocol.errors import NoCoordinator, Refused, TooLarge, Unreachable
+from hwsync.protocol.record import State
+from hwsync.protocol.wire.received import Received
+from hwsync.protocol.wire.status import CommandFields
+
+BY_NAME: Final = 100  # boards of a group that are heard by their names; more: everybody is heard
+
+
+class Many:
+    """One batch of several boards, as a person sees it."""
+
+    def __init__(self, settings: Settings, target: Target, asked: Asked, last: State) -> None:
+        self._settings, self._target, self._asked, self._last = settings, target, asked, last
+        self._online: dict[str, bool | None] = {}
+        users = target.boards
+        if target.group:
+            self._online = members_of(settings, target.user) or {}
+            users = tuple(self._online)
+        self.members = Members(asked.id, users)
+        for user, online in self._online.items():
+            self.members.of(user).online = online
+        self._rows = Rows(self.members, wanted=not settings.as_json)
+        self._show = not (self._rows.live or settings.as_json)  # output, line by line
+        self._streams: dict[str, tuple[Streams, Lines]] = {}
+        self._shown: set[str] = set()  # whose end was shown
+        self._runs: dict[str, Run] = {}
+
+    def client(self) -> Client:
+        """A connection that hears the group and its boards, or the boards."""
+        users = tuple(self.members.by_user)
+        if self._target.group:
+            few = users if 0 < len(users) <= BY_NAME else (EVERYBODY,)
+            users = (self._target.user, *few)
+        return Client(self._settings.url, self._settings.topics, EVERYBODY, named=users, live=True)
+
+    def start(self, keys: dict[str, Any]) -> None:
+        """At one instant, as the request's key ``start`` says."""
+        self._asked = replace(self._asked, request=replace(self._asked.request, start=keys))
+
+    # -- what is done --------------------------------------------------------------------------
+
+    def send(self, operator: Client) -> None:
+        """Only until it is acknowledged."""
+        if self._target.group:
+            batch = self._batch(operator)
+            told = operator.wait(batch.requesting(self._asked.request))
+            say.either(self._settings.as_json, told, self._asked.id)
+            return
+        for user, future in self._ask_each(operator, follow=False).items():
+            self._take(user, operator, future)
+        if not self._settings.as_json:
+            say.line(self._asked.id)
+        for member in self.members.by_user.values():
+            if self._settings.as_json:
+                say.json_line(self._json(member.user))
+            elif member.refused:
+                say.line(f"{member.user}: {member.refused}: {member.message}", err=True)
+
+    def run(self, operator: Client) -> None:
+        """To its end; the first Ctrl-C cancels it."""
+        overheard: Future[None] | None = None
+        if self._target.group:
+            everybody = operator.conversation(EVERYBODY)
+            overheard = operator.switchboard.begin(overhearing(everybody, self._overhear))
+        self._rows.draw()
+        try:
+            if self._target.group:
+                self._run_group(operator)
+            else:
+                self._run_each(operator)
+        finally:
+            if overheard is not None:
+                overheard.cancel()
+            self._rows.leave()
+        self._finish()
+
+    def _run_group(self, operator: Client) -> None:
+        batch = self._batch(operator)
+        options: dict[str, Any] = {"on_received": self._hear_group, "waiting": self._rows.tick}
+        try:
+            self.members.hear_batch(
+                operator.wait(batch.requesting(self._asked.request, **options)), time.monotonic()
+            )
+            end = operator.wait(batch.following(**options))
+        except KeyboardInterrupt:
+            self._say_cancelling()
+            end = operator.wait(batch.cancelling(**options))
+        self.members.hear_batch(end, time.monotonic())
+        self._complete(operator)
+
+    def _run_each(self, operator: Client) -> None:
+        try:
+            futures = self._ask_each(operator, follow=True)
+            for user, future in futures.items():
+                self._take(user, operator, future)
+        except KeyboardInterrupt:
+            self._say_cancelling()
+            for future in futures.values():
+                future.cancel()
+            left = [run for user, run in self._runs.items() if not self.members.of(user).is_over]
+            ends = {run: operator.switchboard.begin(self._ending(run)) for run in left}
+            for run, end in ends.items():
+                self._take(run.user, operator, end)
+
+    def _ask_each(self, operator: Client, *, follow: bool) -> dict[str, Future[CommandFields]]:
+        """Ask each board; the others go on while one is waited for."""
+        futures = {}
+        for user in self._target.boards:
+            run = Run(operator.conversation(user), self._asked.request, self._last)
+            self._runs[user] = run
+            talk = self._following(run) if follow else run.requesting()
+            futures[user] = operator.switchboard.begin(talk)
+        return futures
+
+    def _following(self, run: Run) -> Talk[CommandFields]:
+        """One board, from its request to its end."""
+        yield from run.requesting(on_received=self._overhear, waiting=self._rows.tick)
+        end = yield from run.following(on_received=self._overhear, waiting=self._rows.tick)
+        return (yield from run.completing(end)) if end["truncated"] else end
+
+    def _ending(self, run: Run) -> Talk[CommandFields]:
+        end = yield from run.cancelling(on_received=self._overhear, waiting=self._rows.tick)
+        return (yield from run.completing(end)) if end["truncated"] else end
+
+    def _take(self, user: str, operator: Client, future: Future[CommandFields]) -> None:
+        """Wait for one board; what it refused, or what went wrong, is its own."""
+        member = self.members.of(user)
+        try:
+            fields = operator.wait_for(future)
+        except Refused as refusal:
+            member.refused, member.message = str(refusal.code), refusal.message
+        except TooLarge as error:
+            member.refused, member.message = "too_large", error.message
+        except NoCoordinator as error:
+            if not any(one.fields for one in self.members.by_user.values()):
+                raise
+            member.message = error.message
+        else:
+            self.members.hear_fields(user, fields, time.monotonic())
+        self._look(user)
+
+    def _complete(self, operator: Client) -> None:
+        """What a group's boards have said beyond what was overheard, where we may ask them."""
+        for user, member in self.members.by_user.items():
+            fields = member.fields
+            whole = fields is not None and fields["outcome"] and not fields["truncated"]
+            if member.refused or whole or member.get("ran") == "no":
+                continue
+            run = Run(operator.conversation(user), self._asked.request)
+            try:
+                found = operator.wait(run.querying())
+            except (Refused, Unreachable):
+                break  # we may not, or nobody answers: the summary has what is known
+            self.members.hear_fields(user, found, time.monotonic())
+
+    # -- what is heard -------------------------------------------------------------------------
+
+    def _hear_group(self, heard: Received) -> None:
+        if (batch := heard.batch) is not None and batch["id"] == self._asked.id and not heard.kept:
+            self.members.hear_batch(batch, time.monotonic())
+            for user in self.members.by_user:
+                self._look(user)
+        elif heard.members is not None:
+            for user, online in heard.members["members"].items():
+                if user in self.members.by_user:
+                    self.members.of(user).online = online
+        self._rows.tick()
+
+    def _overhear(self, heard: Received) -> None:
+        """Something of a board."""
+        user = heard.user
+        if user not in self.members.by_user:
+            return
+        streams, _ = self._streams_of(user)
+        streams.hear(heard.kind, heard.fields)
+        if (fields := heard.command_fields) is not None and not heard.kept:
+            self.members.hear_fields(user, fields, time.monotonic())
+            self._look(user)
+        self._rows.tick()
+
+    def _streams_of(self, user: str) -> tuple[Streams, Lines]:
+        if user not in self._streams:
+            member = self.members.of(user)
+            show = self._show
+            lines = Lines(user, show=show, on_line=lambda line: setattr(member, "line", line))
+            exact = TEXTS if show else ()
+            streams = Streams(self._asked.id, lines, exact, together=False)
+            self._streams[user] = streams, lines
+        return self._streams[user]
+
+    def _look(self, user: str) -> None:
+        """Where a board has just ended and all of it is known, show what is left of its output."""
+        member = self.members.of(user)
+        fields = member.fields
+        if user in self._shown or fields is None or not fields["outcome"] or fields["truncated"]:
+            return
+        if fields["state"] in (State.REST, self._last):
+            self._show_end(user, fields)
+
+    def _show_end(self, user: str, fields: CommandFields) -> None:
+        self._shown.add(user)
+        streams, lines = self._streams_of(user)
+        streams.finish(fields)
+        lines.end()
+        if self._settings.as_json:
+            say.json_line(self._json(user))
+
+    # -- what is said --------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        for user, member in self.members.by_user.items():
+            if user in self._shown:
+                continue
+            if member.fields is not None and member.fields["outcome"]:
+                self._show_end(user, member.fields)
+            elif self._settings.as_json:
+                say.json_line(self._json(user))
+        if self._settings.as_json:
+            counts = {**self.members.counts}
+            name = str(self._target)
+            say.json_line({"batch": self._asked.id, "target": name, "counts": counts,
+                           "spread": self.members.spread})  # fmt: skip
+            return
+        for line in self.members.summary(str(self._target)):
+            say.line(line, err=True)
+
+    def _say_cancelling(self) -> None:
+        self._rows.clear()
+        say.line("", err=True)  # behind ^C
+        self._rows.tell(
+            f"hwsync: cancelling {self._asked.id} on {self._target}: programs may end by "
+            "themselves, which can take some seconds; Ctrl-C again leaves"
+        )
+
+    def _json(self, user: str) -> dict[str, Any]:
+        member = self.members.of(user)
+        fields: dict[str, Any] = dict(member.fields or member.told)
+        return {**fields, "user": user, "refused": member.refused or None,
+                "message": own_words(member.message) or None}  # fmt: skip
+
+    def _batch(self, operator: Client) -> Batch:
+        return Batch(operator.conversation(self._target.user), self._asked.id)
+
+
+def perform(settings: Settings, target: Target, asked: Asked, wanted: Wish | None, last: State,
+            *, send: bool = False) -> NoReturn:  # fmt: skip
+    """``run`` or ``send``; ends the process. Raises ``HwsyncError`` where nothing was asked."""
+    if target.boards:
+        asked = replace(asked, request=replace(asked.request, batch=target.boards))
+    many = Many(settings, target, asked, last)
+    with many.client() as operator:
+        if wanted is not None:
+            start, said = in_lab_time(operator, wanted)
+            if said and not settings.as_json:
+                say.line(said, err=True)
+            many.start(start)
+        (many.send if send else many.run)(operator)
+    sys.exit(many.members.exit_code if not send else _exit_of_send(many.members))
+
+
+def _exit_of_send(members: Members) -> int:
+    refused = [one for one in members.by_user.values() if one.refused]
+    if not refused:
+        return 0
+    return NOT_RUN if len(refused) == len(members.by_user) else 1

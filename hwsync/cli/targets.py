@@ -1,0 +1,72 @@
+"""What stands where a board can: ``pi1``, several boards ``pi1,pi2``, or a group ``@lab1``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import click
+
+from hwsync.cli.common import F
+from hwsync.protocol import limits
+from hwsync.protocol.errors import UsageError
+from hwsync.protocol.groups import ALL, SIGN
+from hwsync.protocol.limits import USER_FORM, is_user
+
+EVERYBODY: Final = f"{SIGN}{ALL}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One board, several by their names, or a group: ``group`` is its name, empty for boards."""
+
+    boards: tuple[str, ...] = ()
+    group: str = ""
+
+    @property
+    def board(self) -> str | None:
+        """Where it is one; None: several are meant, or a group."""
+        return self.boards[0] if len(self.boards) == 1 else None
+
+    @property
+    def user(self) -> str:
+        """What stands for a group in a topic."""
+        return f"{SIGN}{self.group}"
+
+    def __str__(self) -> str:
+        return self.user if self.group else ",".join(self.boards)
+
+
+def target(text: str) -> Target:
+    """For an argument. Raises ``click.BadParameter``."""
+    if text.startswith(SIGN):
+        name = text.removeprefix(SIGN)
+        if not is_user(name):
+            raise click.BadParameter(f"{text!r} is no group: {SIGN} and {USER_FORM}")
+        return Target(group=name)
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if not is_user(name):
+            hint = f"; a group stands by itself: {name}" if name.startswith(SIGN) else ""
+            raise click.BadParameter(f"{name!r} is no board's name: {USER_FORM}{hint}")
+    found = tuple(dict.fromkeys(names))
+    if len(found) > limits.MAX_GROUP:
+        raise click.BadParameter(f"{len(found):,} boards: make a group of them")
+    return Target(found)
+
+
+def one_or_all(words: Target | None, everybody: bool) -> Target:
+    """The target of a command with ``--all``. Raises ``UsageError``."""
+    if everybody:
+        if words is not None and words != Target(group=ALL):
+            raise UsageError(f"--all and {words}", "one of them")
+        return Target(group=ALL)
+    if words is None:
+        raise UsageError("which board?", "BOARD, several as pi1,pi2, a group as @lab1, or --all")
+    return words
+
+
+def everybody_option(help: str) -> Callable[[F], F]:
+    """``--all``."""
+    return click.option("--all", "everybody", is_flag=True, help=help)
