@@ -1,0 +1,161 @@
+"""Starts at an instant: real devices, a coordinator, and whoever asks by hand."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.brokers import MosquittoBroker
+from tests.support.lab import Lab
+from tests.support.mqtt import Watcher
+from tests.support.processes import Process
+from tests.support.waiting import START_PATIENCE, wait_until
+
+PROGRAM = """\
+import os, time
+raw = time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
+from hwsync.lab_time import bound, now
+print(os.environ["HWSYNC_START_AT"], raw + float(os.environ["HWSYNC_LAB_OFFSET"]), now(), bound())
+"""
+LONG = "import time\nprint('here', flush=True)\ntime.sleep(600)"
+AHEAD = 4.0  # seconds from the request to the instant: for a machine that does much else
+WITHIN = 2.0
+
+
+class Starting(Lab):
+    """A lab with boards that know lab time, and somebody who sees every message."""
+
+    def __init__(self, watcher: Watcher, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.watcher = watcher
+
+    def begin(self, *boards: str) -> None:
+        self.coordinator()
+        for board in boards:
+            self.device(board, f"device-{board}")
+        for board in boards:
+            wait_until(lambda board=board: self.knows_time(board), START_PATIENCE, "no lab time")
+
+    def knows_time(self, board: str) -> bool:
+        beats = self.watcher.messages(f"hw/{board}/heartbeat")
+        return bool(beats) and "start" in beats[-1].json.get("can", [])
+
+    def ask(self, *boards: str, program: str = PROGRAM, ahead: float = AHEAD) -> float:
+        """As a person would, for the same instant; when that is."""
+        at = round(time.time() + ahead, 3)
+        start = {"at": at, "within": WITHIN}
+        for board in boards:
+            request = {"id": "a", "program": program, "start": start, "grace": 2}
+            self.pub("request", json.dumps(request), user=board)
+        return at
+
+    def stage(self, device: str) -> str:
+        """What the device's journal says of the command."""
+        with closing(sqlite3.connect(self.folder / device / "journal.db")) as db:
+            (state,) = db.execute("select state from entries where id = 'a'").fetchone()
+        return str(state)
+
+    def end(self, board: str = "pi1") -> dict[str, Any]:
+        return self.watcher.wait_for_state(board, 3, id="a")
+
+    def armed(self, board: str = "pi1") -> dict[str, Any]:
+        return self.watcher.wait_for_state(board, 2, id="a")
+
+
+@pytest.fixture
+def lab(mosquitto: MosquittoBroker, start: Callable[..., Process], tmp_path: Path,
+        watch: Callable[..., Watcher]) -> Starting:  # fmt: skip
+    return Starting(watch(mosquitto), mosquitto, start, tmp_path)
+
+
+def test_two_boards_begin_at_one_instant(lab: Starting) -> None:
+    lab.begin("pi1", "pi2")
+    at = lab.ask("pi1", "pi2")
+    ends = [lab.end(board) for board in ("pi1", "pi2")]
+    for end in ends:
+        assert (end["outcome"], end["ran"], end["reason"]) == ("ok", "yes", "")
+        assert end["start_at"] == at
+        assert 0 <= end["start_error"] < WITHIN
+        assert end["started"] == pytest.approx(at + end["start_error"], abs=2e-6)
+        assert 0 < end["clock_bound"] < WITHIN
+        said, by_offset, asked, bound = map(float, end["hw_response"].split())
+        assert said == at
+        assert 0 <= by_offset - end["started"] < WITHIN
+        assert by_offset <= asked + bound + end["clock_bound"]
+    for board in ("pi1", "pi2"):
+        collected = lab.watcher.messages(f"hw/{board}/collected")
+        assert len(collected) >= 1
+
+
+def test_a_cancel_before_the_instant(lab: Starting) -> None:
+    lab.begin("pi1")
+    lab.ask("pi1", program=LONG)
+    lab.armed()
+    lab.pub("cancel", json.dumps({"id": "a"}))
+    end = lab.end()
+    assert (end["outcome"], end["ran"], end["hw_response"]) == ("cancelled", "no", "")
+
+
+def test_a_reset_before_the_instant(lab: Starting) -> None:
+    lab.begin("pi1")
+    at = lab.ask("pi1", program=LONG)
+    lab.armed()
+    lab.pub("reset")
+    end = lab.watcher.wait_for_status(
+        "pi1", lambda status: status["state"] == 0 and status["ran"] == "no", what="ran no"
+    )
+    assert end["outcome"] == "cancelled"
+    assert time.time() < at + 1
+
+
+def test_a_cancel_after_it_began(lab: Starting) -> None:
+    lab.begin("pi1")
+    lab.ask("pi1", program=LONG)
+    wait_until(lambda: lab.watcher.messages("hw/pi1/output"), what="its output")
+    lab.pub("cancel", json.dumps({"id": "a"}))
+    end = lab.end()
+    assert (end["outcome"], end["ran"], end["hw_response"]) == ("cancelled", "yes", "here\n")
+    assert end["start_error"] >= 0
+
+
+def test_a_device_that_is_stopped_before_the_instant(lab: Starting) -> None:
+    lab.begin("pi1")
+    lab.ask("pi1", program=LONG)
+    lab.armed()
+    device = lab.processes["device-pi1"]
+    device.send_signal(signal.SIGTERM)
+    end = lab.end()
+    assert (end["outcome"], end["ran"]) == ("rejected", "no")
+    assert "not released" in end["reason"]
+
+
+def test_a_device_that_is_killed_while_it_is_armed(lab: Starting) -> None:
+    lab.begin("pi1")
+    lab.ask("pi1", program=LONG)
+    lab.armed()
+    wait_until(lambda: lab.stage("device-pi1") == "started", what="it is armed")
+    lab.processes["device-pi1"].kill()
+    lab.device("pi1", "device-pi1")
+    end = lab.end()
+    assert (end["outcome"], end["ran"], end["hw_response"]) == ("interrupted", "maybe", "")
+
+
+def test_a_coordinator_that_is_not_heard_any_more(lab: Starting) -> None:
+    """Nobody could take the start back: it is not released."""
+    lab.begin("pi1")
+    lab.ask("pi1", program=LONG, ahead=14.0)
+    lab.armed()
+    lab.processes["coordinator"].kill()
+    response = wait_until(
+        lambda: lab.watcher.messages("hw/pi1/response"), START_PATIENCE, "its result"
+    )[0].json
+    assert (response["outcome"], response["ran"]) == ("rejected", "no")
+    assert "last heard more than 10 s before" in response["reason"]
