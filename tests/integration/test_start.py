@@ -46,7 +46,7 @@ class Starting(Lab):
 
     def knows_time(self, board: str) -> bool:
         beats = self.watcher.messages(f"hw/{board}/heartbeat")
-        return bool(beats) and "start" in beats[-1].json.get("can", [])
+        return bool(beats) and beats[-1].json.get("clock") is not None
 
     def ask(self, *boards: str, program: str = PROGRAM, ahead: float = AHEAD) -> float:
         """As a person would, for the same instant; when that is."""
