@@ -18,7 +18,7 @@ from hwsync.protocol.record import WHO_ASKED, Verb, replace
 from hwsync.store import chain, statements
 from hwsync.store.migrations import SCHEMA
 from hwsync.store.read_only import opened
-from hwsync.store.rows import texts_of
+from hwsync.store.rows import start_from, texts_of
 
 
 def check(path: Path) -> Iterator[str]:
@@ -106,8 +106,9 @@ def _askers(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _digest(row: Any) -> str:
-    name = dict(row).get("name")  # before schema 4 there was none
-    return digest_of(replace(texts_of(dict(row)), name=name))
+    values = dict(row)  # before schema 4 there was no name, before 6 no start
+    texts, start = texts_of(values), start_from(values.get("start"))
+    return digest_of(replace(texts, name=values.get("name"), start=start))
 
 
 def _sha256(data: bytes) -> str:

@@ -27,6 +27,7 @@ from hwsync.protocol.record import (
     Reply,
     Request,
     RunReport,
+    Start,
     State,
     Verb,
     replace,
@@ -61,6 +62,11 @@ def find_command(connection: Connection, user: str, id: str) -> Command | None:
     """One command, None where there is none."""
     row = next(select(connection, statements.COMMAND, user, id), None)
     return None if row is None else command_from(row)
+
+
+def start_from(text: str | None) -> Start | None:
+    """The start of a request, of a row's column."""
+    return None if text is None else read_start(json.loads(text))
 
 
 def _list(values: Sequence[object]) -> str:
@@ -125,7 +131,7 @@ def batch_from(
         ended=row["ended"],
         refused=refused,
         replies=_replies_from(row["replies"]),
-        start=None if row["start"] is None else read_start(json.loads(row["start"])),
+        start=start_from(row["start"]),
         wait_until=None if row["wait_left"] is None else ticks + row["wait_left"],
         start_at_us=row["start_at_us"],
         start_life=row["start_life"],
@@ -293,7 +299,7 @@ def command_from(row: Row) -> Command:
         analysis=row["analyser"],
         name=row["name"],
         expires_at=row["expires_at"],
-        start=None if row["start"] is None else read_start(json.loads(row["start"])),
+        start=start_from(row["start"]),
     )
     late_collected = json.loads(row["late_collected"] or "null")
     return Command(

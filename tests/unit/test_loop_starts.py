@@ -9,6 +9,7 @@ import pytest
 
 from hwsync.protocol.record import Outcome, Ran, RunReport, State
 from hwsync.protocol.wire.heartbeat import encode_heartbeat
+from hwsync.store.checking import check
 from hwsync.store.reader import Reader
 from tests.support.coordinator import COLLECTED, Lab, brief, heartbeat, request, sent
 
@@ -52,6 +53,7 @@ def test_the_instant_is_shown_by_everything(lab: Lab) -> None:
     before = lab.record
     lab.restart()
     assert lab.record.current == before.current
+    assert list(check(lab.path)) == []
 
 
 def test_it_expires_when_nobody_can_begin_in_time_any_more(lab: Lab) -> None:
