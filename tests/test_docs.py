@@ -33,6 +33,7 @@ DOCUMENTS = (
 # "tests/…/test_x.py::test_y", or a script of the checkout that contains the command literally.
 README_TESTS = "tests/acceptance/test_readme.py"
 BY_HAND = f"{README_TESTS}::test_each_part_by_itself"
+SEVERAL = f"{README_TESTS}::test_several_boards"
 RUN_BY: dict[str, str] = {
     "scripts/test": ".ci/run",
     "scripts/broker": "tests/integration/test_broker_script.py",
@@ -46,6 +47,9 @@ RUN_BY: dict[str, str] = {
     "hwsync history pi1": BY_HAND,
     "hwsync run pi1 --timeout 60 blink.py --speed 2": BY_HAND,
     "hwsync doctor pi1": BY_HAND,
+    "hwsync run pi1,pi2 blink.py --speed 2": SEVERAL,
+    "hwsync run --all blink.py --speed 2": SEVERAL,
+    "hwsync reset --all": SEVERAL,
     "hwsync coordinator": BY_HAND,
     "hwsync-device --user pi1": BY_HAND,
 }

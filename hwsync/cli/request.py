@@ -176,9 +176,9 @@ def make_request(analysis: str, by: str, **given: Any) -> Asked:
         stdin=None if given["stdin"] is None else read_text(given["stdin"]),
         meta={} if given["meta"] is None else _meta(given["meta"]),
         by=by,
-        parallel=given["parallel"],
-        abort=given["abort"],
-        online=given["online"],
+        parallel=given.get("parallel"),
+        abort=given.get("abort"),
+        online=given.get("online", False),
     )
     return Asked(request, file)
 

@@ -149,7 +149,8 @@ def decide_group(
     try:
         grouped.decide(draft, group, event, members, is_offline, moment, rules)
     except Refused as refusal:
-        return [BatchDecision(None, grouped.on_refusal(refusal), refusal.about(event.id))]
+        refusal = refusal.about(event.id)  # whoever asked knows his answer by it
+        return [BatchDecision(None, grouped.on_refusal(refusal), refusal)]
     return draft.decisions
 
 

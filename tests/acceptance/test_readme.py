@@ -105,6 +105,23 @@ def test_up_starts_a_broker_where_there_is_none(
     assert gone.wait() != 0, "the broker lives on"
 
 
+def test_several_boards(
+    mosquitto: MosquittoBroker, start: Callable[..., Process], tmp_path: Path
+) -> None:
+    terminal = Terminal(start, tmp_path, mosquitto.port)
+    terminal.begin("hwsync coordinator", "coordinator").wait_for_log(r"\bready\b")
+    watching = terminal.begin("mosquitto_sub -v -t 'hw/+/heartbeat'", "watching")
+    for board in ("pi1", "pi2"):
+        folder = tmp_path / board
+        terminal.begin(f"hwsync-device --user {board} --state-dir {folder}{AS_ROOT}", board)
+        wait_until(lambda board=board: f"hw/{board}/heartbeat" in watching.stdout)  # type: ignore[misc]
+    said = terminal.type("hwsync run pi1,pi2 blink.py --speed 2")
+    assert sorted(said.splitlines()) == ["pi1: speed 2", "pi2: speed 2"]
+    said = terminal.type("hwsync run --all blink.py --speed 2")
+    assert sorted(said.splitlines()) == ["pi1: speed 2", "pi2: speed 2"]
+    assert terminal.type("hwsync reset --all") == "@all: stopped 0\n"
+
+
 @pytest.mark.slow
 def test_the_demo_shows_the_whole_cycle(environment_of: Callable[..., dict[str, str]]) -> None:
     done = subprocess.run(

@@ -76,6 +76,14 @@ def errors(deeds: list[Deed]) -> list[tuple[str, str]]:
 # What is asked of a group
 
 
+def test_who_asked_knows_a_refusal_by_his_id(lab: Lab) -> None:
+    for user in LAB1:
+        lab.hear("request", request("before"), user=user)
+    for group in ("@lab1", "@none", "@unknown"):
+        (refused,) = sent(ask(lab, "mine", group), "error")
+        assert (refused.topic, refused.json["id"]) == (f"hw/{group}/error", "mine")
+
+
 def test_a_text_runs_on_every_board_and_the_status_of_the_group_says_so(lab: Lab) -> None:
     deeds = lab.hear("request", b"print(1)", user="@lab1")
     assert [one.topic for one in sent(deeds, "command")] == [f"hw/{user}/command" for user in LAB1]
