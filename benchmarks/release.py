@@ -13,6 +13,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+from hwsync.raw_clock import asleep_us
 from hwsync.runner import Instant, Job, Prepared, RunEnd, Runner, Settings, StopSwitch, raw_ns
 
 AHEAD_NS = 100_000_000  # from the last preparation to the instant
@@ -30,7 +31,7 @@ def round_of(runners: list[Runner]) -> list[int]:
     ends: list[RunEnd] = []
 
     def run(one: Prepared) -> None:
-        one.aim(Instant(START_AT_US, at, at + 10**10, True, 0, WITHIN_US))
+        one.aim(Instant(START_AT_US, at, at + 10**10, True, 0, WITHIN_US, asleep_us=asleep_us()))
         ends.append(one.run())
 
     threads = [threading.Thread(target=run, args=(one,)) for one in prepared]

@@ -32,6 +32,10 @@ class LabClock(Protocol):
     def seen(self) -> tuple[int, int] | None:
         """(epoch, seq) of this user's record as it was then."""
 
+    @property
+    def asleep_us(self) -> int:
+        """How long this boot had been suspended at the newest sample, in microseconds."""
+
     def estimate(self) -> Estimate | None:
         """As of now."""
 
@@ -101,4 +105,5 @@ def instant(
             *(estimate.lab_us(estimate.at), estimate.at * NS),
             *(estimate.bound_at(estimate.at), estimate.grows),
         ),
+        asleep_us=clock.asleep_us,
     )

@@ -74,6 +74,11 @@ class BoardClock:
         """Whether the newest answer is new enough for a start to be released."""
         return self._asking.is_fresh(self._surroundings.raw_us())
 
+    @property
+    def asleep_us(self) -> int:
+        """How long this boot had been suspended at the newest sample, in microseconds."""
+        return self._estimator.asleep
+
     def estimate(self) -> Estimate | None:
         """As of now; None: nothing is known, or the machine was suspended since."""
         return self._estimator.estimate(self._surroundings.raw_us(), self._surroundings.asleep_us())

@@ -47,6 +47,7 @@ class Instant:
     within_us: int = 0  # how far it may be, and how late the release
     drift_ppb: int = 0  # of lab time against the raw clock, in parts per thousand million
     known: Known = Known()  # for a program that goes on asking
+    asleep_us: int = 0  # how long this boot had been suspended when all this was known
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ REASONS: Final = {
     4: "the coordinator was last heard more than 10 s before the instant",
     5: "the coordinator had said something that had not been heard by the instant",
     6: "the clock was not known within `within`",
+    7: "the board was suspended after it had last asked for the time",
 }
 """Why a program was not released, by the number that its process writes."""
 
@@ -87,6 +88,7 @@ class Page:
             *(self._number, self._state, now.start_at_us, now.raw_ns, now.fresh_until_ns),
             *(int(now.heard), now.bound_us, now.within_us, now.drift_ppb, self._processor),
             *(now.known.lab_us, now.known.raw_ns, now.known.bound_us, now.known.grows_ppb),
+            now.asleep_us,
             self._number,
         ]
         total = sum(number * word for number, word in enumerate(words, 1))

@@ -12,8 +12,10 @@ and in nanoseconds of CLOCK_MONOTONIC_RAW; until which of these the knowledge is
 was heard that the coordinator had said by then; the bound of the clock and how much is allowed, in
 microseconds; the clock's drift, in parts per thousand million; seconds of processor time, 0: no
 limit; for a program that runs for long, lab time and when it was that, on both clocks, the bound
-then, and by how many parts per thousand million it grows; the number again; and a sum over all of
-them. At 1,024 are the words of this process: the mark; why it was not released; ``started`` on both
+then, and by how many parts per thousand million it grows; how long this boot had been suspended by
+then, in microseconds; the number again; and a sum over all of them.
+
+At 1,024 are the words of this process: the mark; why it was not released; ``started`` on both
 clocks; and the bound then. ``hwsync.lab_time`` reads the page, too.
 """
 
@@ -33,9 +35,11 @@ def release(page: int, orders: int):  # type: ignore[no-untyped-def]
     sys.path[:] = [part for part in path if part]
     import time
 
-    words, order = 16, sys.byteorder
+    words, order = 17, sys.byteorder
     disarmed, spin, longest = 2, 2_000_000, 1.0  # a state; ns; s of one sleep
-    unreadable, is_disarmed, late, stale, unheard, uncertain = 1, 2, 3, 4, 5, 6
+    unreadable, is_disarmed, late, stale, unheard, uncertain, suspended = 1, 2, 3, 4, 5, 6, 7
+    awake, always = time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME
+    apart = 5_000_000  # ns; more than two clocks differ that are read one after the other
     raw = time.CLOCK_MONOTONIC_RAW
     clock, sleep, pread, pwrite = time.clock_gettime_ns, time.sleep, os.pread, os.pwrite
 
@@ -53,6 +57,10 @@ def release(page: int, orders: int):  # type: ignore[no-untyped-def]
             sleep(0)
         refuse(unreadable)
         return []
+
+    def slept(before: int) -> bool:
+        """Whether this boot was suspended since: then the raw clock has stood still meanwhile."""
+        return all(abs(clock(always) - clock(awake) - before * 1000) > apart for _ in range(10))
 
     def say(at: int, *found: int) -> None:
         data = b"".join([word.to_bytes(8, order, signed=True) for word in found])
@@ -98,7 +106,8 @@ def release(page: int, orders: int):  # type: ignore[no-untyped-def]
         os.close(orders)
         told, limited = 0, not processor
         while True:
-            number, state, start_at, target, fresh, heard, bound, within, drift = look()[:9]
+            found = look()
+            number, state, start_at, target, fresh, heard, bound, within, drift = found[:9]
             now = clock(raw)
             if state == disarmed:
                 refuse(is_disarmed)
@@ -114,7 +123,8 @@ def release(page: int, orders: int):  # type: ignore[no-untyped-def]
                 told = number
                 tell_program(start_at, target, drift, bound)
             if left > 0:
-                say(8, 0, 0, 0, 0, 0)  # nobody reads it: what is done the first time is slow
+                say(8, 0, 0, 0, 0, 0)  # nobody reads it: what is done the first time is slow,
+                slept(found[14])  # and so is this
                 while (now := clock(raw)) < target:
                     pass
                 if pread(page, 8, 0) != number.to_bytes(8, order):
@@ -127,6 +137,8 @@ def release(page: int, orders: int):  # type: ignore[no-untyped-def]
                 refuse(unheard)
             if bound > within:
                 refuse(uncertain)
+            if slept(found[14]):
+                refuse(suspended)
             break
 
         def begin() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from hwsync.protocol.errors import CannotRun
+from hwsync.raw_clock import asleep_us
 from hwsync.runner import (
     Instant,
     Isolation,
@@ -47,7 +48,9 @@ RAN = "open('ran', 'w').close()\n"
 def instant(ahead: int = SOON, **changes: Any) -> Instant:
     """One that is met, unless something of it is changed."""
     at = raw_ns() + ahead
-    return replace(Instant(AT, at, at + 10**10, True, 500, WITHIN, 1_500), **changes)
+    return replace(
+        Instant(AT, at, at + 10**10, True, 500, WITHIN, 1_500, asleep_us=asleep_us()), **changes
+    )
 
 
 def prepare(
@@ -129,6 +132,7 @@ def test_a_program_begins_at_its_instant_and_knows_lab_time(way: str, tmp_path: 
         ({"fresh_until_ns": 1}, "last heard more than 10 s before"),
         ({"heard": False}, "had not been heard"),
         ({"bound_us": WITHIN + 1}, "was not known"),
+        ({"asleep_us": -1_000_000}, "was suspended"),
     ],
 )
 def test_what_stands_against_it_at_the_instant(

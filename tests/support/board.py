@@ -47,6 +47,7 @@ class NoLabClock:
     newest: int | None = None
     seen: tuple[int, int] | None = None
     in_burst = False
+    asleep_us = 0
 
     def estimate(self) -> Estimate | None:
         return None

@@ -100,14 +100,14 @@ class Estimator:
     """What the samples of one life leave over.
 
     ``slewed``: the raw clock is not raw. ``samples``: how many were taken since it began anew;
-    ``life``: of lab time, empty before the first.
+    ``life``: of lab time, empty before the first; ``asleep``: as of the newest (``add``).
     """
 
     def __init__(self, slewed: bool = False) -> None:
         self._limit = 0 if slewed else DRIFT_PPB
         self._wander = SLEWED_PPB if slewed else WANDER_PPB
         self.life = ""
-        self._asleep = 0
+        self.asleep = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -129,7 +129,7 @@ class Estimator:
             return False
         if life != self.life or self._was_suspended(asleep):
             self._begin()
-        self.life, self._asleep = life, asleep
+        self.life, self.asleep = life, asleep
         self._take(upper, lower)
         drifts = self._possible_drifts()
         if drifts is None:
@@ -144,7 +144,7 @@ class Estimator:
         return self._limit + self._wander
 
     def _was_suspended(self, asleep: int) -> bool:
-        return abs(asleep - self._asleep) > SUSPENDED_US
+        return abs(asleep - self.asleep) > SUSPENDED_US
 
     def _take(self, upper: "tuple[int, int]", lower: "tuple[int, int]") -> None:
         self.samples += 1
