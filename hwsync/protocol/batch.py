@@ -163,7 +163,8 @@ def moved(batch: Batch, user: str, before: Stage | None, after: Stage) -> Batch:
     waiting = batch.waiting
     if before is not after:
         if before is Stage.WAITING:
-            waiting = tuple(one for one in waiting if one != user)
+            at = waiting.index(user)  # mostly the first
+            waiting = waiting[:at] + waiting[at + 1 :]
         if after is Stage.WAITING:
             waiting = (*waiting, user)
 

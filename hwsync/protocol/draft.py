@@ -72,6 +72,7 @@ class Draft:
     heard: dict[str, HeartbeatReceived] = field(default_factory=dict)  # since what is saved
     touched: dict[str, None] = field(default_factory=dict)
     _new: int = 0  # users that had no record
+    _found: dict[tuple[str, str], Command | None] = field(default_factory=dict)  # of the base
 
     @property
     def epoch(self) -> int:
@@ -87,7 +88,11 @@ class Draft:
         record = self.record(user)
         if record is not None and record.current is not None and record.current.id == id:
             return record.current
-        return self.commands.get((user, id)) or self.base.command(user, id)
+        if (changed := self.commands.get((user, id))) is not None:
+            return changed
+        if (user, id) not in self._found:
+            self._found[user, id] = self.base.command(user, id)
+        return self._found[user, id]
 
     def count(self) -> int:
         """How many users have a record."""
@@ -164,7 +169,7 @@ class Draft:
         for command in (own, decision.command):
             if command is None or not command.batch:
                 continue
-            known = self.command(user, command.id)
+            known = self._known(user, command)
             shown = (before.state_of(command.id), after.state_of(command.id))
             if known == command and shown[0] is shown[1]:
                 continue
@@ -175,5 +180,11 @@ class Draft:
             moved = batches.moved(batch, user, was, batches.stage_of(command, after))
             self.batches[batch.key] = moved
             self.touched[batch.key] = None
-        if after.state is State.REST:
+        if after.state is State.REST and after.batched:
             self.touched |= dict.fromkeys(key for _, key in after.batched)
+
+    def _known(self, user: str, command: Command) -> Command | None:
+        """A batch's command as it was; nobody need look for one of a batch that is new here."""
+        if command.batch in self.new_batches and (user, command.id) not in self.commands:
+            return None
+        return self.command(user, command.id)
