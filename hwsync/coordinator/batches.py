@@ -19,7 +19,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.batch import Batch
 from hwsync.protocol.effects import AnswerBatch, PublishBatch, ReplyBatch
 from hwsync.protocol.errors import StoreError
-from hwsync.protocol.groups import ALL, SIGN
+from hwsync.protocol.groups import ALL, SIGN, is_pattern
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Record, Reply
 from hwsync.protocol.rules import Rules
@@ -61,6 +61,8 @@ class BatchNews:
         self._replies: list[tuple[str, Reply]] = []
         self._lists: dict[str, bytes] = {}  # by group, as the broker keeps it
         self._lists_at: float | None = None  # when it is looked next who is where; None: away
+        self._looked_at: object = None  # what was known then
+        self._has_patterns = False
         self._again_at = 0.0
 
     def tell(self, effect: PublishBatch | AnswerBatch | ReplyBatch) -> None:
@@ -95,6 +97,7 @@ class BatchNews:
             return None
         waits = [self._next_at.get(group, now) for group in self._due]
         waits += [now] if self._replies else []
+        waits += [self._lists_at] if self._look() != self._looked_at else []
         return max(min(waits) - now, self._again_at - now, 0.0) if waits else None
 
     def flush(self) -> list[str]:
@@ -170,6 +173,9 @@ class BatchNews:
 
     def _say_lists(self) -> None:
         """Each group's boards, where they or who is online have changed."""
+        entries = self._lab.rules.groups.entries.values()
+        self._has_patterns = any(is_pattern(one) for some in entries for one in some)
+        self._looked_at = self._look()
         for group, members in self._groups():
             online = {user: self._lab.boards.online(user) for user in members}
             known = dumps(online).encode()
@@ -186,6 +192,11 @@ class BatchNews:
                 retain=True,
             )
         )
+
+    def _look(self) -> object:
+        """What says who is in which group; whoever falls silent is found without."""
+        records = len(self._lab.records) if self._has_patterns else 0
+        return self._lab.boards.changes, records, id(self._lab.rules.groups)
 
     def _groups(self) -> Iterable[tuple[str, tuple[str, ...]]]:
         groups, boards = self._lab.rules.groups, self._lab.boards

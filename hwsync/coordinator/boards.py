@@ -46,6 +46,7 @@ class Boards:
         self._boards: dict[str, _Board] = {}
         self._listening_since: float | None = None
         self._left_out = 0
+        self.changes = 0  # times that somebody came or went, so far as that was said
 
     def note(self, signals: Iterable[Signal]) -> None:
         """Take note of heartbeats and wills, and of the connection on which they come."""
@@ -113,7 +114,7 @@ class Boards:
 
     def _note(self, user: str, delivery: Delivery) -> None:
         if not delivery.payload:
-            self._boards.pop(user, None)
+            self.changes += self._boards.pop(user, None) is not None
             if user in self._heard:
                 self._heard[user] = 0.0  # it was forgotten
             return
@@ -125,6 +126,8 @@ class Boards:
         last = known.last if known else None
         if not isinstance(heard, HeartbeatReceived) or is_outdated_will(last, heard):
             return
+        was = known is not None and known.at is not None and known.last.online
+        self.changes += was is not (heard.online and not delivery.retain)
         if delivery.retain or not heard.online:
             self._boards[user] = replace(known, last=heard) if known else _Board(heard, None)
         else:
