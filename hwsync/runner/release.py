@@ -142,10 +142,11 @@ def release(page: int, orders: int):  # type: ignore[no-untyped-def]
             break
 
         def begin() -> None:
-            say(0, 1, 0, 0, 0, bound)
+            say(0, 1, 0, 0, 0, 0)
             started = clock(raw)
             beyond = started - target
-            say(2, started, start_at + (beyond + beyond * drift // 10**9) // 1000)
+            since = (beyond + beyond * drift // 10**9) // 1000
+            say(2, started, start_at + since, bound + beyond * found[13] // 10**12)
 
         return begin
 
