@@ -180,41 +180,69 @@ class Operator:
         self._client.loop_stop()
 
 
-class Lab:
-    """Broker, coordinator, devices, and as many plain processes of both kinds."""
+Reach = Callable[[MosquittoBroker, str], tuple[str, dict[str, str]]]
+"""Of a board: the address at which it finds the broker, and what its environment has beside."""
 
-    def __init__(self, folder: Path, boards: int, stack: ExitStack) -> None:
-        broker = MosquittoBroker(folder / "broker")
-        broker.start()
-        stack.callback(broker.stop)
+
+def directly(broker: MosquittoBroker, board: str) -> tuple[str, dict[str, str]]:
+    """As every board of a lab without faults."""
+    return broker.url, {}
+
+
+class Boards:
+    """Broker, coordinator, devices, and who asks them; ends with ``stack``."""
+
+    def __init__(
+        self, folder: Path, boards: int, stack: ExitStack, reach: Reach = directly
+    ) -> None:
+        self.stack, self.db = stack, folder / "hwsync.db"
+        self.broker = MosquittoBroker(folder / "broker")
+        self.broker.start()
+        stack.callback(self.broker.stop)
         self.boards = [f"b{number:02}" for number in range(boards)]
-        self._start(stack, folder, "coordinator", broker, "hwsync.cli", "coordinator",
-                    "--db", str(folder / "hwsync.db"), "--settle", "1")  # fmt: skip
+        self._start(folder, "coordinator", self.broker.url, {}, "hwsync.cli", "coordinator",
+                    "--db", str(self.db), "--settle", "1")  # fmt: skip
         for board in self.boards:
-            self._start(stack, folder, board, broker, "hwsync.device.service", "--user", board,
-                        *AS_ROOT, "--state-dir", str(folder / board))  # fmt: skip
-        self.floors = [self._plain(stack, FLOOR) for _ in self.boards]
-        self.naives = [self._plain(stack, NAIVE, str(broker.port)) for _ in self.boards]
-        for plain in self.naives:
-            assert plain.hear() == "ready"
-        self.operator = Operator(broker.port)
+            self._start(folder, board, *reach(self.broker, board), "hwsync.device.service",
+                        "--user", board, *AS_ROOT, "--state-dir", str(folder / board))  # fmt: skip
+        self.operator = Operator(self.broker.port)
         stack.callback(self.operator.end)
         self.operator.wait_for_clocks(self.boards)
         self._rounds = 0
 
-    @staticmethod
     def _start(
-        stack: ExitStack, folder: Path, name: str, broker: MosquittoBroker, module: str,
+        self, folder: Path, name: str, url: str, variables: dict[str, str], module: str,
         *options: str,
     ) -> None:  # fmt: skip
-        command = [sys.executable, "-m", module, *options, "--broker", broker.url]
-        process = Process(command, directory=folder, name=name)
-        stack.callback(process.stop)
+        command = [sys.executable, "-m", module, *options, "--broker", url]
+        process = Process(command, directory=folder, name=name, variables=variables)
+        self.stack.callback(process.stop)
 
-    @staticmethod
-    def _plain(stack: ExitStack, program: str, *arguments: str) -> Plain:
+    def hwsync(self, *, within: float = 0.1) -> Statuses:
+        """One batch in step; how it ended on each board. ``within``: seconds, as in the request."""
+        count = len(self.boards)
+        start = {"together": True, "wait": 30, "lead": LEAD_S, "within": within, "need": count}
+        id = self.id("sync")
+        return self.operator.run(self.boards, id, program=PROGRAM, batch=self.boards, start=start)
+
+    def id(self, side: str) -> str:
+        self._rounds += 1
+        return f"{side}-{self._rounds}"
+
+
+class Lab(Boards):
+    """The same, and as many plain processes of both kinds."""
+
+    def __init__(self, folder: Path, boards: int, stack: ExitStack) -> None:
+        super().__init__(folder, boards, stack)
+        self.floors = [self._plain(FLOOR) for _ in self.boards]
+        self.naives = [self._plain(NAIVE, str(self.broker.port)) for _ in self.boards]
+        for plain in self.naives:
+            assert plain.hear() == "ready"
+
+    def _plain(self, program: str, *arguments: str) -> Plain:
         plain = Plain(program, *arguments)
-        stack.callback(plain.end)
+        self.stack.callback(plain.end)
         return plain
 
     def floor(self) -> list[int]:
@@ -229,18 +257,8 @@ class Lab:
 
     def wall(self) -> list[int]:
         at = time.time() + WALL_S + WALL_EACH_S * len(self.boards)
-        ended = self.operator.run(self.boards, self._id("wall"), program=WALL.format(at=at))
+        ended = self.operator.run(self.boards, self.id("wall"), program=WALL.format(at=at))
         return [int(status["hw_response"]) for status in ended.values()]
-
-    def hwsync(self) -> Statuses:
-        return self.operator.run(
-            self.boards, self._id("sync"), program=PROGRAM, batch=self.boards,
-            start={"together": True, "wait": 30, "lead": LEAD_S, "need": len(self.boards)},
-        )  # fmt: skip
-
-    def _id(self, side: str) -> str:
-        self._rounds += 1
-        return f"{side}-{self._rounds}"
 
 
 class Found:
@@ -333,12 +351,12 @@ def show(figures: dict[str, Any]) -> None:
     boards, spreads = figures["boards"], figures["spread_ms"]
     print(f"\n{boards} boards: spread in ms (last minus first), {spreads['floor']['n']} rounds")
     for side in SIDES:
-        print(f"  {side:8}{line(spreads[side])}")
-    print(f"  releases{line(figures['spread_of_releases_ms'])}")
+        print(f"  {side:8}{row(spreads[side])}")
+    print(f"  releases{row(figures['spread_of_releases_ms'])}")
     print(
-        f"  from a release to the program's first line: {line(figures['release_to_first_line_ms'])}"
+        f"  from a release to the program's first line: {row(figures['release_to_first_line_ms'])}"
     )
-    print(f"  clock_bound: {line(figures['clock_bound_ms'])}")
+    print(f"  clock_bound: {row(figures['clock_bound_ms'])}")
     if figures["failed"]:
         print(f"  {len(figures['failed'])} rounds without a start of all: {figures['failed'][:3]}")
     ours, floor = spreads["hwsync"].get("p90"), spreads["floor"].get("p90")
@@ -349,7 +367,7 @@ def show(figures: dict[str, Any]) -> None:
             print(f"  aim: p90 at most {AIM_FLOOR} x the floor's: {ours / floor:.2f}")
 
 
-def line(figures: dict[str, float]) -> str:
+def row(figures: dict[str, float]) -> str:
     return "".join(f"  {name} {figures[name]:8.3f}" for name in ("p50", "p90", "p99")
                    if name in figures)  # fmt: skip
 
