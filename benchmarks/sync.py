@@ -200,8 +200,11 @@ class Boards:
         self.broker.start()
         stack.callback(self.broker.stop)
         self.boards = [f"b{number:02}" for number in range(boards)]
-        self._start(folder, "coordinator", self.broker.url, {}, "hwsync.cli", "coordinator",
-                    "--db", str(self.db), "--settle", "1")  # fmt: skip
+        coordinator = self._start(
+            folder, "coordinator", self.broker.url, {}, "hwsync.cli", "coordinator",
+            "--db", str(self.db), "--settle", "1",
+        )  # fmt: skip
+        coordinator.wait_for_log(r"\bready\b", PATIENCE_S)
         for board in self.boards:
             self._start(folder, board, *reach(self.broker, board), "hwsync.device.service",
                         "--user", board, *AS_ROOT, "--state-dir", str(folder / board))  # fmt: skip
@@ -213,10 +216,11 @@ class Boards:
     def _start(
         self, folder: Path, name: str, url: str, variables: dict[str, str], module: str,
         *options: str,
-    ) -> None:  # fmt: skip
+    ) -> Process:  # fmt: skip
         command = [sys.executable, "-m", module, *options, "--broker", url]
         process = Process(command, directory=folder, name=name, variables=variables)
         self.stack.callback(process.stop)
+        return process
 
     def hwsync(self, *, within: float = 0.1) -> Statuses:
         """One batch in step; how it ended on each board. ``within``: seconds, as in the request."""
