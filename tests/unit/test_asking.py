@@ -15,6 +15,7 @@ from hwsync.protocol.device.asking import (
     OUTSTANDING,
     PATIENCE_US,
     SELDOM_US,
+    SILENT_US,
     SPREAD_GAP_US,
     Asking,
 )
@@ -22,14 +23,16 @@ from hwsync.protocol.device.asking import (
 S = 1_000_000
 
 
-def times(asking: Asking, until: int) -> list[int]:
-    """When it asks, up to then."""
+def times(asking: Asking, until: int, *, answered: bool = True) -> list[int]:
+    """When it asks, up to then; each question is answered at once, or none is."""
     found = []
     while asking.next is not None and asking.next <= until:
         now = asking.next
         assert asking.is_due(now)
         assert not asking.is_due(now - 1)
         asking.asked(len(found), now, 0)
+        if answered:
+            asking.answered(len(found), now, None)
         found.append(now)
     return found
 
@@ -47,6 +50,19 @@ def test_a_burst_at_each_connect_and_then_once_a_minute() -> None:
     assert times(asking, 10_000 * S) == []
     asking.connected(300 * S)
     assert times(asking, 301 * S) == [300 * S + n * GAP_US for n in range(BURST)]
+
+
+def test_who_is_not_answered_asks_again_soon_and_all_of_it_once_he_is() -> None:
+    asking = Asking()
+    asking.connected(0)
+    asked = gaps(times(asking, 400 * S, answered=False))[BURST - 1 :]
+    assert asked[:7] == [SILENT_US << n for n in range(6)] + [SELDOM_US]
+    at = asking.next
+    assert at is not None
+    asking.asked(99, at, 0)
+    assert asking.answered(99, at, (1, 2)) == 0
+    assert asking.in_burst
+    assert gaps(times(asking, at + 61 * S)) == [GAP_US] * (BURST - 1) + [SELDOM_US]
 
 
 def test_a_start_that_is_announced_and_the_last_seconds_before_its_instant() -> None:

@@ -1,7 +1,7 @@
 """When a device asks what time it is, and which answers it waits for (docs/protocol.md, section 6).
 
 The law: an answer counts once, for a question that is outstanding: ``n`` and ``t0`` are its own.
-Often where a start is near, seldom else. Moments are whole microseconds of the raw clock. Written
+Often where a start is near, seldom else; again soon where a whole burst was not answered. Moments are whole microseconds of the raw clock. Written
 for MicroPython too.
 """
 
@@ -9,6 +9,7 @@ BURST = 8  # questions at a connect, and when a start is announced
 GAP_US = 20_000  # between two of them
 SPREAD_GAP_US = 125_000  # likewise, where many boards ask at the same time: a second in all
 SELDOM_US = 60_000_000  # between two questions, where nothing is near
+SILENT_US = 1_000_000  # after a burst that nobody answered; then twice as long each time
 OFTEN_US = 15_000_000  # within ``NEAR_US`` of a start
 NEAR_US = 600_000_000
 LAST_US = 3_000_000  # within ``COUNTDOWN_US`` before an instant
@@ -31,6 +32,8 @@ class Asking:
         self._outstanding: list[tuple[int, int, int]] = []  # n, t0, asleep then
         self._left = 0  # of a burst
         self._gap = GAP_US
+        self._heard = False  # whether anything was answered since the burst began
+        self._silent = 0  # questions since a burst that nobody answered
         self._near_until: int | None = None
         self._instant: int | None = None
 
@@ -70,6 +73,9 @@ class Asking:
         self._outstanding.append((n, now, asleep))
         if self._left:
             self._left -= 1
+            self._silent = 0 if self._left or self._heard else 1
+        elif self._silent:
+            self._silent += 1
         self.next = now + (self._gap if self._left else self._pause(now))
 
     @property
@@ -85,6 +91,9 @@ class Asking:
         for number, (its, asked, asleep) in enumerate(self._outstanding):
             if (its, asked) == (n, t0):
                 del self._outstanding[number]
+                if self._silent:  # who was away is there
+                    self._burst(t0, self._gap)
+                self._heard = True
                 if self.newest is None or t0 > self.newest:
                     self.newest, self.seen = t0, seen
                 return asleep
@@ -96,12 +105,15 @@ class Asking:
 
     def _burst(self, now: int, gap: int) -> None:
         self._left, self._gap, self.next = BURST, gap, now
+        self._heard, self._silent = False, 0
 
     def _near(self, until: int) -> None:
         if self._near_until is None or until > self._near_until:
             self._near_until = until
 
     def _pause(self, now: int) -> int:
+        if self._silent:
+            return min(SILENT_US << min(self._silent - 1, 10), SELDOM_US)
         if self._instant is not None and now < self._instant:
             left = self._instant - now
             if left <= COUNTDOWN_US:
