@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from hwsync import __version__
+from hwsync.cli import bounds
 from hwsync.cli.say import span as _span
 from hwsync.coordinator.clocks import APART_S
 from hwsync.findings import CLOCK_SET, Finding, error, ok, warning
@@ -258,6 +259,7 @@ def device(user: str, beats: Sequence[Heartbeat], boards: Boards | None) -> Iter
     if version != __version__:
         found = f"the device is hwsync {version}, this is {__version__}"
         yield warning("device", found, "install the same version on all machines")
+    yield from bounds.of_board(beat)
     if beat.get("refusing"):
         yield error("device", f"it refuses every program: {beat['refusing']}", there)
     former = beat.get("former")
@@ -267,7 +269,7 @@ def device(user: str, beats: Sequence[Heartbeat], boards: Boards | None) -> Iter
         yield warning("device", found, "its account must be let at that name's topics (its log)")
     doing = f"busy with {beat['busy']}" if beat.get("busy") else "idle"
     when = "not heard yet" if heard is None else f"heard {_ago(heard)}"
-    yield ok("device", f"online, {when}, {doing}, {journal}{_board(beat)}")
+    yield ok("device", f"online, {when}, {doing}, {journal}{_board(beat)}{_bound(beat)}")
 
 
 def _clock_of_board(beat: Heartbeat, heard: float, now: float) -> Iterator[Finding]:
@@ -294,6 +296,11 @@ def _board(said: Heartbeat) -> str:
         if is_number(beat.get(name)):
             parts.append(form.format(beat[name]))
     return "".join(f", {part}" for part in parts)
+
+
+def _bound(beat: Heartbeat) -> str:
+    """How well it knows lab time, where it does."""
+    return f", lab time {shown}" if (shown := bounds.shown(beat)) else ""
 
 
 def replaced(user: str, record: Status | None, beats: Sequence[Heartbeat]) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from hwsync.cli import grouped, say
+from hwsync.cli import bounds, grouped, say
 from hwsync.cli.common import Settings, board_name, command_id, common, read_text
 from hwsync.cli.completion import of_broker
 from hwsync.cli.targets import Target, everybody_option, one_or_all, target
@@ -78,11 +78,13 @@ def status(settings: Settings, targets: tuple[Target, ...], watch: bool) -> None
                     "is the name right? hwsync status lists the boards",
                 )
             if settings.as_json:
-                say.json_line(record)
+                say.json_line(dict(record) | {"clock": bounds.lab_clock(operator.beat)})
             else:
                 brief = sys.stdout is not None and sys.stdout.isatty()
                 for line in _whole(record, brief=brief):
                     say.line(line)
+                if bound := bounds.shown(operator.beat):
+                    say.line(f"  {'lab time':16} {bound}")
         else:
             _table(operator, settings, users)
         if operator.standing.degraded:
@@ -121,10 +123,11 @@ def _table(operator: Client, settings: Settings, users: tuple[str, ...]) -> None
         online = is_online(name, beat, seen.boards)
         unknown |= online is None
         shown = dict(record) if record else {}
-        shown |= {"user": name, "online": online}
+        shown |= {"user": name, "online": online, "clock": bounds.lab_clock(beat)}
         word = "" if beat is None else _ONLINE[online]
         now = seen.boards["time"] if seen.boards else None
-        say.either(settings.as_json, shown, _line(name, record, word, now))
+        bound = f"  {bounds.shown(beat)}" if online and bounds.lab_clock(beat) else ""
+        say.either(settings.as_json, shown, _line(name, record, word, now) + bound)
     if not seen.users and not users:
         say.line("nobody has been seen yet", err=True)
     if unknown:

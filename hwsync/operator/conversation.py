@@ -18,6 +18,7 @@ from hwsync.protocol.groups import SIGN
 from hwsync.protocol.jsons import is_count
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.protocol.wire.asking import encode_id
+from hwsync.protocol.wire.heartbeat import Heartbeat
 from hwsync.protocol.wire.received import Received, is_group, read_received
 from hwsync.protocol.wire.schema import read_object
 from hwsync.protocol.wire.status import CommandFields, Result, Status
@@ -93,6 +94,7 @@ class Conversation:
         self._monotonic = monotonic
         self._lab = lab or f"the root {topics.root}"  # for errors
         self.kept: Status | None = None  # what the broker keeps, or a newer one
+        self.beat: Heartbeat | None = None  # the last heartbeat of the user
         self._news = 0  # statuses and results of the moment
         self._last_end: Signal | None = None
         self._hung_up = 0  # times that the broker did so on a large message of ours
@@ -161,6 +163,8 @@ class Conversation:
         self._news += now and heard.kind in (TopicKind.STATUS, TopicKind.RESULT)
         if heard.kind is TopicKind.STATUS and not is_group(heard.user):
             self.kept = heard.status
+        if heard.kind is TopicKind.HEARTBEAT:
+            self.beat = heard.heartbeat
         health = heard.health
         most = health.get("max_message") if health else None
         if isinstance(most, int) and is_count(most):
