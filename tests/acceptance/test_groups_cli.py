@@ -1,0 +1,208 @@
+"""Several boards at once, as a person or a script has them: real brokers, coordinator, devices."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.support.brokers import Broker
+from tests.support.lab import HWSYNC, Lab
+from tests.support.mqtt import Watcher
+from tests.support.processes import Process
+from tests.support.waiting import START_PATIENCE, wait_until
+
+BOARDS: Final = ("pi1", "pi2", "pi3")
+WAITS: Final = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
+
+
+@pytest.fixture
+def lab(
+    request: pytest.FixtureRequest,
+    start: Callable[..., Process],
+    watch: Callable[..., Watcher],
+    tmp_path: Path,
+) -> Lab:
+    """Three boards that are there; ``lab1`` has them, and ``old`` also one that never was.
+
+    On mosquitto, or on the broker that the test asks for.
+    """
+    broker: Broker = request.getfixturevalue(getattr(request, "param", "mosquitto"))
+    made = Lab(broker, start, tmp_path)
+    groups = tmp_path / "groups.toml"
+    groups.write_text('lab1 = ["pi1", "pi2", "pi3"]\nold = ["pi1", "gone"]\nnew = ["x*"]\n')
+    made.coordinator("--settle", "0", "--groups", str(groups))
+    heartbeats = watch(broker, "hw/+/heartbeat")
+    for board in BOARDS:
+        made.device(board, board)
+        heartbeats.wait_for(lambda one, board=board: f"/{board}/" in one.topic, START_PATIENCE)
+    return made
+
+
+def ended(process: Process, code: int, timeout: float = 30.0) -> Process:
+    assert process.wait(timeout) == code, process.account()
+    assert "hwsync/cli/" not in process.stdout + process.stderr
+    assert "this is a bug" not in process.stderr
+    return process
+
+
+def objects(process: Process) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in process.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("lab", "words"),
+    [
+        ("mosquitto", ["@lab1"]),
+        ("mosquitto", ["pi1,pi2,pi3"]),
+        ("mosquitto", ["--all"]),
+        ("amqtt_broker", ["@lab1"]),
+        ("amqtt_broker", ["pi1,pi2,pi3"]),
+    ],
+    indirect=["lab"],
+)
+def test_a_pipe_has_each_line_with_its_board_before_it(lab: Lab, words: list[str]) -> None:
+    code = "import sys; print('one\\ntwo'); print('three', file=sys.stderr); print('four', end='')"
+    done = ended(lab.cli("run", *words, "-c", code), 0)
+    lines = done.stdout.splitlines()
+    for board in BOARDS:
+        own = [line for line in lines if line.startswith(f"{board}: ")]
+        assert own == [f"{board}: one", f"{board}: two", f"{board}: four"]
+    name = {"--all": "@all"}.get(words[0], words[0])
+    assert len(lines) == 3 * len(BOARDS)
+    assert done.stderr.splitlines()[-1] == f"{name}: 3 ok"
+    assert sorted(done.stderr.splitlines()[:-1]) == [f"{board}: three" for board in BOARDS]
+
+
+def test_who_did_not_end_well_is_named(lab: Lab) -> None:
+    busy = lab.cli("run", "pi2", "--timeout", "60", "-c", WAITS)
+    wait_until(lambda: "begun" in busy.stdout)
+    done = ended(lab.cli("run", "@lab1", "-c", "import sys; sys.exit(3)"), 1)
+    assert done.stderr.splitlines() == [
+        "@lab1: 2 failed, 1 refused",
+        "  error      pi1, pi3: exit code 3",
+        "  refused    pi2: something runs or waits there (--queue waits behind it)",
+    ]
+    done = ended(lab.cli("run", "pi1,pi2", "--json", "-c", "print(1)"), 1)
+    *members, last = objects(done)
+    assert {one["user"]: (one.get("outcome"), one["refused"]) for one in members} == {
+        "pi1": ("ok", None), "pi2": (None, "busy"),
+    }  # fmt: skip
+    assert last["counts"] == {"ok": 1, "refused": 1}
+    done = ended(lab.cli("run", "@old", "--expires", "1", "--json", "-c", "1"), 1)
+    assert objects(done)[-1]["counts"] == {"ok": 1, "not begun": 1}
+    queued = lab.cli("run", "@lab1", "--queue", "-c", "print(1)")
+    wait_until(lambda: "pi3: 1" in queued.stdout)
+    # A stop-all of everybody: what runs, and what waits. Who is at rest is no error.
+    stopped = ended(lab.cli("reset", "@lab1"), 0)
+    assert stopped.stdout == "@lab1: stopped 1: pi2\n"
+    ended(queued, 1)
+    assert "1 cancelled" in queued.stderr
+    busy.wait()
+    assert ended(lab.cli("reset", "--all"), 0).stdout == "@all: stopped 0\n"
+
+
+def test_where_nothing_can_run_that_is_said(lab: Lab) -> None:
+    for words, code, said in (
+        (["run", "@none", "-c", "1"], 125, "there is no group @none"),
+        (["run", "@new", "-c", "1"], 125, "no boards in @new"),
+        (["run", "@old", "--online", "--id", "a b", "-c", "1"], 2, "is no id"),
+        (["run", "@lab1", "--analysis", "x", "-c", "1"], 2, "for one board"),
+        (["run", "pi1,pi2", "--abort", "0.5", "-c", "1"], 2, "for a group"),
+        (["run", "@lab1", "--abort", "2", "-c", "1"], 2, "is no share"),
+        (["run", "@lab1", "--parallel", "2", "--queue", "-c", "1"], 2, "contradict"),
+        (["run", "@lab1", "--at", "yesterday", "-c", "1"], 2, "is no time"),
+        (["run", "--all", "pi1", "-c", "1"], 2, "cannot read pi1"),
+        (["cancel", "@lab1"], 1, "@lab1 never had a batch"),
+        (["status", "@none"], 1, "@none"),
+        (["status", "@lab1", "pi1"], 2, "by itself"),
+        (["reset", "@lab1", "--id", "x"], 2, "for one board"),
+    ):
+        process = lab.cli(*words)
+        assert process.wait(30) in (code, 1 if code == 125 else code), process.account()
+        assert said in process.stderr, words
+
+
+def test_a_batch_is_sent_seen_and_cancelled(lab: Lab) -> None:
+    id = ended(lab.cli("send", "@lab1", "--parallel", "2", "-c", WAITS), 0).stdout.strip()
+    assert ended(lab.cli("send", "@lab1", "--id", id, "-c", WAITS), 0).stdout.strip() == id
+    seen = ended(lab.cli("status", "@lab1"), 0).stdout
+    assert f"@lab1: 3 open  open  {id}" in seen
+    assert len(seen.splitlines()) == 1 + len(BOARDS)
+    cancelled = ended(lab.cli("cancel", "@lab1"), 0).stdout
+    assert id in cancelled
+    ended(lab.cli("run", "@lab1", "--id", id, "-c", WAITS), 1)  # a repeat: it tells the end
+    fields = objects(ended(lab.cli("status", "@lab1", "--json"), 0))[0]
+    assert {one["outcome"] for one in fields["batch"]["members"].values()} == {"cancelled"}
+
+
+@pytest.mark.parametrize("words", ["@lab1", "pi1,pi3"])
+def test_ctrl_c_cancels_the_batch(lab: Lab, words: str) -> None:
+    process = lab.cli("run", words, "-c", WAITS)
+    number = 3 if words == "@lab1" else 2
+    wait_until(lambda: process.stdout.count("begun") == number, what=process.account)
+    process.send_signal(signal.SIGINT)
+    done = ended(process, 1)
+    assert "cancelling cli-" in done.stderr
+    assert f"{words}: {number} cancelled" in done.stderr
+    ended(lab.cli("run", words, "-c", "print(1)"), 0)  # everybody is free again
+
+
+def test_a_coordinator_that_is_killed_meanwhile_costs_nothing(lab: Lab) -> None:
+    process = lab.cli("run", "@lab1", "--parallel", "1", "-c", "import time; time.sleep(0.5)")
+    time.sleep(0.6)
+    lab.processes["coordinator"].kill()
+    lab.coordinator("--settle", "0", "--groups", str(lab.folder / "groups.toml"))
+    assert ended(process, 0).stderr == "@lab1: 3 ok\n"
+
+
+def test_a_terminal_has_a_line_for_each_board(lab: Lab) -> None:
+    """In an environment of its own, and with a program that would clear the screen."""
+    code = "print('hello\\x1b[2J')"
+    pid, master = pty.fork()
+    if pid == 0:  # the child
+        where = {"HWSYNC_BROKER": lab.url, "TERM": "xterm", "LANG": "C.UTF-8"}
+        where |= {"PATH": os.environ["PATH"], "HOME": str(lab.folder), "COLUMNS": "80"}
+        os.execve(HWSYNC[0], [*HWSYNC, "run", "@lab1", "-c", code], where)
+    text, limit = b"", time.monotonic() + 30
+    while time.monotonic() < limit:
+        if select.select([master], [], [], 1.0)[0]:
+            try:
+                text += os.read(master, 65_536)
+            except OSError:  # its end
+                break
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(master)
+    last = text.decode().split("\x1b[3A")[-1]
+    assert last.endswith("@lab1: 3 ok\r\n")
+    for board in BOARDS:
+        assert f"\r\x1b[K{board}  ok            exit 0 in 0." in last
+    assert "\x1b[2J" not in text.decode()
+    assert "hello\\x1b[2J" in last
+
+
+def test_the_shell_completes_boards_and_groups(lab: Lab) -> None:
+    def proposed(*words: str) -> list[str]:
+        where = {"_HWSYNC_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(["hwsync", *words]),
+                 "COMP_CWORD": str(len(words)), "HWSYNC_BROKER": lab.url,
+                 "PATH": os.environ["PATH"], "HOME": str(lab.folder)}  # fmt: skip
+        command = [*HWSYNC[:1], "-c", "from hwsync.cli import main; import sys; "
+                   "sys.argv[0] = 'hwsync'; main()"]  # fmt: skip
+        done = subprocess.run(command, env=where, capture_output=True, text=True, timeout=30,
+                              check=True)  # fmt: skip
+        return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+    assert proposed("run", "pi") == list(BOARDS)
+    wait_until(lambda: proposed("run", "@") == ["@all", "@lab1", "@old"])
+    assert proposed("cancel", "@l") == ["@lab1"]
+    assert proposed("run", "pi1,pi2") == ["pi1,pi2"]
+    assert proposed("status", "x") == []
