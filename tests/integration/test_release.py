@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -403,6 +404,51 @@ def test_a_copy_of_the_page_is_of_one_writing(runner: Runner) -> None:
     assert end.raw_us is not None
     beyond = end.raw_us - when.raw_ns // 1000
     assert abs(end.lab_us - AT - end.bound_us - beyond) <= 1
+
+
+def test_half_of_a_writing_is_not_believed(runner: Runner, tmp_path: Path) -> None:
+    prepared = prepare(runner, RAN)
+    when = instant(2 * SOON, heard=False)
+    prepared.aim(when)
+
+    def write_one_word() -> None:
+        os.pwrite(prepared._page.descriptor, (1).to_bytes(8, sys.byteorder), 8 * 5)
+
+    threading.Timer(SOON / 1e9, write_one_word).start()
+    with pytest.raises(CannotRun, match="could not be read"):
+        prepared.run()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_is_taken_back_while_the_process_spins(runner: Runner, tmp_path: Path) -> None:
+    """Where it was written before the instant, it counts."""
+    in_time = 0
+    for _ in range(20):
+        (tmp_path / "ran").unlink(missing_ok=True)
+        prepared = prepare(runner, RAN)
+        when = instant()
+        prepared.aim(when)
+        written: list[int] = []
+
+        def disarm(
+            when: Instant = when, written: list[int] = written, prepared: Prepared = prepared
+        ) -> None:
+            time.sleep(max(0.0, (when.raw_ns - raw_ns()) / 1e9 - 0.003))
+            while raw_ns() < when.raw_ns - 700_000:
+                pass
+            prepared.disarm()
+            written.append(raw_ns())
+
+        thread = threading.Thread(target=disarm)
+        thread.start()
+        with contextlib.suppress(CannotRun):
+            prepared.run()
+        thread.join()
+        if written[0] < when.raw_ns:
+            in_time += 1
+            assert not (tmp_path / "ran").exists()
+        if in_time == 3:
+            return
 
 
 def test_a_closed_page_keeps_what_was_read() -> None:
