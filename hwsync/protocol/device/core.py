@@ -194,9 +194,13 @@ def _timed_meaning(state: State, event: StatusReceived) -> "tuple[str, str]":
         if (event.start_at, event.start_life) != (state.start_at, state.life):
             return moves.OTHER, "granted for another instant"
         return moves.TIMED_GRANT, ""
+    # Who cannot begin says so before the instant is fixed: nobody counts on him then.
+    barred = state.refusal or event.distrust
+    if barred:
+        return moves.BARRED_GRANT, barred
     if event.start_at is None:
         return moves.PENDING, ""
-    barred = state.refusal or event.distrust or event.unwritten
+    barred = event.unwritten
     if not barred and not event.clock_life:
         barred = "lab time is not known here"
     if not barred and event.clock_life != event.start_life:
