@@ -138,3 +138,11 @@ def test_what_is_never_answered_is_forgotten() -> None:
     assert len(asking._outstanding) == 1
     asking.connected(200 + PATIENCE_US)
     assert asking.answered(100, 100 + PATIENCE_US, None) is None
+
+
+def test_silence_keeps_nobody_from_asking_before_an_instant() -> None:
+    asking = Asking()
+    asking.connected(0)
+    times(asking, 100 * S)  # nobody answers
+    asking.awaits(120 * S, 100 * S)
+    assert len([at for at in times(asking, 120 * S) if at > 100 * S]) >= 6

@@ -112,8 +112,10 @@ class Asking:
             self._near_until = until
 
     def _pause(self, now: int) -> int:
-        if self._silent:
-            return min(SILENT_US << min(self._silent - 1, 10), SELDOM_US)
+        pause = self._planned(now)
+        return min(SILENT_US << min(self._silent - 1, 10), pause) if self._silent else pause
+
+    def _planned(self, now: int) -> int:
         if self._instant is not None and now < self._instant:
             left = self._instant - now
             if left <= COUNTDOWN_US:
