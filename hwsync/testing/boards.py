@@ -10,6 +10,7 @@ from typing import Final
 
 from hwsync.device.agent import Agent
 from hwsync.device.journal import Journal
+from hwsync.device.lab_clock import BoardClock
 from hwsync.device.life import handle, wait
 from hwsync.protocol.errors import JournalError, JournalUnavailable
 from hwsync.protocol.record import Ran
@@ -65,6 +66,7 @@ class Board(Device):
         self.machine = machine
         self.journal: WatchedJournal | None = None
         self.agent: Agent | None = None
+        self.clock: BoardClock
         self._name = ""
 
     @property
@@ -98,7 +100,8 @@ class Board(Device):
             if self._name and self._name != self.journal.name:
                 self.context.see(JournalLost(self.context.now, self.user, self._name))
             self._name = self.journal.name
-            self.agent = Agent(self.user, self.topics, self.journal, self)
+            self.clock = BoardClock(self.user, self.topics, self)
+            self.agent = Agent(self.user, self.topics, self.journal, self, clock=self.clock)
         except JournalError as error:
             self.context.note(self.name, f"cannot start: {error}")
             self.kill()
@@ -112,7 +115,20 @@ class Board(Device):
         while self.inbox:
             item = self.inbox.popleft()
             handle(agent, item, self.acknowledge)
-        return wait(agent)
+        pause = wait(agent)
+        self._knows_the_time()
+        return pause
+
+    def _knows_the_time(self) -> None:
+        """What it knows of lab time is true within its bound, whatever clocks and delays do."""
+        estimate = self.clock.estimate()
+        if estimate is None or estimate.life not in self.context.lives:
+            return
+        raw, truth = self.raw_us(), round(self.context.now * 1e6)
+        error = estimate.lab_us(raw) - truth - self.context.lives[estimate.life]
+        if abs(error) > estimate.bound_at(raw):
+            text = f"lab time is {error} us off, and the bound is {estimate.bound_at(raw)}"
+            self.context.violate("clock", self.user, "", text)
 
     def release(self) -> None:
         super().release()

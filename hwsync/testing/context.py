@@ -47,6 +47,7 @@ class Context:
     faults: Counter[str] = field(default_factory=Counter)
     steps: int = 0
     runs: dict[int, Run] = field(default_factory=dict)
+    lives: dict[str, int] = field(default_factory=dict)  # of lab time: ahead of ``now``, in us
     copied: set[tuple[str, bytes]] = field(default_factory=set)  # came twice, as two messages
 
     def __post_init__(self) -> None:

@@ -172,6 +172,8 @@ class CoordinatorProcess(Process):
     def work(self) -> float | None:
         assert self.coordinator is not None
         assert self.gate is not None
+        lab = self.coordinator.lab_time
+        self.context.lives[lab.life] = lab.us() - self.raw_us()
         signals: list[Signal] = []
         while self.inbox and len(signals) < MAX_ROUND:
             signals.append(self.inbox.popleft())

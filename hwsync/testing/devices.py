@@ -7,6 +7,8 @@ killed, until it ends by itself or a later life ends it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
+from typing import Final
 
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.topics import TopicKind, Topics
@@ -17,7 +19,10 @@ from hwsync.testing.history import Began, Ended
 from hwsync.testing.port import Port
 from hwsync.testing.processes import Process
 from hwsync.testing.programs import Program, run_end
+from hwsync.testing.raw_clocks import RawClock
 from hwsync.transport import Delivery, Subscription, Will
+
+NEXT_S: Final = 0.000_001  # what a clock shows last changes so soon
 
 
 @dataclass(slots=True)
@@ -32,6 +37,7 @@ class Session:
     over: bool = False
     timed: bool = False  # it is prepared, and begins at an instant
     instant: Instant | None = None
+    asleep_us: int = 0  # how long the machine had been suspended when that was said
     disarmed: bool = False
     decided: bool = False  # whether it is released
 
@@ -46,6 +52,21 @@ class Device(Process):
         self.user = user
         self.topics = Topics()
         self.session: Session | None = None
+        self._dice = Random(f"{name} {context.dice.getstate()[1][0]}")  # the world's stay as it is
+        self.raw = RawClock(self._dice, lambda: context.now)
+
+    def raw_us(self) -> int:
+        return self.raw.raw_us()
+
+    def asleep_us(self) -> int:
+        return self.raw.asleep_us()
+
+    def pause(self, seconds: float) -> None:
+        """The process stands still, or its whole machine does."""
+        if self._dice.random() < 0.5:
+            self.context.note(self.name, "is suspended", seconds)
+            self.raw.sleep(seconds)
+        super().pause(seconds)
 
     @property
     def busy(self) -> bool:
@@ -138,12 +159,12 @@ class Device(Process):
 
     def aim_run(self, instant: Instant) -> None:
         if self.session is not None:
-            self.session.instant = instant
+            self.session.instant, self.session.asleep_us = instant, self.asleep_us()
 
     def arm_run(self, instant: Instant) -> None:
         session = self.session
         if session is not None:
-            session.instant = instant
+            session.instant, session.asleep_us = instant, self.asleep_us()
             self._wait_for_instant(session)
 
     def disarm_run(self) -> None:
@@ -153,29 +174,26 @@ class Device(Process):
             if session.instant is not None:
                 self.context.schedule.after(0.001, lambda: self._wait_for_instant(session))
 
-    def raw_ns(self) -> int:
-        """This device's clock of instants."""
-        return int(self.context.now * 1e9)
-
     def _wait_for_instant(self, session: Session) -> None:
         assert session.instant is not None
-        left = (session.instant.raw_ns - self.raw_ns()) / 1e9
+        left = self.raw.until(session.instant.raw_ns)
         if not self._here(session):
             return
         if left > 0 and not session.disarmed:
-            self.context.schedule.after(left, lambda: self._wait_for_instant(session))
+            self.context.schedule.after(max(left, NEXT_S), lambda: self._wait_for_instant(session))
             return
         self._guarded(lambda: self._release(session))
 
     def _release(self, session: Session) -> None:
         """What is looked at once more by the program's process (``runner.release``)."""
-        now, when = self.raw_ns(), session.instant
+        now, when = self.raw.raw_ns(), session.instant
         if session.decided:
             return
         session.decided = True
         assert when is not None
         against = {
             "taken back": session.disarmed,
+            "slept over": self.asleep_us() != session.asleep_us,
             "late": now > when.raw_ns + when.within_us * 1000,
             "stale": now > when.fresh_until_ns,
             "unheard": not when.heard,

@@ -29,6 +29,7 @@ from hwsync.protocol import admission, idle, machine, moves, named
 from hwsync.protocol.core import Memory
 from hwsync.protocol.device import core as device_core
 from hwsync.protocol.device import moves as device_moves
+from hwsync.protocol.device.clock import Estimator
 from hwsync.protocol.record import Command
 from hwsync.store.store import Store
 from hwsync.transport import connecting
@@ -353,5 +354,21 @@ MUTANTS: Final = (
         "a result that is dropped is made smaller",
         (Edit(Shrinking, "answered", "if attempts.asked:", "if False:"),),
         largest=True,
+    ),
+    Mutant(
+        "a drift is what all samples leave over",
+        (Edit(Estimator, "estimate", "low, high = self._drifts",
+              # The slope of a line through the middles of the samples, by least squares.
+              "times = [t for t, _ in self._uppers]\n"
+              "    mids = [(u - n) // 2 for (_, u), (_, n) in zip(self._uppers, self._lowers)]\n"
+              "    at, middle = sum(times) // len(times), sum(mids) // len(mids)\n"
+              "    over = sum((t - at) ** 2 for t in times) or 1\n"
+              "    slope = sum((t - at) * (m - middle) for t, m in zip(times, mids))\n"
+              "    low = high = slope * PPB // over"),),
+    ),
+    Mutant(
+        "what a board has slept over says nothing of lab time",
+        (Edit(Estimator, "_was_suspended", "> SUSPENDED_US", "> 10**18"),),
+        faults=("pause",),
     ),
 )  # fmt: skip

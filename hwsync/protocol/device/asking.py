@@ -1,8 +1,8 @@
 """When a device asks what time it is, and which answers it waits for (docs/protocol.md, section 6).
 
 The law: an answer counts once, for a question that is outstanding: ``n`` and ``t0`` are its own.
-Often where a start is near, seldom else; again soon where a whole burst was not answered. Moments are whole microseconds of the raw clock. Written
-for MicroPython too.
+Often where a start is near, seldom else; again soon where a whole burst was not answered. Moments
+are whole microseconds of the raw clock. Written for MicroPython too.
 """
 
 BURST = 8  # questions at a connect, and when a start is announced
