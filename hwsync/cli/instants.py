@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hwsync.operator.client import Client
+from hwsync.operator.conversation import OnReceived
 from hwsync.protocol.errors import NoCoordinator, UsageError
 from hwsync.protocol.jsons import is_number
 
@@ -98,10 +99,13 @@ def instant(text: str, now: float) -> float:
     return at
 
 
-def in_lab_time(operator: Client, wanted: Wish) -> tuple[dict[str, Any], str]:
+def in_lab_time(
+    operator: Client, wanted: Wish, on_received: OnReceived = lambda _: None
+) -> tuple[dict[str, Any], str]:
     """The request's key ``start``, and what was understood, for people.
 
-    Raises ``NoCoordinator`` where nobody says how lab time stands.
+    ``on_received`` is given everything that comes meanwhile. Raises ``NoCoordinator`` where nobody
+    says how lab time stands.
     """
     keys = dict(wanted.keys or {})
     if wanted.at is None:
@@ -110,6 +114,7 @@ def in_lab_time(operator: Client, wanted: Wish) -> tuple[dict[str, Any], str]:
     operator.ask_coordinator()
     while time.monotonic() < limit:
         for heard in operator.hear(1.0):
+            on_received(heard)
             lab = heard.health.get("lab_time") if heard.health and not heard.kept else None
             if is_number(lab):
                 return _converted(keys, wanted.at, float(str(lab)), time.time())

@@ -21,6 +21,7 @@ MISSING: Final = "missing"  # the code of who is offline, where all were to be o
 LEFT_OUT: Final = "left_out"  # the verb of who was not ready at a start
 NOT_BEGUN: Final = "not begun"  # how the reason begins of who never began
 MOST_REASONS: Final = 20  # lines of a summary
+MANY: Final = 2  # boards, from which on there is something between them
 MOST_NAMES: Final = 12  # names in such a line
 KINDS: Final = ("ok", "failed", "cancelled", "not begun", "left out", "refused", "missing", "open")
 """What became of a board, in the order of a summary; ``open``: that is not known."""
@@ -46,6 +47,7 @@ class Member:
     message: str = ""  # of the refusal
     began: float | None = None  # on the clock of who looks on: when it was seen to run
     line: str = ""  # the last one that its program has written
+    starts: bool = False  # it begins at an instant, not when it has the program
 
     def get(self, name: str) -> Any:
         """A field of its end, whoever said it."""
@@ -83,6 +85,8 @@ class Member:
             return str(outcome), self._end(alike=alike)
         state = self.get("state")
         if state == State.COLLECTED:
+            if self.starts and self.get("start_at") is None:
+                return "ready", ""
             if self.fields is not None and self.fields.get("cancelling"):
                 return "ending", self.line
             seconds = "" if self.began is None else f" {now - self.began:.0f} s"
@@ -119,10 +123,33 @@ class Members:
     def __init__(self, id: str, users: Iterable[str] = ()) -> None:
         self.id = id
         self.by_user = {user: Member(user) for user in users}
-        self.spread: Mapping[str, Any] | None = None
+        self._starts = False
+        self._spread: Mapping[str, Any] | None = None  # as the group's status says
 
     def of(self, user: str) -> Member:
-        return self.by_user.setdefault(user, Member(user))
+        return self.by_user.setdefault(user, Member(user, starts=self._starts))
+
+    def start_together(self) -> None:
+        """They begin at one instant."""
+        self._starts = True
+        for member in self.by_user.values():
+            member.starts = True
+
+    @property
+    def spread(self) -> Mapping[str, Any] | None:
+        """How far apart they began; None: there was no start."""
+        if self._spread is not None:
+            return self._spread
+        released = [one for one in self.by_user.values() if one.get("start_error") is not None]
+        times = [float(one.get("started")) for one in released if one.get("started") is not None]
+        if len(times) < MANY:
+            return None
+        bounds = sorted(float(one.get("clock_bound") or 0.0) for one in released)
+        lives = {one.get("start_life") for one in released}
+        known = len(lives) == 1 and len(times) == len(released)
+        seconds, bound = max(times) - min(times), sum(bounds[-2:])
+        return {"n": len(released), "seconds": seconds if known else None,
+                "bound": bound if known else None}  # fmt: skip
 
     def hear_fields(self, user: str, fields: CommandFields, now: float) -> bool:
         """A status or result of a board; whether it is of this batch, and news."""
@@ -134,7 +161,8 @@ class Members:
         if member.fields is not None and member.fields["outcome"] and not fields["outcome"]:
             return False
         member.fields = fields
-        if fields["state"] == State.COLLECTED and member.began is None:
+        runs = fields["state"] == State.COLLECTED
+        if runs and member.began is None and not (member.starts and fields.get("start_at") is None):
             member.began = now
         return True
 
@@ -144,14 +172,14 @@ class Members:
             member = self.of(user)
             member.told = told
             member.refused = str(told.get("refused") or "")
-            if told.get("state") == State.COLLECTED and member.began is None:
-                member.began = now
+            if told.get("state") == State.COLLECTED and not member.starts:
+                member.began = now if member.began is None else member.began
         if len(batch["members"]) < batch["counts"].get("members", 0):
             for user, member in self.by_user.items():
                 if user not in batch["members"] and not member.is_over:
                     member.told = {"outcome": "ok", "ran": "yes"}
         spread = batch.get("spread")
-        self.spread = spread if isinstance(spread, dict) else None
+        self._spread = spread if isinstance(spread, dict) else None
 
     @property
     def counts(self) -> Counter[str]:
@@ -204,6 +232,15 @@ def spread_line(spread: Mapping[str, Any] | None) -> str:
     bound = spread.get("bound")
     give = "" if bound is None else f", give or take {_small(bound)}"
     return f"{spread['n']} started within {_small(spread['seconds'])}{give}"
+
+
+def start_line(end: Mapping[str, Any]) -> str:
+    """How exactly one board began at its instant; empty where it was to begin at none."""
+    late, bound = end.get("start_error"), end.get("clock_bound")
+    if late is None:
+        return ""
+    when = f"{_small(abs(late))} {'before' if late < 0 else 'after'} the instant"
+    return f"it began {when}{'' if bound is None else f', give or take {_small(bound)}'}"
 
 
 def _small(seconds: float) -> str:

@@ -15,12 +15,14 @@ from hwsync.cli import say
 from hwsync.cli.common import Settings, common, fail
 from hwsync.cli.hints import hints, of_limit
 from hwsync.cli.instants import Wish, in_lab_time, wish
+from hwsync.cli.members import start_line
 from hwsync.cli.request import Asked, ProgramCommand, make_request, program_options
 from hwsync.cli.run_many import perform
 from hwsync.cli.screen import Screen
 from hwsync.cli.streams import Streams, texts_of
 from hwsync.cli.targets import Target, one_or_all
 from hwsync.operator.client import Client
+from hwsync.operator.conversation import OnReceived
 from hwsync.operator.run import NOT_RUN, Run, RunRequest, claim, exit_code
 from hwsync.protocol.errors import (
     OutputError,
@@ -51,7 +53,7 @@ def send(settings: Settings, /, target: Target, everybody: bool, **given: Any) -
         perform(settings, target, asked, wanted, State.REST, send=True)
     with Client(settings.url, settings.topics, user) as operator:
         present = _Present(user)
-        request = _with_start(settings, operator, asked.request, wanted)
+        request = _with_start(settings, operator, asked.request, wanted, present.hear)
         fields = operator.wait(Run(operator, request).requesting(on_received=present.hear))
         if warning := present.warning(fields):
             say.line(warning, err=True)
@@ -112,8 +114,9 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
     try:
         with Client(settings.url, settings.topics, user, live=True) as operator:
             try:
-                request = _with_start(settings, operator, asked.request, wanted)
-                end = _run(operator, Run(operator, request, last), analysis, view)
+                present = _Present(user)
+                request = _with_start(settings, operator, asked.request, wanted, present.hear)
+                end = _run(operator, Run(operator, request, last), analysis, view, present)
             finally:
                 screen.end()
     except OutputError as error:
@@ -145,11 +148,12 @@ def _wish(target: Target, given: Mapping[str, Any]) -> Wish | None:
 
 
 def _with_start(
-    settings: Settings, operator: Client, request: RunRequest, wanted: Wish | None
-) -> RunRequest:
+    settings: Settings, operator: Client, request: RunRequest, wanted: Wish | None,
+    on_received: OnReceived,
+) -> RunRequest:  # fmt: skip
     if wanted is None:
         return request
-    start, said = in_lab_time(operator, wanted)
+    start, said = in_lab_time(operator, wanted, on_received)
     if not settings.as_json:
         say.line(said, err=True)
     return replace(request, start=start)
@@ -161,6 +165,8 @@ def _print_end(
     """How it ended, and what to do then; nothing where all is well."""
     if end["outcome"] not in ("ok", "error"):
         screen.tell(f"hwsync: {end['outcome']}: {end['reason']} (ran: {end['ran']})")
+    if line := start_line(end):
+        screen.tell(f"hwsync: {line}")
     for hint in hints(end, asked):
         screen.tell(hint)
     if end["truncated"]:
@@ -200,10 +206,11 @@ class _View:
             self.waiting.place = heard.result["queued"] if heard.result else 0
 
 
-def _run(operator: Client, run: Run, analysis: str | None, view: _View) -> CommandFields:
+def _run(
+    operator: Client, run: Run, analysis: str | None, view: _View, present: _Present
+) -> CommandFields:
     """Ask, show the output, analyse where that was asked for; the command's end."""
     try:
-        present = _Present(operator.user)
 
         def hear(heard: Received) -> None:
             present.hear(heard)

@@ -63,6 +63,7 @@ class Many:
     def start(self, keys: dict[str, Any]) -> None:
         """At one instant, as the request's key ``start`` says."""
         self._asked = replace(self._asked, request=replace(self._asked.request, start=keys))
+        self.members.start_together()
 
     # -- what is done --------------------------------------------------------------------------
 

@@ -206,3 +206,17 @@ def test_the_shell_completes_boards_and_groups(lab: Lab) -> None:
     assert proposed("cancel", "@l") == ["@lab1"]
     assert proposed("run", "pi1,pi2") == ["pi1,pi2"]
     assert proposed("status", "x") == []
+
+
+def test_boards_begin_together_or_at_a_time_of_day(lab: Lab) -> None:
+    done = ended(lab.cli("run", "@lab1", "--together", "--lead", "0.5", "-c", "print(1)"), 0)
+    assert done.stderr.splitlines()[0] == "@lab1: 3 ok"
+    assert done.stderr.splitlines()[1].startswith("3 started within ")
+    done = ended(lab.cli("run", "pi1,gone", "--together", "--wait", "0.5", "-c", "print(1)"), 1)
+    assert "pi1,gone: 2 left out" in done.stderr
+    assert done.stdout == ""
+    done = ended(lab.cli("run", "pi1", "--at", "+1.5", "-c", "print(1)"), 0)
+    assert done.stdout == "1\n"
+    first, last = done.stderr.splitlines()
+    assert first.startswith("the start is at ")
+    assert last.startswith("hwsync: it began ")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hwsync.cli.members import Members, spread_line
+from hwsync.cli.members import Members, spread_line, start_line
 from hwsync.protocol.record import Command, Record, Request, State
 from hwsync.protocol.wire.group import BatchFields
 from hwsync.protocol.wire.status import Status, status_json
@@ -136,3 +136,46 @@ def test_a_thousand_boards_are_a_few_lines() -> None:
     members = Members("b1")
     members.hear_batch(told(**many), 0.0)
     assert members.summary("@lab1")[-1] == "  … and 80 other reasons"
+
+
+def test_who_waits_for_an_instant_is_ready_until_it_is_named() -> None:
+    members = Members("b1", ["pi1"])
+    members.start_together()
+    members.hear_fields("pi1", status("pi1", State.COLLECTED, start_at=None), 1.0)
+    assert members.of("pi1").words(5.0) == ("ready", "")
+    members.hear_fields("pi1", status("pi1", State.COLLECTED, start_at=9.5), 6.0)
+    assert members.of("pi1").words(8.0) == ("running 2 s", "")
+
+
+@pytest.mark.parametrize(
+    ("ends", "spread"),
+    [
+        ([{}, {}], None),
+        ([{"start_error": 0.0, "started": 10.0, "clock_bound": 0.1}], None),
+        ([{"start_error": 0.0, "started": 10.0, "clock_bound": 0.1},
+          {"start_error": 0.5, "started": 10.5, "clock_bound": 0.3}, {},
+          {"start_error": 0.25, "started": 10.25, "clock_bound": 0.2}],
+         {"n": 3, "seconds": 0.5, "bound": 0.5}),
+        ([{"start_error": 0.0, "started": 10.0, "clock_bound": 0.1},
+          {"start_error": 0.5, "started": 99.5, "clock_bound": 0.3, "start_life": "another"}],
+         {"n": 2, "seconds": None, "bound": None}),
+    ],
+)  # fmt: skip
+def test_how_far_apart_boards_began_that_were_named(
+    ends: list[dict[str, Any]], spread: dict[str, Any] | None
+) -> None:
+    members = Members("b1", [f"pi{number}" for number in range(len(ends))])
+    for number, one in enumerate(ends):
+        fields = {"outcome": "ok", "ran": "yes", "start_life": "one"} | one
+        members.hear_fields(f"pi{number}", status(f"pi{number}", State.REST, **fields), 1.0)
+    assert members.spread == spread
+
+
+def test_how_exactly_one_board_began() -> None:
+    assert start_line({"start_error": None}) == ""
+    assert start_line({"start_error": -0.002, "clock_bound": None}) == (
+        "it began 2.00 ms before the instant"
+    )
+    assert start_line({"start_error": 1.5, "clock_bound": 0.00001}) == (
+        "it began 1.50 s after the instant, give or take 10 µs"
+    )
