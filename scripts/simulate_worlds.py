@@ -48,13 +48,18 @@ def folder() -> Iterator[Path]:
 
 
 def live(
-    seed: int, steps: int, broker: str | None, faults: tuple[str, ...], largest: bool = False
+    seed: int,
+    steps: int,
+    broker: str | None,
+    faults: tuple[str, ...],
+    largest: bool = False,
+    instants: bool | None = None,
 ) -> Report:
     """One world from its beginning to its end."""
     habits = next((one for one in BROKERS if one.name == broker), None)
     with folder() as path:
         return World(seed, path, steps=steps, habits=habits, faults=faults or None,
-                     largest=largest).run()  # fmt: skip
+                     largest=largest, instants=instants).run()  # fmt: skip
 
 
 def hunt(mutant: Mutant, first: int, worlds: int, *, cover: bool) -> tuple[int, int, str]:
@@ -62,14 +67,18 @@ def hunt(mutant: Mutant, first: int, worlds: int, *, cover: bool) -> tuple[int, 
     steps = 0
     with changed(mutant.edits + (mutant.cover if cover else ())):
         for number in range(worlds):
-            report = live(first + number, EACH, mutant.broker, mutant.faults, mutant.largest)
+            report = live(
+                first + number, EACH, mutant.broker, mutant.faults, mutant.largest, mutant.instants
+            )
             steps += report.steps
             if report.violations:
                 break
         else:
             return worlds, steps, ""
     # What hwsync itself does in that world proves nothing.
-    innocent = live(report.seed, EACH, mutant.broker, mutant.faults, mutant.largest)
+    innocent = live(
+        report.seed, EACH, mutant.broker, mutant.faults, mutant.largest, mutant.instants
+    )
     if innocent.violations:
         return number + 1, steps, f"{BROKEN} seed {report.seed}: simulate it first"
     return number + 1, steps, str(report.violations[0])

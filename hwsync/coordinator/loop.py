@@ -151,7 +151,7 @@ class Coordinator:
         }
         for record in stored.values():
             self._schedule(record, now)
-        before, self.batches = self.batches, {}
+        before, self.batches, self._barriers = self.batches, {}, Agenda()
         found = list(self.store.batches(stored, self._ticking.ticks(now)))
         self.newest_keys = {batch.group: batch.key for batch in found if batch.group}
         for batch in found:

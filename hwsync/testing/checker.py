@@ -25,12 +25,14 @@ from hwsync.testing.history import (
     Ended,
     JournalLost,
     Json,
+    LifeBegan,
     PutBack,
     Said,
     Seen,
     Served,
     TurnedAway,
 )
+from hwsync.testing.instants import check_starts
 
 UNDER_WAY_S = 30.0  # a message may be so late, where topics overtake each other
 SETTLED_S = 10.0  # of connection, after which deadlines fire, with every settling time in use
@@ -77,6 +79,7 @@ def check(
         *(_table, _one_word, _truth, _asked_for, _heard_of, _bounded),
     ]
     found = [violation for rule in rules for violation in rule(seen, final)]
+    found += [Violation(*one) for one in check_starts(history)]
     if output is not None:
         found += _belongs(seen, final, output)
     return found
@@ -119,6 +122,8 @@ class _Sorted:
                 self.answered[one.user, one.id].append(one)
             elif isinstance(one, Began):
                 self.began[one.user, one.id].append(one)
+            elif isinstance(one, LifeBegan):
+                pass  # of ``instants``
             else:
                 self.ended[one.user, one.id].append(one)
 
@@ -307,6 +312,8 @@ def _asked_for(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
     for one in [*seen.without_id, *(one for some in seen.asked.values() for one in some)]:
         if one.kind == "reset" or (one.kind == "cancel" and one.id is None):
             wide[one.user].append(one.at)
+    for user, rows in final.logs.items():
+        named |= {(user, row["id"]) for row in rows if row["command"] == Verb.LEFT_OUT}
     for (user, id), end in final.commands.items():
         if end["outcome"] != "cancelled" or (user, id) in named or seen.put_back:
             continue

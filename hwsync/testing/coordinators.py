@@ -27,7 +27,7 @@ from hwsync.protocol.wire.messages import named_id
 from hwsync.store.api import Changes
 from hwsync.store.store import Store
 from hwsync.testing.context import Context
-from hwsync.testing.history import Said, Served, TurnedAway
+from hwsync.testing.history import LifeBegan, Said, Served, TurnedAway
 from hwsync.testing.port import Port
 from hwsync.testing.processes import Process
 from hwsync.transport import Delivery, Disconnected, Signal, Subscribed
@@ -163,6 +163,7 @@ class CoordinatorProcess(Process):
             nonce=context.nonce,
         )
         self.answers = ClockAnswers(self, self.coordinator, self)
+        self._life = ""
         self.gate = StartupGate(self, self.topics, self, context.nonce())
         self.store.committed = {
             user: (record.epoch, record.seq) for user, record in self.coordinator.records.items()
@@ -181,6 +182,10 @@ class CoordinatorProcess(Process):
         passed = self.gate.admit(self.answers.take(signals))
         self._count(passed)
         self.coordinator.step(passed)
+        lab = self.coordinator.lab_time
+        if self._life != lab.life:
+            self._life = lab.life
+            self.context.see(LifeBegan(self.context.now, lab.life, lab.us()))
         waits = (self.coordinator.wait(), self.gate.wait())
         return min((wait for wait in waits if wait is not None), default=None)
 

@@ -251,7 +251,8 @@ class Device(Process):
             return
         session.began = run.alive = True
         name = session.job.name
-        context.see(Began(context.now, run.user, run.id, run.program, run.journal, name))
+        bound = session.instant.bound_us if session.instant else None
+        context.see(Began(context.now, run.user, run.id, run.program, run.journal, name, bound))
         context.note(self.name, f"program of {run.id} begins", run.program)
         program = Program.read(run.program)
         outcome = "error" if program.exit_code else "ok"

@@ -211,6 +211,7 @@ class Faults:
             self.context.fault("clock jump at a restart", process.name, years)
             process.kill()
             process.jump = years * YEAR_S
+            process.named = f"the boot of {self.context.now:.3f}"
 
     # -- network ------------------------------------------------------------------------------
 

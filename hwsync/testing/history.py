@@ -29,6 +29,8 @@ class Asked:
     name: str = DEFAULT_NAME  # of its program's file
     expires_at: float | None = None  # Unix seconds, by the coordinator's clock
     expires: float | None = None  # seconds of connection; None: not known, or no limit
+    start: Json | None = None  # at which instant it is to begin, as it was asked for
+    batch: tuple[str, ...] = ()  # the boards that are to begin together
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Began:
     program: str
     journal: str = ""  # of the device; empty: not known, or a person
     name: str | None = None  # of the file that it was run as; None: not known
+    bound_us: int | None = None  # how wrong its device's lab time may be, by its own word
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,15 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class LifeBegan:
+    """Lab time began a life, or a coordinator goes on with it."""
+
+    at: float
+    life: str
+    lab_us: int  # microseconds of lab time then
+
+
+@dataclass(frozen=True, slots=True)
 class TurnedAway:
     """The result of a command that the coordinator did not know, and had no room to keep."""
 
@@ -125,5 +137,15 @@ class TurnedAway:
 
 
 Seen = (
-    Asked | Answered | Began | Ended | Said | Copied | PutBack | JournalLost | Served | TurnedAway
+    Asked
+    | Answered
+    | Began
+    | Ended
+    | Said
+    | Copied
+    | PutBack
+    | JournalLost
+    | Served
+    | LifeBegan
+    | TurnedAway
 )

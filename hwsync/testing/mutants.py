@@ -25,7 +25,15 @@ from hwsync.device.deeds import Deeds
 from hwsync.device.journal import Journal
 from hwsync.device.publishing import Shrinking
 from hwsync.operator import conversation
-from hwsync.protocol import admission, idle, machine, moves, named
+from hwsync.protocol import (
+    admission,
+    idle,
+    machine,
+    moves,
+    named,
+    record,
+    together,
+)
 from hwsync.protocol.core import Memory
 from hwsync.protocol.device import core as device_core
 from hwsync.protocol.device import moves as device_moves
@@ -51,7 +59,8 @@ class Mutant:
     """A safeguard, and how it is switched off; ``covered_by``: what is switched off with it.
 
     ``faults``: the only kinds in its worlds, where others would hide what it is for; empty: all.
-    ``largest``: its worlds' brokers have a limit of what they take; ``broker``: whose habits.
+    ``largest``: its worlds' brokers have a limit of what they take; ``broker``: whose habits;
+    ``instants``: in its worlds boards begin at instants.
     """
 
     name: str
@@ -61,6 +70,7 @@ class Mutant:
     faults: tuple[str, ...] = ()
     largest: bool = False
     broker: str | None = None
+    instants: bool | None = None
 
 
 @contextmanager
@@ -370,5 +380,58 @@ MUTANTS: Final = (
         "what a board has slept over says nothing of lab time",
         (Edit(Estimator, "_was_suspended", "> SUSPENDED_US", "> 10**18"),),
         faults=("pause",),
+    ),
+    Mutant(
+        "one transaction for the start of a batch",
+        (Edit(Store, "save", "for statement, rows in written:",
+              "for statement, rows in written:\n"
+              "            if 'INTO commands' in statement and len(rows) > 1:\n"
+              "                connection.execute(statement, rows[0])\n"
+              "                connection.execute('COMMIT')\n"
+              "                if hasattr(self, 'process'):\n"
+              "                    self.process.point('after a commit')\n"
+              "                connection.execute('BEGIN IMMEDIATE')"),),
+        faults=("kill at a point",),
+        instants=True,
+    ),
+    Mutant(
+        "an instant is of the life in which it was asked for",
+        (
+            Edit(record, "latest_start_s", "if command.start_life != moment.life:", "if False:"),
+            Edit(moves, "_collect", "journal=event.journal, boot=event.boot)",
+                 "journal=event.journal, boot=event.boot, start_life=moment.life)"),
+        ),
+        faults=("clock jump at a restart", "partition", "kill"),
+        instants=True,
+    ),
+    Mutant(
+        "whoever asks after the decision comes too late",
+        (Edit(together, "_decided", "**dict.fromkeys(absent, Code.WRONG_STATE)", ""),),
+        instants=True,
+    ),
+    Mutant(
+        "nobody is waited for longer than the wait",
+        (Edit(together, "begin", "waits=moment.ticks < batch.wait_until", "waits=True"),),
+        instants=True,
+    ),
+    Mutant(
+        "a grant that moves has the same instant",
+        (
+            Edit(moves, "_move_grant", "boot=event.boot)",
+                 "boot=event.boot,\n        start_at_us=command.start_at_us"
+                 " and command.start_at_us + 1_000_000)"),
+        ),
+        faults=("kill at a point", "kill"),
+        instants=True,
+    ),
+    Mutant(
+        "who is ready and not needed is left out, too",
+        (
+            Edit(together, "begin", "for one in left:",
+                 "for one in left:\n"
+                 "        if draft.record_of(one.user).state is State.COLLECTED:\n"
+                 "            continue"),
+        ),
+        instants=True,
     ),
 )  # fmt: skip

@@ -123,12 +123,16 @@ class Operator:
                 self._orders.pop(0)
             if not self.asking:
                 continue
-            action = dice.choices(
-                [self._runs, self._repeats, self._mistakes, self._cancels, self._resets,
-                 self._analyses, self._reads, self._queries],
-                [10, 2, 1, 3 * self._stops, 1 * self._stops, 2, 1, 1],
-            )[0]  # fmt: skip
+            action = dice.choices(*self.choices())[0]
             yield from self._does(action(user))
+
+    def choices(self) -> tuple[list[Any], list[float]]:
+        """What it does, and how often."""
+        return (
+            [self._runs, self._repeats, self._mistakes, self._cancels, self._resets,
+             self._analyses, self._reads, self._queries],
+            [10, 2, 1, 3 * self._stops, 1 * self._stops, 2, 1, 1],
+        )  # fmt: skip
 
     def _does(self, action: Talk[object]) -> Talk[None]:
         self._idle = False
@@ -175,6 +179,8 @@ class Operator:
             Asked(
                 *(context.now, self.name, user, "request", id, program, name, expires_at),
                 expires=keys.get("expires"),
+                start=keys.get("start"),
+                batch=tuple(keys.get("batch", ())),
             )
         )
         context.note(self.name, f"asks {user} for {id}", (program, keys))

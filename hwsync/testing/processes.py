@@ -34,6 +34,7 @@ class Process:
         self.life = 0
         self.inbox: deque[Any] = deque()
         self.armed: str | None = None  # the point at which it is killed next
+        self.named = "a boot"  # of its machine
         self.jump = 0.0  # seconds by which its wall clock is wrong
         self.disk_full = False
         self.removed = False  # never started again
@@ -59,7 +60,7 @@ class Process:
         return False
 
     def boot(self) -> str:
-        return "the pretended boot"
+        return self.named
 
     def random(self) -> float:
         return self.context.dice.random()

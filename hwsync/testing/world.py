@@ -28,6 +28,7 @@ from hwsync.store.reader import Reader
 from hwsync.testing.boards import Board
 from hwsync.testing.broker import BROKERS, Habits
 from hwsync.testing.checker import FinalState, Violation, check
+from hwsync.testing.conductors import Conductor
 from hwsync.testing.context import Context
 from hwsync.testing.coordinators import CoordinatorProcess
 from hwsync.testing.devices import Device
@@ -71,7 +72,8 @@ class World:
 
     ``steps``: of the time of faults; more follow until all is at rest. ``habits``: the broker's;
     ``faults``: the only kinds (``FAULTS``). None: as the seed says. ``largest``: its broker has a
-    limit of what it takes.
+    limit of what it takes; ``instants``: people have boards begin at instants, and nobody else
+    asks for anything.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class World:
         habits: Habits | None = None,
         faults: Collection[str] | None = None,
         largest: bool = False,
+        instants: bool | None = None,
     ) -> None:
         dice = Random(seed)
         self.seed, self.steps = seed, steps
@@ -103,13 +106,17 @@ class World:
         everybody = [*users, *(["anna"] if self.hand else [])]
         numbers = Numbers(context)
         stops = dice.random() < 0.5  # whether anybody cancels or resets anything
+        # By dice of their own: the worlds without instants stay as they are.
+        self.instants = Random(~seed).random() < 0.25 if instants is None else instants
+        kind = Conductor if self.instants else Operator
         self.operators = [
-            Operator(context, f"operator-{number}", users, numbers, stops)
+            kind(context, f"operator-{number}", users, numbers, stops)
             for number in range(1, dice.randint(2, 3))
         ]
         self.persons = [
             Person(context, f"person-{number}", everybody, numbers, stops)
             for number in range(1, dice.randint(2, 3))
+            if not self.instants
         ]
         self.faults = Faults(self, faults)
         if self.faults.orphans:

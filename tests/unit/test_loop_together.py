@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hwsync.protocol.errors import StoreError
 from hwsync.protocol.groups import Groups
 from hwsync.protocol.record import Command, State
 from hwsync.protocol.rules import Rules
@@ -213,6 +214,28 @@ def test_what_a_life_before_left_undone_is_done_at_the_start(lab: Lab) -> None:
     assert len(set(instants(lab))) == 1
     assert None not in instants(lab)
     assert ("pi3", "start", True) in statuses(deeds)
+
+
+def test_a_batch_that_a_failed_commit_has_stored_all_the_same_is_waited_for_no_more(
+    lab: Lab,
+) -> None:
+    ask_list(lab, "pi1", wait=5.0)
+    collect(lab, "pi1")
+    save = lab.store.save
+
+    def lies(changes: Any, ticks: float) -> None:
+        save(changes, ticks)
+        lab.store.save = save  # type: ignore[method-assign]
+        raise StoreError("disk I/O error")
+
+    lab.store.save = lies  # type: ignore[method-assign]
+    lab.hear("reset", b"", user="@lab1")  # everybody: the batch has ended
+    lab.later(1.5)
+    assert lab.coordinator.batches == {}
+    wait = lab.coordinator.wait()
+    assert wait is None or wait > 0.0
+    lab.later(10.0)
+    assert lab.coordinator.wait() != 0.0
 
 
 def test_nothing_is_fixed_while_nobody_can_hear_it(lab: Lab) -> None:
