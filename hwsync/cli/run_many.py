@@ -25,7 +25,7 @@ from hwsync.operator.batch import Batch, overhearing
 from hwsync.operator.client import Client
 from hwsync.operator.conversation import EVERYBODY, Talk
 from hwsync.operator.run import NOT_RUN, Run
-from hwsync.protocol.errors import NoCoordinator, Refused, TooLarge, Unreachable
+from hwsync.protocol.errors import NoCoordinator, OutputError, Refused, TooLarge, Unreachable
 from hwsync.protocol.record import State
 from hwsync.protocol.wire.received import Received
 from hwsync.protocol.wire.status import CommandFields
@@ -51,6 +51,7 @@ class Many:
         self._streams: dict[str, tuple[Streams, Lines]] = {}
         self._shown: set[str] = set()  # whose end was shown
         self._runs: dict[str, Run] = {}
+        self._overheard: Future[None] = Future()  # of a group's boards, as long as it goes on
 
     def client(self) -> Client:
         """A connection that hears the group and its boards, or the boards."""
@@ -86,21 +87,33 @@ class Many:
 
     def run(self, operator: Client) -> None:
         """To its end; the first Ctrl-C cancels it."""
-        overheard: Future[None] | None = None
-        if self._target.group:
-            everybody = operator.conversation(EVERYBODY)
-            overheard = operator.switchboard.begin(overhearing(everybody, self._overhear))
+        self._begin_to_overhear(operator)
         self._rows.draw()
         try:
             if self._target.group:
                 self._run_group(operator)
             else:
                 self._run_each(operator)
+            self._look_whether_it_can_be_shown()
+        except OutputError as error:
+            hint = f"this does not end the batch {self._asked.id}; hwsync status {self._target}"
+            raise OutputError(error.message, f"{hint} shows its end") from None
         finally:
-            if overheard is not None:
-                overheard.cancel()
+            self._overheard.cancel()
             self._rows.leave()
         self._finish()
+
+    def _begin_to_overhear(self, operator: Client) -> None:
+        if self._target.group:
+            everybody = operator.conversation(EVERYBODY)
+            talk = overhearing(everybody, self._overhear)
+            self._overheard = operator.switchboard.begin(talk)
+
+    def _look_whether_it_can_be_shown(self) -> None:
+        """Nobody waits for what is overheard. Raises ``OutputError``."""
+        one = self._overheard
+        if one.done() and not one.cancelled() and (error := one.exception()) is not None:
+            raise error
 
     def _run_group(self, operator: Client) -> None:
         batch = self._batch(operator)
@@ -112,6 +125,8 @@ class Many:
             end = operator.wait(batch.following(**options))
         except KeyboardInterrupt:
             self._say_cancelling()
+            if self._overheard.cancelled():  # Ctrl-C came while it heard something
+                self._begin_to_overhear(operator)
             end = operator.wait(batch.cancelling(**options))
         self.members.hear_batch(end, time.monotonic())
         self._complete(operator)
@@ -184,6 +199,7 @@ class Many:
     # -- what is heard -------------------------------------------------------------------------
 
     def _hear_group(self, heard: Received) -> None:
+        self._look_whether_it_can_be_shown()
         if (batch := heard.batch) is not None and batch["id"] == self._asked.id and not heard.kept:
             self.members.hear_batch(batch, time.monotonic())
             for user in self.members.by_user:

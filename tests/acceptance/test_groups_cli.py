@@ -157,6 +157,17 @@ def test_ctrl_c_cancels_the_batch(lab: Lab, words: str) -> None:
     ended(lab.cli("run", words, "-c", "print(1)"), 0)  # everybody is free again
 
 
+@pytest.mark.parametrize("words", ["@lab1", "pi1,pi3"])
+def test_where_its_output_cannot_be_written_that_is_said(lab: Lab, words: str) -> None:
+    command = [*HWSYNC, "run", words, "--broker", lab.url, "-c", "print(1)"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30,
+                              check=False)  # fmt: skip
+    assert done.returncode == 74
+    assert "cannot write the output" in done.stderr
+    assert f"hwsync status {words}" in done.stderr
+
+
 def test_a_coordinator_that_is_killed_meanwhile_costs_nothing(lab: Lab) -> None:
     process = lab.cli("run", "@lab1", "--parallel", "1", "-c", "import time; time.sleep(0.5)")
     time.sleep(0.6)

@@ -1,0 +1,60 @@
+"""A group in a lab with accounts: who was given it sends programs to it, and nobody else does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hwsync.lab.accounts import OperatorRights
+from tests.support.account_lab import AccountLab, account_lab
+from tests.support.lab import AS_ROOT, DEVICE, HWSYNC
+from tests.support.processes import Process
+
+
+@pytest.mark.parametrize("kind", ["mosquitto", "amqtt"])
+def test_who_was_given_a_group_needs_no_right_to_its_boards(
+    kind: str, start: Callable[..., Process], tmp_path: Path
+) -> None:
+    operators = {"alice": OperatorRights(("pi1",)), "teacher": OperatorRights(None)}
+    with account_lab(kind, ("pi1", "pi2"), operators) as lab:
+        lab.folder.set_group("lab1", ("pi?",))
+        lab.folder.add_operator("greta", OperatorRights((), groups=("lab1",)))
+        lab.folder.reload()
+
+        def typed(who: str, *words: str) -> Process:
+            return start([*HWSYNC, *words, "--config", str(lab.path / f"lab/operators/{who}.toml")])
+
+        clean = ["--clean-session"] if kind == "amqtt" else []
+        coordinator = start(
+            [*HWSYNC, "coordinator", "--config", str(lab.path / "lab/coordinator.toml"), "--settle",
+             "0", "--db", str(tmp_path / "h.db"), *clean], name="coordinator",
+        )  # fmt: skip
+        coordinator.wait_for_log(r"groups: lab1 \(1\)")
+        coordinator.wait_for_log(r"\bready\b")
+        boards(lab, start, tmp_path)
+        for who in ("greta", "teacher"):
+            done = typed(who, "run", "@lab1", "-c", "print(6*7)")
+            assert done.wait(60) == 0, done.account()
+            assert sorted(done.stdout.splitlines()) == ["pi1: 42", "pi2: 42"]
+        stopped = typed("greta", "reset", "@lab1")
+        assert stopped.wait(30) == 0, stopped.account()
+        # Boards that are named need a right to each of them.
+        both = typed("teacher", "run", "pi1,pi2", "-c", "print(1)")
+        assert both.wait(60) == 0, both.account()
+        refused = typed("greta", "run", "pi2", "-c", "print(1)")
+        other = typed("alice", "run", "@lab1", "-c", "print(1)")
+        assert refused.wait(60) == other.wait(60) == 125
+        assert refused.stdout == other.stdout == ""
+
+
+def boards(lab: AccountLab, start: Callable[..., Process], folder: Path) -> None:
+    for board in ("pi1", "pi2"):
+        file = folder / f"{board}.toml"
+        text = (lab.path / f"lab/boards/{board}.toml").read_text()
+        file.touch(0o600)
+        file.write_text(text + "\n[limits]\nfree_disk_mb = 0\n")
+        device = start([*DEVICE, "--config", str(file), "--state-dir", str(folder / board),
+                        *AS_ROOT], name=board)  # fmt: skip
+        device.wait_for_log("connected to")
