@@ -232,6 +232,9 @@ class RoundDecision:
     def in_order(self) -> list[tuple[str, Effect]]:
         """The effects; first, of those that begin together, what they wait for: their statuses."""
 
+        if not self.started:
+            return self.effects
+
         def is_urgent(one: tuple[str, Effect]) -> bool:
             return one[0] in self.started and isinstance(one[1], PublishStatus)
 

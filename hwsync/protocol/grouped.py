@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from hwsync.protocol import idle, limits, machine, turns
+from hwsync.protocol import idle, limits, machine, starts, turns
 from hwsync.protocol.admission import digest_of, part_of
 from hwsync.protocol.answers import refuse
 from hwsync.protocol.batch import Batch, group_key, list_key, with_start
@@ -114,6 +114,7 @@ def _check_request(draft: Draft, group: str, event: Requested, members: tuple[st
             f"there are no boards in {SIGN}{group} now",
             "is a board of it switched on? hwsync status lists the boards",
         )
+    starts.check_need(event.request, len(members))
     bytes = len(members) * idle.weight(event.request)
     if len(members) > limits.MAX_USERS or bytes > limits.MAX_BATCH_BYTES:
         raise Refused(
@@ -227,6 +228,7 @@ def _join(draft: Draft, user: str, event: Requested, moment: Moment, rules: Rule
         raise Refused(
             Code.WRONG_STATE, f"the batch {id} has ended", "take a new id for a new batch"
         )
+    starts.check_need(event.request, len(listed))
     machine.check_new(draft.record_of(user), event.request, moment, rules, of_batch=True)
     if known is None:
         _make_room(draft, "", moment)

@@ -49,6 +49,17 @@ def check(request: Request, moment: Moment, *, of_batch: bool) -> None:
     )
 
 
+def check_need(request: Request, members: int) -> None:
+    """Raises ``Refused`` where more boards must be ready than the batch has."""
+    start = request.start
+    if start is not None and start.need > members:
+        raise Refused(
+            Code.BAD_PAYLOAD,
+            f"'need' is {start.need}, and the batch has {members} boards",
+            "nobody would ever begin: name a smaller number",
+        )
+
+
 def cannot(request: Request, device: HeartbeatReceived | None) -> Refused | None:
     """Why a board that is online cannot do what is asked; None: it can, or nobody knows.
 

@@ -159,3 +159,67 @@ def test_a_coordinator_that_is_not_heard_any_more(lab: Starting) -> None:
     )[0].json
     assert (response["outcome"], response["ran"]) == ("rejected", "no")
     assert "last heard more than 10 s before" in response["reason"]
+
+
+# -- together
+
+
+def ask_together(lab: Starting, *boards: str, **start: object) -> None:
+    """A batch of these boards, or of ``@all``."""
+    asked = {"together": True, "within": WITHIN, "wait": 30.0, **start}
+    request = {"id": "a", "program": PROGRAM, "start": asked, "analysis": "outcome"}
+    if boards == ("@all",):
+        lab.pub("request", json.dumps(request), user="@all")
+        return
+    for board in boards:
+        lab.pub("request", json.dumps({**request, "batch": boards}), user=board)
+
+
+def at_rest(lab: Starting, board: str) -> dict[str, Any]:
+    return lab.watcher.wait_for_status(
+        board,
+        lambda status: status["id"] == "a" and status["state"] == 0,
+        what=f"{board} at rest",
+    )
+
+
+def test_everybody_begins_at_one_instant_and_the_batch_says_how_far_apart(lab: Starting) -> None:
+    boards = ("pi1", "pi2", "pi3")
+    lab.begin(*boards)
+    ask_together(lab, "@all")
+    ends = [at_rest(lab, board) for board in boards]
+    assert [(end["outcome"], end["reason"]) for end in ends] == [("ok", "")] * 3
+    assert len({(end["start_at"], end["start_life"]) for end in ends}) == 1
+    assert all(0 <= end["start_error"] < WITHIN for end in ends)
+    batch = lab.watcher.wait_for_status(
+        "@all", lambda status: status["state"] == "ended", what="the batch's end"
+    )
+    started = [end["started"] for end in ends]
+    assert batch["spread"]["n"] == 3
+    assert batch["spread"]["seconds"] == pytest.approx(max(started) - min(started), abs=2e-6)
+    bounds = sorted(end["clock_bound"] for end in ends)
+    assert batch["spread"]["bound"] == pytest.approx(sum(bounds[1:]), abs=2e-6)
+
+
+def test_a_dead_board_holds_the_others_up_no_longer_than_the_wait(lab: Starting) -> None:
+    lab.begin("pi1", "pi2", "pi3")
+    lab.processes["device-pi3"].kill()
+    ask_together(lab, "pi1", "pi2", "pi3", wait=3.0)
+    ends = [at_rest(lab, board) for board in ("pi1", "pi2", "pi3")]
+    assert [(end["outcome"], end["ran"]) for end in ends] == [
+        ("ok", "yes"), ("ok", "yes"), ("expired", "no"),
+    ]  # fmt: skip
+    assert "not begun" in ends[2]["reason"]
+
+
+def test_a_coordinator_that_dies_while_it_waits_goes_on_waiting(lab: Starting) -> None:
+    lab.begin("pi1", "pi2")
+    lab.processes["device-pi2"].kill()
+    ask_together(lab, "pi1", "pi2", wait=60.0)
+    lab.armed()
+    lab.processes["coordinator"].kill()
+    lab.coordinator()
+    lab.device("pi2", "device-pi2")
+    ends = [at_rest(lab, board) for board in ("pi1", "pi2")]
+    assert [(end["outcome"], end["reason"]) for end in ends] == [("ok", "")] * 2
+    assert len({(end["start_at"], end["start_life"]) for end in ends}) == 1

@@ -361,6 +361,13 @@ def test_together_needs_a_batch_and_excludes_parallel(lab: Lab) -> None:
     assert error.json["error"] == "bad_payload"
 
 
+def test_nobody_waits_for_more_boards_than_there_are(lab: Lab) -> None:
+    (error,) = sent(ask(lab, need=4), "error")
+    assert error.json["error"] == "bad_payload"
+    (error,) = sent(ask_list(lab, "pi1", need=4), "error")
+    assert "'need' is 4, and the batch has 3 boards" in error.json["message"]
+
+
 def test_a_board_that_is_online_and_cannot_is_refused_alone(lab: Lab) -> None:
     lab.hear("heartbeat", encode_heartbeat(online=True, journal="j1", boot=1), user="pi2")
     ask(lab)
