@@ -17,6 +17,7 @@ from hwsync.operator.client import Client
 from hwsync.operator.conversation import OnReceived
 from hwsync.protocol.errors import NoCoordinator, UsageError
 from hwsync.protocol.jsons import is_number
+from hwsync.protocol.limits import START_AHEAD_S
 
 ASK_S: Final = 5.0  # for a coordinator to say how lab time stands
 DIFFERS_S: Final = 1.0  # between this clock and lab time, from which on it is said
@@ -71,8 +72,8 @@ def instant(text: str, now: float) -> float:
             seconds = float(text)
         except ValueError:
             raise wrong from None
-        if not 0 <= seconds <= 86_400:
-            raise UsageError(f"{text}: at most a day ahead", "+86400")
+        if not 0 <= seconds <= START_AHEAD_S:
+            raise UsageError(f"{text}: at most a day ahead", f"+{START_AHEAD_S:.0f}")
         return now + seconds
     if found := _TIME.fullmatch(text):
         hour, minute, second = int(found[1]), int(found[2]), float(found[3] or 0)
@@ -94,7 +95,7 @@ def instant(text: str, now: float) -> float:
         raise wrong from None
     if at <= now:
         raise UsageError(f"{text} is past", f"such as {FORMS}")
-    if at > now + 86_400:
+    if at > now + START_AHEAD_S:
         raise UsageError(f"{text} is more than a day ahead", "a start may be a day ahead at most")
     return at
 

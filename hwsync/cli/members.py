@@ -17,7 +17,6 @@ from hwsync.protocol.record import State
 from hwsync.protocol.wire.group import BatchFields
 from hwsync.protocol.wire.status import CommandFields
 
-MISSING: Final = "missing"  # the code of who is offline, where all were to be online
 LEFT_OUT: Final = "left_out"  # the verb of who was not ready at a start
 NOT_BEGUN: Final = "not begun"  # how the reason begins of who never began
 MOST_REASONS: Final = 20  # lines of a summary
@@ -30,7 +29,7 @@ WHY: Final[Mapping[str, str]] = {
     Code.QUEUE_FULL: "its queue is full",
     Code.ID_REUSED: "it had this id before",
     Code.NOT_ALLOWED: "that is not allowed there",
-    MISSING: "it is offline",
+    Code.MISSING: "it is offline",
 }
 """Of a refusal, where nobody has said it in a sentence."""
 
@@ -58,7 +57,7 @@ class Member:
     def kind(self) -> str:
         """One of ``KINDS``."""
         if self.refused:
-            return "missing" if self.refused == MISSING else "refused"
+            return "missing" if self.refused == Code.MISSING else "refused"
         outcome, reason = self.get("outcome"), str(self.get("reason") or "")
         if outcome is None:
             return "open"

@@ -24,9 +24,6 @@ from hwsync.protocol.errors import UsageError
 from hwsync.protocol.jsons import dumps, loads, size
 
 CODING: Final = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")  # PEP 263
-START_WAIT_S: Final = (0.1, 600.0)
-START_LEAD_S: Final = (0.05, 60.0)
-START_WITHIN_S: Final = (0.001, 60.0)
 UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")  # how Windows marks it
 
 
@@ -100,9 +97,9 @@ def program_options(command: F) -> F:
                      help="Of a group, leave out who is offline now, in place of waiting."),
         click.option("--together", is_flag=True,
                      help="All boards begin at one instant, once they are ready."),
-        click.option("--wait", type=seconds(START_WAIT_S), metavar="SECONDS",
+        click.option("--wait", type=seconds(limits.START_WAIT_S), metavar="SECONDS",
                      help="For them to get ready, with --together.  [default: 5]"),
-        click.option("--lead", type=seconds(START_LEAD_S), metavar="SECONDS",
+        click.option("--lead", type=seconds(limits.START_LEAD_S), metavar="SECONDS",
                      help="From then to the instant, with --together.  [default: 1]"),
         click.option("--need", type=click.IntRange(1), metavar="N",
                      help="So many must be ready, else none begins, with --together.  [default: 1 "
@@ -110,7 +107,7 @@ def program_options(command: F) -> F:
         click.option("--at", "at", metavar="TIME",
                      help="Begin at that time of day: 14:30, 14:30:05.5, 2026-12-01T14:30, or +10 "
                      "(in 10 s)."),
-        click.option("--within", type=seconds(START_WITHIN_S), metavar="SECONDS",
+        click.option("--within", type=seconds(limits.START_WITHIN_S), metavar="SECONDS",
                      help="How late or uncertain a start may be, with --together or --at; else "
                      "that board does not begin.  [default: 0.1]"),
     ]  # fmt: skip

@@ -51,7 +51,7 @@ def target(text: str) -> Target:
             hint = f"; a group stands by itself: {name}" if name.startswith(SIGN) else ""
             raise click.BadParameter(f"{name!r} is no board's name: {USER_FORM}{hint}")
     found = tuple(dict.fromkeys(names))
-    if len(found) > limits.MAX_GROUP:
+    if len(found) > limits.MAX_BATCH_LIST:
         raise click.BadParameter(f"{len(found):,} boards: make a group of them")
     return Target(found)
 

@@ -43,11 +43,12 @@ LOCAL: Final = ("127.0.0.1", "localhost", "::1")
     default=str(Analyser.MANUAL),
     show_default=True,
 )
+@click.option("--groups", type=FILE, metavar="FILE", help="The lab's groups (see coordinator).")
 @click.option("--allow-root", is_flag=True, help="As root: run programs as root.")
 @click.option("--lan", is_flag=True, help="Let other machines in; says what that means.")
 @click.pass_obj
-def up(settings: Settings, user: str | None, db: Path | None, analysis: str, allow_root: bool,
-       lan: bool) -> None:  # fmt: skip
+def up(settings: Settings, user: str | None, db: Path | None, analysis: str,
+       groups: Path | None, allow_root: bool, lan: bool) -> None:  # fmt: skip
     """Start broker, coordinator and a device on this machine; Ctrl-C ends them all."""
     user = user or socket.gethostname()
     if not is_user(user):
@@ -67,6 +68,7 @@ def up(settings: Settings, user: str | None, db: Path | None, analysis: str, all
         plain = ["--allow-plaintext"] if settings.given.get("allow_plaintext") else []
         command = [*here, "hwsync.cli", "coordinator", "--db", str(database)]
         command += ["--analysis", analysis, *plain]
+        command += ["--groups", str(groups)] if groups else []
         command += [] if seen.keeps_sessions else ["--clean-session"]
         parts.append(_Part("coordinator", command, ended, where))
         if os.geteuid() == 0 and not allow_root:

@@ -38,6 +38,13 @@ def test_who_was_given_a_group_needs_no_right_to_its_boards(
             done = typed(who, "run", "@lab1", "-c", "print(6*7)")
             assert done.wait(60) == 0, done.account()
             assert sorted(done.stdout.splitlines()) == ["pi1: 42", "pi2: 42"]
+        told = start([*HWSYNC, "group", "set", "lab1", "pi1,pi2"],
+                     variables={"HWSYNC_LAB": str(lab.folder.path)})  # fmt: skip
+        assert told.wait(30) == 0, told.account()
+        assert told.stdout.splitlines() == [
+            "@lab1: pi1, pi2", "the broker has been told", "the coordinator has been told",
+        ]  # fmt: skip
+        coordinator.wait_for_log(r"groups: lab1 \(2\)")
         stopped = typed("greta", "reset", "@lab1")
         assert stopped.wait(30) == 0, stopped.account()
         # Boards that are named need a right to each of them.
