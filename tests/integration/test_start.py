@@ -17,6 +17,7 @@ from tests.support.brokers import MosquittoBroker
 from tests.support.lab import Lab
 from tests.support.mqtt import Watcher
 from tests.support.processes import Process
+from tests.support.proxy import PUBLISH, TO_CLIENT, Proxy
 from tests.support.waiting import START_PATIENCE, wait_until
 
 PROGRAM = """\
@@ -37,8 +38,10 @@ class Starting(Lab):
         super().__init__(*parts)
         self.watcher = watcher
 
-    def begin(self, *boards: str) -> None:
+    def begin(self, *boards: str, through: Proxy | None = None) -> None:
         self.coordinator()
+        if through is not None:
+            self.url = f"mqtt://127.0.0.1:{through.port}"
         for board in boards:
             self.device(board, f"device-{board}")
         for board in boards:
@@ -223,3 +226,35 @@ def test_a_coordinator_that_dies_while_it_waits_goes_on_waiting(lab: Starting) -
     ends = [at_rest(lab, board) for board in ("pi1", "pi2")]
     assert [(end["outcome"], end["reason"]) for end in ends] == [("ok", "")] * 2
     assert len({(end["start_at"], end["start_life"]) for end in ends}) == 1
+
+
+def test_a_reset_that_the_device_has_not_heard(
+    lab: Starting, mosquitto: MosquittoBroker, start_proxy: Callable[..., Proxy]
+) -> None:
+    """It is connected, and its questions are answered: the answers say that there is more."""
+    proxy = start_proxy(mosquitto)
+    lab.begin("pi1", through=proxy)
+    lab.ask("pi1", program=LONG, ahead=7.0)
+    lab.armed()
+    wait_until(lambda: lab.stage("device-pi1") == "started", what="it is armed")
+    proxy.drop(PUBLISH, TO_CLIENT, topic="hw/pi1/status", times=1_000)
+    lab.pub("reset")
+    response = wait_until(
+        lambda: lab.watcher.messages("hw/pi1/response"), START_PATIENCE, "its result"
+    )[0].json
+    assert (response["outcome"], response["ran"]) == ("rejected", "no")
+    assert "had not been heard" in response["reason"]
+    assert lab.watcher.messages("hw/pi1/output") == []
+
+
+def test_boards_begin_together(lab: Starting) -> None:
+    boards = ["pi1", "pi2"]
+    lab.begin(*boards)
+    start = {"together": True, "within": WITHIN, "need": 2, "wait": 30}
+    request = {"id": "a", "program": PROGRAM, "batch": boards, "start": start}
+    for board in boards:
+        lab.pub("request", json.dumps(request), user=board)
+    ends = [lab.end(board) for board in boards]
+    assert [(end["outcome"], end["ran"]) for end in ends] == [("ok", "yes")] * 2
+    assert ends[0]["start_at"] == ends[1]["start_at"]
+    assert all(0 <= end["start_error"] < WITHIN for end in ends)
