@@ -24,8 +24,8 @@ from typing import Any, Final
 import pytest
 
 from hwsync.protocol.errors import DatabaseError
-from hwsync.testing.checker import FinalState, Violation
-from hwsync.testing.history import Seen
+from hwsync.testing.checker import FinalState
+from hwsync.testing.history import Seen, Violation
 from tests.support.brokers import SmallMosquittoBroker
 from tests.support.soak_faults import Storm
 from tests.support.soak_lab import BROKERS, ProgramPart, SoakLab

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.moves import TABLE
 from hwsync.protocol.record import State, Verb
+from hwsync.testing.batch_promises import check_batches
 from hwsync.testing.history import (
     Answered,
     Asked,
@@ -28,9 +29,11 @@ from hwsync.testing.history import (
     LifeBegan,
     PutBack,
     Said,
+    SaidOfBatch,
     Seen,
     Served,
     TurnedAway,
+    Violation,
 )
 from hwsync.testing.instants import check_starts
 
@@ -39,29 +42,18 @@ SETTLED_S = 10.0  # of connection, after which deadlines fire, with every settli
 Name = tuple[str, str]  # user, id of a command
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A promise that was not kept: which, of whom, and what was seen."""
-
-    promise: str
-    user: str
-    id: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.promise}: {self.user} {self.id}: {self.text}"
-
-
 @dataclass(slots=True)
 class FinalState:
     """What the database says in the end.
 
     ``commands``: as on ``result/<id>`` (``Reader.show``), every one of them. ``logs``: by user, the
-    rows of the log in order (``Reader.history`` without the refused messages).
+    rows of the log in order (``Reader.history`` without the refused messages). ``batches``: as
+    ``batch_promises`` says.
     """
 
     commands: Mapping[Name, Json]
     logs: Mapping[str, Sequence[Json]] = field(default_factory=dict)
+    batches: Sequence[Json] = ()
 
 
 def check(
@@ -82,7 +74,7 @@ def check(
     found += [Violation(*one) for one in check_starts(history)]
     if output is not None:
         found += _belongs(seen, final, output)
-    return found
+    return found + list(check_batches(history, final.logs, final.commands, final.batches))
 
 
 class _Sorted:
@@ -103,6 +95,8 @@ class _Sorted:
         for one in history:
             if isinstance(one, Said):
                 self.said.append(one)
+            elif isinstance(one, SaidOfBatch):
+                continue
             elif isinstance(one, Copied):
                 self.copied.add((one.topic, one.payload))
             elif isinstance(one, PutBack):
@@ -319,6 +313,7 @@ def _asked_for(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
             continue
         since = first.get((user, id), 0.0) - UNDER_WAY_S
         again = any((f"hw/{user}/{kind}", b"") in seen.copied for kind in ("cancel", "reset"))
+        again |= any(topic.startswith("hw/@") for topic, _ in seen.copied)
         if not again and not any(at >= since for at in wide[user]):
             yield Violation("truth", user, id, "cancelled, and nobody has asked for that")
 
@@ -330,7 +325,7 @@ def _performed_once(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
     for user, rows in final.logs.items():
         done: Counter[tuple[str, str]] = Counter()
         for row in rows:
-            if row["topic"] and not row["late"]:
+            if row["topic"] and not row["topic"].startswith("hw/@") and not row["late"]:
                 done[row["topic"], row["payload"]] += 1
         for (topic, payload), times in done.items():
             kind = topic.rpartition("/")[2]

@@ -9,8 +9,7 @@ from random import Random
 from typing import Final
 
 from hwsync.testing.broker import DROPPED, Broker, Habits, Packet
-from hwsync.testing.checker import Violation
-from hwsync.testing.history import Seen
+from hwsync.testing.history import Seen, Violation
 from hwsync.testing.network import Cable
 from hwsync.testing.schedule import Schedule
 

@@ -19,6 +19,7 @@ from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.service import CLIENT_ID, subscriptions
 from hwsync.coordinator.startup_gate import StartupGate
 from hwsync.protocol.errors import Code, DatabaseError, Refused, StoreError
+from hwsync.protocol.groups import SIGN
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.record import Command, Record, State, Verb
 from hwsync.protocol.rules import Rules
@@ -27,7 +28,7 @@ from hwsync.protocol.wire.messages import named_id
 from hwsync.store.api import Changes
 from hwsync.store.store import Store
 from hwsync.testing.context import Context
-from hwsync.testing.history import LifeBegan, Said, Served, TurnedAway
+from hwsync.testing.history import LifeBegan, Said, SaidOfBatch, Served, TurnedAway
 from hwsync.testing.port import Port
 from hwsync.testing.processes import Process
 from hwsync.transport import Delivery, Disconnected, Signal, Subscribed
@@ -225,7 +226,7 @@ class CoordinatorProcess(Process):
         if kind is TopicKind.STATUS and retain:
             self.said_last[user] = payload
         if kind in (TopicKind.STATUS, TopicKind.RESULT) and payload:  # an empty one clears
-            self._said(user, kind, loads(payload.decode()))
+            self._said(user, kind, loads(payload.decode()), retain)
         else:
             self.context.note(self.name, f"publishes {topic}", payload)
         sent = self.port.publish(topic, payload, qos=qos, retain=retain, correlation=correlation)
@@ -242,8 +243,12 @@ class CoordinatorProcess(Process):
         self.port.acknowledge(delivery)
         self.point("after an acknowledgement")
 
-    def _said(self, user: str, kind: TopicKind, fields: dict[str, Any]) -> None:
+    def _said(self, user: str, kind: TopicKind, fields: dict[str, Any], kept: bool) -> None:
         context = self.context
+        if user.startswith(SIGN):
+            context.see(SaidOfBatch(context.now, user.removeprefix(SIGN), fields, kept))
+            context.note(self.name, f"says {kind} of {user}", fields)
+            return
         context.see(Said(context.now, user, str(kind), fields))
         context.note(self.name, f"says {kind} of {user}", fields)
         if kind is not TopicKind.STATUS:

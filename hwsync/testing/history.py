@@ -31,6 +31,8 @@ class Asked:
     expires: float | None = None  # seconds of connection; None: not known, or no limit
     start: Json | None = None  # at which instant it is to begin, as it was asked for
     batch: tuple[str, ...] = ()  # the boards that are to begin together
+    group: str = ""  # that was asked, this user with it
+    parallel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,16 @@ class Said:
     user: str
     kind: str  # "status" or "result"
     fields: Json
+
+
+@dataclass(frozen=True, slots=True)
+class SaidOfBatch:
+    """The coordinator published what became of a group's batch; ``kept``: retained."""
+
+    at: float
+    group: str
+    fields: Json
+    kept: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +148,26 @@ class TurnedAway:
     id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that was not kept: which, of whom, and what was seen."""
+
+    promise: str
+    user: str
+    id: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.promise}: {self.user} {self.id}: {self.text}"
+
+
 Seen = (
     Asked
     | Answered
     | Began
     | Ended
     | Said
+    | SaidOfBatch
     | Copied
     | PutBack
     | JournalLost

@@ -27,12 +27,16 @@ from hwsync.device.publishing import Shrinking
 from hwsync.operator import conversation
 from hwsync.protocol import (
     admission,
+    core,
+    grouped,
     idle,
     machine,
     moves,
     named,
     record,
     together,
+    turns,
+    waiting,
 )
 from hwsync.protocol.core import Memory
 from hwsync.protocol.device import core as device_core
@@ -433,5 +437,32 @@ MUTANTS: Final = (
                  "            continue"),
         ),
         instants=True,
+    ),
+    Mutant(
+        "so many of a batch at a time",
+        (Edit(turns, "_go_on", "if batch.has_place else None", ""),),
+    ),
+    Mutant(
+        "who waits in a batch begins when one ends",
+        (Edit(core, "_decide", "turns.of_batches(draft, moment, rules)", "pass"),),
+    ),
+    Mutant(
+        "who waits in a batch has a command",
+        (Edit(waiting, "join_batch", "Decision(after, entry, command,",
+              "Decision(after, entry, None,"),),
+    ),
+    Mutant(
+        "stop-all takes out who waits first",
+        (Edit(grouped, "_stop_all", "_take_out(draft, members, moment, rules)", "pass"),),
+    ),
+    Mutant(
+        "a group's cancel takes out who waits first",
+        (Edit(grouped, "_cancel", "if _waits_of(draft, user, batch):", "if False:"),),
+    ),
+    Mutant(
+        "only commands of a batch count",
+        (
+            Edit(grouped, "_ask", "return Code.ID_REUSED", "return None"),
+        ),
     ),
 )  # fmt: skip

@@ -19,7 +19,9 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from hwsync.protocol.batch import group_key
 from hwsync.protocol.errors import NotFound
+from hwsync.protocol.groups import Groups
 from hwsync.protocol.record import Analyser, State
 from hwsync.protocol.rules import Allowance, Rules
 from hwsync.protocol.topics import TopicKind
@@ -27,17 +29,18 @@ from hwsync.store.checking import check as check_database
 from hwsync.store.reader import Reader
 from hwsync.testing.boards import Board
 from hwsync.testing.broker import BROKERS, Habits
-from hwsync.testing.checker import FinalState, Violation, check
+from hwsync.testing.checker import FinalState, check
 from hwsync.testing.conductors import Conductor
 from hwsync.testing.context import Context
 from hwsync.testing.coordinators import CoordinatorProcess
 from hwsync.testing.devices import Device
 from hwsync.testing.faults import Faults
-from hwsync.testing.history import Asked, Began, Copied, Json
+from hwsync.testing.history import Asked, Began, Copied, Json, Violation
 from hwsync.testing.microcontroller import Microcontroller
 from hwsync.testing.operators import Hand, Numbers, Operator, Person
 from hwsync.testing.processes import Process
 from hwsync.testing.programs import output
+from hwsync.testing.teachers import Teacher
 
 HEALED_S: Final = 400.0  # in which everything ends: backoff, settle, limits, analysis within
 PROBE_S: Final = 240.0  # for one more program on each device
@@ -118,6 +121,13 @@ class World:
             for number in range(1, dice.randint(2, 3))
             if not self.instants
         ]
+        self.groups: dict[str, tuple[str, ...]] = {}
+        self.teachers: list[Teacher] = []
+        lessons = Random(f"groups {seed}")
+        if lessons.random() < 0.5 and not self.instants:
+            self.groups = {"class": tuple(users), "first": tuple(users[:1])}
+            rules = self.coordinator.rules = replace(rules, groups=Groups(self.groups))
+            self.teachers = [Teacher(context, "teacher", self.groups, numbers, lessons)]
         self.faults = Faults(self, faults)
         if self.faults.orphans:
             self.coordinator.rules = replace(rules, allowance=Allowance(max_idle=LITTLE))
@@ -162,6 +172,8 @@ class World:
             operator.asking = False
         for person in self.persons:
             person.asking = False
+        for teacher in self.teachers:
+            teacher.asking = False
         self.context.note("world", "is healed")
 
     def _run_until(self, limit: float) -> bool:
@@ -185,7 +197,12 @@ class World:
             f"{record.user} is in state {int(record.state)} with {record.id}, "
             f"{len(record.queue)} queued"
             for record in coordinator.records.values()
-            if record.state is not State.REST or record.queue
+            if record.state is not State.REST or record.queue or record.batched
+        ]
+        found += [
+            f"the batch {batch.id} of {batch.group} is open"
+            for batch in coordinator.batches.values()
+            if batch.ended is None
         ]
         for name, cable in self.context.cables.items():
             port = cable.port
@@ -247,9 +264,23 @@ class World:
                     logs[user] = sorted(
                         (row for row in rows if "command" in row), key=lambda row: row["row"]
                     )
-                for id in {row["id"] for row in logs.get(user, ()) if row["id"]}:
-                    commands[user, id] = reader.show(user, id)
-        return FinalState(commands, logs)
+                for id in sorted({row["id"] for row in logs.get(user, ()) if row["id"]}):
+                    try:
+                        commands[user, id] = reader.show(user, id)
+                    except NotFound:
+                        self.context.violate("saved", user, id, "it is in the log, and unknown")
+        keys = {
+            group_key(one.group, one.id)
+            for one in self.context.history
+            if isinstance(one, Asked) and one.group and one.id
+        }
+        known = [store.batch(key, coordinator.records) for key in sorted(keys)]
+        batches: list[Json] = [
+            {"group": one.group, "id": one.id, "ended": one.ended, "members": one.members,
+             "refused": {user: str(code) for user, code in one.refused.items()}}
+            for one in known if one is not None
+        ]  # fmt: skip
+        return FinalState(commands, logs, batches)
 
     def _judge(self, final: FinalState) -> None:
         context = self.context

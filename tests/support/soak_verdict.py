@@ -21,8 +21,8 @@ from hwsync.store import statements
 from hwsync.store.read_only import open_to_read
 from hwsync.store.reader import Reader
 from hwsync.store.rows import command_from, select
-from hwsync.testing.checker import FinalState, Violation, check
-from hwsync.testing.history import Asked, Began, Copied, Ended, Json, Seen
+from hwsync.testing.checker import FinalState, check
+from hwsync.testing.history import Asked, Began, Copied, Ended, Json, Seen, Violation
 from tests.support.soak_people import Programs
 
 BEFORE_S: Final = 1.0  # a program's beginning is written after its device has begun it

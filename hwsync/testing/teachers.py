@@ -1,0 +1,132 @@
+"""Somebody who asks all boards of a group at once, and stops all of them, with ``mosquitto_pub``.
+
+The law: each message is sent once; what it asks of each member is noted as if each had been asked,
+so that the checker's promises about commands hold for them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+from typing import Any, Final
+
+from hwsync.protocol.groups import SIGN
+from hwsync.protocol.topics import TopicKind, Topics
+from hwsync.protocol.wire.asking import encode_id
+from hwsync.protocol.wire.request import encode_request
+from hwsync.testing.context import Context
+from hwsync.testing.history import Asked
+from hwsync.testing.operators import Numbers, publish
+
+IDLE_S: Final = 6.0  # between two actions, on average
+Groups = Mapping[str, tuple[str, ...]]
+
+
+class Teacher:
+    """One message after another, for one of these groups; ``dice``: of its own."""
+
+    def __init__(
+        self, context: Context, name: str, groups: Groups, numbers: Numbers, dice: Random
+    ) -> None:
+        self.context, self.name, self.groups, self.numbers = context, name, groups, numbers
+        self._dice = dice
+        self.asking = True
+        self.topics = Topics()
+        self._known: list[tuple[str, str, str, dict[str, Any]]] = []  # group, id, program, keys
+        context.schedule.after(IDLE_S * dice.random(), self._acts)
+
+    def _acts(self) -> None:
+        dice = self._dice
+        self.context.schedule.after(IDLE_S * 2 * dice.random(), self._acts)
+        if not self.asking:
+            return
+        self.context.step()
+        action = dice.choices(
+            [self._asks, self._repeats, self._asks_one_first, self._cancels, self._stops_all,
+             self._queries],
+            [8, 2, 1, 2, 1, 1],
+        )[0]  # fmt: skip
+        action(dice.choice(sorted(self.groups)))
+
+    def _asks(self, group: str) -> None:
+        dice = self._dice
+        id, program = f"b{self.numbers.id()}", self.numbers.program().text
+        keys: dict[str, Any] = {
+            "timeout": dice.choice((1.0, 2.0)), "grace": dice.choice((1.0, 3.0)),
+            "expires": dice.choice((2.0, 8.0, 20.0)),
+        }  # fmt: skip
+        if dice.random() < 0.6:
+            keys["parallel"] = dice.choice((1, 1, 2))
+        elif dice.random() < 0.5:
+            keys["queue"] = True
+        if dice.random() < 0.3:
+            keys["abort"] = dice.choice((0.0, 0.3))
+        if dice.random() < 0.2:
+            keys["online"] = True
+        self._known = [*self._known[-10:], (group, id, program, keys)]
+        self._ask(group, id, program, keys)
+        soon = dice.random()
+        if soon < 0.4:  # while it waits, or runs
+            stop = self._stops_all if soon < 0.1 else lambda of: self._cancel(of, id)
+            self.context.schedule.after(4.0 * dice.random(), lambda: stop(group))
+
+    def _ask(self, group: str, id: str, program: str, keys: dict[str, Any]) -> None:
+        for user in self.groups[group]:
+            self._note(user, group, "request", id, program, keys)
+        payload = encode_request(program, id=id, **keys)
+        self._publish(group, TopicKind.REQUEST, payload)
+
+    def _repeats(self, _: str) -> None:
+        if self._known:
+            self._ask(*self._dice.choice(self._known))
+
+    def _asks_one_first(self, group: str) -> None:
+        """The id of a batch may be known to one of its members already."""
+        user, id = self._dice.choice(self.groups[group]), f"b{self.numbers.id()}"
+        program = self.numbers.program().text
+        keys = {"analysis": "outcome", "timeout": 1.0, "grace": 1.0, "expires": 8.0}
+        self._note(user, "", "request", id, program, keys)
+        payload = encode_request(program, id=id, **keys)
+        publish(self.context, self.name, self.topics.of(user, TopicKind.REQUEST), payload)
+        del keys["analysis"]
+        self.context.schedule.after(
+            4.0 * self._dice.random(), lambda: self._ask(group, id, program, keys)
+        )
+
+    def _cancels(self, group: str) -> None:
+        known = [id for of, id, _, _ in self._known if of == group]
+        self._cancel(
+            group, self._dice.choice(known) if known and self._dice.random() < 0.7 else None
+        )
+
+    def _cancel(self, group: str, id: str | None) -> None:
+        if not self.asking:
+            return
+        for user in self.groups[group]:
+            self._note(user, group, "cancel", id)
+        self._publish(group, TopicKind.CANCEL, encode_id(id))
+
+    def _stops_all(self, group: str) -> None:
+        if not self.asking:
+            return
+        for user in self.groups[group]:
+            self._note(user, group, "reset", None)
+        self._publish(group, TopicKind.RESET, b"")
+
+    def _queries(self, group: str) -> None:
+        self._publish(group, TopicKind.QUERY, b"")
+
+    def _publish(self, group: str, kind: TopicKind, payload: bytes) -> None:
+        publish(self.context, self.name, self.topics.of(f"{SIGN}{group}", kind), payload)
+
+    def _note(
+        self, user: str, group: str, kind: str, id: str | None, program: str = "",
+        keys: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        keys = keys or {}
+        self.context.see(
+            Asked(
+                *(self.context.now, self.name, user, kind, id, program),
+                expires=keys.get("expires"), group=group, parallel=keys.get("parallel"),
+            )
+        )  # fmt: skip
