@@ -91,7 +91,9 @@ class Board(Device):
         if kind is not TopicKind.ENVELOPE or agent is None or journal is None or self.disk_full:
             return
         envelope = read_envelope(delivery.payload)
-        if envelope is not None and agent.busy is None and journal.get(envelope.id) is None:
+        # What could not be written down is refused, and known until its answer is settled.
+        known = None if envelope is None else agent._keeping.get(envelope.id)
+        if envelope is not None and agent.busy is None and known is None:
             self.context.violate("acknowledged", self.user, envelope.id, "it was not written down")
 
     def begin(self) -> None:

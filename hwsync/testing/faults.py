@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from hwsync.protocol import limits
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.topics import TopicKind
@@ -133,10 +134,23 @@ class Faults:
         for process in self.world.processes:
             process.armed, process.disk_full = None, False
         self.world.coordinator.lies = False
+        self._set_clock()
         for board in self._seconds:
             board.take_away()
         for process in self.world.processes:
             process.start()
+
+    def _set_clock(self) -> None:
+        """A clock that was put back by less than a day gives nothing back of what led to nothing.
+
+        So it says the latest time again that it said before (docs/protocol.md, section 4).
+        """
+        coordinator = self.world.coordinator.coordinator
+        wall = self.world.coordinator.wall()
+        for record in coordinator.records.values() if coordinator else ():
+            if wall < record.idle_at <= wall + limits.IDLE_BACK_S:
+                self.world.coordinator.jump += record.idle_at - wall
+                wall = record.idle_at
 
     # -- helpers ------------------------------------------------------------------------------
 
