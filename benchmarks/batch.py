@@ -78,7 +78,8 @@ class Everybody:
     def _hear(self, _: Client, __: object, message: Any) -> None:
         board, kind = message.topic.split("/")[1:3]
         if kind == "error":
-            raise SystemExit(message.payload.decode())
+            self.statuses.put((time.monotonic(), 0, json.loads(message.payload)))
+            return
         fields = json.loads(message.payload)
         if board == "@all":
             self.statuses.put((time.monotonic(), len(message.payload), fields))
@@ -107,6 +108,8 @@ class Everybody:
                 if time.monotonic() > limit:
                     raise SystemExit(f"{id}: no end; {heard[-1:]}") from None
                 continue
+            if "error" in fields:
+                raise SystemExit(f"{id}: {fields['message']}")
             heard.append((at, size, fields))
             if fields["id"] == id and (not over or fields["state"] == "ended"):
                 return at, heard
@@ -140,8 +143,11 @@ def measure(boards: int, program_kb: int) -> dict[str, Any]:
         asked = time.monotonic()
         id = everybody.ask(program=program, expires=3600)
         accepted, first = everybody.until(id, over=False)
-        over, heard = everybody.until(id, over=True)
-        found = figures(boards, first[-1:] + heard)
+        over, heard = accepted, first[-1:]
+        if heard[-1][2]["state"] != "ended":
+            over, later = everybody.until(id, over=True)
+            heard += later
+        found = figures(boards, heard)
         found |= {"accepted_s": round(accepted - asked, 2), "over_s": round(over - asked, 2)}
         everybody.answering = False
         id = everybody.ask(program=program, expires=3600)

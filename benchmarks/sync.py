@@ -42,9 +42,9 @@ from tests.support.brokers import MosquittoBroker
 from tests.support.processes import Process
 
 SIDES: Final = ("floor", "naive", "wall", "hwsync")
-LEAD_S: Final = 0.5  # from the order to the instant, for floor and hwsync
-WALL_S: Final = 1.0  # the same for wall, and so much more for each board: its program must be there
-WALL_EACH_S: Final = 0.15
+LEAD_S: Final = 0.2  # from the order to the instant, for floor and hwsync
+WALL_S: Final = 0.5  # the same for wall, and so much more for each board: its program must be there
+WALL_EACH_S: Final = 0.1
 PATIENCE_S: Final = 60.0  # for anything that should come
 QUICK: Final = (30, (2, 8))  # rounds, boards
 AIM_TWO_MS: Final = 0.5  # of the 90th percentile at two boards
