@@ -8,6 +8,7 @@ the release is measured; what lab time adds is its bound.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 import threading
@@ -39,14 +40,20 @@ def round_of(runners: list[Runner]) -> list[int]:
         thread.start()
     for thread in threads:
         thread.join()
-    return [(end.lab_us or 0) - START_AT_US for end in ends]
+    begun = [end.lab_us for end in ends if end.lab_us is not None]
+    if len(begun) < len(runners):
+        raise SystemExit("a program was not released")
+    return [lab_us - START_AT_US for lab_us in begun]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=50, help="default 50")
     parser.add_argument("--programs", type=int, default=1, help="at the same time; default 1")
+    parser.add_argument("--json", action="store_true", help="one object instead of a table")
     options = parser.parse_args()
+    if min(options.rounds, options.programs) < 1:
+        parser.error("--rounds and --programs must be at least 1")
     with tempfile.TemporaryDirectory() as name:
         runners = []
         for number in range(options.programs):
@@ -58,6 +65,9 @@ def main() -> None:
             runner.close()
     late = sorted(each for one in rounds for each in one)
     apart = [max(one) - min(one) for one in rounds]
+    if options.json:
+        print(json.dumps({"late_us": late, "apart_us": apart}))
+        return
     print(f"{options.rounds} rounds of {options.programs}; microseconds after the instant:")
     for share in (0.0, 0.5, 0.9, 0.99, 1.0):
         print(f"  {share:>4.0%}  {late[min(int(share * len(late)), len(late) - 1)]:,}")

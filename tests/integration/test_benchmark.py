@@ -205,3 +205,22 @@ def _processes_of(directory: Path) -> set[int]:
             if os.fsencode(directory) in line:
                 found.add(int(entry.name))
     return found
+
+
+def test_how_late_programs_are_released(tmp_path: Path) -> None:
+    command = [sys.executable, str(CHECKOUT / "benchmarks" / "release.py")]
+    command += ["--rounds", "2", "--programs", "2"]
+    variables = environment(tmp_path, {"TMPDIR": str(tmp_path)})
+    told = [
+        subprocess.run(
+            [*command, *more], capture_output=True, text=True, timeout=SECONDS, env=variables
+        )
+        for more in ([], ["--json"])
+    ]
+    assert [(one.returncode, one.stderr) for one in told] == [(0, "")] * 2
+    assert "2 rounds of 2; microseconds after the instant" in told[0].stdout
+    figures = json.loads(told[1].stdout)
+    assert len(figures["late_us"]) == 4
+    assert min(figures["late_us"]) >= 0
+    assert len(figures["apart_us"]) == 2
+    assert list(tmp_path.iterdir()) == []
