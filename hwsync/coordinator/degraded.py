@@ -15,6 +15,7 @@ from hwsync.coordinator.deliveries import message_of
 from hwsync.protocol import limits
 from hwsync.protocol.effects import PublishError
 from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.groups import SIGN
 from hwsync.protocol.record import Record, State
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.error import encode_error
@@ -75,7 +76,8 @@ class Degraded:
         for one in waiting:
             user, _ = self.topics.split(one.topic)
             last = self._told_at.get(user)
-            if not limits.is_user(user) or (last is not None and now - last < limits.DEGRADED_S):
+            name = user.removeprefix(SIGN)
+            if not limits.is_user(name) or (last is not None and now - last < limits.DEGRADED_S):
                 continue
             self._told_at[user] = now
             message = message_of(one)

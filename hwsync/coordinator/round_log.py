@@ -16,6 +16,7 @@ from hwsync.coordinator.deciding import RoundDecision
 
 log = logging.getLogger("hwsync.coordinator")
 
+ALIKE: Final = 20  # changes that one message for a group made, each with a line of its own
 REFUSALS: Final = 20  # lines a minute, a board; unknown boards and names of none share them
 MINUTE_S: Final = 60.0
 BEYOND: Final = 100  # users of whom it is said that they saw what nobody could have counted to
@@ -38,7 +39,12 @@ class RoundLog:
         """What was saved; last, since nobody waits for it."""
         self._count_anew(now)
         _report_epoch(decided)
+        alike = Counter[tuple[str, int, int]]()
         for record, entry, _ in decided.changes.log:
+            change = (str(entry.verb), int(entry.before), int(entry.after))
+            alike[change] += entry.brief
+            if entry.brief and alike[change] > ALIKE:
+                continue
             log.info(
                 "%s: %s to %s%s",
                 entry.verb,
@@ -47,6 +53,9 @@ class RoundLog:
                 f" (late; {entry.note})" if entry.late else "",
                 extra={"user": record.user, "id": entry.id},
             )
+        for (verb, before, after), number in alike.items():
+            if number > ALIKE:
+                log.info("%s: %s to %s, of %d boards more", verb, before, after, number - ALIKE)
         for user, order in decided.beyond.items():
             if user not in self._beyond and len(self._beyond) < BEYOND:
                 self._beyond.add(user)

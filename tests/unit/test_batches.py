@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hwsync.protocol import limits
+from hwsync.protocol.errors import StoreError
 from hwsync.protocol.groups import Groups
 from hwsync.protocol.record import State
 from hwsync.protocol.rules import Rules
@@ -586,3 +587,31 @@ def test_a_board_that_is_away_is_sent_its_envelope_when_it_comes(lab: Lab) -> No
         f"hw/{user}/command" for user in LAB1 if user != "pi2"
     ]
     assert len(sent(lab.hear("heartbeat", heartbeat(boot=2), user="pi2"), "command")) == 1
+
+
+def test_what_waits_for_a_group_on_a_full_disk_waits_of_every_board(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreError("database or disk is full")
+
+    lab.hear("request", request("c1"))
+    with monkeypatch.context() as full:
+        full.setattr(lab.store, "save", fail)
+        deeds = ask(lab) + lab.later(1.1)
+        assert errors(deeds) == [("hw/@lab1/error", "degraded")]
+        assert lab.hear("query", b'{"id":"c1"}') == []  # what came before it may change that
+        assert sent(lab.hear("query", b"", user="pi3"), "status") != []
+        assert lab.hear("query", b"", user="@lab1") == []
+    deeds = lab.later(2.0)
+    assert states(lab) == [1, 1, 1, 1]
+    assert sent(deeds, "result/c1") != []
+
+
+def test_the_log_does_not_list_thousands(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    users = tuple(f"pi{number}" for number in range(50))
+    with Lab(tmp_path / "many.db", rules=Rules(groups=Groups({"many": users}))) as lab:
+        with caplog.at_level("INFO"):
+            ask(lab, group="@many")
+        assert len(caplog.records) < 30
+        assert "of 29 boards more" in caplog.text
