@@ -217,7 +217,12 @@ def test_a_lab_from_its_first_command_to_the_last(typed: Typed) -> None:
     assert "the broker has been told" in changed
     assert typed.run("alice", "pi2", "print('now')").stdout == "now\n"
     listed = typed.here("operator", "list", "--json").stdout.splitlines()
-    assert json.loads(listed[0]) == {"name": "alice", "boards": ["pi1", "pi2"], "read_only": False}
+    assert json.loads(listed[0]) == {
+        "name": "alice",
+        "boards": ["pi1", "pi2"],
+        "groups": [],
+        "read_only": False,
+    }
     assert typed.here("device", "list").stdout == "pi1\npi2\n"
 
     # A new password ends the connection of the old one; a removed account's ends too.
@@ -483,7 +488,7 @@ def test_what_is_wrong_is_said_and_changes_nothing(typed: Typed) -> None:
         ("device", "remove", "pi3"): (2, "there is no device pi3"),
         ("device", "rotate", "pi3"): (2, "there is no device pi3"),
         ("operator", "add", "alice", "--boards", "pi1,pi3"): (2, "there is no board pi3"),
-        ("operator", "add", "alice"): (2, "Missing option '--boards'"),
+        ("operator", "add", "alice"): (2, "for which boards?"),
         ("operator", "remove", "pi1"): (2, "there is no operator pi1"),
         ("key", "revoke", "nonsense"): (2, "this is no public key"),
     }

@@ -157,6 +157,7 @@ def test_what_is_typed(
     folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HWSYNC_LAB", str(folder.path))
+    monkeypatch.setattr(app.logs, "setup", lambda *_, **__: None)
 
     def typed(*words: str) -> tuple[object, str, str]:
         monkeypatch.setattr(sys, "argv", ["hwsync", *words])
