@@ -102,9 +102,10 @@ def _late_us(seen: _Starts, at: float, start_at: float, life: str) -> int | None
 
 
 def _one_instant(seen: _Starts) -> Iterator[Found]:
-    """A command has one instant, and so have all members of a batch."""
+    """A command has one instant, and so have all members of a batch: as many as are needed."""
     if seen.put_back:
         return
+    starting: dict[tuple[str, tuple[str, ...]], set[str]] = defaultdict(set)
     batches: dict[tuple[str, tuple[str, ...]], set[tuple[float, str]]] = defaultdict(set)
     for (user, id), asked in seen.asked.items():
         told = {
@@ -117,9 +118,15 @@ def _one_instant(seen: _Starts) -> Iterator[Found]:
         for one in asked:
             if one.batch and "at" not in (one.start or {}):
                 batches[id, one.batch] |= told
+                starting[id, one.batch] |= {user} if told else set()
     for (id, users), found in batches.items():
         if len(found) > 1:
             yield "start", users[0], id, f"a batch with more than one instant: {sorted(found)}"
+        asked = [one for user in users for one in seen.asked.get((user, id), [])]
+        need = max((one.start or {}).get("need", 1) for one in asked)
+        if 0 < len(starting[id, users]) < need:
+            text = f"{sorted(starting[id, users])} have an instant, and {need} must be ready"
+            yield "start", users[0], id, text
 
 
 def _waits_no_longer(seen: _Starts) -> Iterator[Found]:

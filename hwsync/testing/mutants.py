@@ -419,6 +419,14 @@ MUTANTS: Final = (
         instants=True,
     ),
     Mutant(
+        "who is not ready does not count for those that are needed",
+        (
+            Edit(together, "begin", "len(found.ready) >= batch.start.need",
+                 "len(found.ready) + len(found.behind) >= batch.start.need"),
+        ),
+        instants=True,
+    ),
+    Mutant(
         "a grant that moves has the same instant",
         (
             Edit(moves, "_move_grant", "boot=event.boot)",

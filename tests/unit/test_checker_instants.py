@@ -76,6 +76,14 @@ def test_a_command_and_a_batch_have_one_instant() -> None:
     assert found(*batch) == ["a batch with more than one instant: [(1004.0, 'l1'), (1004.5, 'l1')]"]
 
 
+def test_nobody_begins_where_fewer_are_ready_than_are_needed() -> None:
+    both = {**TOGETHER, "need": 2}
+    batch = [LIFE, asked(start=both), asked("pi2", both), status(2.0, 1004.0)]
+    assert found(*batch) == ["['pi1'] have an instant, and 2 must be ready"]
+    assert found(*batch, status(2.0, 1004.0, "pi2")) == []
+    assert found(*batch[:3]) == []
+
+
 @pytest.mark.parametrize(
     ("lives", "wrong"),
     [
