@@ -58,6 +58,7 @@ def test_hostile_payloads_are_refused_or_sound(tmp_path: Path) -> None:
     wanted |= {
         "coordinator sign",
         "device command",
+        "device clock/reply",
         "device status",
         "topic",
         "device.toml",

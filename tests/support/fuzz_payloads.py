@@ -82,6 +82,11 @@ VALID: Final[Mapping[TopicKind, tuple[Json | bytes, ...]]] = {
          "ran": "maybe"},
     ),
     TopicKind.HEARTBEAT: (_HEARTBEAT, {"online": False, "journal": "j1", "boot": 1}),
+    TopicKind.CLOCK: ({"n": 7, "t0": 5_000_000},),
+    TopicKind.CLOCK_REPLY: (
+        {"n": 7, "t0": 5_000_000, "t1": 1_700_000_000_000_000, "t2": 1_700_000_000_000_050,
+         "life": "9f3c", "seen": [0, 1]},
+    ),
     TopicKind.HEALTH: (_HEALTH, {"condition": "gone"}),
     TopicKind.COORDINATOR: (
         {"host": "lab", "database": "/db", "started": 1.7e9, "time": 1.7e9, "stopped": False},

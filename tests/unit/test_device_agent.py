@@ -8,14 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hwsync import __version__
+from hwsync.device.agent import Agent
 from hwsync.device.journal import Stage
+from hwsync.device.lab_clock import BoardClock
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.limits import DEAF_S, UNKNOWN_S
+from hwsync.protocol.topics import Topics
+from hwsync.protocol.wire.clock import encode_answer
 from hwsync.runner import Job, Piece
+from hwsync.transport import Disconnected, Subscribed
 from tests.support.board import CANCELLED, END, GROUP, NEVER_BEGAN, Board
 
 BACKOFF = [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
@@ -411,6 +417,41 @@ def test_the_heartbeat_says_who_is_there_and_is_retained(board: Board) -> None:
         "busy": None, "refusing": None, "clock": None, "can": ["start"],
         "time": board.world.wall(),
     }  # fmt: skip
+
+
+def test_the_heartbeat_says_once_more_when_the_time_is_known(board: Board) -> None:
+    clock = BoardClock("u", Topics(), board.world)
+    board.agent = Agent("u", Topics(), board.journal, board.world, clock=clock)
+
+    def reply(*, retain: bool = False) -> None:
+        question: Any = [one for one in board.world.sent if one.kind == "clock"][-1].fields
+        lab = question["t0"] + 1_700_000_000_000_000
+        payload = encode_answer(question, lab + 100, lab + 110, "a-life", (0, 3))
+        read_us = question["t0"] + 200
+        board.agent.received("hw/u/clock/reply", payload, lambda: None,
+                             retain=retain, read_us=read_us)  # fmt: skip
+
+    board.agent.note_connection(Subscribed())
+    board.agent.connected()
+    while board.world.time < 1_001.0:
+        pause = board.agent.tick()
+        reply(retain=True)  # is not heard
+        board.world.time += min(pause, 0.5)
+    assert [one["clock"] for one in board.said("heartbeat")] == [None]
+    board.agent.connected()
+    while board.world.time < 1_002.0:
+        pause = board.agent.tick()
+        reply()
+        board.world.time += min(pause, 0.5)
+    *_, before, last = board.said("heartbeat")
+    assert before["clock"] is None
+    assert last["clock"]["life"] == "a-life"
+    assert last["clock"]["bound"] < 0.001
+    assert (clock.seen, clock.is_fresh) == ((0, 3), True)
+    board.agent.note_connection(Disconnected("gone", True))
+    count = len(board.world.sent)
+    board.agent.tick()
+    assert [one.kind for one in board.world.sent[count:]] == []
 
 
 def test_the_heartbeat_comes_every_thirty_seconds(board: Board) -> None:
