@@ -328,7 +328,8 @@ def topic(text: str) -> str:
     assert len(user) <= len(text)
     result = read_message(Message(text, b""))
     read_by_the_round = kind in INBOUND and kind is not TopicKind.CLOCK
-    if user and read_by_the_round and not limits.is_user(user):
+    group = limits.is_user(user.removeprefix("@"))
+    if user and read_by_the_round and not limits.is_user(user) and not group:
         assert result in ("refused bad_user", "refused not_allowed"), result
     access.matches("hw/+/request", text)
     access.matches(text, "hw/pi1/request")
