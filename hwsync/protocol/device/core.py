@@ -277,9 +277,9 @@ def _of_a_run(decision: Decision, event: Event, moment: Moment) -> None:
         word, stage, case = moves.RESTART, event.stage, Case(event.id, event.order)
         if event.renamed:
             word = moves.RENAMED
+            case = Case(event.id, event.order, "this board is called " + event.renamed + " now")
         elif event.timed and stage == RECEIVED:
             word = moves.TIMED_RESTART
-            case = Case(event.id, event.order, "this board is called " + event.renamed + " now")
     else:
         raise TypeError("no event of a device: " + repr(event))
     move(decision, word, stage, case, moment)
