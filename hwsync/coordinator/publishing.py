@@ -28,6 +28,7 @@ from hwsync.protocol.effects import (
     ReplyError,
 )
 from hwsync.protocol.errors import Refused
+from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Moment, Record, Reply, ends_at, is_over, replace
 from hwsync.protocol.replies import check
 from hwsync.protocol.topics import TopicKind, Topics
@@ -35,7 +36,6 @@ from hwsync.protocol.wire.envelope import (
     encode_envelope,
     encode_signed,
     envelope_json,
-    envelope_text,
 )
 from hwsync.protocol.wire.error import encode_error
 from hwsync.protocol.wire.group import encode_batch
@@ -207,7 +207,7 @@ class Publishing:
         fields = envelope_json(record, self.outbox.limit) | {"journal": self._journal(record.user)}
         if record.deadline_wall is not None:
             fields["expires_at"] = max(record.deadline_wall, self._moment().wall)
-        text = envelope_text(fields)
+        text = dumps(fields)
         return encode_signed(text, self.signer.public, self.signer.sign(text), fields["v"])
 
     def result(self, user: str, effect: PublishResult) -> None:

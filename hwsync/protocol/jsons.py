@@ -18,7 +18,6 @@ from typing import Any, Final
 from hwsync.protocol.limits import MAX_DEPTH
 
 MAX_INT: Final = 2**53
-_NUMBER: Final = re.compile("-?[0-9][0-9.e+-]*")
 BOM: Final = "\ufeff"  # the byte order mark
 
 
@@ -96,6 +95,13 @@ class Micros(float):
         return f"{'-' * (self.us < 0)}{whole}.{rest:06d}"
 
 
+def micros(seconds: float | None) -> float | None:
+    """As lab time is written; what no clock shows stays as it is."""
+    if seconds is None or abs(seconds) > MAX_INT / 1_000_000:
+        return seconds
+    return Micros.of(seconds)
+
+
 _DIGITS: Final = re.compile(rf'"{_MARK}(-?\d+\.\d{{6}})"')
 
 
@@ -117,20 +123,6 @@ def dumps(value: object) -> str:
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     return _DIGITS.sub(r"\1", text) if _MARK in text else text
-
-
-def six_decimals(text: str, *keys: str) -> str:
-    """An object's JSON with exactly six decimals in these numbers of it.
-
-    So whoever has no 64-bit floats can read the digits. A quote within a text stands behind a
-    backslash: ``,"key":`` is found nowhere but where a key is.
-    """
-    for key in keys:
-        before, mark, rest = text.partition(f',"{key}":')
-        number = _NUMBER.match(rest)
-        if mark and number:
-            text = f"{before}{mark}{float(number[0]):.6f}{rest[number.end() :]}"
-    return text
 
 
 def is_number(value: object) -> bool:
@@ -169,16 +161,15 @@ def fitted(
     share: int,
     shortened: Callable[[int], dict[str, Any]],
     last: Callable[[], dict[str, Any]],
-    write: Callable[[dict[str, Any]], str] = dumps,
 ) -> bytes:
     """The fields as JSON of at most ``limit`` bytes.
 
     ``shortened`` gives what takes the place of some, with texts of at most so many bytes: first
     ``share``, then half of it each time, since an escape takes up to six bytes for one character.
-    ``last`` gives all that stays where that is not enough; ``write`` makes JSON of fields.
+    ``last`` gives all that stays where that is not enough.
     """
-    payload = write(fields).encode()
+    payload = dumps(fields).encode()
     while len(payload) > limit and share:
-        payload = write(fields | shortened(share)).encode()
+        payload = dumps(fields | shortened(share)).encode()
         share //= 2
-    return payload if len(payload) <= limit else write(last()).encode()
+    return payload if len(payload) <= limit else dumps(last()).encode()

@@ -11,7 +11,7 @@ from typing import Annotated, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Refused
-from hwsync.protocol.jsons import dumps, six_decimals
+from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import NO_COMMAND, Record
 from hwsync.protocol.wire.forms import (
     ID,
@@ -177,22 +177,17 @@ def envelope_json(record: Record, max_message: int = limits.MAX_MESSAGE) -> Json
     return cast(Json, fields)
 
 
-def envelope_text(fields: Json) -> str:
-    """The same as JSON; the instant of a start with six decimals."""
-    return six_decimals(dumps(fields), "start_at")
-
-
 def encode_envelope(record: Record, max_message: int = limits.MAX_MESSAGE) -> bytes:
     """The same as it is published by a coordinator that signs nothing."""
-    return envelope_text(envelope_json(record, max_message)).encode()
+    return dumps(envelope_json(record, max_message)).encode()
 
 
 def envelope_size(record: Record, *, signed: bool) -> int:
     """About how many bytes its envelope has, rather more than fewer; ``signed``: by a key."""
     fields = envelope_json(record)
     if not signed:
-        return len(envelope_text(fields).encode()) + _NUMBERS
-    text = envelope_text(fields | {"journal": "j" * 64})
+        return len(dumps(fields).encode()) + _NUMBERS
+    text = dumps(fields | {"journal": "j" * 64})
     return len(encode_signed(text, "k" * 52, "s" * 88, fields["v"])) + _NUMBERS
 
 

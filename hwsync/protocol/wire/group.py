@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
 from hwsync.protocol.batch import Batch
-from hwsync.protocol.jsons import dumps, is_count, is_number
+from hwsync.protocol.jsons import dumps, is_count, is_number, micros
 from hwsync.protocol.record import Outcome, Ran, State
 from hwsync.protocol.wire.forms import Count, Id, Number, one_of
 from hwsync.protocol.wire.schema import Form, Json, Schema, loose
@@ -177,8 +177,8 @@ def spread(batch: Batch, parts: Parts) -> Json | None:
     bounds = sorted(float(one["clock_bound"]) for one in released)
     return {
         "n": len(released),
-        "seconds": max(started) - min(started),
-        "bound": sum(bounds[-2:]),
+        "seconds": micros(max(started) - min(started)),
+        "bound": micros(sum(bounds[-2:])),
     }
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NotRequired, TypedDict, cast
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Collected, Returned
-from hwsync.protocol.jsons import MAX_INT, Micros, cut, dumps, fitted, is_count, size
+from hwsync.protocol.jsons import cut, dumps, fitted, is_count, micros, size
 from hwsync.protocol.output import Order, keep_again, keep_ends
 from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Ran, RunReport
 from hwsync.protocol.wire.forms import (
@@ -183,9 +183,9 @@ def encode_response(
         "stderr": report.stderr,
         "exit_code": report.exit_code,
         "duration": report.duration,
-        "started": _micros(report.started),
-        "start_error": _micros(report.start_error),
-        "clock_bound": _micros(report.clock_bound),
+        "started": micros(report.started),
+        "start_error": micros(report.start_error),
+        "clock_bound": micros(report.clock_bound),
         "truncated": report.truncated,
         "sha256": {"stdout": report.sha256_stdout, "stderr": report.sha256_stderr},
         **({} if report.order is None else {"order": report.order}),
@@ -203,13 +203,6 @@ def encode_response(
         return {**named, **{key: fields[key] for key in bare}, "reason": reason, "truncated": True}
 
     return fitted(fields, limit, limit // 2, shortened, last)
-
-
-def _micros(seconds: float | None) -> float | None:
-    """As lab time is written; what no clock shows stays as it is."""
-    if seconds is None or abs(seconds) > MAX_INT / 1_000_000:
-        return seconds
-    return Micros.of(seconds)
 
 
 def read_collected(payload: bytes) -> Collected:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
-from hwsync.protocol.jsons import is_count
+from hwsync.protocol.jsons import Micros, is_count
 from hwsync.protocol.record import MICRO, Command, Start
 from hwsync.protocol.wire.forms import Flag, Id, Instant, seconds, to_micros
 from hwsync.protocol.wire.schema import Default, Doubt, Form, Json, Schema
@@ -177,7 +177,7 @@ def start_order_json(command: Command) -> Json | None:
     fields: StartOrderFields = {
         "within": start.within,
         "together": start.together,
-        "start_at": None if fixed is None else fixed / MICRO,
+        "start_at": None if fixed is None else Micros(fixed),
         "start_life": command.start_life or None,
     }
     return cast(Json, fields)

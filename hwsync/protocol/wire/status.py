@@ -11,9 +11,9 @@ from typing import Annotated, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
 from hwsync.protocol.events import Ignored, StatusReceived
-from hwsync.protocol.jsons import cut, dumps, fitted, six_decimals
+from hwsync.protocol.jsons import Micros, cut, dumps, fitted, micros
 from hwsync.protocol.output import keep_again
-from hwsync.protocol.record import MICRO, NO_COMMAND, NO_REPORT, Command, Record, State
+from hwsync.protocol.record import NO_COMMAND, NO_REPORT, Command, Record, State
 from hwsync.protocol.wire.forms import (
     HASHES,
     Count,
@@ -293,9 +293,9 @@ def _shared_fields(command: Command) -> _Run:
         "exit_code": report.exit_code,
         "stderr": report.stderr,
         "duration": report.duration,
-        "started": report.started,
-        "start_error": report.start_error,
-        "clock_bound": report.clock_bound,
+        "started": micros(report.started),
+        "start_error": micros(report.start_error),
+        "clock_bound": micros(report.clock_bound),
         "truncated": report.truncated,
     }
 
@@ -307,11 +307,7 @@ def _behind(command: Command) -> _Later:
 
 
 def _start_at(command: Command) -> float | None:
-    return None if command.start_at_us is None else command.start_at_us / MICRO
-
-
-def _text(fields: Json) -> str:
-    return six_decimals(dumps(fields), "start_at", "started", "start_error", "clock_bound")
+    return None if command.start_at_us is None else Micros(command.start_at_us)
 
 
 def _fit(fields: Json, limit: int) -> bytes:
@@ -326,7 +322,6 @@ def _fit(fields: Json, limit: int) -> bytes:
         limit // 4,
         lambda share: _shortened(fields, share),
         lambda: _last(fields),
-        _text,
     )
 
 
