@@ -12,6 +12,7 @@ monotonic clock, read in the first line of the program. The sides of one round:
 
     python benchmarks/sync.py --boards 2,8,30 --rounds 200
     python benchmarks/sync.py --quick
+    python benchmarks/sync.py --picture docs/in-step.svg
 
 Spread is last minus first. The delay from a program's release to its first line is shown apart. The
 boards are ``hwsync-device`` processes, the broker is mosquitto.
@@ -38,6 +39,7 @@ from typing import Any, Final
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
+from hwsync.cli.starts import Start, picture, title
 from tests.support.brokers import MosquittoBroker
 from tests.support.processes import Process
 
@@ -345,6 +347,16 @@ def measure(boards: int, rounds: int) -> Found:
     return found
 
 
+def draw(boards: int, file: Path) -> None:
+    """One round of hwsync's, as ``hwsync sync --save`` draws it."""
+    with lab(boards) as room:
+        ended = room.hwsync()
+    starts = [
+        Start(board, one["start_error"], one["clock_bound"]) for board, one in sorted(ended.items())
+    ]
+    picture(starts, title(f"{boards} boards on one machine", starts), file)
+
+
 def tell(line: str) -> None:
     if sys.stderr.isatty():
         print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
@@ -382,8 +394,12 @@ def main() -> None:
     parser.add_argument("--boards", default="2,8,30", help="numbers [default: 2,8,30]")
     parser.add_argument("--rounds", type=int, default=200, help="[default: 200]")
     parser.add_argument("--quick", action="store_true", help="30 rounds with 2 and 8 boards")
+    parser.add_argument("--picture", type=Path, help="only draw one round of 6 boards, into a file")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.picture is not None:
+        draw(6, options.picture)
+        return
     rounds, sizes = options.rounds, [int(n) for n in options.boards.split(",")]
     if options.quick:
         rounds, sizes = QUICK[0], list(QUICK[1])

@@ -51,6 +51,16 @@ def unit_for(starts: Sequence[Start]) -> tuple[float, str]:
     return next((size, name) for least, size, name in UNITS if largest >= least)
 
 
+def title(what: str, starts: Sequence[Start]) -> str:
+    """In one line, what these say together; ``what``: whose they are."""
+    apart = spread(starts)
+    if apart is None:
+        return f"{what}: one board"
+    size, unit = unit_for(starts)
+    within, bound = f"{apart.seconds / size:.3f} {unit}", f"{apart.bound / size:.3f} {unit}"
+    return f"{what}: {len(starts)} boards began within {within}, give or take {bound}"
+
+
 def strip(starts: Sequence[Start], columns: int, *, plain: bool = False) -> list[str]:
     """One line for each start, below a line that says what its left and right end are.
 

@@ -12,7 +12,7 @@ import click
 from hwsync.cli import say
 from hwsync.cli.common import DATABASE, FILE, Settings, command_id, common
 from hwsync.cli.elsewhere import own_database
-from hwsync.cli.starts import Spread, Start, picture, spread, strip, unit_for
+from hwsync.cli.starts import Spread, Start, picture, spread, strip, title
 from hwsync.protocol.errors import NotFound
 from hwsync.store.reader import Reader
 
@@ -45,13 +45,13 @@ def sync(settings: Settings, db: Path | None, save: Path | None, id: str) -> Non
                 f"no board began {id} at an instant: {_why_not(rows[0])}",
                 "hwsync run --together pi1,pi2 FILE starts a program on both at one instant",
             )
-        title = _title(id, len(starts), spread(starts), unit_for(starts))
+        said = title(id, starts)
         if save is not None:
-            picture(starts, title, save)
+            picture(starts, said, save)
         if settings.as_json:
             say.json_line(_json(id, rows, spread(starts)))
             return
-        say.line(title)
+        say.line(said)
         plain = not _can_draw()
         for line in strip(starts, shutil.get_terminal_size().columns, plain=plain):
             say.line(line)
@@ -65,14 +65,6 @@ def _why_not(row: dict[str, Any]) -> str:
     if row["started"] is not None:
         return "it was asked for without a start"
     return f"{row['outcome']}: {row['reason']}" if row["reason"] else str(row["outcome"])
-
-
-def _title(id: str, boards: int, spread: Spread | None, unit: tuple[float, str]) -> str:
-    size, name = unit
-    if spread is None:
-        return f"{id}: one board"
-    within, bound = f"{spread.seconds / size:.3f} {name}", f"{spread.bound / size:.3f} {name}"
-    return f"{id}: {boards} boards began within {within}, give or take {bound}"
 
 
 def _json(id: str, rows: list[dict[str, Any]], spread: Spread | None) -> dict[str, Any]:
