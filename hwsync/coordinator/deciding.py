@@ -214,9 +214,9 @@ class RoundDecision:
                 self.changes.records[user] = replace(record, current=command)
 
     def batch_replies_arrived(self, key: str) -> None:
-        """The replies of a batch have arrived: they are owed no more."""
+        """The replies of a batch that has ended have arrived: they are owed no more."""
         batch = self.draft.batch(key)
-        if batch is not None and batch.replies:
+        if batch is not None and batch.ended is not None and batch.replies:
             self.changes.batches[key] = replace(batch, replies=())
 
     def take_turns(self) -> None:

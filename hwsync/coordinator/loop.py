@@ -172,7 +172,7 @@ class Coordinator:
             return max(self._save_again_at - now, 0.0)
         if self._to_analyse:
             return 0.0
-        waits: list[float] = [REPLY_LOOK_S] if self._replied else []
+        waits: list[float] = [REPLY_LOOK_S] if self._replied or self._batches_replied else []
         if (wait := self.publishing.outbox.wait()) is not None:
             waits.append(wait)
         if (deadline_ticks := self._deadlines.nearest()) is not None:
@@ -501,7 +501,10 @@ class Coordinator:
                 if not self._is_for_nobody(user, effect):
                     self.publishing.perform(user, effect)
         for key in self._news.flush():
-            self._batches_replied[key] = self._publisher.connection
+            batch = self.batches.get(key)
+            # One asker too many of an open batch is told at once: its end is owed to the others.
+            if batch is not None and batch.ended is not None and batch.replies:
+                self._batches_replied[key] = self._publisher.connection
 
     def _publish_all(self, records: Iterable[Record]) -> None:
         """Each status and everything due: a broker may have forgotten the last second.

@@ -157,7 +157,9 @@ def decide_group(
 def take_turns(known: Known, moment: Moment, rules: Rules) -> list[Decision | BatchDecision]:
     """Whoever could have begun already: nobody, unless a life before this one left it undone."""
     draft = Draft(known)
-    draft.touched |= dict.fromkeys(one.key for one in draft.open_batches() if one.waiting)
+    draft.touched |= dict.fromkeys(
+        one.key for one in draft.open_batches() if one.waiting or one.queued
+    )
     if draft.touched:
         turns.of_batches(draft, moment, rules)
     return draft.decisions

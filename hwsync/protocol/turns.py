@@ -46,7 +46,11 @@ def within(
 def of_queue(draft: Draft, user: str, moment: Moment, rules: Rules) -> None:
     """Where the user's record is at rest, the first of its queue follows, until one may run."""
     while (command := _next_in_queue(draft.record_of(user), draft)) is not None:
-        _turn(draft, command, moment, rules)
+        batch = draft.batch(command.batch) if command.batch else None
+        if batch is not None and batch.is_aborted:
+            _let_nobody_begin(draft, batch, moment, rules)
+        else:
+            _turn(draft, command, moment, rules)
 
 
 def of_batches(draft: Draft, moment: Moment, rules: Rules) -> None:
@@ -108,19 +112,31 @@ def _one_too_many(draft: Draft, user: str, event: Event) -> Decision:
 def _go_on(draft: Draft, key: str, moment: Moment, rules: Rules) -> bool:
     """One of the batch begins, or ends without; whether somebody did."""
     batch = draft.batch(key)
-    if batch is None or not batch.waiting:
+    if batch is None:
         return False
     if batch.is_aborted:
-        user = batch.waiting[0]
-        command, record = _waiting(draft, user, batch.id), draft.record_of(user)
-        left = waiting.abort(record, command, moment, batch)
-        draft.take(replace(within(draft, left, command, moment, rules), turn=True))
-        return True
+        return _let_nobody_begin(draft, batch, moment, rules)
     free = (user for user in batch.waiting if draft.record_of(user).state is State.REST)
     chosen = next(free, None) if batch.has_place else None
     if chosen is None:
         return False
     _turn(draft, _waiting(draft, chosen, batch.id), moment, rules)
+    return True
+
+
+def _let_nobody_begin(draft: Draft, batch: Batch, moment: Moment, rules: Rules) -> bool:
+    """Whoever has not begun leaves the batch, or his queue, all for the same reason.
+
+    Whether there was somebody.
+    """
+    if not batch.waiting and not batch.queued:
+        return False
+    for user in batch.members:
+        record = draft.record_of(user)
+        command = draft.command(user, batch.id) if record.is_waiting(batch.id) else None
+        if command is not None and command.batch == batch.key:
+            left = waiting.abort(record, command, moment, batch)
+            draft.take(replace(within(draft, left, command, moment, rules), turn=True))
     return True
 
 

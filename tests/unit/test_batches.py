@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hwsync.coordinator.loop import REPLY_LOOK_S
 from hwsync.protocol import limits
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.groups import Groups
@@ -276,6 +277,18 @@ def test_once_too_many_have_not_ended_well_nobody_begins(lab: Lab) -> None:
     }  # fmt: skip
 
 
+def test_nor_does_it_begin_from_a_queue_and_all_are_told_the_same_reason(lab: Lab) -> None:
+    for user in LAB1[1:3]:
+        lab.hear("request", request("c1"), user=user)
+    ask(lab, abort=0, queue=True)
+    end(lab, "pi1", outcome="error", exit_code=1)
+    assert {outcome(lab, user) for user in LAB1[1:3]} == {
+        ("expired", "no", "not begun: 1 of 4 boards ended without ok (abort 0)")
+    }
+    assert sent(end(lab, "pi2", "c1"), "command") == []
+    assert states(lab) == [0, 3, 1, 1]
+
+
 def test_who_waits_obeys_the_rules_of_a_queue(lab: Lab) -> None:
     ask(lab, parallel=1)
     (answer,) = sent(lab.hear("query", b'{"id":"b1"}', user="pi2"), "result/b1")
@@ -443,6 +456,29 @@ def test_the_reply_is_the_batch_at_its_end(lab: Lab) -> None:
     lab.wire.all_acknowledged = True
     lab.later(1.0)
     assert sent(lab.restart(), topic) == []
+
+
+def test_one_asker_too_many_takes_nothing_from_those_before_him(lab: Lab) -> None:
+    def asked(number: int) -> Delivery:
+        topic = f"replies/{number}"
+        return Delivery("hw/@two/request", request("b1"), 1, False, False, 1, 1, topic, b"7")
+
+    for number in range(limits.MAX_REPLIES):
+        lab.step(asked(number))
+    (soon,) = sent(lab.step(asked(9)), "replies/9")
+    assert soon.json["state"] == "open"
+    lab.later(1.0)
+    lab.wire.all_acknowledged = False
+    deeds = end(lab, "pi1") + end(lab, "pi2")
+    for number in range(limits.MAX_REPLIES):
+        (reply,) = sent(deeds, f"replies/{number}")
+        assert reply.json["state"] == "ended"
+    wait = lab.coordinator.wait()
+    assert wait is not None
+    assert wait <= REPLY_LOOK_S  # that they have arrived is looked for
+    lab.wire.all_acknowledged = True
+    lab.later(1.0)
+    assert lab.rows("batches", "replies") == [("[]",)]
 
 
 def test_a_status_comes_twice_a_second_at_most_and_its_last_word_always(lab: Lab) -> None:
