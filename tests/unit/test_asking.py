@@ -99,9 +99,17 @@ def test_an_instant_that_is_far_away_is_not_slept_over() -> None:
 def test_a_start_within_the_minute_is_asked_for_at_once() -> None:
     asking = Asking()
     asking.connected(0)
-    times(asking, S)
+    last = times(asking, S)[-1]
     asking.awaits(6 * S, S)
-    assert asking.next == S + LAST_US
+    assert asking.next == last + LAST_US
+
+
+def test_an_instant_that_is_close_when_it_is_heard_of_is_asked_for_at_once() -> None:
+    asking = Asking()
+    asking.connected(0)
+    times(asking, S)
+    asking.awaits(31 * S, 30 * S)
+    assert asking.next == 30 * S, "three seconds later it would be over, and nothing was fresh"
 
 
 def test_an_answer_counts_once_and_for_its_own_question() -> None:

@@ -32,6 +32,7 @@ class Asking:
         self._outstanding: list[tuple[int, int, int]] = []  # n, t0, asleep then
         self._left = 0  # of a burst
         self._gap = GAP_US
+        self._last = 0  # when it was last asked
         self._heard = False  # whether anything was answered since the burst began
         self._silent = 0  # questions since a burst that nobody answered
         self._near_until: int | None = None
@@ -59,7 +60,11 @@ class Asking:
         if instant is not None:
             self._near(instant + NEAR_US)
         if self.next is not None and not self._left:
-            self.next = min(self.next, now + self._pause(now))
+            due = now + self._pause(now)
+            if instant is not None and 0 < instant - now <= COUNTDOWN_US:
+                # Not three seconds from now: it may come before, and nothing be fresh then.
+                due = max(now, self._last + LAST_US)
+            self.next = min(self.next, due)
 
     def is_due(self, now: int) -> bool:
         """Whether to ask now."""
@@ -71,6 +76,7 @@ class Asking:
             one for one in self._outstanding[1 - OUTSTANDING :] if now - one[1] < PATIENCE_US
         ]
         self._outstanding.append((n, now, asleep))
+        self._last = now
         if self._left:
             self._left -= 1
             self._silent = 0 if self._left or self._heard else 1
