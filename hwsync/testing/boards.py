@@ -80,6 +80,18 @@ class Board(Device):
     def journal_name(self) -> str:
         return self._name
 
+    @property
+    def waits(self) -> bool:
+        """Whether it is ready, and waits for the grant of a start."""
+        if self.agent is None or self.agent.running:
+            return False
+        hand = self.agent._deeds.hand
+        return hand is not None and hand.envelope.start is not None
+
+    def newest_answered(self) -> float | None:
+        newest = self.clock.newest
+        return None if newest is None else self._questions.get(newest)
+
     def acknowledge(self, delivery: Delivery) -> None:
         self._keeps(delivery)
         super().acknowledge(delivery)
@@ -154,7 +166,7 @@ class Board(Device):
 
     def not_released(self, session: Session, reason: str) -> None:
         if self._here(session) and self.agent is not None and self.session is session:
-            self.session = None
+            self._forget_session()
             self.agent.run_failed(reason)
 
     def ended(self, session: Session, end: RunEnd) -> None:

@@ -48,12 +48,13 @@ class FinalState:
 
     ``commands``: as on ``result/<id>`` (``Reader.show``), every one of them. ``logs``: by user, the
     rows of the log in order (``Reader.history`` without the refused messages). ``batches``: as
-    ``batch_promises`` says.
+    ``batch_promises`` says. ``calm``: no fault has taken effect.
     """
 
     commands: Mapping[Name, Json]
     logs: Mapping[str, Sequence[Json]] = field(default_factory=dict)
     batches: Sequence[Json] = ()
+    calm: bool = False
 
 
 def check(
@@ -71,7 +72,7 @@ def check(
         *(_table, _one_word, _truth, _asked_for, _heard_of, _bounded),
     ]
     found = [violation for rule in rules for violation in rule(seen, final)]
-    found += [Violation(*one) for one in check_starts(history)]
+    found += [Violation(*one) for one in check_starts(history, calm=final.calm)]
     if output is not None:
         found += _belongs(seen, final, output)
     return found + list(check_batches(history, final.logs, final.commands, final.batches))

@@ -7,17 +7,22 @@ its own, which may be years from the lab's: then it is refused, and tries someth
 from __future__ import annotations
 
 from collections.abc import Iterable
+from random import Random
 from typing import Any, Final
 
 from hwsync.operator.conversation import Talk
 from hwsync.protocol.errors import Refused
+from hwsync.protocol.topics import TopicKind
+from hwsync.protocol.wire.asking import encode_id
 from hwsync.testing.context import WALL
+from hwsync.testing.history import Asked
 from hwsync.testing.operators import Operator
 
 WAITS: Final = (0.5, 2.0, 10.0)  # seconds for the members to get ready
 LEADS: Final = (0.2, 1.0)  # seconds between the decision and the instant
 AHEAD: Final = (0.5, 2.0, 8.0, 30.0)  # seconds until an instant that is named
 WITHIN: Final = (0.1, 1.0)
+LAST_S: Final = (0.1, 2.0)  # before an instant, in which somebody may take it back
 
 
 class Conductor(Operator):
@@ -64,8 +69,24 @@ class Conductor(Operator):
                 asked.append(user)
             except Refused as refusal:
                 self.context.note(self.name, f"{user} refuses {id}: {refusal}")
+        if asked and self._stops:
+            yield from self._takes_back(asked, id, keys["start"])
         for user in asked:
             yield from self.follow(user, id)
+
+    def _takes_back(self, users: list[str], id: str, start: dict[str, Any]) -> Talk[None]:
+        """Perhaps, at the last moment."""
+        dice = Random(f"{self.name} {id}")
+        if dice.random() < 0.5:
+            return
+        until = start["at"] - WALL - self.context.now if "at" in start else start["lead"]
+        yield from self._sleep(until - dice.choice(LAST_S) * dice.random())
+        user = dice.choice(users)
+        self.context.see(Asked(self.context.now, self.name, user, "cancel", id))
+        try:
+            yield from self.conversation(user).telling(TopicKind.CANCEL, encode_id(id), id)
+        except Refused as refusal:
+            self.context.note(self.name, f"{user} does not take back {id}: {refusal}")
 
     def _repeats_a_member(self, user: str) -> Talk[None]:
         """The same again, perhaps long after its end; nobody begins by it."""

@@ -6,6 +6,7 @@ killed, until it ends by itself or a later life ends it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -14,15 +15,19 @@ from hwsync.protocol.jsons import loads
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.heartbeat import encode_heartbeat
 from hwsync.runner import Group, Instant, Job, RunEnd
+from hwsync.runner.page import Page
 from hwsync.testing.context import Context, Run
 from hwsync.testing.history import Began, Ended
 from hwsync.testing.port import Port
 from hwsync.testing.processes import Process
 from hwsync.testing.programs import Program, run_end
 from hwsync.testing.raw_clocks import RawClock
+from hwsync.testing.releasing import Waiting
 from hwsync.transport import Delivery, Subscription, Will
 
-NEXT_S: Final = 0.000_001  # what a clock shows last changes so soon
+FIRST_S: Final = 0.001  # at most, from the release to the program's first instruction
+KILLED_S: Final = 0.01  # from the order to end a run until it has ended
+PREPARED_S: Final = 0.8  # at most, until the process of a start is ready; more than most leads
 
 
 @dataclass(slots=True)
@@ -35,11 +40,9 @@ class Session:
     stop: bool = False
     began: bool = False
     over: bool = False
-    timed: bool = False  # it is prepared, and begins at an instant
-    instant: Instant | None = None
-    asleep_us: int = 0  # how long the machine had been suspended when that was said
-    disarmed: bool = False
-    decided: bool = False  # whether it is released
+    page: Page | None = None  # it begins at an instant
+    ready: bool = False  # its process exists
+    waiting: Waiting | None = None  # it is armed
 
 
 class Device(Process):
@@ -54,6 +57,8 @@ class Device(Process):
         self.session: Session | None = None
         self._dice = Random(f"{name} {context.dice.getstate()[1][0]}")  # the world's stay as it is
         self.raw = RawClock(self._dice, lambda: context.now)
+        self.flush_s = 0.0  # that its disk takes to write `started` of a start
+        self._questions: dict[int, float] = {}  # about lab time: its own clock, the world's time
 
     def raw_us(self) -> int:
         return self.raw.raw_us()
@@ -100,7 +105,18 @@ class Device(Process):
     def release(self) -> None:
         if self.port is not None:
             self.port.end()
-        self.port = self.session = None
+        self._forget_session()
+        self.port = None
+        self._questions.clear()
+
+    def _forget_session(self) -> None:
+        session, self.session = self.session, None
+        if session is not None and session.page is not None:
+            session.page.close()
+
+    def newest_answered(self) -> float | None:
+        """When it sent the newest question about lab time that was answered."""
+        return None
 
     def publish(
         self,
@@ -115,6 +131,8 @@ class Device(Process):
             return False
         self.point("before a device's publish")
         self.context.note(self.name, f"publishes {topic}", payload)
+        if topic.endswith("/clock"):
+            self._questions[loads(payload.decode())["t0"]] = self.context.now
         if topic.endswith("/response"):
             id = loads(payload.decode())["id"]
             for run in self.context.runs.values():
@@ -144,66 +162,73 @@ class Device(Process):
         number = len(context.runs) + 1
         run = Run(number, self.user, id, job.program, self.journal_name, alive=False)
         context.runs[number] = run
+        self._forget_session()
         self.session = session = Session(run, job, self.life)
         context.schedule.after(0.01 * self.random(), lambda: self._ready(session))
 
     def prepare_run(self, job: Job, id: str) -> None:
         """As ``start_run``; ``prepared`` follows in the device's turn."""
-        self.start_run(job, id)
-        assert self.session is not None
-        self.session.timed = True
+        context = self.context
+        number = len(context.runs) + 1
+        run = Run(number, self.user, id, job.program, self.journal_name, alive=False)
+        context.runs[number] = run
+        self._forget_session()
+        self.session = session = Session(run, job, self.life, page=Page(0))
+        seconds = PREPARED_S * self._dice.random() ** 3
+        context.schedule.after(seconds, lambda: self._ready(session))
 
     def drop_run(self) -> None:
-        if self.session is not None and self.session.timed:
-            self.session = None
+        if self.session is not None and self.session.page is not None:
+            self._forget_session()
 
     def aim_run(self, instant: Instant) -> None:
-        if self.session is not None:
-            self.session.instant, self.session.asleep_us = instant, self.asleep_us()
+        session = self.session
+        if session is not None and session.page is not None and session.ready:
+            session.page.aim(instant)
 
     def arm_run(self, instant: Instant) -> None:
+        """`started` was written, which may have taken long: only now anything is allowed."""
         session = self.session
-        if session is not None:
-            session.instant, session.asleep_us = instant, self.asleep_us()
-            self._wait_for_instant(session)
+        if session is not None and session.page is not None:
+            if self.flush_s:
+                self.context.fault("slow flush", self.name, self.flush_s)
+                super().pause(self.flush_s)
+            self.context.schedule.after(self.flush_s, lambda: self._arm(session, instant))
+
+    def _arm(self, session: Session, instant: Instant) -> None:
+        if self._here(session) and session.page is not None:
+            if session.ready:
+                session.page.aim(instant)
+            session.page.arm()
+            session.waiting = Waiting(session.page, self.raw, lambda: self.context.now)
+            if session.ready:
+                self._look_at_page(session)
 
     def disarm_run(self) -> None:
-        session = self.session
-        if session is not None and session.timed:
-            session.disarmed = True
-            if session.instant is not None:
-                self.context.schedule.after(0.001, lambda: self._wait_for_instant(session))
+        if self.session is not None and self.session.page is not None:
+            self.session.page.disarm()
 
-    def _wait_for_instant(self, session: Session) -> None:
-        assert session.instant is not None
-        left = self.raw.until(session.instant.raw_ns)
-        if not self._here(session):
+    def _look_at_page(self, session: Session) -> None:
+        """What the program's process does until its instant."""
+        if not self._here(session) or self.session is not session or session.over:
             return
-        if left > 0 and not session.disarmed:
-            self.context.schedule.after(max(left, NEXT_S), lambda: self._wait_for_instant(session))
-            return
-        self._guarded(lambda: self._release(session))
+        assert session.waiting is not None
+        found = session.waiting.look()
+        after = self.context.schedule.after
+        if isinstance(found, float):
+            after(found, lambda: self._look_at_page(session))
+        elif found is not None:
+            begin = found
+            seconds = FIRST_S * self._dice.random()
+            after(seconds, lambda: self._guarded(lambda: self._first(session, begin)))
+        else:
+            self._ends(session, "ok")
 
-    def _release(self, session: Session) -> None:
-        """What is looked at once more by the program's process (``runner.release``)."""
-        now, when = self.raw.raw_ns(), session.instant
-        if session.decided:
-            return
-        session.decided = True
-        assert when is not None
-        against = {
-            "taken back": session.disarmed,
-            "slept over": self.asleep_us() != session.asleep_us,
-            "late": now > when.raw_ns + when.within_us * 1000,
-            "stale": now > when.fresh_until_ns,
-            "unheard": not when.heard,
-            "uncertain": when.bound_us > when.within_us,
-        }
-        why = next((why for why, holds in against.items() if holds), "")
-        if not why or session.stop:
+    def _first(self, session: Session, begin: Callable[[], None]) -> None:
+        """The last thing before the first instruction, and that."""
+        if self._here(session) and self.session is session and not session.over:
+            begin()
             self._begins(session)
-        elif self._here(session):
-            self.put(lambda: self.not_released(session, f"not released: {why}"))
 
     def prepared(self, session: Session) -> None:
         """In the device's turn: the process of a start is ready."""
@@ -218,8 +243,8 @@ class Device(Process):
         if session is not None:
             session.stop = True
             self.disarm_run()
-            if session.began:
-                self.context.schedule.after(0.01, lambda: self._ends(session, "cancelled"))
+            if session.began or session.page is not None:
+                self.context.schedule.after(KILLED_S, lambda: self._ends(session, "cancelled"))
 
     def _here(self, session: Session) -> bool:
         return self.alive and self.life == session.life
@@ -227,8 +252,10 @@ class Device(Process):
     def _ready(self, session: Session) -> None:
         """The session stands; the program is handed over once the journal says so."""
         if self._here(session):
-            timed = session.timed
+            timed, session.ready = session.page is not None, True
             self.put(lambda: self.prepared(session) if timed else self.written(session))
+            if session.waiting is not None:
+                self._look_at_page(session)
 
     def written(self, session: Session) -> None:
         """In the device's turn: write that it starts."""
@@ -246,13 +273,19 @@ class Device(Process):
             return
         run, context = session.run, self.context
         self.point("before a process starts")
-        if session.stop:
+        if session.stop and session.page is None:
             self.put(lambda: self.ended(session, run_end(session.job, "cancelled", began=False)))
             return
         session.began = run.alive = True
         name = session.job.name
-        bound = session.instant.bound_us if session.instant else None
-        context.see(Began(context.now, run.user, run.id, run.program, run.journal, name, bound))
+        page = session.page
+        context.see(
+            Began(
+                *(context.now, run.user, run.id, run.program, run.journal, name),
+                bound_us=page.instant.bound_us if page else None,
+                asked=self.newest_answered() if page else None,
+            )
+        )
         context.note(self.name, f"program of {run.id} begins", run.program)
         program = Program.read(run.program)
         outcome = "error" if program.exit_code else "ok"
@@ -271,8 +304,16 @@ class Device(Process):
             run.alive = False
             context.note(self.name, f"program of {run.id} ends: {outcome}")
             context.see(Ended(context.now, run.user, run.id, run.program, run.journal))
-        if self._here(session):
+        if not self._here(session):
+            return
+        page = session.page
+        if page is None or page.released is not None:
             self.put(lambda: self.ended(session, run_end(session.job, outcome)))
+        elif session.stop:
+            self.put(lambda: self.ended(session, run_end(session.job, "cancelled", began=False)))
+        else:
+            reason = page.refusal or "the program did not begin"
+            self.put(lambda: self.not_released(session, reason))
 
     def ended(self, session: Session, end: RunEnd) -> None:
         """In the device's turn: the run is over."""

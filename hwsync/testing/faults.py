@@ -52,6 +52,9 @@ FAULTS: Final = {
     "second device": "_second_device",
     "cloned journal": "_clone",
     "orphans": "_tell_orphans",
+    "slow flush": "_flush_slowly",
+    "another life of lab time": "_boot_meanwhile",
+    "late statuses": "_overtake_statuses",
 }
 """Every kind, and the method that does it."""
 
@@ -69,6 +72,8 @@ WEIGHTS: Final = {
 """How often, beside the others' 1."""
 
 ORPHANS: Final = "orphans"
+OF_STARTS: Final = ("slow flush", "another life of lab time", "late statuses")
+BY_THEMSELVES: Final = (ORPHANS, *OF_STARTS)  # so that the worlds without them are what they were
 EVERY_S: Final = (0.3, 2.5)  # between two faults, by seed
 DAY_S: Final = 86_400.0
 YEAR_S: Final = 365 * DAY_S
@@ -84,10 +89,12 @@ class Faults:
         self.world, self.context = world, world.context
         self._focused = only is not None
         dice = self.context.dice
-        chosen = [name for name in FAULTS if name != ORPHANS and dice.random() < 0.6]
-        chosen = chosen or [name for name in FAULTS if name != ORPHANS]
-        # With dice of their own, so that the worlds without them are what they were.
+        usual = [name for name in FAULTS if name not in BY_THEMSELVES]
+        chosen = [name for name in usual if dice.random() < 0.6] or usual
+        # With dice of their own.
         chosen += [ORPHANS] if Random(f"orphans {world.seed}").random() < 0.3 else []
+        own = Random(f"starts {world.seed}")
+        chosen += [name for name in OF_STARTS if world.instants and own.random() < 0.5]
         names = chosen if only is None else [name for name in FAULTS if name in only]
         self._kinds = {name: getattr(self, FAULTS[name]) for name in names}
         self._weights = [1.0 if only else WEIGHTS.get(name, 1.0) for name in names]
@@ -129,10 +136,12 @@ class Faults:
         if not broker.up:
             broker.start(forget_s=0.0)
         for cable in context.cables.values():
-            cable.latency, cable.reorders = 0.001, False
+            cable.latency, cable.reorders, cable.late_s = 0.001, False, 0.0
             cable.heal()
         for process in self.world.processes:
             process.armed, process.disk_full = None, False
+        for device in self.world.devices:
+            device.flush_s = 0.0
         self.world.coordinator.lies = False
         self._set_clock()
         for board in self._seconds:
@@ -227,6 +236,25 @@ class Faults:
             process.jump = years * YEAR_S
             process.named = f"the boot of {self.context.now:.3f}"
 
+    def _boot_meanwhile(self) -> None:
+        """The coordinator's machine boots while a board that waits for a start hears nothing."""
+        dice, coordinator = self.context.dice, self.world.coordinator
+        boards = [one for one in self.world.devices if isinstance(one, Board) and one.waits]
+        if not boards:
+            return
+        board = dice.choice(boards)
+        self.context.fault("another life of lab time", board.name)
+        self._block(board.name, DOWN)
+        self._heal_later(board.name, 2.0, 6.0)
+        seconds = dice.choice((-3.0, -0.7, 0.7, 3.0))
+
+        def boots() -> None:
+            coordinator.jump += seconds
+            coordinator.named = f"the boot of {self.context.now:.3f}"
+            coordinator.kill()
+
+        self._later(0.0, 1.5, boots)
+
     # -- network ------------------------------------------------------------------------------
 
     def _cut(self) -> None:
@@ -277,7 +305,15 @@ class Faults:
 
     def _fast(self, name: str) -> None:
         cable = self.context.cables[name]
-        cable.latency, cable.reorders = 0.001, False
+        cable.latency, cable.reorders, cable.late_s = 0.001, False, 0.0
+
+    def _overtake_statuses(self) -> None:
+        """Answers to what time it is overtake them."""
+        name = self.context.dice.choice(self.world.devices).name
+        cable = self.context.cables[name]
+        cable.reorders, cable.late_s = True, self.context.dice.choice((0.3, 2.0))
+        self.context.fault("late statuses", name, cable.late_s)
+        self._later(2.0, 20.0, lambda: self._fast(name))
 
     def _reorder(self) -> None:
         name = self._cable_of()
@@ -345,6 +381,11 @@ class Faults:
             return
         process.disk_full = True
         self._later(1.0, 8.0, lambda: setattr(process, "disk_full", False))
+
+    def _flush_slowly(self) -> None:
+        device = self.context.dice.choice(self.world.devices)
+        device.flush_s = self.context.dice.choice((0.2, 1.0, 3.0))
+        self._later(5.0, 20.0, lambda: setattr(device, "flush_s", 0.0))
 
     def _lie(self) -> None:
         self.world.coordinator.lies = True

@@ -58,6 +58,7 @@ class Began:
     journal: str = ""  # of the device; empty: not known, or a person
     name: str | None = None  # of the file that it was run as; None: not known
     bound_us: int | None = None  # how wrong its device's lab time may be, by its own word
+    asked: float | None = None  # when its device sent the newest question that was answered
 
 
 @dataclass(frozen=True, slots=True)

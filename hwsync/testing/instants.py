@@ -24,6 +24,7 @@ from hwsync.testing.history import (
 
 Name = tuple[str, str]  # user, id of a command
 Found = tuple[str, str, str, str]  # promise, user, id, what was seen
+FRESH_S: Final = 10.0  # the newest answer was asked for so long before, at most
 EXACT_US: Final = 2_000  # that a process may need from its instant to its first instruction
 TURN_S: Final = 2.0  # of connection, in which a coordinator may do what is due
 
@@ -34,6 +35,8 @@ class _Starts:
     def __init__(self, history: Sequence[Seen]) -> None:
         self.asked: dict[Name, list[Asked]] = defaultdict(list)
         self.said: dict[Name, list[Said]] = defaultdict(list)
+        self.all_said: dict[str, list[Said]] = defaultdict(list)
+        self.stopped: set[Name] = set()
         self.lives: dict[str, LifeBegan] = {}
         self.began: list[Began] = []
         self.served: list[Served] = []
@@ -43,6 +46,9 @@ class _Starts:
                 self.asked[one.user, one.id].append(one)
             elif isinstance(one, Said) and one.kind == "status":
                 self.said[one.user, one.fields["id"]].append(one)
+                self.all_said[one.user].append(one)
+            elif isinstance(one, Asked) and one.kind in ("cancel", "reset") and one.id:
+                self.stopped.add((one.user, one.id))
             elif isinstance(one, LifeBegan):
                 self.lives.setdefault(one.life, one)
             elif isinstance(one, Served):
@@ -56,12 +62,15 @@ class _Starts:
         return found[0].start if found else None
 
 
-def check_starts(history: Sequence[Seen]) -> Iterator[Found]:
-    """What was not kept of it."""
+def check_starts(history: Sequence[Seen], *, calm: bool = False) -> Iterator[Found]:
+    """What was not kept of it; ``calm``: nothing has gone wrong."""
     seen = _Starts(history)
     yield from _at_its_instant(seen)
     yield from _one_instant(seen)
     yield from _waits_no_longer(seen)
+    yield from _not_taken_back(seen)
+    if calm:
+        yield from _ready_is_released(seen)
 
 
 def _at_its_instant(seen: _Starts) -> Iterator[Found]:
@@ -155,3 +164,43 @@ def _waits_no_longer(seen: _Starts) -> Iterator[Found]:
 def _is_settled(fields: Json) -> bool:
     """Whether a member does not wait in state 2: its instant is fixed, or it has ended."""
     return fields["start_at"] is not None or fields["state"] != State.COLLECTED
+
+
+def _not_taken_back(seen: _Starts) -> Iterator[Found]:
+    """Nobody begins whose grant was taken back before it asked for the last time, or 10 s ago."""
+    for one in seen.began:
+        start = seen.request(one.user, one.id, one.program)
+        if start is None or not one.journal or seen.put_back:
+            continue
+        asked = one.asked
+        if asked is None or one.at - asked > FRESH_S * 1.001:
+            when = "never asked" if asked is None else f"asked at {asked:.3f}"
+            yield "start", one.user, one.id, f"began at {one.at:.3f}, and {when}"
+            continue
+        said = [x for x in seen.all_said[one.user] if x.at <= asked]
+        granted = [number for number, x in enumerate(said) if _is_granted(x.fields, one)]
+        if granted and granted[-1] != len(said) - 1:
+            took = said[granted[-1] + 1]
+            text = f"began at {one.at:.3f}, taken back at {took.at:.3f}, asked at {asked:.3f}"
+            yield "start", one.user, one.id, text
+
+
+def _is_granted(fields: Json, began: Began) -> bool:
+    """Whether a status lets that program begin, in time."""
+    return (
+        fields["id"] == began.id
+        and fields["state"] == State.COLLECTED
+        and fields["start_at"] is not None
+        and fields.get("journal") == began.journal
+        and not fields.get("cancelling")
+    )
+
+
+def _ready_is_released(seen: _Starts) -> Iterator[Found]:
+    """Whoever was ready and got an instant begins, unless somebody takes it back."""
+    begun = {(one.user, one.id) for one in seen.began}
+    for (user, id), asked in seen.asked.items():
+        told = [one for one in seen.said[user, id] if one.fields["start_at"] is not None]
+        together = (asked[0].start or {}).get("together")
+        if together and told and (user, id) not in begun | seen.stopped:
+            yield "start", user, id, f"ready, told {told[0].fields['start_at']}, and never began"

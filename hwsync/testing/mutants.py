@@ -20,6 +20,7 @@ from hwsync.coordinator.deciding import RoundDecision
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.schedule import ConnectedClock
 from hwsync.coordinator.startup_gate import StartupGate
+from hwsync.device import instants as device_instants
 from hwsync.device.agent import Agent
 from hwsync.device.deeds import Deeds
 from hwsync.device.journal import Journal
@@ -41,9 +42,13 @@ from hwsync.protocol import (
 from hwsync.protocol.core import Memory
 from hwsync.protocol.device import core as device_core
 from hwsync.protocol.device import moves as device_moves
+from hwsync.protocol.device.asking import Asking
 from hwsync.protocol.device.clock import Estimator
 from hwsync.protocol.record import Command
+from hwsync.runner import release
+from hwsync.runner.page import Page
 from hwsync.store.store import Store
+from hwsync.testing.devices import Device
 from hwsync.transport import connecting
 from hwsync.transport.outbox import Outbox
 
@@ -444,6 +449,112 @@ MUTANTS: Final = (
                  "        if draft.record_of(one.user).state is State.COLLECTED:\n"
                  "            continue"),
         ),
+        instants=True,
+    ),
+    Mutant(
+        "an instant is in the lab time of its own life",
+        (
+            Edit(device_core, "_timed_meaning", "event.clock_life != event.start_life", "False"),
+            Edit(device_core, "_clock_changed", "if event.life and state.life != event.life:",
+                 "if False:"),
+        ),
+        "it is not converted by another life's",
+        (Edit(device_instants, "instant", "estimate is None or estimate.life != life",
+              "estimate is None"),),
+        faults=("another life of lab time", "delay", "connection reset"),
+        instants=True,
+    ),
+    Mutant(
+        "what is taken back is disarmed",
+        (
+            Edit(device_moves, "move", "if (word, stage) in TABLE:",
+                 "if (word, stage) in TABLE and (stage, word) not in"
+                 " ((ARMED, CANCEL), (ARMED, PENDING), (ARMED, OTHER)):"),
+        ),
+        instants=True,
+    ),
+    Mutant(
+        "a grant without an instant starts nothing",
+        (
+            Edit(device_core, "_timed_meaning",
+                 'if event.start_at is None:\n        return moves.PENDING, ""',
+                 'if event.start_at is None:\n        return moves.GRANT, ""'),
+        ),
+        instants=True,
+    ),
+    Mutant(
+        "what the coordinator had said by then was heard",
+        (Edit(device_instants, "instant", "seen is not None and seen <= heard", "True"),),
+        faults=("late statuses",),
+        instants=True,
+    ),
+    Mutant(
+        "whoever was not answered for 10 s releases nothing",
+        (Edit(release, "release", "if now > fresh:", "if False:"),),
+        faults=("partition", "partition, one way", "delay"),
+        instants=True,
+    ),
+    Mutant(
+        "all is looked at once more at the release",
+        (
+            Edit(Deeds, "_arm_run", "if when is None:",
+                 "if when is None or not when.heard or when.bound_us > when.within_us"
+                 " or when.fresh_until_ns < self._environment.raw_us() * NS:"),
+            Edit(release, "release", "if state == disarmed:", "if False:"),
+            Edit(release, "release", "if now > target + within * 1000:", "if False:"),
+            Edit(release, "release", "if now > fresh:", "if False:"),
+            Edit(release, "release", "if not heard:", "if False:"),
+            Edit(release, "release", "if bound > within:", "if False:"),
+        ),
+        instants=True,
+    ),
+    Mutant(
+        "nobody begins later than within",
+        (Edit(release, "release", "if now > target + within * 1000:", "if False:"),),
+        instants=True,
+    ),
+    Mutant(
+        "nobody begins whose clock may be wrong by more than within",
+        (Edit(release, "release", "if bound > within:", "if False:"),),
+        faults=("delay", "kill"),
+        instants=True,
+    ),
+    Mutant(
+        "who was suspended does not begin",
+        (Edit(release, "release", "if slept(found[14]):", "if False:"),),
+        faults=("pause",),
+        instants=True,
+    ),
+    Mutant(
+        "the mark stands before the first instruction",
+        (
+            Edit(Device, "_first", "begin()\n        self._begins(session)",
+                 "self._begins(session)\n        self.context.schedule.after(0.05,"
+                 " lambda: session.page.descriptor >= 0 and begin())"),
+        ),
+        instants=True,
+    ),
+    Mutant(
+        "whether it began is asked of the mark",
+        (Edit(Page, "_theirs", 'data = data.ljust(40, b"\\0")',
+              'data = bytes(8) + data.ljust(40, b"\\0")[8:]'),),
+        instants=True,
+    ),
+    Mutant(
+        "collected is said when the process is ready",
+        (
+            Edit(device_moves, "_prepare", "_prepare_again(decision, to, case, moment)",
+                 "_prepare_again(decision, RECEIVED, case, moment)\n"
+                 "    decision.do(Action(values.PUBLISH_COLLECTED, case.id))\n"
+                 "    decision.change(collect=repetition(moment))"),
+        ),
+        faults=("none",),
+        instants=True,
+    ),
+    Mutant(
+        "whoever hears of an instant that is close asks for the time at once",
+        (Edit(Asking, "awaits", "due = max(now, self._last + LAST_US)", "pass"),),
+        faults=("none",),
         instants=True,
     ),
     Mutant(

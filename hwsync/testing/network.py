@@ -75,6 +75,7 @@ class Cable:
         self.latency = 0.001  # seconds, on average
         self.trouble_at = -1.0  # when something was last blocked
         self.reorders = False  # messages of different topics may overtake each other
+        self.late_s = 0.0  # by which statuses come later than all else, where messages overtake
         self.port: Plug | None = None  # the last one that was plugged in
         self._schedule, self._dice, self._delivered = schedule, dice, deliver
         self._free: dict[object, float] = {}
@@ -92,7 +93,9 @@ class Cable:
             return
         now = self._schedule.now
         after = (up, topic) if self.reorders and topic else up  # nothing of that kind is overtaken
-        at = max(self._free.get(after, 0.0), now + self.latency * (0.5 + self._dice.random()))
+        late = self.late_s if self.reorders and topic.endswith("/status") else 0.0
+        latency = self.latency * (0.5 + self._dice.random())
+        at = max(self._free.get(after, 0.0), now + latency + late)
         self._free[up, topic] = at
         self._free[up] = max(self._free.get(up, 0.0), at)
         self._schedule.after(at - now, lambda: self._arrive(line, up, action))

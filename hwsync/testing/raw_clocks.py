@@ -36,6 +36,11 @@ class RawClock:
         """For how long the machine was suspended."""
         return round(self._asleep() * 1e6)
 
+    def sleeps_on(self) -> float:
+        """Seconds until the machine is awake."""
+        now = self._now()
+        return max((until - now for begin, until in self._slept if begin <= now), default=0.0)
+
     def raw_us(self) -> int:
         """What it shows."""
         return self.raw_ns() // 1_000

@@ -280,7 +280,7 @@ class World:
              "refused": {user: str(code) for user, code in one.refused.items()}}
             for one in known if one is not None
         ]  # fmt: skip
-        return FinalState(commands, logs, batches)
+        return FinalState(commands, logs, batches, calm=not self.context.faults)
 
     def _judge(self, final: FinalState) -> None:
         context = self.context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,12 +21,13 @@ def asked(user: str = "pi1", start: dict[str, Any] | None = None) -> Asked:
 
 def status(at: float, start_at: float | None, user: str = "pi1", **changes: Any) -> Said:
     life = None if start_at is None else "l1"
-    fields = {"id": "b1", "state": 2, "start_at": start_at, "start_life": life, **changes}
+    fields = {"id": "b1", "state": 2, "start_at": start_at, "start_life": life, "journal": "j1"}
+    fields |= changes
     return Said(at, user, "status", fields)
 
 
 def began(at: float, *, bound: int = 100, user: str = "pi1") -> Began:
-    return Began(at, user, "b1", "p", "j1", bound_us=bound)
+    return Began(at, user, "b1", "p", "j1", bound_us=bound, asked=at - 1.0)
 
 
 GOOD: list[Seen] = [
@@ -39,8 +41,8 @@ GOOD: list[Seen] = [
 ]
 
 
-def found(*seen: Seen) -> list[str]:
-    return [text for promise, _, _, text in check_starts(seen) if promise == "start"]
+def found(*seen: Seen, calm: bool = False) -> list[str]:
+    return [text for promise, _, _, text in check_starts(seen, calm=calm) if promise == "start"]
 
 
 def test_what_is_as_it_should_be_breaks_nothing() -> None:
@@ -97,3 +99,32 @@ def test_who_is_ready_is_held_up_no_longer_than_the_wait(lives: list[Seen], wron
     assert bool(found(LIFE, asked(), status(2.0, None), *lives)) is wrong
     for told in (status(2.0, 1004.0), status(2.0, None, state=0)):
         assert found(LIFE, asked(), status(2.0, None), told, *lives) == []
+
+
+@pytest.mark.parametrize(
+    ("back", "changes", "asked_at", "wrong"),
+    [
+        (2.5, {"cancelling": True}, 3.0, True),
+        (2.5, {"state": 0, "id": "another"}, 3.0, True),
+        (2.5, {"journal": "j2"}, 3.0, True),
+        (3.5, {"cancelling": True}, 3.0, False),
+        (2.5, {}, 3.0, False),
+        (9.0, {}, None, True),
+        (9.0, {}, -7.0, True),
+    ],
+)
+def test_nobody_begins_that_was_taken_back_before_it_asked(
+    back: float, changes: dict[str, Any], asked_at: float | None, wrong: bool
+) -> None:
+    taken = status(back, 1004.0, **changes)
+    seen = [LIFE, asked(), status(2.0, 1004.0), taken, replace(began(4.0), asked=asked_at)]
+    assert bool(found(*seen)) is wrong
+    assert found(*seen, PutBack(5.0, 1.0)) == []
+
+
+def test_who_was_ready_begins_where_nothing_has_gone_wrong() -> None:
+    seen = [LIFE, asked(), status(2.0, 1004.0)]
+    assert found(*seen) == []
+    assert "never began" in found(*seen, calm=True)[0]
+    assert found(*seen, began(4.0), calm=True) == []
+    assert found(*seen, Asked(3.0, "o", "pi1", "cancel", "b1"), calm=True) == []
