@@ -101,6 +101,7 @@ MAX_OPEN_BATCHES: Final = 1_000
 MAX_OPEN_OF_GROUP: Final = 20  # of them, of one group
 BATCH_STATUS_S: Final = 0.5  # between two statuses of a group
 BATCH_STATUS_RATE: Final = 128 * KIB  # bytes a second of them, a group
+BATCH_ANSWERS: Final = 20  # older batches of a group that were asked for, and wait to be said
 GROUP_MEMBERS_S: Final = 2.0  # between two lists of a group's boards
 HEARD_S: Final = 86_400.0  # whoever was heard within is of the group of everybody
 MAX_UNDER_WAY: Final = 8 * 1024 * KIB  # bytes said that have not arrived; then boards wait

@@ -504,6 +504,93 @@ def test_a_group_is_told_who_is_in_it(lab: Lab) -> None:
     assert lab.wire.deeds == []
 
 
+def lists(lab: Lab) -> dict[str, bytes]:
+    """What was said in the last step of who is in which group."""
+    return {one.topic: one.payload for one in lab.wire.deeds if isinstance(one, Sent)
+            and one.kind == "members" and one.retain}  # fmt: skip
+
+
+def test_other_groups_are_said_at_once(lab: Lab) -> None:
+    lab.later(5.0)
+    lab.hear("heartbeat", heartbeat(), user="pi1")  # who is there has been said just now
+    lab.coordinator.group_by(Groups({"lab1": ("pi9",), "new": ("pi1",)}))
+    assert lab.coordinator.wait() == 0.0
+    lab.step()
+    said = lists(lab)
+    assert b"pi9" in said["hw/@lab1/members"]
+    assert b"pi1" in said["hw/@new/members"]
+
+
+def test_nothing_is_kept_of_who_was_in_a_group_that_is_gone(lab: Lab) -> None:
+    lab.later(5.0)
+    lab.disconnect()
+    lab.coordinator.group_by(Groups({"lab1": LAB1}))
+    lab.connect()
+    assert lists(lab)["hw/@two/members"] == b""
+    assert lists(lab)["hw/@lab1/members"] != b""
+    lab.later(5.0)
+    assert lists(lab) == {}
+
+
+def test_nothing_is_kept_of_a_group_that_went_while_nobody_coordinated(lab: Lab) -> None:
+    ask(lab, group="@two")
+    lab._options = (Rules(groups=Groups({"lab1": LAB1})), 0.0, 0.0)
+    lab.restart()
+    assert lists(lab)["hw/@two/members"] == b""
+
+
+def asked_for(lab: Lab, *ids: str) -> list[str]:
+    """Ask for these batches at once; what was said of them, in order."""
+    deeds = lab.step(*(lab.delivery("query", b'{"id":"%s"}' % id.encode(), user="@two")
+                       for id in ids))  # fmt: skip
+    for _ in range(60):
+        deeds += lab.later(0.5)
+    return [one.json["id"] for one in deeds if isinstance(one, Sent) and one.kind != "clock"]
+
+
+def many(lab: Lab, number: int) -> list[str]:
+    ids = [f"b{one}" for one in range(number)]
+    for id in ids:
+        ask(lab, id, "@two")
+        lab.hear("reset", b"", user="@two")
+    asked_for(lab)  # all has been said
+    return ids
+
+
+def test_the_newest_batch_waits_for_no_answer_about_an_older_one(lab: Lab) -> None:
+    *old, newest = many(lab, 4)
+    said = asked_for(lab, *old, newest)
+    assert said.index(newest) <= 1
+    assert [id for id in said if id != newest] == old
+
+
+def test_so_many_answers_about_older_batches_wait_at_most(lab: Lab) -> None:
+    *old, newest = many(lab, limits.BATCH_ANSWERS + 5)
+    said = asked_for(lab, *old, newest)
+    assert newest in said
+    assert [id for id in said if id != newest] == old[: limits.BATCH_ANSWERS]
+
+
+def test_what_takes_long_to_make_is_said_less_often(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(lab)
+    lab.later(20.0)
+    parts = lab.store.parts
+
+    def slow(key: str) -> Any:
+        lab.clock.now += 0.3
+        return parts(key)
+
+    monkeypatch.setattr(lab.store, "parts", slow)
+    assert len(sent(end(lab, "pi1"), "status")) >= 2
+    deeds = end(lab, "pi2")
+    for _ in range(5):
+        deeds += lab.later(1.0)
+    assert [one for one in sent(deeds, "status") if one.topic == "hw/@lab1/status"] == []
+    assert sent(lab.later(1.0), "status") != []
+
+
 # A batch without a group
 
 LIST = ["pi1", "pi2", "pi3"]
