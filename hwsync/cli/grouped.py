@@ -27,7 +27,7 @@ from hwsync.protocol.groups import ALL
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.asking import encode_id
-from hwsync.protocol.wire.group import BatchFields
+from hwsync.protocol.wire.group import OPEN, BatchFields
 from hwsync.protocol.wire.received import Received
 from hwsync.protocol.wire.status import Status
 
@@ -86,6 +86,9 @@ def _counts_line(target: Target, batch: BatchFields) -> str:
     members = Members(batch["id"])
     members.hear_batch(batch, time.monotonic())
     first, *more = members.summary(str(target), brief=True)
+    if batch["state"] == OPEN:
+        counts = [(kind, n) for kind, n in batch["counts"].items() if n and kind != "members"]
+        first = f"{target}: {', '.join(f'{n} {kind}' for kind, n in counts)}"
     return f"{first}  {batch['state']}  {batch['id']}{''.join(f'; {line}' for line in more)}"
 
 

@@ -6,19 +6,20 @@ more than what the group's status says of it, and an end that was heard is never
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hwsync.logs import escape
+from hwsync.protocol.batch import NOT_BEGUN
 from hwsync.protocol.errors import Code
-from hwsync.protocol.record import State
+from hwsync.protocol.limits import DEFAULT_START_LEAD_S
+from hwsync.protocol.record import State, Verb
 from hwsync.protocol.wire.group import BatchFields
 from hwsync.protocol.wire.status import CommandFields
 
-LEFT_OUT: Final = "left_out"  # the verb of who was not ready at a start
-NOT_BEGUN: Final = "not begun"  # how the reason begins of who never began
 MOST_REASONS: Final = 20  # lines of a summary
 MANY: Final = 2  # boards, from which on there is something between them
 MOST_NAMES: Final = 12  # names in such a line
@@ -44,7 +45,7 @@ class Member:
     fields: CommandFields | None = None
     refused: str = ""  # a code
     message: str = ""  # of the refusal
-    began: float | None = None  # on the clock of who looks on: when it was seen to run
+    began: float | None = None  # when it was seen to run, or is to; on the clock of who looks on
     line: str = ""  # the last one that its program has written
     starts: bool = False  # it begins at an instant, not when it has the program
 
@@ -61,7 +62,7 @@ class Member:
         outcome, reason = self.get("outcome"), str(self.get("reason") or "")
         if outcome is None:
             return "open"
-        if self.get("command") == LEFT_OUT or reason.startswith("left out"):
+        if self.get("command") == Verb.LEFT_OUT:
             return "left out"
         if outcome == "expired" or reason.startswith(NOT_BEGUN):
             return "not begun"
@@ -72,8 +73,8 @@ class Member:
         """Whether nothing more is to come of it."""
         return self.kind != "open"
 
-    def words(self, now: float, *, alike: bool = False) -> tuple[str, str]:
-        """How it stands, in a word and in more; ``now``: on the clock of ``began``.
+    def words(self, now: float | None, *, alike: bool = False) -> tuple[str, str]:
+        """How it stands, in a word and in more; ``now``: on the clock of ``began``; None: none.
 
         ``alike``: without what is different on each board.
         """
@@ -84,17 +85,24 @@ class Member:
             return str(outcome), self._end(alike=alike)
         state = self.get("state")
         if state == State.COLLECTED:
-            if self.starts and self.get("start_at") is None:
-                return "ready", ""
-            if self.fields is not None and self.fields.get("cancelling"):
-                return "ending", self.line
-            seconds = "" if self.began is None else f" {now - self.began:.0f} s"
-            return f"running{seconds}", self.line
+            return self._running(now)
         if self.get("queued"):
             return "queued", f"place {self.get('queued')}"
         if state == State.REQUESTED:
             return "waiting", "offline" if self.online is False else ""
         return "asked", "offline" if self.online is False else ""
+
+    def _running(self, now: float | None) -> tuple[str, str]:
+        """Its board has it: it runs, or is ready to begin at an instant."""
+        if self.fields is not None and self.fields.get("cancelling"):
+            return "ending", self.line
+        if self.starts and self.began is None:
+            return "ready", ""
+        if now is None or self.began is None:
+            return "running", self.line
+        if self.starts and now < self.began:
+            return "ready", f"starts in {math.ceil(self.began - now)} s"
+        return f"running {now - self.began:.0f} s", self.line
 
     def _end(self, *, alike: bool = False) -> str:
         """In a few words, how it ended; ``alike``: without what is different on each board."""
@@ -122,17 +130,21 @@ class Members:
     def __init__(self, id: str, users: Iterable[str] = ()) -> None:
         self.id = id
         self.by_user = {user: Member(user) for user in users}
-        self._starts = False
+        self._starts, self._lead = False, 0.0
+        self._at: float | None = None  # the instant, on the clock of ``Member.began``
         self._spread: Mapping[str, Any] | None = None  # as the group's status says
 
     def of(self, user: str) -> Member:
-        return self.by_user.setdefault(user, Member(user, starts=self._starts))
+        return self.by_user.setdefault(user, Member(user, starts=self._starts, began=self._at))
 
-    def start_together(self) -> None:
-        """They begin at one instant."""
-        self._starts = True
+    def start(self, at: float | None = None, *, lead: float = DEFAULT_START_LEAD_S) -> None:
+        """They begin at one instant; ``at``: on the clock of who looks on.
+
+        None: it is not named yet, and is then ``lead`` seconds ahead.
+        """
+        self._starts, self._at, self._lead = True, at, lead
         for member in self.by_user.values():
-            member.starts = True
+            member.starts, member.began = True, at
 
     @property
     def spread(self) -> Mapping[str, Any] | None:
@@ -162,7 +174,7 @@ class Members:
         member.fields = fields
         runs = fields["state"] == State.COLLECTED
         if runs and member.began is None and not (member.starts and fields.get("start_at") is None):
-            member.began = now
+            member.began = now + self._lead
         return True
 
     def hear_batch(self, batch: BatchFields, now: float) -> None:
@@ -201,8 +213,8 @@ class Members:
         counts = self.counts
         said = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
         lines = [f"{name}: {said or 'no board'}"]
-        if line := spread_line(self.spread):
-            lines.append(line)
+        if spread := spread_line(self.spread):
+            lines.append(spread)
         if brief:
             return lines
         alike: dict[tuple[str, str], list[str]] = {}
@@ -213,6 +225,8 @@ class Members:
             lines.append(f"  {word:10} {some(users)}{': ' if more else ''}{escape(more)}")
         if len(alike) > MOST_REASONS:
             lines.append(f"  … and {len(alike) - MOST_REASONS} other reasons")
+        if spread:
+            lines.append(f"to see it: hwsync sync {self.id}")
         return lines
 
 
@@ -243,15 +257,12 @@ def start_line(end: Mapping[str, Any]) -> str:
 
 
 def _small(seconds: float) -> str:
-    """A length of time in the unit in which it reads best."""
-    size = abs(seconds)
-    if size >= 1.0:
-        return f"{seconds:.2f} s"
-    return f"{seconds * 1e3:.2f} ms" if size >= 1e-3 else f"{seconds * 1e6:.0f} µs"
+    """A length of time as ``hwsync sync`` says it: milliseconds, where it is less than a second."""
+    return f"{seconds:.3f} s" if abs(seconds) >= 1.0 else f"{seconds * 1e3:.3f} ms"
 
 
 def online_line(member: Member) -> str:
     """One line of ``hwsync status @lab1``."""
-    word, more = member.words(0.0) if member.told or member.refused else ("", "")
+    word, more = member.words(None) if member.told or member.refused else ("", "")
     online = {True: "online", False: "offline", None: "unknown"}[member.online]
     return f"{member.user:20} {online:8} {word:12} {more}".rstrip()

@@ -135,7 +135,7 @@ def _wish(target: Target, given: Mapping[str, Any]) -> Wish | None:
     """When it is to begin. Raises ``UsageError``, also for what is a group's alone."""
     if not target.group:
         for name in ("parallel", "abort", "online"):
-            if given[name] not in (None, False):
+            if given[name] is not None and given[name] is not False:  # 0 is given too
                 hint = "hwsync group set makes one"
                 raise UsageError(f"--{name} is for a group, such as @lab1", hint)
     wanted = wish(given, len(target.boards), now=time.time())

@@ -26,6 +26,7 @@ from hwsync.operator.client import Client
 from hwsync.operator.conversation import EVERYBODY, Talk
 from hwsync.operator.run import NOT_RUN, Run
 from hwsync.protocol.errors import NoCoordinator, OutputError, Refused, TooLarge, Unreachable
+from hwsync.protocol.limits import DEFAULT_START_LEAD_S
 from hwsync.protocol.record import State
 from hwsync.protocol.wire.received import Received
 from hwsync.protocol.wire.status import CommandFields
@@ -61,10 +62,11 @@ class Many:
             users = (self._target.user, *few)
         return Client(self._settings.url, self._settings.topics, EVERYBODY, named=users, live=True)
 
-    def start(self, keys: dict[str, Any]) -> None:
-        """At one instant, as the request's key ``start`` says."""
+    def start(self, keys: dict[str, Any], at: float | None) -> None:
+        """At one instant, as the request's key ``start`` says; ``at``: in so many seconds."""
         self._asked = replace(self._asked, request=replace(self._asked.request, start=keys))
-        self.members.start_together()
+        instant = None if at is None else time.monotonic() + at
+        self.members.start(instant, lead=keys.get("lead", DEFAULT_START_LEAD_S))
 
     # -- what is done --------------------------------------------------------------------------
 
@@ -75,7 +77,7 @@ class Many:
             told = operator.wait(batch.requesting(self._asked.request))
             say.either(self._settings.as_json, told, self._asked.id)
             return
-        for user, future in self._ask_each(operator, follow=False).items():
+        for user, future in self._ask_each(operator, {}, follow=False).items():
             self._take(user, operator, future)
         if not self._settings.as_json:
             say.line(self._asked.id)
@@ -132,9 +134,9 @@ class Many:
         self._complete(operator)
 
     def _run_each(self, operator: Client) -> None:
+        futures: dict[str, Future[CommandFields]] = {}
         try:
-            futures = self._ask_each(operator, follow=True)
-            for user, future in futures.items():
+            for user, future in self._ask_each(operator, futures, follow=True).items():
                 self._take(user, operator, future)
         except KeyboardInterrupt:
             self._say_cancelling()
@@ -145,9 +147,10 @@ class Many:
             for run, end in ends.items():
                 self._take(run.user, operator, end)
 
-    def _ask_each(self, operator: Client, *, follow: bool) -> dict[str, Future[CommandFields]]:
-        """Ask each board; the others go on while one is waited for."""
-        futures = {}
+    def _ask_each(
+        self, operator: Client, futures: dict[str, Future[CommandFields]], *, follow: bool
+    ) -> dict[str, Future[CommandFields]]:
+        """Ask each board; the others go on while one is waited for. ``futures`` are added to."""
         for user in self._target.boards:
             run = Run(operator.conversation(user), self._asked.request, self._last)
             self._runs[user] = run
@@ -297,7 +300,7 @@ def perform(settings: Settings, target: Target, asked: Asked, wanted: Wish | Non
             start, said = in_lab_time(operator, wanted)
             if said and not settings.as_json:
                 say.line(said, err=True)
-            many.start(start)
+            many.start(start, None if wanted.at is None else wanted.at - time.time())
         (many.send if send else many.run)(operator)
     sys.exit(many.members.exit_code if not send else _exit_of_send(many.members))
 

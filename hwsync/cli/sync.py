@@ -14,6 +14,7 @@ from hwsync.cli.common import DATABASE, FILE, Settings, command_id, common
 from hwsync.cli.elsewhere import own_database
 from hwsync.cli.starts import Spread, Start, picture, spread, strip, title
 from hwsync.protocol.errors import NotFound
+from hwsync.protocol.record import RAN_BY_OUTCOME, Ran
 from hwsync.store.reader import Reader
 
 DRAWN: Final = "├─●┤┊±µ"
@@ -56,7 +57,11 @@ def sync(settings: Settings, db: Path | None, save: Path | None, id: str) -> Non
         for line in strip(starts, shutil.get_terminal_size().columns, plain=plain):
             say.line(line)
         for row in others:
-            say.line(f"{row['user']}: did not begin at the instant: {_why_not(row)}")
+            maybe = RAN_BY_OUTCOME.get(row["outcome"]) is Ran.MAYBE
+            began = (
+                "may have begun, and nobody knows when" if maybe else "did not begin at the instant"
+            )
+            say.line(f"{row['user']}: {began}: {_why_not(row)}")
 
 
 def _why_not(row: dict[str, Any]) -> str:

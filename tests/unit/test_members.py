@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hwsync.cli.members import Members, spread_line, start_line
+from hwsync.cli.members import Members, online_line, spread_line, start_line
 from hwsync.protocol.record import Command, Record, Request, State
 from hwsync.protocol.wire.group import BatchFields
 from hwsync.protocol.wire.status import Status, status_json
@@ -41,7 +41,8 @@ def told(**members: dict[str, Any]) -> BatchFields:
         ({"refused": "missing"}, "missing", "missing", "it is offline"),
         ({"refused": "of_a_later_version"}, "refused", "refused", "of_a_later_version"),
         ({"state": 0, "outcome": "ok", "ran": "yes", "exit_code": 0, "start_error": 0.0002,
-          "clock_bound": 0.001}, "ok", "ok", "exit 0 started 200 µs ± 1.00 ms after the instant"),
+          "clock_bound": 0.001}, "ok", "ok",
+          "exit 0 started 0.200 ms ± 1.000 ms after the instant"),
     ],
 )  # fmt: skip
 def test_a_board_in_words(said: dict[str, Any], kind: str, word: str, more: str) -> None:
@@ -116,9 +117,9 @@ def test_the_exit_code(kinds: list[dict[str, Any]], code: int) -> None:
     [
         (None, ""),
         ({"n": 0, "seconds": None, "bound": None}, ""),
-        ({"n": 2, "seconds": 0.0008, "bound": 0.0004}, "2 started within 800 µs, give or take "
-         "400 µs"),
-        ({"n": 2, "seconds": 0.02, "bound": None}, "2 started within 20.00 ms"),
+        ({"n": 2, "seconds": 0.0008, "bound": 0.0004}, "2 started within 0.800 ms, give or take "
+         "0.400 ms"),
+        ({"n": 2, "seconds": 0.02, "bound": None}, "2 started within 20.000 ms"),
         ({"n": 3, "seconds": None, "bound": None}, "3 started; how far apart is not known"),
     ],
 )  # fmt: skip
@@ -140,11 +141,38 @@ def test_a_thousand_boards_are_a_few_lines() -> None:
 
 def test_who_waits_for_an_instant_is_ready_until_it_is_named() -> None:
     members = Members("b1", ["pi1"])
-    members.start_together()
+    members.start(lead=2.0)
     members.hear_fields("pi1", status("pi1", State.COLLECTED, start_at=None), 1.0)
     assert members.of("pi1").words(5.0) == ("ready", "")
     members.hear_fields("pi1", status("pi1", State.COLLECTED, start_at=9.5), 6.0)
-    assert members.of("pi1").words(8.0) == ("running 2 s", "")
+    assert members.of("pi1").words(6.1) == ("ready", "starts in 2 s")
+    assert members.of("pi1").words(10.0) == ("running 2 s", "")
+    assert members.of("pi1").words(None) == ("running", "")
+
+
+def test_who_waits_for_a_time_of_day_is_ready_until_then() -> None:
+    members = Members("b1", ["pi1"])
+    members.start(9.0)
+    members.hear_fields("pi1", status("pi1", State.COLLECTED, start_at=1234.5), 1.0)
+    members.hear_batch(told(pi1={"state": 2}, pi2={"state": 2}), 1.0)
+    for user in ("pi1", "pi2"):
+        assert members.of(user).words(5.5) == ("ready", "starts in 4 s")
+        assert members.of(user).words(9.0) == ("running 0 s", "")
+
+
+def test_who_was_told_to_run_has_no_time_where_there_is_no_clock() -> None:
+    members = Members("b1", ["pi1"])
+    members.hear_batch(told(pi1={"state": 2}), 7_000.0)
+    assert online_line(members.of("pi1")).split() == ["pi1", "unknown", "running"]
+
+
+def test_after_a_start_it_says_how_to_see_it() -> None:
+    members = Members("b1")
+    batch = told(pi1={"outcome": "ok", "ran": "yes"}, pi2={"refused": "busy"})
+    members.hear_batch({**batch, "spread": {"n": 1, "seconds": 0.0, "bound": 0.001}}, 0.0)
+    assert members.summary("@lab1")[-1] == "to see it: hwsync sync b1"
+    members.hear_batch(batch, 0.0)
+    assert "hwsync sync" not in "".join(members.summary("@lab1"))
 
 
 @pytest.mark.parametrize(
@@ -174,8 +202,8 @@ def test_how_far_apart_boards_began_that_were_named(
 def test_how_exactly_one_board_began() -> None:
     assert start_line({"start_error": None}) == ""
     assert start_line({"start_error": -0.002, "clock_bound": None}) == (
-        "it began 2.00 ms before the instant"
+        "it began 2.000 ms before the instant"
     )
     assert start_line({"start_error": 1.5, "clock_bound": 0.00001}) == (
-        "it began 1.50 s after the instant, give or take 10 µs"
+        "it began 1.500 s after the instant, give or take 0.010 ms"
     )

@@ -101,14 +101,18 @@ def test_the_command_draws_who_began_and_names_who_did_not(
     began(lab, "pi2", started=1.7e9, start_error=0.0004, clock_bound=0.0001)
     began(lab, "pi3", outcome="rejected", exit_code=None, reason="its clock is not known well")
     lab.hear("request", request("c1"), user="pi4")
+    began(lab, "pi5", outcome="interrupted", exit_code=None, reason="the device stopped mid-run")
     lines = shown(lab, capsys, "c1").splitlines()
     assert lines[0] == "c1: 2 boards began within 0.500 ms, give or take 0.300 ms"
     assert [line.split()[0] for line in lines[2:4]] == ["pi1", "pi2"]
     assert lines[4] == ("pi3: did not begin at the instant: rejected: its clock is not known well")
     assert lines[5] == "pi4: did not begin at the instant: it has not ended yet"
+    assert lines[6] == (
+        "pi5: may have begun, and nobody knows when: interrupted: the device stopped mid-run"
+    )
     fields = json.loads(shown(lab, capsys, "c1", "--json"))
     assert fields["spread"] == {"seconds": pytest.approx(0.0005), "bound": pytest.approx(0.0003)}
-    assert [one["board"] for one in fields["starts"]] == ["pi1", "pi2", "pi3", "pi4"]
+    assert [one["board"] for one in fields["starts"]] == [f"pi{n}" for n in range(1, 6)]
     assert fields["starts"][1]["start_error"] == 0.0004
 
 
