@@ -19,6 +19,7 @@ from hwsync.protocol.effects import AnswerBatch, BatchDecision, Effect, PublishE
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import CancelAsked, Queried, Requested, ResetAsked
 from hwsync.protocol.groups import ALL, SIGN
+from hwsync.protocol.jsons import dumps, size
 from hwsync.protocol.record import Analyser, Moment, Record, State, replace
 from hwsync.protocol.rules import Rules
 
@@ -228,32 +229,61 @@ def _join(draft: Draft, user: str, event: Requested, moment: Moment, rules: Rule
         raise Refused(
             Code.WRONG_STATE, f"the batch {id} has ended", "take a new id for a new batch"
         )
-    starts.check_need(event.request, len(listed))
-    machine.check_new(draft.record_of(user), event.request, moment, rules, of_batch=True)
     if known is None:
-        _make_room(draft, "", moment)
-        batch = Batch(key, "", id, listed, issued=moment.wall, ticks=moment.ticks)
-        batch = with_start(batch, event.request.start, moment)
+        _begin_list(draft, user, event, Batch(key, "", id, listed), moment, rules)
     else:
-        batch = _as_the_others(known, event, moment)
+        _join_known(draft, user, event, known, moment, rules)
+
+
+def _begin_list(
+    draft: Draft, user: str, event: Requested, batch: Batch, moment: Moment, rules: Rules
+) -> None:
+    """The first member to ask: it pays for the list, also where it is refused itself."""
+    starts.check_need(event.request, len(batch.members))
+    machine.check_new(draft.record_of(user), event.request, moment, rules, of_batch=True)
     decision = turns.one(draft, user, event, moment, rules)
-    if decision.refused is None:
-        draft.take(BatchDecision(batch))
-        draft.take(decision)
+    is_refused = decision.refused is not None
+    bytes = limits.IDLE_ROW + size(dumps(batch.members))
+    paid = idle.with_row(decision.record, bytes, moment, rules.allowance)
+    if paid is None and not is_refused:
+        raise idle.no_room(decision.record, bytes, moment, rules.allowance)
+    if paid is None or (is_refused and draft.record(user) is None):
+        draft.take(decision)  # there is nowhere to keep it
         return
-    bytes = limits.IDLE_ROW + sum(map(len, listed))
-    record = draft.record(user)
-    kept = record and idle.with_row(record, bytes, moment, rules.allowance)
-    if kept is not None:
-        refused = {**batch.refused, user: decision.refused.code}
-        draft.take(BatchDecision(replace(batch, refused=refused)))
-        draft.touched[key] = None
-        decision = replace(decision, record=kept, unlogged=True)
+    _make_room(draft, "", moment)
+    batch = replace(batch, issued=moment.wall, ticks=moment.ticks)
+    batch = with_start(batch, event.request.start, moment)
+    if decision.refused is not None:
+        _note_refusal(draft, user, batch, decision.refused.code)
+    else:
+        draft.take(BatchDecision(batch))
+    draft.take(replace(decision, record=paid, unlogged=is_refused))
+
+
+def _join_known(
+    draft: Draft, user: str, event: Requested, batch: Batch, moment: Moment, rules: Rules
+) -> None:
+    """A further member: whatever refuses it, it is waited for no longer."""
+    try:
+        starts.check_need(event.request, len(batch.members))
+        machine.check_new(draft.record_of(user), event.request, moment, rules, of_batch=True)
+        _check_same_start(batch, event, moment)
+    except Refused as refusal:
+        decision = refuse(draft.record_of(user), machine.about(refusal, event))
+    else:
+        decision = turns.one(draft, user, event, moment, rules)
+    if decision.refused is not None:
+        _note_refusal(draft, user, batch, decision.refused.code)
     draft.take(decision)
 
 
-def _as_the_others(batch: Batch, event: Requested, moment: Moment) -> Batch:
-    """The batch, where a further member begins as the others do. Raises ``Refused``."""
+def _note_refusal(draft: Draft, user: str, batch: Batch, code: Code) -> None:
+    draft.take(BatchDecision(replace(batch, refused={**batch.refused, user: code})))
+    draft.touched[batch.key] = None
+
+
+def _check_same_start(batch: Batch, event: Requested, moment: Moment) -> None:
+    """Raises ``Refused`` where a further member does not begin as the others do."""
     if event.request.start != batch.start:
         raise Refused(
             Code.ID_REUSED,
@@ -266,7 +296,6 @@ def _as_the_others(batch: Batch, event: Requested, moment: Moment) -> Batch:
             "'at' is past: the lab's clock began anew since the batch was asked",
             "take a new id for a new batch",
         )
-    return batch
 
 
 # -- to stop --------------------------------------------------------------------------------------
@@ -318,7 +347,7 @@ def _stop_all(
             "send it empty",
         )
     _take_out(draft, members, moment, rules)
-    _leave_lists(draft, set(members))
+    _leave_lists(draft, None if group == ALL else set(members))
     for user in members:
         record = draft.record(user)
         if record is not None and record.state is not State.REST:
@@ -336,8 +365,11 @@ def _take_out(draft: Draft, users: Iterable[str], moment: Moment, rules: Rules) 
             draft.take(turns.one(draft, user, CancelAsked(id), moment, rules))
 
 
-def _leave_lists(draft: Draft, users: set[str]) -> None:
-    """These are in no batch any more that they have not joined: their requests come too late."""
+def _leave_lists(draft: Draft, users: set[str] | None) -> None:
+    """These (None: all) are in no batch any more that they have not joined.
+
+    Their requests come too late.
+    """
     for batch in draft.open_batches():
         late = (
             ()
@@ -345,7 +377,7 @@ def _leave_lists(draft: Draft, users: set[str]) -> None:
             else [
                 user
                 for user in batch.members
-                if user in users
+                if (users is None or user in users)
                 and user not in batch.refused
                 and not _has_joined(draft, user, batch)
             ]

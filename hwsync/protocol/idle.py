@@ -46,11 +46,20 @@ def accepts(record: Record, moment: Moment, allowance: Allowance) -> None:
     over = now + record.queue_bytes - allowance.max_idle
     if now <= half or over < 0:
         return
-    wait = math.ceil(min(over, now - half) / limits.IDLE_PER_S) + 1
+    raise _full(record, min(over, now - half), allowance)
+
+
+def no_room(record: Record, bytes: float, moment: Moment, allowance: Allowance) -> Refused:
+    """The refusal of a request that would have stored so many bytes (``with_row``)."""
+    return _full(record, spent(record, moment) + bytes - allowance.max_idle, allowance)
+
+
+def _full(record: Record, over: float, allowance: Allowance) -> Refused:
+    wait = math.ceil(over / limits.IDLE_PER_S) + 1
     hint = f"is the device on? A request is taken in {wait} s"
     if record.queue or record.batched or record.state in (State.REQUESTED, State.COLLECTED):
         hint += ", or when the device has answered what waits"
-    raise Refused(
+    return Refused(
         Code.NOT_ALLOWED,
         f"what was asked of {record.user} lately led to no answer of its device, and fills "
         f"{allowance.max_idle // limits.KIB} KiB",

@@ -13,7 +13,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.groups import Groups
 from hwsync.protocol.record import State
-from hwsync.protocol.rules import Rules
+from hwsync.protocol.rules import Allowance, Rules
 from hwsync.protocol.wire.group import BATCH
 from hwsync.transport import Delivery
 from tests.support.coordinator import Deed, Lab, Sent, heartbeat, request, result, sent
@@ -640,6 +640,57 @@ def test_who_was_stopped_before_it_asked_does_not_begin(lab: Lab) -> None:
     lab.hear("reset", b"", user="@two")
     assert errors(join(lab, "pi1")) == [("hw/pi1/error", "wrong_state")]
     assert states(lab) == [0, 0, 1, 0]
+
+
+def test_a_member_that_is_refused_by_the_clock_is_waited_for_no_longer(lab: Lab) -> None:
+    at = lab.clock.wall() + 100.0
+    join(lab, "pi1", expires_at=at)
+    join(lab, "pi3", expires_at=at)
+    for user in ("pi1", "pi3"):
+        end(lab, user)
+    lab.later(101.0)
+    assert errors(join(lab, "pi2", expires_at=at)) == [("hw/pi2/error", "bad_payload")]
+    assert lab.rows("batches", "ended IS NOT NULL") == [(1,)]
+
+
+def test_nor_is_one_without_a_record_which_gets_none(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join(lab, "pi1")
+    join(lab, "pi3")
+    monkeypatch.setattr(limits, "MAX_USERS", 2)
+    assert errors(join(lab, "pi2")) == [("hw/pi2/error", "not_allowed")]
+    assert "pi2" not in lab.coordinator.records
+    for user in ("pi1", "pi3"):
+        end(lab, user)
+    assert lab.rows("batches", "ended IS NOT NULL") == [(1,)]
+    lab.restart()
+    assert errors(join(lab, "pi2")) == [("hw/pi2/error", "not_allowed")]
+
+
+def test_everybody_is_stopped_who_has_not_asked_yet_too(lab: Lab) -> None:
+    join(lab, "pi3")
+    lab.hear("reset", b"", user="@all")
+    assert errors(join(lab, "pi1")) == [("hw/pi1/error", "wrong_state")]
+    assert states(lab) == [0] * 4
+
+
+def test_lists_that_lead_to_nothing_are_so_many_only(tmp_path: Path) -> None:
+    room = 16 * limits.KIB
+    rules = Rules(groups=GROUPS, allowance=Allowance(max_idle=room))
+    boards = ["pi1", *(f"{number:064}" for number in range(100))]
+    with Lab(tmp_path / "hwsync.db", rules=rules) as lab:
+        seen = list[tuple[str, str]]()
+        for number in range(4):
+            seen += errors(join(lab, "pi1", f"b{number}", listed=boards))
+            lab.hear("cancel", b"", user="pi1")
+        assert set(seen) == {("hw/pi1/error", "not_allowed")}
+        stored = len(lab.rows("batches"))
+        assert 0 < stored < 4
+        assert errors(lab.hear("request", request("alone"), user="pi1")) == []
+        lab.hear("cancel", b"", user="pi1")
+        lab.later(room / limits.IDLE_PER_S)
+        assert errors(join(lab, "pi1", "b9", listed=boards)) == []
 
 
 @pytest.mark.parametrize(
