@@ -37,7 +37,7 @@ from hwsync.protocol.events import (
     Restored,
 )
 from hwsync.protocol.grouped import GroupEvent
-from hwsync.protocol.record import Moment
+from hwsync.protocol.record import Moment, State
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import TopicKind
 
@@ -279,10 +279,12 @@ def _decide(draft: Draft, user: str, event: Event, moment: Moment, rules: Rules)
 
 
 def _empty_queue(draft: Draft, user: str, event: ResetAsked, moment: Moment, rules: Rules) -> None:
-    """Each waiting request is cancelled, where the reset itself will be accepted.
+    """Each waiting request is cancelled, in a batch too, where the reset itself will be accepted.
 
     So the reset is decided twice: here, to know that; and afterwards, on what is left.
     """
-    if turns.one(draft, user, event, moment, rules).moved:
-        for id in draft.record_of(user).queue:
+    record = draft.record_of(user)
+    rests = record.state is State.REST and event.id is None  # there may be no room for its row
+    if rests or turns.one(draft, user, event, moment, rules).moved:
+        for id in (*record.queue, *(id for id, _ in record.batched)):
             draft.take(turns.one(draft, user, CancelAsked(id), moment, rules))

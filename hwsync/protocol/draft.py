@@ -171,7 +171,7 @@ class Draft:
                 continue
             known = self._known(user, command)
             shown = (before.state_of(command.id), after.state_of(command.id))
-            if known == command and shown[0] is shown[1]:
+            if shown[0] is shown[1] and _says_the_same(known, command):
                 continue
             batch = self.batch(command.batch)
             if batch is None:
@@ -188,3 +188,10 @@ class Draft:
         if command.batch in self.new_batches and (user, command.id) not in self.commands:
             return None
         return self.command(user, command.id)
+
+
+def _says_the_same(before: Command | None, after: Command) -> bool:
+    """Whether nothing changed that is told of its batch: of an ended command, its report alone."""
+    if before is None or before == after:
+        return before is not None
+    return before.report is not None and before.report == after.report

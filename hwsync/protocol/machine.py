@@ -212,10 +212,12 @@ def _moved(before: Record, after: Record, event: Event, moment: Moment, move: Mo
 
 def _forgotten(record: Record, moment: Moment) -> Decision:
     """Nothing of the user is published any more, until something new is asked. All of it stays."""
-    if record.state is not State.REST or record.queue or record.batched:
+    waits = len(record.queue) + len(record.batched)
+    if record.state is not State.REST or waits:
+        why = f"{record.id} is in state {int(record.state)}" if record.state else f"{waits} wait"
         raise Refused(
             Code.WRONG_STATE,
-            f"{record.user} is not at rest: {record.id} is in state {int(record.state)}",
+            f"{record.user} is not at rest: {why}",
             f"wait for its end, or hwsync reset {record.user} --queue first",
         )
     entry = None

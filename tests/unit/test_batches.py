@@ -382,6 +382,18 @@ def test_everybody_who_is_not_at_rest_is_stopped(lab: Lab) -> None:
         assert (state_of(lab, user), outcome(lab, user, "c2")[0]) == (0, "cancelled")
 
 
+def test_a_reset_with_the_queue_takes_it_out_of_its_batch_so_it_can_be_forgotten(lab: Lab) -> None:
+    ask(lab, parallel=1)
+    (refused,) = sent(lab.hear("reset", b'{"forget":true}', user="pi2"), "error")
+    assert "--queue" in refused.json["hint"]
+    assert "1 wait" in refused.json["message"]
+    lab.hear("reset", b'{"queue":true}', user="pi2")
+    assert outcome(lab, "pi2")[:2] == ("cancelled", "no")
+    assert errors(lab.hear("reset", b'{"forget":true}', user="pi2")) == []
+    end(lab, "pi1")
+    assert states(lab) == [0, 0, 1, 0]
+
+
 # What comes later
 
 
@@ -397,6 +409,17 @@ def test_a_late_result_changes_the_counts(lab: Lab) -> None:
     (said,) = [one.json for one in sent(deeds, "status") if one.topic == "hw/@two/status"]
     assert said["counts"] == {"members": 2, "waiting": 0, "running": 0, "refused": 0, "ok": 2}
     assert said["seq"] > before
+
+
+def test_what_is_late_and_no_result_is_no_news_of_the_group(lab: Lab) -> None:
+    ask(lab, group="@two")
+    for user in ("pi1", "pi2"):
+        end(lab, user)
+    lab.hear("request", request("c1"), user="pi1")
+    lab.later(20.0)
+    late = lab.hear("collected", b'{"id":"b1","journal":"j9","boot":1}', user="pi1")
+    assert [one.topic for one in sent(late + lab.later(20.0), "status")] == ["hw/pi1/status"]
+    assert lab.rows("commands", "late") == [(0,), (0,), (1,)]
 
 
 def test_a_new_epoch_ends_those_that_have_not_begun(lab: Lab) -> None:
