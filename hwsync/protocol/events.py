@@ -79,9 +79,10 @@ class Analysed:
 
 @dataclass(frozen=True, slots=True)
 class CancelAsked:
-    """Somebody wants the command stopped."""
+    """Somebody wants the command stopped; ``of_group``: with others, by a group's message."""
 
     id: str | None = None
+    of_group: bool = False
     verb: ClassVar[Verb] = Verb.CANCEL
 
 

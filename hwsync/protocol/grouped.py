@@ -325,7 +325,7 @@ def _cancel(
         )
     for user in batch.members:
         if _waits_of(draft, user, batch):
-            draft.take(turns.one(draft, user, CancelAsked(batch.id), moment, rules))
+            draft.take(turns.one(draft, user, CancelAsked(batch.id, of_group=True), moment, rules))
     _cancel_begun(draft, batch.members, batch.key, moment, rules)
     turns.of_batches(draft, moment, rules)
     draft.take(BatchDecision(None, (AnswerBatch(batch.key),)))
@@ -362,7 +362,7 @@ def _take_out(draft: Draft, users: Iterable[str], moment: Moment, rules: Rules) 
     for user in users:
         record = draft.record_of(user)
         for id in (*record.queue, *(id for id, _ in record.batched)):
-            draft.take(turns.one(draft, user, CancelAsked(id), moment, rules))
+            draft.take(turns.one(draft, user, CancelAsked(id, of_group=True), moment, rules))
 
 
 def _leave_lists(draft: Draft, users: set[str] | None) -> None:
@@ -397,7 +397,7 @@ def _cancel_begun(
         record = draft.record(user)
         own = record.current if record is not None else None
         if own is not None and own.report is None and key in (None, own.batch):
-            draft.take(turns.one(draft, user, CancelAsked(own.id), moment, rules))
+            draft.take(turns.one(draft, user, CancelAsked(own.id, of_group=True), moment, rules))
     for user in users:
         turns.of_queue(draft, user, moment, rules)
 

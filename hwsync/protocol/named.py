@@ -143,7 +143,7 @@ def decide_for_queued(
 ) -> Decision:
     """An event for a command that waits, wherever: only a cancel changes anything."""
     if isinstance(event, CancelAsked):
-        return waiting.cancel(record, known, moment)
+        return waiting.cancel(record, known, moment, asked=not event.of_group)
     place = record.place(known.id)
     refusal = Refused(
         Code.WRONG_STATE,

@@ -11,8 +11,8 @@ from typing import Final
 from hwsync.protocol import idle, limits, replies
 from hwsync.protocol.admission import accept
 from hwsync.protocol.answers import answers
-from hwsync.protocol.batch import NOT_BEGUN, Batch
-from hwsync.protocol.effects import Decision, LogEntry, PublishResult, PublishStatus
+from hwsync.protocol.batch import NOT_BEGUN, Batch, is_shared
+from hwsync.protocol.effects import Decision, Effect, LogEntry, PublishResult, PublishStatus
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Requested
 from hwsync.protocol.record import (
@@ -89,15 +89,15 @@ def _check_room(record: Record, bytes: int, most: int) -> None:
         )
 
 
-def cancel(record: Record, known: Command, moment: Moment) -> Decision:
-    """It leaves the queue, and has provably not run."""
+def cancel(record: Record, known: Command, moment: Moment, *, asked: bool) -> Decision:
+    """It leaves the queue, and has provably not run; ``asked``: of this board, by its id."""
     report = RunReport(
         Outcome.CANCELLED, Ran.NO, f"cancelled while it waited {_where(record, known)}"
     )
     ended = replace(
         known, report=known.without_false_no(report), accepted=known.accepted | {Verb.CANCEL}
     )
-    return _leave(record, ended, Verb.CANCEL, moment)
+    return _leave(record, ended, Verb.CANCEL, moment, asked=asked)
 
 
 def expire(record: Record, known: Command, moment: Moment) -> Decision:
@@ -133,11 +133,19 @@ def lose(record: Record, known: Command, moment: Moment) -> Decision:
     return _leave(record, ended, Verb.RESTORE, moment)
 
 
-def _leave(record: Record, ended: Command, verb: Verb, moment: Moment) -> Decision:
+def _leave(
+    record: Record, ended: Command, verb: Verb, moment: Moment, *, asked: bool = False
+) -> Decision:
+    """The end of a member of a group's batch is in the batch's status, unless it was asked for.
+
+    Else the same program would go out once for each member at the same moment.
+    """
     after = replace(without(record, ended), seq=record.seq + 1, time=moment.wall)
     note = "left the queue" if record.place(ended.id) else "left its batch before it began"
     entry = LogEntry(verb, record.state, record.state, ended.id, note=note)
-    effects = (PublishStatus(after), PublishResult(ended, State.REST))
+    effects: tuple[Effect, ...] = (PublishStatus(after),)
+    if asked or not is_shared(ended.batch):
+        effects = (*effects, PublishResult(ended, State.REST))
     return Decision(after, entry, ended, (*effects, *replies.of(after, ended)))
 
 

@@ -14,7 +14,7 @@ from hwsync.protocol.errors import StoreError
 from hwsync.protocol.groups import Groups
 from hwsync.protocol.record import State
 from hwsync.protocol.rules import Allowance, Rules
-from hwsync.protocol.wire.group import BATCH
+from hwsync.protocol.wire.group import BATCH, batch_json, encode_batch
 from hwsync.transport import Delivery
 from tests.support.coordinator import Deed, Lab, Sent, heartbeat, request, result, sent
 
@@ -330,6 +330,44 @@ def test_a_cancel_of_the_group_ends_all_and_begins_none(lab: Lab, keys: dict[str
     assert {outcome(lab, user)[:2] for user in LAB1[1:]} == {("cancelled", "no")}
     lab.hear("response", result("b1", outcome="cancelled", ran="yes"), user="pi1")
     assert batch(lab)["counts"] == {"waiting": 0, "running": 0, "refused": 0, "cancelled": 4}
+
+
+def test_lab_time_is_written_with_six_decimals(lab: Lab) -> None:
+    ask(lab)
+    part = {"outcome": "ok", "ran": "yes", "exit_code": 0,
+            "started": 12.5, "start_error": 1e-05, "clock_bound": 0.0}  # fmt: skip
+    said = encode_batch(
+        batch_json(lab.coordinator.batches["@lab1 b1"], 1, {"pi1": part}, {}), 10**6
+    )
+    assert b'"started":12.500000,"start_error":0.000010,"clock_bound":0.000000' in said
+    assert b'"started":null' in said
+
+
+def results(deeds: list[Deed]) -> list[str]:
+    return [one.topic for one in deeds if isinstance(one, Sent) and "/result/" in one.topic]
+
+
+@pytest.mark.parametrize("kind", ["cancel", "reset"])
+@pytest.mark.parametrize("group", ["@lab1", "@all"])
+def test_a_group_that_is_stopped_says_no_program_once_for_each_board(
+    lab: Lab, kind: str, group: str
+) -> None:
+    ask(lab, parallel=1)
+    assert results(lab.hear(kind, b"", user=group)) == []
+    assert {outcome(lab, user)[0] for user in LAB1[1:]} == {"cancelled"}
+
+
+def test_nor_does_one_of_which_nobody_begins_any_more(lab: Lab) -> None:
+    ask(lab, parallel=1, abort=0.0)
+    collect(lab, "pi1")
+    assert results(lab.hear("response", result("b1", outcome="error"), user="pi1")) == []
+    assert outcome(lab, "pi4")[0] == "expired"
+
+
+def test_who_cancels_one_board_of_a_batch_hears_its_end(lab: Lab) -> None:
+    ask(lab, parallel=1)
+    deeds = lab.hear("cancel", b'{"id":"b1"}', user="pi2")
+    assert results(deeds) == ["hw/pi2/result/b1"]
 
 
 def test_a_cancel_lets_what_waits_behind_it_begin(lab: Lab) -> None:

@@ -128,6 +128,7 @@ BATCH: Final = Schema.of("the batch", BatchFields)
 MEMBERS: Final = Schema.of("the members", MembersFields)
 
 _PART: Final = ("outcome", "ran", "exit_code", "started", "start_error", "clock_bound")
+_TIMES: Final = ("started", "start_error", "clock_bound")
 _NOTHING: Final[Json] = dict.fromkeys(_PART)
 Parts = Mapping[str, Mapping[str, Any]]
 
@@ -141,7 +142,7 @@ def batch_json(batch: Batch, epoch: int, parts: Parts, states: Mapping[str, int]
     members: dict[str, Any] = {
         user: {
             "state": states.get(user, 0),
-            **{key: parts.get(user, _NOTHING)[key] for key in _PART},
+            **_part(parts.get(user, _NOTHING)),
             "refused": batch.refused.get(user),
         }
         for user in batch.members
@@ -161,6 +162,11 @@ def batch_json(batch: Batch, epoch: int, parts: Parts, states: Mapping[str, int]
     return cast(Json, fields)
 
 
+def _part(part: Mapping[str, Any]) -> Json:
+    """What became of one member's command; lab time as it is written everywhere."""
+    return {key: micros(part[key]) if key in _TIMES else part[key] for key in _PART}
+
+
 def spread(batch: Batch, parts: Parts) -> Json | None:
     """How far apart those began that were released at one instant; None: nobody was.
 
@@ -168,8 +174,7 @@ def spread(batch: Batch, parts: Parts) -> Json | None:
     """
     if batch.start_at_us is None:
         return None
-    keys = ("started", "start_error", "clock_bound")
-    known = [one for one in parts.values() if None not in map(one.get, keys)]
+    known = [one for one in parts.values() if None not in map(one.get, _TIMES)]
     released = [one for one in known if one["ran"] == Ran.YES]
     if not released:
         return None
