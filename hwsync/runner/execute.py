@@ -6,8 +6,8 @@ not compile is left to the interpreter itself, which says why. A program that di
 never runs. The program pipe carries eight bytes of length (big-endian) and the source; ``failed
 TEXT`` on the status pipe says why nothing was run.
 
-A program with an instant (``page`` is not negative) says ``prepared`` where another says ``run``,
-and waits there; ``release.py`` decides when it begins.
+A program with an instant says ``prepared`` where another says ``run``, and waits there;
+``release.py`` decides when it begins. ``instant``: the descriptors of its page and its marks.
 
 Everything is local to its function and from modules that every interpreter has loaded at its start:
 the program finds a ``__main__`` and a ``sys.modules`` as with ``python3 NAME``.
@@ -15,7 +15,12 @@ the program finds a ``__main__`` and a ``sys.modules`` as with ``python3 NAME``.
 
 
 def load(
-    program_pipe: int, status_pipe: int, name: str, mark: str, beside: str, page: int
+    program_pipe: int,
+    status_pipe: int,
+    name: str,
+    mark: str,
+    beside: str,
+    instant: tuple[int, ...],
 ) -> tuple[bytes, str]:
     """The whole program, and the path of its file: in the working directory, or ``beside`` it.
 
@@ -46,7 +51,7 @@ def load(
 
     os.write(status_pipe, b"ready\n")
     source = exactly(int.from_bytes(exactly(8), "big"))
-    if page < 0:
+    if not instant:
         os.close(program_pipe)
     try:
         if mark:
@@ -65,7 +70,9 @@ def load(
     return source, name
 
 
-def stand_by(program_pipe: int, status_pipe: int, page: int, patience: float) -> None:
+def stand_by(
+    program_pipe: int, status_pipe: int, instant: tuple[int, ...], patience: float
+) -> None:
     """Be process 1 of a namespace: fork, and return in the child only.
 
     The parent collects whatever ends and says ``inner STATUS SECONDS`` of its child, as the fork
@@ -96,7 +103,7 @@ def stand_by(program_pipe: int, status_pipe: int, page: int, patience: float) ->
     for number in signals.valid_signals():
         if signals.getsignal(number) not in (signals.SIG_DFL, signals.SIG_IGN, None):
             signals.signal(number, signals.SIG_IGN)
-    for descriptor in (0, 1, 2, program_pipe, *([] if page < 0 else [page])):
+    for descriptor in (0, 1, 2, program_pipe, *instant):
         os.close(descriptor)
     while True:
         pid, status = os.waitpid(-1, 0)  # wait4 would import the module resource
@@ -121,7 +128,7 @@ def become(  # type: ignore[no-untyped-def]
     mark: str,
     beside: str,
     command: list[str],
-    page: int = -1,
+    instant: tuple[int, ...] = (),
     hold=None,
 ):
     """Run the program with another interpreter: it gets the file's path, then the arguments."""
@@ -129,15 +136,14 @@ def become(  # type: ignore[no-untyped-def]
     import os
     import sys
 
-    _, path = load(program_pipe, status_pipe, name, mark, beside, page)
+    _, path = load(program_pipe, status_pipe, name, mark, beside, instant)
     for number in (signals.SIGPIPE, signals.SIGXFSZ):  # which Python ignores
         signals.signal(number, signals.SIG_DFL)
     os.set_inheritable(status_pipe, False)
     if hold is None:
         os.write(status_pipe, b"run\n")
     else:
-        wait = hold(page, program_pipe)
-        os.set_inheritable(page, False)
+        wait = hold(*instant, program_pipe)
         os.write(status_pipe, b"prepared\n")
         begin = wait()
         del os.environ["HWSYNC_LAB_PAGE"]  # it ends with this interpreter
@@ -150,7 +156,14 @@ def become(  # type: ignore[no-untyped-def]
 
 
 def execute(  # type: ignore[no-untyped-def]
-    program_pipe: int, status_pipe: int, name: str, mark: str, beside: str, warm, page=-1, hold=None
+    program_pipe: int,
+    status_pipe: int,
+    name: str,
+    mark: str,
+    beside: str,
+    warm,
+    instant=(),
+    hold=None,
 ):
     """``warm``: the modules that were there before, what runs the handlers of ``atexit``, the
     module ``gc``, and what makes a weak reference; None: a fresh interpreter.
@@ -161,8 +174,8 @@ def execute(  # type: ignore[no-untyped-def]
     import os
     import sys
 
-    source, given = load(program_pipe, status_pipe, name, mark, beside, page)
-    wait = None if hold is None else hold(page, program_pipe)
+    source, given = load(program_pipe, status_pipe, name, mark, beside, instant)
+    wait = None if hold is None else hold(*instant, program_pipe)
     path = os.path.join(os.getcwd(), given)
 
     if sys.path[:1] == [""]:  # it is not where PYTHONSAFEPATH is set
@@ -266,7 +279,6 @@ def execute(  # type: ignore[no-untyped-def]
             os.close(status_pipe)
         else:
             begin()
-            os.close(page)
         if code is None:
             os.execvp(interpreter[0], sys.orig_argv)  # which says in its own words what is wrong
         if said:

@@ -1,13 +1,16 @@
-"""The page that the daemon and a program's process share until the program begins (``release.py``).
+"""What the daemon and a program's process say to each other until it begins (``release.py``).
 
-The law: the daemon's part is written by one thread at a time, whole; a copy that is not of one
-writing is known by its sum. What the process has written counts when it has ended, or when its mark
-stands.
+The law: what the daemon knows stands in a file in memory, written by one thread at a time, whole; a
+copy that is not of one writing is known by its sum. The process has it for reading only. Its own
+words come through a socket that it closes before the program's first instruction: what it has said
+can be neither taken back nor said anew by the program.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import sys
 import threading
 import time
@@ -17,7 +20,8 @@ from typing import Final
 from hwsync.runner.job import Instant
 
 SIZE: Final = 4096  # bytes
-THEIRS: Final = 1024  # where the words of the program's process begin
+MARK, REFUSED, STARTED = 1, 2, 3  # the first word of what the process says; others mean nothing
+LONGEST: Final = 64  # bytes that it says at once
 NOT_YET, ARMED, DISARMED = 0, 1, 2
 
 REASONS: Final = {
@@ -39,7 +43,7 @@ def raw_ns() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What the process wrote when it began. ``raw_ns``: 0 where it was ended in that moment."""
+    """What the process said when it began. ``raw_ns``: 0 where it was ended in that moment."""
 
     raw_ns: int
     lab_us: int
@@ -51,13 +55,22 @@ class Page:
 
     def __init__(self, processor: int) -> None:
         self.descriptor = os.memfd_create("hwsync-start", os.MFD_CLOEXEC)
+        os.ftruncate(self.descriptor, SIZE)
+        os.fchmod(self.descriptor, 0o444)
+        reader = os.open(f"/proc/self/fd/{self.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        # A socket, since nobody can open one by its path in /proc; each message is whole.
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._marks, self._their_marks = pair
+        for end in pair:
+            end.setblocking(False)
+        self.theirs = (reader, self._their_marks.fileno())  # for the process
         self._lock = threading.Lock()
         self._processor = processor
         self._number = 0
         self._state = NOT_YET
         self._released: Released | None = None
+        self._refusal = 0
         self.instant = Instant(0, 0)
-        os.ftruncate(self.descriptor, SIZE)
         self._write()
 
     def aim(self, instant: Instant) -> None:
@@ -99,29 +112,37 @@ class Page:
 
     @property
     def released(self) -> Released | None:
-        """What the process wrote as the program began; None: it has not begun."""
-        if self._released is None or not self._released.raw_ns:
-            mark, _, raw, lab, bound = self._theirs()
-            if mark:
-                self._released = Released(raw, lab, bound)
+        """What the process said as the program began; None: it has not begun."""
+        self._listen()
         return self._released
 
     @property
     def refusal(self) -> str:
         """Why the process did not release it; empty where it has not said so."""
-        return REASONS.get(self._theirs()[1], "")
+        self._listen()
+        return REASONS.get(self._refusal, "")
 
-    def _theirs(self) -> list[int]:
-        with self._lock:
-            data = b"" if self.descriptor < 0 else os.pread(self.descriptor, 40, THEIRS)
-        data = data.ljust(40, b"\0")
-        return [
-            int.from_bytes(data[at : at + 8], sys.byteorder, signed=True) for at in range(0, 40, 8)
-        ]
+    def _listen(self) -> None:
+        """Until there is nothing more now, or ever."""
+        with self._lock, contextlib.suppress(OSError):
+            while data := self._marks.recv(LONGEST):
+                kind, *words = (
+                    int.from_bytes(data[at : at + 8], sys.byteorder, signed=True)
+                    for at in range(0, len(data), 8)
+                )
+                if kind == MARK:
+                    self._released = Released(0, 0, 0)
+                elif kind == STARTED:
+                    self._released = Released(*words)
+                elif kind == REFUSED:
+                    (self._refusal,) = words
 
     def close(self) -> None:
         """What was read before stays known."""
         with self._lock:
             if self.descriptor >= 0:
                 os.close(self.descriptor)
+                os.close(self.theirs[0])
+                self._marks.close()
+                self._their_marks.close()
                 self.descriptor = -1

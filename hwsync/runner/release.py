@@ -2,8 +2,8 @@
 
 The law: the daemon writes what it knows into a page (``page.py``), and may take the start back
 until the last moment; here, in the process that will be the program, everything is looked at once
-more when the instant has come. A mark in the page comes before the first instruction: where it
-stands, the program was released; where it does not, nothing of it has run.
+more when the instant has come. A mark is given before the first instruction: where it was given,
+the program was released; where it was not, nothing of it has run.
 
 The page is a file in memory that is read and written by its descriptor: nothing has to be imported
 for that. It begins with the daemon's words, eight bytes each, signed, in the machine's order: a
@@ -15,12 +15,14 @@ limit; for a program that runs for long, lab time and when it was that, on both 
 then, and by how many parts per thousand million it grows; how long this boot had been suspended by
 then, in microseconds; the number again; and a sum over all of them.
 
-At 1,024 are the words of this process: the mark; why it was not released; ``started`` on both
-clocks; and the bound then. ``hwsync.lab_time`` reads the page, too.
+The marks are a socket for this process's own words, of the same kind: 1, the mark; 2, and why it
+was not released; 3, and ``started`` on both clocks and the bound then. It is closed before the
+first instruction, so the program can take nothing back. The page stays open, for reading only:
+``hwsync.lab_time`` reads it, too.
 """
 
 
-def release(page: int, orders: int):  # type: ignore[no-untyped-def]
+def release(page: int, marks: int, orders: int):  # type: ignore[no-untyped-def]
     """What waits for the instant and then gives the last thing to do: two calls without arguments.
 
     ``orders``: a pipe. One byte there says that the page is armed, its end that nothing will come.
@@ -41,7 +43,8 @@ def release(page: int, orders: int):  # type: ignore[no-untyped-def]
     awake, always = time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME
     apart = 5_000_000  # ns; more than two clocks differ that are read one after the other
     raw = time.CLOCK_MONOTONIC_RAW
-    clock, sleep, pread, pwrite = time.clock_gettime_ns, time.sleep, os.pread, os.pwrite
+    clock, sleep, pread, write = time.clock_gettime_ns, time.sleep, os.pread, os.write
+    nothing, mark, refused, started_at = 0, 1, 2, 3  # what this process says
 
     def look() -> "list[int]":
         """The daemon's words, all of one writing."""
@@ -62,16 +65,19 @@ def release(page: int, orders: int):  # type: ignore[no-untyped-def]
         """Whether this boot was suspended since: then the raw clock has stood still meanwhile."""
         return all(abs(clock(always) - clock(awake) - before * 1000) > apart for _ in range(10))
 
-    def say(at: int, *found: int) -> None:
+    def say(*found: int) -> None:
         data = b"".join([word.to_bytes(8, order, signed=True) for word in found])
-        pwrite(page, data, 1024 + 8 * at)
+        try:
+            write(marks, data)
+        except OSError:
+            os._exit(0)  # nobody is left who could know of it
 
     def refuse(why: int) -> None:
-        say(1, why)
+        say(refused, why)
         os._exit(0)
 
-    # What the program keeps is for reading only, and no other program gets it.
-    reader = os.open(f"/proc/self/fd/{page}", os.O_RDONLY | os.O_CLOEXEC)
+    for descriptor in (page, marks):
+        os.set_inheritable(descriptor, False)
     processor = look()[9]
     if processor:
         import resource
@@ -98,7 +104,7 @@ def release(page: int, orders: int):  # type: ignore[no-untyped-def]
         os.environ["HWSYNC_LAB_OFFSET"] = seconds(start_at - target // 1000)
         os.environ["HWSYNC_LAB_DRIFT_PPM"] = f"{drift / 1000:.3f}"
         os.environ["HWSYNC_LAB_BOUND"] = seconds(bound)
-        os.environ["HWSYNC_LAB_PAGE"] = str(reader)
+        os.environ["HWSYNC_LAB_PAGE"] = str(page)
 
     def wait():  # type: ignore[no-untyped-def]
         if not os.read(orders, 1):
@@ -123,7 +129,7 @@ def release(page: int, orders: int):  # type: ignore[no-untyped-def]
                 told = number
                 tell_program(start_at, target, drift, bound)
             if left > 0:
-                say(8, 0, 0, 0, 0, 0)  # nobody reads it: what is done the first time is slow,
+                say(nothing, 0, 0, 0)  # what is done the first time is slow,
                 slept(found[14])  # and so is this
                 while (now := clock(raw)) < target:
                     pass
@@ -142,11 +148,12 @@ def release(page: int, orders: int):  # type: ignore[no-untyped-def]
             break
 
         def begin() -> None:
-            say(0, 1, 0, 0, 0, 0)
+            say(mark)
             started = clock(raw)
             beyond = started - target
             since = (beyond + beyond * drift // 10**9) // 1000
-            say(2, started, start_at + since, bound + beyond * found[13] // 10**12)
+            say(started_at, started, start_at + since, bound + beyond * found[13] // 10**12)
+            os.close(marks)
 
         return begin
 

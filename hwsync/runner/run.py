@@ -5,8 +5,8 @@ program is handed over only afterwards; it has begun when its process says so, r
 first instruction; the time limit counts from the handing over. At the limit, or when it is
 cancelled, it is first asked to end (SIGINT, then SIGTERM), and then ended. When the program has
 ended, so has everything below it, and only then it is said how. A program with an instant is handed
-over before, and waits in its process: it has begun when its mark stands in the page (``page.py``),
-and its time counts from there.
+over before, and waits in its process: it has begun when its process has given its mark
+(``page.py``), and its time counts from there.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Run:
         self._status_pipe, their_status = (one.detach() for one in socket.socketpair())
         self._descriptors.update((self._status_pipe, their_status))
         theirs = (theirs_in, theirs_out, theirs_err, their_program, their_status)
-        pages = () if self._page is None else (self._page.descriptor,)
+        pages = () if self._page is None else self._page.theirs
         begun = launcher.begin(job.name, job.args, (*theirs, *pages))
         for descriptor in theirs:
             self._close_descriptor(descriptor)

@@ -7,12 +7,12 @@ as a subreaper it is the parent of whatever escapes. One program at a time. When
 so is everything here.
 
 The control socket carries ``run`` with the program's name, its arguments and the descriptors of
-standard input, output, error, program and status, and of the page where there is an instant (see
-``release.py``); ``signal N`` for the program's foreground group; and ``end``; it answers ``warm``
-once. The status pipe of a run carries lines: ``pid N``, ``ready``, ``run`` or ``prepared``,
-``failed TEXT``, ``exit STATUS SECONDS`` when the program has ended, with its wait status
-and processor time, and ``end WHY`` when nothing is left below it, with the limit that was exceeded,
-``asked``, or ``-``.
+standard input, output, error, program and status, and where there is an instant those of the page
+and of the marks (see ``release.py``); ``signal N`` for the program's foreground group; and ``end``;
+it answers ``warm`` once. The status pipe of a run carries lines: ``pid N``, ``ready``, ``run`` or
+``prepared``, ``failed TEXT``, ``exit STATUS SECONDS`` when the program has ended, with its wait
+status and processor time, and ``end WHY`` when nothing is left below it, with the limit that was
+exceeded, ``asked``, or ``-``.
 
 The program's own process sees nothing of this: no module that only the server needs is left.
 """
@@ -330,7 +330,7 @@ def serve(control_descriptor, given, become, release):  # type: ignore[no-untype
     def limit() -> None:
         """In the program's process: what the kernel itself enforces, for each process."""
         for name, value, more in (
-            ("RLIMIT_CPU", given["cpu"] if page_file < 0 else 0, 1),  # it sets that itself
+            ("RLIMIT_CPU", 0 if instant else given["cpu"], 1),  # it sets that itself
             ("RLIMIT_DATA", given["memory"], 0),
             ("RLIMIT_NOFILE", given["open_files"], 0),
             ("RLIMIT_FSIZE", given["file_size"], 0),
@@ -401,7 +401,7 @@ def serve(control_descriptor, given, become, release):  # type: ignore[no-untype
     try:
         while True:
             message, ancillary, _, _ = control.recvmsg(
-                1 << 20, _socket.CMSG_SPACE(24), _socket.MSG_CMSG_CLOEXEC
+                1 << 20, _socket.CMSG_SPACE(28), _socket.MSG_CMSG_CLOEXEC
             )
             if not message:
                 os._exit(0)
@@ -410,7 +410,7 @@ def serve(control_descriptor, given, become, release):  # type: ignore[no-untype
             raw = ancillary[0][2]
             files = [int.from_bytes(raw[i : i + 4], sys.byteorder) for i in range(0, len(raw), 4)]
             stdin, stdout, stderr, program_pipe, status_pipe = files[:5]
-            page_file = files[5] if len(files) > 5 else -1
+            instant = tuple(files[5:])  # the descriptors of page and marks, or none
             others = tasks_of_account() + given["others"] if given["processes"] else 0
             child = os.fork()
             if not child:
@@ -459,18 +459,19 @@ def serve(control_descriptor, given, become, release):  # type: ignore[no-untype
             os.set_inheritable(status_pipe, True)
             last = given["interpreter"] or None
             more, waiting = "", ""
-            if page_file >= 0:
-                os.set_inheritable(page_file, True)
-                more, waiting = f", {page_file}, release", given["release"]
+            if instant:
+                for file in instant:
+                    os.set_inheritable(file, True)
+                more, waiting = f", {instant}, release", given["release"]
             then = f"{'become' if last else 'execute'}(*{place}, {last}{more})"
             before = ""
             if given["isolated"]:
-                before = f"stand_by(*{place[:2]}, {page_file}, {given['patience']})\n"
+                before = f"stand_by(*{place[:2]}, {instant}, {given['patience']})\n"
             text = f"{given['execute']}\n\n{waiting}\n\n{before}{then}\n"
             os.execv(given["command"][0], [*given["command"], "-c", text, *arguments])
-        hold = release if page_file >= 0 else None
+        hold = release if instant else None
         if given["interpreter"]:
-            become(*place, given["interpreter"], page_file, hold)
+            become(*place, given["interpreter"], instant, hold)
     except BaseException as error:
         said = getattr(error, "strerror", None) or str(error)
         os.write(status_pipe, f"failed {said}\n".encode(errors="replace"))
@@ -486,4 +487,4 @@ def serve(control_descriptor, given, become, release):  # type: ignore[no-untype
     namespace = sys.modules["__main__"].__dict__
     namespace["hidden"] = hidden
     at_end = atexit._run_exitfuncs, gc, _weakref.ref
-    namespace["task"] = (*place, (frozenset(wanted), *at_end), page_file, hold)
+    namespace["task"] = (*place, (frozenset(wanted), *at_end), instant, hold)

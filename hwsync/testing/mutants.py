@@ -536,8 +536,10 @@ MUTANTS: Final = (
     ),
     Mutant(
         "whether it began is asked of the mark",
-        (Edit(Page, "_theirs", 'data = data.ljust(40, b"\\0")',
-              'data = bytes(8) + data.ljust(40, b"\\0")[8:]'),),
+        (
+            Edit(Page, "_listen", "if kind == MARK:", "if False:"),
+            Edit(Page, "_listen", "elif kind == STARTED:", "elif False:"),
+        ),
         instants=True,
     ),
     Mutant(

@@ -51,7 +51,7 @@ class Waiting:
         self._readings, self._looks = 0, True
         release: Any = FunctionType(text.release.__code__, self._globals)
         try:
-            begin: Callable[[], None] = release(self._page.descriptor, 0)()
+            begin: Callable[[], None] = release(*self._page.theirs, 0)()
         except _Waits as waits:
             return max(waits.seconds, self._raw.sleeps_on(), NEXT_S)
         except _Ends:
@@ -65,10 +65,8 @@ class Waiting:
 
         return SimpleNamespace(
             pread=os.pread,
-            pwrite=os.pwrite,
-            open=lambda *_: 0,
-            O_RDONLY=0,
-            O_CLOEXEC=0,
+            write=os.write,
+            set_inheritable=lambda *_: None,
             read=lambda *_: b"!",
             close=lambda _: None,
             _exit=ends,

@@ -197,6 +197,51 @@ def test_a_program_that_runs_goes_on_asking_what_time_it_is(start: Start, tmp_pa
 
 LONG_NS = 600 * 10**9
 
+ERASES = """
+import contextlib, os
+def erase(file):
+    for at in range(0, 4096, 512):
+        for _ in range(3):
+            with contextlib.suppress(OSError):
+                os.pwrite(file, bytes(512), at)
+    with contextlib.suppress(OSError):
+        os.ftruncate(file, 0)
+    for words in ((2, 3), (3, 0, 0, 0), (0,) * 5):
+        with contextlib.suppress(OSError):
+            os.write(file, b"".join(word.to_bytes(8, "little") for word in words))
+page = os.environ.get("HWSYNC_LAB_PAGE", "0")
+with contextlib.suppress(OSError):
+    os.fchmod(int(page), 0o777)
+for process in ("self", os.getppid()):
+    with contextlib.suppress(OSError):
+        for number in {*os.listdir(f"/proc/{process}/fd"), page} - {"1", "2"}:
+            for flags in (os.O_RDWR, os.O_WRONLY):
+                with contextlib.suppress(OSError):
+                    erase(os.open(f"/proc/{process}/fd/{number}", flags | os.O_NONBLOCK))
+for number in range(3, 256):
+    erase(number)
+open("ran", "w").close()
+"""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_program_cannot_take_back_that_it_was_released(way: str, tmp_path: Path) -> None:
+    """Its time is over before it is looked at for the first time."""
+    if "bwrap" in way:
+        require_program("bwrap", "bubblewrap")
+    runner = Runner(Settings(tmp_path, **WAYS[way]))
+    try:
+        prepared = prepare(runner, ERASES)
+        prepared.aim(instant())
+        end = prepared.run()
+    finally:
+        runner.close()
+    assert (tmp_path / "ran").exists()
+    assert (end.outcome, end.began, end.stderr) == ("ok", True, "")
+    assert end.lab_us is not None
+    assert end.lab_us >= AT
+    assert end.bound_us == 500
+
 
 def test_it_is_taken_back_while_it_waits(runner: Runner, tmp_path: Path) -> None:
     prepared = prepare(runner, RAN)
@@ -449,6 +494,24 @@ def test_what_is_taken_back_while_the_process_spins(runner: Runner, tmp_path: Pa
             assert not (tmp_path / "ran").exists()
         if in_time == 3:
             return
+
+
+def test_what_the_process_is_given_cannot_be_opened_anew_for_writing() -> None:
+    page = Page(0)
+    try:
+        known, marks = page.theirs
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.write(known, b"x")
+        for descriptor in (marks, page._marks.fileno()):
+            with pytest.raises(OSError, match="No such device"):
+                os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR)
+        mode = os.fstat(known).st_mode & 0o777
+        assert mode == 0o444, "another account may only read it"
+        if os.geteuid():
+            with pytest.raises(PermissionError):
+                os.open(f"/proc/self/fd/{known}", os.O_RDWR)
+    finally:
+        page.close()
 
 
 def test_a_closed_page_keeps_what_was_read() -> None:
