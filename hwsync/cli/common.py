@@ -35,7 +35,9 @@ _NAMES: Final = (
 BY_HAND: Final = re.compile(
     r"mosquitto_pub -q 1 -t \S+/([^/ ]+)/(request|cancel|analysis) -[nm]( [A-Z]+)?"
 )
-BEHIND: Final = 'a request with an id may wait behind it: {"queue": true}'
+BEHIND: Final = re.compile(
+    r'(?:a request with an id may wait behind it|A request may wait): \{"queue": true\}'
+)
 OWN_WORDS: Final = {"request": "run {} FILE", "cancel": "cancel {}", "analysis": "analyse {} TEXT"}
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -231,7 +233,7 @@ def common(command: F) -> F:
 def own_words(hint: str) -> str:
     """What a coordinator tells people with ``mosquitto_pub``, for those who typed ``hwsync``."""
     hint = BY_HAND.sub(lambda found: "hwsync " + OWN_WORDS[found[2]].format(found[1]), hint)
-    return hint.replace(BEHIND, "--queue lets a request wait behind it")
+    return BEHIND.sub("--queue lets a request wait behind it", hint)
 
 
 def fail(error: HwsyncError, settings: Settings, code: int | None = None) -> NoReturn:

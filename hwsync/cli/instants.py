@@ -106,7 +106,7 @@ def in_lab_time(
     """The request's key ``start``, and what was understood, for people.
 
     ``on_received`` is given everything that comes meanwhile. Raises ``NoCoordinator`` where nobody
-    says how lab time stands.
+    says how lab time stands, ``UsageError`` where it is past by then.
     """
     keys = dict(wanted.keys or {})
     if wanted.at is None:
@@ -128,9 +128,23 @@ def _converted(
 ) -> tuple[dict[str, Any], str]:
     there = at + (lab - now)
     shown = datetime.datetime.fromtimestamp(at).astimezone()
+    if at <= now:
+        said = f"the start was to be at {shown:%H:%M:%S}, and that is past by now"
+        raise UsageError(said, "a start needs a moment: --at +2")
     said = f"the start is at {shown:%Y-%m-%d %H:%M:%S}"
     said += f".{shown.microsecond:06}".rstrip("0") if shown.microsecond else ""
-    said += f" {shown:%Z}, in {at - now:.1f} s"
+    tomorrow = shown.date() > datetime.datetime.fromtimestamp(now).date()
+    said += f" {shown:%Z}, {'tomorrow, ' if tomorrow else ''}in {_ahead(at - now)}"
     if abs(lab - now) > DIFFERS_S:
         said += f"; lab time is {abs(lab - now):.1f} s {'ahead' if lab > now else 'behind'}"
     return keys | {"at": round(there, 6)}, said
+
+
+def _ahead(seconds: float) -> str:
+    """How long from now, for people."""
+    if seconds < 60.0:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -47,6 +47,7 @@ class Member:
     message: str = ""  # of the refusal
     began: float | None = None  # when it was seen to run, or is to; on the clock of who looks on
     line: str = ""  # the last one that its program has written
+    ready: bool = False  # its board has had the program
     starts: bool = False  # it begins at an instant, not when it has the program
 
     def get(self, name: str) -> Any:
@@ -172,6 +173,7 @@ class Members:
         if member.fields is not None and member.fields["outcome"] and not fields["outcome"]:
             return False
         member.fields = fields
+        member.ready |= fields["state"] == State.COLLECTED
         runs = fields["state"] == State.COLLECTED
         if runs and member.began is None and not (member.starts and fields.get("start_at") is None):
             member.began = now + self._lead
@@ -183,6 +185,7 @@ class Members:
             member = self.of(user)
             member.told = told
             member.refused = str(told.get("refused") or "")
+            member.ready |= told.get("state") == State.COLLECTED
             if told.get("state") == State.COLLECTED and not member.starts:
                 member.began = now if member.began is None else member.began
         if len(batch["members"]) < batch["counts"].get("members", 0):
@@ -225,6 +228,10 @@ class Members:
             lines.append(f"  {word:10} {some(users)}{': ' if more else ''}{escape(more)}")
         if len(alike) > MOST_REASONS:
             lines.append(f"  … and {len(alike) - MOST_REASONS} other reasons")
+        left = [one for one in self.by_user.values() if self._starts and one.kind == "left out"]
+        late = [one.user for one in left if not one.ready]
+        if late and len(late) < len(left):  # these made it impossible for the others
+            lines.append(f"  not ready  {some(late)}")
         if spread:
             lines.append(f"to see it: hwsync sync {self.id}")
         return lines

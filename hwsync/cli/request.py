@@ -94,7 +94,8 @@ def program_options(command: F) -> F:
                      help="Of a group, begin on no more boards once more than this share (0 to 1) "
                      "of them has not ended ok."),
         click.option("--online", is_flag=True,
-                     help="Of a group, leave out who is offline now, in place of waiting."),
+                     help="Of a group, leave out who is offline now, in place of waiting. Within "
+                     "90 s of the coordinator's start it waits for who was not heard since."),
         click.option("--together", is_flag=True,
                      help="All boards begin at one instant, once they are ready."),
         click.option("--wait", type=seconds(limits.START_WAIT_S), metavar="SECONDS",

@@ -16,11 +16,12 @@ from hwsync.cli.common import Settings, common, fail
 from hwsync.cli.hints import hints, of_limit
 from hwsync.cli.instants import Wish, in_lab_time, wish
 from hwsync.cli.members import start_line
+from hwsync.cli.present import Present
 from hwsync.cli.request import Asked, ProgramCommand, make_request, program_options
 from hwsync.cli.run_many import perform
 from hwsync.cli.screen import Screen
 from hwsync.cli.streams import Streams, texts_of
-from hwsync.cli.targets import Target, one_or_all
+from hwsync.cli.targets import Target, check_words, one_or_all
 from hwsync.operator.client import Client
 from hwsync.operator.conversation import OnReceived
 from hwsync.operator.run import NOT_RUN, Run, RunRequest, claim, exit_code
@@ -46,13 +47,14 @@ def send(settings: Settings, /, target: Target, everybody: bool, **given: Any) -
     BOARD may be several, pi1,pi2, or a group, @lab1. Options stand before FILE; everything behind
     it is the program's. -c CODE stands for FILE.
     """
+    check_words(target, everybody, given["file"], given["code"])
     target = one_or_all(target, everybody)
     wanted = _wish(target, given)
     asked = make_request(Analyser.OUTCOME, claim(settings.url), **given)
     if (user := target.board) is None:
         perform(settings, target, asked, wanted, State.REST, send=True)
     with Client(settings.url, settings.topics, user) as operator:
-        present = _Present(user)
+        present = Present(user)
         request = _with_start(settings, operator, asked.request, wanted, present.hear)
         fields = operator.wait(Run(operator, request).requesting(on_received=present.hear))
         if warning := present.warning(fields):
@@ -90,6 +92,7 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
     if no_analysis and analysis is not None:
         raise UsageError("--analysis and --no-analysis contradict each other", "give one of them")
     by_hand = no_analysis or analysis is not None
+    check_words(target, everybody, given["file"], given["code"])
     target = one_or_all(target, everybody)
     if target.board is None and (raw or analysis is not None):
         raise UsageError("--raw and --analysis are for one board", "leave them out")
@@ -114,7 +117,7 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
     try:
         with Client(settings.url, settings.topics, user, live=True) as operator:
             try:
-                present = _Present(user)
+                present = Present(user)
                 request = _with_start(settings, operator, asked.request, wanted, present.hear)
                 end = _run(operator, Run(operator, request, last), analysis, view, present)
             finally:
@@ -207,7 +210,7 @@ class _View:
 
 
 def _run(
-    operator: Client, run: Run, analysis: str | None, view: _View, present: _Present
+    operator: Client, run: Run, analysis: str | None, view: _View, present: Present
 ) -> CommandFields:
     """Ask, show the output, analyse where that was asked for; the command's end."""
     try:
@@ -238,22 +241,6 @@ def _run(
         end = operator.wait(run.completing(end))
     view.streams.finish(end)
     return end
-
-
-class _Present:
-    """Whether a device of that name was ever heard: the name may be a typing error."""
-
-    def __init__(self, user: str) -> None:
-        self._user, self._heard = user, False
-
-    def hear(self, heard: Received) -> None:
-        self._heard |= heard.heartbeat is not None
-
-    def warning(self, status: CommandFields) -> str:
-        """What to say; ``status``: what acknowledged the request."""
-        if self._heard or status["state"] != State.REQUESTED:
-            return ""
-        return f"hwsync: a device {self._user} has never been seen; the program waits for one"
 
 
 class _Waiting:

@@ -17,6 +17,7 @@ from hwsync.cli.common import Settings, own_words
 from hwsync.cli.instants import Wish, in_lab_time
 from hwsync.cli.members import Members
 from hwsync.cli.names import members as members_of
+from hwsync.cli.present import Present
 from hwsync.cli.request import Asked
 from hwsync.cli.rows import Lines, Rows
 from hwsync.cli.streams import TEXTS, Streams
@@ -154,15 +155,28 @@ class Many:
         for user in self._target.boards:
             run = Run(operator.conversation(user), self._asked.request, self._last)
             self._runs[user] = run
-            talk = self._following(run) if follow else run.requesting()
+            talk = self._following(run) if follow else self._requesting(run)
             futures[user] = operator.switchboard.begin(talk)
         return futures
 
     def _following(self, run: Run) -> Talk[CommandFields]:
         """One board, from its request to its end."""
-        yield from run.requesting(on_received=self._overhear, waiting=self._rows.tick)
+        yield from self._requesting(run)
         end = yield from run.following(on_received=self._overhear, waiting=self._rows.tick)
         return (yield from run.completing(end)) if end["truncated"] else end
+
+    def _requesting(self, run: Run) -> Talk[CommandFields]:
+        """Ask one board, and say where its device was never seen."""
+        present = Present(run.user)
+
+        def hear(heard: Received) -> None:
+            present.hear(heard)
+            self._overhear(heard)
+
+        fields = yield from run.requesting(on_received=hear, waiting=self._rows.tick)
+        if (warning := present.warning(fields)) and not self._settings.as_json:
+            self._rows.tell(warning)
+        return fields
 
     def _ending(self, run: Run) -> Talk[CommandFields]:
         end = yield from run.cancelling(on_received=self._overhear, waiting=self._rows.tick)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import click
@@ -42,6 +43,9 @@ def target(text: str) -> Target:
     """For an argument. Raises ``click.BadParameter``."""
     if text.startswith(SIGN):
         name = text.removeprefix(SIGN)
+        if "," in name:
+            first = text.partition(",")[0]
+            raise click.BadParameter(f"{text!r}: a group stands by itself, without boards: {first}")
         if not is_user(name):
             raise click.BadParameter(f"{text!r} is no group: {SIGN} and {USER_FORM}")
         return Target(group=name)
@@ -65,6 +69,16 @@ def one_or_all(words: Target | None, everybody: bool) -> Target:
     if words is None:
         raise UsageError("which board?", "BOARD, several as pi1,pi2, a group as @lab1, or --all")
     return words
+
+
+def check_words(words: Target | None, everybody: bool, file: str | None, code: str | None) -> None:
+    """What stands where ``run`` and ``send`` have BOARD and FILE. Raises ``UsageError``."""
+    if everybody and file is not None and file.startswith(SIGN) and not Path(file).exists():
+        raise UsageError(f"--all and {file}", "one of them")
+    if file is None and code is None and words is not None and Path(str(words)).is_file():
+        raise UsageError(
+            f"{words} stands where the board does", f"hwsync run BOARD {words}; or --all, or @lab1"
+        )
 
 
 def everybody_option(help: str) -> Callable[[F], F]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hwsync.lab.accounts import Accounts, OperatorRights
-from hwsync.protocol.groups import ALL, Groups
+from hwsync.protocol.groups import ALL, SIGN, Groups
 
 HEADER: Final = (
     "# The groups of this lab: boards, and patterns (* any characters, ? one). hwsync group set\n"
@@ -44,9 +44,10 @@ class Gain:
 
     def __str__(self) -> str:
         boards = ", ".join(self.boards)
-        may = "look at" if self.read_only else "send programs to"
-        are = "which is" if len(self.boards) == 1 else "which are"
-        return f"{self.operator} may now {may} {boards}, {are} in {self.group}"
+        if self.read_only:
+            return f"{self.operator} may now look at {boards}, by {SIGN}{self.group}"
+        whole = f"the whole of {SIGN}{self.group}, and so to {boards}"
+        return f"{self.operator} may now send programs to {whole}"
 
 
 def gains(before: tuple[Accounts, Groups], after: tuple[Accounts, Groups]) -> Iterator[Gain]:

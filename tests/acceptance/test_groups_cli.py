@@ -124,6 +124,9 @@ def test_where_nothing_can_run_that_is_said(lab: Lab) -> None:
         (["run", "@lab1", "--parallel", "2", "--queue", "-c", "1"], 2, "contradict"),
         (["run", "@lab1", "--at", "yesterday", "-c", "1"], 2, "is no time"),
         (["run", "--all", "pi1", "-c", "1"], 2, "cannot read pi1"),
+        (["run", "--all", "@lab1", "x.py"], 2, "--all and @lab1"),
+        (["run", "@lab1,pi1", "x.py"], 2, "a group stands by itself, without boards: @lab1"),
+        (["run", "pi1,@lab1", "x.py"], 2, "a group stands by itself: @lab1"),
         (["cancel", "@lab1"], 1, "@lab1 never had a batch"),
         (["status", "@none"], 1, "@none"),
         (["status", "@lab1", "pi1"], 2, "by itself"),
@@ -227,7 +230,10 @@ def test_boards_begin_together_or_at_a_time_of_day(lab: Lab) -> None:
     assert done.stderr.splitlines()[0] == "@lab1: 3 ok"
     assert done.stderr.splitlines()[1].startswith("3 started within ")
     done = ended(lab.cli("run", "pi1,gone", "--together", "--wait", "0.5", "-c", "print(1)"), 1)
+    assert done.stderr.splitlines()[0].startswith("hwsync: a device gone has never been seen;")
+    assert "device pi1" not in done.stderr
     assert "pi1,gone: 2 left out" in done.stderr
+    assert done.stderr.splitlines()[-1] == "  not ready  gone"
     assert done.stdout == ""
     done = ended(lab.cli("run", "pi1", "--at", "+1.5", "-c", "print(1)"), 0)
     assert done.stdout == "1\n"

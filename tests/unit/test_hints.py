@@ -12,7 +12,9 @@ from hwsync.cli.request import Asked
 from hwsync.cli.run import _print_end
 from hwsync.cli.screen import Screen
 from hwsync.operator.run import RunRequest
+from hwsync.protocol.errors import Code
 from hwsync.protocol.events import CancelAsked, Requested
+from hwsync.protocol.grouped import _refused_by_all
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.machine import Rules, hole
 from hwsync.protocol.record import Command, Record, Request, State, Verb
@@ -98,6 +100,11 @@ def test_the_command_line_says_its_own_words_for_what_is_accepted(state: State) 
                 event.verb is Verb.REQUEST
             )
     assert own_words("first --queue") == "first --queue"
+
+
+def test_a_group_that_is_busy_is_told_of_the_option_too() -> None:
+    hint = own_words(_refused_by_all("lab1", [Code.BUSY]).hint)
+    assert hint == "nothing was stored. --queue lets a request wait behind it"
 
 
 @pytest.mark.parametrize(

@@ -84,3 +84,21 @@ def test_what_is_asked_for(given: dict[str, Any], boards: int, meant: Wish | Non
 def test_what_contradicts_itself(given: dict[str, Any], boards: int) -> None:
     with pytest.raises(UsageError):
         wish({**NONE, "together": False, **given}, boards, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        *((10.5, "in 10.5 s"), (90.0, "in 1 min 30 s"), (2 * 3600.0, "in 2 h 0 min")),
+        (16 * 3600.0 + 18 * 60.0, "tomorrow, in 16 h 18 min"),
+    ],
+)
+def test_what_was_understood_is_said_as_people_say_it(seconds: float, said: str) -> None:
+    line = instants._converted({}, NOW + seconds, NOW, NOW)[1]
+    zone = datetime.datetime.fromtimestamp(NOW).astimezone().strftime("%Z")
+    assert line.endswith(f" {zone}, {said}")
+
+
+def test_a_start_that_is_past_by_now_is_refused_here() -> None:
+    with pytest.raises(UsageError, match="was to be at 14:00:00, and that is past by now"):
+        instants._converted({}, NOW, NOW + 1.0, NOW + 0.01)

@@ -116,19 +116,19 @@ def test_who_gains_what_by_a_pattern_is_said(folder: Folder) -> None:
     folder.set_group("lab1", ("pi1", "bench-*"))
     assert folder.add_operator("bob", OperatorRights(None)).gains == []
     gained = folder.add_operator("rita", OperatorRights((), True, ("lab1",))).gains
-    assert [str(one) for one in gained] == ["rita may now look at pi1, which is in lab1"]
+    assert [str(one) for one in gained] == ["rita may now look at pi1, by @lab1"]
     folder.change_operator("alice", OperatorRights(("pi1",), groups=("lab1",)))
     draft = folder.add_board("bench-1")
     assert [str(one) for one in draft.gains] == [
-        "alice may now send programs to bench-1, which is in lab1",
-        "rita may now look at bench-1, which is in lab1",
+        "alice may now send programs to the whole of @lab1, and so to bench-1",
+        "rita may now look at bench-1, by @lab1",
     ]
     assert folder.add_board("other").gains == []
     _, _, alice = (folder.path / "broker/acl").read_text().partition("\nuser alice\n")
     assert "topic read hw/bench-1/status" in alice.partition("\nuser ")[0]
     gained = folder.set_group("lab1", ("*",)).gains
     assert [str(one) for one in gained if one.operator == "alice"] == [
-        "alice may now send programs to other, pi2, which are in lab1"
+        "alice may now send programs to the whole of @lab1, and so to other, pi2"
     ]
     assert folder.set_group("lab2", ("*",)).gains == []
 
@@ -178,7 +178,7 @@ def test_what_is_typed(
     assert "no coordinator of this lab runs here" in out
     assert str(folder.groups_file) in out
     code, out, _ = typed("operator", "change", "alice", "--groups", "lab1")
-    assert "  alice may now send programs to pi2, which is in lab1" in out
+    assert "  alice may now send programs to the whole of @lab1, and so to pi2" in out
     assert typed("operator", "list")[1] == "alice: @lab1\n"
     assert typed("group", "list")[1] == (
         "@lab1: pi1, pi2, bench-*  (now pi1, pi2); for alice\n"

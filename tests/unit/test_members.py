@@ -207,3 +207,19 @@ def test_how_exactly_one_board_began() -> None:
     assert start_line({"start_error": 1.5, "clock_bound": 0.00001}) == (
         "it began 1.500 s after the instant, give or take 0.010 ms"
     )
+
+
+def test_where_too_few_were_ready_it_says_who_was_not() -> None:
+    members = Members("b1", ["pi1", "pi2", "pi22"])
+    members.start()
+    members.hear_fields("pi1", status("pi1", State.COLLECTED), 1.0)
+    members.hear_batch(told(pi2={"state": 2}), 1.0)
+    reason = "not begun: 2 are ready within 5 s, and 3 must be"
+    end = {"outcome": "expired", "ran": "no", "command": "left_out", "reason": reason}
+    for user in members.by_user:
+        members.hear_fields(user, status(user, State.REST, **end), 6.0)
+    assert members.summary("pi1,pi2,pi22") == [
+        "pi1,pi2,pi22: 3 left out",
+        f"  expired    pi1, pi2, pi22: {reason}",
+        "  not ready  pi22",
+    ]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hwsync.cli import run
 from hwsync.cli.common import Settings
 from hwsync.cli.request import Asked, make_request
-from hwsync.cli.targets import Target, one_or_all
+from hwsync.cli.targets import Target, check_words, one_or_all, target
 from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.wire.schema import read_object
@@ -234,3 +234,21 @@ def test_the_mark_that_some_editors_put_at_the_start_is_not_sent(tmp_path: Path)
     file = tmp_path / "x.py"
     file.write_bytes(b"\xef\xbb\xbfprint(1)")
     assert make(file=str(file)).request.program == "print(1)"
+
+
+def test_words_that_stand_where_others_should_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("hello.py").write_text("print(1)")
+    with pytest.raises(UsageError, match="--all and @lab1"):
+        check_words(Target(group="all"), True, "@lab1", None)
+    with pytest.raises(UsageError, match=r"hello\.py stands where the board does") as raised:
+        check_words(Target(("hello.py",)), False, None, None)
+    assert raised.value.hint.startswith("hwsync run BOARD hello.py")
+    check_words(Target(("hello.py",)), False, None, "print(1)")
+    check_words(Target(("pi1",)), False, None, None)
+    Path("@odd.py").write_text("print(1)")
+    check_words(None, True, "@odd.py", None)
+    with pytest.raises(click.BadParameter, match="a group stands by itself, without boards: @lab1"):
+        target("@lab1,pi1")
