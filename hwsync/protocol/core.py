@@ -143,7 +143,7 @@ def decide_group(
 
     ``group``: its name without the sign; ``members``: who they are at this moment, of ``all`` for a
     cancel and a reset whoever is not at rest. ``is_offline``: whether a board is known to be. The
-    row of the log of the first change alone keeps the message. Raises as ``decide`` does.
+    row of the log of the first change alone keeps a request. Raises as ``decide`` does.
     """
     draft = Draft(known)
     try:

@@ -123,7 +123,7 @@ class LogEntry:
     id: str
     late: bool = False
     note: str = ""
-    brief: bool = False  # its message stands in another row: this one has the hash of it
+    brief: bool = False  # its message stands in another row: of a request this one has the hash
 
 
 @dataclass(frozen=True, slots=True)

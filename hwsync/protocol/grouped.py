@@ -438,7 +438,7 @@ def _is_ambiguous(batch: Batch, moment: Moment) -> bool:
 
 
 def _mark_brief(draft: Draft) -> None:
-    """Only the first row of the log keeps the message: the others have its hash."""
+    """Only the first row of the log keeps a request: the others have its hash."""
     first = True
     for number, one in enumerate(draft.decisions):
         if isinstance(one, BatchDecision) or one.entry is None:

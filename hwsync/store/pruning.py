@@ -79,9 +79,11 @@ class Pruning:
         with self._database.transaction() as connection:
             last = self.last_rows().log if row is None else row
             rows = connection.execute(statements.PRUNABLE, (last, ROWS_EACH * most)).fetchall()
-            found = list(dict.fromkeys(rows))[:most]
+            batches = {(user, id): batch for user, id, batch in rows}
+            found = list(batches)[:most]
+            touched = dict.fromkeys(batches[one] for one in found)
             connection.executemany(statements.PRUNE_COMMAND, found)
-            connection.executemany(statements.PRUNE_TEXTS, found)
+            connection.executemany(statements.PRUNE_TEXTS, [(one,) for one in touched if one])
             connection.executemany(statements.PRUNE_LOG, found)
         return len(found)
 

@@ -18,7 +18,7 @@ from hwsync.protocol.core import Handled
 from hwsync.protocol.effects import LogEntry
 from hwsync.protocol.events import Message
 from hwsync.protocol.idle import keeps_payload
-from hwsync.protocol.record import Record
+from hwsync.protocol.record import Record, Verb
 from hwsync.store import chain, statements
 from hwsync.store.api import Changes, RefusedRow
 from hwsync.store.models import HASHED, Packet, RefusedMessage, Transition
@@ -106,7 +106,9 @@ def _log(changes: Changes, head: bytes) -> tuple[bytes, list[Values]]:
 def _logged(record: Record, entry: LogEntry, message: Message | None) -> dict[str, Any]:
     """What the log says of a change, by column, but for its hash."""
     payload = message.payload if message else b""
-    kept = not entry.brief and keeps_payload(entry, record.current, payload)
+    # A short one is kept: by such a row retention finds who was stopped before it began.
+    kept = keeps_payload(entry, record.current, payload)
+    kept = kept and not (entry.brief and entry.verb is Verb.REQUEST)
     return {
         "user": record.user,
         "epoch": record.epoch,

@@ -107,7 +107,7 @@ LAST_LOG_ROW: Final = "SELECT max(row) FROM transitions"
 LAST_REFUSED_ROW: Final = "SELECT max(row) FROM refused"
 # CROSS JOIN: from the log, whose order counts, to the commands, which have an index for it.
 PRUNABLE: Final = """
-    SELECT c.user, c.id FROM transitions t CROSS JOIN commands c
+    SELECT c.user, c.id, c.batch FROM transitions t CROSS JOIN commands c
     ON c.user = t.user AND c.id = t.id
     WHERE t.row <= ? AND t.pruned = 0
     AND c.pruned = 0 AND c.ran IS NOT NULL AND c.replies = '[]'
@@ -117,8 +117,7 @@ PRUNE_COMMAND: Final = """
     UPDATE commands SET program = '', stdin = '', args = '[]', response = '',
     stderr = '', output_order = NULL, truncated = 1, pruned = 1 WHERE user = ? AND id = ?"""
 PRUNE_TEXTS: Final = """
-    DELETE FROM batch_texts WHERE batch = (SELECT batch FROM commands WHERE user = ? AND id = ?)
-    AND NOT EXISTS (SELECT 1 FROM commands c
+    DELETE FROM batch_texts WHERE batch = ? AND NOT EXISTS (SELECT 1 FROM commands c
     WHERE c.batch = batch_texts.batch AND c.batch != '' AND c.pruned = 0)"""
 PRUNE_LOG: Final = """
     UPDATE transitions SET payload = x'', pruned = 1 WHERE user = ? AND id = ?"""

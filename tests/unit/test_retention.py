@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from hwsync.protocol.errors import StoreError
+from hwsync.protocol.groups import Groups
+from hwsync.protocol.rules import Rules
 from hwsync.store.checking import check
 from hwsync.store.pruning import Pruning
 from hwsync.store.reader import Reader
@@ -219,6 +222,44 @@ def test_old_refused_messages_go_and_are_still_counted(lab: Lab, kept: Kept) -> 
     kept.runs(5 * DAY_S)
     # The last one stays: else a new one would have an old one's number, and go at once.
     assert [row for (row,) in lab.rows("refused", "row")] == [3]
+
+
+GROUP = ("pi1", "pi2", "pi3")
+
+
+@pytest.mark.parametrize("stopped_by", [b"", b'{"id":"b1"}'])
+def test_the_texts_of_a_batch_go_that_was_stopped_before_anybody_began(
+    tmp_path: Path, stopped_by: bytes
+) -> None:
+    with Lab(tmp_path / "hwsync.db", rules=Rules(groups=Groups({"lab": GROUP}))) as lab:
+        kept = Kept(lab)
+        lab.hear("request", request("b1", program="#" * 5_000), user="@lab")
+        lab.hear("cancel", stopped_by, user="@lab")
+        for user in GROUP:
+            lab.hear("request", request("c1"), user=user)
+        assert len(lab.rows("batch_texts")) == 1
+        kept.runs(2.1 * DAY_S)
+        assert lab.rows("batch_texts") == []
+        assert [pruned for id, pruned in lab.rows("commands", "id, pruned") if id == "b1"] == [
+            1
+        ] * 3
+        assert list(check(lab.path)) == []
+
+
+def test_a_batch_is_looked_at_once_however_many_members_go(lab: Lab) -> None:
+    lab.coordinator.group_by(Groups({"lab": GROUP}))
+    lab.hear("request", request("b1", program="#" * 5_000), user="@lab")
+    lab.hear("cancel", b"", user="@lab")
+    for user in GROUP:
+        lab.hear("request", request("c1"), user=user)
+    done: list[str] = []
+    lab.store.database.connection.set_trace_callback(done.append)
+    Pruning(lab.store.database).prune(None, 2)
+    assert len(lab.rows("batch_texts")) == 1  # one member still has them
+    Pruning(lab.store.database).prune(None, 2)
+    lab.store.database.connection.set_trace_callback(None)
+    assert lab.rows("batch_texts") == []
+    assert len([one for one in done if "DELETE FROM batch_texts" in one]) == 2
 
 
 def test_without_limits_nothing_is_dropped(lab: Lab) -> None:
