@@ -35,6 +35,7 @@ from hwsync.protocol import (
     moves,
     named,
     record,
+    stopping,
     together,
     turns,
     waiting,
@@ -574,11 +575,11 @@ MUTANTS: Final = (
     ),
     Mutant(
         "stop-all takes out who waits first",
-        (Edit(grouped, "_stop_all", "_take_out(draft, members, moment, rules)", "pass"),),
+        (Edit(stopping, "stop_all", "_take_out(draft, members, moment, rules)", "pass"),),
     ),
     Mutant(
         "a group's cancel takes out who waits first",
-        (Edit(grouped, "_cancel", "if _waits_of(draft, user, batch):", "if False:"),),
+        (Edit(stopping, "cancel", "if _waits_of(draft, user, batch):", "if False:"),),
     ),
     Mutant(
         "only commands of a batch count",
