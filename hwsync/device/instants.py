@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from hwsync.protocol.device.asking import FRESH_US
 from hwsync.protocol.device.clock import Estimate
+from hwsync.protocol.wire.forms import to_micros
 from hwsync.runner import Instant, Known
 
 MICRO: Final = 1_000_000
@@ -65,11 +66,6 @@ class LabClock(Protocol):
         """An answer came, and was read then; whether anybody waits for it."""
 
 
-def micros(seconds: float) -> int:
-    """Whole microseconds."""
-    return round(seconds * MICRO)
-
-
 def is_certain(clock: LabClock, within: float, life: str) -> bool:
     """Whether lab time is known as well as a start asks for.
 
@@ -78,7 +74,7 @@ def is_certain(clock: LabClock, within: float, life: str) -> bool:
     estimate = clock.estimate()
     if estimate is None or (life and estimate.life != life):
         return False
-    return estimate.bound_at(estimate.at) < micros(within)
+    return estimate.bound_at(estimate.at) < to_micros(within)
 
 
 def instant(
@@ -99,7 +95,7 @@ def instant(
         fresh_until_ns=0 if newest is None else (newest + FRESH_US) * NS,
         heard=seen is not None and seen <= heard,
         bound_us=estimate.bound_at(raw),
-        within_us=micros(within),
+        within_us=to_micros(within),
         drift_ppb=estimate.drift,
         known=Known(
             *(estimate.lab_us(estimate.at), estimate.at * NS),

@@ -3,7 +3,7 @@
 The law: what is estimated and when to ask is decided in ``protocol.device``; here stand the board's
 clocks and the network. Nothing is known that the machine may have slept over: each look compares
 how long it was suspended. Whoever begins programs at an instant reads ``estimate`` (an offset, a
-bound, and how both go on), ``newest``, ``seen`` and ``is_fresh`` at any time, and says with
+bound, and how both go on), ``newest`` and ``seen`` at any time, and says with
 ``announced`` and ``awaits`` that he will need them.
 """
 
@@ -68,11 +68,6 @@ class BoardClock:
     def seen(self) -> tuple[int, int] | None:
         """(epoch, seq) of this user's record, as that answer said it."""
         return self._asking.seen
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether the newest answer is new enough for a start to be released."""
-        return self._asking.is_fresh(self._surroundings.raw_us())
 
     @property
     def asleep_us(self) -> int:

@@ -121,7 +121,7 @@ def clock_lines() -> "list[str]":
             life = "one" if number < 12 else "another"
             estimator.add(raw, lab, lab + 50, heard, life, 0)
         estimate = estimator.estimate(heard, 0)
-        found.append(repr((estimate, asking.next, asking.newest, asking.is_fresh(heard))))
+        found.append(repr((estimate, asking.next, asking.newest)))
     return found
 
 

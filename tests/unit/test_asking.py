@@ -126,16 +126,6 @@ def test_an_answer_counts_once_and_for_its_own_question() -> None:
     assert (asking.newest, asking.seen) == (200, (1, 5))
 
 
-def test_freshness_is_that_of_the_question() -> None:
-    asking = Asking()
-    asking.connected(0)
-    assert not asking.is_fresh(0)
-    asking.asked(1, 100, 0)
-    asking.answered(1, 100, None)
-    assert asking.is_fresh(100 + FRESH_US)
-    assert not asking.is_fresh(101 + FRESH_US)
-
-
 def test_what_is_never_answered_is_forgotten() -> None:
     asking = Asking()
     asking.connected(0)

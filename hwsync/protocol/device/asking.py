@@ -105,10 +105,6 @@ class Asking:
                 return asleep
         return None
 
-    def is_fresh(self, now: int) -> bool:
-        """Whether the newest answer is new enough to release a start."""
-        return self.newest is not None and now - self.newest <= FRESH_US
-
     def _burst(self, now: int, gap: int) -> None:
         self._left, self._gap, self.next = BURST, gap, now
         self._heard, self._silent = False, 0

@@ -15,7 +15,6 @@ from hwsync.protocol.jsons import MAX_INT, is_count, is_number, size
 from hwsync.protocol.record import MICRO, Outcome, Ran, State
 from hwsync.protocol.wire.schema import MISSING, Doubt, Form
 
-LATER: Final = "this version of hwsync does not have it"
 STREAMS: Final = ("stdout", "stderr")
 _STATES: Final = frozenset(int(state) for state in State)
 
