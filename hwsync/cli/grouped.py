@@ -18,6 +18,7 @@ from hwsync.cli import say
 from hwsync.cli.common import Settings
 from hwsync.cli.members import Members, online_line, some
 from hwsync.cli.names import members as members_of
+from hwsync.cli.slow import say_slow
 from hwsync.cli.targets import Target
 from hwsync.operator.batch import answering, asking_newest, overhearing
 from hwsync.operator.client import QUIET_S, Client
@@ -37,6 +38,7 @@ RESTS_S: Final = 3.0  # for the statuses of whoever was stopped to come
 def status(settings: Settings, target: Target, *, watch: bool) -> None:
     """The group's boards, and its newest batch."""
     with Client(settings.url, settings.topics, target.user) as operator:
+        operator.standing.slow = say_slow
         online: dict[str, bool | None] | None = None
         kept: BatchFields | None = None
         for heard in operator.hear(QUIET_S):
@@ -99,6 +101,7 @@ def cancel(settings: Settings, target: Target, id: str | None, *, yes: bool) -> 
         _stop(settings, target, TopicKind.CANCEL)
         return
     with Client(settings.url, settings.topics, target.user) as operator:
+        operator.standing.slow = say_slow
         try:
             id = id or operator.wait(asking_newest(operator))["id"]
         except Refused as refusal:
@@ -145,6 +148,7 @@ def _stop(settings: Settings, target: Target, kind: TopicKind) -> None:
         users = tuple(members_of(settings, target.user) or ())
     named = (target.user, *(users or (EVERYBODY,)))
     with Client(settings.url, settings.topics, EVERYBODY, named=named) as operator:
+        operator.standing.slow = say_slow
         future = operator.switchboard.begin(overhearing(operator.conversation(EVERYBODY), hear))
         for _ in operator.hear(QUIET_S):  # what is kept
             pass

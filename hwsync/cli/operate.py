@@ -13,6 +13,7 @@ import click
 from hwsync.cli import bounds, grouped, say
 from hwsync.cli.common import Settings, board_name, command_id, common, read_text
 from hwsync.cli.completion import of_broker
+from hwsync.cli.slow import say_slow
 from hwsync.cli.targets import Target, everybody_option, one_or_all, target
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol.errors import (
@@ -69,6 +70,7 @@ def status(settings: Settings, targets: tuple[Target, ...], watch: bool) -> None
     with Client(
         settings.url, settings.topics, user or "+", boards=user is None, named=users
     ) as operator:
+        operator.standing.slow = say_slow
         if user is not None:
             record = _record(operator)
             operator.answers(HEALTH_S)
@@ -231,6 +233,7 @@ def analyse(settings: Settings, user: str, text: str, id: str | None) -> None:
     """Give TEXT (- reads it from standard input) as the analysis of BOARD's result."""
     words = read_text("-") if text == "-" else text
     with Client(settings.url, settings.topics, user) as operator:
+        operator.standing.slow = say_slow
         id = id or _current(operator, user)
         _send(settings, operator, TopicKind.ANALYSIS, encode_analysis(words, id), id)
 
@@ -307,6 +310,7 @@ def _each(settings: Settings, meant: Target, do: Callable[[Client, str], None]) 
     failed: HwsyncError | None = None
     for user in meant.boards:
         with Client(settings.url, settings.topics, user) as operator:
+            operator.standing.slow = say_slow
             try:
                 do(operator, user)
             except (NotFound, Refused) as error:

@@ -20,6 +20,7 @@ from hwsync.cli.present import Present
 from hwsync.cli.request import Asked, ProgramCommand, make_request, program_options
 from hwsync.cli.run_many import perform
 from hwsync.cli.screen import Screen
+from hwsync.cli.slow import say_slow
 from hwsync.cli.streams import Streams, texts_of
 from hwsync.cli.targets import Target, check_words, one_or_all
 from hwsync.operator.client import Client
@@ -54,6 +55,7 @@ def send(settings: Settings, /, target: Target, everybody: bool, **given: Any) -
     if (user := target.board) is None:
         perform(settings, target, asked, wanted, State.REST, send=True)
     with Client(settings.url, settings.topics, user) as operator:
+        operator.standing.slow = say_slow
         present = Present(user)
         request = _with_start(settings, operator, asked.request, wanted, present.hear)
         fields = operator.wait(Run(operator, request).requesting(on_received=present.hear))
@@ -116,6 +118,8 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
     view = _View(waiting, screen, streams)
     try:
         with Client(settings.url, settings.topics, user, live=True) as operator:
+            if not waiting.wanted:
+                operator.standing.slow = say_slow
             try:
                 present = Present(user)
                 request = _with_start(settings, operator, asked.request, wanted, present.hear)
@@ -248,18 +252,18 @@ class _Waiting:
 
     def __init__(self, user: str) -> None:
         self._user, self._began, self._shown = user, time.monotonic(), False
-        self._wanted = sys.stderr is not None and sys.stderr.isatty()
+        self.wanted = sys.stderr is not None and sys.stderr.isatty()
         self.place = 0  # in the queue
 
     def tick(self) -> None:
-        if self._wanted:
+        if self.wanted:
             seconds = time.monotonic() - self._began
             place = f" (place {self.place} in the queue)" if self.place else ""
             say.progress(f"waiting for {self._user}{place} … {seconds:.0f} s ")
             self._shown = True
 
     def end(self) -> None:
-        self._wanted = False
+        self.wanted = False
         if self._shown:
             say.progress("")
             self._shown = False

@@ -20,6 +20,7 @@ from hwsync.cli.names import members as members_of
 from hwsync.cli.present import Present
 from hwsync.cli.request import Asked
 from hwsync.cli.rows import Lines, Rows
+from hwsync.cli.slow import SLOW
 from hwsync.cli.streams import TEXTS, Streams
 from hwsync.cli.targets import Target
 from hwsync.operator.batch import Batch, overhearing
@@ -285,6 +286,10 @@ class Many:
         for line in self.members.summary(str(self._target)):
             say.line(line, err=True)
 
+    def say_slow(self) -> None:
+        """Nobody answers for a while."""
+        self._rows.tell(SLOW)
+
     def _say_cancelling(self) -> None:
         self._rows.clear()
         say.line("", err=True)  # behind ^C
@@ -310,6 +315,7 @@ def perform(settings: Settings, target: Target, asked: Asked, wanted: Wish | Non
         asked = replace(asked, request=replace(asked.request, batch=target.boards))
     many = Many(settings, target, asked, last)
     with many.client() as operator:
+        operator.standing.slow = many.say_slow
         if wanted is not None:
             start, said = in_lab_time(operator, wanted)
             if said and not settings.as_json:

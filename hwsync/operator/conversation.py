@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final, TypeVar, cast
 
 from hwsync.protocol import limits
@@ -27,6 +28,7 @@ from hwsync.transport.outbox import SMALL, Capacity
 
 TWICE: Final = 2  # times that the broker hangs up on a large message, until that is the reason
 ANSWER_S: Final = 30.0  # a coordinator that has not answered by then is not there
+SLOW_S: Final = 2.0  # then a person wants to know for what he waits
 DEGRADED_S: Final = 5.0  # it tries to save each second: what is not saved by then waits long
 EVERYBODY: Final = "+"  # in the place of a user
 QUERY_S: Final = 0.2  # for a refusal: then a query that would be refused too is not sent
@@ -45,6 +47,10 @@ _EQUAL: Final[tuple[tuple[str, str, object], ...]] = (
 _CODES: Final = {str(code): code for code in Code}
 
 
+def _say_nothing() -> None:
+    """Nobody wants to know."""
+
+
 @dataclass(slots=True)
 class Standing:
     """How broker and coordinator stand, by what came on one connection: all its talks know it."""
@@ -53,6 +59,7 @@ class Standing:
     answers: bool = False  # the coordinator: it said how it is
     degraded: str = ""  # what it said of its disk
     max_message: int = limits.MAX_MESSAGE  # bytes, by its word
+    slow: Callable[[], None] = _say_nothing  # called once, where no answer came within ``SLOW_S``
 
 
 class Conversation:
@@ -223,7 +230,7 @@ class Conversation:
         is what the broker does not let us send, ``TooLarge`` what it does not take.
         """
         began = self.now
-        limit = began + patience
+        limit, slow = began + patience, began + SLOW_S
         pause = limits.REPEAT_FIRST_S
         said = (kind,) if then_query is None else (kind, TopicKind.QUERY)
         while (now := self.now) < limit:
@@ -234,9 +241,13 @@ class Conversation:
             to_query = then_query
             while True:
                 first = until if to_query is None else min(now + QUERY_S, until)
-                came = yield from self.hearing(first, said)
+                came = yield from self.hearing(min(first, slow), said)
                 if came is not None:
                     hearing(came)
+                elif self.now >= slow:
+                    tell, self.standing.slow, slow = self.standing.slow, _say_nothing, inf
+                    tell()
+                    continue
                 if came is not None and not self.is_foreign(kind, came) and answer(came):
                     return came
                 if to_query is not None and (came is None or self._news > news):

@@ -240,3 +240,14 @@ def test_boards_begin_together_or_at_a_time_of_day(lab: Lab) -> None:
     first, last = done.stderr.splitlines()
     assert first.startswith("the start is at ")
     assert last.startswith("hwsync: it began ")
+
+
+@pytest.mark.parametrize(
+    "words", [["status", "@lab1"], ["reset", "@lab1"], ["run", "pi1,pi2", "-c", "1"]]
+)
+def test_without_a_coordinator_it_soon_says_for_what_it_waits(lab: Lab, words: list[str]) -> None:
+    lab.processes["coordinator"].kill()
+    process = lab.cli(*words)
+    wait_until(lambda: "no coordinator has answered yet" in process.stderr, what=process.account)
+    assert process.stderr.count("no coordinator has answered yet") == 1
+    process.kill()

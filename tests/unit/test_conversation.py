@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hwsync.operator.conversation import Conversation
+from hwsync.operator.conversation import SLOW_S, Conversation
 from hwsync.protocol.errors import Code, NoCoordinator, Refused
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.limits import MAX_MESSAGE
@@ -120,3 +120,18 @@ def test_who_asks_of_every_board_hears_of_no_group(line: Line) -> None:
         talk.send(status("of a board"))
     assert ended.value.value.fields["hw_command"] == "of a board"
     assert everybody.kept == ended.value.value.fields
+
+
+def test_who_waits_longer_than_a_moment_is_told_once(line: Line) -> None:
+    told: list[float] = []
+    line.conversation.standing.slow = lambda: told.append(line.conversation.now)
+    began = line.conversation.now
+    assert ask(line, status("mine"), result("mine"))["state"] == 1
+    assert told == []
+    with pytest.raises(NoCoordinator):
+        ask(line)
+    assert [moment - began for moment in told] == [pytest.approx(SLOW_S, abs=0.5)]
+    assert line.sent == ["request", "query"] * 6
+    with pytest.raises(NoCoordinator):
+        ask(line)
+    assert len(told) == 1, "on one connection it is said once"
