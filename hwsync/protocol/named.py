@@ -52,10 +52,19 @@ def is_duplicate(event: Named, known: Command) -> bool:
             return True
         return (event.journal, event.boot) == known.late_collected
     if isinstance(event, Returned):
-        return event.journal in known.journals_answered
+        return event.journal in known.journals_answered and not _says_more(event, known)
     if isinstance(event, Analysed):
         return known.analysis == event.text
     return event.verb in known.accepted
+
+
+def _says_more(event: Returned, known: Command) -> bool:
+    """Whether it ran after all, though this device has said something else of it.
+
+    It did so to a database that is no more: what it ran since was granted by another one.
+    """
+    known_ran = known.report.ran if known.report else Ran.YES
+    return event.report.ran is Ran.YES and known_ran is not Ran.YES
 
 
 def moves_grant(event: Collected, known: Command) -> bool:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from hwsync.protocol.groups import SIGN
 from hwsync.protocol.record import State, Verb
-from hwsync.testing.history import Asked, Json, SaidOfBatch, Seen, Violation
+from hwsync.testing.history import Asked, Json, Said, SaidOfBatch, Seen, Served, Violation
 
 OPEN = (State.REQUESTED, State.COLLECTED)
+TELL_S: Final = 5.0  # of connection, in which a turn is taken, and a group's last status is said
 
 
 class _Asked:
@@ -39,7 +41,8 @@ def check_batches(
     """Every promise about batches that was not kept.
 
     ``logs``, ``commands``: as ``checker.FinalState`` has them; ``batches``: ``group``, ``id``,
-    ``ended``, ``members``, ``refused`` of each that the database knows.
+    ``ended``, ``members``, ``refused`` of each that the database knows, and whether it is ``over``:
+    each member has ended or refused it.
     """
     asked = _Asked(history)
     every = ({"row": 0, **row, "user": user} for user, some in logs.items() for row in some)
@@ -48,12 +51,13 @@ def check_batches(
     yield from _parallel(rows, asked)
     yield from _stopped(rows, asked)
     yield from _counts(history, commands, batches)
+    yield from _told(history)
 
 
 def _ended(batches: Sequence[Json]) -> Iterator[Violation]:
-    """A batch of a group ends."""
+    """A batch of a group ends; one without, once each of its list has been asked and has ended."""
     for batch in batches:
-        if batch["ended"] is None:
+        if batch["ended"] is None and (batch["group"] or batch["over"]):
             yield Violation("ends", f"{SIGN}{batch['group']}", batch["id"], "the batch is open")
 
 
@@ -128,3 +132,63 @@ def _counts(
         counts.pop("members", None)
         if counts != true:
             yield Violation("counts", f"{SIGN}{group}", id, f"says {counts}, and it is {true}")
+
+
+def _told(history: Sequence[Seen]) -> Iterator[Violation]:
+    """A coordinator that said a member's end, also one that came late, has said it of the batch.
+
+    And nobody waits in a batch of which nobody runs, with a board at rest.
+    """
+    ends: dict[tuple[str, str], list[Said]] = defaultdict(list)
+    records: dict[str, list[Said]] = defaultdict(list)
+    groups: dict[str, list[SaidOfBatch]] = defaultdict(list)
+    for one in history:
+        if isinstance(one, Said) and one.fields["outcome"] is not None:
+            ends[one.user, one.fields["id"]].append(one)
+        elif isinstance(one, SaidOfBatch) and one.kept:
+            groups[one.group].append(one)
+        if isinstance(one, Said) and one.kind == "status":
+            records[one.user].append(one)
+    for life in history:
+        if not isinstance(life, Served):
+            continue
+        since, until = life.until - life.last, life.until
+        for group, every in groups.items():
+            last = next((one for one in reversed(every) if since <= one.at <= until), None)
+            if last is not None and until - since > TELL_S:
+                yield from _differs(group, last, ends, since, until)
+                yield from _missed(group, last, records, until)
+
+
+def _differs(
+    group: str,
+    last: SaidOfBatch,
+    ends: Mapping[tuple[str, str], Sequence[Said]],
+    since: float,
+    until: float,
+) -> Iterator[Violation]:
+    id = last.fields["id"]
+    for user, part in last.fields["members"].items():
+        said = [one for one in ends.get((user, id), ()) if since <= one.at <= until]
+        # What it said later may have been corrected, of a command that no status shows any more.
+        if part["refused"] or not said or not last.at < said[-1].at <= until - TELL_S:
+            continue
+        outcome, ran = (said[-1].fields[key] for key in ("outcome", "ran"))
+        if (part["outcome"], part["ran"]) != (outcome, ran):
+            text = f"it is {outcome}, ran {ran}, since {said[-1].at:.3f}; {SIGN}{group} says {part}"
+            yield Violation("counts", user, id, f"{text} at {until:.3f}")
+
+
+def _missed(
+    group: str, last: SaidOfBatch, records: Mapping[str, Sequence[Said]], until: float
+) -> Iterator[Violation]:
+    """Whose turn was never looked at."""
+    fields = last.fields
+    if fields["state"] == "ended" or fields["counts"]["running"] or last.at > until - TELL_S:
+        return
+    for user, part in fields["members"].items():
+        said = [one for one in records[user] if one.at <= until]
+        waits = part["outcome"] is None and not part["refused"]
+        if waits and said and said[-1].fields["state"] == 0 and said[-1].at <= until - TELL_S:
+            text = f"{SIGN}{group} says since {last.at:.3f} that it waits, and its board rests"
+            yield Violation("ends", user, fields["id"], text)

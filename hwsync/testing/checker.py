@@ -36,9 +36,9 @@ from hwsync.testing.history import (
     Violation,
 )
 from hwsync.testing.instants import check_starts
+from hwsync.testing.lasting import SETTLED_S, check_grants
 
 UNDER_WAY_S = 30.0  # a message may be so late, where topics overtake each other
-SETTLED_S = 10.0  # of connection, after which deadlines fire, with every settling time in use
 Name = tuple[str, str]  # user, id of a command
 
 
@@ -69,10 +69,11 @@ def check(
     seen = _Sorted(history)
     rules = [
         *(_kept, _once, _performed_once, _granted, _moved_grants, _in_time, _named),
-        *(_table, _one_word, _truth, _asked_for, _heard_of, _bounded),
+        *(_table, _one_word, _ended_once, _truth, _asked_for, _heard_of, _bounded),
     ]
     found = [violation for rule in rules for violation in rule(seen, final)]
     found += [Violation(*one) for one in check_starts(history, calm=final.calm)]
+    found += check_grants(history)
     if output is not None:
         found += _belongs(seen, final, output)
     return found + list(check_batches(history, final.logs, final.commands, final.batches))
@@ -88,6 +89,7 @@ class _Sorted:
         self.began: dict[Name, list[Began]] = defaultdict(list)
         self.ended: dict[Name, list[Ended]] = defaultdict(list)
         self.said: list[Said] = []
+        self.told: dict[Name, list[float]] = defaultdict(list)  # when it was known
         self.copied: set[tuple[str, bytes]] = set()
         self.put_back: list[PutBack] = []
         self.journals_lost: list[JournalLost] = []
@@ -96,8 +98,11 @@ class _Sorted:
         for one in history:
             if isinstance(one, Said):
                 self.said.append(one)
+                self.told[one.user, one.fields["id"]].append(one.at)
             elif isinstance(one, SaidOfBatch):
-                continue
+                for user, part in one.fields["members"].items():
+                    if not part["refused"]:
+                        self.told[user, one.fields["id"]].append(one.at)
             elif isinstance(one, Copied):
                 self.copied.add((one.topic, one.payload))
             elif isinstance(one, PutBack):
@@ -154,6 +159,20 @@ class _Sorted:
 
     def put_back_since(self, at: float) -> bool:
         return any(at <= one.at for one in self.put_back)
+
+    def forgot_between(self, user: str, id: str, before: float, after: float) -> bool:
+        """Whether a database was put back then that did not know a command: it may run again.
+
+        One that did ends what was open in it as lost, and sends it nobody any more.
+        """
+        return any(
+            before <= one.at <= after and not self._knew(one, user, id) for one in self.put_back
+        )
+
+    def _knew(self, put_back: PutBack, user: str, id: str) -> bool:
+        until = put_back.copied_at
+        since = max((one.at for one in self.put_back if one.at < until), default=0.0)
+        return any(since < at < until for at in self.told[user, id])
 
 
 def _kept(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
@@ -264,12 +283,28 @@ def _one_word(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
             yield Violation("table", one.user, fields["id"], f"{key[1:]}: {before}, then {word}")
 
 
+def _ended_once(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
+    """3. What has ended stays so: no repeat of its request opens it again."""
+    ends: dict[Name, Said] = {}
+    for one in seen.said:
+        name = (one.user, one.fields["id"])
+        if one.kind != "status":
+            continue
+        if one.fields["outcome"] is not None:
+            ends.setdefault(name, one)
+        elif (ended := ends.pop(name, None)) is not None:
+            text = f"{ended.fields['outcome']} at {ended.at:.3f}, open at {one.at:.3f}"
+            # A database that was put back knows it as it was before.
+            if not seen.put_back_between(ended.at, one.at):
+                yield Violation("ends", *name, text)
+
+
 def _truth(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
     """6. ``ran`` is true: what was said at any time, and what is said in the end."""
     for one in seen.said:
         if one.fields["ran"] == "no":
             for begun in seen.began[one.user, one.fields["id"]]:
-                if not seen.put_back_between(one.at, begun.at):
+                if not seen.forgot_between(one.user, one.fields["id"], one.at, begun.at):
                     text = f"ran no at {one.at:.3f} ({one.fields['outcome']}), began {begun.at:.3f}"
                     yield Violation("truth", one.user, one.fields["id"], text)
     for (user, id), end in final.commands.items():

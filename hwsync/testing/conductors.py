@@ -33,7 +33,7 @@ class Conductor(Operator):
         actions = [self._begins_together, self._begins_at, self._repeats_a_member]
         return (
             [*actions, self._cancels, self._resets, self._queries],
-            [8, 3, 1, 2 * self._stops, self._stops, 1],
+            [8, 3, 3, 2 * self._stops, self._stops, 1],
         )
 
     def _begins_together(self, _: str) -> Talk[None]:
@@ -90,4 +90,8 @@ class Conductor(Operator):
 
     def _repeats_a_member(self, user: str) -> Talk[None]:
         """The same again, perhaps long after its end; nobody begins by it."""
-        yield from self._repeats(user)
+        if self.known and self.context.dice.random() < 0.5:
+            user, id, program, keys = self.known[-1]
+            yield from self.ask(user, id, program, **keys)
+        else:
+            yield from self._repeats(user)

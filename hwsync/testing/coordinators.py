@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Iterable, Mapping
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from hwsync.coordinator.clock_answers import ClockAnswers
 from hwsync.coordinator.deliveries import message_of
@@ -32,6 +32,8 @@ from hwsync.testing.history import LifeBegan, Said, SaidOfBatch, Served, TurnedA
 from hwsync.testing.port import Port
 from hwsync.testing.processes import Process
 from hwsync.transport import Delivery, Disconnected, Signal, Subscribed
+
+TURN_S: Final = 0.5  # in which whoever can begin does
 
 
 class WatchedStore(Store):
@@ -57,6 +59,8 @@ class WatchedStore(Store):
         for record, entry, message in changes.log:
             if message is not None:
                 process.handled.add((message.topic, message.payload))
+            elif (entry.verb, entry.before) == (Verb.LEFT_OUT, State.COLLECTED) and record.current:
+                process.leaves_out(record.user, record.current)
             elif (entry.verb, entry.before) == (Verb.EXPIRE, State.COLLECTED) and record.current:
                 process.given_up(record.user, record.current)
         for row in changes.refused:
@@ -104,6 +108,8 @@ class CoordinatorProcess(Process):
         self.served = False  # in this life nothing kept it from counting its time
         self._connected = self._life_began = 0.0
         self._connected_at: float | None = None
+        self._last_beats: dict[str, Mapping[str, Any]] = {}  # by user
+        self._free: dict[str, float] = {}  # by batch: since when somebody could begin
         self._hold_deadlines_s, self.rules = hold_deadlines_s, rules
         self.store: WatchedStore | None = None
         self.coordinator: Coordinator | None = None
@@ -131,10 +137,31 @@ class CoordinatorProcess(Process):
             if isinstance(signal, Subscribed):
                 self._connected_at = self.context.now
 
+    def _listen(self, signals: Iterable[Signal]) -> None:
+        """The last that came of each board's presence."""
+        for signal in signals:
+            if isinstance(signal, Delivery) and signal.payload:
+                user, kind = self.topics.split(signal.topic)
+                if kind is TopicKind.HEARTBEAT:
+                    self._last_beats[user] = loads(signal.payload.decode())
+
+    def _look_at_turns(self, coordinator: Coordinator) -> None:
+        """Nobody waits in a batch that has a place for him, whose record is at rest."""
+        now, records = self.context.now, coordinator.records
+        for batch in coordinator.batches.values():
+            free = not coordinator.failure and batch.ended is None and batch.has_place
+            rests = (user for user in batch.waiting if records[user].state is State.REST)
+            user = next(rests, None) if free and not batch.is_aborted else None
+            if user is None:
+                self._free.pop(batch.key, None)
+            elif now - self._free.setdefault(batch.key, now) > TURN_S:
+                self.context.violate("ends", user, batch.id, "its turn was not looked at")
+
     def begin(self) -> None:
         context = self.context
         self.served, self._connected, self._connected_at = not self.disk_full, 0.0, None
         self._life_began = context.now
+        self._last_beats, self._free = {}, {}
         try:
             self.store = WatchedStore(self)
         except DatabaseError as error:
@@ -182,7 +209,9 @@ class CoordinatorProcess(Process):
         assert self.answers is not None
         passed = self.gate.admit(self.answers.take(signals))
         self._count(passed)
+        self._listen(passed)
         self.coordinator.step(passed)
+        self._look_at_turns(self.coordinator)
         lab = self.coordinator.lab_time
         if self._life != lab.life:
             self._life = lab.life
@@ -190,11 +219,15 @@ class CoordinatorProcess(Process):
         waits = (self.coordinator.wait(), self.gate.wait())
         return min((wait for wait in waits if wait is not None), default=None)
 
-    def release(self) -> None:
+    def see_life(self) -> None:
+        """How long this life could work."""
         if self.served and self._connected_at is not None:
             now = self.context.now
             last = now - self._connected_at
             self.context.see(Served(self._life_began, now, self._connected + last, last))
+
+    def release(self) -> None:
+        self.see_life()
         if self.port is not None:
             self.port.end()
         if self.store is not None:
@@ -287,6 +320,15 @@ class CoordinatorProcess(Process):
             self.context.violate("kept", user, refusal.id, text)
         self.context.see(TurnedAway(self.context.now, user, refusal.id))
         self._unsettled.add((user, refusal.id, str(refusal.journal)))
+
+    def leaves_out(self, user: str, command: Command) -> None:
+        """Nobody, when others begin, whose device holds the grant and was heard to be there."""
+        beat, report = self._last_beats.get(user), command.report
+        others = report is not None and "when the others were" in report.reason
+        if beat is None or not others or Verb.CANCEL in command.accepted:
+            return
+        if beat["online"] and (beat["journal"], beat["boot"]) == (command.journal, command.boot):
+            self.context.violate("start", user, command.id, "left out; it was ready, and there")
 
     def given_up(self, user: str, command: Command) -> None:
         """Nobody is given up whose result waits at the broker since before the connection."""

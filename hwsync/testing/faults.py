@@ -55,6 +55,7 @@ FAULTS: Final = {
     "slow flush": "_flush_slowly",
     "another life of lab time": "_boot_meanwhile",
     "late statuses": "_overtake_statuses",
+    "a batch and an older database": "_put_back_in_a_lesson",
 }
 """Every kind, and the method that does it."""
 
@@ -68,17 +69,20 @@ WEIGHTS: Final = {
     "second device": 0.3,
     "cloned journal": 0.3,
     "orphans": 0.5,
+    "a batch and an older database": 0.1,
 }
 """How often, beside the others' 1."""
 
 ORPHANS: Final = "orphans"
 OF_STARTS: Final = ("slow flush", "another life of lab time", "late statuses")
-BY_THEMSELVES: Final = (ORPHANS, *OF_STARTS)  # so that the worlds without them are what they were
+LESSON: Final = "a batch and an older database"
+BY_THEMSELVES: Final = (ORPHANS, LESSON, *OF_STARTS)  # the worlds without are what they were
 EVERY_S: Final = (0.3, 2.5)  # between two faults, by seed
 DAY_S: Final = 86_400.0
 YEAR_S: Final = 365 * DAY_S
 JUMPS_S: Final = (-3 * DAY_S, -100.0, -1.0, 2.0, 3_600.0, 2 * DAY_S)
 OFF_S: Final = 150.0  # so long the coordinator is switched off again and again
+LESSON_S: Final = 20.0  # from one to the next, at least
 LIVES_S: Final = (8.0, 16.0, 25.0)  # it lives so long each time, or not much longer
 
 
@@ -93,6 +97,7 @@ class Faults:
         chosen = [name for name in usual if dice.random() < 0.6] or usual
         # With dice of their own.
         chosen += [ORPHANS] if Random(f"orphans {world.seed}").random() < 0.3 else []
+        chosen += [LESSON] if Random(f"{LESSON} {world.seed}").random() < 0.3 else []
         own = Random(f"starts {world.seed}")
         chosen += [name for name in OF_STARTS if world.instants and own.random() < 0.5]
         names = chosen if only is None else [name for name in FAULTS if name in only]
@@ -102,9 +107,11 @@ class Faults:
         self._told = 0  # of them
         self._mean = EVERY_S[0] + (EVERY_S[1] - EVERY_S[0]) * dice.random()
         self._over = False
+        self._often_backed_up = 0.3 if only and "older database" in only else 0.1
         self._backup: tuple[Path, float] | None = None
         self._backups = 0
         self._seconds: list[Board] = []  # devices whose name another one has
+        self._lesson_until = 0.0
         self._off_until = 0.0  # until then the coordinator is switched off again and again
         self._must_remember = False  # an older database was put back by hand
 
@@ -121,7 +128,7 @@ class Faults:
     def _next(self) -> None:
         if self._over:
             return
-        if self.context.dice.random() < 0.1:
+        if self.context.dice.random() < self._often_backed_up:
             self._back_up()
         else:
             self.context.dice.choices(list(self._kinds.values()), self._weights)[0]()
@@ -398,13 +405,30 @@ class Faults:
             back_up(path, target)
             self._backup = (target, self.context.now)
 
-    def _put_back(self) -> None:
+    def _put_back_in_a_lesson(self) -> None:
+        """A batch that a backup has, or has not, is cancelled, or asked again after a restore."""
+        if not self.world.teachers or self.context.now < self._lesson_until:
+            return
+        self._lesson_until = self.context.now + LESSON_S
+        known = self.context.dice.random() < 0.5
+        if not known:
+            self._back_up()
+        lesson = self.world.teachers[0].lesson(seconds=1.5 if known else 0.1)
+        self._later(3.0, 4.0, lambda: self._put_back("restored"))
+        if known:
+            self._later(0.7, 0.7, self._back_up)
+            self._later(1.2, 1.2, lesson.cancel)
+        else:
+            self._later(11.0, 11.0, lesson.ask)
+            self._later(11.1, 11.1, lesson.cancel)
+
+    def _put_back(self, how: str = "") -> None:
         """Restore a backup, or copy it into the place, or begin with no database at all."""
         context, coordinator = self.context, self.world.coordinator
         if self._backup is None:
             return
         backup, copied_at = self._backup
-        how = context.dice.choice(("restored", "copied", "deleted"))
+        how = how or context.dice.choice(("restored", "copied", "deleted"))
         if how != "restored" and not self._all_is_retained():
             # The rise of the epoch then needs what is retained (docs/protocol.md, section 8).
             how = "restored"

@@ -33,6 +33,8 @@ class Asked:
     batch: tuple[str, ...] = ()  # the boards that are to begin together
     group: str = ""  # that was asked, this user with it
     parallel: int | None = None
+    timeout: float | None = None  # seconds of its run; None: not known, or the default
+    grace: float | None = None  # seconds past that
 
 
 @dataclass(frozen=True, slots=True)

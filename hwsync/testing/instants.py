@@ -27,6 +27,7 @@ Found = tuple[str, str, str, str]  # promise, user, id, what was seen
 FRESH_S: Final = 10.0  # the newest answer was asked for so long before, at most
 EXACT_US: Final = 2_000  # that a process may need from its instant to its first instruction
 TURN_S: Final = 2.0  # of connection, in which a coordinator may do what is due
+OVER_S: Final = 5.0  # of connection, in which it has told that an instant is over
 
 
 class _Starts:
@@ -71,6 +72,7 @@ def check_starts(history: Sequence[Seen], *, calm: bool = False) -> Iterator[Fou
     yield from _not_taken_back(seen)
     if calm:
         yield from _ready_is_released(seen)
+    yield from _ends_with_its_instant(seen)
 
 
 def _at_its_instant(seen: _Starts) -> Iterator[Found]:
@@ -204,3 +206,31 @@ def _ready_is_released(seen: _Starts) -> Iterator[Found]:
         together = (asked[0].start or {}).get("together")
         if together and told and (user, id) not in begun | seen.stopped:
             yield "start", user, id, f"ready, told {told[0].fields['start_at']}, and never began"
+
+
+def _ends_with_its_instant(seen: _Starts) -> Iterator[Found]:
+    """What nobody has collected by its instant ends then, and with the life whose time that is."""
+    for (user, id), asked in seen.asked.items():
+        said = seen.said[user, id]
+        first = next((one for one in said if one.fields["state"] == State.REQUESTED), None)
+        if first is None or first.fields["start_at"] is None or seen.put_back:
+            continue
+        life = first.fields["start_life"]
+        over = _instant(seen, life, first.fields["start_at"] + asked[0].start["within"])  # type: ignore[index]
+        others = [one.at for one in seen.lives.values() if one.life != life and one.at > first.at]
+        over = max(min([over, *others]), first.at)
+        after = [
+            one.at for one in said if one.at > first.at and one.fields["state"] != State.REQUESTED
+        ]
+        until = min(after, default=float("inf"))
+        for one in seen.served:
+            if min(one.until, until) - max(one.until - one.last, over) > OVER_S:
+                text = f"its instant was over at {over:.3f}, and at {one.until:.3f} it waits"
+                yield "start", user, id, text
+                break
+
+
+def _instant(seen: _Starts, life: str, at: float) -> float:
+    """When a clock of that life shows it; a life that nobody saw begin shows nothing."""
+    begun = seen.lives.get(life)
+    return float("inf") if begun is None else begun.at + at - begun.lab_us / MICRO

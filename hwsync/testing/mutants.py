@@ -18,7 +18,7 @@ from typing import Final
 
 from hwsync.coordinator.deciding import RoundDecision
 from hwsync.coordinator.loop import Coordinator
-from hwsync.coordinator.schedule import ConnectedClock
+from hwsync.coordinator.schedule import ConnectedClock, Resends
 from hwsync.coordinator.startup_gate import StartupGate
 from hwsync.device import instants as device_instants
 from hwsync.device.agent import Agent
@@ -35,6 +35,7 @@ from hwsync.protocol import (
     moves,
     named,
     record,
+    starts,
     stopping,
     together,
     turns,
@@ -45,6 +46,7 @@ from hwsync.protocol.device import core as device_core
 from hwsync.protocol.device import moves as device_moves
 from hwsync.protocol.device.asking import Asking
 from hwsync.protocol.device.clock import Estimator
+from hwsync.protocol.draft import Draft
 from hwsync.protocol.record import Command
 from hwsync.runner import release
 from hwsync.runner.page import Page
@@ -586,5 +588,59 @@ MUTANTS: Final = (
         (
             Edit(grouped, "_ask", "return Code.ID_REUSED", "return None"),
         ),
+    ),
+    Mutant(
+        "a start is decided once",
+        (Edit(together, "_decided", "wait_until=None,", "wait_until=batch.wait_until,"),),
+        instants=True,
+    ),
+    Mutant(
+        "a new epoch ends who waits in a batch",
+        (Edit(turns, "lose_waiting", "*(id for id, _ in record.batched)", ""),),
+        faults=("a batch and an older database", "delay"),
+        instants=False,
+    ),
+    Mutant(
+        "after a restore a no of who waits in a batch is a maybe",
+        (
+            Edit(waiting, "cancel", "known.without_false_no(report)", "report"),
+            Edit(waiting, "_expired", "known.without_false_no(report)", "report"),
+        ),
+        faults=("a batch and an older database", "delay"),
+        instants=False,
+    ),
+    Mutant(
+        "a repeat begins nothing that has expired",
+        (
+            Edit(machine, "_requested", "if known is not None:",
+                 "if known is not None and not (\n"
+                 "        known.report and known.report.outcome == 'expired'):"),
+        ),
+        instants=True,
+    ),
+    Mutant(
+        "an instant counts in its own life alone",
+        (
+            Edit(record, "latest_start_s", "if command.start_life != moment.life:", "if False:"),
+            Edit(starts, "ahead_s", "or command.start_life != moment.life", ""),
+        ),
+        faults=("clock jump at a restart", "partition"),
+        instants=True,
+    ),
+    Mutant(
+        "a late result changes what is said of its batch",
+        (Edit(Draft, "_count_members", "if batch is None:",
+              "if batch is None or batch.ended is not None:"),),
+        faults=("partition", "partition, one way", "kill"),
+        instants=False,
+    ),
+    Mutant(
+        "a will counts until its device is heard again",
+        (Edit(Resends, "note_presence", "self._present[user] = heartbeat",
+              "self._present[user] = before if before and not before.online and (\n"
+              "        before.journal, before.boot) == (heartbeat.journal, heartbeat.boot)"
+              " else heartbeat"),),
+        faults=("connection reset", "partition"),
+        instants=True,
     ),
 )  # fmt: skip

@@ -181,6 +181,8 @@ class Operator:
                 expires=keys.get("expires"),
                 start=keys.get("start"),
                 batch=tuple(keys.get("batch", ())),
+                timeout=keys.get("timeout"),
+                grace=keys.get("grace"),
             )
         )
         context.note(self.name, f"asks {user} for {id}", (program, keys))

@@ -6,7 +6,8 @@ so that the checker's promises about commands hold for them too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Final
 
@@ -22,6 +23,14 @@ IDLE_S: Final = 6.0  # between two actions, on average
 Groups = Mapping[str, tuple[str, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One batch, which may be asked again, and cancelled."""
+
+    ask: Callable[[], None]
+    cancel: Callable[[], None]
+
+
 class Teacher:
     """One message after another, for one of these groups; ``dice``: of its own."""
 
@@ -33,6 +42,7 @@ class Teacher:
         self.asking = True
         self.topics = Topics()
         self._known: list[tuple[str, str, str, dict[str, Any]]] = []  # group, id, program, keys
+        self._lists: list[tuple[str, str, dict[str, Any]]] = []  # id, program, keys
         context.schedule.after(IDLE_S * dice.random(), self._acts)
 
     def _acts(self) -> None:
@@ -43,8 +53,8 @@ class Teacher:
         self.context.step()
         action = dice.choices(
             [self._asks, self._repeats, self._asks_one_first, self._cancels, self._stops_all,
-             self._queries],
-            [8, 2, 1, 2, 1, 1],
+             self._queries, self._asks_a_list, self._repeats_of_a_list],
+            [8, 2, 1, 2, 1, 1, 2, 1],
         )[0]  # fmt: skip
         action(dice.choice(sorted(self.groups)))
 
@@ -70,6 +80,19 @@ class Teacher:
             stop = self._stops_all if soon < 0.1 else lambda of: self._cancel(of, id)
             self.context.schedule.after(4.0 * dice.random(), lambda: stop(group))
 
+    def lesson(self, seconds: float) -> Lesson:
+        """All of the largest group are stopped, and asked one after the other, for so long each."""
+        group = max(self.groups, key=lambda name: len(self.groups[name]))
+        id, program = f"b{self.numbers.id()}", replace(self.numbers.program(), seconds=seconds).text
+        keys: dict[str, Any] = {"timeout": 2.0, "grace": 1.0, "expires": 20.0, "parallel": 1}
+
+        def ask() -> None:
+            self._stops_all(group)
+            self._ask(group, id, program, keys)
+
+        ask()
+        return Lesson(ask, lambda: self._cancel(group, id))
+
     def _ask(self, group: str, id: str, program: str, keys: dict[str, Any]) -> None:
         for user in self.groups[group]:
             self._note(user, group, "request", id, program, keys)
@@ -79,6 +102,35 @@ class Teacher:
     def _repeats(self, _: str) -> None:
         if self._known:
             self._ask(*self._dice.choice(self._known))
+
+    def _asks_a_list(self, group: str) -> None:
+        """A batch without a group: each of its boards is asked by itself, some perhaps late."""
+        dice, every = self._dice, self.groups[group]
+        users = dice.sample(every, dice.randint(1, len(every)))
+        id, program = f"l{self.numbers.id()}", self.numbers.program().text
+        keys = {
+            "analysis": "outcome", "timeout": dice.choice((1.0, 2.0)), "grace": 1.0,
+            "expires": dice.choice((2.0, 8.0)), "batch": users, "queue": dice.random() < 0.5,
+        }  # fmt: skip
+        self._lists = [*self._lists[-10:], (id, program, keys)]
+        for user in users:
+            late = 4.0 * dice.random() if dice.random() < 0.3 else 0.0
+            self.context.schedule.after(
+                late,
+                lambda user=user: self._ask_alone(user, id, program, keys),  # type: ignore[misc]
+            )
+
+    def _repeats_of_a_list(self, _: str) -> None:
+        """One member's request again, or the first time that it arrives."""
+        if self._lists:
+            id, program, keys = self._dice.choice(self._lists)
+            self._ask_alone(self._dice.choice(keys["batch"]), id, program, keys)
+
+    def _ask_alone(self, user: str, id: str, program: str, keys: dict[str, Any]) -> None:
+        if self.asking:
+            self._note(user, "", "request", id, program, keys)
+            payload = encode_request(program, id=id, **keys)
+            publish(self.context, self.name, self.topics.of(user, TopicKind.REQUEST), payload)
 
     def _asks_one_first(self, group: str) -> None:
         """The id of a batch may be known to one of its members already."""
@@ -128,5 +180,7 @@ class Teacher:
             Asked(
                 *(self.context.now, self.name, user, kind, id, program),
                 expires=keys.get("expires"), group=group, parallel=keys.get("parallel"),
+                batch=tuple(keys.get("batch", ())), timeout=keys.get("timeout"),
+                grace=keys.get("grace"),
             )
         )  # fmt: skip

@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from hwsync.protocol.batch import group_key
+from hwsync.protocol.batch import group_key, list_key
 from hwsync.protocol.errors import NotFound
 from hwsync.protocol.groups import Groups
 from hwsync.protocol.record import Analyser, State
@@ -202,7 +202,8 @@ class World:
         found += [
             f"the batch {batch.id} of {batch.group} is open"
             for batch in coordinator.batches.values()
-            if batch.ended is None
+            # Whom nobody has asked of a list is waited for without end, where nobody waits so.
+            if batch.ended is None and (batch.group or batch.start or not batch.is_idle)
         ]
         for name, cable in self.context.cables.items():
             port = cable.port
@@ -274,16 +275,23 @@ class World:
             for one in self.context.history
             if isinstance(one, Asked) and one.group and one.id
         }
+        keys |= {
+            list_key(one.id, one.batch)
+            for one in self.context.history
+            if isinstance(one, Asked) and one.batch and one.id
+        }
         known = [store.batch(key, coordinator.records) for key in sorted(keys)]
         batches: list[Json] = [
             {"group": one.group, "id": one.id, "ended": one.ended, "members": one.members,
-             "refused": {user: str(code) for user, code in one.refused.items()}}
+             "refused": {user: str(code) for user, code in one.refused.items()},
+             "over": one.is_over}
             for one in known if one is not None
         ]  # fmt: skip
         return FinalState(commands, logs, batches, calm=not self.context.faults)
 
     def _judge(self, final: FinalState) -> None:
         context = self.context
+        self.coordinator.see_life()
         for topic, payload in context.copied:
             context.see(Copied(topic, payload))
         for violation in check(context.history, final, output):

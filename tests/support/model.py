@@ -253,7 +253,9 @@ class Model(Level):
             self.answer(said.id, result=False)  # every result here says boot 1: it is outdated
         elif said.id in self.queue or (said.id == self.id and self.state == 1):
             self._kept(said, "wrong_state")
-        elif said.journal in one["heard"]:
+        elif said.journal in one["heard"] and not (
+            report["ran"] == "yes" and one["ran"] in ("no", "maybe")
+        ):
             if (said.id, said.journal) in self.settled:
                 self.answer(said.id, result=False)
             else:

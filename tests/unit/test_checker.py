@@ -247,7 +247,35 @@ def test_what_waits_ends_in_the_time_of_all_lives_together(served: list[Seen], k
     promises = [promise for promise, _ in found(history)]
     assert promises == ([] if kept else ["ends"])
     # It ended before, or an older database was put back, or nobody knows its time.
-    assert found([ASKED, waits, status(50.0, 2, 2), *served, *history[2:]]) == []
+    assert found([ASKED, waits, status(50.0, 3, 0), *served, *history[2:]]) == []
     assert found([ASKED, waits, PutBack(60.0, 50.0), *served, *history[2:]]) == []
     unknown = Asked(1.0, "o", "pi1", "request", "c1", "p")
     assert found([unknown, *history[1:]]) == []
+
+
+# What was put back, and what has ended
+
+
+@pytest.mark.parametrize(("said_at", "broken"), [(1.8, True), (2.6, False)])
+def test_a_database_that_knew_a_command_is_no_reason_to_begin_it(
+    said_at: float, broken: bool
+) -> None:
+    known = status(said_at, 1, 1)
+    no = status(3.0, 3, 0, outcome="cancelled", ran="no")
+    history = [GOOD[0], known, no, PutBack(4.0, 2.5), status(5.0, 4), began(6.0), ended(7.0)]
+    promises = [promise for promise, _ in found(sorted(history, key=lambda one: one.at))]
+    assert ("truth" in promises) is broken
+
+
+def test_what_has_ended_is_not_opened_again() -> None:
+    end_of_it = status(5.0, 3, 0, outcome="ok", ran="yes")
+    assert "ends" not in [promise for promise, _ in found([*GOOD, end_of_it])]
+    assert "ends" in [promise for promise, _ in found([*GOOD, end_of_it, status(6.0, 4, 1)])]
+
+
+def test_a_grant_that_lasts_too_long() -> None:
+    asked = Asked(1.0, "o", "pi1", "request", "c1", "p", timeout=1.0, grace=1.0)
+    for seconds, broken in ((11.0, False), (14.0, True)):
+        life = Served(0.0, 2.0 + seconds, 2.0 + seconds, 2.0 + seconds)
+        promises = [promise for promise, _ in found([asked, status(2.0), began(), ended(), life])]
+        assert ("ends" in promises) is broken

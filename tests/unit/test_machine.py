@@ -387,6 +387,14 @@ def test_another_journal_corrects_to_yes_but_never_to_no() -> None:
     assert ("c1", "j2") in no.record.settled
 
 
+def test_a_device_corrects_to_yes_what_it_has_said_of_a_database_that_is_no_more() -> None:
+    maybe = RunReport(Outcome.REJECTED, Ran.MAYBE)  # a no, doubted after a restore
+    before = step(record_in(State.COLLECTED), Returned(maybe, "c1", "j1", 3)).record
+    after = step(before, Returned(OK, "c1", "j1", 3))
+    assert report(after.record) == OK
+    assert step(after.record, Returned(OK, "c1", "j1", 3)).entry is None  # this one is a copy
+
+
 def test_a_device_that_did_run_it_corrects_an_interrupted_one_to_yes() -> None:
     maybe = RunReport(Outcome.INTERRUPTED, Ran.MAYBE)
     record = step(record_in(State.COLLECTED), Returned(maybe, "c1", "j1", 3)).record
