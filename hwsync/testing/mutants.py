@@ -18,7 +18,7 @@ from typing import Final
 
 from hwsync.coordinator.deciding import RoundDecision
 from hwsync.coordinator.loop import Coordinator
-from hwsync.coordinator.schedule import ConnectedClock, Resends
+from hwsync.coordinator.schedule import ConnectedClock
 from hwsync.coordinator.startup_gate import StartupGate
 from hwsync.device import instants as device_instants
 from hwsync.device.agent import Agent
@@ -633,14 +633,5 @@ MUTANTS: Final = (
               "if batch is None or batch.ended is not None:"),),
         faults=("partition", "partition, one way", "kill"),
         instants=False,
-    ),
-    Mutant(
-        "a will counts until its device is heard again",
-        (Edit(Resends, "note_presence", "self._present[user] = heartbeat",
-              "self._present[user] = before if before and not before.online and (\n"
-              "        before.journal, before.boot) == (heartbeat.journal, heartbeat.boot)"
-              " else heartbeat"),),
-        faults=("connection reset", "partition"),
-        instants=True,
     ),
 )  # fmt: skip
