@@ -20,13 +20,13 @@ from hwsync.cli.names import members as members_of
 from hwsync.cli.present import Present
 from hwsync.cli.request import Asked
 from hwsync.cli.rows import Lines, Rows
-from hwsync.cli.slow import SLOW
+from hwsync.cli.slow import SLOW, somebody_waits
 from hwsync.cli.streams import TEXTS, Streams
 from hwsync.cli.targets import Target
 from hwsync.operator.batch import Batch, overhearing
 from hwsync.operator.client import Client
-from hwsync.operator.conversation import EVERYBODY, Talk
-from hwsync.operator.run import NOT_RUN, Run
+from hwsync.operator.conversation import EVERYBODY, Conversation, Talk
+from hwsync.operator.run import NOT_RUN, TICK_S, Run
 from hwsync.protocol.errors import NoCoordinator, OutputError, Refused, TooLarge, Unreachable
 from hwsync.protocol.limits import DEFAULT_START_LEAD_S
 from hwsync.protocol.record import State
@@ -34,6 +34,7 @@ from hwsync.protocol.wire.received import Received
 from hwsync.protocol.wire.status import CommandFields
 
 BY_NAME: Final = 100  # boards of a group that are heard by their names; more: everybody is heard
+UNDER_WAY_S: Final = 1.0  # for what boards have said, behind the end of their batch
 
 
 class Many:
@@ -202,17 +203,28 @@ class Many:
 
     def _complete(self, operator: Client) -> None:
         """What a group's boards have said beyond what was overheard, where we may ask them."""
-        for user, member in self.members.by_user.items():
-            fields = member.fields
-            whole = fields is not None and fields["outcome"] and not fields["truncated"]
-            if member.refused or whole or member.get("ran") == "no":
-                continue
+        operator.wait(self._hearing_the_rest(operator.conversation(self._target.user)))
+        for user in self._unknown():
             run = Run(operator.conversation(user), self._asked.request)
             try:
                 found = operator.wait(run.querying())
             except (Refused, Unreachable):
                 break  # we may not, or nobody answers: the summary has what is known
             self.members.hear_fields(user, found, time.monotonic())
+
+    def _hearing_the_rest(self, conversation: Conversation) -> Talk[None]:
+        """What boards have said, and is under way: the batch's own end may have overtaken it."""
+        limit = conversation.now + UNDER_WAY_S
+        while self._unknown() and conversation.now < limit:
+            yield from conversation.hearing(min(conversation.now + TICK_S, limit), ())
+
+    def _unknown(self) -> list[str]:
+        """The boards of which not all that they have said is known."""
+        return [
+            user
+            for user, member in self.members.by_user.items()
+            if not member.refused and member.get("ran") != "no" and not _is_whole(member.fields)
+        ]
 
     # -- what is heard -------------------------------------------------------------------------
 
@@ -235,7 +247,9 @@ class Many:
             return
         streams, _ = self._streams_of(user)
         streams.hear(heard.kind, heard.fields)
-        if (fields := heard.command_fields) is not None and not heard.kept:
+        fields = heard.command_fields
+        # Some brokers mark as kept what waited for us; an old one of this id is an answer as well.
+        if fields is not None and (not heard.kept or fields["id"] == self._asked.id):
             self.members.hear_fields(user, fields, time.monotonic())
             self._look(user)
         self._rows.tick()
@@ -288,7 +302,8 @@ class Many:
 
     def say_slow(self) -> None:
         """Nobody answers for a while."""
-        self._rows.tell(SLOW)
+        if somebody_waits():
+            self._rows.tell(SLOW)
 
     def _say_cancelling(self) -> None:
         self._rows.clear()
@@ -306,6 +321,10 @@ class Many:
 
     def _batch(self, operator: Client) -> Batch:
         return Batch(operator.conversation(self._target.user), self._asked.id)
+
+
+def _is_whole(fields: CommandFields | None) -> bool:
+    return fields is not None and bool(fields["outcome"]) and not fields["truncated"]
 
 
 def perform(settings: Settings, target: Target, asked: Asked, wanted: Wish | None, last: State,

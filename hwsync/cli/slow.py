@@ -1,10 +1,12 @@
 """What is said while nobody answers.
 
 The law: a person who waits longer than a moment is told for what, once; the error comes later.
+Where no terminal shows it, nobody waits.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from hwsync.cli import say
@@ -17,4 +19,10 @@ SLOW: Final = (
 
 def say_slow() -> None:
     """Nobody answers for a while."""
-    say.line(SLOW, err=True)
+    if somebody_waits():
+        say.line(SLOW, err=True)
+
+
+def somebody_waits() -> bool:
+    """Whether a terminal shows what is said."""
+    return sys.stderr is not None and sys.stderr.isatty()

@@ -19,7 +19,7 @@ import pytest
 from tests.support.brokers import Broker
 from tests.support.lab import HWSYNC, Lab
 from tests.support.mqtt import Watcher
-from tests.support.processes import Process
+from tests.support.processes import Process, environment
 from tests.support.waiting import START_PATIENCE, wait_until
 
 BOARDS: Final = ("pi1", "pi2", "pi3")
@@ -247,7 +247,15 @@ def test_boards_begin_together_or_at_a_time_of_day(lab: Lab) -> None:
 )
 def test_without_a_coordinator_it_soon_says_for_what_it_waits(lab: Lab, words: list[str]) -> None:
     lab.processes["coordinator"].kill()
-    process = lab.cli(*words)
-    wait_until(lambda: "no coordinator has answered yet" in process.stderr, what=process.account)
-    assert process.stderr.count("no coordinator has answered yet") == 1
-    process.kill()
+    master, terminal = os.openpty()
+    command, settings = [*HWSYNC, *words], environment(lab.folder, {"HWSYNC_BROKER": lab.url})
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=terminal, env=settings
+    ) as process:
+        os.close(terminal)
+        said = b""
+        while b"at most" not in said:
+            said += os.read(master, 4_096)  # the end of the process ends it
+        process.kill()
+    os.close(master)
+    assert said.count(b"no coordinator has answered yet") == 1
