@@ -28,6 +28,7 @@ from hwsync.operator.client import Client
 from hwsync.operator.conversation import EVERYBODY, Conversation, Talk
 from hwsync.operator.run import NOT_RUN, TICK_S, Run
 from hwsync.protocol.errors import NoCoordinator, OutputError, Refused, TooLarge, Unreachable
+from hwsync.protocol.groups import ALL
 from hwsync.protocol.limits import DEFAULT_START_LEAD_S
 from hwsync.protocol.record import State
 from hwsync.protocol.wire.received import Received
@@ -61,7 +62,9 @@ class Many:
         """A connection that hears the group and its boards, or the boards."""
         users = tuple(self.members.by_user)
         if self._target.group:
-            few = users if 0 < len(users) <= BY_NAME else (EVERYBODY,)
+            # Of all boards the newest may not be in the list yet.
+            named = 0 < len(users) <= BY_NAME and self._target.group != ALL
+            few = users if named else (EVERYBODY,)
             users = (self._target.user, *few)
         return Client(self._settings.url, self._settings.topics, EVERYBODY, named=users, live=True)
 

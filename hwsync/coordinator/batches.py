@@ -31,7 +31,10 @@ from hwsync.store.api import Storage
 from hwsync.transport.outbox import Message
 
 AGAIN_S: Final = 1.0  # after the database could not be read
-SHARE: Final = 20  # one part in so many of the time, at most, goes into what is said of a group
+SHARE: Final = 20  # one part in so many of the time goes into what is said of a group, but
+LONGEST_S: Final = (
+    5.0  # between two words of it: a machine that stalled is not taken for a slow one
+)
 
 log = logging.getLogger("hwsync.coordinator")
 
@@ -131,7 +134,7 @@ class BatchNews:
         if now >= self._lists_at or self._is_regrouped():
             self._say_lists()
             took = self._clock.monotonic() - now
-            self._lists_at = now + max(limits.GROUP_MEMBERS_S, SHARE * took)
+            self._lists_at = now + max(limits.GROUP_MEMBERS_S, min(SHARE * took, LONGEST_S))
         return said
 
     def _turns(self) -> dict[tuple[str, bool], str]:
@@ -166,7 +169,8 @@ class BatchNews:
             )
         )  # fmt: skip
         took = self._clock.monotonic() - now
-        pause = max(limits.BATCH_STATUS_S, len(payload) / limits.BATCH_STATUS_RATE, SHARE * took)
+        least = max(limits.BATCH_STATUS_S, len(payload) / limits.BATCH_STATUS_RATE)
+        pause = max(least, min(SHARE * took, LONGEST_S))
         self._next_at[turn] = now + pause
 
     def _reply(self) -> list[str]:

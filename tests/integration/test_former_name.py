@@ -120,7 +120,8 @@ def test_its_result_is_told_under_the_name_of_its_command_or_waits(
     site.broker.start()
     beat = watcher.wait_for(_online, RECONNECT_S, topic="hw/pi2/heartbeat").json
     assert isinstance(beat, dict)
-    assert beat["former"] == {"pi1": 1}
+    # Without accounts it may be told by the next heartbeat, which comes with the first clock.
+    assert beat.get("former", {}) in ({"pi1": 1}, *([] if site.accounts else [{}]))
     if site.accounts:
         renamed.wait_for_log("1 results of pi1, as this board was called before", RECONNECT_S)
         assert watcher.messages("hw/pi1/response") == []
