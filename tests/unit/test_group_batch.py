@@ -84,7 +84,8 @@ def test_a_request_is_answered_by_the_status_of_its_id(line: Line) -> None:
 
 
 def test_it_is_repeated_until_it_is_answered(line: Line) -> None:
-    assert ask(line, None, None, batch("result/b1"))["id"] == "b1"
+    # One look more after 2 s: then a person is told for what he waits.
+    assert ask(line, None, None, None, batch("result/b1"))["id"] == "b1"
     assert line.kinds == ["request"] * 3
     with pytest.raises(NoCoordinator, match="b1 may still be accepted later") as raised:
         ask(line)
