@@ -595,12 +595,6 @@ MUTANTS: Final = (
         instants=True,
     ),
     Mutant(
-        "a new epoch ends who waits in a batch",
-        (Edit(turns, "lose_waiting", "*(id for id, _ in record.batched)", ""),),
-        faults=("a batch and an older database", "delay"),
-        instants=False,
-    ),
-    Mutant(
         "after a restore a no of who waits in a batch is a maybe",
         (
             Edit(waiting, "cancel", "known.without_false_no(report)", "report"),
