@@ -17,6 +17,7 @@ from hwsync.cli.app import cli
 from hwsync.cli.common import Settings
 from hwsync.cli.request import make_request
 from hwsync.lab import accounts
+from hwsync.operator.conversation import Standing
 from hwsync.operator.run import claim
 from hwsync.protocol import admission, limits
 from hwsync.protocol.errors import Code, Refused, UsageError
@@ -269,7 +270,7 @@ def test_both_commands_that_ask_claim_the_account_of_their_connection(
         user = "pi1"
 
         def __init__(self, *_: object, **__: object) -> None:
-            pass
+            self.standing = Standing()
 
         def __enter__(self) -> Nobody:
             return self
