@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hwsync.logs import escape
-from hwsync.protocol.batch import NOT_BEGUN
+from hwsync.protocol.batch import NOT_BEGUN, apart
 from hwsync.protocol.errors import Code
 from hwsync.protocol.limits import DEFAULT_START_LEAD_S
 from hwsync.protocol.record import State, Verb
@@ -156,10 +156,10 @@ class Members:
         times = [float(one.get("started")) for one in released if one.get("started") is not None]
         if len(times) < MANY:
             return None
-        bounds = sorted(float(one.get("clock_bound") or 0.0) for one in released)
         lives = {one.get("start_life") for one in released}
         known = len(lives) == 1 and len(times) == len(released)
-        seconds, bound = max(times) - min(times), sum(bounds[-2:])
+        bounds = (float(one.get("clock_bound") or 0.0) for one in released)
+        seconds, bound = apart(times, bounds)
         return {"n": len(released), "seconds": seconds if known else None,
                 "bound": bound if known else None}  # fmt: skip
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from hwsync.installing import install
+from hwsync.protocol.batch import apart
 from hwsync.protocol.errors import OutputError, UsageError
 
 UNITS: Final = ((1.0, 1.0, "s"), (1e-5, 1e-3, "ms"), (0.0, 1e-6, "µs"))  # from which on; in seconds
@@ -41,8 +42,7 @@ def spread(starts: Sequence[Start]) -> Spread | None:
     """Of two starts or more; None: there are fewer."""
     if len(starts) < 2:
         return None
-    errors, bounds = [one.error for one in starts], sorted(one.bound for one in starts)
-    return Spread(max(errors) - min(errors), sum(bounds[-2:]))
+    return Spread(*apart((one.error for one in starts), (one.bound for one in starts)))
 
 
 def unit_for(starts: Sequence[Start]) -> tuple[float, str]:

@@ -9,7 +9,7 @@ ended, which is counted anew at each start.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -127,6 +127,15 @@ def with_start(batch: Batch, start: Start | None, moment: Moment) -> Batch:
     if start.at_us is None:
         return replace(batch, start=start, wait_until=moment.ticks + start.wait)
     return replace(batch, start=start, start_at_us=start.at_us, start_life=moment.life)
+
+
+def apart(times: Iterable[float], bounds: Iterable[float]) -> tuple[float, float]:
+    """Seconds between the first and the last of some starts, and how wrong that is at most.
+
+    Both of one life, and at least one; ``bounds``: of each of the times.
+    """
+    times = list(times)
+    return max(times) - min(times), sum(sorted(bounds)[-2:])
 
 
 def group_key(group: str, id: str) -> str:

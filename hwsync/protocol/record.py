@@ -137,6 +137,11 @@ class Start:
         """Whether the instant is fixed when the members of the batch are ready."""
         return self.at_us is None
 
+    @property
+    def within_us(self) -> int:
+        """``within`` in microseconds."""
+        return round(self.within * MICRO)
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -344,8 +349,7 @@ def latest_start_s(record: Record, moment: Moment) -> float | None:
         return None
     if command.start_life != moment.life:
         return 0.0
-    latest_us = command.start_at_us + round(command.request.start.within * MICRO)
-    return max(latest_us - moment.lab_us, 0) / MICRO
+    return max(command.start_at_us + command.request.start.within_us - moment.lab_us, 0) / MICRO
 
 
 def is_over(record: Record, moment: Moment) -> bool:

@@ -104,5 +104,5 @@ def is_pending(record: Record, moment: Moment) -> bool:
         return False
     if command.start_at_us is None:
         return True
-    latest_us = command.start_at_us + round(command.request.start.within * MICRO)
+    latest_us = command.start_at_us + command.request.start.within_us
     return command.start_life == moment.life and moment.lab_us < latest_us

@@ -15,17 +15,25 @@ from hwsync.transport import Delivery, Signal
 
 
 class Line:
-    """The other end: what was sent, and what is said next. Time passes only when it is told."""
+    """The other end: what was sent, and what is said next. Time passes only when it is told.
 
-    def __init__(self) -> None:
+    ``user``: the board, or a group with its sign.
+    """
+
+    def __init__(self, user: str = "pi1") -> None:
         self.now = 0.0
-        self.sent: list[str] = []
+        self.messages: list[tuple[str, bytes]] = []
         self.conversation = Conversation(
-            Topics(), "pi1", lambda topic, _: self.sent.append(topic.split("/")[2]),
+            Topics(), user, lambda topic, payload: self.messages.append((topic, payload)),
             monotonic=lambda: self.now,
         )  # fmt: skip
 
-    def drive(self, talk: Talk[Json], *signals: Signal | None) -> Json:
+    @property
+    def sent(self) -> list[str]:
+        """The kinds of all that was sent."""
+        return [topic.split("/")[2] for topic, _ in self.messages]
+
+    def drive(self, talk: Talk[Any], *signals: Signal | None) -> Any:
         """Let it hear these, and nothing more; None: nothing for as long as it waits."""
         waiting = list(signals)
         try:
@@ -36,11 +44,11 @@ class Line:
                     self.now += seconds
                 seconds = talk.send(signal)
         except StopIteration as end:
-            return dict(end.value)
+            return end.value
 
 
-def said(kind: str, fields: Json) -> Delivery:
-    return Delivery(f"hw/pi1/{kind}", dumps(fields).encode(), 1, False, False, 1, 1)
+def said(kind: str, fields: Json, user: str = "pi1") -> Delivery:
+    return Delivery(f"hw/{user}/{kind}", dumps(fields).encode(), 1, False, False, 1, 1)
 
 
 def result(program: str, id: str = "c1", **changes: Any) -> Delivery:
@@ -53,6 +61,6 @@ def status(program: str, id: str = "c1") -> Delivery:
     return said("status", status_json(record))
 
 
-def error(code: Code, kind: str, id: str = "c1") -> Delivery:
-    fields = {"error": code, "message": "no", "hint": "", "topic": f"hw/pi1/{kind}", "id": id}
-    return said("error", fields | {"journal": None, "state": 0})
+def error(code: Code, kind: str, id: str | None = "c1", user: str = "pi1") -> Delivery:
+    fields = {"error": code, "message": "no", "hint": "", "topic": f"hw/{user}/{kind}", "id": id}
+    return said("error", fields | {"journal": None, "state": 0}, user)

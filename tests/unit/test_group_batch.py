@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from hwsync.operator.batch import Batch, answering, asking_newest
-from hwsync.operator.conversation import ANSWER_S, Conversation, Talk
+from hwsync.operator.conversation import ANSWER_S
 from hwsync.operator.run import LOOK_AGAIN_S, RunRequest
 from hwsync.protocol.errors import Code, NoCoordinator, Refused
-from hwsync.protocol.jsons import dumps
-from hwsync.protocol.topics import TopicKind, Topics
+from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.schema import Json
 from hwsync.transport import Delivery, Signal
+from tests.support.operator_line import Line, said
+from tests.support.operator_line import error as error_of
 
 GROUP = "@lab1"
 FIELDS: Json = {
@@ -23,52 +24,17 @@ FIELDS: Json = {
 }  # fmt: skip
 
 
-class Line:
-    """The other end; time passes only when nothing is said."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.sent: list[tuple[str, bytes]] = []
-        self.conversation = Conversation(
-            Topics(), GROUP, lambda topic, payload: self.sent.append((topic, payload)),
-            monotonic=lambda: self.now,
-        )  # fmt: skip
-
-    @property
-    def kinds(self) -> list[str]:
-        return [topic.rpartition("/")[2] for topic, _ in self.sent]
-
-    def drive(self, talk: Talk[Any], *signals: Signal | None) -> Any:
-        """None: nothing for as long as it waits."""
-        waiting = list(signals)
-        try:
-            seconds = next(talk)
-            while True:
-                signal = waiting.pop(0) if waiting else None
-                if signal is None:
-                    self.now += seconds
-                seconds = talk.send(signal)
-        except StopIteration as end:
-            return end.value
-
-
-def said(kind: str, fields: Json, user: str = GROUP) -> Delivery:
-    return Delivery(f"hw/{user}/{kind}", dumps(fields).encode(), 1, False, False, 1, 1)
-
-
 def batch(kind: str = "status", **changes: Any) -> Delivery:
-    return said(kind, FIELDS | changes)
+    return said(kind, FIELDS | changes, GROUP)
 
 
 def error(code: Code, kind: str, id: str | None = None) -> Delivery:
-    topic = f"hw/{GROUP}/{kind}"
-    fields = {"error": code, "message": "no", "hint": "", "topic": topic, "id": id}
-    return said("error", fields | {"journal": None, "state": 0})
+    return error_of(code, kind, id, GROUP)
 
 
 @pytest.fixture
 def line() -> Line:
-    return Line()
+    return Line(GROUP)
 
 
 def ask(line: Line, *signals: Signal | None) -> Json:
@@ -80,13 +46,13 @@ def test_a_request_is_answered_by_the_status_of_its_id(line: Line) -> None:
     kept = replace(batch(), retain=True)  # of an earlier request with the same id, perhaps
     found = ask(line, kept, batch(id="b0"), batch("status", seq=2))
     assert found["seq"] == 2
-    assert line.kinds == ["request"]
+    assert line.sent == ["request"]
 
 
 def test_it_is_repeated_until_it_is_answered(line: Line) -> None:
     # One look more after 2 s: then a person is told for what he waits.
     assert ask(line, None, None, None, batch("result/b1"))["id"] == "b1"
-    assert line.kinds == ["request"] * 3
+    assert line.sent == ["request"] * 3
     with pytest.raises(NoCoordinator, match="b1 may still be accepted later") as raised:
         ask(line)
     assert "hwsync cancel @lab1 b1" in raised.value.hint
@@ -105,7 +71,7 @@ def test_it_is_followed_to_its_end(line: Line) -> None:
     end = line.drive(talk, batch(), said("status", {}, "pi1"), batch(id="b2", state="ended"),
                      batch(state="ended"))  # fmt: skip
     assert end["state"] == "ended"
-    assert line.kinds == ["query"]
+    assert line.sent == ["query"]
     assert heard == [GROUP] * 3
 
 
@@ -125,7 +91,7 @@ def test_a_cancel_names_the_batch_and_is_said_again(line: Line) -> None:
     silence = [None] * int(LOOK_AGAIN_S * 2 + 2)
     end = line.drive(Batch(line.conversation, "b1").cancelling(), *silence, batch(state="ended"))
     assert end["state"] == "ended"
-    assert set(line.sent) == {("hw/@lab1/cancel", b'{"id":"b1"}')}
+    assert set(line.messages) == {("hw/@lab1/cancel", b'{"id":"b1"}')}
     assert len(line.sent) > 1
 
 
@@ -144,7 +110,7 @@ def test_whatever_answers_the_query_behind_a_stop_all_came_after_it(
 ) -> None:
     kept = replace(batch(), retain=True)
     line.drive(answering(line.conversation, TopicKind.RESET), kept, answer)
-    assert line.kinds == ["query"]
+    assert line.sent == ["query"]
 
 
 def test_a_stop_all_that_is_refused(line: Line) -> None:

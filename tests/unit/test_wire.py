@@ -193,3 +193,5 @@ def test_no_text_is_taken_for_microseconds() -> None:
     assert loads(dumps(texts)) == texts
     with pytest.raises(UnicodeEncodeError):
         dumps({"a": "\udcff1.0"}).encode()  # half a character: nobody can send it
+    with pytest.raises(UnicodeEncodeError):
+        dumps({"a": "\udcff1.0", "b": Micros(1)}).encode()

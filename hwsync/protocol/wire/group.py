@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
-from hwsync.protocol.batch import Batch
+from hwsync.protocol.batch import Batch, apart
 from hwsync.protocol.jsons import dumps, is_count, is_number, micros
 from hwsync.protocol.record import Outcome, Ran, State
 from hwsync.protocol.wire.forms import Count, Id, Number, one_of
@@ -178,12 +178,14 @@ def spread(batch: Batch, parts: Parts) -> Json | None:
     released = [one for one in known if one["ran"] == Ran.YES]
     if not released:
         return None
-    started = [float(one["started"]) for one in released]
-    bounds = sorted(float(one["clock_bound"]) for one in released)
+    seconds, bound = apart(
+        (float(one["started"]) for one in released),
+        (float(one["clock_bound"]) for one in released),
+    )
     return {
         "n": len(released),
-        "seconds": micros(max(started) - min(started)),
-        "bound": micros(sum(bounds[-2:])),
+        "seconds": micros(seconds),
+        "bound": micros(bound),
     }
 
 
