@@ -176,7 +176,7 @@ def test_where_its_output_cannot_be_written_that_is_said(lab: Lab, words: str) -
 
 def test_a_coordinator_that_is_killed_meanwhile_costs_nothing(lab: Lab) -> None:
     process = lab.cli("run", "@lab1", "--parallel", "1", "-c", "import time; time.sleep(0.5)")
-    time.sleep(0.6)
+    lab.processes["coordinator"].wait_for_log("hw_command_retrieval")  # the first one runs
     lab.processes["coordinator"].kill()
     lab.coordinator("--settle", "0", "--groups", str(lab.folder / "groups.toml"))
     assert ended(process, 0).stderr == "@lab1: 3 ok\n"
