@@ -39,6 +39,7 @@ LOOK_S: Final = 2.0  # between two looks whether everything is at rest
 LINE_S: Final = 30.0  # between two lines of progress, where no terminal refreshes one
 REFRESH_S: Final = 0.5
 SHOWN: Final = 50  # violations
+SHOWN_AT_ONCE: Final = 3  # of what is not at rest, in a line of progress
 
 
 class Soak:
@@ -58,6 +59,7 @@ class Soak:
         self.found: list[Violation] = []  # what only this script can see
         self.rested = False
         self.rest_s: float | None = None  # from the last fault to rest
+        self.restless: list[str] = []  # what was not at rest at the last look
         self.said_at = 0.0
 
     # -- the run ------------------------------------------------------------------------------
@@ -95,7 +97,10 @@ class Soak:
         for asker in self.askers:
             asker.finish()
         healed = time.monotonic()
-        while self.unrest() and time.monotonic() < healed + END_S:
+        while time.monotonic() < healed + END_S:
+            self.restless = self.unrest()
+            if not self.restless:
+                break
             self.wait(LOOK_S / 10 if any(a.unanswered for a in self.askers) else LOOK_S)
         self.rest_s = round(time.monotonic() - healed, 1)
         self.stuck(f"its operator does not know its end, {END_S:g} s after the last fault")
@@ -123,11 +128,11 @@ class Soak:
                 if (asker.user, id) not in known:
                     self.found.append(Violation("stuck", asker.user, id, text))
 
-    def unrest(self) -> bool:
-        """Whether something is open, or may still be corrected."""
-        if any(asker.unanswered for asker in self.askers):
-            return True
-        return bool(self.judge(read_database(self.lab.db, self.lab.users)))
+    def unrest(self) -> list[str]:
+        """What is open, or may still be corrected, one a line."""
+        final = read_database(self.lab.db, self.lab.users)
+        waiting = [text for asker in self.askers for text in asker.waits(final.commands)]
+        return waiting or [str(one) for one in self.judge(final)]
 
     def wait(self, seconds: float) -> None:
         limit = time.monotonic() + seconds
@@ -155,6 +160,8 @@ class Soak:
                 f"{sum(len(a.acknowledged) for a in self.askers)} acknowledged, "
                 f"{now - self.began:.0f} s"
             )
+            if self.restless:
+                line += f"; not at rest: {'; '.join(self.restless[:SHOWN_AT_ONCE])}"
             print(f"\r\033[K{line}" if terminal else line, file=sys.stderr,
                   end="" if terminal else "\n", flush=True)  # fmt: skip
         self.said_at = self.said_at or now
@@ -214,6 +221,7 @@ class Soak:
             "typed by hand": self.person.typed if self.person else 0,
             **figures(final, acknowledged, found),
             "seconds until rest": self.rest_s,
+            "not at rest": self.restless,
             "seconds": round(time.monotonic() - self.began, 1),
             "violations": [str(one) for one in found],
         }
@@ -309,6 +317,8 @@ def report(result: dict[str, Any], command: str, *, as_json: bool) -> None:
     for name, value in result.items():
         if name == "violations":
             print(f"{name}: {len(value)}")
+        elif isinstance(value, list):
+            print(f"{name}: {'; '.join(value) or 'nothing'}")
         elif isinstance(value, dict):
             print(f"{name}: {', '.join(f'{key} {count}' for key, count in value.items())}")
         else:

@@ -292,11 +292,18 @@ def _ended_once(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
             continue
         if one.fields["outcome"] is not None:
             ends.setdefault(name, one)
-        elif (ended := ends.pop(name, None)) is not None:
+        # A broker that was killed may have kept an older one, and says that to who connects.
+        elif (ended := ends.get(name)) is not None and _order(one) > _order(ended):
+            del ends[name]
             text = f"{ended.fields['outcome']} at {ended.at:.3f}, open at {one.at:.3f}"
             # A database that was put back knows it as it was before.
             if not seen.put_back_between(ended.at, one.at):
                 yield Violation("ends", *name, text)
+
+
+def _order(said: Said) -> tuple[int, int]:
+    """Of two statuses the greater is the newer (docs/protocol.md, section 1)."""
+    return said.fields["epoch"], said.fields["seq"]
 
 
 def _truth(seen: _Sorted, final: FinalState) -> Iterator[Violation]:

@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +25,7 @@ from hwsync.protocol.topics import DEFAULT_ROOT, TopicKind, Topics
 from hwsync.protocol.wire.asking import encode_id, encode_reset
 from hwsync.protocol.wire.request import encode_request
 from hwsync.protocol.wire.schema import read_object
-from hwsync.testing.history import Answered, Asked, Said, Seen
+from hwsync.testing.history import Answered, Asked, Json, Said, Seen
 from hwsync.transport import Delivery, Signal, Subscription
 from tests.support.threaded import Transport
 
@@ -133,6 +134,15 @@ class Asker(threading.Thread):
     def unanswered(self) -> list[str]:
         """The ids whose end is not known yet."""
         return [*self._open, *self._again]
+
+    def waits(self, commands: Mapping[tuple[str, str], Json]) -> list[str]:
+        """Whose end it waits for, beside what is recorded of it, one a line."""
+        lines = []
+        for id in self.unanswered:
+            known = commands.get((self.user, id))
+            said = f"state {known['state']}, {known['outcome']}" if known else "unknown"
+            lines.append(f"{self.name} waits for the end of {id}, which is {said}")
+        return lines
 
     def finish(self) -> None:
         """Ask nothing new; what is open is asked for until it ends."""

@@ -270,7 +270,10 @@ def test_a_database_that_knew_a_command_is_no_reason_to_begin_it(
 def test_what_has_ended_is_not_opened_again() -> None:
     end_of_it = status(5.0, 3, 0, outcome="ok", ran="yes")
     assert "ends" not in [promise for promise, _ in found([*GOOD, end_of_it])]
-    assert "ends" in [promise for promise, _ in found([*GOOD, end_of_it, status(6.0, 4, 1)])]
+    stale = status(5.5, 2)  # what a broker that was killed had kept
+    assert "ends" not in [promise for promise, _ in found([*GOOD, end_of_it, stale])]
+    opened = status(6.0, 4, 1)
+    assert "ends" in [promise for promise, _ in found([*GOOD, end_of_it, stale, opened])]
 
 
 def test_a_grant_that_lasts_too_long() -> None:
