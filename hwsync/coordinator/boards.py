@@ -103,7 +103,25 @@ class Boards:
         """The list, as it is published."""
         now = self._clock.monotonic()
         since = now if self._listening_since is None else self._listening_since
-        return encode_boards(self._clock.wall(), now - since, self._seconds(now), self._left_out)
+        wall = self._clock.wall()
+        return encode_boards(
+            wall, now - since, self._seconds(now), self._left_out, self._gone(now, wall)
+        )
+
+    def _gone(self, now: float, wall: float) -> dict[str, float]:
+        """How many seconds ago those were heard that are offline, an earlier life's word included.
+
+        That one goes by the wall clock: it is for people.
+        """
+        gone = {}
+        for user, board in self._boards.items():
+            if board.last.online:
+                continue
+            if board.at is not None:
+                gone[user] = now - board.at
+            elif (heard := self._heard.get(user, 0.0)) and heard <= wall:
+                gone[user] = wall - heard
+        return gone
 
     def _seconds(self, now: float) -> Iterator[tuple[str, float | None]]:
         for user, board in reversed(self._boards.items()):

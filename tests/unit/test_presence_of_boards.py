@@ -243,3 +243,30 @@ def test_heartbeats_are_not_queued_and_show_whether_they_were_kept() -> None:
         one for one in subscriptions(topics) if one.topic == topics.of("+", TopicKind.HEARTBEAT)
     ]
     assert (filter.qos, filter.as_published) == (0, False)
+
+
+def test_since_when_a_board_is_offline_is_said_also_by_a_later_life(heard: Heard) -> None:
+    heard.hear()
+    heard.clock.now += 40.0
+    said = heard.hear(payload=heartbeat(online=False))
+    assert (said["boards"], said["gone"]) == ({"pi1": None}, {"pi1": 40.0})
+    heard.clock.now += 20.0
+    assert heard.hear("pi2", heartbeat(online=False), kept=True)["gone"] == {"pi1": 60.0}
+    assert heard.hear()["gone"] == {}, "it is back"
+
+    later = Heard()
+    later.boards = Boards(Topics(), later.clock, {"pi1": later.clock.wall() - 3_600.0})
+    assert later.hear(payload=heartbeat(online=False), kept=True)["gone"] == {"pi1": 3_600.0}
+    later.boards = Boards(Topics(), later.clock, {"pi1": later.clock.wall() + 9.0})
+    said = later.hear(payload=heartbeat(online=False), kept=True)
+    assert said["gone"] == {}, "a clock that was put back says nothing"
+
+
+def test_who_is_offline_since_when_takes_the_room_that_is_left() -> None:
+    names = [f"{'n' * 55}{number:05}" for number in range(3_500)]
+    last = {name: float(number) for number, name in enumerate(names)}
+    payload = encode_boards(1.7e9, 99.0, ((name, None) for name in names), last=last)
+    assert len(payload) <= MAX_BOARDS_LIST
+    said = loads(payload.decode())
+    assert 0 < len(said["gone"]) < len(said["boards"])
+    assert names[0] in said["gone"], "who was heard last stands there first"

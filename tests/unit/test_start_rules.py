@@ -356,7 +356,7 @@ def test_a_status_has_the_instant_in_six_decimals_and_its_life(us: int) -> None:
     assert head is not None
     assert (head.start_at_us, head.start_life) == (us, LIFE)
     assert list(json.loads(payload)).index("queued") < list(json.loads(payload)).index("start_life")
-    assert f',"start_at":{digits}}}'.encode() in encode_result(command, State.REST)
+    assert f',"start_at":{digits},"start":'.encode() in encode_result(command, State.REST)
     last = encode_status(record, 10)  # the smallest that there is
     assert read_status(last) == head
     assert f'"start_at":{digits},'.encode() in last

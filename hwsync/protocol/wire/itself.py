@@ -205,6 +205,14 @@ class Boards(TypedDict):
         "by board, the seconds since its heartbeat came, by a clock that cannot jump, or null "
         "where its will, or `online` false, came last",
     ]
+    gone: NotRequired[
+        Annotated[
+            object,
+            _OBJECT,
+            "by board that has null above, the seconds since a heartbeat of it came, where that is "
+            "known; of whoever was heard last, as far as there is room",
+        ]
+    ]
 
 
 class SignFields(TypedDict):
@@ -236,13 +244,16 @@ def encode_boards(
     listening: float,
     heard: Iterable[tuple[str, float | None]],
     left_out: int = 0,
+    last: Mapping[str, float] | None = None,
 ) -> bytes:
     """The list of the boards; ``heard``: (user, seconds ago, None: it is offline).
 
     What was heard last comes first; what has no room in ``MAX_BOARDS_LIST`` bytes is left out, and
-    counted with those that were ``left_out`` before.
+    counted with those that were ``left_out`` before. ``last``: how many seconds ago those were
+    heard that are offline, where that is known; it takes the room that is left.
     """
     boards: dict[str, float | None] = {}
+    gone: dict[str, float] = {}
     size = _FRAME
     for user, seconds in heard:
         said = None if seconds is None else round(seconds, 1)
@@ -251,11 +262,18 @@ def encode_boards(
             left_out += 1
         else:
             boards[user] = said
+    for user, ago in sorted((last or {}).items(), key=lambda one: one[1]):
+        size += len(user) + len(str(round(ago, 1))) + 4
+        if size > MAX_BOARDS_LIST:
+            break
+        if user in boards:
+            gone[user] = round(ago, 1)
     fields: Boards = {
         "time": time,
         "listening": round(listening, 1),
         "left_out": left_out,
         "boards": boards,
+        "gone": gone,
     }
     return dumps(fields).encode()
 

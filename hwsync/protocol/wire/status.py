@@ -16,6 +16,7 @@ from hwsync.protocol.output import keep_again
 from hwsync.protocol.record import NO_COMMAND, NO_REPORT, Command, Record, State
 from hwsync.protocol.wire.forms import (
     HASHES,
+    OBJECT,
     Count,
     ExitCode,
     Flag,
@@ -32,6 +33,7 @@ from hwsync.protocol.wire.forms import (
     to_micros,
 )
 from hwsync.protocol.wire.schema import Json, Schema, loose, read_object
+from hwsync.protocol.wire.start import start_json
 
 
 class _Level(TypedDict):
@@ -174,6 +176,13 @@ class _Instant(TypedDict):
     """When a command was to begin; a coordinator of before does not say it."""
 
     start_at: NotRequired[Annotated[Instant | None, "as in the status"]]
+    start: NotRequired[
+        Annotated[
+            object | None,
+            loose(OBJECT),
+            "as in the request: at which instant, or together with which patience; null: at once",
+        ]
+    ]
 
 
 class Status(_Level, _Last, _Run, _Waiting, _Later):
@@ -268,6 +277,7 @@ def result_json(command: Command, state: State, place: int = 0) -> Json:
         "pruned": command.pruned,
         **_behind(command),
         "start_at": _start_at(command),
+        "start": None if command.request.start is None else start_json(command.request.start),
     }
     return cast(Json, fields)
 
