@@ -72,6 +72,8 @@ class BrokerUrl:
             or (parts.scheme.startswith("mqtt") and parts.path.strip("/"))
         ):
             raise BadUrl("the broker's address has a part too many", hint)
+        if not text.isprintable() or " " in parts.hostname + parts.path:  # urlsplit forgives
+            raise BadUrl("the broker's address has a space or a control character in it", hint)
         if port == 0:
             raise BadUrl("port 0 is no broker's port", hint)
         return cls(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -342,7 +342,8 @@ def address(text: str) -> str:
     again = BrokerUrl.parse(url.with_login)
     assert (again.host, again.port) == (url.host, url.port)
     assert again == url or url.username is not None
-    assert url.password is None or len(url.password) < 4 or url.password not in str(url)
+    # What is printed does not depend on the password. It may hold the same letters somewhere else.
+    assert str(replace(url, password="other")) == str(url) == repr(url)
     return "address"
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hwsync.protocol.record import Outcome, Ran, RunReport
-from hwsync.protocol.wire.response import encode_response
+from hwsync.protocol.wire.response import encode_response, read_response
 from tests.support.board import Board, envelope
 
 
@@ -119,3 +120,15 @@ def test_a_start_has_six_decimals() -> None:
     report = RunReport(Outcome.OK, Ran.YES, started=1_700_000_000.5, clock_bound=0.000_25)
     said = encode_response("a", "j", 1, report).decode()
     assert '"started":1700000000.500000,"start_error":null,"clock_bound":0.000250,' in said
+
+
+def test_what_is_heard_of_a_start_is_what_is_said_of_it_again() -> None:
+    report = RunReport(Outcome.OK, Ran.YES, started=1.000_000_4, clock_bound=0.000_25)
+    said = json.loads(encode_response("a", "j", 1, report)) | {
+        "started": 1.000_000_4, "start_error": 5e-324,
+    }  # fmt: skip
+    heard = read_response(json.dumps(said).encode()).report
+    assert (heard.started, heard.start_error, heard.clock_bound) == (1.0, 0.0, 0.000_25)
+    assert encode_response("a", "j", 1, heard) == encode_response(
+        "a", "j", 1, replace(report, started=1.0, start_error=0.0)
+    )

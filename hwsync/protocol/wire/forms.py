@@ -185,6 +185,11 @@ def as_float(number: float | None) -> float | None:
     return None if number is None else float(number)
 
 
+def as_seconds(number: float | None) -> float | None:
+    """The same of a time, which is kept as it is said again: with six decimals."""
+    return None if number is None else round(float(number), 6)
+
+
 # Lists and objects
 
 
