@@ -5,7 +5,8 @@ An event carries the id that it names, or None where a person named none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from hwsync.protocol.batch import NO_OPTIONS, Options, Part
@@ -30,7 +31,7 @@ class Requested:
 
     ``listed``: the boards of a batch without a group, as each member's own request has them.
     ``options``: of a group's. ``part``: of which batch this is a member's request, once that is
-    known.
+    known. ``contents``: the bytes of its files, by their hash.
     """
 
     request: Request
@@ -38,6 +39,7 @@ class Requested:
     listed: tuple[str, ...] | None = None
     options: Options = NO_OPTIONS
     part: Part | None = None
+    contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     verb: ClassVar[Verb] = Verb.REQUEST
 
     @property
@@ -59,12 +61,16 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """A result came; by hand without id, journal and boot."""
+    """A result came; by hand without id, journal and boot.
+
+    ``contents``: the bytes of its files, by their hash.
+    """
 
     report: RunReport
     id: str | None = None
     journal: str | None = None
     boot: int | None = None
+    contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     verb: ClassVar[Verb] = Verb.RESPONSE
 
 
@@ -98,9 +104,10 @@ class ResetAsked:
 
 @dataclass(frozen=True, slots=True)
 class Queried:
-    """Somebody asked what the record says."""
+    """Somebody asked what the record says; ``files``: whose bytes the answer is to have."""
 
     id: str | None = None
+    files: tuple[str, ...] = ()
     verb: ClassVar[Verb] = Verb.QUERY
 
 

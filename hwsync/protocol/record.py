@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from hwsync.protocol import limits
+from hwsync.protocol.files import Files, NotKeptFiles
 from hwsync.protocol.output import Order
 
 if TYPE_CHECKING:
@@ -160,6 +161,8 @@ class Request:
     name: str | None = None  # of the file that is run; None: not given
     expires_at: float | None = None  # Unix seconds; from then on it must not be collected
     start: Start | None = None  # None: it begins as soon as it was granted
+    files: Files = ()  # that go into the run's folder, sorted by their paths
+    collect: tuple[str, ...] = ()  # patterns of the files that are to come back
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,8 @@ class RunReport:
     sha256_stdout: str = ""  # hexadecimal, of the whole stream, cut or not; empty: not known
     sha256_stderr: str = ""
     order: Order | None = None  # in which response and stderr came; None: not known
+    files: Files = ()  # that came back, sorted by their paths
+    not_kept: NotKeptFiles = ()  # that did not
 
 
 @dataclass(frozen=True, slots=True)

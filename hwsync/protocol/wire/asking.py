@@ -6,20 +6,35 @@ and 3).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Final, NotRequired, TypedDict
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Analysed, CancelAsked, Ignored, Queried, ResetAsked
 from hwsync.protocol.jsons import dumps
+from hwsync.protocol.wire.files import Paths
 from hwsync.protocol.wire.forms import ANYTHING, Flag, Id, bounded
 from hwsync.protocol.wire.schema import CLEARS, Default, Schema, object_in, object_of, text_of
 
 
 class Named(TypedDict):
-    """On ``cancel`` and ``query``, where they are not empty."""
+    """On ``cancel``, where it is not empty."""
 
     id: Annotated[Id, "of the command that is meant"]
+
+
+class QueryFields(Named):
+    """On ``query``, where it is not empty."""
+
+    files: NotRequired[
+        Annotated[
+            Paths | None,
+            Default(None),
+            "paths of files that came back: the answer on `result/<id>` has their bytes. One such "
+            "answer a second a board",
+        ]
+    ]
 
 
 class ResetFields(TypedDict):
@@ -42,14 +57,22 @@ class AnalysisFields(TypedDict):
 
 
 CANCEL: Final = Schema.of("the cancel", Named, closed=True)
-QUERY: Final = Schema.of("the query", Named, closed=True)
+QUERY: Final = Schema.of("the query", QueryFields, closed=True)
 RESET: Final = Schema.of("the reset", ResetFields, closed=True)
 ANALYSIS: Final = Schema.of("the analysis", AnalysisFields, closed=True)
+
+
+_EXAMPLE: Final = 'send it empty, or {"id": "…"}'
 
 
 def encode_id(id: str | None) -> bytes:
     """A cancel, reset or query: empty, or naming its command."""
     return b"" if id is None else dumps({"id": id}).encode()
+
+
+def encode_query(id: str, files: Iterable[str]) -> bytes:
+    """A query for a command and the bytes of these files of it."""
+    return dumps({"id": id, "files": list(files)}).encode()
 
 
 def encode_reset(id: str | None, *, queue: bool) -> bytes:
@@ -69,18 +92,17 @@ def encode_analysis(text: str, id: str | None) -> bytes:
 
 def read_cancel(payload: bytes) -> CancelAsked:
     """Which command is to be stopped. Raises ``Refused``."""
-    return CancelAsked(_named(payload, CANCEL))
+    if not payload:
+        return CancelAsked()
+    return CancelAsked(CANCEL.read(object_of(payload, CANCEL.what, _EXAMPLE))["id"])
 
 
 def read_query(payload: bytes) -> Queried:
     """What the record is asked for. Raises ``Refused``."""
-    return Queried(_named(payload, QUERY))
-
-
-def _named(payload: bytes, schema: Schema[Named]) -> str | None:
     if not payload:
-        return None
-    return schema.read(object_of(payload, schema.what, 'send it empty, or {"id": "…"}'))["id"]
+        return Queried()
+    fields = QUERY.read(object_of(payload, QUERY.what, _EXAMPLE))
+    return Queried(fields["id"], tuple(dict.fromkeys(fields["files"] or ())))
 
 
 def read_reset(payload: bytes) -> ResetAsked:

@@ -11,8 +11,18 @@ from typing import Annotated, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Refused
+from hwsync.protocol.files import Files
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.record import NO_COMMAND, Record
+from hwsync.protocol.record import NO_COMMAND, Record, Request
+from hwsync.protocol.wire.files import (
+    NO_CONTENTS,
+    Contents,
+    Patterns,
+    SentFiles,
+    base64_size,
+    files_json,
+    read_files,
+)
 from hwsync.protocol.wire.forms import (
     ID,
     NUMBER,
@@ -43,8 +53,8 @@ class EnvelopeFields(TypedDict):
     v: Annotated[
         int,
         _VERSION,
-        "the version that the device must have: 2 where there is a `start`, else 1; a device of "
-        "version 1 passes 2 over",
+        "the version that the device must have: 2 where there is a `start`, `files` or `collect`, "
+        "else 1; a device of version 1 passes 2 over",
     ]
     id: Annotated[Id, "of the command"]
     user: Annotated[User, "of the device"]
@@ -83,6 +93,16 @@ class EnvelopeFields(TypedDict):
             Annotated[Json, START_OBJECT] | None,
             Default(None),
             "null, or at which instant it begins (section 6)",
+        ]
+    ]
+    files: NotRequired[
+        Annotated[
+            SentFiles, Default({}), "put into the run's folder before it starts; only where any are"
+        ]
+    ]
+    collect: NotRequired[
+        Annotated[
+            Patterns, Default([]), "patterns of the files that come back; only where there are any"
         ]
     ]
     max_message: NotRequired[
@@ -134,6 +154,8 @@ class Envelope:
     grace: float = limits.DEFAULT_GRACE_S  # seconds; the end of a run takes at most half of it
     max_message: int | None = None  # bytes that the broker takes; None: nobody knows of less
     start: StartOrder | None = None  # None: it begins as soon as it is granted
+    files: Files = ()  # that go into the run's folder, with their bytes
+    collect: tuple[str, ...] = ()  # patterns of the files that come back
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +171,23 @@ class Seal:
     journal: str | None
 
 
-def envelope_json(record: Record, max_message: int = limits.MAX_MESSAGE) -> Json:
+def needs_second(request: Request) -> bool:
+    """Whether only a device of version 2 can run it."""
+    return bool(request.start or request.files or request.collect)
+
+
+def envelope_json(
+    record: Record, max_message: int = limits.MAX_MESSAGE, contents: Contents = NO_CONTENTS
+) -> Json:
     """What the device is sent while the record is in state 1 (docs/protocol.md, section 5).
 
     ``max_message``: bytes that the broker is known to take; said where that is less than usual.
+    ``contents``: of the files that do not have their bytes with them; ``KeyError``: one lacks.
     """
     command = record.current or NO_COMMAND
     request = command.request
     fields: EnvelopeFields = {
-        "v": 1 if request.start is None else 2,
+        "v": 2 if needs_second(request) else 1,
         "id": command.id,
         "user": record.user,
         "epoch": record.epoch,
@@ -172,23 +202,31 @@ def envelope_json(record: Record, max_message: int = limits.MAX_MESSAGE) -> Json
         "expires_at": record.deadline_wall,
         "start": start_order_json(command),
     }
+    if request.files:
+        fields["files"] = files_json(request.files, contents)
+    if request.collect:
+        fields["collect"] = list(request.collect)
     if max_message < limits.MAX_MESSAGE:
         fields["max_message"] = max_message
     return cast(Json, fields)
 
 
-def encode_envelope(record: Record, max_message: int = limits.MAX_MESSAGE) -> bytes:
+def encode_envelope(
+    record: Record, max_message: int = limits.MAX_MESSAGE, contents: Contents = NO_CONTENTS
+) -> bytes:
     """The same as it is published by a coordinator that signs nothing."""
-    return dumps(envelope_json(record, max_message)).encode()
+    return dumps(envelope_json(record, max_message, contents)).encode()
 
 
 def envelope_size(record: Record, *, signed: bool) -> int:
     """About how many bytes its envelope has, rather more than fewer; ``signed``: by a key."""
-    fields = envelope_json(record)
+    files = (record.current or NO_COMMAND).request.files
+    fields = envelope_json(record, contents={one.sha256: b"" for one in files})
+    more = _NUMBERS + sum(base64_size(one.size) for one in files)
     if not signed:
-        return len(dumps(fields).encode()) + _NUMBERS
+        return len(dumps(fields).encode()) + more
     text = dumps(fields | {"journal": "j" * 64})
-    return len(encode_signed(text, "k" * 52, "s" * 88, fields["v"])) + _NUMBERS
+    return len(encode_signed(text, "k" * 52, "s" * 88, fields["v"])) + more
 
 
 def above_limit(record: Record, most: int, *, signed: bool) -> str:
@@ -223,7 +261,12 @@ def read_envelope(payload: bytes) -> Envelope | None:
         return None
     said = fields["start"]
     start = None if said is None else read_start_order(said)
-    if (fields["v"] == 2) != (start is not None) or (said is not None and start is None):
+    try:
+        files = read_files(fields["files"], fields["name"])
+    except Refused:
+        return None
+    second = start is not None or bool(files) or bool(fields["collect"])
+    if (fields["v"] == 2) != second or (said is not None and start is None):
         return None  # it needs what this version does not know
     return Envelope(
         fields["id"],
@@ -239,6 +282,8 @@ def read_envelope(payload: bytes) -> Envelope | None:
         grace=float(fields["grace"]),
         max_message=fields["max_message"],
         start=start,
+        files=files,
+        collect=tuple(fields["collect"]),
     )
 
 

@@ -62,8 +62,8 @@ class Heartbeat(TypedDict):
         Annotated[
             object,
             loose(TEXTS),
-            "what it can beside version 1: `start` (section 6). A request that a board which is "
-            "online cannot do is refused",
+            "what it can beside version 1: `start` (section 6), `files` (section 5). A request "
+            "that a board which is online cannot do is refused",
         ]
     ]
     clock: NotRequired[
@@ -79,7 +79,8 @@ class Heartbeat(TypedDict):
 
 
 START: Final = "start"  # it can begin a program at an instant
-CAPABILITIES: Final = (START,)  # those that the coordinator asks for
+FILES: Final = "files"  # it takes files along, and brings files back
+CAPABILITIES: Final = (START, FILES)  # those that the coordinator asks for
 HEARTBEAT: Final = Schema.of("the heartbeat", Heartbeat)
 _NEEDED: Final = HEARTBEAT.part("journal", "boot", "online", "seen")
 

@@ -65,6 +65,13 @@ def read(message: Message, topics: Topics) -> _Read:
         if message.reply:
             replies.check(message.reply, topics.root, event.id)
             event = replace(event, reply=message.reply)
+    if isinstance(event, Queried) and event.files and of_group:
+        raise Refused(
+            Code.BAD_PAYLOAD,
+            "the query: 'files' are one board's",
+            "ask for them on the topic of each board, with the same id",
+            id=event.id,
+        )
     return event
 
 

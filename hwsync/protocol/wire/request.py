@@ -16,6 +16,7 @@ from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Ignored, Requested
 from hwsync.protocol.jsons import dumps, is_count, is_number, loads, size
 from hwsync.protocol.record import Analyser, Request, Start
+from hwsync.protocol.wire.files import Patterns, SentFiles, bare, contents_of, read_files
 from hwsync.protocol.wire.forms import (
     ANYTHING,
     Flag,
@@ -214,6 +215,22 @@ class RequestFields(TypedDict):
             "at which instant it begins (section 6); not with `queue`",
         ]
     ]
+    files: NotRequired[
+        Annotated[
+            SentFiles,
+            Default({}),
+            "put into the run's folder before it starts, none of them being `name`: at most 64 "
+            'files and 1 MiB, decoded (section 5, "Files")',
+        ]
+    ]
+    collect: NotRequired[
+        Annotated[
+            Patterns,
+            Default([]),
+            "of the files that come back: in a part of a path `*` is any characters, `?` one, and "
+            "`**` as a whole part any number of parts; at most 32, each as a path",
+        ]
+    ]
     meta: NotRequired[
         Annotated[
             object,
@@ -304,6 +321,10 @@ def _structured(obj: dict[str, Any]) -> Requested:
             f"stdin, args and meta have {extras} bytes together",
             f"at most {limits.MAX_EXTRAS} bytes",
         )
+    try:
+        files = read_files(fields["files"], fields["name"] or limits.DEFAULT_NAME)
+    except Refused as refusal:
+        raise REQUEST.refuse(obj, refusal.code, refusal.message, refusal.hint) from None
     start, abort, boards = _start(obj, fields), fields["abort"], fields["batch"]
     request = Request(
         program=fields["program"],
@@ -319,9 +340,12 @@ def _structured(obj: dict[str, Any]) -> Requested:
         name=fields["name"],
         expires_at=as_float(fields["expires_at"]),
         start=start,
+        files=bare(files),
+        collect=tuple(fields["collect"]),
     )
     options = Options(fields["parallel"], as_float(abort), fields["online"])
-    return Requested(request, listed=None if boards is None else tuple(boards), options=options)
+    listed = None if boards is None else tuple(boards)
+    return Requested(request, listed=listed, options=options, contents=contents_of(files))
 
 
 def check_of_group(event: Requested) -> None:

@@ -1,8 +1,9 @@
 """What a device says of a command: collected, output and response (docs/protocol.md, section 5).
 
 The law: what a device says of a finished run is never refused for its size: it is cut and marked,
-nor for an order that does not fit its texts, or a hash that is none: those are dropped. Keys of
-later versions are passed over, so that no result is lost by one.
+nor for an order that does not fit its texts, or a hash that is none: those are dropped, nor for a
+file that is not right: it is not kept. Keys of later versions are passed over, so that no result is
+lost by one.
 """
 
 from __future__ import annotations
@@ -14,11 +15,22 @@ from typing import Annotated, Any, Final, NotRequired, TypedDict, cast
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Collected, Returned
-from hwsync.protocol.jsons import cut, dumps, fitted, is_count, micros, size
+from hwsync.protocol.files import NO_ROOM, NotKept, counted, listed
+from hwsync.protocol.jsons import MAX_INT, cut, dumps, is_count, micros, size
 from hwsync.protocol.output import Order, keep_again, keep_ends
-from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Ran, RunReport
+from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Ran, RunReport, replace
+from hwsync.protocol.wire.files import (
+    NOT_KEPT,
+    bare,
+    base64_size,
+    contents_of,
+    not_kept_json,
+    read_returned,
+    returned_json,
+)
 from hwsync.protocol.wire.forms import (
     HASHES,
+    OBJECT,
     STREAMS,
     Count,
     ExitCode,
@@ -44,6 +56,7 @@ from hwsync.protocol.wire.schema import (
 )
 
 _DEVICE_OUTCOMES: Final = frozenset(Outcome) - {Outcome.EXPIRED, Outcome.LOST}
+_LONGEST_ID: Final = "i" * 64  # also of a journal
 _HEXADECIMAL: Final = frozenset("0123456789abcdef")
 
 
@@ -140,6 +153,24 @@ class ResponseFields(TypedDict):
             "it is none of them",
         ]
     ]
+    files: NotRequired[
+        Annotated[
+            object,
+            loose(OBJECT),
+            Default({}),
+            'those that came back, by path: `{"size", "sha256", "data"}`, the data in base64; '
+            "one that is not right moves to `not_kept`",
+        ]
+    ]
+    not_kept: NotRequired[
+        Annotated[
+            object,
+            loose(NOT_KEPT),
+            Default([]),
+            '`{"path", "size", "reason"}` of those that did not, and at the end perhaps '
+            '`{"others"}`: how many more',
+        ]
+    ]
     order: NotRequired[
         Annotated[
             object,
@@ -170,13 +201,33 @@ def encode_output(id: str, n: int, stream: str, text: str, at: int, skipped: int
 def encode_response(
     id: str, journal: str, boot: int, report: RunReport, limit: int = limits.MAX_MESSAGE
 ) -> bytes:
-    """The device's report of a run in at most ``limit`` bytes, its texts cut to fit.
+    """The device's report of a run in at most ``limit`` bytes, fitted to that (``fit``)."""
+    payload = _encoded(id, journal, boot, report)
+    return payload if len(payload) <= limit else _encoded(id, journal, boot, fit(report, limit))
 
-    In the last resort only the bare outcome stays, which has less than a kilobyte.
+
+def fit(report: RunReport, limit: int = limits.MAX_MESSAGE) -> RunReport:
+    """The report as it can be sent in ``limit`` bytes, whatever its id and journal are.
+
+    First files move to those that are not kept: each that finds no room beside the whole texts, in
+    the order of their paths. Then texts are cut, and what is not kept is only counted. In the last
+    resort the bare outcome stays, which has less than a kilobyte.
     """
-    named = {"id": id, "journal": journal, "boot": boot}
+    if _size(report) <= limit:
+        return report
+    report = less = _without_files(report, limit)
+    share = limit // 2
+    while _size(less) > limit and share:
+        less = _shortened(report, share)
+        share //= 2
+    return less if _size(less) <= limit else _bare(report)
+
+
+def _encoded(id: str, journal: str, boot: int, report: RunReport) -> bytes:
     fields = {
-        **named,
+        "id": id,
+        "journal": journal,
+        "boot": boot,
         "outcome": report.outcome,
         "ran": report.ran,
         "reason": report.reason,
@@ -190,20 +241,59 @@ def encode_response(
         "truncated": report.truncated,
         "sha256": {"stdout": report.sha256_stdout, "stderr": report.sha256_stderr},
         **({} if report.order is None else {"order": report.order}),
+        **({"files": returned_json(report.files)} if report.files else {}),
+        **({"not_kept": not_kept_json(report.not_kept)} if report.not_kept else {}),
     }
+    return dumps(fields).encode()
 
-    def shortened(share: int) -> dict[str, object]:
-        texts = (("response", report.response), ("stderr", report.stderr))
-        less = {name: keep_again(text, share, report.truncated) for name, text in texts}
-        return {**less, "truncated": True, "order": None}
 
-    def last() -> dict[str, object]:
-        bare = ("outcome", "ran", "exit_code", "duration", "started", "start_error", "clock_bound",
-                "sha256")  # fmt: skip
-        reason = cut(report.reason, limits.STATUS_FIRST // 24)
-        return {**named, **{key: fields[key] for key in bare}, "reason": reason, "truncated": True}
+def _size(report: RunReport) -> int:
+    """Bytes of its message, with the longest id and journal."""
+    bare_files = bare(report.files)
+    data = sum(base64_size(one.size) + len('"data":"",') for one in report.files)
+    payload = _encoded(_LONGEST_ID, _LONGEST_ID, MAX_INT, replace(report, files=bare_files))
+    return len(payload) + data
 
-    return fitted(fields, limit, limit // 2, shortened, last)
+
+def _without_files(report: RunReport, limit: int) -> RunReport:
+    """Without those for which there is no room beside its texts and what is not kept."""
+    room = limit - _size(replace(report, files=(), not_kept=())) - limits.MAX_NOT_KEPT_BYTES
+    kept, left = [], list(report.not_kept)
+    for file in report.files:
+        needed = len(dumps(returned_json((file.bare,)))) + base64_size(file.size) + 16
+        if needed <= room:
+            kept.append(file)
+            room -= needed
+        else:
+            left.append(NotKept(file.path, file.size, NO_ROOM))
+    return replace(report, files=tuple(kept), not_kept=listed(left))
+
+
+def _shortened(report: RunReport, share: int) -> RunReport:
+    """Its texts with at most so many bytes each, and of what is not kept at most as much."""
+    few = len(dumps(not_kept_json(report.not_kept))) <= share
+    return replace(
+        report,
+        response=keep_again(report.response, share, report.truncated),
+        stderr=keep_again(report.stderr, share, report.truncated),
+        truncated=True,
+        order=None,
+        not_kept=report.not_kept if few else counted(report.not_kept),
+    )
+
+
+def _bare(report: RunReport) -> RunReport:
+    """The outcome and its figures."""
+    return replace(
+        report,
+        response="",
+        stderr="",
+        truncated=True,
+        order=None,
+        reason=cut(report.reason, limits.STATUS_FIRST // 24),
+        files=(),
+        not_kept=counted(_without_files(report, 0).not_kept),
+    )
 
 
 def read_collected(payload: bytes) -> Collected:
@@ -239,6 +329,7 @@ def _result(obj: Json) -> Returned:
     stderr, stderr_cut = keep_ends(fields["stderr"], limits.MAX_STDERR)
     truncated = fields["truncated"] or response_cut or stderr_cut
     hashes = fields["sha256"] if isinstance(fields["sha256"], dict) else {}
+    files, not_kept = read_returned(fields["files"], fields["not_kept"])
     report = RunReport(
         outcome,
         _ran(obj, outcome),
@@ -254,8 +345,11 @@ def _result(obj: Json) -> Returned:
         sha256_stdout=_hash(hashes.get("stdout"), None if truncated else response),
         sha256_stderr=_hash(hashes.get("stderr"), None if truncated else stderr),
         order=_order(fields["order"], {"stdout": size(response), "stderr": size(stderr)}),
+        files=bare(files),
+        not_kept=not_kept,
     )
-    return Returned(report, fields["id"], fields["journal"], fields["boot"])
+    contents = contents_of(files)
+    return Returned(report, fields["id"], fields["journal"], fields["boot"], contents)
 
 
 def _ran(obj: Json, outcome: Outcome) -> Ran:

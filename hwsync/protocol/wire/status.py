@@ -14,6 +14,15 @@ from hwsync.protocol.events import Ignored, StatusReceived
 from hwsync.protocol.jsons import Micros, cut, dumps, fitted, micros
 from hwsync.protocol.output import keep_again
 from hwsync.protocol.record import NO_COMMAND, NO_REPORT, Command, Record, State
+from hwsync.protocol.wire.files import (
+    NO_CONTENTS,
+    Contents,
+    NotKeptList,
+    ReturnedFiles,
+    base64_size,
+    not_kept_json,
+    returned_json,
+)
 from hwsync.protocol.wire.forms import (
     HASHES,
     OBJECT,
@@ -136,6 +145,19 @@ class _Later(TypedDict):
     start_life: NotRequired[
         Annotated[Text | None, "the life whose lab time `start_at` is; null without one"]
     ]
+    files: NotRequired[
+        Annotated[
+            ReturnedFiles | None,
+            "those that came back, by path; in `result/<id>` with `data` in base64 where they were "
+            "asked for (section 3)",
+        ]
+    ]
+    not_kept: NotRequired[
+        Annotated[
+            NotKeptList | None,
+            'those that did not, and why; the last may be `{"others"}`: how many more',
+        ]
+    ]
 
 
 class _Asked(TypedDict):
@@ -215,9 +237,15 @@ RESULT: Final = Schema.of("the result", Result)
 _HEAD: Final = STATUS.part(*FIRST, "start_life")
 _ORDER: Final = STATUS.part("epoch", "seq")
 
+_DATA: Final = len(',"data":""')
 _OUTPUTS: Final = ("hw_response", "stderr")
 _TEXTS: Final = ("hw_command", "server_analysis", "stdin")
-_WHOLE: Final = {"args": (), "meta": "{}"}  # they stand there whole, or like this
+_WHOLE: Final[Json] = {  # they stand there whole, or like this
+    "args": (),
+    "meta": "{}",
+    "files": {},
+    "not_kept": [],
+}
 
 
 def status_json(record: Record) -> Json:
@@ -283,10 +311,25 @@ def result_json(command: Command, state: State, place: int = 0) -> Json:
 
 
 def encode_result(
-    command: Command, state: State, place: int = 0, limit: int = limits.MAX_MESSAGE
+    command: Command,
+    state: State,
+    place: int = 0,
+    limit: int = limits.MAX_MESSAGE,
+    contents: Contents = NO_CONTENTS,
 ) -> bytes:
-    """What is answered on ``result/<id>``; cut where escapes make it larger than ``limit``."""
-    return _fit(result_json(command, state, place), limit)
+    """What is answered on ``result/<id>``; cut where escapes make it larger than ``limit``.
+
+    ``contents``: of the files whose bytes it is to have. They come before the texts, where there is
+    room for them and the first kilobytes of those.
+    """
+    fields = result_json(command, state, place)
+    data = sum(base64_size(len(one)) + _DATA for one in contents.values())
+    if not contents or limit - data < limits.MESSAGE_BYTES[0]:
+        return _fit(fields, limit)
+    fitting = read_object(_fit(fields, limit - data)) or {}
+    if fitting.get("files"):
+        fitting["files"] = returned_json((command.report or NO_REPORT).files, contents)
+    return dumps(fitting).encode()
 
 
 def _shared_fields(command: Command) -> _Run:
@@ -312,8 +355,15 @@ def _shared_fields(command: Command) -> _Run:
 
 def _behind(command: Command) -> _Later:
     """What came later than the fields before it, and so stands behind them."""
-    order = command.report.order if command.report else None
-    return {"name": command.name, "order": order, "start_life": command.start_life or None}
+    report = command.report or NO_REPORT
+    order = report.order if command.report else None
+    return {
+        "name": command.name,
+        "order": order,
+        "start_life": command.start_life or None,
+        "files": returned_json(report.files),
+        "not_kept": not_kept_json(report.not_kept),
+    }
 
 
 def _start_at(command: Command) -> float | None:

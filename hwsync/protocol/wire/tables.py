@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.table import replaced, row
-from hwsync.protocol.wire.asking import ANALYSIS, CANCEL, RESET
+from hwsync.protocol.wire.asking import ANALYSIS, CANCEL, QUERY, RESET
 from hwsync.protocol.wire.clock import ANSWER, QUESTION
 from hwsync.protocol.wire.envelope import ENVELOPE, SEAL
 from hwsync.protocol.wire.error import ERROR
@@ -31,7 +31,8 @@ Tables = Mapping[str, Schema[Any]]
 
 PROTOCOL: Final[Tables] = {
     "status": STATUS,
-    "cancel and query": CANCEL,
+    "cancel": CANCEL,
+    "query": QUERY,
     "reset": RESET,
     "analysis": ANALYSIS,
     "collected": COLLECTED,
