@@ -46,6 +46,7 @@ RUN_BY: dict[str, str] = {
     "hwsync run pi1 -c 'print(6*7)'": BY_HAND,
     "hwsync history pi1": BY_HAND,
     "hwsync run pi1 --timeout 60 blink.py --speed 2": BY_HAND,
+    "hwsync why pi1": BY_HAND,
     "hwsync doctor pi1": BY_HAND,
     "hwsync run pi1,pi2 blink.py --speed 2": SEVERAL,
     "hwsync run --all blink.py --speed 2": SEVERAL,

@@ -33,6 +33,7 @@ PLACES: Final = {
     **dict.fromkeys(("status", "analyse", "analyze", "cancel", "reset"), "operate"),
     **dict.fromkeys(("history", "show"), "records"),
     "sync": "sync",
+    "why": "why",
     **dict.fromkeys(("backup", "restore", "forget", "check-db"), "database"),
     "doctor": "doctor",
     **dict.fromkeys(("init", "device", "operator"), "lab"),

@@ -355,6 +355,38 @@ def test_a_queue_runs_in_order_and_is_shown(lab: Lab, tmp_path: Path) -> None:
 
 
 @BOTH
+def test_why(lab: Lab, watch: Callable[..., Watcher]) -> None:
+    run = lab.cli("run", "pi1", "--meta", '{"by": "anna"}', "-c", "raise SystemExit(3)")
+    ended(run, 3)
+    said = ended(lab.cli("why", "pi1"), 0).stdout
+    assert said.startswith("pi1 is online, and at rest: it waits for a program.")
+    told = one(ended(lab.cli("--json", "why", "pi1"), 0))
+    assert (told["board"], told["kind"], told["ran"]) == ("pi1", "rest", "yes")
+    assert "anna's program" in told["happened"]
+    assert "ended with exit code 3" in told["happened"]
+
+    wills = watch(lab.broker, "hw/pi1/heartbeat")
+    lab.processes["device"].terminate()
+    wills.wait_for(lambda message: b'"online":false' in message.payload, 20, "its last word")
+    id = ended(lab.cli("send", "pi1", "-c", "1"), 0).stdout.strip()
+    by_id = one(ended(lab.cli("--json", "why", id), 0))
+    assert (by_id["board"], by_id["id"], by_id["kind"]) == ("pi1", id, "offline")
+    assert "pi1 is offline since" in by_id["happened"]
+    typo = one(ended(lab.cli("--json", "why", "pi2"), 0))
+    assert (typo["kind"], typo["ran"]) == ("never seen", None)
+    assert "Did you mean pi1?" in typo["happened"]
+    assert "nobody had a command cli-0" in ended(lab.cli("why", "cli-0"), 1).stderr
+    assert "never had" in ended(lab.cli("why", "pi1", "c0"), 1).stderr
+
+    lab.processes["coordinator"].terminate()
+    assert lab.processes["coordinator"].wait(20) == 0
+    away = one(ended(lab.cli("--json", "why", "pi1"), 0))
+    assert away["kind"] == "no coordinator"
+    assert "It was stopped." in away["happened"]
+    there = one(ended(lab.cli("--json", "--broker", "mqtt://127.0.0.1:1", "why", "pi1"), 125))
+    assert there["kind"] == "no broker"
+
+
 def test_status_shows_one_or_everybody_and_watches(lab: Lab) -> None:
     ended(lab.cli("run", "pi1", "-c", "print('\\x1b[31mred')"), 0)
     whole = ended(lab.cli("status", "pi1"), 0).stdout

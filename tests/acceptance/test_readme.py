@@ -76,6 +76,7 @@ def test_each_part_by_itself(
     terminal.begin("hwsync coordinator", "coordinator").wait_for_log(r"\bready\b")
     terminal.begin("hwsync-device --user pi1" + AS_ROOT, "device")
     by_hand(terminal, watching)
+    assert "at rest" in terminal.type("hwsync why pi1")
     assert "error" not in terminal.type("hwsync doctor pi1")
 
 

@@ -1,0 +1,126 @@
+"""What is to be known of a board before one can say why something is as it is; and where an id is.
+
+The law: it asks, and moves nothing. Where no coordinator answers soon, what the broker keeps has to
+do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from hwsync.cli.causes import Situation
+from hwsync.cli.common import Settings
+from hwsync.operator.batch import overhearing
+from hwsync.operator.client import QUIET_S, Client
+from hwsync.operator.conversation import EVERYBODY
+from hwsync.protocol.errors import Code, HwsyncError, NotFound, Refused
+from hwsync.protocol.topics import TopicKind
+from hwsync.protocol.wire.asking import encode_id
+from hwsync.protocol.wire.heartbeat import Heartbeat
+from hwsync.protocol.wire.itself import Boards, Health
+from hwsync.protocol.wire.received import Received
+
+ANSWER_S: Final = 5.0  # for a coordinator to say how it is
+BOARDS_S: Final = 2.0  # for it to say whom it hears
+FIND_S: Final = 2.0  # for boards to be asked for an id
+MOST_ASKED: Final = 1_000  # boards that are asked for one
+
+Json = Mapping[str, Any]
+
+
+class _Heard:
+    """What comes meanwhile."""
+
+    def __init__(self) -> None:
+        self.beat: Heartbeat | None = None
+        self.boards: Boards | None = None
+        self.health: Health | None = None  # of now
+        self.said: Health | None = None  # what the broker keeps
+
+    def note(self, came: Received) -> None:
+        if came.kind is TopicKind.HEARTBEAT:
+            self.beat = came.heartbeat
+        elif came.boards is not None:
+            self.boards = came.boards
+        elif came.health is not None:
+            if came.kept:
+                self.said = came.health
+            elif came.health["condition"] in ("ok", "degraded"):
+                self.health = came.health
+
+
+def look(operator: Client, user: str, id: str | None = None) -> Situation:
+    """All about one board, or its command ``id``; ``operator`` hears that board's topics.
+
+    It must hear the list of ``boards`` too. Raises ``NotFound`` for an id that this board never
+    had, ``Refused``, ``NoCoordinator`` like ``Client``.
+    """
+    heard = _Heard()
+    overheard = operator.switchboard.begin(overhearing(operator.conversation(user), heard.note))
+    conversation = operator.conversation(user)
+    record: Json | None = None
+    command: Json | None = None
+    current: Json | None = None
+    try:
+        there = operator.answers(ANSWER_S)
+        if there:
+            record = operator.wait(conversation.reading())
+            if record["id"]:
+                current = operator.wait(conversation.querying(record["id"]))
+            command = current
+            if id and id != record["id"]:
+                command = operator.wait(conversation.querying(id))
+            limit = time.monotonic() + BOARDS_S
+            while (heard.boards is None or heard.health is None) and time.monotonic() < limit:
+                operator.ask_coordinator()
+                for _ in operator.hear(QUIET_S):
+                    pass
+        else:
+            record = operator.kept
+    except Refused as refusal:
+        if refusal.code is not Code.NOT_CURRENT:
+            raise
+        raise NotFound(
+            f"{user} never had a command {id}", "hwsync history shows those it had"
+        ) from None
+    finally:
+        overheard.cancel()
+    said: Json = heard.boards or {}
+    now = said.get("time") or time.time()
+    return Situation(
+        user=user, now=now, record=record, command=command, current=current, beat=heard.beat,
+        boards=heard.boards, health=heard.health if there else None, said=heard.said,
+        names=tuple(heard.boards["boards"]) if heard.boards else (),
+    )  # fmt: skip
+
+
+def find(settings: Settings, word: str) -> list[str]:
+    """The boards that have a command of that id; none where it is a board's name, or nobody's id.
+
+    Raises ``HwsyncError``.
+    """
+    with Client(settings.url, settings.topics, EVERYBODY) as operator:
+        having: set[str] = set()
+        boards: set[str] = set()
+
+        def hear(seconds: float) -> None:
+            for came in operator.hear(seconds):
+                if came.heartbeat is not None or came.status is not None:
+                    boards.add(came.user)
+                if came.command_fields is not None and came.command_fields["id"] == word:
+                    having.add(came.user)
+
+        hear(QUIET_S)
+        if word in boards:
+            return []
+        if not having:
+            for user in sorted(boards)[:MOST_ASKED]:
+                with suppress(HwsyncError):
+                    operator.bring(user, TopicKind.QUERY, encode_id(word))
+            limit = time.monotonic() + FIND_S
+            while not having and time.monotonic() < limit:
+                hear(QUIET_S)
+        return sorted(having)
