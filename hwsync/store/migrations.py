@@ -95,12 +95,20 @@ def _sixth(connection: Connection) -> None:
         connection.execute(statement)
 
 
+def _seventh(connection: Connection) -> None:
+    for statement in (
+        "CREATE INDEX commands_user ON commands (user)",
+        "CREATE INDEX commands_issued ON commands (user, issued)",
+    ):
+        connection.execute(statement)
+
+
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (
-    *(_second, _third, _fourth, _fifth, _sixth),
+    *(_second, _third, _fourth, _fifth, _sixth, _seventh),
 )
 """The first one brings a database from version 1 to 2, and so on."""
 

@@ -114,6 +114,10 @@ CommandRow.add_index(CommandRow.user, name="commands_owed", where=CommandRow.rep
 
 CommandRow.add_index(CommandRow.batch, name="commands_batch", where=CommandRow.batch != "")
 
+# The commands of a board in their order, and which of them were asked for when (``past``).
+CommandRow.add_index(CommandRow.user, name="commands_user")
+CommandRow.add_index(CommandRow.user, CommandRow.issued, name="commands_issued")
+
 
 class BatchRow(Model):
     """One batch: what none of its members' commands has (``protocol.batch``)."""

@@ -37,14 +37,16 @@ def _insert(model: type[Model]) -> str:
     return f"INSERT INTO {table(model)} ({', '.join(names)}) VALUES ({marks})"
 
 
-def _save(model: type[Model]) -> str:
-    """Make or change the row of a key.
+def _save(model: type[Model], *fixed: str) -> str:
+    """Make or change the row of a key; what is ``fixed`` is as it was made.
 
     Changed, not replaced: replacing one takes it out of every index first, and costs twice as much.
+    And what is written anew, be it the same, is taken out of the index that it is in.
     """
-    key = keys(model)
+    key = (*keys(model), *fixed)
     changed = [f"{name} = excluded.{name}" for name in columns(model) if name not in key]
-    return f"{_insert(model)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {', '.join(changed)}"
+    conflict = f"ON CONFLICT ({', '.join(keys(model))})"
+    return f"{_insert(model)} {conflict} DO UPDATE SET {', '.join(changed)}"
 
 
 # -- one transaction of the coordinator --------------------------------------------------------
@@ -54,7 +56,7 @@ COMMIT: Final = "COMMIT"
 ROLLBACK: Final = "ROLLBACK"
 
 SAVE_RECORD: Final = _save(HwStatus)
-SAVE_COMMAND: Final = _save(CommandRow)
+SAVE_COMMAND: Final = _save(CommandRow, "number", "issued")
 APPEND: Final = _insert(Transition)
 REFUSE: Final = _insert(RefusedMessage)
 COUNT_REFUSED: Final = _save(RefusedCount)
@@ -137,6 +139,22 @@ STARTS_OF: Final = """
     ORDER BY user"""
 ASKED_OF: Final = """
     SELECT id, asked_by, asked_known_by, program_sha256 FROM commands WHERE user = ?"""
+
+# A board's commands as they came, which no clock can change; of both streams what has the line.
+PAST_ROWS: Final = """
+    SELECT c.rowid AS place, c.id, c.number, c.issued, c.asked_by, c.asked_known_by, c.name,
+    c.orphan, c.outcome, c.ran, c.reason, c.exit_code, c.started, c.duration, c.analysis,
+    substr(c.response, 1, ?) AS response, substr(c.stderr, -?) AS stderr,
+    coalesce(t.meta, c.meta) AS meta, coalesce(s.state, 0) AS state
+    FROM commands c LEFT JOIN batch_texts t ON t.batch = c.batch
+    LEFT JOIN hw_status s ON s.user = c.user AND s.id = c.id"""
+PAST: Final = f"""{PAST_ROWS}
+    WHERE c.user = ? AND c.rowid < ? AND c.rowid BETWEEN ? AND ? ORDER BY c.rowid DESC"""
+PAST_ONE: Final = f"{PAST_ROWS} WHERE c.user = ? AND c.id = ? AND c.rowid < ?"
+# Whoever's clock jumped: the first and the last of those that were asked for in that time.
+PAST_WITHIN: Final = """
+    SELECT min(rowid), max(rowid) FROM commands
+    WHERE user = ? AND issued BETWEEN ? AND ?"""
 
 # -- checks ------------------------------------------------------------------------------------
 
