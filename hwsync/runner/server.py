@@ -344,8 +344,24 @@ def serve(control_descriptor, given, become, release):  # type: ignore[no-untype
 
     # -- one run --------------------------------------------------------------------------------
 
-    def oversee(child: int, status_pipe: int) -> None:
-        """Until it has ended, or is to be ended, and nothing is left below us."""
+    def until_instant(page: int) -> float:
+        """Seconds until the instant of a program that is armed (``page.py``); 0: none, or past."""
+        state = target = 0
+        if page >= 0:
+            words = os.pread(page, 32, 0)
+            state, target = (
+                int.from_bytes(words[at : at + 8], sys.byteorder, signed=True) for at in (8, 24)
+            )
+        return max(
+            0.0, (target - time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)) / 1e9 * (state == 1)
+        )
+
+    def oversee(child: int, status_pipe: int, page: int) -> None:
+        """Until it has ended, or is to be ended, and nothing is left below us.
+
+        Nobody looks at a program that is armed until its instant is past: nothing of it runs, and
+        who wakes up then disturbs it.
+        """
         handle = os.pidfd_open(child)
         poll = select.poll()
         poll.register(handle, select.POLLIN)
@@ -354,7 +370,7 @@ def serve(control_descriptor, given, become, release):  # type: ignore[no-untype
         why = ""
         signalled = False
         while not why:
-            ready = dict(poll.poll(given["look"] * 1000 if looks else None))
+            ready = dict(poll.poll((until_instant(page) + given["look"]) * 1000 if looks else None))
             if handle in ready:
                 why = "-"
             elif control.fileno() in ready:
@@ -364,7 +380,7 @@ def serve(control_descriptor, given, become, release):  # type: ignore[no-untype
                     signal_group(child, int(message[7:]))
                 else:
                     why = "asked" if message else "gone"
-            elif looks:
+            elif looks and not until_instant(page):
                 why = exceeded()
                 if why and signalled:
                     why = "asked"  # it had been told to end before
@@ -415,9 +431,11 @@ def serve(control_descriptor, given, become, release):  # type: ignore[no-untype
             child = os.fork()
             if not child:
                 break
-            for file in (*files[:4], *files[5:]):
+            for file in (*files[:4], *instant[1:]):
                 os.close(file)
-            oversee(child, status_pipe)
+            oversee(child, status_pipe, *(instant[:1] or (-1,)))
+            for file in instant[:1]:
+                os.close(file)
     except BaseException as error:
         if os.getpid() == server:
             sweep(0, -1)

@@ -27,6 +27,7 @@ from hwsync.runner import (
     Limits,
     Piece,
     Prepared,
+    RunEnd,
     Runner,
     Settings,
     Start,
@@ -124,6 +125,47 @@ def test_a_program_begins_at_its_instant_and_knows_lab_time(way: str, tmp_path: 
     assert len(files) == 4 + len(more), "the last is that of the listing"
     assert not imported
     assert arguments == ["a"]
+
+
+def children() -> set[int]:
+    """Processes that we have started."""
+    files = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    return {int(pid) for file in files for pid in file.read_text().split()}
+
+
+def wakeups(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
+def test_nobody_wakes_up_beside_a_program_that_waits_for_its_instant(tmp_path: Path) -> None:
+    """And its limits hold from the instant on."""
+    program = (
+        "import os, time\nfor _ in range(3):\n    if not os.fork():\n"
+        "        block = bytearray(60_000_000)\n        time.sleep(30)\ntime.sleep(30)\n"
+    )
+    others = children()
+    runner = Runner(Settings(tmp_path, limits=Limits(memory_mb=100)))
+    ends: list[RunEnd] = []
+    try:
+        prepared = prepare(runner, program)
+        (server,) = children() - others
+        when = instant(1_500_000_000)
+        prepared.aim(when)
+        thread = threading.Thread(target=lambda: ends.append(prepared.run()))
+        thread.start()
+
+        def pause(until: float) -> None:
+            time.sleep(max(0.0, (when.raw_ns - raw_ns()) / 1e9 - until))
+
+        pause(0.9)
+        before = wakeups(server)
+        pause(0.2)
+        assert wakeups(server) == before, "it looks each 0.1 s at what runs"
+        thread.join()
+    finally:
+        runner.close()
+    assert (ends[0].outcome, ends[0].reason) == ("killed", "memory limit of 100 MB")
 
 
 @pytest.mark.parametrize(

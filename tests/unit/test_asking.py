@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from hwsync.protocol.device.asking import (
+    AFTER_US,
     BURST,
     COUNTDOWN_US,
     FRESH_US,
@@ -14,6 +15,7 @@ from hwsync.protocol.device.asking import (
     OFTEN_US,
     OUTSTANDING,
     PATIENCE_US,
+    QUIET_US,
     SELDOM_US,
     SILENT_US,
     SPREAD_GAP_US,
@@ -110,6 +112,30 @@ def test_an_instant_that_is_close_when_it_is_heard_of_is_asked_for_at_once() -> 
     times(asking, S)
     asking.awaits(31 * S, 30 * S)
     assert asking.next == 30 * S, "three seconds later it would be over, and nothing was fresh"
+
+
+def test_nobody_is_disturbed_before_an_instant_that_has_what_it_needs() -> None:
+    asking = Asking()
+    asking.connected(0)
+    times(asking, S)
+    asking.announced(100 * S, together=True)
+    instant = 100 * S + 3 * SPREAD_GAP_US  # in the middle of the burst
+    times(asking, 100 * S + SPREAD_GAP_US)
+    asking.awaits(instant, 100 * S + SPREAD_GAP_US)
+    asked = [at - instant for at in times(asking, instant + S) if at > 100 * S]
+    assert not [at for at in asked if -QUIET_US < at < AFTER_US]
+    assert [at for at in asked if at < 0] == [-SPREAD_GAP_US]
+    assert [at for at in asked if at > 0][:2] == [AFTER_US, AFTER_US + SPREAD_GAP_US]
+
+
+def test_who_knows_nothing_fresh_asks_until_the_instant() -> None:
+    asking = Asking()
+    asking.connected(0)
+    times(asking, S)
+    asking.awaits(30 * S, 30 * S - QUIET_US // 2)
+    assert asking.next == 30 * S - QUIET_US // 2
+    asking.asked(99, asking.next, 0)
+    assert asking.next > 30 * S
 
 
 def test_an_answer_counts_once_and_for_its_own_question() -> None:

@@ -14,6 +14,8 @@ OFTEN_US = 15_000_000  # within ``NEAR_US`` of a start
 NEAR_US = 600_000_000
 LAST_US = 3_000_000  # within ``COUNTDOWN_US`` before an instant
 COUNTDOWN_US = 20_000_000
+QUIET_US = 100_000  # before an instant: who asks then disturbs those who wait for it
+AFTER_US = 20_000  # past an instant: what was not asked before it
 FRESH_US = 10_000_000  # a start is released only where the newest answer was asked for since
 OUTSTANDING = 32  # questions; of more the oldest is given up
 PATIENCE_US = 10_000_000  # for an answer
@@ -65,6 +67,8 @@ class Asking:
                 # Not three seconds from now: it may come before, and nothing be fresh then.
                 due = max(now, self._last + LAST_US)
             self.next = min(self.next, due)
+        if self.next is not None:
+            self.next = self._out_of_the_way(self.next)
 
     def is_due(self, now: int) -> bool:
         """Whether to ask now."""
@@ -82,7 +86,7 @@ class Asking:
             self._silent = 0 if self._left or self._heard else 1
         elif self._silent:
             self._silent += 1
-        self.next = now + (self._gap if self._left else self._pause(now))
+        self.next = self._out_of_the_way(now + (self._gap if self._left else self._pause(now)))
 
     @property
     def in_burst(self) -> bool:
@@ -112,6 +116,13 @@ class Asking:
     def _near(self, until: int) -> None:
         if self._near_until is None or until > self._near_until:
             self._near_until = until
+
+    def _out_of_the_way(self, due: int) -> int:
+        """Later where it would disturb, and what is known is fresh without it."""
+        instant, newest = self._instant, self.newest
+        if instant is None or newest is None or instant - newest > FRESH_US:
+            return due
+        return instant + AFTER_US if 0 <= instant - due < QUIET_US else due
 
     def _pause(self, now: int) -> int:
         pause = self._planned(now)
