@@ -18,6 +18,7 @@ from hwsync.address import PEM
 from hwsync.protocol.errors import UsageError
 
 COMMAND_LINE: Final = "the command line"
+PROGRAM: Final = "the arguments of connect()"  # of a program in Python
 OTHERS: Final = 0o007  # who is neither the owner nor of the group, which a service may be
 PRIVATE_KEY: Final = "PRIVATE KEY-----"
 NOT_SHOWN: Final = ("@", "-secret:", PRIVATE_KEY)  # in a value: an address with a password, a key
@@ -56,7 +57,7 @@ class Given:
         source = self.sources.get(name)
         if source is None:
             return NOWHERE
-        if source == COMMAND_LINE:
+        if source in (COMMAND_LINE, PROGRAM):
             return ON_COMMAND_LINE
         return IN_FILE if os.sep in source else IN_ENVIRONMENT
 
@@ -77,12 +78,14 @@ def gather(
     variables: Mapping[str, str],
     options: Mapping[str, Any],
     document: str,
+    source: str = COMMAND_LINE,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Values and sources, by key, of the nearest to the person; ``file`` None: there is none.
 
     ``keys``: the table of the file. ``variables``: the names of those of the environment, by key.
-    ``options``: of the command line by key, None or false where not given. ``document``: where a
-    person finds all keys. What ``beside`` says of a key is done: a path in the file is absolute.
+    ``options``: of the command line by key, None or false where not given; ``source``: what to call
+    it, where it is another. ``document``: where a person finds all keys. What ``beside`` says of a
+    key is done: a path in the file is absolute.
 
     Raises ``UsageError``, which shows no secret: a file that cannot be read, is no TOML or can be
     read by others though it holds a secret; a key that is not in the table, or a value that it does
@@ -101,8 +104,8 @@ def gather(
             values[name], sources[name] = os.environ[variable], variable
     for name, value in options.items():
         if value is not None and value is not False:
-            _is_file(known.get(name), value, COMMAND_LINE)
-            values[name], sources[name] = value, COMMAND_LINE
+            _is_file(known.get(name), value, source)
+            values[name], sources[name] = value, source
     return values, sources
 
 

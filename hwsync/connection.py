@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from hwsync.address import DEFAULT_BROKER, ENCRYPTED, PEM, BrokerUrl, Tls
-from hwsync.configfile import COMMAND_LINE, IN_FILE, Given, Key, gather, is_flag, is_text, private
+from hwsync.configfile import (
+    COMMAND_LINE,
+    IN_FILE,
+    PROGRAM,
+    Given,
+    Key,
+    gather,
+    is_flag,
+    is_text,
+    private,
+)
 from hwsync.protocol.errors import UsageError
 from hwsync.signing import SECRET
 
@@ -59,15 +69,15 @@ SIGNING_KEY: Final = Key(
 )  # fmt: skip
 
 
-def load(file: Path | None, options: Mapping[str, Any]) -> Given:
+def load(file: Path | None, options: Mapping[str, Any], source: str = COMMAND_LINE) -> Given:
     """What is given for a connection, of an operator's or the coordinator's (docs/operations.md).
 
     ``file`` None: the one that HWSYNC_CONFIG names, else the first that exists of the account's own
-    and the machine's. ``options``: of the command line by key. Raises ``UsageError`` as
-    ``configfile.gather`` does.
+    and the machine's. ``options``: of the command line by key; ``source``: or of whom, where
+    nobody else can see them (``PROGRAM``). Raises ``UsageError`` as ``configfile.gather`` does.
     """
     keys = (*KEYS, SIGNING_KEY)
-    return Given(*gather(used(file), keys, VARIABLES, options, DOCUMENT))
+    return Given(*gather(used(file), keys, VARIABLES, options, DOCUMENT, source))
 
 
 def handed_over(file: Path | None) -> bool:
@@ -125,7 +135,7 @@ def variables(url: BrokerUrl, root: str) -> dict[str, str]:
 
 def _no_password_in_sight(url: BrokerUrl, given: Given) -> None:
     source = given.sources.get("broker")
-    if url.password is None or source in VARIABLES.values():
+    if url.password is None or source in (PROGRAM, *VARIABLES.values()):
         return
     if source == COMMAND_LINE:
         raise UsageError(

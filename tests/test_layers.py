@@ -69,7 +69,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "testing": frozenset(
         {"address", "protocol", "transport", "runner", "store", "coordinator", "device", "operator"}
     ),
-    "": frozenset(),  # hwsync/__init__.py
+    "api": frozenset({"protocol", "address", "operator", "connection", "configfile", "logs"}),
+    "": frozenset({"api"}),  # hwsync/__init__.py
 }
 
 # Who may import a thing from outside: modules, or packages with everything in them.

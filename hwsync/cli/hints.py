@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from hwsync.cli.request import Asked
-from hwsync.cli.streams import texts_of
+from hwsync.operator.streams import texts_of
 from hwsync.protocol.limits import MAX_MESSAGE
 from hwsync.protocol.output import read_kept
 from hwsync.protocol.wire.status import CommandFields

@@ -93,7 +93,7 @@ class Rows:
 
 
 class Lines:
-    """A program's output with its board's name before each line; a ``Sink`` of ``cli.streams``.
+    """A program's output with its board's name before each line; a ``Sink`` (``operator.streams``).
 
     ``show`` False: only ``last`` is kept of it.
     """

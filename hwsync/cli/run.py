@@ -21,11 +21,11 @@ from hwsync.cli.request import Asked, ProgramCommand, make_request, program_opti
 from hwsync.cli.run_many import perform
 from hwsync.cli.screen import Screen
 from hwsync.cli.slow import say_slow
-from hwsync.cli.streams import Streams, texts_of
 from hwsync.cli.targets import Target, check_words, one_or_all
 from hwsync.operator.client import Client
 from hwsync.operator.conversation import OnReceived
 from hwsync.operator.run import NOT_RUN, Run, RunRequest, claim, exit_code
+from hwsync.operator.streams import Streams, texts_of
 from hwsync.protocol.errors import (
     OutputError,
     Refused,

@@ -21,12 +21,12 @@ from hwsync.cli.present import Present
 from hwsync.cli.request import Asked
 from hwsync.cli.rows import Lines, Rows
 from hwsync.cli.slow import SLOW, somebody_waits
-from hwsync.cli.streams import TEXTS, Streams
 from hwsync.cli.targets import Target
 from hwsync.operator.batch import Batch, overhearing
 from hwsync.operator.client import Client
 from hwsync.operator.conversation import EVERYBODY, Conversation, Talk
 from hwsync.operator.run import NOT_RUN, TICK_S, Run
+from hwsync.operator.streams import TEXTS, Streams
 from hwsync.protocol.errors import NoCoordinator, OutputError, Refused, TooLarge, Unreachable
 from hwsync.protocol.groups import ALL
 from hwsync.protocol.limits import DEFAULT_START_LEAD_S

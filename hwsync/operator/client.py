@@ -15,14 +15,15 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from hwsync.address import BrokerUrl
-from hwsync.operator.conversation import EVERYBODY, Conversation, T, Talk, raise_refused
+from hwsync.operator.conversation import Conversation, T, Talk, raise_refused
 from hwsync.operator.interrupt import Interrupts
+from hwsync.operator.reaching import CONNECT_S, LEAVE_S, lab, no_broker, of_lab, of_users
 from hwsync.operator.switchboard import Switchboard
 from hwsync.protocol import limits
 from hwsync.protocol.errors import NoBroker
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.protocol.wire.asking import FORGET
-from hwsync.protocol.wire.received import Received, is_group
+from hwsync.protocol.wire.received import Received
 from hwsync.protocol.wire.status import CommandFields, Result, Status
 from hwsync.transport import (
     Connection,
@@ -31,14 +32,10 @@ from hwsync.transport import (
     Listener,
     Signal,
     Subscribed,
-    Subscription,
     Waker,
 )
-from hwsync.transport.failed import REFUSED
 
-CONNECT_S: Final = 10.0  # for the connection and its subscriptions
 FORGET_S: Final = 10.0  # for a coordinator that is there
-LEAVE_S: Final = 2.0  # for what is under way
 QUIET_S: Final = 0.3  # retained messages come at once: after such a pause there are no more
 
 
@@ -73,21 +70,8 @@ class Client(Conversation):
         guest: bool = True,
     ) -> None:
         self.url = url
-        kinds = (TopicKind.STATUS, TopicKind.ERROR)
-        of_board = (*kinds, TopicKind.HEARTBEAT, *((TopicKind.OUTPUT,) if live else ()))
-        of_group = (*kinds, TopicKind.MEMBERS)
-        users = named or (user,)
-        filters = [
-            Subscription(
-                topics.of(one, kind), int(kind is not TopicKind.OUTPUT), as_published=False
-            )
-            for one in users
-            for kind in (of_group if is_group(one) else of_board)
-        ]
-        filters += [Subscription(topics.result(one, "+")) for one in users]
-        said = (topics.health, *([topics.boards] if boards else []),
-                *([topics.of(EVERYBODY, TopicKind.MEMBERS)] if groups else []))  # fmt: skip
-        filters += [Subscription(topic, as_published=False) for topic in said]
+        filters = of_users(topics, named or (user,), live=live)
+        filters += of_lab(topics, boards=boards, groups=groups)
         client = f"hwsync-cli-{secrets.token_hex(6)}"
         self._connection = Connection(
             url, client, subscriptions=filters, prefer_v5=True, guest=guest
@@ -97,7 +81,7 @@ class Client(Conversation):
         self._listener = Listener(self._connection, self._waker, self._interrupts)
         self.switchboard = Switchboard(self._acknowledge)
         super().__init__(
-            topics, user, self._say, lab=_lab(url, topics, user), inquire=self.ask_coordinator
+            topics, user, self._say, lab=lab(url, topics, user), inquire=self.ask_coordinator
         )
 
     def conversation(self, user: str) -> Conversation:
@@ -114,7 +98,7 @@ class Client(Conversation):
             self.topics,
             user,
             self._say,
-            lab=_lab(self.url, self.topics, user),
+            lab=lab(self.url, self.topics, user),
             inquire=self.ask_coordinator,
             standing=self.standing,
         )
@@ -130,17 +114,7 @@ class Client(Conversation):
         if failed is None:
             return self
         self._leave(0.0)
-        reason, cure = failed
-        if REFUSED in reason and not cure:
-            cure = (
-                "is the password right and not rotated since, and is it the port for this account? "
-                "The connection file (--config) or --credentials says them"
-            )
-        if cure:
-            raise NoBroker(f"{self.url}: {reason}", cure)
-        raise NoBroker(
-            f"no broker answers at {self.url}: {reason}", "start one, or name it with --broker"
-        )
+        raise no_broker(self.url, *failed)
 
     def __exit__(
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
@@ -280,9 +254,3 @@ class Client(Conversation):
     def _acknowledge(self, delivery: Delivery) -> None:
         with self._interrupts:
             self._connection.acknowledge(delivery)
-
-
-def _lab(url: BrokerUrl, topics: Topics, user: str) -> str:
-    """Words for errors. MQTT 3.1.1 does not say that a right is missing: as if nobody answered."""
-    as_whom = "" if url.username is None else f"; or {url.username} may not ask for {user}"
-    return f"{url} below the root {topics.root}{as_whom}"

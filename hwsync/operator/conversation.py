@@ -294,12 +294,15 @@ class Conversation:
         *,
         on_received: OnReceived = lambda _: None,
         waiting: Callable[[], None] = lambda: None,
+        fresh: bool = False,
     ) -> Talk[CommandFields]:
         """Send a message that names an id until it is answered.
 
         The status, where the id is the record's own; else that command's result. ``on_received``
-        sees everything that comes meanwhile. A result that answers somebody else's question may
-        come first: of another program it is no answer to a request, and the error follows. Raises
+        sees everything that comes meanwhile. ``fresh``: the id was made for this message, so that
+        whatever status names it is an answer. Else a query behind it has to be answered: a result
+        that answers somebody else's question may come first, but one of another program is no
+        answer to a request, and the error follows. Raises
         like ``asking``, and ``Refused`` with the coordinator's code where the answer is an error.
         """
         statuses: list[Status] = []
@@ -311,6 +314,7 @@ class Conversation:
                 return False
             if came.status is not None:
                 statuses.append(came.status)
+                return fresh
             return came.kind in (TopicKind.RESULT, TopicKind.ERROR)
 
         try:

@@ -30,12 +30,13 @@ from hwsync.protocol.wire.status import CommandFields, Result
 LOOK_AGAIN_S: Final = 5.0  # a query while nothing is heard: a status may have been lost
 TICK_S: Final = 0.5  # between two looks at the clock
 NOT_RUN: Final = 125
+_SAID: Final = (TopicKind.QUERY, TopicKind.CANCEL)  # while a command is followed
 CODES: Final = {"ok": 0, "timeout": 124, "cancelled": 130}
 
 
-def fresh_id() -> str:
-    """An id for a command of the command line: 64 random bits, so no two are the same."""
-    return f"cli-{secrets.token_hex(8)}"
+def fresh_id(asker: str = "cli") -> str:
+    """An id for a command of the command line, or ``asker``: 64 random bits, no two are alike."""
+    return f"{asker}-{secrets.token_hex(8)}"
 
 
 def claim(url: BrokerUrl) -> str:
@@ -136,12 +137,14 @@ class Run:
         self.request, self.id = request, request.id
         self.user = conversation.user
         self._conversation, self._last = conversation, last
+        self._ask = TopicKind.QUERY  # while it is followed
 
     def requesting(
         self,
         *,
         on_received: OnReceived = lambda _: None,
         waiting: Callable[[], None] = lambda: None,
+        fresh: bool = False,
     ) -> Talk[CommandFields]:
         """Ask until it is acknowledged: by the status, or by the command's result.
 
@@ -149,6 +152,7 @@ class Run:
         it is not accepted, and will not be. After ``NoCoordinator`` and ``Degraded`` it may still
         be: ask again with the same ``RunRequest``, or have it cancelled. ``on_received`` is given
         everything that comes, whatever it is about; ``waiting`` is called before each repetition.
+        ``fresh``: nobody else knows the id, so that its status needs no query behind it.
         """
         return self._conversation.telling(
             TopicKind.REQUEST,
@@ -156,10 +160,12 @@ class Run:
             self.id,
             on_received=on_received,
             waiting=waiting,
+            fresh=fresh,
         )
 
     def following(
         self,
+        told: CommandFields | None = None,
         *,
         on_received: OnReceived = lambda _: None,
         waiting: Callable[[], None] = lambda: None,
@@ -168,9 +174,14 @@ class Run:
 
         Raises ``NoCoordinator`` after ``ANSWER_S`` seconds without an answer, ``Refused`` where the
         id is not known, or no longer. ``on_received`` is given what is about this command;
-        ``waiting`` is called each ``TICK_S`` seconds.
+        ``waiting`` is called each ``TICK_S`` seconds. ``told``: what was heard of it just now.
         """
-        return self._following(TopicKind.QUERY, on_received, waiting)
+        return self._following(told, on_received, waiting)
+
+    def cancel(self) -> None:
+        """Have it cancelled: now, and again and again while it is followed, which goes on."""
+        self._ask = TopicKind.CANCEL
+        self._conversation.publish(self._ask, encode_id(self.id))
 
     def cancelling(
         self,
@@ -179,7 +190,13 @@ class Run:
         waiting: Callable[[], None] = lambda: None,
     ) -> Talk[CommandFields]:
         """Have it cancelled, and follow it to its end: like ``following``."""
-        return self._following(TopicKind.CANCEL, on_received, waiting)
+        self._ask = TopicKind.CANCEL
+        return self._following(None, on_received, waiting)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether that was asked for here."""
+        return self._ask is TopicKind.CANCEL
 
     def analysing(self, text: str) -> Talk[CommandFields]:
         """Publish the analysis; the command's end then (docs/protocol.md, section 7).
@@ -206,11 +223,13 @@ class Run:
         return cast(CommandFields, fields)
 
     def _following(
-        self, ask: TopicKind, on_received: OnReceived, waiting: Callable[[], None]
+        self, told: CommandFields | None, on_received: OnReceived, waiting: Callable[[], None]
     ) -> Talk[CommandFields]:
         conversation, id = self._conversation, self.id
-        asked, answered = -inf, conversation.now
-        ends = (State.REST, self._last)
+        answered = conversation.now
+        asked = answered if told is not None and self._ask is TopicKind.QUERY else -inf
+        if told is not None and self._is_end(told):
+            return told
         while True:
             now = conversation.now
             if now - answered > ANSWER_S:
@@ -222,16 +241,19 @@ class Run:
                 )
             if now - asked > LOOK_AGAIN_S:
                 asked = now
-                conversation.publish(ask, encode_id(id))
+                conversation.publish(self._ask, encode_id(id))
             limit = conversation.now + TICK_S
-            while (came := (yield from conversation.hearing(limit, (ask,)))) is not None:
-                if came.fields.get("id") != id or conversation.is_foreign(ask, came):
+            while (came := (yield from conversation.hearing(limit, _SAID))) is not None:
+                if came.fields.get("id") != id or conversation.is_foreign(self._ask, came):
                     continue
                 on_received(came)
                 if came.error is not None and came.error["error"] == Code.NOT_CURRENT:
                     raise_refused(came)  # it is not, or no longer, known there
                 elif (told := came.command_fields) is not None:
                     answered = conversation.now
-                    if told["outcome"] is not None and told["state"] in ends:
+                    if self._is_end(told):
                         return told
             waiting()
+
+    def _is_end(self, told: CommandFields) -> bool:
+        return told["outcome"] is not None and told["state"] in (State.REST, self._last)

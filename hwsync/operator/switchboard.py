@@ -22,6 +22,7 @@ from hwsync.transport import Delivery, Signal
 class _Ongoing:
     talk: Talk[Any]
     future: Future[Any]
+    user: str | None = None  # whose messages it hears; None: everybody's
     until: float = 0.0  # when it has waited long enough, on the clock that never jumps
 
 
@@ -33,25 +34,28 @@ class Switchboard:
         while not (one.done() and other.done()):
             board.hear(next_signal(timeout=board.patience))
 
-    ``acknowledge`` acknowledges on the connection that they share. What a talk raises is in its
-    future, and is raised nowhere here; but for Ctrl-C, which ends the talk that it hits.
+    ``acknowledge`` acknowledges on the connection that they share. ``user_of`` says of whom a
+    message is: a talk that was begun for one user does not hear the others'. What a talk raises is
+    in its future, and is raised nowhere here; but for Ctrl-C, which ends the talk that it hits.
     """
 
     def __init__(
         self,
         acknowledge: Callable[[Delivery], object],
         *,
+        user_of: Callable[[Delivery], str] = lambda _: "",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._acknowledge, self._monotonic = acknowledge, monotonic
+        self._acknowledge, self._user_of, self._monotonic = acknowledge, user_of, monotonic
         self._talks: list[_Ongoing] = []
 
-    def begin(self, talk: Talk[T]) -> Future[T]:
+    def begin(self, talk: Talk[T], user: str | None = None) -> Future[T]:
         """Let it say its first words. The future is what it returns, or what it raises.
 
-        A future that is cancelled ends its talk, at the next ``hear`` or ``patience``.
+        ``user``: it hears no other one's messages; None: all. A future that is cancelled ends its
+        talk, at the next ``hear`` or ``patience``.
         """
-        one = _Ongoing(talk, Future())
+        one = _Ongoing(talk, Future(), user)
         self._resume(one, None)
         self._talks.append(one)
         return one.future
@@ -64,12 +68,21 @@ class Switchboard:
 
     def hear(self, signal: Signal | None) -> None:
         """Something came, or nothing did (None) for as long as ``patience`` said."""
+        user = None
         if isinstance(signal, Delivery):
             self._acknowledge(signal)
+            user = self._user_of(signal)
         now = self._monotonic()
         for one in self._going():
-            if signal is not None or one.until <= now:
+            is_for_it = None in (user, one.user) or one.user == user
+            if is_for_it if signal is not None else one.until <= now:
                 self._resume(one, signal)
+
+    def close(self) -> None:
+        """No talk goes on; what they have asked does."""
+        for one in self._talks:
+            one.future.cancel()
+        self._going()
 
     def _going(self) -> list[_Ongoing]:
         for one in self._talks:

@@ -11,6 +11,7 @@
     │   └── JournalDamaged      what stands in it is not what was written
     ├── CannotRun           programs cannot be started on this machine as configured     exit 125
     ├── TooLarge            a message above hwsync's own limit, stopped before sending   exit 1
+    ├── Closed              the connection of a program was closed, with something open  exit 1
     ├── OutputError         what is printed cannot be written where it goes              exit 74
     ├── UsageError          what the person typed cannot be meant                        exit 2
     │   ├── BadUrl          a broker address
@@ -132,6 +133,10 @@ class CannotRun(HwsyncError):
 
 class TooLarge(HwsyncError):
     """A message above hwsync's own limit: a broker would drop it silently or cut the connection."""
+
+
+class Closed(HwsyncError):
+    """The connection was closed; what was asked on it goes on."""
 
 
 class OutputError(HwsyncError):

@@ -212,6 +212,13 @@ class Connection:
         except (ValueError, UnicodeError) as error:
             raise HwsyncError(f"cannot publish on {topic[:80]!r}: {error}") from None
 
+    def subscribe(self, more: Sequence[Subscription]) -> None:
+        """Hear these too, at once and after each connect; ``Subscribed`` comes again then."""
+        new = tuple(one for one in more if one not in self.subscriptions)
+        self.subscriptions += new
+        if new and self._link is not None and self._is_open:
+            self._link.subscribe_too(new)
+
     def acknowledge(self, delivery: Delivery) -> None:
         """Tell the broker that it need not send this again (PUBACK): once what follows is saved.
 

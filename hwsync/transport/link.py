@@ -103,6 +103,7 @@ class Link:
         self.session_present = False
         self.max_packet: int | None = None  # bytes, where the broker says so
         self.subscribing = Subscribing()
+        self._more: tuple[Subscription, ...] = ()  # to be asked for, once the last were answered
         self._owner = owner
         self._has_ended = False  # the wire said so
         self.window = Window(self._send)
@@ -239,6 +240,18 @@ class Link:
         else:
             self._owner.emit(self, Subscribed())
 
+    def subscribe_too(self, more: Sequence[Subscription]) -> None:
+        """Ask for these beside the others; ``Subscribed`` comes when all were answered."""
+        self._more += tuple(more)
+        if not self.subscribing.asked:
+            self._ask_for_more()
+
+    def _ask_for_more(self) -> bool:
+        more, self._more = self._more, ()
+        if more:
+            self.subscribe(more)
+        return bool(more)
+
     # From the connect to the broker's answer.
 
     def _errand_is_done(self, errand: Work, now: float) -> None:
@@ -298,7 +311,8 @@ class Link:
 
     def granted(self, each: Sequence[bool]) -> None:
         told = self.subscribing.answered(each, self._owner.monotonic())
-        if told is not None:
+        asks = self._ask_for_more()
+        if told is not None and (told.refused or not asks):
             self._owner.emit(self, told)
 
     def delivered(self, read: Publish, qos: int, retain: bool, dup: bool) -> None:

@@ -26,7 +26,7 @@ class Subscribing:
     """One connection's; moments are seconds on the monotonic clock."""
 
     def __init__(self) -> None:
-        self.asked: tuple[Subscription, ...] = ()  # in the SUBSCRIBE that is under way
+        self.asked: tuple[Subscription, ...] = ()  # in the SUBSCRIBE that is under way, if any
         self._refused: tuple[Subscription, ...] = ()
         self._refusals = 0
         self._pause = FIRST_S
@@ -36,6 +36,10 @@ class Subscribing:
         """The SUBACK came; what the owner is told of it, now and not before."""
         pairs = zip(self.asked, granted, strict=False)
         refused = tuple(one for one, is_granted in pairs if not is_granted)
+        self.asked = ()
+        if self._refused:  # of what was asked before
+            self._refused += refused
+            return None
         if not refused:
             if self._refusals < BELIEVED:
                 return Subscribed()
@@ -51,12 +55,12 @@ class Subscribing:
         return Subscribed(topics)
 
     def wait(self, now: float) -> float | None:
-        """Seconds until ``again`` has something; None: nothing was refused."""
-        return max(self._due_at - now, 0.0) if self._refused else None
+        """Seconds until ``again`` has something; None: nothing was refused, or it is asked now."""
+        return max(self._due_at - now, 0.0) if self._refused and not self.asked else None
 
     def again(self, now: float) -> tuple[Subscription, ...]:
         """What is to be asked for once more at this moment."""
-        if not self._refused or now < self._due_at:
+        if self.asked or not self._refused or now < self._due_at:
             return ()
         again, self._refused = self._refused, ()
         return again

@@ -16,12 +16,12 @@ from hwsync import connection
 from hwsync.address import BrokerUrl
 from hwsync.broker import access, conf
 from hwsync.cli import checks, operate
-from hwsync.cli.streams import Streams
 from hwsync.device.config import load as load_config
 from hwsync.device.journal import Journal
 from hwsync.logs import escape
 from hwsync.operator.conversation import raise_refused
 from hwsync.operator.run import exit_code
+from hwsync.operator.streams import Streams
 from hwsync.protocol import limits
 from hwsync.protocol.device.clock import Estimator
 from hwsync.protocol.effects import PublishError

@@ -93,6 +93,32 @@ def test_it_rests_until_it_is_started() -> None:
     assert not connection.publish("t", b"x")
 
 
+def test_more_is_subscribed_to_one_after_the_other_and_at_the_next_connect_with_the_rest(
+    client: Pumped, broker: ByHand
+) -> None:
+    told = len(client.came(Subscribed))
+    for topic in ("u", "v", "v"):
+        client.connection.subscribe([Subscription(topic)])
+    client.connection.write()
+    (first,) = broker.next()
+    assert (first.type, first.body[-2:-1]) == (SUBSCRIBE, b"u")
+    broker.say(bytes([0x90, 3, 0, first.mid, 1]))
+    client.until(lambda: broker_was_asked(client))
+    (second,) = broker.next()
+    assert second.body[-2:-1] == b"v"
+    assert len(client.came(Subscribed)) == told, "v was not answered"
+    broker.say(bytes([0x90, 3, 0, second.mid, 1]))
+    client.until(lambda: len(client.came(Subscribed)) == told + 1)
+    assert [one.topic for one in client.connection.subscriptions] == ["t", "u", "v"]
+
+
+def broker_was_asked(client: Pumped) -> bool:
+    """Whether the SUBSCRIBE of what waited has left."""
+    link = client.connection._link
+    assert link is not None
+    return [one.topic for one in link.subscribing.asked] == ["v"] and not link.wants_write
+
+
 def test_what_comes_together_is_told_together(client: Pumped, broker: ByHand) -> None:
     broker.say(b"".join(message("t", b"%d" % number, number) for number in range(1, 101)))
     client.until(lambda: client.came(Delivery))

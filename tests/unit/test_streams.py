@@ -1,4 +1,4 @@
-"""cli.streams: what a run shows of its output, whatever was lost, thinned or cut on the way."""
+"""operator.streams: what is shown of a run, whatever was lost, thinned or cut on the way."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsync.cli import streams
-from hwsync.cli.streams import TEXTS, Streams
+from hwsync.operator import streams
+from hwsync.operator.streams import TEXTS, Streams
 from hwsync.protocol.output import GAP_ROOM, Ends, order_kept
 from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.schema import Json

@@ -43,7 +43,8 @@ def test_a_refusal_is_believed_after_a_while_and_asked_about_further_on(
         told.append(subscribing.answered([False, False], now))
         pauses.append(subscribing.wait(now) or 0.0)
         now += pauses[-1]
-        assert subscribing.again(now) == WANTED
+        subscribing.asked = subscribing.again(now)
+        assert subscribing.asked == WANTED
     assert told[: BELIEVED - 1] == [None] * (BELIEVED - 1)
     assert told[BELIEVED - 1] == Subscribed(("hw/+/request", "hw/+/status"))
     assert told[BELIEVED:] == [None] * (2_000 - BELIEVED)
@@ -51,3 +52,19 @@ def test_a_refusal_is_believed_after_a_while_and_asked_about_further_on(
     assert (pauses[:3], max(pauses)) == ([FIRST_S, 2 * FIRST_S, 4 * FIRST_S], MAX_S)
     assert subscribing.answered([True, True], now) is None
     assert "lets us subscribe to all of it now" in caplog.text
+
+
+def test_what_is_asked_for_later_is_not_granted_while_the_first_is_refused(
+    subscribing: Subscribing,
+) -> None:
+    assert subscribing.answered([False, True], 1.0) is None
+    subscribing.asked = later = (Subscription("hw/pi1/status"),)
+    assert subscribing.wait(9.0) is None, "one after the other"
+    assert subscribing.again(9.0) == ()
+    assert subscribing.answered([True], 9.0) is None
+    subscribing.asked = subscribing.again(9.0)
+    assert subscribing.asked == WANTED[:1]
+    assert subscribing.answered([True], 9.0) == Subscribed()
+    subscribing.asked = later
+    assert subscribing.answered([False], 9.0) is None
+    assert subscribing.again(99.0) == later

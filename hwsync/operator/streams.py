@@ -35,7 +35,7 @@ def texts_of(end: CommandFields) -> dict[str, str]:
 
 
 class Sink(Protocol):
-    """Where output goes (``cli.screen``)."""
+    """Where output goes."""
 
     def program(self, stream: str, text: str) -> None:
         """What the program wrote."""

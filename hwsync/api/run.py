@@ -1,0 +1,283 @@
+"""One command of a board as a Future: from its request to its end, whatever happens meanwhile.
+
+The law: a run ends with what the coordinator said of the command, or with the reason for which
+nobody here will hear of it; never with a guess. All that it hears it hears in its line's thread;
+whoever asks it something may be in any.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
+from typing import Any
+
+from hwsync.api.callbacks import Callbacks
+from hwsync.api.errors import Cancelled, NotOk, not_ok
+from hwsync.api.output import Text
+from hwsync.operator.conversation import Talk
+from hwsync.operator.line import Line
+from hwsync.operator.run import Run as Command
+from hwsync.operator.run import RunRequest
+from hwsync.operator.streams import TEXTS, Streams
+from hwsync.protocol.errors import Closed, HwsyncError
+from hwsync.protocol.record import State
+from hwsync.protocol.wire.received import Received
+from hwsync.protocol.wire.status import CommandFields
+
+log = logging.getLogger("hwsync.api")
+
+
+class Run(Future["Run"]):
+    """A program on a board, which has been asked for.
+
+    Its result is itself, once it has ended ``ok``; else ``result()`` raises what ``exception()``
+    returns (``hwsync.NotOk`` and its kinds, ``hwsync.Refused``, ``hwsync.Unreachable``):
+
+        run = lab.submit("pi1", "print(6*7)")
+        for line in run:
+            print(line)
+        print(run.result().duration)
+
+    Its other properties may be asked at any time: they say what is known so far.
+    """
+
+    def __init__(self, line: Line, callbacks: Callbacks, board: str, request: RunRequest,
+                 *, fresh: bool = True) -> None:  # fmt: skip
+        """``fresh``: nobody else knows the request's id."""
+        super().__init__()
+        self._line, self._callbacks = line, callbacks
+        self._fresh = fresh
+        self._request = request
+        self._text = {stream: Text() for stream in TEXTS}
+        self._streams = Streams(request.id, self, exact=TEXTS)
+        self._record: Mapping[str, Any] = {"id": request.id, "user": board}
+        self._command: Command | None = None  # once it is asked for
+
+    # What is known of it.
+
+    @property
+    def board(self) -> str:
+        """Where it runs."""
+        return str(self._record["user"])
+
+    @property
+    def id(self) -> str:
+        """The command's."""
+        return self._request.id
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """The newest status or result that named it (docs/protocol.md, sections 1 and 3)."""
+        return self._record
+
+    @property
+    def outcome(self) -> str | None:
+        """``ok``, ``error``, ``timeout`` and so on; None while it is open."""
+        told: str | None = self._get("outcome")
+        return told
+
+    @property
+    def ran(self) -> str | None:
+        """``yes``, ``no``, or ``maybe`` where nobody can know; None while it is open."""
+        told: str | None = self._get("ran")
+        return told
+
+    @property
+    def reason(self) -> str:
+        """One line, why it ended as it did; may be empty."""
+        return str(self._get("reason") or "")
+
+    @property
+    def exit_code(self) -> int | None:
+        """The program's."""
+        told: int | None = self._get("exit_code")
+        return told
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds of run time."""
+        told: float | None = self._get("duration")
+        return told
+
+    @property
+    def started(self) -> float | None:
+        """When its first instruction was, in Unix seconds."""
+        told: float | None = self._get("started")
+        return told
+
+    @property
+    def stdout(self) -> str:
+        """What it has written to standard output, so far or in all."""
+        return self._written("stdout", "hw_response")
+
+    @property
+    def stderr(self) -> str:
+        """What it has written to standard error."""
+        return self._written("stderr", "stderr")
+
+    def __iter__(self) -> Iterator[str]:
+        """Like ``lines``, of standard output."""
+        return self.lines()
+
+    def lines(self, stream: str = "stdout") -> Iterator[str]:
+        """Each line as it comes, without its end; then raises what ``result`` would.
+
+        ``stream``: ``stdout`` or ``stderr``.
+        """
+        yield from self._text[stream].lines()
+        self.result()
+
+    def __repr__(self) -> str:
+        how = self.outcome or ("running" if self.running() else "open")
+        if self.done() and not self.outcome:
+            how = "failed"
+        return f"<Run {self.id} on {self.board}: {how}>"
+
+    # The Future.
+
+    def result(self, timeout: float | None = None) -> Run:
+        """This run, once it has ended ``ok``, for which it waits ``timeout`` seconds.
+
+        Raises what ``exception`` returns, and ``TimeoutError`` where it has not ended by then.
+        """
+        with self._with_record():
+            return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Why it did not end ``ok``; None: it did. Raises ``Cancelled``, and ``TimeoutError``."""
+        with self._with_record():
+            return super().exception(timeout)
+
+    def running(self) -> bool:
+        """Whether its board has it now."""
+        return not self.done() and self._get("state") == State.COLLECTED
+
+    def cancel(self) -> bool:
+        """Ask for its end. False: it has ended otherwise, or nobody can be asked any more.
+
+        It ends as its board and the coordinator say: as ``cancelled``, or as it did by itself.
+        """
+        if self.done():
+            return self.cancelled()
+        try:
+            self._line.order(self._cancel)
+        except Closed:
+            return False
+        return True
+
+    def add_done_callback(self, fn: Callable[[Future[Run]], object]) -> None:
+        """Call it with this run when it has ended: in a thread that is for callbacks alone."""
+        super().add_done_callback(lambda _: self._callbacks.call(lambda: fn(self)))
+
+    @contextmanager
+    def _with_record(self) -> Generator[None]:
+        """A cancelled Future raises what has no record."""
+        try:
+            yield
+        except NotOk:
+            raise
+        except CancelledError:
+            raise Cancelled(self) from None
+
+    def _written(self, stream: str, field: str) -> str:
+        told = self._get(field) if self.done() else None
+        return str(self._text[stream]) if told is None else told
+
+    def _get(self, field: str) -> Any:
+        return self._record.get(field)
+
+    # In the line's thread.
+
+    def begin(self) -> None:
+        """Ask, and follow it to its end."""
+        self._line.begin(self._living(), self.board)
+
+    def refuse(self, error: HwsyncError) -> None:
+        """It is not, or no longer, followed."""
+        self._finish(error)
+
+    def program(self, stream: str, text: str) -> None:
+        """As a ``Sink``."""
+        self._text[stream].add(text)
+
+    def note(self, stream: str, text: str) -> None:
+        """As a ``Sink``."""
+        self._text[stream].add(f"{text}\n")
+
+    def _living(self) -> Talk[None]:
+        try:
+            end = yield from self._following()
+        except GeneratorExit:
+            goes_on = f"the connection was closed; {self.id} on {self.board} goes on"
+            hint = f'lab.find("{self.board}", "{self.id}") follows it again'
+            self._finish(Closed(goes_on if self._command else f"{self.id} was not asked for", hint))
+            raise
+        except HwsyncError as error:
+            self._finish(error)
+        except Exception as error:
+            log.exception("hwsync failed; this is a bug")
+            self._finish(HwsyncError(f"hwsync failed: {error!r}", "the log has more"))
+        else:
+            if end is not None:
+                self._end(end)
+
+    def _following(self) -> Talk[CommandFields | None]:
+        yield from self._line.hearing_of(self.board)
+        if self.done():
+            return None  # it was cancelled before anybody was asked
+        self._command = command = Command(self._line.conversation(self.board), self._request)
+        self._record = told = yield from self._asking(command)
+        end = yield from command.following(told, on_received=self._hear)
+        return (yield from command.completing(end)) if end["truncated"] else end
+
+    def _asking(self, command: Command) -> Talk[CommandFields]:
+        return command.requesting(on_received=self._hear, fresh=self._fresh)
+
+    def _hear(self, heard: Received) -> None:
+        if heard.fields.get("id") != self.id:
+            return
+        self._streams.hear(heard.kind, heard.fields)
+        if heard.command_fields is not None:
+            self._record = heard.command_fields
+
+    def _cancel(self) -> None:
+        if self.done():
+            return
+        if self._command is not None:
+            self._command.cancel()
+            return
+        self._record = {**self._record, "outcome": "cancelled", "ran": "no"}
+        self._finish(None)
+
+    def _end(self, end: CommandFields) -> None:
+        self._record = end
+        self._streams.finish(end)
+        cancelled = end["outcome"] == "cancelled" and self._was_cancelled
+        self._finish(None if cancelled or end["outcome"] == "ok" else not_ok(self))
+
+    @property
+    def _was_cancelled(self) -> bool:
+        return self._command is not None and self._command.is_cancelled
+
+    def _finish(self, error: HwsyncError | None) -> None:
+        """The end of the Future; without an error it is ``ok``, or cancelled by us."""
+        if self.done():
+            return
+        for text in self._text.values():
+            text.finish()
+        if error is not None:
+            self.set_exception(error)
+        elif self.outcome == "ok":
+            self.set_result(self)
+        else:
+            super().cancel()
+            self.set_running_or_notify_cancel()
+
+
+class FoundRun(Run):
+    """A command that somebody has asked for before, by its id."""
+
+    def _asking(self, command: Command) -> Talk[CommandFields]:
+        return (yield from command.querying())
