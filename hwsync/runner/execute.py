@@ -1,10 +1,11 @@
 """The program's own process: given to an interpreter as text, never imported to be run.
 
-It says ``ready``, waits for the program, puts it into the run's folder as a file, compiles it, says
-``run`` before the program's first instruction, and runs it as ``python3 NAME`` does; one that does
-not compile is left to the interpreter itself, which says why. A program that did not come whole
-never runs. The program pipe carries eight bytes of length (big-endian) and the source; ``failed
-TEXT`` on the status pipe says why nothing was run.
+It says ``ready``, waits for the program, puts it and the files beside it into the run's folder,
+compiles it, says ``run`` before the program's first instruction, and runs it as ``python3 NAME``
+does; one that does not compile is left to the interpreter itself, which says why. A program that
+did not come whole, with all of its files, never runs. The program pipe carries the source, then the
+number of files, and of each its path and its bytes; eight bytes (big-endian) of length come before
+each text, and the number has as many. ``failed TEXT`` on the status pipe says why nothing was run.
 
 A program with an instant says ``prepared`` where another says ``run``, and waits there;
 ``release.py`` decides when it begins. ``instant``: the descriptors of its page and its marks.
@@ -21,14 +22,16 @@ def load(
     mark: str,
     beside: str,
     instant: tuple[int, ...],
-) -> tuple[bytes, str]:
-    """The whole program, and the path of its file: in the working directory, or ``beside`` it.
+) -> tuple[bytes, str, object]:
+    """The whole program, the path of its file, in the working directory or ``beside`` it, and what
+    puts the files of a program with an instant where they belong (a call without arguments).
 
     A folder that is emptied is the program's alone, and has neither ``mark`` nor ``beside``. In one
     that is kept the file has a second name, ``mark``, by which hwsync knows it for its own to
     remove; where it cannot stand there, or another file of its name does, it is put into the folder
-    ``beside``. A program that does not come whole, or cannot be written, never runs: this ends the
-    process.
+    ``beside``. Files stand in a folder of their own there until all of them are whole, and until
+    the instant's grant: then each takes its place at one stroke. What does not come whole, or
+    cannot be written, never runs: this ends the process.
     """
     import os
 
@@ -49,25 +52,81 @@ def load(
             data = data[os.write(file, data) :]
         os.close(file)
 
+    def fail(what: str, error: OSError) -> None:
+        no_folder = error.errno in (20, 40)  # ENOTDIR, ELOOP: also a link to one
+        why = "a part of its path is no folder" if no_folder else error.strerror
+        said = f"{what} cannot be written in {os.getcwd()}: {why}"
+        os.write(status_pipe, f"failed {said}\n".encode(errors="replace"))
+        os._exit(0)
+
+    def enter(path: str) -> tuple[int, str]:
+        """The folder of a file below the working directory, made part by part, and its name."""
+        no_link = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        *parts, last = path.split("/")
+        here = os.open(".", no_link)
+        for part in parts:
+            try:
+                os.mkdir(part, dir_fd=here)
+            except FileExistsError:
+                pass
+            above, here = here, os.open(part, no_link, dir_fd=here)
+            os.close(above)
+        return here, last
+
+    def receive(path: str) -> None:
+        """The next file's bytes, as they come, into a file that was not there."""
+        folder, last = enter(path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = os.open(last, flags, 0o666, dir_fd=folder)
+        left = int.from_bytes(exactly(8), "big")
+        while left:
+            data = exactly(min(left, 65536))
+            left -= len(data)
+            while data:
+                data = data[os.write(file, data) :]
+        os.close(file)
+        os.close(folder)
+
+    def install() -> None:
+        """Each file that stands apart, to its place; what stood there is replaced."""
+        try:
+            for number, path in enumerate(paths):
+                folder, last = enter(path)
+                os.rename(f"{staged}/{number}", last, dst_dir_fd=folder)
+                os.close(folder)
+            if paths:
+                os.rmdir(staged)
+        except OSError as error:
+            fail(path, error)
+
     os.write(status_pipe, b"ready\n")
     source = exactly(int.from_bytes(exactly(8), "big"))
-    if not instant:
-        os.close(program_pipe)
+    path, staged = name, ".hwsync-~files" if mark else ""  # ``workplace.STAGED``
+    paths: list[str] = []  # of the files that stand apart
     try:
         if mark:
             try:
                 write(mark)
                 os.link(mark, name)
             except OSError:  # also where a file system knows no second names
-                name = f"{beside}/{name}"
+                path = name = f"{beside}/{name}"
                 write(name)
         else:
             write(name)
+        for number in range(int.from_bytes(exactly(8), "big")):
+            path = exactly(int.from_bytes(exactly(8), "big")).decode()
+            if staged:
+                if not paths:
+                    os.mkdir(staged)
+                paths.append(path)
+            receive(f"{staged}/{number}" if staged else path)
     except OSError as error:
-        why = f"{name} cannot be written in {os.getcwd()}: {error.strerror}"
-        os.write(status_pipe, f"failed {why}\n".encode(errors="replace"))
-        os._exit(0)
-    return source, name
+        fail(path, error)
+    if instant:
+        return source, name, install
+    os.close(program_pipe)
+    install()
+    return source, name, None
 
 
 def stand_by(
@@ -136,7 +195,7 @@ def become(  # type: ignore[no-untyped-def]
     import os
     import sys
 
-    _, path = load(program_pipe, status_pipe, name, mark, beside, instant)
+    _, path, install = load(program_pipe, status_pipe, name, mark, beside, instant)
     for number in (signals.SIGPIPE, signals.SIGXFSZ):  # which Python ignores
         signals.signal(number, signals.SIG_DFL)
     os.set_inheritable(status_pipe, False)
@@ -145,7 +204,7 @@ def become(  # type: ignore[no-untyped-def]
     else:
         wait = hold(*instant, program_pipe)
         os.write(status_pipe, b"prepared\n")
-        begin = wait()
+        begin = wait(install)
         del os.environ["HWSYNC_LAB_PAGE"]  # it ends with this interpreter
         begin()
     try:
@@ -174,7 +233,7 @@ def execute(  # type: ignore[no-untyped-def]
     import os
     import sys
 
-    source, given = load(program_pipe, status_pipe, name, mark, beside, instant)
+    source, given, install = load(program_pipe, status_pipe, name, mark, beside, instant)
     wait = None if hold is None else hold(*instant, program_pipe)
     path = os.path.join(os.getcwd(), given)
 
@@ -266,9 +325,9 @@ def execute(  # type: ignore[no-untyped-def]
     begin = None
     if wait is not None:
         os.write(status_pipe, b"prepared\n")
+        begin = wait(install)
         os.close(status_pipe)
-        begin = wait()
-    del source, warned, wait, hold
+    del source, warned, wait, hold, install
     try:
         # From here on it has begun: whoever interrupts it now is answered in Python's words.
         if begin is None:

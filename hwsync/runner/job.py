@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hwsync.protocol.files import Files, NotKeptFiles
 from hwsync.protocol.limits import DEFAULT_GRACE_S, DEFAULT_NAME
 from hwsync.protocol.output import Order
 
@@ -20,6 +21,8 @@ class Job:
     timeout: float  # seconds from the handing over of the program until its end begins
     name: str = DEFAULT_NAME  # of the file that is run (``limits.is_name``)
     grace: float = DEFAULT_GRACE_S  # seconds; its end and all that follows take at most half of it
+    files: Files = ()  # with their bytes, written into its folder before it begins
+    collect: tuple[str, ...] = ()  # patterns of the files that come back (``files.means``)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ class RunEnd:
     raw_us: int | None = None  # of ``started``, on CLOCK_MONOTONIC_RAW
     lab_us: int | None = None  # of ``started``, in lab time; None: it had no instant
     bound_us: int | None = None  # how far lab time may have been from that
+    files: Files = ()  # that came back, with their bytes
+    not_kept: NotKeptFiles = ()  # that did not
 
 
 class StopSwitch:

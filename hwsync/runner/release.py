@@ -23,8 +23,9 @@ first instruction, so the program can take nothing back. The page stays open, fo
 
 
 def release(page: int, marks: int, orders: int):  # type: ignore[no-untyped-def]
-    """What waits for the instant and then gives the last thing to do: two calls without arguments.
+    """What waits for the instant, and then gives the last thing to do, a call without arguments.
 
+    It is given what puts the program's files into their places, once the grant is there.
     ``orders``: a pipe. One byte there says that the page is armed, its end that nothing will come.
     A program that is not released ends with its process, in the first of the calls.
     """
@@ -106,10 +107,11 @@ def release(page: int, marks: int, orders: int):  # type: ignore[no-untyped-def]
         os.environ["HWSYNC_LAB_BOUND"] = seconds(bound)
         os.environ["HWSYNC_LAB_PAGE"] = str(page)
 
-    def wait():  # type: ignore[no-untyped-def]
+    def wait(install):  # type: ignore[no-untyped-def]
         if not os.read(orders, 1):
             os._exit(0)
         os.close(orders)
+        install()
         told, limited = 0, not processor
         while True:
             found = look()

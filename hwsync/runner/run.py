@@ -28,7 +28,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hwsync.protocol.errors import CannotRun
-from hwsync.protocol.limits import MAX_RESPONSE, MAX_STDERR
+from hwsync.protocol.limits import COLLECT_S, MAX_RESPONSE, MAX_STDERR
 from hwsync.runner.job import Job, Piece, RunEnd, StopSwitch
 from hwsync.runner.launcher import PATIENCE_S, SHOWN, START_LIMIT_S, Launcher
 from hwsync.runner.output import Capture, Pieces, Received
@@ -42,6 +42,7 @@ ANSWER_LIMIT_S: Final = SWEEP_LIMIT_S + 5.0  # for a server that works to end ev
 STOPPED_LOOK_S: Final = 0.1  # between two looks whether the program has stopped its server
 CHUNK: Final = 65536  # bytes: the capacity of a pipe
 TERM_S: Final = 0.5  # between SIGTERM and the end of everything
+LEAST_S: Final = 0.05  # for a look at the files that it leaves, however long its end took
 LOOK_S: Final = 0.25  # after an instant, or half of the time limit: whether it was released
 UNRELEASED_S: Final = 5.0  # past `within`: for the program's process to say why it is not released
 SWEEP_S: Final = 1.0  # past what helpers get; a server that takes longer is asked to end them
@@ -95,6 +96,7 @@ class Run:
         self._end = ""  # the limit that the server ended it for; "-" or "asked": none
 
         self._said_run = False
+        self._until: float | None = None  # where it was asked to end: all is over by then
         self._started = 0.0  # wall clock
         self._started_monotonic = 0.0
         self._started_ns = 0  # on CLOCK_MONOTONIC_RAW
@@ -159,12 +161,12 @@ class Run:
         self._group = Group(process.pid, process.start_time, boot)
         return self._group
 
-    def prepare(self, source: bytes) -> bool:
+    def prepare(self, job: Job, source: bytes) -> bool:
         """Hand the program over, to wait in its process; False: stopped before.
 
         Raises ``CannotRun`` where it cannot be put there.
         """
-        self._hand_over(source)
+        self._hand_over(job, source)
         deadline = time.monotonic() + START_LIMIT_S
         if not self._serve(lambda: self._prepared or self._has_ended, deadline):
             if self._stop.is_set:
@@ -178,16 +180,22 @@ class Run:
 
     # -- run -----------------------------------------------------------------------------------
 
-    def _hand_over(self, source: bytes) -> None:
-        framed = struct.pack(">Q", len(source)) + source
-        self._send(self._program_pipe, framed, lambda: None)
+    def _hand_over(self, job: Job, source: bytes) -> None:
+        """As ``execute.py`` reads it."""
+        texts = [source]
+        for file in job.files:
+            assert file.data is not None
+            texts += file.path.encode(), file.data
+        parts = [part for text in texts for part in (struct.pack(">Q", len(text)), text)]
+        parts.insert(2, struct.pack(">Q", len(job.files)))
+        self._send(self._program_pipe, b"".join(parts), lambda: None)
 
     def perform(self, job: Job, source: bytes) -> RunEnd:
         """Hand the program over and serve it to its end, or the time limit.
 
         Raises ``CannotRun`` when its process ended, or the time was over, before it began.
         """
-        self._hand_over(source)
+        self._hand_over(job, source)
         self._started = time.time()
         self._started_ns = raw_ns()
         self._started_monotonic = time.monotonic()
@@ -223,7 +231,7 @@ class Run:
             why = "cancelled"
         forced = None
         if why in ("time", "cancelled") and self._began:
-            forced = self._ask_to_end(job.grace, finished)
+            forced = self._ask_to_end(job, finished)
         self._note_duration()
         self.end_all()
         self._drain()
@@ -286,16 +294,24 @@ class Run:
                 return
             self._duration = time.monotonic() - self._started_monotonic
 
-    def _ask_to_end(self, grace: float, finished: Callable[[], bool]) -> float | None:
+    def left_for_files(self, job: Job) -> float:
+        """Seconds to look for what it leaves, once it has ended."""
+        until = self._until
+        left = job.grace / 2 if until is None else until - time.monotonic()
+        return max(left, LEAST_S)
+
+    def _ask_to_end(self, job: Job, finished: Callable[[], bool]) -> float | None:
         """SIGINT and then SIGTERM, so that it may put back what it holds.
 
-        All of it takes as long as configured, and at most half of the request's grace
-        (docs/protocol.md, section 5). The seconds that were not enough; None where they were.
+        All of it takes as long as configured, and with what follows at most half of the request's
+        grace (docs/protocol.md, section 5). The seconds that were not enough; None where they were.
         """
         wanted = self._settings.end_grace_s
+        self._until = time.monotonic() + job.grace / 2
         if not wanted or self._launcher is None or not self._launcher.is_working:
             return None
-        share = min(1.0, grace / 2 / (wanted + TERM_S))
+        bringing = COLLECT_S if job.collect else 0.0
+        share = min(1.0, job.grace / 2 / (wanted + TERM_S + bringing))
         for number, seconds in ((signal.SIGINT, wanted), (signal.SIGTERM, TERM_S)):
             self._launcher.signal(number)
             if self._serve(finished, time.monotonic() + seconds * share, heed_stop=False):

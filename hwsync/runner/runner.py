@@ -107,7 +107,7 @@ class Runner:
         try:
             group = None
             if not stop.is_set:
-                self._workplace.prepare()
+                self._workplace.prepare(job)
                 self._shared_memory.prepare()
                 prepared = True
                 launcher = self._begin(run, job)
@@ -117,13 +117,14 @@ class Runner:
             if group is None or stop.is_set:
                 return run.cancelled()
             try:
-                return run.perform(job, source)
+                end = run.perform(job, source)
             except CannotRun:
                 raise
             except Exception as error:
                 # It may have begun, and may have ended in any way: to say more would be a guess.
                 log.exception("lost sight of a program that had been handed over")
-                return run.lost(f"the device lost sight of it: {error}")
+                end = run.lost(f"the device lost sight of it: {error}")
+            return self._with_files(run, job, source, end)
         finally:
             self._leave(run, launcher, prepared)
 
@@ -144,18 +145,33 @@ class Runner:
         taken = False
         try:
             if not stop.is_set:
-                self._workplace.prepare()
+                self._workplace.prepare(job)
                 self._shared_memory.prepare()
                 taken = True
                 launcher = self._begin(run, job)
                 group = run.wait_for_session(boot)
-                if group is not None and run.prepare(source):
+                if group is not None and run.prepare(job, source):
                     held = launcher
-                    return Prepared(run, job, page, group, lambda: self._leave(run, held, True))
+                    return Prepared(
+                        *(run, job, page, group, lambda: self._leave(run, held, True)),
+                        lambda end: self._with_files(run, job, source, end),
+                    )
             raise CannotRun("it was stopped while it was prepared")
         except BaseException:
             self._leave(run, launcher, taken)
             raise
+
+    def _with_files(self, run: Run, job: Job, source: bytes, end: RunEnd) -> RunEnd:
+        """With what it leaves in its folder, whatever its outcome, if it began."""
+        if not end.began:
+            return end
+        try:
+            run.end_all()
+            files, not_kept = self._workplace.bring_back(job, source, run.left_for_files(job))
+        except Exception:
+            log.exception("cannot look for the files of a program")
+            return end
+        return replace(end, files=files, not_kept=not_kept)
 
     def _leave(self, run: Run, launcher: Launcher | None, prepared: bool) -> None:
         """Whatever fails here, how the program ended is known, and that is reported."""
@@ -237,8 +253,15 @@ class Prepared:
     """
 
     def __init__(
-        self, run: Run, job: Job, page: Page, group: Group, leave: Callable[[], None]
+        self,
+        run: Run,
+        job: Job,
+        page: Page,
+        group: Group,
+        leave: Callable[[], None],
+        with_files: Callable[[RunEnd], RunEnd],
     ) -> None:
+        self._with_files = with_files
         self._run = run
         self._job = job
         self._page = page
@@ -259,12 +282,14 @@ class Prepared:
         Raises ``CannotRun`` where it was not released: surely nothing has run.
         """
         try:
-            return self._run.release(self._job)
-        except CannotRun:
-            raise
-        except Exception as error:
-            log.exception("lost sight of a program that had been handed over")
-            return self._run.lost(f"the device lost sight of it: {error}")
+            try:
+                end = self._run.release(self._job)
+            except CannotRun:
+                raise
+            except Exception as error:
+                log.exception("lost sight of a program that had been handed over")
+                end = self._run.lost(f"the device lost sight of it: {error}")
+            return self._with_files(end)
         finally:
             self._leave()
 

@@ -1,7 +1,8 @@
 """The folder in which programs run, before a run and after it.
 
 The law: one run at a time has it. One that is emptied is as new for each run. In one that is kept
-only the program's own file is removed, which is known by its second name (``execute.load``).
+only the program's own file is removed, which is known by its second name, and what was staged
+(``execute.load``).
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from collections.abc import Callable
 from typing import Final
 
 from hwsync.protocol.errors import CannotRun
-from hwsync.protocol.limits import is_name
+from hwsync.protocol.files import Files, NotKeptFiles
+from hwsync.protocol.limits import COLLECT_S, is_name
+from hwsync.runner.brought import UNASKED_S, Budget, Snapshot, Wanted, bring_back
 from hwsync.runner.folder import Folder, account_of
+from hwsync.runner.job import Job
 from hwsync.runner.settings import MEGABYTE, Settings
 
 MARK: Final = ".hwsync-"  # begins the second name of a program's file
+STAGED: Final = f"{MARK}~files"  # where files stand until they take their places; no second name
 
 
 class Workplace:
@@ -30,11 +35,36 @@ class Workplace:
         self._path = settings.directory
         self._place: Folder | None = None  # once its account is known
         self._lock: int | None = None  # a descriptor of the folder, while a run has it
+        self._before: Snapshot | None = None  # of one that is kept
         self.refusal = ""
 
-    def prepare(self) -> None:
-        """Before a run. Raises ``CannotRun``."""
+    def prepare(self, job: Job | None = None) -> None:
+        """Before a run, of that job. Raises ``CannotRun``."""
+        if job is not None and not self._settings.empty_directory:
+            _refuse_marks(job)
         self._heed(self._prepare)
+        if job is not None and self._lock is not None and not self._settings.empty_directory:
+            self._before = Snapshot(self._lock, job.collect)
+
+    def bring_back(self, job: Job, source: bytes, seconds: float) -> tuple[Files, NotKeptFiles]:
+        """What the run leaves, looked for in ``seconds`` at most (``brought``).
+
+        In the folder in which it began, whatever has its name by now. ``source``: of the program,
+        as it was written there.
+        """
+        if self._lock is None:
+            return (), ()
+        given = {file.path: file.data for file in job.files if file.data is not None}
+        passed = frozenset[str]()
+        if self._settings.empty_directory:
+            given[job.name] = source
+            with contextlib.suppress(OSError):
+                os.chmod(self._lock, 0o700)  # the program may have taken that away
+        else:
+            passed = _marks(self._lock)
+        wanted = Wanted(job.collect, given, passed, self._folder().uid, self._before)
+        most = COLLECT_S if job.collect else UNASKED_S
+        return bring_back(self._lock, wanted, Budget(min(most, seconds)))
 
     def clean_up(self) -> None:
         """After a run: what it left. Raises ``CannotRun``."""
@@ -104,6 +134,7 @@ class Workplace:
     def release(self) -> None:
         """Let another board have it."""
         lock, self._lock = self._lock, None
+        self._before = None
         if lock is not None:
             os.close(lock)
 
@@ -126,7 +157,7 @@ def _remove_programs(place: Folder, folder: int) -> None:
     """
     for mark in os.listdir(folder):
         name = mark.removeprefix(MARK)
-        if mark == name or not is_name(name):
+        if mark == name or not (is_name(name) or mark == STAGED):
             continue
         known = _stat(folder, mark)
         if known is None or known.st_uid != place.uid:
@@ -135,6 +166,28 @@ def _remove_programs(place: Folder, folder: int) -> None:
         if found is not None and stat.S_ISREG(found.st_mode) and os.path.samestat(found, known):
             place.remove(folder, [name])
         place.remove(folder, [mark])
+
+
+def _marks(folder: int) -> frozenset[str]:
+    """The names at the top of a folder that are ours: of programs' files, and their second ones."""
+    ours = set[str]()
+    for mark in os.listdir(folder):
+        name = mark.removeprefix(MARK)
+        if mark != name:
+            known, found = _stat(folder, mark), _stat(folder, name)
+            ours.add(mark)
+            if known is not None and found is not None and os.path.samestat(known, found):
+                ours.add(name)
+    return frozenset(ours)
+
+
+def _refuse_marks(job: Job) -> None:
+    for file in job.files:
+        if file.path.startswith(MARK):
+            raise CannotRun(
+                f"{file.path} cannot be written: names with {MARK} are hwsync's own here",
+                "give it another name",
+            )
 
 
 def _stat(folder: int, name: str) -> os.stat_result | None:

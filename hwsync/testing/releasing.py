@@ -51,7 +51,7 @@ class Waiting:
         self._readings, self._looks = 0, True
         release: Any = FunctionType(text.release.__code__, self._globals)
         try:
-            begin: Callable[[], None] = release(*self._page.theirs, 0)()
+            begin: Callable[[], None] = release(*self._page.theirs, 0)(lambda: None)
         except _Waits as waits:
             return max(waits.seconds, self._raw.sleeps_on(), NEXT_S)
         except _Ends:

@@ -29,6 +29,7 @@ from hwsync.runner import Group, Job, Piece, RunEnd, Runner, Settings, Start, St
 from hwsync.runner import run as run_module
 from hwsync.runner.output import PIECES_AT_ONCE
 from hwsync.runner.processes import members, read_process
+from hwsync.runner.workplace import STAGED
 from tests.support.processes import CHECKOUT, python
 from tests.support.waiting import wait_until
 
@@ -390,12 +391,13 @@ def test_when_the_journal_fails_nothing_runs(run: Run, tmp_path: Path) -> None:
 DAEMON = """
 import os, sys, time
 from pathlib import Path
+from hwsync.protocol.files import File
 from hwsync.runner import Job, Runner, Settings, StopSwitch
 from hwsync.runner import runner
 
 class Cut(runner.Run):
     def _send(self, descriptor, data, then):
-        if data.endswith(b"#the end"):  # the program: only a part of it, then death
+        if descriptor == self._program_pipe:  # only a part of it, then death
             os.write(descriptor, data[:int(sys.argv[1])])
             print("cut", flush=True)
             os._exit(9)
@@ -403,20 +405,22 @@ class Cut(runner.Run):
 
 runner.Run = Cut
 Runner(Settings(Path.cwd())).run(
-    Job("open('witness', 'w')\\n#the end", "", (), 60.0),
+    Job("open('witness', 'w')", "", (), 60.0, files=(File.of("a", b"123"),)),
     on_started=lambda group: print(group.session, group.start_time, group.boot_id, flush=True),
     on_output=lambda piece: None, stop=StopSwitch())
 """
 
 
-@pytest.mark.parametrize("sent", [0, 5, 8, 20, 28])
+@pytest.mark.parametrize("sent", [0, 5, 8, 27, 28, 36, 44, 45, 53, 55])
 def test_a_program_that_did_not_come_whole_never_runs(sent: int, tmp_path: Path) -> None:
     daemon = python(DAEMON, str(sent), cwd=tmp_path)
     assert daemon.returncode == 9, daemon.stderr
     session, start_time, _, said = daemon.stdout.split()
     assert said == "cut"
     wait_until(lambda: not members(int(session), int(start_time)), what="it ends by itself")
-    assert list(tmp_path.iterdir()) == []
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left <= {"program.py", ".hwsync-program.py", STAGED}
+    assert not left or sent >= 28  # then the program is whole, and its files are not
 
 
 LIVING = """
