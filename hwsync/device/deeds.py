@@ -25,6 +25,7 @@ from hwsync.protocol.device.values import Action, Event, State
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.record import Outcome, Ran, RunReport
 from hwsync.protocol.wire.envelope import Envelope
+from hwsync.protocol.wire.response import fit
 from hwsync.runner import Group, Instant, Job, RunEnd
 
 log = logging.getLogger("hwsync.device")
@@ -137,7 +138,10 @@ class Deeds:
                 sha256_stdout=end.sha256_stdout,
                 sha256_stderr=end.sha256_stderr,
                 order=end.order,
+                files=end.files,
+                not_kept=end.not_kept,
             )
+            report = fit(report, self._publisher.outbox.capacity.sure)
         assert self.hand is not None
         if self.hand.envelope.start is not None:
             self._clock.awaits(None)
@@ -230,6 +234,8 @@ class Deeds:
             *(envelope.program, envelope.stdin, envelope.args, timeout),
             name=envelope.name,
             grace=envelope.grace,
+            files=envelope.files,
+            collect=envelope.collect,
         )
 
     def _prepare_run(self, action: Action, _: Subject, __: State) -> None:

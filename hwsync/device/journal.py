@@ -8,12 +8,13 @@ History never goes back unnoticed (``sealed``): a database that is not what was 
 by the opening, and a new journal with another name begins. A grant is bound to the name, so nothing
 runs twice. Damage that is found later is ``JournalDamaged`` to every call until the next opening.
 
-Its size: programs and input are dropped when a result is settled, long texts of all but the last
-``KEEP_TEXTS`` settled results soon after, and the rest of a settled entry (under 5 KB) when the
-device has run for ``KEEP_S`` more. Of a signed command that may have run its end stays for ever,
-without any text (0.7 KB): the coordinator may sign it again, and whoever keeps the answers from
-it could wait until its id was forgotten. What is dropped makes room in the file, which is as large
-as it ever had to be; SQLite's log is cut to 4 MiB.
+Its size: files that go in are dropped when the program has started or will not, programs and input
+when a result is settled, files that came back of all but the last ``KEEP_FILES`` settled results at
+once, long texts of all but the last ``KEEP_TEXTS`` soon after, and the rest of a settled entry
+(under 5 KB) when the device has run for ``KEEP_S`` more. Of a signed command that may have run its
+end stays for ever, without any text (0.7 KB): the coordinator may sign it again, and whoever keeps
+the answers from it could wait until its id was forgotten. What is dropped makes room in the file,
+which is as large as it ever had to be; SQLite's log is cut to 4 MiB.
 
 ``now`` is in seconds, of a clock that counts evenly while the process lives (monotonic). The
 journal adds up those of all its lives, so that no jump of a wall clock makes anything old.
@@ -24,25 +25,40 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from hwsync.device.entry_texts import (
+    WITH_FILES,
+    bare_envelope,
+    envelope_text,
+    read_envelope_text,
+    read_report_text,
+    report_text,
+    settled_envelope,
+    without_files,
+)
 from hwsync.device.journal_files import JournalFiles
 from hwsync.device.sealed import COLUMNS, Row, Sealed
 from hwsync.protocol.errors import JournalDamaged
+from hwsync.protocol.files import counted
 from hwsync.protocol.jsons import dumps, loads
-from hwsync.protocol.record import Outcome, Ran, RunReport
+from hwsync.protocol.record import RunReport
 from hwsync.protocol.wire.envelope import Envelope
-from hwsync.protocol.wire.start import StartOrder
 from hwsync.runner import Group
 
 log = logging.getLogger("hwsync.device")
 
 KEEP_S: Final = 24 * 3_600.0  # of running time: a settled id is known for at least so long
 KEEP_TEXTS: Final = 100  # settled results that keep long texts: for a database that was put back
+KEEP_FILES: Final = 4  # settled results that keep files, likewise: each may have 2 MB of them
 LONG: Final = 2_000  # characters of a result in the journal
+_OLD_FILES: Final = (
+    "settled = 1 and instr(account, ?) > 0 order by changed desc, rowid desc limit -1 offset ?"
+)
+DROPPED: Final = f"the board keeps files of its last {KEEP_FILES} results"
 KEPT: Final = 2  # in the column ``settled``: for ever
 MACHINE: Final = (Path("/etc/machine-id"), Path("/proc/device-tree/serial-number"))
 
@@ -172,7 +188,7 @@ class Journal(Sealed):
     def received(self, envelope: Envelope, now: float) -> None:
         """Write a new command, or open a closed one again; nothing where it was started before."""
         new = dict.fromkeys(COLUMNS) | {
-            "id": envelope.id, "state": "received", "envelope": dumps(asdict(envelope)),
+            "id": envelope.id, "state": "received", "envelope": envelope_text(envelope),
             "epoch": envelope.epoch, "seq": envelope.seq, "settled": 0, "changed": self._at(now),
         }  # fmt: skip
         order = (envelope.epoch, envelope.seq)
@@ -200,12 +216,12 @@ class Journal(Sealed):
 
     def finished(self, id: str, report: RunReport, now: float) -> None:
         """The whole result of a run."""
-        self._change(id, now, state="finished", account=dumps(asdict(report)), settled=0)
+        self._change(id, now, state="finished", account=report_text(report), settled=0)
 
     def closed(self, id: str, report: RunReport, order: tuple[int, int], now: float) -> None:
         """Not run; ``order`` is that of the status that says so."""
         closing = {"closing_epoch": order[0], "closing_seq": order[1]}
-        self._change(id, now, state="closed", account=dumps(asdict(report)), settled=0, **closing)
+        self._change(id, now, state="closed", account=report_text(report), settled=0, **closing)
 
     def settle(self, id: str, now: float) -> None:
         """The coordinator has its result; nobody needs its program any more."""
@@ -213,9 +229,11 @@ class Journal(Sealed):
             row = self._row(id)
             if row is not None:
                 if row["account"] is not None:
-                    bare = loads(row["envelope"]) | {"program": "", "stdin": "", "args": []}
-                    row["envelope"] = dumps(bare)
+                    row["envelope"] = settled_envelope(row["envelope"])
                 self._put(row | {"settled": 1, "changed": self._at(now)})
+            for old in self._rows(_OLD_FILES, WITH_FILES, KEEP_FILES):
+                report = without_files(self._report(old), DROPPED)
+                self._put(old | {"account": report_text(report)})
 
     def begin_epoch(self, epoch: int) -> None:
         """An older database was put back: nothing is settled any more that is still held."""
@@ -261,6 +279,7 @@ class Journal(Sealed):
         with self._changing():
             row = self._row(id)
             if row is not None:
+                row["envelope"] = bare_envelope(row["envelope"])
                 self._put(row | values | {"changed": self._at(now)})
 
     def _at(self, now: float) -> float:
@@ -273,6 +292,11 @@ class Journal(Sealed):
     def _entries(self, where: str) -> list[JournalEntry]:
         return [self._entry(row) for row in self._rows(where)]
 
+    def _report(self, row: Row) -> RunReport:
+        report = self._entry(row).report
+        assert report is not None
+        return report
+
     def _entry(self, row: Row) -> JournalEntry:
         try:
             return _entry(row)
@@ -281,28 +305,19 @@ class Journal(Sealed):
 
 
 def _without_texts(row: Row) -> Row:
-    bare = {"response": "", "stderr": "", "truncated": True, "order": None}
-    return row | {"account": dumps(loads(row["account"]) | bare)}
+    report = without_files(read_report_text(row["account"]), DROPPED)
+    left = counted(report.not_kept)
+    bare = replace(report, response="", stderr="", truncated=True, order=None, not_kept=left)
+    return row | {"account": report_text(bare)}
 
 
 def _entry(row: Row) -> JournalEntry:
-    envelope = loads(row["envelope"])
-    envelope["args"] = tuple(envelope["args"])
-    if envelope.get("start") is not None:
-        envelope["start"] = StartOrder(**envelope["start"])
-    report = None
-    if row["account"] is not None:
-        fields = loads(row["account"])
-        fields.update(outcome=Outcome(fields["outcome"]), ran=Ran(fields["ran"]))
-        if fields.get("order") is not None:
-            fields["order"] = tuple((stream, count) for stream, count in fields["order"])
-        report = RunReport(**fields)
     return JournalEntry(
         row["id"],
         Stage(row["state"]),
-        Envelope(**envelope),
+        read_envelope_text(row["envelope"]),
         None if row["closing_epoch"] is None else (row["closing_epoch"], row["closing_seq"]),
         None if row["run_group"] is None else Group(**loads(row["run_group"])),
-        report,
+        None if row["account"] is None else read_report_text(row["account"]),
         bool(row["settled"]),
     )

@@ -19,6 +19,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from hwsync.device.entry_texts import without_files
 from hwsync.device.journal import JournalEntry, Stage
 from hwsync.device.no_journal import AnyJournal
 from hwsync.protocol import limits
@@ -65,6 +66,7 @@ class Unwritten:
 
     def refuse(self, envelope: Envelope, reason: str) -> JournalEntry:
         """Keep a new command, which will not start."""
+        envelope = replace(envelope, files=())
         entry = JournalEntry(envelope.id, Stage.RECEIVED, envelope, None, None, None, settled=False)
         self._kept[envelope.id] = _Kept(entry, reason[: limits.MAX_REASON])
         return entry
@@ -72,7 +74,7 @@ class Unwritten:
     def ended(self, entry: JournalEntry, report: RunReport, order: tuple[int, int] | None) -> None:
         """Keep a result; ``order`` is that of the status that closed it, None: it was granted."""
         stage = Stage.FINISHED if order is None else Stage.CLOSED
-        bare = replace(entry.envelope, program="", stdin="", args=())
+        bare = replace(entry.envelope, program="", stdin="", args=(), files=())
         now = replace(entry, stage=stage, envelope=bare, closing=order, report=report)
         self._kept[entry.id] = _Kept(now, self.refusal(entry.id))
 
@@ -156,9 +158,19 @@ class Keeping:
         return tuple(found)
 
     def end(self, entry: JournalEntry, report: RunReport, order: tuple[int, int] | None) -> None:
-        """Keep a result; ``order`` is that of the status that closed it, None: it was granted."""
+        """Keep a result; ``order`` is that of the status that closed it, None: it was granted.
+
+        Where the disk has no room for its files, it is written without them. Where it has none for
+        that either, the whole is kept in memory, and may be told.
+        """
         self.unwritten.ended(entry, report, order)
         self.write()
+        if report.files and self.unwritten.get(entry.id) is not None:
+            reason = self._journal.refusal[: limits.MAX_NOT_KEPT_REASON]
+            self.unwritten.ended(entry, without_files(report, reason), order)
+            self.write()
+            if self.unwritten.get(entry.id) is not None:
+                self.unwritten.ended(entry, report, order)
 
     def write(self) -> None:
         """Write the results that an earlier attempt could not write; what fails is tried again."""

@@ -20,7 +20,7 @@ from hwsync.device.no_journal import AnyJournal
 from hwsync.protocol import limits
 from hwsync.protocol.device.values import State
 from hwsync.protocol.topics import TopicKind, Topics
-from hwsync.protocol.wire.heartbeat import START, encode_heartbeat
+from hwsync.protocol.wire.heartbeat import FILES, START, encode_heartbeat
 from hwsync.protocol.wire.response import encode_collected, encode_response
 from hwsync.transport.outbox import FLOOR, Capacity, Message, Outbox, below
 
@@ -177,7 +177,7 @@ class Heartbeat:
             **self._environment.presence(),
             refusing=self._refusal() or None,
             **self._of_former(),
-            can=[START],
+            can=[START] if self._refusal() else [START, FILES],
             clock=clock,
             time=self._environment.wall(),
         )

@@ -414,7 +414,7 @@ def test_the_heartbeat_says_who_is_there_and_is_retained(board: Board) -> None:
         "online": True, "journal": board.journal.name, "boot": 1, "seen": [0, 0],
         "version": __version__, "running": None,
         "board": "a test's",
-        "busy": None, "refusing": None, "clock": None, "can": ["start"],
+        "busy": None, "refusing": None, "clock": None, "can": ["start", "files"],
         "time": board.world.wall(),
     }  # fmt: skip
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,8 @@ from hwsync.device.journal_files import KEEP_ASIDE, JournalFiles
 from hwsync.device.sealed import LOG_BYTES
 from hwsync.protocol.errors import JournalDamaged, JournalUnavailable
 from hwsync.protocol.jsons import dumps
+from hwsync.protocol.record import RunReport
+from hwsync.protocol.wire.envelope import Envelope
 from tests.unit.test_journal import CLOSING, ENVELOPE, GROUP, REPORT
 
 OF_VERSION_1 = """
@@ -236,16 +239,21 @@ def test_a_refusal_lasts_until_something_is_written(tmp_path: Path) -> None:
 # -- its older form -------------------------------------------------------------------------------
 
 
+def older(value: Envelope | RunReport) -> dict[str, Any]:
+    """As it was written when no message had files."""
+    return {k: v for k, v in asdict(value).items() if k not in ("files", "collect", "not_kept")}
+
+
 def test_a_journal_of_version_1_is_taken_over_whole(tmp_path: Path) -> None:
     rows = {
         "open": ("started", None, None, dumps(asdict(GROUP)), None, 0),
-        "done": ("finished", None, None, dumps(asdict(GROUP)), dumps(asdict(REPORT)), 0),
-        "closed": ("closed", 0, 6, None, dumps(asdict(CLOSING)), 1),
+        "done": ("finished", None, None, dumps(asdict(GROUP)), dumps(older(REPORT)), 0),
+        "closed": ("closed", 0, 6, None, dumps(older(CLOSING)), 1),
     }
     with closing(sqlite3.connect(tmp_path / "journal.db")) as db:
         db.executescript(OF_VERSION_1)
         for id, (state, *rest) in rows.items():
-            text = dumps(asdict(replace(ENVELOPE, id=id)))
+            text = dumps(older(replace(ENVELOPE, id=id)))
             values = (id, state, text, 0, 5, *rest, 1.7e9)
             db.execute(f"insert into entries values ({', '.join('?' * 11)})", values)
         db.commit()
