@@ -1,7 +1,9 @@
 """Who has several boards begin at one instant: requests with a start, and what is known of them.
 
-The law: a conductor is an operator, who knows what MQTT told it. It names instants by a clock of
-its own, which may be years from the lab's: then it is refused, and tries something else.
+The law: a conductor is an operator, who knows what MQTT told it. It names instants by the lab time
+of the newest health, as the command line does; or by a clock of its own, which may be years from
+the lab's: then it is refused, and tries something else. Lab time may be set back meanwhile, so that
+what it named is tomorrow: hwsync waits for that rightly, and whoever asked takes it back.
 """
 
 from __future__ import annotations
@@ -14,19 +16,26 @@ from hwsync.operator.conversation import Talk
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.asking import encode_id
-from hwsync.testing.context import WALL
+from hwsync.testing.context import WALL, Context
 from hwsync.testing.history import Asked
-from hwsync.testing.operators import Operator
+from hwsync.testing.operators import Numbers, Operator
 
 WAITS: Final = (0.5, 2.0, 10.0)  # seconds for the members to get ready
 LEADS: Final = (0.2, 1.0)  # seconds between the decision and the instant
 AHEAD: Final = (0.5, 2.0, 8.0, 30.0)  # seconds until an instant that is named
 WITHIN: Final = (0.1, 1.0)
+FAR_S: Final = 60.0  # until an instant that nobody has meant
 LAST_S: Final = (0.1, 2.0)  # before an instant, in which somebody may take it back
 
 
 class Conductor(Operator):
     """Asks for starts, for all of its users or for one; cancels and resets like any operator."""
+
+    def __init__(
+        self, context: Context, name: str, users: list[str], numbers: Numbers, stops: bool
+    ) -> None:
+        super().__init__(context, name, users, numbers, stops)
+        self._untidy = list(users)
 
     def choices(self) -> tuple[list[Any], list[float]]:
         """What it does, and how often."""
@@ -51,7 +60,9 @@ class Conductor(Operator):
 
     def _begins_at(self, user: str) -> Talk[None]:
         dice = self.context.dice
-        at = round(WALL + self.context.now + dice.choice(AHEAD), 3)
+        own = dice.random() < 0.25
+        now = WALL + self.context.now if own else self.context.lab_s()
+        at = round(now + dice.choice(AHEAD), 3)
         start = {"at": at, "within": dice.choice(WITHIN)}
         yield from self._asks([user], {"start": start})
 
@@ -79,7 +90,7 @@ class Conductor(Operator):
         dice = Random(f"{self.name} {id}")
         if dice.random() < 0.5:
             return
-        until = start["at"] - WALL - self.context.now if "at" in start else start["lead"]
+        until = start["at"] - self.context.lab_s() if "at" in start else start["lead"]
         yield from self._sleep(until - dice.choice(LAST_S) * dice.random())
         user = dice.choice(users)
         self.context.see(Asked(self.context.now, self.name, user, "cancel", id))
@@ -87,6 +98,15 @@ class Conductor(Operator):
             yield from self.conversation(user).telling(TopicKind.CANCEL, encode_id(id), id)
         except Refused as refusal:
             self.context.note(self.name, f"{user} does not take back {id}: {refusal}")
+
+    def _tidies(self, user: str) -> Talk[None]:
+        """What would begin tomorrow is taken back."""
+        record = yield from self.conversation(user).reading()
+        if (record["start_at"] or 0.0) > self.context.lab_s() + FAR_S:
+            id = str(record["id"])
+            self.context.see(Asked(self.context.now, self.name, user, "cancel", id))
+            yield from self.conversation(user).telling(TopicKind.CANCEL, encode_id(id), id)
+        self._untidy.remove(user)
 
     def _repeats_a_member(self, user: str) -> Talk[None]:
         """The same again, perhaps long after its end; nobody begins by it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from hwsync.protocol.record import MICRO
 from hwsync.testing.broker import DROPPED, Broker, Habits, Packet
 from hwsync.testing.history import Seen, Violation
 from hwsync.testing.network import Cable
@@ -47,6 +48,7 @@ class Context:
     steps: int = 0
     runs: dict[int, Run] = field(default_factory=dict)
     lives: dict[str, int] = field(default_factory=dict)  # of lab time: ahead of ``now``, in us
+    life: str = ""  # the newest that the coordinator's health says; empty: it has said none
     copied: set[tuple[str, bytes]] = field(default_factory=set)  # came twice, as two messages
 
     def __post_init__(self) -> None:
@@ -60,6 +62,10 @@ class Context:
     def now(self) -> float:
         """Seconds since the beginning."""
         return self.schedule.now
+
+    def lab_s(self) -> float:
+        """Seconds of lab time, as the health says it, before that as a right clock does."""
+        return self.now + (self.lives[self.life] / MICRO if self.life else WALL)
 
     def cable(self, name: str) -> Cable:
         """The cable of that process, new or as it is."""

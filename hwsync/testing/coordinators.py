@@ -203,6 +203,7 @@ class CoordinatorProcess(Process):
         assert self.gate is not None
         lab = self.coordinator.lab_time
         self.context.lives[lab.life] = lab.us() - self.raw_us()
+        self.context.life = lab.life
         signals: list[Signal] = []
         while self.inbox and len(signals) < MAX_ROUND:
             signals.append(self.inbox.popleft())

@@ -66,6 +66,7 @@ class Operator:
         self.asking = True  # whether it begins anything new
         self._idle = True
         self._orders: list[str] = []  # users who are to run one more program
+        self._untidy: list[str] = []  # users to look at when it begins nothing more
         self.topics = Topics()
         self.known: list[Known] = []  # what it has sent
         kinds = (TopicKind.STATUS, TopicKind.ERROR, TopicKind.HEARTBEAT)
@@ -88,7 +89,7 @@ class Operator:
     @property
     def idle(self) -> bool:
         """Whether it waits for nothing."""
-        return self._idle and not self._orders
+        return self._idle and not self._orders and not (self._untidy and not self.asking)
 
     def ask_each(self, users: list[str]) -> None:
         """Let each of them run one more program."""
@@ -122,6 +123,8 @@ class Operator:
                 yield from self._does(self._last_program(self._orders[0]))
                 self._orders.pop(0)
             if not self.asking:
+                if self._untidy:
+                    yield from self._does(self._tidies(self._untidy[0]))
                 continue
             action = dice.choices(*self.choices())[0]
             yield from self._does(action(user))
@@ -141,6 +144,11 @@ class Operator:
         except HwsyncError as error:
             self.context.note(self.name, f"is told: {error}")
         self._idle = True
+
+    def _tidies(self, user: str) -> Talk[None]:
+        """What it leaves behind is to end by itself soon; where it does, there is nothing to do."""
+        self._untidy.remove(user)
+        yield from ()
 
     def _last_program(self, user: str) -> Talk[None]:
         id, program = self.numbers.id(), self.numbers.program().text

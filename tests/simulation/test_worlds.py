@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from hwsync.testing import conductors
 from hwsync.testing.faults import FAULTS
 from hwsync.testing.mutants import MUTANTS, changed
 from hwsync.testing.world import World
@@ -80,6 +81,16 @@ def test_each_kind_of_fault_alone_breaks_no_promise(kind: str, tmp_path: Path) -
     report = World(3, tmp_path, steps=700, faults=[kind]).run()
     assert report.violations == []
     assert report.commands
+
+
+def test_what_was_named_for_tomorrow_is_taken_back_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after lab time was set back: hwsync waits for it rightly, and somebody must not."""
+    monkeypatch.setattr(conductors, "AHEAD", (80_000.0,))
+    report = World(3, tmp_path, steps=300, faults=["none"], instants=True).run()
+    assert report.violations == []
+    assert report.seconds < 3_600.0
 
 
 def test_a_broken_promise_is_said_with_its_seed_and_how_to_see_it_again(
