@@ -90,6 +90,7 @@ class _Sorted:
         self.ended: dict[Name, list[Ended]] = defaultdict(list)
         self.said: list[Said] = []
         self.told: dict[Name, list[float]] = defaultdict(list)  # when it was known
+        self.ran_no: list[tuple[float, str, str, str]] = []  # when, of whom, and its outcome
         self.copied: set[tuple[str, bytes]] = set()
         self.put_back: list[PutBack] = []
         self.journals_lost: list[JournalLost] = []
@@ -98,11 +99,11 @@ class _Sorted:
         for one in history:
             if isinstance(one, Said):
                 self.said.append(one)
-                self.told[one.user, one.fields["id"]].append(one.at)
+                self._is_told(one.at, one.user, one.fields["id"], one.fields)
             elif isinstance(one, SaidOfBatch):
                 for user, part in one.fields["members"].items():
                     if not part["refused"]:
-                        self.told[user, one.fields["id"]].append(one.at)
+                        self._is_told(one.at, user, one.fields["id"], part)
             elif isinstance(one, Copied):
                 self.copied.add((one.topic, one.payload))
             elif isinstance(one, PutBack):
@@ -126,6 +127,12 @@ class _Sorted:
                 pass  # of ``instants``
             else:
                 self.ended[one.user, one.id].append(one)
+
+    def _is_told(self, at: float, user: str, id: str, fields: Json) -> None:
+        """A command was known then, and that it did not run may be said of it."""
+        self.told[user, id].append(at)
+        if fields["ran"] == "no":
+            self.ran_no.append((at, user, id, fields["outcome"]))
 
     def requests(self, user: str, id: str, program: str) -> list[Asked]:
         """Who asked for that program under that id."""
@@ -308,12 +315,11 @@ def _order(said: Said) -> tuple[int, int]:
 
 def _truth(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
     """6. ``ran`` is true: what was said at any time, and what is said in the end."""
-    for one in seen.said:
-        if one.fields["ran"] == "no":
-            for begun in seen.began[one.user, one.fields["id"]]:
-                if not seen.forgot_between(one.user, one.fields["id"], one.at, begun.at):
-                    text = f"ran no at {one.at:.3f} ({one.fields['outcome']}), began {begun.at:.3f}"
-                    yield Violation("truth", one.user, one.fields["id"], text)
+    for at, user, id, outcome in seen.ran_no:
+        for begun in seen.began[user, id]:
+            if not seen.forgot_between(user, id, at, begun.at):
+                text = f"ran no at {at:.3f} ({outcome}), began {begun.at:.3f}"
+                yield Violation("truth", user, id, text)
     for (user, id), end in final.commands.items():
         begun_by = seen.began[user, id]
         if end["ran"] == "no" and begun_by and not seen.put_back_since(begun_by[0].at):

@@ -66,6 +66,8 @@ class WatchedStore(Store):
         for row in changes.refused:
             process.handled.add((row.message.topic, row.message.payload))
         process.point("after a commit")
+        if any((one.waiting or one.begun) and one.ok + one.bad for one in changes.batches.values()):
+            process.point("as a turn is due")
         if process.lies:
             process.lies = process.served = False
             process.context.fault("a commit that fails though it is stored", process.name)

@@ -56,6 +56,8 @@ FAULTS: Final = {
     "another life of lab time": "_boot_meanwhile",
     "late statuses": "_overtake_statuses",
     "a batch and an older database": "_put_back_in_a_lesson",
+    "kill as a turn is due": "_kill_at_a_turn",
+    "away for a moment": "_hang_up_meanwhile",
 }
 """Every kind, and the method that does it."""
 
@@ -70,13 +72,18 @@ WEIGHTS: Final = {
     "cloned journal": 0.3,
     "orphans": 0.5,
     "a batch and an older database": 0.1,
+    "kill as a turn is due": 0.5,
 }
 """How often, beside the others' 1."""
 
 ORPHANS: Final = "orphans"
-OF_STARTS: Final = ("slow flush", "another life of lab time", "late statuses")
+OF_STARTS: Final = (
+    *("slow flush", "another life of lab time", "late statuses"),
+    "away for a moment",
+)
 LESSON: Final = "a batch and an older database"
-BY_THEMSELVES: Final = (ORPHANS, LESSON, *OF_STARTS)  # the worlds without are what they were
+TURN: Final = "kill as a turn is due"
+BY_THEMSELVES: Final = (ORPHANS, LESSON, TURN, *OF_STARTS)  # the worlds without are what they were
 EVERY_S: Final = (0.3, 2.5)  # between two faults, by seed
 DAY_S: Final = 86_400.0
 YEAR_S: Final = 365 * DAY_S
@@ -98,6 +105,7 @@ class Faults:
         # With dice of their own.
         chosen += [ORPHANS] if Random(f"orphans {world.seed}").random() < 0.3 else []
         chosen += [LESSON] if Random(f"{LESSON} {world.seed}").random() < 0.3 else []
+        chosen += [TURN] if world.groups and Random(f"{TURN} {world.seed}").random() < 0.5 else []
         own = Random(f"starts {world.seed}")
         chosen += [name for name in OF_STARTS if world.instants and own.random() < 0.5]
         names = chosen if only is None else [name for name in FAULTS if name in only]
@@ -203,6 +211,11 @@ class Faults:
             weights = [rare if "process" in point else 1.0 for point in process.points]
             process.armed = self.context.dice.choices(process.points, weights)[0]
 
+    def _kill_at_a_turn(self) -> None:
+        """The coordinator, once somebody of a batch has ended, and another one follows."""
+        if self.world.coordinator.alive:
+            self.world.coordinator.armed = "as a turn is due"
+
     def _pause(self) -> None:
         process = self._some()
         if process.alive:
@@ -261,6 +274,22 @@ class Faults:
             coordinator.kill()
 
         self._later(0.0, 1.5, boots)
+
+    def _hang_up_meanwhile(self) -> None:
+        """A board that is ready for a start is cut off, and is back before another one is ready."""
+        dice, boards = self.context.dice, self.world.devices
+        ready = [one for one in boards if isinstance(one, Board) and one.waits]
+        if not ready:
+            return
+        board = dice.choice(ready)
+        others = [one for one in boards if one not in ready]
+        if board.port is None or not board.port.connected or not others:
+            return
+        self.context.fault("away for a moment", board.name)
+        board.port.cut()
+        other = dice.choice(others).name
+        self._block(other, UP, DOWN)
+        self._heal_later(other, 6.0, 12.0)
 
     # -- network ------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from hwsync.coordinator.deciding import RoundDecision
 from hwsync.coordinator.loop import Coordinator
-from hwsync.coordinator.schedule import ConnectedClock
+from hwsync.coordinator.schedule import ConnectedClock, Resends
 from hwsync.coordinator.startup_gate import StartupGate
 from hwsync.device import instants as device_instants
 from hwsync.device.agent import Agent
@@ -602,6 +602,54 @@ MUTANTS: Final = (
         ),
         faults=("a batch and an older database", "delay"),
         instants=False,
+    ),
+    Mutant(
+        "a new epoch ends who waits in a batch",
+        (
+            Edit(turns, "lose_waiting", "*(id for id, _ in record.batched)", ""),
+        ),
+        faults=("a batch and an older database", "delay"),
+        instants=False,
+    ),
+    Mutant(
+        "a start of the coordinator looks whose turn it is",
+        (
+            Edit(Coordinator, "_load", "self._may_be_turns = self._look_at_all = True",
+                 "self._may_be_turns, self._look_at_all = False, True"),
+        ),
+        "a turn comes in the transaction in which it becomes possible",
+        (
+            # It comes in the next one.
+            Edit(turns, "of_batches", "while _go_on(", "while moment.nonce == 'next' and _go_on("),
+            Edit(core, "take_turns", "turns.of_batches(draft, moment, rules)",
+                 "import dataclasses\n"
+                 "        moment = dataclasses.replace(moment, nonce='next')\n"
+                 "        turns.of_batches(draft, moment, rules)"),
+            Edit(Coordinator, "_adopt", "self._may_be_turns = self._look_at_all = False",
+                 "self._may_be_turns = bool(decided.changes.batches and decided.changes.log)\n"
+                 "    self._look_at_all = False"),
+            Edit(Coordinator, "wait", "if self._to_analyse:",
+                 "if self._to_analyse or self._may_be_turns:"),
+        ),
+        faults=("kill as a turn is due",),
+        instants=False,
+    ),
+    Mutant(
+        "a will counts until its device is heard again",
+        (
+            Edit(Resends, "note_presence", "self._present[user] = heartbeat",
+                 "self._present[user] = heartbeat\n"
+                 "    if not heartbeat.online:\n"
+                 "        self._present['will of ' + user] = heartbeat"),
+            Edit(Resends, "heard", "return self._present.get(user)",
+                 "present = self._present.get(user)\n"
+                 "    will = self._present.get('will of ' + user)\n"
+                 "    same = will and present and (will.journal, will.boot) =="
+                 " (present.journal, present.boot)\n"
+                 "    return will if same else present"),
+        ),
+        faults=("away for a moment",),
+        instants=True,
     ),
     Mutant(
         "a repeat begins nothing that has expired",

@@ -125,7 +125,8 @@ class World:
         self.teachers: list[Teacher] = []
         lessons = Random(f"groups {seed}")
         if lessons.random() < 0.5 and not self.instants:
-            self.groups = {"class": tuple(users), "first": tuple(users[:1])}
+            listed = Random(f"class {seed}").sample(users, len(users))  # as somebody wrote it down
+            self.groups = {"class": tuple(listed), "first": tuple(users[:1])}
             rules = self.coordinator.rules = replace(rules, groups=Groups(self.groups))
             self.teachers = [Teacher(context, "teacher", self.groups, numbers, lessons)]
         self.faults = Faults(self, faults)

@@ -17,6 +17,7 @@ from hwsync.testing.history import (
     JournalLost,
     PutBack,
     Said,
+    SaidOfBatch,
     Seen,
     Served,
 )
@@ -166,6 +167,20 @@ def test_a_no_that_is_said_of_what_began() -> None:
     assert only(found([*GOOD, no])) == "truth"
     between: list[Seen] = [*GOOD[:3], no, PutBack(2.8, 0.0), *GOOD[3:]]
     assert found(between) == []
+
+
+def test_a_no_that_is_said_of_a_batch_alone() -> None:
+    def of_batch(**part: Any) -> SaidOfBatch:
+        member = {"outcome": "cancelled", "ran": "no", "refused": None} | part
+        counts = {"running": 0}
+        fields = {"id": "c1", "state": "ended", "members": {"pi1": member}, "counts": counts}
+        return SaidOfBatch(2.5, "class", fields, kept=False)
+
+    assert only(found([*GOOD[:3], of_batch(), *GOOD[3:]])) == "truth"
+    assert found([*GOOD[:3], of_batch(ran=None, outcome=None), *GOOD[3:]]) == []
+    assert found([*GOOD[:3], of_batch(refused="id_reused"), *GOOD[3:]]) == []
+    forgot: list[Seen] = [*GOOD[:3], of_batch(), PutBack(2.8, 0.0), *GOOD[3:]]
+    assert found(forgot) == []
 
 
 def test_a_final_no_and_a_final_yes_that_are_not_true() -> None:

@@ -180,6 +180,17 @@ def test_a_board_that_has_gone_is_not_ready_until_it_is_heard_again(lab: Lab) ->
     assert None not in instants(lab)
 
 
+def test_a_will_says_nothing_any_more_once_its_board_was_heard_again(lab: Lab) -> None:
+    """Also where that was long before the decision, and nothing was heard since."""
+    ask(lab)
+    collect(lab, "pi1")
+    beat(lab, "pi1", online=False)
+    beat(lab, "pi1")
+    run_on(lab, 2.0)
+    collect(lab, "pi2", "pi3")
+    assert None not in instants(lab)
+
+
 def test_a_dead_board_holds_the_others_up_no_longer_than_the_wait(lab: Lab) -> None:
     ask(lab)
     collect(lab, *BOARDS[:1])
