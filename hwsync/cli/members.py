@@ -247,6 +247,8 @@ def spread_line(spread: Mapping[str, Any] | None) -> str:
     """How far apart the boards began; empty where there was no start."""
     if spread is None or not spread.get("n"):
         return ""
+    if spread["n"] == 1:  # which is apart from nobody
+        return "1 started"
     if spread.get("seconds") is None:
         return f"{spread['n']} started; how far apart is not known"
     bound = spread.get("bound")

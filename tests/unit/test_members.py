@@ -117,6 +117,7 @@ def test_the_exit_code(kinds: list[dict[str, Any]], code: int) -> None:
     [
         (None, ""),
         ({"n": 0, "seconds": None, "bound": None}, ""),
+        ({"n": 1, "seconds": 0.0, "bound": 0.0004}, "1 started"),
         ({"n": 2, "seconds": 0.0008, "bound": 0.0004}, "2 started within 0.800 ms, give or take "
          "0.400 ms"),
         ({"n": 2, "seconds": 0.02, "bound": None}, "2 started within 20.000 ms"),
