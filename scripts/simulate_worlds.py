@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -35,16 +37,19 @@ LINE_S: Final = 10.0  # between two lines of progress, where no terminal refresh
 BAR: Final = 30  # characters
 BROKEN: Final = "broken without the mutant too,"
 SHOWN: Final = 3  # worlds whose traces are printed
+_folders: set[Path] = set()  # of the worlds that live in this process
 
 
 @contextmanager
 def folder() -> Iterator[Path]:
     where = MEMORY if os.access(MEMORY, os.W_OK) else None
     path = Path(tempfile.mkdtemp(prefix="hwsync-world-", dir=where))
+    _folders.add(path)
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        _folders.discard(path)
 
 
 def live(
@@ -87,6 +92,21 @@ def hunt(mutant: Mutant, first: int, worlds: int, *, cover: bool) -> tuple[int, 
 def _deaf() -> None:
     """Ctrl-C is for the parent; a world that has begun ends, which takes a second."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _bound()
+
+
+def _bound() -> None:
+    """This process ends when its parent does, however that ended."""
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    for path in list(_folders):
+        shutil.rmtree(path, ignore_errors=True)
+    os._exit(1)
 
 
 class Progress:
@@ -205,7 +225,7 @@ def hunts(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     left = [one.name for one in MUTANTS if options.mutant in one.name]
     worlds = options.seeds or WORLDS
     progress, ended = Progress(len(left), "mutants"), 0
-    pool = ProcessPoolExecutor(options.jobs)
+    pool = ProcessPoolExecutor(options.jobs, initializer=_bound)
     running: set[Future[dict[str, Any]]] = set()
     try:
         while left or running:

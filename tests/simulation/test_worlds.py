@@ -20,6 +20,7 @@ from hwsync.testing.faults import FAULTS
 from hwsync.testing.mutants import MUTANTS, changed
 from hwsync.testing.world import World
 from tests.support.processes import CHECKOUT
+from tests.support.waiting import START_PATIENCE, wait_until
 
 SEED = os.environ.get("HWSYNC_SEED", "1")
 SIMULATE = [sys.executable, str(CHECKOUT / "scripts" / "simulate_worlds.py")]
@@ -136,6 +137,29 @@ def test_ctrl_c_ends_it_with_what_was_seen_so_far() -> None:
     assert "ended early" in errors
     assert "Traceback" not in errors
     assert "violations: 0" in said
+
+
+def is_alive(pid: str) -> bool:
+    """Whether it is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_nothing_is_left_of_a_simulation_that_is_killed() -> None:
+    process = subprocess.Popen(
+        [*SIMULATE, "--steps", "100000000", "--seed", "1", "--jobs", "2"],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    with process:
+        wait_until(lambda: len(children.read_text().split()) == 2, START_PATIENCE, "its workers")
+        workers = children.read_text().split()
+        process.kill()
+    wait_until(lambda: not any(map(is_alive, workers)), what="its workers end")
 
 
 @pytest.mark.parametrize(
