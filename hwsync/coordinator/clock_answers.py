@@ -8,11 +8,11 @@ is answered: ``seen`` would promise too much.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol
 
 from hwsync.coordinator.loop import Coordinator
+from hwsync.coordinator.pace import PerSecond
 from hwsync.coordinator.schedule import Clock
 from hwsync.protocol import limits
 from hwsync.protocol.topics import TopicKind
@@ -34,9 +34,8 @@ class ClockAnswers:
     """``take`` stands between intake and loop."""
 
     def __init__(self, network: Network, coordinator: Coordinator, clock: Clock) -> None:
-        self._network, self._coordinator, self._clock = network, coordinator, clock
-        self._asked: Counter[str] = Counter()  # by user, in this second
-        self._second = clock.monotonic()
+        self._network, self._coordinator = network, coordinator
+        self._pace = PerSecond(limits.CLOCK_PER_S, clock)
 
     def take(self, signals: Iterable[Signal], *, serving: bool = True) -> list[Signal]:
         """The signals without the questions, which are answered; not ``serving``: dropped."""
@@ -62,7 +61,7 @@ class ClockAnswers:
         if delivery.retain or question is None or not limits.is_user(user):
             coordinator.counts["ignored"] += 1
             return
-        if coordinator.failure or self._too_many(user):
+        if coordinator.failure or self._pace.is_too_many(user):
             coordinator.counts["clock_dropped"] += 1
             return
         record = coordinator.records.get(user)
@@ -72,11 +71,3 @@ class ClockAnswers:
         answer = encode_answer(question, t1, max(lab.us(), t1), lab.life, seen)
         if self._network.publish(topic, answer, qos=0):
             coordinator.counts["clock_answers"] += 1
-
-    def _too_many(self, user: str) -> bool:
-        now = self._clock.monotonic()
-        if now - self._second >= 1.0:
-            self._second = now
-            self._asked.clear()
-        self._asked[user] += 1
-        return self._asked[user] > limits.CLOCK_PER_S

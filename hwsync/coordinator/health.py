@@ -132,6 +132,8 @@ def health(
         "dropped": counts.get("dropped", 0) + outbox.dropped,
         "clock_answers": counts.get("clock_answers", 0),
         "clock_dropped": counts.get("clock_dropped", 0),
+        "history_answers": counts.get("history_answers", 0),
+        "history_refused": counts.get("history_refused", 0),
         "rounds": tally.rounds,
         "round_messages_last": tally.messages_last,
         "round_messages_largest": tally.messages_largest,

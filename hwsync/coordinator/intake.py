@@ -13,6 +13,7 @@ a commit for each of many small rounds is what a disk takes worst.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from hwsync.coordinator.schedule import Clock
@@ -47,8 +48,16 @@ class Waiting(Protocol):
 class Intake:
     """What comes, in portions: ``take`` is called once a round."""
 
-    def __init__(self, network: Network, pump: Waiting, orders: Orders, clock: Clock) -> None:
+    def __init__(
+        self,
+        network: Network,
+        pump: Waiting,
+        orders: Orders,
+        clock: Clock,
+        is_awaited: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._network, self._pump, self._orders, self._clock = network, pump, orders, clock
+        self._is_awaited = is_awaited  # whoever woke the loop has something for it
         self._came: deque[Signal] = deque()
 
     @property
@@ -59,8 +68,8 @@ class Intake:
     def take(self, seconds: float | None) -> list[Signal]:
         """What is to be handled now, in order, once the last round's words are on their way.
 
-        Waits so long at most, None: until something comes; an order ends the wait. One at a time
-        where what we said does not arrive.
+        Waits so long at most, None: until something comes; an order ends the wait, and so does
+        another thread's find. One at a time where what we said does not arrive.
         """
         most = MAX_ROUND
         if self._network.backlog > BACKLOG:
@@ -74,7 +83,7 @@ class Intake:
                 left = max(gather_until - now, 0.0) if self._is_gathering else 0.0
             self._came += self._pump.wait(left)
             now = self._clock.monotonic()
-            if self._orders.any or left == 0.0:
+            if self._orders.any or self._is_awaited() or left == 0.0:
                 break
             if self._came and not (self._is_gathering and now < gather_until):
                 break

@@ -43,6 +43,8 @@ _PLAIN: Final = (
     ("dropped_total", "counter", "dropped", "Messages and answers for which there was no room."),
     ("clock_answers_total", "counter", "clock_answers", "Boards that were told the time."),
     ("clock_dropped_total", "counter", "clock_dropped", "Questions for the time, too many."),
+    ("history_answers_total", "counter", "history_answers", "Pages of what was run, told."),
+    ("history_refused_total", "counter", "history_refused", "Such questions that were refused."),
     ("rounds_total", "counter", "rounds", "Transactions that were committed."),
     ("round_messages_last", "gauge", "round_messages_last", "Messages in the last transaction."),
     ("round_messages_largest", "gauge", "round_messages_largest", "Messages in the largest one."),

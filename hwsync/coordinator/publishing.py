@@ -224,11 +224,15 @@ class Publishing:
 
     def refusal(self, reply: Reply, payload: bytes) -> None:
         """The same to a response topic."""
+        self.answer(reply, lambda _: payload)
+
+    def answer(self, reply: Reply, make: Callable[[int], bytes]) -> None:
+        """What was asked for, to a response topic; ``make`` writes it in so many bytes."""
         self._numbers += 1
         key = f"{reply.topic} {self._numbers}"
         self.outbox.send(
             Message(
-                *(reply.topic, lambda _: payload, key),
+                *(reply.topic, make, key),
                 correlation=reply.correlation, courtesy=True, foreign=True, owner=reply.topic,
             )
         )  # fmt: skip

@@ -16,6 +16,7 @@ from hwsync.coordinator.alone import Alone
 from hwsync.coordinator.clearing import Clearing
 from hwsync.coordinator.clock_answers import ClockAnswers
 from hwsync.coordinator.echoes import Echoes
+from hwsync.coordinator.histories import Histories
 from hwsync.coordinator.intake import Intake
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.metrics import MetricsFile
@@ -26,6 +27,7 @@ from hwsync.notify import Notifier
 from hwsync.orders import Orders, listening
 from hwsync.protocol.errors import AnotherCoordinator, HwsyncError, UsageError
 from hwsync.protocol.groups import NO_GROUPS, Groups
+from hwsync.protocol.history import KINDS
 from hwsync.protocol.rules import FULL, Rules
 from hwsync.protocol.topics import INBOUND, TopicKind, Topics
 from hwsync.protocol.wire.itself import GONE
@@ -164,6 +166,7 @@ def serve(
     waker = Waker()
     pump = Pump(connection, waker)
     clock = SystemClock()
+    histories: Histories | None = None
     try:
         echoes = Echoes(connection, topics)
         coordinator = Coordinator(store, echoes, clock, _rules(options, access.root),
@@ -187,13 +190,14 @@ def serve(
             schedule.start()
         gate = StartupGate(connection, topics, clock, secrets.token_hex(16))
         answers = ClockAnswers(connection, coordinator, clock)
+        asked = histories = Histories(coordinator, store.path, clock, waker.wake)
         clearing = Clearing(connection, topics, clock)
         retention = Retention(store.database, options.keep_days, options.keep_mb)
         with listening(waker.wake) as orders:
-            intake = Intake(connection, pump, orders, clock)
+            intake = Intake(connection, pump, orders, clock, lambda: asked.has_found)
             connection.start()
-            _run(alone, echoes, answers, coordinator, gate, vitals, clearing, retention, intake,
-                 orders, lambda: entrance.reload(coordinator, connection))  # fmt: skip
+            _run(alone, echoes, answers, asked, coordinator, gate, vitals, clearing, retention,
+                 intake, orders, lambda: entrance.reload(coordinator, connection))  # fmt: skip
         log.info("stopping")
         coordinator.write_down()
         vitals.stopping(served=alone.done)
@@ -203,6 +207,8 @@ def serve(
         unused = begun and not store.load(0.0)
         raise
     finally:
+        if histories is not None:
+            histories.close()
         pump.leave(STOP_S)  # in order, whatever came: a will of ours would speak of another
         waker.close()
         store.close()
@@ -233,7 +239,7 @@ def subscriptions(topics: Topics) -> list[Subscription]:
     that is away would say later that a board was heard then, and have no room for requests.
     """
     ours = (TopicKind.ENVELOPE, TopicKind.STATUS)
-    passing = (TopicKind.STATUS, TopicKind.HEARTBEAT, TopicKind.CLOCK)
+    passing = (TopicKind.STATUS, TopicKind.HEARTBEAT, TopicKind.CLOCK, *KINDS)
     signs = Subscription(topics.coordinator, 0, no_local=True, as_published=False)
     filters = [
         Subscription(
@@ -251,6 +257,7 @@ def _run(
     alone: Alone,
     echoes: Echoes,
     answers: ClockAnswers,
+    histories: Histories,
     coordinator: Coordinator,
     gate: StartupGate,
     vitals: Vitals,
@@ -271,6 +278,8 @@ def _run(
             orders.reload = False
             stop = not reload()
         came = answers.take(came, serving=alone.done)
+        came = histories.take(came, serving=alone.done)
+        histories.say()
         came = alone.admit(echoes.without_ours(came))
         if not alone.done:
             vitals.report((), depth)

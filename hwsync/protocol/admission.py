@@ -28,10 +28,10 @@ from hwsync.protocol.record import (
     Request,
     replace,
 )
+from hwsync.protocol.replies import account_of
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.wire.start import start_json
 
-REPLIES: Final = "replies"  # with accounts, only <account> may read below replies/<account>
 CLAIM: Final = "by"  # the key of a request's ``meta``
 
 
@@ -134,11 +134,8 @@ def _may_be_from_before(request: Request, moment: Moment, rules: Rules) -> bool:
 
 def asker_of(request: Request, reply: Reply | None) -> Asker | None:
     """Who asked; where both are given, the response topic counts more than the claim."""
-    if reply is not None:
-        first, _, rest = reply.topic.partition("/")
-        account = rest.partition("/")[0]
-        if first == REPLIES and limits.is_user(account):
-            return Asker(account, KnownBy.REPLY_TOPIC)
+    if reply is not None and (account := account_of(reply)) is not None:
+        return Asker(account, KnownBy.REPLY_TOPIC)
     meta = loads(request.meta)
     claim = meta.get(CLAIM) if isinstance(meta, dict) else None
     if isinstance(claim, str) and 0 < size(claim) <= limits.MAX_CLAIM:

@@ -97,6 +97,15 @@ REPEAT_MAX_S: Final = values.REPEAT_MAX_S  # to here, with jitter
 DEAF_S: Final = values.DEAF_S  # of stale statuses only, until a device believes them
 UNKNOWN_S: Final = values.UNKNOWN_S  # of answers that know less than the envelope
 
+HISTORY_PER_S: Final = 2  # questions about one board's runs; more are refused
+HISTORY_WAITING: Final = 100  # of them that wait to be read, of all boards
+HISTORY_ROWS: Final = 100  # of a page
+HISTORY_PAGE: Final = 256 * KIB  # of JSON: a page
+HISTORY_LOOKED: Final = 10_000  # commands that are looked at for one page
+HISTORY_S: Final = 1.0  # and for how long; a page with nothing in it has a cursor, too
+HISTORY_LINE: Final = 200  # characters of a row's line of output
+HISTORY_TEXT: Final = KIB  # bytes of a row's analysis, and of its meta
+
 DEGRADED_S: Final = 60.0  # between two errors of that code to one board
 
 MAX_USERS: Final = 10_000  # with a record; whoever names a new one is refused then

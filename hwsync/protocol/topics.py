@@ -36,6 +36,8 @@ class TopicKind(StrEnum):
     HEARTBEAT = "heartbeat"  # device to everybody, retained
     CLOCK = "clock"  # device to coordinator, QoS 0: what time it is
     CLOCK_REPLY = "clock/reply"  # coordinator to device, QoS 0
+    HISTORY = "history"  # operator to coordinator: which of my commands there were
+    HISTORY_ALL = "history/all"  # the same, of everybody's
     HEALTH = "health"  # coordinator to everybody, retained; about itself, below @hwsync
     MEMBERS = "members"  # coordinator to everybody, retained; a group's boards, below @<group>
     COORDINATOR = "coordinator"  # coordinator to coordinators, retained; which one, below @hwsync
@@ -54,6 +56,8 @@ INBOUND: Final = (
     TopicKind.HEARTBEAT,
     TopicKind.STATUS,  # the one that the broker kept: it may be newer than the database
     TopicKind.CLOCK,
+    TopicKind.HISTORY,
+    TopicKind.HISTORY_ALL,
 )
 """What the coordinator subscribes to."""
 

@@ -246,8 +246,8 @@ def test_no_subscription_of_the_coordinator_brings_it_back(root: str) -> None:
     for kind in INBOUND:
         levels = topics.of("+", kind).split("/")
         said = topics.health.split("/")
-        same = [a in ("+", b) for a, b in zip(levels, said, strict=True)]
-        assert not all(same)
+        same = [a in ("+", b) for a, b in zip(levels, said, strict=False)]
+        assert not all(same) or len(levels) != len(said)
 
 
 # systemd

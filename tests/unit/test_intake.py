@@ -135,7 +135,7 @@ class Part:
     def report(self, *_: object) -> None:
         pass
 
-    clear = drop_old = report
+    clear = drop_old = say = report
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -144,7 +144,7 @@ def test_a_stop_does_not_wait_behind_a_flood(number: signal.Signals) -> None:
     woken: list[None] = []
     with listening(lambda: woken.append(None)) as orders:
         os.kill(os.getpid(), number)
-        parts: Any = [part] * 8
+        parts: Any = [part] * 9
         service._run(*parts, intake(Wire(20 * MAX_ROUND), orders), orders, lambda: True)
     assert part.rounds == 1
     assert woken == [None]
@@ -175,7 +175,7 @@ def test_a_reload_is_done_once_and_may_take_another_process(reloads: bool) -> No
         orders.stop = len(done) == 1 and reloads  # at the next look
         return reloads
 
-    parts: Any = [part] * 8
+    parts: Any = [part] * 9
     service._run(*parts, intake(Wire(), orders), orders, reload)
     assert done == [None]
     assert part.rounds == (2 if reloads else 1)

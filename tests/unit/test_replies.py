@@ -71,6 +71,28 @@ def test_a_lost_command_is_replied_and_a_late_truth_is_not(lab: Lab) -> None:
     assert replies(end(lab)) == []
 
 
+def test_a_request_names_its_reply_topic_where_there_is_no_mqtt_5(lab: Lab) -> None:
+    lab.hear("request", request(reply="replies/anna/1"))
+    collect(lab)
+    (reply,) = [one for one in end(lab) if isinstance(one, Sent) and one.kind == "replies/anna/1"]
+    assert (reply.json["outcome"], reply.correlation) == ("ok", b"")
+    assert lab.rows("commands", "asked_by, asked_known_by") == [("anna", "reply topic")]
+
+
+@pytest.mark.parametrize("topic", ["elsewhere", "replies", "replies/@x", "hw/pi1/status"])
+def test_a_reply_topic_in_a_request_is_an_accounts(lab: Lab, topic: str) -> None:
+    (error,) = sent(lab.hear("request", request(reply=topic)), "error")
+    assert (error.json["error"], error.json["id"]) == ("not_allowed", "c1")
+    assert "is no account's" in error.json["message"]
+    (error,) = sent(lab.hear("request", request(reply="replies/anna/+")), "error")
+    assert error.json["error"] == "bad_payload"
+
+
+def test_the_response_topic_counts_where_both_are_there(lab: Lab) -> None:
+    ask(lab, request(reply="replies/anna/1"))
+    assert lab.rows("commands", "asked_by") == [("me",)]
+
+
 @pytest.mark.parametrize("kind", ["request", "command"])
 def test_a_refusal_is_replied(lab: Lab, kind: str) -> None:
     lab.device(2)

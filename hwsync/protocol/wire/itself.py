@@ -163,6 +163,12 @@ class Health(TypedDict):
             "could be saved",
         ]
     ]
+    history_answers: NotRequired[
+        Annotated[object, _COUNT, "how many pages of [history](protocol.md#10-history) were told"]
+    ]
+    history_refused: NotRequired[
+        Annotated[object, _COUNT, "such questions that were refused, most of them for their number"]
+    ]
     rounds: NotRequired[Annotated[object, _COUNT, "transactions that were committed"]]
     round_messages_last: NotRequired[Annotated[object, _COUNT, "messages in the last one"]]
     round_messages_largest: NotRequired[Annotated[object, _COUNT, "messages in the largest one"]]

@@ -62,6 +62,8 @@ def read(message: Message, topics: Topics) -> _Read:
     event = _retained(message, kind, reader) if kept else reader(message.payload)
     if isinstance(event, Requested):
         check_of_group(event) if of_group else check_of_board(event)
+        if event.reply is not None:
+            replies.check_named(event.reply, topics.root, event.id)
         if message.reply:
             replies.check(message.reply, topics.root, event.id)
             event = replace(event, reply=message.reply)

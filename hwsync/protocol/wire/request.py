@@ -15,7 +15,7 @@ from hwsync.protocol.batch import NO_OPTIONS, Options
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Ignored, Requested
 from hwsync.protocol.jsons import dumps, is_count, is_number, loads, size
-from hwsync.protocol.record import Analyser, Request, Start
+from hwsync.protocol.record import Analyser, Reply, Request, Start
 from hwsync.protocol.wire.files import Patterns, SentFiles, bare, contents_of, read_files
 from hwsync.protocol.wire.forms import (
     ANYTHING,
@@ -231,6 +231,13 @@ class RequestFields(TypedDict):
             "`**` as a whole part any number of parts; at most 32, each as a path",
         ]
     ]
+    reply: NotRequired[
+        Annotated[
+            Annotated[str, text(limits.MAX_REPLY_TOPIC)] | None,
+            Default(None),
+            "`replies/<account>`, or below it: a response topic for who has no MQTT 5 (section 3)",
+        ]
+    ]
     meta: NotRequired[
         Annotated[
             object,
@@ -345,7 +352,9 @@ def _structured(obj: dict[str, Any]) -> Requested:
     )
     options = Options(fields["parallel"], as_float(abort), fields["online"])
     listed = None if boards is None else tuple(boards)
-    return Requested(request, listed=listed, options=options, contents=contents_of(files))
+    reply = None if fields["reply"] is None else Reply(fields["reply"])
+    contents = contents_of(files)
+    return Requested(request, reply, listed=listed, options=options, contents=contents)
 
 
 def check_of_group(event: Requested) -> None:

@@ -18,6 +18,8 @@ from hwsync.protocol.wire.envelope import ENVELOPE, SEAL
 from hwsync.protocol.wire.error import ERROR
 from hwsync.protocol.wire.group import BATCH, MEMBERS
 from hwsync.protocol.wire.heartbeat import HEARTBEAT
+from hwsync.protocol.wire.history import PAGE, ROW
+from hwsync.protocol.wire.history import QUESTION as HISTORY
 from hwsync.protocol.wire.itself import BOARDS, HEALTH, SIGN
 from hwsync.protocol.wire.received import OF_GROUP
 from hwsync.protocol.wire.received import TABLES as RECEIVED
@@ -52,6 +54,9 @@ PROTOCOL: Final[Tables] = {
     "start in an envelope": START_ORDER,
     "signed envelope": SEAL,
     "response": RESPONSE,
+    "history": HISTORY,
+    "history page": PAGE,
+    "history row": ROW,
 }
 """In docs/protocol.md, by what the marker says."""
 

@@ -1,0 +1,121 @@
+"""A board's commands, for who asks what was run there: the newest first, with a cursor each.
+
+The law: it has a connection of its own and only reads, so the coordinator waits for nothing here,
+and a full disk changes nothing. A row is read when it is looked at. Their order is that in which
+they were accepted; no clock can change it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any, Final, Self
+
+from hwsync.protocol import limits
+from hwsync.protocol.errors import DatabaseError
+from hwsync.protocol.history import Wanted, line_of
+from hwsync.protocol.jsons import cut
+from hwsync.protocol.wire.history import Row
+from hwsync.store import statements
+from hwsync.store.migrations import APPLICATION_ID, SCHEMA
+from hwsync.store.read_only import open_to_read
+
+BEGINNING: Final = 2_048  # characters of standard output, and of the end of stderr, for one line
+NEWEST: Final = 2**63 - 1  # above any cursor
+AT_A_TIME: Final = 100  # rows
+MAX_INSTANT: Final = 1e300  # above any time of day
+
+
+class Past:
+    """The file, opened to be read by one thread; a context manager that closes it.
+
+    Raises ``DatabaseError`` where it cannot be read, like ``commands``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path = path.resolve()
+        try:
+            self._connection, owner, version = open_to_read(path, for_long=True)
+        except sqlite3.Error as error:
+            raise _unreadable(path, error) from None
+        self._path = path
+        if owner != APPLICATION_ID or version != SCHEMA:
+            self.close()
+            raise DatabaseError(
+                f"{path} is no database of this hwsync (schema {version}, expected {SCHEMA})",
+                "start the coordinator once to bring an older one up to date",
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def commands(self, wanted: Wanted, wall: float) -> Generator[tuple[int, Row], None, None]:
+        """Those of the board that may be wanted, each with its cursor; close it when done.
+
+        ``wall``: now, in Unix seconds. Times and cursor are looked at, the rest is its caller's.
+        """
+        try:
+            yield from self._commands(wanted, wall)
+        except sqlite3.Error as error:
+            raise _unreadable(self._path, error) from None
+
+    def _commands(self, wanted: Wanted, wall: float) -> Iterator[tuple[int, Row]]:
+        execute = self._connection.execute
+        before = NEWEST if wanted.after is None else wanted.after
+        values = (BEGINNING, BEGINNING, wanted.user)
+        if wanted.id is not None:
+            cursor = execute(statements.PAST_ONE, (*values, wanted.id, before))
+        else:
+            since, until = wanted.at(wall)
+            first, last = 0, NEWEST
+            if since is not None or until is not None:
+                times = (-MAX_INSTANT if since is None else since,
+                         MAX_INSTANT if until is None else until)  # fmt: skip
+                first, last = execute(statements.PAST_WITHIN, (wanted.user, *times)).fetchone()
+                if first is None:
+                    return
+            cursor = execute(statements.PAST, (*values, before, first, last))
+        names = [column[0] for column in cursor.description]
+        try:
+            while rows := cursor.fetchmany(AT_A_TIME):
+                for row in rows:
+                    yield _row(dict(zip(names, row, strict=True)))
+        finally:
+            cursor.close()  # else the log of the database could not be shortened
+
+
+def _row(row: dict[str, Any]) -> tuple[int, Row]:
+    return row["place"], {
+        "id": row["id"],
+        "number": row["number"],
+        "state": row["state"],
+        "issued": row["issued"],
+        "by": row["asked_by"],
+        "known_by": row["asked_known_by"],
+        "name": "" if row["orphan"] else row["name"] or limits.DEFAULT_NAME,
+        "outcome": row["outcome"],
+        "ran": row["ran"],
+        "reason": row["reason"],
+        "exit_code": row["exit_code"],
+        "started": row["started"],
+        "duration": row["duration"],
+        "files": [],
+        "analysis": cut(row["analysis"] or "", limits.HISTORY_TEXT),
+        "meta": row["meta"],
+        "line": line_of(row["response"], row["stderr"]),
+    }
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> DatabaseError:
+    return DatabaseError(
+        f"cannot read the database {path}: {error}",
+        "is it damaged, or not readable for this account?",
+    )
