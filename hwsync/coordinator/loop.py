@@ -455,7 +455,16 @@ class Coordinator:
             del self.batches[batch.key]
 
     def _perform(self, decided: RoundDecision) -> None:
-        for user, effect in published_once(decided.in_order()):
+        effects = list(published_once(decided.in_order()))
+        is_open = False
+        for _, effect in effects:
+            if isinstance(effect, PublishBatch | AnswerBatch | ReplyBatch):
+                self._news.tell(effect)
+                batch = self.batches.get(effect.key)
+                is_open |= batch is not None and batch.ended is None
+        if is_open and not decided.started:
+            self._say_of_groups()  # before what its boards are told; its end comes behind that
+        for user, effect in effects:
             if user in decided.started:
                 self._spread.release(user)
                 if isinstance(effect, PublishStatus):
@@ -478,8 +487,7 @@ class Coordinator:
                 self._to_analyse.append((user, effect.command.id))
                 continue
             if isinstance(effect, PublishBatch | AnswerBatch | ReplyBatch):
-                self._news.tell(effect)
-                continue
+                continue  # told before
             if self._is_for_nobody(user, effect) or self._spread.holds(user, effect):
                 continue
             if isinstance(effect, PublishReplies) and (user, effect.record.id) in self._owed:
@@ -500,6 +508,9 @@ class Coordinator:
             for effect in effects:
                 if not self._is_for_nobody(user, effect):
                     self.publishing.perform(user, effect)
+        self._say_of_groups()
+
+    def _say_of_groups(self) -> None:
         for key in self._news.flush():
             batch = self.batches.get(key)
             # One asker too many of an open batch is told at once: its end is owed to the others.

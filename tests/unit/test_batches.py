@@ -104,6 +104,15 @@ def test_a_text_runs_on_every_board_and_the_status_of_the_group_says_so(lab: Lab
     assert states(lab) == [0] * 4  # its analyser is the outcome, where nobody says
 
 
+def test_who_asked_hears_that_it_is_accepted_before_its_boards_are_told(lab: Lab) -> None:
+    deeds = ask(lab)
+    topics = [one.topic for one in deeds if isinstance(one, Sent)]
+    assert topics[0] == "hw/@lab1/status"
+    assert set(topics[1:]) == {
+        f"hw/{user}/{kind}" for user in LAB1 for kind in ("status", "command")
+    }
+
+
 def test_it_is_one_transaction_and_the_program_is_stored_once(lab: Lab) -> None:
     program = f"print({'1' * 3000})"
     saves: list[int] = []
