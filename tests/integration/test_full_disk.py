@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from hwsync.protocol.errors import CannotRun
+from hwsync.protocol.files import File
+from hwsync.protocol.limits import MAX_FILES_BYTES
 from hwsync.runner import Job, Limits, RunEnd, Runner, Settings, Start, StopSwitch
 from hwsync.runner.processes import read_process
 from tests.support.board import envelope
@@ -179,6 +181,33 @@ os.wait()
             run("print(1)")
         disk.empty()
         assert run("print(6*7)").response == "42\n"
+    finally:
+        runner.close()
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+def test_files_for_which_a_disk_has_no_room_are_named_and_nothing_is_half(
+    disk: SmallDisk, emptied: bool
+) -> None:
+    work = disk.folder / "work"
+    work.mkdir()
+    (work / "data").write_text("old")
+    runner = Runner(Settings(work, empty_directory=emptied))
+    files = (File.of("data", b"new"), File.of("large", bytes(MAX_FILES_BYTES)))
+    (disk.folder / "taken").write_bytes(bytes(1_500_000))
+    job = Job("print(open('data').read())", "", (), 60.0, files=files)
+    arguments: Any = {
+        "on_started": lambda _: None,
+        "on_output": lambda _: None,
+        "stop": StopSwitch(),
+    }
+    try:
+        with pytest.raises(CannotRun, match=r"large cannot be written in .*: No space left on dev"):
+            runner.run(job, **arguments)
+        left = {path.name: path.read_text() for path in work.iterdir()}
+        assert left == ({} if emptied else {"data": "old"})
+        (disk.folder / "taken").unlink()
+        assert runner.run(job, **arguments).response == "new\n"
     finally:
         runner.close()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -227,6 +229,21 @@ def test_devices_and_other_people_s_files(folder: Folder) -> None:
     assert folder.left == {"zero": "it is a device", "theirs": "it belongs to another account"}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a disk")
+def test_another_disk_in_the_folder_is_another_folder(folder: Folder) -> None:
+    folder.write("disk/below")
+    disk = folder.path / "disk"
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if subprocess.run(mounting, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        folder.write("disk/file")
+        assert folder.asked("**") == {}
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    assert folder.left == {"disk/": "it cannot be looked into: it is another file system"}
+
+
 def test_names_that_no_message_can_have(folder: Folder) -> None:
     for name in (b"bad\xff", b"new\nline", b"good\xc3\xa4"):
         with open(os.path.join(os.fsencode(folder.path), name), "wb") as file:
@@ -254,6 +271,7 @@ def test_a_tree_that_is_deeper_than_a_path(folder: Folder) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
     assert [len(path) for path in found] == [204, 4]  # the next one would have 404
     (deepest,) = folder.left
+    assert len(folder.not_kept) == 1
     assert len(deepest) <= MAX_PATH
     assert folder.left[deepest].endswith(f"a path has at most {MAX_PATH} bytes")
 
@@ -354,8 +372,13 @@ def test_a_file_that_becomes_a_link_or_a_pipe_before_it_is_opened(
 def test_of_a_kept_folder_only_what_is_new_or_changed(folder: Folder) -> None:
     for name in ("old", "changed", "replaced", "sub/old"):
         folder.write(name, "before")
+    then = os.stat(folder.path / "changed")
+    until = time.monotonic() + PATIENCE
+    while folder.write("tick").stat().st_ctime_ns == then.st_ctime_ns:  # that clock is a coarse one
+        assert time.monotonic() < until
     before = Snapshot(folder.descriptor, ("**",))
-    folder.write("changed", "after!")  # as many bytes
+    folder.write("changed", "after!")  # as many bytes, and of the same age
+    os.utime(folder.path / "changed", ns=(then.st_atime_ns, then.st_mtime_ns))
     folder.write("replacement", "after!").rename(folder.path / "replaced")
     folder.write("sub/new", "new")
     expected = {"changed": "after!", "replaced": "after!", "sub/new": "new"}
