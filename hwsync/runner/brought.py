@@ -140,8 +140,11 @@ def _walk(folder: int, above: str, device: int, budget: Budget, looked: Looked) 
         path = above + name
         try:
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except OSError:
-            continue  # it is gone
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            _hide(looked, above or "./", error.strerror)
+            return
         if not stat.S_ISDIR(found.st_mode):
             looked.found[path] = found
         elif found.st_dev != device:

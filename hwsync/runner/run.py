@@ -395,6 +395,11 @@ class Run:
         if not self._over and poll.poll(0):
             self._read_status()
 
+    @property
+    def server_failed(self) -> bool:
+        """Whether it was ended, stopped or could not end everything."""
+        return self._launcher_failed
+
     def close(self) -> bool:
         """End and release everything; False: the server is worth nothing any more."""
         self._stop.detach()
@@ -404,7 +409,7 @@ class Run:
             self._close_descriptor(descriptor)
         if self._page is not None:
             self._page.close()
-        return not self._launcher_failed
+        return not self.server_failed
 
     # -- the loop ------------------------------------------------------------------------------
 

@@ -167,6 +167,8 @@ class Runner:
             return end
         try:
             run.end_all()
+            if run.server_failed:  # what it held may go on
+                self._end_orphans()
             files, not_kept = self._workplace.bring_back(job, source, run.left_for_files(job))
         except Exception:
             log.exception("cannot look for the files of a program")

@@ -276,19 +276,35 @@ def test_a_tree_that_is_deeper_than_a_path(folder: Folder) -> None:
     assert folder.left[deepest].endswith(f"a path has at most {MAX_PATH} bytes")
 
 
-def test_a_folder_that_nobody_may_enter(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder.write("closed/a")
-    folder.write("b")
-    real = os.open
-
-    def refused(path: Any, *arguments: Any, **keys: Any) -> int:
-        if path == "closed":
-            raise PermissionError(13, "Permission denied")
-        return real(path, *arguments, **keys)
-
-    monkeypatch.setattr(brought.os, "open", refused)
-    assert folder.asked("**") == {"b": "x"}
-    assert folder.left == {"closed/": "it cannot be looked into: Permission denied"}
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_what_its_account_may_not_read(folder: Folder) -> None:
+    """Of a device without root, which reads as the programs' account."""
+    for name in ("closed/a", "unsearchable/a", "secret", "b"):
+        folder.write(name)
+    for name, mode in (("closed", 0), ("unsearchable", 0o400), ("secret", 0)):
+        (folder.path / name).chmod(mode)
+    for above, names, files in os.walk(folder.path):
+        for one in (*names, *files):
+            os.chown(os.path.join(above, one), 12345, 12345)
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        os.setresuid(12345, 12345, 12345)
+        files = bring_back(
+            folder.descriptor, Wanted(("**",), {}, frozenset(), 12345), Budget(PATIENCE)
+        )
+        os.write(writing, repr([[one.path for one in files[0]], files[1]]).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    hidden = "it cannot be looked into: Permission denied"
+    left = [
+        NotKept("closed/", 0, hidden),
+        NotKept("unsearchable/", 0, hidden),
+        NotKept("secret", 1, "it cannot be read: Permission denied"),
+    ]
+    assert said == repr([["b"], tuple(left)])
 
 
 # -- what moves meanwhile --------------------------------------------------------------------------
