@@ -59,6 +59,21 @@ class Commands(click.Group):
         commands: tuple[click.Command, ...] = module.COMMANDS
         return next(command for command in commands if command.name == wanted)
 
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """What may have been meant is said, too."""
+        from difflib import get_close_matches
+
+        try:
+            return super().resolve_command(context, args)
+        except click.UsageError as error:
+            near = get_close_matches(args[0], PLACES, 1) if args else []
+            if not near:
+                raise
+            said = f"{error.message.rstrip('.')}; did you mean {near[0]}?"
+            raise click.UsageError(said, context) from None
+
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(hwsync.__version__, prog_name="hwsync")

@@ -78,7 +78,7 @@ class Situation:
     def never_seen(self) -> bool:
         """Whether no device of this name was ever heard, and nobody has answered by hand."""
         listed = self.boards is not None and self.user in self.boards["boards"]
-        return self.beat is None and not listed and not _was_answered(self.record)
+        return self.beat is None and not listed and not was_answered(self.record)
 
     @property
     def since(self) -> float | None:
@@ -134,12 +134,13 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return next(iter(get_close_matches(name, sorted(names), 1, 0.5)), "")
 
 
-def busy(known: Situation) -> str:
+def busy(known: Situation, *, progress: bool = True) -> str:
     """What a board is busy with, in the words of who is refused for it."""
     told = known.current
     if told is None or not known.record:
         return ""
-    return f"{known.user} is busy with {what(told)}{_progress(known, told)}"
+    how_far = _progress(known, told) if progress else ""
+    return f"{known.user} is busy with {what(told)}{how_far}"
 
 
 def what(told: Json) -> str:
@@ -447,8 +448,8 @@ def _refusing(known: Situation) -> str:
     return str(known.beat.get("refusing") or "") if known.beat and known.online else ""
 
 
-def _was_answered(record: Json | None) -> bool:
-    """Whether somebody has ever answered for it."""
+def was_answered(record: Json | None) -> bool:
+    """Whether somebody has ever answered for the board with this status: a device, or a person."""
     if not record:
         return False
     return bool(record["settled"] or record["journal"] or record["ran"] == "yes"

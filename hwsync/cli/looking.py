@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from hwsync.cli.causes import Situation
+from hwsync.cli.causes import Situation, busy
 from hwsync.cli.common import Settings
 from hwsync.operator.batch import overhearing
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.operator.conversation import EVERYBODY
 from hwsync.protocol.errors import Code, HwsyncError, NotFound, Refused
+from hwsync.protocol.record import State
 from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.asking import encode_id
 from hwsync.protocol.wire.heartbeat import Heartbeat
@@ -25,6 +26,7 @@ from hwsync.protocol.wire.received import Received
 
 ANSWER_S: Final = 5.0  # for a coordinator to say how it is
 BOARDS_S: Final = 2.0  # for it to say whom it hears
+CLOCK_S: Final = 0.5  # for it to say what time it is there
 FIND_S: Final = 2.0  # for boards to be asked for an id
 MOST_ASKED: Final = 1_000  # boards that are asked for one
 
@@ -95,6 +97,58 @@ def look(operator: Client, user: str, id: str | None = None) -> Situation:
         boards=heard.boards, health=heard.health if there else None, said=heard.said,
         names=tuple(heard.boards["boards"]) if heard.boards else (),
     )  # fmt: skip
+
+
+def glance(settings: Settings, user: str) -> Situation | None:
+    """The same on a connection of its own; None: nothing can be said."""
+    with (
+        suppress(HwsyncError),
+        Client(settings.url, settings.topics, user, boards=True) as operator,
+    ):
+        return look(operator, user)
+    return None
+
+
+def absent(known: Situation) -> str:
+    """Why a board may not answer: it is offline, or was never there; empty: it is online."""
+    if known.never_seen:
+        return f"no device called {known.user} was ever heard"
+    return "" if known.online is not False else f"{known.user} is {known.presence}"
+
+
+def busy_with(refusal: Refused, operator: Client, user: str, words: str) -> Refused:
+    """A refusal because something runs or waits there, with what it is and what to type.
+
+    ``words``: the program that was refused, as it was typed. Another refusal stays as it is.
+    """
+    if refusal.code is not Code.BUSY:
+        return refusal
+    conversation = operator.conversation(user)
+    try:
+        record = operator.wait(conversation.reading())
+        told = operator.wait(conversation.querying(record["id"]))
+    except HwsyncError:
+        return refusal
+    now = _its_clock(operator)
+    known = Situation(user=user, now=now or 0.0, record=record, current=told)
+    ends = f"hwsync cancel {user}"
+    if record["state"] == State.RETURNED:
+        ends = f"hwsync analyse {user} TEXT"
+    hint = f"hwsync run --queue {user} {words} waits behind it; {ends} ends it"
+    return Refused(
+        refusal.code, busy(known, progress=now is not None) or refusal.message, hint,
+        id=refusal.id, journal=refusal.journal, published_error=refusal.published_error,
+    )  # fmt: skip
+
+
+def _its_clock(operator: Client) -> float | None:
+    """What time the coordinator says it is; None: it does not say soon."""
+    operator.ask_coordinator()
+    for came in operator.hear(CLOCK_S):
+        at = came.health.get("time") if came.health and not came.kept else None
+        if at is not None:
+            return at
+    return None
 
 
 def find(settings: Settings, word: str) -> list[str]:

@@ -25,6 +25,12 @@ def known(settings: Settings) -> list[str]:
     return [*sorted(boards), *sorted(groups)]
 
 
+def heard_of(settings: Settings) -> list[str]:
+    """Boards of which a heartbeat was heard: no typing errors. Raises ``HwsyncError``."""
+    with Client(settings.url, settings.topics, "+", guest=False) as one:
+        return sorted({heard.user for heard in one.hear(QUIET_S) if heard.heartbeat is not None})
+
+
 def members(settings: Settings, user: str) -> dict[str, bool | None] | None:
     """Who is in the group ``user`` (with its sign), and whether each is online; None: nobody says.
 

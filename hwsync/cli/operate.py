@@ -11,8 +11,10 @@ from typing import Any, Final
 import click
 
 from hwsync.cli import bounds, grouped, say
+from hwsync.cli.causes import nearest, what
 from hwsync.cli.common import Settings, board_name, command_id, common, read_text
 from hwsync.cli.completion import of_broker
+from hwsync.cli.names import heard_of
 from hwsync.cli.slow import say_slow
 from hwsync.cli.targets import Target, everybody_option, one_or_all, target
 from hwsync.operator.client import QUIET_S, Client
@@ -75,9 +77,10 @@ def status(settings: Settings, targets: tuple[Target, ...], watch: bool) -> None
             record = _record(operator)
             operator.answers(HEALTH_S)
             if record["seq"] == 0:
+                near = nearest(user, heard_of(settings))
+                meant = f"did you mean {near}? " if near else ""
                 raise NotFound(
-                    f"{user} has never been seen",
-                    "is the name right? hwsync status lists the boards",
+                    f"{user} has never been seen", f"{meant}hwsync status lists the boards"
                 )
             if settings.as_json:
                 say.json_line(dict(record) | {"clock": bounds.lab_clock(operator.beat)})
@@ -340,7 +343,32 @@ def _send(settings: Settings, operator: Client, kind: TopicKind, payload: bytes,
         if operator.kept:
             say.either(settings.as_json, operator.kept, _line(operator.user, operator.kept))
         raise
+    except Refused as refusal:
+        raise _in_words(refusal, kind, operator, id) from None
     say.either(settings.as_json, fields, _line(operator.user, fields))
+
+
+def _in_words(refusal: Refused, kind: TopicKind, operator: Client, id: str) -> Refused:
+    """Why a cancel or an analysis came at the wrong time, as people say it."""
+    if refusal.code is not Code.WRONG_STATE:
+        return refusal
+    user = operator.user
+    try:
+        told = operator.query(id)
+    except HwsyncError:
+        return refusal
+    how = f"{what(told)} ({id}) of {user}"
+    over = told["outcome"] is not None
+    if kind is TopicKind.CANCEL and over:
+        message, hint = f"{how} has ended already: {told['outcome']}", f"hwsync why {user}"
+    elif kind is TopicKind.ANALYSIS and over:
+        message = f"{how} has its analysis already: {told['server_analysis']}"
+        hint = "the first one stays"
+    elif kind is TopicKind.ANALYSIS:
+        message, hint = f"{how} has no result yet", f"hwsync why {user} says what it waits for"
+    else:
+        return refusal
+    return Refused(refusal.code, message, hint, id=id, published_error=refusal.published_error)
 
 
 COMMANDS = (status, analyse, cancel, reset)

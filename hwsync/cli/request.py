@@ -77,6 +77,8 @@ def program_options(command: F) -> F:
         click.option("--id", type=command_id, metavar="ID",
                      help="The command's id; the same id runs once."),
         click.option("--queue", is_flag=True, help="Wait behind the present command, if need be."),
+        click.option("--wait-for-board", is_flag=True,
+                     help="Send it also to a board that was never seen, and wait for one."),
         click.option("--timeout", type=seconds(limits.TIMEOUT_S), metavar="SECONDS",
                      help="Run time.  [default: 10]"),
         click.option("--expires", type=seconds(limits.EXPIRES_S, zero=True), metavar="SECONDS",
@@ -134,10 +136,16 @@ class Asked:
 
     request: RunRequest
     file: str | None  # as it was typed; None: -c
+    seen_only: bool = True  # it is not sent to a board that was never seen
 
     @property
     def id(self) -> str:
         return self.request.id
+
+    @property
+    def words(self) -> str:
+        """The program, as it was typed."""
+        return "-c CODE" if self.file is None else shlex.quote(self.file)
 
     @property
     def timeout(self) -> float:
@@ -178,7 +186,7 @@ def make_request(analysis: str, by: str, **given: Any) -> Asked:
         abort=given.get("abort"),
         online=given.get("online", False),
     )
-    return Asked(request, file)
+    return Asked(request, file, seen_only=not given.get("wait_for_board"))
 
 
 def _meta(text: str) -> Any:

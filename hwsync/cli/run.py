@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -15,11 +15,12 @@ from hwsync.cli import say
 from hwsync.cli.common import Settings, common, fail
 from hwsync.cli.hints import hints, of_limit
 from hwsync.cli.instants import Wish, in_lab_time, wish
+from hwsync.cli.looking import absent, busy_with, glance
 from hwsync.cli.members import start_line
-from hwsync.cli.present import Present
 from hwsync.cli.request import Asked, ProgramCommand, make_request, program_options
 from hwsync.cli.run_many import perform
 from hwsync.cli.screen import Screen
+from hwsync.cli.seen import Seen, refuse_strangers
 from hwsync.cli.slow import say_slow
 from hwsync.cli.targets import Target, check_words, one_or_all
 from hwsync.operator.client import Client
@@ -27,6 +28,7 @@ from hwsync.operator.conversation import OnReceived
 from hwsync.operator.run import NOT_RUN, Run, RunRequest, claim, exit_code
 from hwsync.operator.streams import Streams, texts_of
 from hwsync.protocol.errors import (
+    NotFound,
     OutputError,
     Refused,
     TooLarge,
@@ -36,6 +38,8 @@ from hwsync.protocol.output import read_kept
 from hwsync.protocol.record import Analyser, State
 from hwsync.protocol.wire.received import Received
 from hwsync.protocol.wire.status import CommandFields
+
+NOT_ANSWERED: Final = ("expired", "lost")  # its board may be off
 
 
 @click.command(cls=ProgramCommand)
@@ -56,10 +60,15 @@ def send(settings: Settings, /, target: Target, everybody: bool, **given: Any) -
         perform(settings, target, asked, wanted, State.REST, send=True)
     with Client(settings.url, settings.topics, user) as operator:
         operator.standing.slow = say_slow
-        present = Present(user)
-        request = _with_start(settings, operator, asked.request, wanted, present.hear)
-        fields = operator.wait(Run(operator, request).requesting(on_received=present.hear))
-        if warning := present.warning(fields):
+        if not given["wait_for_board"]:
+            refuse_strangers(settings, operator, (user,))
+        seen = Seen(user)
+        request = _with_start(settings, operator, asked.request, wanted, seen.hear)
+        try:
+            fields = operator.wait(Run(operator, request).requesting(on_received=seen.hear))
+        except Refused as refusal:
+            raise busy_with(refusal, operator, user, asked.words) from None
+        if given["wait_for_board"] and (warning := seen.warning(fields)):
             say.line(warning, err=True)
     say.either(settings.as_json, fields, asked.id)
 
@@ -110,7 +119,7 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
     if (user := target.board) is None:
         try:
             perform(settings, target, asked, wanted, last)
-        except (Refused, TooLarge) as error:
+        except (NotFound, Refused, TooLarge) as error:
             fail(error, settings, NOT_RUN)
     waiting = _Waiting(user)
     screen = Screen(raw=raw, silent=settings.as_json, begin=waiting.end)
@@ -121,20 +130,31 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
             if not waiting.wanted:
                 operator.standing.slow = say_slow
             try:
-                present = Present(user)
-                request = _with_start(settings, operator, asked.request, wanted, present.hear)
-                end = _run(operator, Run(operator, request, last), analysis, view, present)
+                seen, beat = Seen(user), None
+                if not given["wait_for_board"]:
+                    beat = refuse_strangers(settings, operator, (user,))[user]
+                request = _with_start(settings, operator, asked.request, wanted, seen.hear)
+                try:
+                    end = _run(
+                        settings, operator, Run(operator, request, last), analysis, view,
+                        seen if given["wait_for_board"] else None,
+                        offline=beat is not None and not beat["online"],
+                    )  # fmt: skip
+                except Refused as refusal:
+                    raise busy_with(refusal, operator, user, asked.words) from None
             finally:
                 screen.end()
     except OutputError as error:
         hint = f"this does not end the command {asked.id}; hwsync status {user} shows its end"
         raise OutputError(error.message, hint) from None
-    except (Refused, TooLarge) as error:
+    except (NotFound, Refused, TooLarge) as error:
         fail(error, settings, NOT_RUN)
     if settings.as_json:
         say.json_line(end)
     else:
-        _print_end(end, asked, screen, streams.missing, operator.standing.max_message)
+        known = glance(settings, user) if end["outcome"] in NOT_ANSWERED else None
+        why = absent(known) if known else ""
+        _print_end(end, asked, screen, streams.missing, operator.standing.max_message, why)
     sys.exit(exit_code(end))
 
 
@@ -167,13 +187,15 @@ def _with_start(
 
 
 def _print_end(
-    end: CommandFields, asked: Asked, screen: Screen, missing: int, max_message: int
+    end: CommandFields, asked: Asked, screen: Screen, missing: int, max_message: int, why: str
 ) -> None:
     """How it ended, and what to do then; nothing where all is well."""
     if end["outcome"] not in ("ok", "error"):
         screen.tell(f"hwsync: {end['outcome']}: {end['reason']} (ran: {end['ran']})")
     if line := start_line(end):
         screen.tell(f"hwsync: {line}")
+    if why:
+        screen.tell(f"  {why}")
     for hint in hints(end, asked):
         screen.tell(hint)
     if end["truncated"]:
@@ -214,18 +236,28 @@ class _View:
 
 
 def _run(
-    operator: Client, run: Run, analysis: str | None, view: _View, present: Present
-) -> CommandFields:
-    """Ask, show the output, analyse where that was asked for; the command's end."""
+    settings: Settings, operator: Client, run: Run, analysis: str | None, view: _View,
+    seen: Seen | None, *, offline: bool,
+) -> CommandFields:  # fmt: skip
+    """Ask, show the output, analyse where that was asked for; the command's end.
+
+    ``seen``: what is heard of the board, where it may never have been there; ``offline``: so it
+    was when it was asked.
+    """
     try:
 
         def hear(heard: Received) -> None:
-            present.hear(heard)
+            if seen is not None:
+                seen.hear(heard)
             view.streams.hear(heard.kind, heard.fields)
 
         fields = operator.wait(run.requesting(on_received=hear, waiting=view.waiting.tick))
-        if warning := present.warning(fields):
+        if seen is not None and (warning := seen.warning(fields)):
             view.screen.tell(warning)
+        if offline and fields["state"] == State.REQUESTED and not settings.as_json:
+            known = glance(settings, run.user)
+            if known is not None and (said := absent(known)):
+                view.screen.tell(f"hwsync: {said}; the program waits for it (Ctrl-C takes it back)")
         end = operator.wait(run.following(on_received=view.hear, waiting=view.waiting.tick))
     except KeyboardInterrupt:
         view.screen.begin_line()  # behind ^C

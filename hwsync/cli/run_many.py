@@ -15,11 +15,12 @@ from typing import Any, Final, NoReturn
 from hwsync.cli import say
 from hwsync.cli.common import Settings, own_words
 from hwsync.cli.instants import Wish, in_lab_time
+from hwsync.cli.looking import busy_with
 from hwsync.cli.members import Members
 from hwsync.cli.names import members as members_of
-from hwsync.cli.present import Present
 from hwsync.cli.request import Asked
 from hwsync.cli.rows import Lines, Rows
+from hwsync.cli.seen import Seen, refuse_strangers
 from hwsync.cli.slow import SLOW, somebody_waits
 from hwsync.cli.targets import Target
 from hwsync.operator.batch import Batch, overhearing
@@ -172,15 +173,16 @@ class Many:
 
     def _requesting(self, run: Run) -> Talk[CommandFields]:
         """Ask one board, and say where its device was never seen."""
-        present = Present(run.user)
+        seen = Seen(run.user)
 
         def hear(heard: Received) -> None:
-            present.hear(heard)
+            seen.hear(heard)
             self._overhear(heard)
 
         fields = yield from run.requesting(on_received=hear, waiting=self._rows.tick)
-        if (warning := present.warning(fields)) and not self._settings.as_json:
-            self._rows.tell(warning)
+        said = "" if self._asked.seen_only else seen.warning(fields)
+        if said and not self._settings.as_json:
+            self._rows.tell(said)
         return fields
 
     def _ending(self, run: Run) -> Talk[CommandFields]:
@@ -193,7 +195,8 @@ class Many:
         try:
             fields = operator.wait_for(future)
         except Refused as refusal:
-            member.refused, member.message = str(refusal.code), refusal.message
+            told = busy_with(refusal, operator, user, self._asked.words)
+            member.refused, member.message = str(told.code), told.message
         except TooLarge as error:
             member.refused, member.message = "too_large", error.message
         except NoCoordinator as error:
@@ -338,6 +341,8 @@ def perform(settings: Settings, target: Target, asked: Asked, wanted: Wish | Non
     many = Many(settings, target, asked, last)
     with many.client() as operator:
         operator.standing.slow = many.say_slow
+        if asked.seen_only and target.boards:
+            refuse_strangers(settings, operator, target.boards)
         if wanted is not None:
             start, said = in_lab_time(operator, wanted)
             if said and not settings.as_json:

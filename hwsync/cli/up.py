@@ -85,6 +85,11 @@ def up(settings: Settings, user: str | None, db: Path | None, analysis: str,
             operator.record(lambda: _all_live(parts))
         tried = any(part.name == "device" for part in parts)
         hint = f"; try:  hwsync run {user} -c 'print(6*7)'" if tried else ""
+        if analysis == Analyser.MANUAL:
+            say(
+                "a program sent by mosquitto_pub waits for somebody's analysis when it has ended, "
+                f"an hour at most:  hwsync analyse {user} TEXT   (hwsync run does without)"
+            )
         say(f"ready{hint}   (Ctrl-C here ends everything)")
         ended.get()
         _all_live(parts)

@@ -179,7 +179,9 @@ def test_run_analyses_by_hand_where_asked(lab: Lab) -> None:
     run = lab.cli("run", "pi1", "-c", "print(2)", "--no-analysis", "--json")
     assert (one(ended(run, 0))["state"], one(run)["hw_response"]) == (3, "2\n")
     busy = ended(lab.cli("run", "pi1", "-c", "print(3)"), 125)
-    assert "it waits for its analysis: hwsync analyse pi1 TEXT; --queue lets a req" in busy.stderr
+    assert "is busy with " in busy.stderr
+    assert "program, which waits for its analysis" in busy.stderr
+    assert "--queue pi1 -c CODE waits behind it; hwsync analyse pi1 TEXT ends it" in busy.stderr
     rows = ended(lab.cli("history", "pi1", "--db", str(lab.db)), 0).stdout
     assert (rows.count("refused busy"), rows.count("refused")) == (1, 1)
     ended(lab.cli("analyse", "pi1", "at last"), 0)
@@ -198,10 +200,10 @@ def test_ctrl_c_cancels_the_run(lab: Lab) -> None:
 
 @BOTH
 def test_what_cannot_run_ends_with_125(bare: Lab) -> None:
-    expired = ended(bare.cli("run", "pi1", "-c", "1", "--expires", "1"), 125)
+    expired = ended(bare.cli("run", "pi1", "--wait-for-board", "-c", "1", "--expires", "1"), 125)
     assert "expired: not collected within 1 s (ran: no)" in expired.stderr
     bare.pub("request", "print(1)")
-    busy = ended(bare.cli("--json", "run", "pi1", "-c", "1"), 125)
+    busy = ended(bare.cli("--json", "run", "pi1", "--wait-for-board", "-c", "1"), 125)
     assert one(busy)["error"] == "busy"
     assert set(one(busy)) == {"error", "message", "hint", "topic", "id", "journal", "state"}
 
@@ -300,7 +302,7 @@ def test_send_prints_the_id_and_the_record_goes_its_way(
 def test_cancel_analyse_and_reset_say_what_became_of_it(bare: Lab) -> None:
     at_rest = ended(bare.cli("cancel", "pi1"), 1)
     assert "pi1 has no command" in at_rest.stderr
-    ended(bare.cli("send", "pi1", "--id", "c1", "-c", "1"), 0)
+    ended(bare.cli("send", "pi1", "--wait-for-board", "--id", "c1", "-c", "1"), 0)
     cancelled = one(ended(bare.cli("cancel", "pi1", "--json"), 0))
     assert (cancelled["state"], cancelled["outcome"], cancelled["ran"]) == (0, "cancelled", "no")
     for arguments in (["cancel", "pi1"], ["cancel", "pi1", "c1"], ["cancel", "pi1", "--id", "c1"]):
@@ -311,7 +313,7 @@ def test_cancel_analyse_and_reset_say_what_became_of_it(bare: Lab) -> None:
     assert one(refused)["error"] == "wrong_state"
     unknown = ended(bare.cli("cancel", "pi1", "never"), 1)
     assert "pi1 never had a command with the id never" in unknown.stderr
-    ended(bare.cli("send", "pi1", "--id", "c2", "-c", "1"), 0)
+    ended(bare.cli("send", "pi1", "--wait-for-board", "--id", "c2", "-c", "1"), 0)
     assert one(ended(bare.cli("reset", "pi1", "--json"), 0))["state"] == 0
     earlier = one(ended(bare.cli("cancel", "pi1", "c1", "--json"), 0))
     assert (earlier["id"], earlier["outcome"]) == ("c1", "cancelled")
@@ -490,7 +492,7 @@ def test_a_backup_is_restored_with_a_command_open_at_the_device(
 
 @BOTH
 def test_a_typing_error_is_noticed_and_forgotten(lab: Lab, watch: Callable[..., Watcher]) -> None:
-    sent = ended(lab.cli("send", "pi9", "--id", "x", "-c", "print(1)"), 0)
+    sent = ended(lab.cli("send", "pi9", "--wait-for-board", "--id", "x", "-c", "print(1)"), 0)
     assert "a device pi9 has never been seen" in sent.stderr
     assert "never been seen" not in ended(lab.cli("run", "pi1", "-c", "1"), 0).stderr
     db = ["--db", str(lab.db)]
@@ -510,9 +512,12 @@ def test_a_typing_error_is_noticed_and_forgotten(lab: Lab, watch: Callable[..., 
 
     assert users() == ["pi1"]
     # Its ids are known; it comes back when something new is asked.
-    assert "another program" in ended(lab.cli("send", "pi9", "--id", "x", "-c", "2"), 1).stderr
+    assert (
+        "another program"
+        in ended(lab.cli("send", "pi9", "--wait-for-board", "--id", "x", "-c", "2"), 1).stderr
+    )
     assert users() == ["pi1"]
-    ended(lab.cli("send", "pi9", "-c", "print(2)"), 0)
+    ended(lab.cli("send", "pi9", "--wait-for-board", "-c", "print(2)"), 0)
     assert users() == ["pi1", "pi9"]
     ended(lab.cli("reset", "pi9"), 0)
     lab.processes["coordinator"].terminate()
@@ -550,8 +555,14 @@ def test_another_root_is_another_lab_on_the_same_broker(bare: Lab) -> None:
         [*HWSYNC, "coordinator", *other, "--db", str(bare.folder / "b.db")], name="other"
     )
     second.wait_for_log(r"\bready\b")
-    ended(bare.cli("send", "pi1", "--id", "here", "-c", "1"), 0)
-    ended(bare.start([*HWSYNC, "send", "pi1", "--id", "there", "-c", "1", *other], name="cli"), 0)
+    ended(bare.cli("send", "pi1", "--wait-for-board", "--id", "here", "-c", "1"), 0)
+    ended(
+        bare.start(
+            [*HWSYNC, "send", "pi1", "--wait-for-board", "--id", "there", "-c", "1", *other],
+            name="cli",
+        ),
+        0,
+    )
     assert one(ended(bare.cli("status", "pi1", "--json"), 0))["id"] == "here"
     there = bare.start([*HWSYNC, "status", "pi1", "--json", *other], name="cli")
     assert one(ended(there, 0))["id"] == "there"

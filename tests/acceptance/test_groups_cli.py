@@ -229,7 +229,12 @@ def test_boards_begin_together_or_at_a_time_of_day(lab: Lab) -> None:
     done = ended(lab.cli("run", "@lab1", "--together", "--lead", "0.5", "-c", "print(1)"), 0)
     assert done.stderr.splitlines()[0] == "@lab1: 3 ok"
     assert done.stderr.splitlines()[1].startswith("3 started within ")
-    done = ended(lab.cli("run", "pi1,gone", "--together", "--wait", "0.5", "-c", "print(1)"), 1)
+    done = ended(
+        lab.cli(
+            "run", "pi1,gone", "--wait-for-board", "--together", "--wait", "0.5", "-c", "print(1)"
+        ),
+        1,
+    )
     assert done.stderr.splitlines()[0].startswith("hwsync: a device gone has never been seen;")
     assert "device pi1" not in done.stderr
     assert "pi1,gone: 2 left out" in done.stderr

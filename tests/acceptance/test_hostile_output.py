@@ -78,7 +78,7 @@ def test_no_command_lets_a_hostile_record_reach_a_terminal(
     assert (tmp_path / "cli.stderr").read_bytes() == LINES.encode()
     # A user whose device is forged: its reason, its heartbeat and its errors.
     device = {"id": "c2", "journal": "j2", "boot": 1}
-    sent = lab.cli("send", "pi2", "--id", "c2", "-c", f"print({EVIL!r})")
+    sent = lab.cli("send", "pi2", "--wait-for-board", "--id", "c2", "-c", f"print({EVIL!r})")
     clean(sent)
     end = {**device, "outcome": "killed", "reason": EVIL, "response": LINES, "stderr": LINES}
     beat = {**device, "online": True, "busy": EVIL, "refusing": EVIL, "board": EVIL,

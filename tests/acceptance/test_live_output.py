@@ -74,8 +74,9 @@ def test_a_person_is_told_what_was_lost_and_sees_what_comes_next(
     watcher = watch(lab.broker, "hw/pi1/status")
     terminal, other = pty.openpty()
     run = subprocess.Popen(
-        [*HWSYNC, "run", "pi1", "--id", "c1", "-c", "1"], stdin=subprocess.DEVNULL, stdout=other,
-        stderr=other, start_new_session=True, env=environment_of(HWSYNC_BROKER=lab.url),
+        [*HWSYNC, "run", "pi1", "--wait-for-board", "--id", "c1", "-c", "1"],
+        stdin=subprocess.DEVNULL, stdout=other, stderr=other, start_new_session=True,
+        env=environment_of(HWSYNC_BROKER=lab.url),
     )  # fmt: skip
     os.close(other)
     try:
@@ -103,7 +104,7 @@ def test_what_comes_while_it_is_cancelled_is_shown_and_a_second_ctrl_c_leaves(
     lab: Lab, watch: Callable[..., Watcher]
 ) -> None:
     watcher = watch(lab.broker, "hw/pi1/status")
-    run = lab.cli("run", "pi1", "--id", "c1", "-c", "1")
+    run = lab.cli("run", "pi1", "--wait-for-board", "--id", "c1", "-c", "1")
     collect(lab, watcher)
     piece(lab, 0, 0, "on\n")
     wait_until(lambda: run.stdout == "on\n", what="the first piece")
@@ -123,7 +124,7 @@ def test_a_text_that_was_cut_may_have_been_shown_whole(
     lab: Lab, watch: Callable[..., Watcher]
 ) -> None:
     watcher = watch(lab.broker, "hw/pi1/status")
-    run = lab.cli("run", "pi1", "--id", "c1", "-c", "1")
+    run = lab.cli("run", "pi1", "--wait-for-board", "--id", "c1", "-c", "1")
     collect(lab, watcher)
     piece(lab, 0, 0, "first\nsecond\nlast\n")
     wait_until(lambda: run.stdout.endswith("last\n"), what="the only piece")
@@ -140,7 +141,7 @@ def test_the_text_that_was_cut_is_beginning_and_end(
     lab: Lab, watch: Callable[..., Watcher]
 ) -> None:
     watcher = watch(lab.broker, "hw/pi1/status")
-    run = lab.cli("run", "pi1", "--id", "c1", "-c", "1")
+    run = lab.cli("run", "pi1", "--wait-for-board", "--id", "c1", "-c", "1")
     collect(lab, watcher)
     kept = "first\n[hwsync: 1,234 bytes left out]\nlast\n"
     end(lab, response=kept, stderr="", truncated=True)

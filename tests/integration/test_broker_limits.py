@@ -78,7 +78,7 @@ def test_a_request_that_the_broker_cannot_carry_is_refused_with_its_size(
     lab.coordinator("--settle", "0", "--max-message", str(128 * KIB))
     program = tmp_path / "large.py"
     program.write_text("#" * 200_000)
-    process = lab.cli("send", "pi1", str(program))
+    process = lab.cli("send", "--wait-for-board", "pi1", str(program))
     assert process.wait(60.0) != 0
     assert "broker" in process.stderr
     assert "200" in process.stderr, process.stderr

@@ -64,7 +64,7 @@ def test_who_may_not_forget_is_told_and_nothing_is_forgotten(
     make = start_mosquitto if kind == "mosquitto" else start_amqtt
     lab = Lab(make(extra=kept(tmp_path)), start, tmp_path)
     coordinator = lab.coordinator()
-    lab.cli("send", "pi9", "--id", "x", "-c", "1").wait(30.0)
+    lab.cli("send", "pi9", "--wait-for-board", "--id", "x", "-c", "1").wait(30.0)
     lab.cli("cancel", "pi9", "x").wait(30.0)
 
     def forget(*options: str) -> str:

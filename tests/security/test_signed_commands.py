@@ -138,7 +138,7 @@ def test_a_signed_command_of_another_board_and_of_an_earlier_journal(signed: Sig
     # What was signed for pi2 is replayed to pi1, as it is.
     beat = {"online": True, "journal": signed.journal(), "boot": 1}
     signed.lab.pub("heartbeat", json.dumps(beat), user="pi2")
-    signed.lab.cli("send", "pi2", "-c", signed.program("foreign"))
+    signed.lab.cli("send", "pi2", "--wait-for-board", "-c", signed.program("foreign"))
     foreign = wait_until(
         lambda: [m.payload for m in signed.watcher.messages() if m.topic == "hw/pi2/command"], 20.0
     )[0]

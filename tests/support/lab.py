@@ -25,6 +25,7 @@ class Lab:
         self.url = f"mqtt://127.0.0.1:{broker.port}"
         self.db = folder / "hwsync.db"
         self.processes: dict[str, Process] = {}  # the last of each name
+        self._seen: list[Process] = []  # devices that are connected
 
     def coordinator(self, *options: str, variables: dict[str, str] | None = None) -> Process:
         clean = [] if self.broker.remembers else ["--clean-session"]
@@ -56,4 +57,10 @@ class Lab:
         publish(self.broker, f"hw/{user}/{kind}", payload, retain=retain)
 
     def cli(self, *arguments: str) -> Process:
+        """A program goes to boards that were seen only: of those that were started, wait for it."""
+        if {"run", "send"} & set(arguments):
+            for process in self.processes.values():
+                if process.running and process not in self._seen and "--user" in process.command:
+                    process.wait_for_log(r"\bconnected to\b", START_PATIENCE)
+                    self._seen.append(process)
         return self.start([*HWSYNC, *arguments], variables={"HWSYNC_BROKER": self.url}, name="cli")

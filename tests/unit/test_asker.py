@@ -280,7 +280,7 @@ def test_both_commands_that_ask_claim_the_account_of_their_connection(
 
         def telling(self, _: TopicKind, request: bytes, *__: object, **___: object) -> None:
             told.append(request)
-            raise Refused(Code.BUSY, "no")
+            raise Refused(Code.QUEUE_FULL, "no")
 
         def wait(self, _: object) -> None:
             raise AssertionError("it was refused")
@@ -288,7 +288,9 @@ def test_both_commands_that_ask_claim_the_account_of_their_connection(
     monkeypatch.setattr("hwsync.cli.run.Client", Nobody)
     monkeypatch.setenv("HWSYNC_BROKER", "mqtt://carol:secret@127.0.0.1")
     with pytest.raises((Refused, SystemExit)):
-        cli.main([command, "pi1", "-c", "1"], obj=Settings(), standalone_mode=False)
+        cli.main(
+            [command, "pi1", "--wait-for-board", "-c", "1"], obj=Settings(), standalone_mode=False
+        )
     (request,) = told
     assert (read_object(request) or {})["meta"] == {"by": "carol"}
     assert b"secret" not in request
