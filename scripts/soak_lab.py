@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -27,17 +28,28 @@ from hwsync.protocol.errors import DatabaseError
 from hwsync.testing.checker import FinalState
 from hwsync.testing.history import Seen, Violation
 from tests.support.brokers import SmallMosquittoBroker
+from tests.support.soak_asking import Asking
 from tests.support.soak_faults import Storm
+from tests.support.soak_groups import Teacher
 from tests.support.soak_lab import BROKERS, ProgramPart, SoakLab
-from tests.support.soak_people import Asker, Person, Programs
+from tests.support.soak_people import Asker, Person
+from tests.support.soak_programs import Programs, read_lines
+from tests.support.soak_starts import (
+    Instants,
+    check_held,
+    check_starts,
+    read_lives,
+    starts_figures,
+)
 from tests.support.soak_verdict import differing, figures, judge, read_database, read_witness
 
 END_S: Final = 90.0  # until rest: settling, timeout and grace, and a whole backoff of 30 s
 LAST_S: Final = 60.0  # for each device's last command, and for what is asked once more
 STEP_S: Final = 0.02
-LOOK_S: Final = 2.0  # between two looks whether everything is at rest
+LOOK_S: Final = 1.0  # between two looks whether everything is at rest
 LINE_S: Final = 30.0  # between two lines of progress, where no terminal refreshes one
 REFRESH_S: Final = 0.5
+UNTIL_REST: Final = ("ends", "stuck", "counts")  # promises that are kept by then
 SHOWN: Final = 50  # violations
 SHOWN_AT_ONCE: Final = 3  # of what is not at rest, in a line of progress
 
@@ -54,7 +66,9 @@ class Soak:
         large = options.broker == SmallMosquittoBroker.name
         self.programs = Programs(str(lab.witness), large=large)
         self.storm: Storm | None = None
+        self.instants = Instants()
         self.askers: list[Asker] = []
+        self.teacher: Teacher | None = None
         self.person: Person | None = None
         self.found: list[Violation] = []  # what only this script can see
         self.rested = False
@@ -62,23 +76,33 @@ class Soak:
         self.restless: list[str] = []  # what was not at rest at the last look
         self.said_at = 0.0
 
+    @property
+    def operators(self) -> list[Asking]:
+        """Everybody who asks with ids."""
+        return [*self.askers, *([self.teacher] if self.teacher else [])]
+
     # -- the run ------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Start everything, let it storm, come to rest."""
         self.lab.start()
         seed = self.options.seed
-        for user in self.lab.users:
-            self.askers.append(Asker(user, self.lab.broker.url, self.programs, seed))
+        url, quiet = self.lab.broker.url, threading.Event()
+        self.askers = [Asker(user, url, self.programs, seed, quiet, self.instants)
+                       for user in self.lab.users]  # fmt: skip
+        self.teacher = Teacher(
+            self.lab.users, url, self.programs, seed, quiet,
+            lambda: not any(asker.unanswered for asker in self.askers),
+        )  # fmt: skip
         typed = shutil.which("mosquitto_pub")
         if typed is None:
             say("mosquitto_pub is missing: nobody asks without an id")
         else:
             port = self.lab.broker.port
             self.person = Person(typed, port, self.lab.users, self.programs, seed)
-        for asker in self.askers:
-            asker.start()
-        self.storm = storm = Storm(self.lab, seed)
+        for operator in self.operators:
+            operator.start()
+        self.storm = storm = Storm(self.lab, seed, self.instants)
         limit = self.began + 60 * self.options.minutes if self.options.minutes else None
         while storm.kills < self.options.kills if limit is None else time.monotonic() < limit:
             storm.step()
@@ -94,44 +118,58 @@ class Soak:
         self.storm.calm()
         if self.person is not None:
             self.person.leave()
-        for asker in self.askers:
-            asker.finish()
+        for operator in self.operators:
+            operator.finish()
         healed = time.monotonic()
         while time.monotonic() < healed + END_S:
             self.restless = self.unrest()
             if not self.restless:
                 break
-            self.wait(LOOK_S / 10 if any(a.unanswered for a in self.askers) else LOOK_S)
+            self.wait(LOOK_S / 5 if any(one.unanswered for one in self.operators) else LOOK_S)
         self.rest_s = round(time.monotonic() - healed, 1)
         self.stuck(f"its operator does not know its end, {END_S:g} s after the last fault")
-        last = {asker: asker.ask_last() for asker in self.askers}
-        self.wait_for_answers()
-        for asker, id in last.items():
-            if asker.ended.get(id) != "ok":
-                text = f"the last command ended as {asker.ended.get(id)}"
-                self.found.append(Violation("stuck", asker.user, id, text))
-        for asker in self.askers:
-            asker.ask_again()
-        self.wait_for_answers()
+        self.ask_last()
         self.stuck(f"asked once more, it is not answered within {LAST_S:g} s")
         self.rested = True
 
+    def ask_last(self) -> None:
+        """Each board must do one more, then all together, and then those that are left.
+
+        Nobody waits for who has gone. All that was ever acknowledged is asked for once more.
+        """
+        assert self.teacher is not None
+        users = self.lab.users
+        last = [(asker.user, asker.ask_last(), "ok", asker.ended) for asker in self.askers]
+        self.wait_for_answers()  # a busy board takes no start
+        id = self.teacher.ask_together("last", wait=30.0, need=len(users))
+        last.append((self.teacher.user, id, f"{len(users)} ok", self.teacher.ended))
+        self.wait_for_answers()
+        for user, id, wanted, ended in last:
+            if ended.get(id) != wanted:
+                text = f"the last command ended as {ended.get(id)}"
+                self.found.append(Violation("stuck", user, id, text))
+        self.lab.parts[users[-1]].kill()
+        self.teacher.ask_together("without-one", wait=1.0, need=1)
+        for operator in self.operators:
+            operator.ask_again()
+        self.wait_for_answers()
+
     def wait_for_answers(self) -> None:
         limit = time.monotonic() + LAST_S
-        while any(asker.unanswered for asker in self.askers) and time.monotonic() < limit:
-            self.wait(LOOK_S / 10)
+        while any(one.unanswered for one in self.operators) and time.monotonic() < limit:
+            self.wait(LOOK_S / 5)
 
     def stuck(self, text: str) -> None:
         known = {(one.user, one.id) for one in self.found if one.promise == "stuck"}
-        for asker in self.askers:
-            for id in asker.unanswered:
-                if (asker.user, id) not in known:
-                    self.found.append(Violation("stuck", asker.user, id, text))
+        for operator in self.operators:
+            for id in operator.unanswered:
+                if (operator.user, id) not in known:
+                    self.found.append(Violation("stuck", operator.user, id, text))
 
     def unrest(self) -> list[str]:
         """What is open, or may still be corrected, one a line."""
         final = read_database(self.lab.db, self.lab.users)
-        waiting = [text for asker in self.askers for text in asker.waits(final.commands)]
+        waiting = [text for one in self.operators for text in one.waits(final.commands)]
         return waiting or [str(one) for one in self.judge(final)]
 
     def wait(self, seconds: float) -> None:
@@ -146,9 +184,9 @@ class Soak:
             if account := part.ended_by_itself():
                 self.found.append(Violation("lives", part.name, "", f"ended by itself\n{account}"))
                 part.start()
-        for asker in self.askers:
-            if asker.error:
-                self.found.append(Violation("lives", asker.user, "", f"operator: {asker.error}"))
+        for one in self.operators:
+            if one.error:
+                self.found.append(Violation("lives", one.user, "", f"operator: {one.error}"))
                 raise KeyboardInterrupt  # nothing more can be learnt
         terminal = sys.stderr.isatty()
         now = time.monotonic()
@@ -156,8 +194,8 @@ class Soak:
             self.said_at = now
             kills = self.storm.kills if self.storm else 0
             line = (
-                f"{kills} kills, {sum(a.asked for a in self.askers)} asked, "
-                f"{sum(len(a.acknowledged) for a in self.askers)} acknowledged, "
+                f"{kills} kills, {sum(one.asked for one in self.operators)} asked, "
+                f"{sum(len(one.acknowledged) for one in self.operators)} acknowledged, "
                 f"{now - self.began:.0f} s"
             )
             if self.restless:
@@ -168,8 +206,8 @@ class Soak:
 
     def stop(self) -> None:
         """End everything that was started."""
-        for asker in self.askers:
-            asker.leave()
+        for operator in self.operators:
+            operator.leave()
         if self.person is not None:
             self.person.leave()
         self.lab.stop()
@@ -184,16 +222,25 @@ class Soak:
         def undisturbed(user: str, since: float, until: float) -> bool:
             return rested and self.lab.parts[user].undisturbed(since, until)
 
-        seen: list[Seen] = [one for asker in self.askers for one in list(asker.history)]
+        seen: list[Seen] = [one for asker in self.operators for one in list(asker.history)]
         if self.person is not None:
             seen += self.person.history
-        lines = self.lab.witness.read_text().splitlines()
+        lines = list(read_lines(self.lab.witness.read_text().splitlines()))
         coordinator = self.lab.parts["coordinator"]
         wrong = isinstance(coordinator, ProgramPart) and coordinator.was_wrong
         offset = None if wrong else self.wall_offset
         seen += read_witness(lines, self.programs, final.commands, offset, undisturbed)
         seen.sort(key=lambda one: one.at)
-        return judge(seen, final, self.programs.output)
+        found = judge(seen, final, self.programs.output)
+        heard_at = [at for operator in self.operators for at in list(operator.heard_at)]
+        asked = self.teacher.starts if self.teacher else {}
+        found += check_starts(lines, final.commands, asked, read_lives(self.lab.db))
+        return found + list(check_held(seen, heard_at, self.can_decide, time.monotonic()))
+
+    def can_decide(self, since: float, until: float) -> bool:
+        """Whether nothing happened between to the coordinator, nor to who brings its messages."""
+        return all(self.lab.parts[name].connected(since, until)
+                   for name in ("coordinator", "broker"))  # fmt: skip
 
     def verdict(self, interrupted: bool) -> dict[str, Any]:
         """The figures, with the violations."""
@@ -208,9 +255,11 @@ class Soak:
                     for id, outcome in asker.ended.items()}  # fmt: skip
             found = found + differing(told, final)
         if interrupted:
-            found = [one for one in found if one.promise not in ("ends", "stuck")]
+            found = [one for one in found if one.promise not in UNTIL_REST]
         counts = self.storm.counts if self.storm else Counter[str]()
         acknowledged = sum(len(asker.acknowledged) for asker in self.askers)
+        kills = [at for part in self.lab.parts.values() if part.kind != "broker"
+                 for at in part.kills]  # fmt: skip
         return {
             "broker": self.options.broker,
             "devices": self.options.devices,
@@ -220,6 +269,8 @@ class Soak:
             "faults": dict(sorted(counts.items())),
             "typed by hand": self.person.typed if self.person else 0,
             **figures(final, acknowledged, found),
+            "batches that nobody took": self.teacher.given_up if self.teacher else 0,
+            **starts_figures(final.commands, read_lives(self.lab.db), self.instants, kills),
             "seconds until rest": self.rest_s,
             "not at rest": self.restless,
             "seconds": round(time.monotonic() - self.began, 1),
@@ -272,11 +323,11 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/soak",
-        description="Run a real lab under random faults (kill -9, SIGSTOP, clocks that are "
-        "years wrong after a restart, a network that delays, "
-        "drops, repeats, cuts, holds and partitions), heal it, and check every promise of "
-        "docs/protocol.md, section 8. Exit code 1: one was not kept. Ctrl-C ends it; what was seen "
-        "until then is checked.",
+        description="Run a real lab under random faults (kill -9, also between the decision of a "
+        "start and its instant, SIGSTOP, clocks that are years wrong after a restart, a network "
+        "that delays, drops, repeats, cuts, holds and partitions), in which boards are asked alone "
+        "and as a group, heal it, and check every promise of docs/protocol.md, sections 6, 8 and "
+        "9. Exit code 1: one was not kept. Ctrl-C ends it; what was seen until then is checked.",
         epilog="A seed plans the same faults and requests again. Real processes are not "
         "deterministic: the same seed need not show the same thing.",
     )

@@ -18,7 +18,7 @@ from tests.support.programs import require_program
 from tests.support.waiting import wait_until
 
 SOAK = [sys.executable, CHECKOUT / "scripts" / "soak_lab.py"]
-SEED = "11"  # it kills each kind of part, and plans no long calm
+SEED = "28"  # it kills each kind of part, and plans no long calm
 SECONDS = 150.0  # for what takes twenty: a rest that does not come in 90 is told
 
 
@@ -53,8 +53,10 @@ def test_kills_and_a_bad_network_break_no_promise(
     said = figures(process)
     assert said["kills"] == 6
     assert sum(count for kind, count in said["faults"].items() if kind.startswith("kill")) == 6
-    assert said["commands"] >= said["acknowledged"] >= 10
-    assert said["ran"]["yes"] >= 10
+    assert said["commands"] >= said["acknowledged"] >= 4
+    assert said["ran"]["yes"] >= 7
+    assert said["batches"] >= 2
+    assert said["released"] >= 3  # the last ones
     assert "None" not in said["ended"]
 
 

@@ -17,6 +17,7 @@ from typing import Final
 
 from tests.support.proxy import PUBACK, PUBLISH, TO_BROKER, TO_CLIENT, Proxy
 from tests.support.soak_lab import Part, ProgramPart, SoakLab, heal
+from tests.support.soak_starts import Instants
 
 VICTIMS: Final = ("coordinator", "coordinator", "device", "device", "broker")
 KILL_SHARE: Final = 0.5  # of all faults
@@ -24,6 +25,9 @@ AIMED_SHARE: Final = 0.6  # of the kills wait for a program's beginning: else fe
 AIM_S: Final = 1.0  # how long they wait
 AFTER_S: Final = (0.0, 0.25)  # from that beginning to the kill
 POLL_S: Final = 0.005
+VICTIMS_BEFORE: Final = ("coordinator", "coordinator", "device")
+BEFORE_SHARE: Final = 0.7  # of the instants that are decided are followed by a kill
+BEFORE_S: Final = (0.0, 0.3)  # from the decision to the kill; the instant is later
 BETWEEN_S: Final = (0.1, 1.5)  # from one fault's beginning to the next one's
 CALM_SHARE: Final = 0.05  # of the faults are followed by a calm, so that backoffs come to an end
 CALM_S: Final = (3.0, 12.0)
@@ -41,22 +45,26 @@ DROPPED: Final = 4  # packets at most
 class Storm:
     """The faults of one lab. ``step`` is called often, ``calm`` in the end."""
 
-    def __init__(self, lab: SoakLab, seed: int) -> None:
-        self._lab = lab
+    def __init__(self, lab: SoakLab, seed: int, instants: Instants) -> None:
+        self._lab, self._instants = lab, instants
         self._dice = random.Random(f"faults of {seed}")
         self._clocks = random.Random(f"clocks of {seed}")
+        self._starts = random.Random(f"starts of {seed}")
         self._next = time.monotonic() + 1.0
         self._ends: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._busy: set[str] = set()  # proxies that have a fault
         self.counts: Counter[str] = Counter()
         self.kills = 0
+        self._aimed = False  # whether one was before an instant
 
     def step(self) -> None:
         """End the faults that are over, begin one that is due."""
         now = time.monotonic()
         while self._ends and self._ends[0][0] <= now:
             heapq.heappop(self._ends)[2]()
+        if self._instants.another(now) and self._kill_before_instant():
+            return
         if now < self._next:
             return
         self._begin()
@@ -95,9 +103,27 @@ class Storm:
         part = self._victim(lambda part: part.up)
         if part is None:
             return
-        held = part.paused_at is not None
         if self._dice.random() < AIMED_SHARE:
             self._aim(part)
+        self._kill_now(part)
+
+    def _kill_before_instant(self) -> bool:
+        """A start's instant was decided: kill who decided it, or who waits for it; or neither."""
+        dice = self._starts
+        moment = dice.uniform(*BEFORE_S)
+        wanted = dice.choice(VICTIMS_BEFORE)
+        up = [part for part in self._lab.parts.values() if part.up and part.kind != "broker"]
+        part = dice.choice([one for one in up if one.kind == wanted] or up or [None])
+        if part is None or (self._aimed and dice.random() > BEFORE_SHARE):
+            return False
+        self._aimed = True
+        time.sleep(moment)
+        self.counts[f"aimed before an instant, {part.kind}"] += 1
+        self._kill_now(part)
+        return True
+
+    def _kill_now(self, part: Part) -> None:
+        held = part.paused_at is not None
         part.kill()
         self.kills += 1
         self.counts[f"kill -9 {part.kind}{' while stopped' if held else ''}"] += 1
@@ -110,7 +136,7 @@ class Storm:
 
     def _aim(self, part: Part) -> None:
         """Wait until a program begins, on this device where it is one, and a moment more."""
-        word = f"began {part.name}-" if part.kind == "device" else "began "
+        word = f"began {part.name} " if part.kind == "device" else "began "
         moment = self._dice.uniform(*AFTER_S)
         limit = time.monotonic() + AIM_S
         with self._lab.witness.open() as witness:
@@ -147,12 +173,16 @@ class Storm:
             return
         name, proxy = found
         self._busy.add(name)
+        part, since = self._lab.parts[name], time.monotonic()
+        part.spoilt_at = since
         begin(proxy)
         self.counts[kind] += 1
 
         def end() -> None:
             before_end(proxy)
             heal(proxy)
+            part.spoilt.append((since, time.monotonic()))
+            part.spoilt_at = None
             self._busy.discard(name)
 
         self._later(self._dice.uniform(*lasts), end)

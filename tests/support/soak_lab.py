@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from hwsync.protocol.jsons import dumps
 from tests.support.brokers import (
     AmqttBroker,
     Broker,
@@ -32,6 +33,7 @@ BROKERS: Final[dict[str, type[Broker]]] = {
     for kind in (MosquittoBroker, ForgetfulMosquittoBroker, SmallMosquittoBroker, AmqttBroker)
 }
 SETTLE_S: Final = 1  # of the coordinator
+GROUP: Final = "lab"
 LAUNCHER: Final = CHECKOUT / "tests" / "support" / "another_time.py"
 AS_ROOT: Final = ["--allow-root"] if os.geteuid() == 0 else []
 
@@ -43,8 +45,11 @@ class Part(ABC):
         self.name, self.kind = name, kind
         self.up = False
         self.paused_at: float | None = None
-        self.kills: list[float] = []  # seconds, monotonic
+        self.starts: list[float] = []  # seconds, monotonic, like the others
+        self.kills: list[float] = []
         self.pauses: list[tuple[float, float]] = []  # those that are over
+        self.spoilt_at: float | None = None  # its connection
+        self.spoilt: list[tuple[float, float]] = []
 
     @property
     @abstractmethod
@@ -61,6 +66,7 @@ class Part(ABC):
     def start(self) -> None:
         """Begin its next life."""
         self._start()
+        self.starts.append(time.monotonic())
         self.up = True
 
     def kill(self) -> None:
@@ -102,6 +108,13 @@ class Part(ABC):
         killed = any(since <= at <= until for at in self.kills)
         held = any(begun <= until and over >= since for begun, over in self.pauses)
         return not killed and not held and (self.paused_at is None or self.paused_at > until)
+
+    def connected(self, since: float, until: float) -> bool:
+        """Whether it was up, and nothing happened to it or its connection, at any time between."""
+        began = any(since <= at <= until for at in self.starts)
+        spoilt = any(begun <= until and over >= since for begun, over in self.spoilt)
+        spoilt |= self.spoilt_at is not None and self.spoilt_at <= until
+        return self.undisturbed(since, until) and not began and not spoilt
 
 
 class BrokerPart(Part):
@@ -145,7 +158,10 @@ class ProgramPart(Part):
 
 
 class SoakLab:
-    """A broker, a coordinator and devices ``pi1`` to ``piN``; everything is in ``folder``."""
+    """A broker, a coordinator and devices ``pi1`` to ``piN``; everything is in ``folder``.
+
+    The devices are the group ``GROUP``.
+    """
 
     def __init__(self, folder: Path, broker: str, devices: int) -> None:
         self.folder = folder
@@ -157,8 +173,10 @@ class SoakLab:
             name: Proxy(self.broker, remember=False) for name in ("coordinator", *self.users)
         }
         self.parts: dict[str, Part] = {"broker": BrokerPart(self.broker)}
+        self.groups = folder / "groups.toml"
         self._add("coordinator", "coordinator", "hwsync.cli", "coordinator", "--db", str(self.db),
-                  "--settle", str(SETTLE_S), "--analysis", "outcome")  # fmt: skip
+                  "--settle", str(SETTLE_S), "--analysis", "outcome",
+                  "--groups", str(self.groups))  # fmt: skip
         for user in self.users:
             self._add(user, "device", "hwsync.device.service", "--user", user, *AS_ROOT,
                       "--state-dir", str(folder / f"device-{user}"))  # fmt: skip
@@ -172,6 +190,7 @@ class SoakLab:
     def start(self) -> None:
         """Everything, the broker first."""
         self.witness.touch()
+        self.groups.write_text(f"{GROUP} = {dumps(self.users)}\n")
         for proxy in self.proxies.values():
             proxy.start()
             self._stack.callback(proxy.stop)

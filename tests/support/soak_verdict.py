@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any, Final
 
 from hwsync.protocol.errors import NotFound
@@ -23,7 +24,7 @@ from hwsync.store.reader import Reader
 from hwsync.store.rows import command_from, select
 from hwsync.testing.checker import FinalState, check
 from hwsync.testing.history import Asked, Began, Copied, Ended, Json, Seen, Violation
-from tests.support.soak_people import Programs
+from tests.support.soak_programs import Line, Programs
 
 BEFORE_S: Final = 1.0  # a program's beginning is written after its device has begun it
 AFTER_S: Final = 3.0  # and its end before its device has flushed it
@@ -49,23 +50,40 @@ def read_database(path: Path, users: Iterable[str]) -> FinalState:
     with closing(connection):
         present = {row["user"]: row for row in select(connection, statements.RECORDS)}
         for row in sorted(
-            select(connection, statements.COMMANDS), key=lambda command: command["number"]
+            select(connection, statements.WITH_TEXTS), key=lambda command: command["number"]
         ):
             user, id = row["user"], row["id"]
             own = user in present and present[user]["id"] == id
             state = State(present[user]["state"]) if own else State.REST
             commands[user, id] = result_json(command_from(row), state)
-    return FinalState(commands, logs)
+        batches = _batches(connection, commands)
+    return FinalState(commands, logs, batches)
+
+
+def _batches(connection: Connection, commands: Mapping[tuple[str, str], Json]) -> list[Json]:
+    """Every batch, as ``batch_promises`` wants it."""
+    found: list[Json] = []
+    for row in select(connection, "SELECT * FROM batches ORDER BY rowid"):
+        members = list(select(connection, statements.MEMBERS, row["key"]))
+        refused = {one["user"]: one["refused"] for one in members if one["refused"]}
+        ends = [commands.get((one["user"], row["id"])) for one in members
+                if one["user"] not in refused]  # fmt: skip
+        found.append(
+            {"group": row["of_group"], "id": row["id"], "ended": row["ended"],
+             "members": [one["user"] for one in members], "refused": refused,
+             "over": all(end is not None and end["outcome"] is not None for end in ends)}
+        )  # fmt: skip
+    return found
 
 
 def read_witness(
-    lines: Iterable[str],
+    lines: Iterable[Line],
     programs: Programs,
     commands: Mapping[tuple[str, str], Json],
     wall_offset: float | None,
     undisturbed: Undisturbed,
 ) -> list[Seen]:
-    """The programs' own lines, ``WORD TAG PID TIME``, as what the checker calls by an id.
+    """The programs' own lines, as what the checker calls by an id.
 
     A request by hand has its id from the coordinator, perhaps several: a broker may bring such a
     message again. Each beginning then counts for the earliest command that may have been it.
@@ -78,25 +96,25 @@ def read_witness(
             issued = -math.inf if wall_offset is None else command["issued"] - wall_offset
             by_hand[command["hw_command"]].append((command["number"], issued, id))
     seen: list[Seen] = []
-    began: dict[tuple[str, str], tuple[float, str]] = {}  # by tag and process: when, as which id
+    began: dict[tuple[str, str, str], tuple[float, str]] = {}  # by process: when, as which id
     taken: set[str] = set()
     for line in lines:
-        word, tag, process, time = line.split()
-        at, program, user = float(time), programs.text[tag], programs.user[tag]
-        if word == "began":
-            id = tag
-            if tag in programs.by_hand:
-                id = _earliest(by_hand[program], at, taken, tag)
+        at, user, program = line.at, line.user, programs.text[line.tag]
+        process = (user, line.tag, line.process)
+        if line.word == "began":
+            id = line.tag
+            if id in programs.by_hand:
+                id = _earliest(by_hand[program], at, taken, id)
                 taken.add(id)
-            began[tag, process] = at, id
+            began[process] = at, id
             seen.append(Began(at, user, id, program))
         else:
-            since, id = began[tag, process]
+            since, id = began[process]
             heard = undisturbed(user, since - BEFORE_S, at + AFTER_S)
             seen.append(Ended(at, user, id, program, heard=heard))
-    written = {id for _, id in began.values()}
+    written = {(one.user, one.id) for one in seen if isinstance(one, Began)}
     for (user, id), command in commands.items():
-        if id not in written and _was_interrupted(command):
+        if (user, id) not in written and _was_interrupted(command):
             since = command["issued"] - (wall_offset or 0.0)
             seen.append(Began(since, user, id, command["hw_command"]))
     return seen
@@ -154,6 +172,7 @@ def figures(
     """What is printed in the end, in this order."""
     promises = Counter(violation.promise for violation in violations)
     outcomes = Counter(str(end["outcome"]) for end in final.commands.values())
+    refused = Counter(code for batch in final.batches for code in batch["refused"].values())
     ran = Counter(str(end["ran"]) for end in final.commands.values())
     return {
         "commands": len(final.commands),
@@ -161,6 +180,8 @@ def figures(
         "acknowledged": acknowledged,
         "ended": dict(outcomes.most_common()),
         "ran": dict(ran.most_common()),
+        "batches": len(final.batches),
+        "refused in them": dict(refused.most_common()),
         "acknowledged, then unknown": promises["acknowledged"],
         "without an end": promises["ends"],
         "run twice": promises["once"],

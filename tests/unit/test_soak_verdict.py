@@ -10,7 +10,7 @@ from hwsync.protocol.record import Command, Outcome, Ran, Request, RunReport, St
 from hwsync.protocol.wire.status import result_json
 from hwsync.testing.checker import FinalState
 from hwsync.testing.history import Answered, Asked, Ended, Seen
-from tests.support.soak_people import Programs
+from tests.support.soak_programs import Programs, read_lines
 from tests.support.soak_verdict import differing, figures, judge, read_witness
 
 USER = "pi1"
@@ -28,7 +28,7 @@ class Story:
         self.undisturbed = True
 
     def asked(self, id: str) -> str:
-        program = self.programs.make(id, USER, 0.1)
+        program = self.programs.make(id, 0.1)
         self.history.append(Asked(1.0, "operator", USER, "request", id, program))
         return program
 
@@ -37,7 +37,7 @@ class Story:
         self.history.append(Answered(1.1, "operator", USER, id, fields))
 
     def wrote(self, word: str, tag: str, at: float, process: int = 1) -> None:
-        self.lines.append(f"{word} {tag} {process} {at}")
+        self.lines.append(f"{word} {USER} {tag} {process} {at} 0")
 
     def recorded(self, id: str, program: str, outcome: str = "ok", ran: str = "yes",
                  issued: float = 1.0, stderr: str = "") -> None:  # fmt: skip
@@ -54,7 +54,7 @@ class Story:
         """(promise, id) of every violation."""
         final = FinalState(self.commands)
         seen = read_witness(
-            self.lines, self.programs, self.commands, OFFSET,
+            read_lines(self.lines), self.programs, self.commands, OFFSET,
             lambda user, since, until: self.undisturbed,
         )  # fmt: skip
         violations = judge([*self.history, *seen], final, self.programs.output)
@@ -125,7 +125,7 @@ def test_maybe_is_false_only_where_the_device_was_left_alone(story: Story) -> No
 
 
 def test_a_message_without_an_id_that_came_twice_is_two_commands(story: Story) -> None:
-    program = story.programs.make("hand-1", USER, 0.1, by_hand=True)
+    program = story.programs.make("hand-1", 0.1, by_hand=True)
     for number, at in ((2, 3.0), (3, 6.0)):
         story.recorded(f"{number}-made", program, issued=at)
         story.wrote("began", "hand-1", at + 1.0, process=number)
@@ -135,12 +135,12 @@ def test_a_message_without_an_id_that_came_twice_is_two_commands(story: Story) -
 
 
 def test_an_ending_is_of_the_process_that_began(story: Story) -> None:
-    program = story.programs.make("hand-1", USER, 0.1, by_hand=True)
+    program = story.programs.make("hand-1", 0.1, by_hand=True)
     story.recorded("2-made", program)
     story.wrote("began", "hand-1", 3.0, process=2)
     story.wrote("ended", "hand-1", 3.1, process=2)
     seen = read_witness(
-        story.lines, story.programs, story.commands, OFFSET,
+        read_lines(story.lines), story.programs, story.commands, OFFSET,
         lambda user, since, until: True,
     )  # fmt: skip
     assert [one.id for one in seen if isinstance(one, Ended)] == ["c1", "2-made"]
