@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from hwsync.protocol.groups import SIGN
-from hwsync.protocol.topics import DEFAULT_ROOT, ITSELF, TopicKind
+from hwsync.protocol.topics import ITSELF, TopicKind
 from hwsync.protocol.wire.asking import encode_id
 from hwsync.protocol.wire.request import encode_request
 from hwsync.testing.history import Answered, Asked, Json, SaidOfBatch
@@ -51,7 +51,6 @@ class Teacher(Asking):
         super().__init__(f"{SIGN}{GROUP}", url, programs, seed)
         self.members = tuple(members)
         self.keys: dict[str, dict[str, Any]] = {}  # by id, of each that was asked
-        self.kinds: dict[str, str] = {}  # by id
         self.given_up = 0
         self._quiet, self._free = quiet, free
         self._kind = ""  # of the batch for which it waits for the boards
@@ -76,7 +75,7 @@ class Teacher(Asking):
             # The first one's end is worth most: a short soak has few.
             self._kind, self._since, self._lab = chosen if self.asked else "together", now, None
             if self._kind == "at":
-                self.publish(f"{DEFAULT_ROOT}/{ITSELF}/{TopicKind.QUERY}", b"")
+                self.publish(self.topics.of(ITSELF, TopicKind.QUERY), b"")
             if self._kind != "queued":
                 self._quiet.set()
         waits_for_time = self._kind == "at" and self._lab is None
@@ -99,7 +98,7 @@ class Teacher(Asking):
             keys["queue"] = True
         if dice.random() < ABORT_SHARE:
             keys["abort"] = dice.choice((0.0, 0.5))
-        ask = self._add(id, kind, keys)
+        ask = self._add(id, keys)
         if dice.random() < CANCEL_SHARE:
             ask.change_at = now + dice.uniform(*CHANGE_S)
         elif "start" in keys:
@@ -128,12 +127,12 @@ class Teacher(Asking):
         """One more start, of a lab at rest; its id."""
         id = f"{GROUP}-{tag}"
         start = {"together": True, "wait": wait, "lead": 0.5, "within": LAST_WITHIN_S}
-        self._add(id, "together", {**LAST_TIMES, "start": {**start, "need": need}})
+        self._add(id, {**LAST_TIMES, "start": {**start, "need": need}})
         return id
 
-    def _add(self, id: str, kind: str, keys: dict[str, Any]) -> Ask:
+    def _add(self, id: str, keys: dict[str, Any]) -> Ask:
         program = self.programs.make(id, self.dice.uniform(*SLEEP_S))
-        self.keys[id], self.kinds[id] = keys, kind
+        self.keys[id] = keys
         self.open[id] = ask = Ask(program, encode_request(program, id=id, **keys))
         return ask
 
