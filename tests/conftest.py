@@ -29,7 +29,7 @@ import pytest
 from tests.support.brokers import AmqttBroker, Broker, MosquittoBroker
 from tests.support.certificates import Authority
 from tests.support.mqtt import HasPort, Watcher
-from tests.support.processes import Process, environment
+from tests.support.processes import Process, environment, starting
 from tests.support.proxy import Proxy
 from tests.support.tiny_broker import TinyBroker
 
@@ -69,21 +69,8 @@ def _folder(item: pytest.Item) -> str:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Starts commands (the arguments of ``Process``; ``directory``, ``name`` are optional)."""
-    started: list[Process] = []
-
-    def start_one(command: list[str | Path], *, name: str = "", **options: Any) -> Process:
-        label = name or Path(command[0]).name
-        # A second life of the same name must not overwrite what the first one said.
-        again = sum(other.name.split("#")[0] == label for other in started)
-        options.setdefault("directory", tmp_path)
-        process = Process(command, name=f"{label}#{again + 1}" if again else label, **options)
-        started.append(process)
-        return process
-
-    yield start_one
-    for process in reversed(started):
-        process.stop()
-        print(process.account())
+    with starting(tmp_path) as start_one:
+        yield start_one
 
 
 @pytest.fixture

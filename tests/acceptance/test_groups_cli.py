@@ -10,43 +10,106 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from tests.support.brokers import Broker
+from tests.support.brokers import AmqttBroker, Broker, MosquittoBroker
 from tests.support.lab import HWSYNC, Lab
-from tests.support.mqtt import Watcher
-from tests.support.processes import Process, environment
+from tests.support.mqtt import Watcher, publish
+from tests.support.processes import Process, environment, starting
 from tests.support.waiting import START_PATIENCE, wait_until
 
 BOARDS: Final = ("pi1", "pi2", "pi3")
 WAITS: Final = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
 
 
+GROUPS: Final = """
+lab1 = ["pi1", "pi2", "pi3"]
+old = ["pi1", "gone"]
+new = ["x*"]
+idle = ["pi1"]
+"""
+
+# One lab for all: its processes take four times as long to start as a test takes with them.
+pytestmark = pytest.mark.xdist_group("groups")
+
+
+class Shared:
+    """A broker, and a lab on it whose processes outlive a test; one that was killed comes again."""
+
+    def __init__(self, broker: Broker, start: Callable[..., Process], folder: Path) -> None:
+        self.lab = Lab(broker, start, folder)
+        (folder / "groups.toml").write_text(GROUPS)
+        self._statuses = Watcher(broker, "hw/+/status")
+        self.begin()
+        with closing(Watcher(broker, "hw/+/heartbeat")) as heartbeats:
+            for board in BOARDS:
+                self.lab.device(board, board)
+                heartbeats.wait_for(
+                    lambda one, board=board: f"/{board}/" in one.topic, START_PATIENCE
+                )
+
+    def close(self) -> None:
+        self._statuses.close()
+
+    def begin(self) -> None:
+        self.lab.coordinator("--settle", "0", "--groups", str(self.lab.folder / "groups.toml"))
+
+    def for_one(self, start: Callable[..., Process]) -> Lab:
+        """For one test, whose own commands end with it; every board is at rest."""
+        made = Lab(self.lab.broker, start, self.lab.folder)
+        if not self.lab.processes["coordinator"].running:
+            self.begin()
+        publish(made.broker, "hw/@all/reset")
+        wait_until(self._at_rest, what=lambda: str(self._statuses.messages()[-5:]))
+        made.processes |= self.lab.processes
+        return made
+
+    def _at_rest(self) -> bool:
+        # A group's own status says in a word what became of its batch.
+        told = [one for one in self._statuses.messages() if one.json and "@" not in one.topic]
+        last = {one.topic: one.json["state"] for one in told}
+        return not any(last.values())
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Shared]]:
+    """The lab on mosquitto, and the one on amqtt, made when it is asked for."""
+    made: dict[str, Shared] = {}
+    kinds: dict[str, type[Broker]] = {"mosquitto": MosquittoBroker, "amqtt": AmqttBroker}
+    with ExitStack() as stack:
+
+        def one(kind: str) -> Shared:
+            if kind not in made:
+                folder = tmp_path_factory.mktemp(kind)
+                broker = kinds[kind](folder / "broker")
+                broker.start()
+                stack.callback(broker.stop)
+                made[kind] = Shared(broker, stack.enter_context(starting(folder)), folder)
+                stack.callback(made[kind].close)
+            return made[kind]
+
+        yield one
+
+
 @pytest.fixture
 def lab(
     request: pytest.FixtureRequest,
+    shared: Callable[[str], Shared],
     start: Callable[..., Process],
-    watch: Callable[..., Watcher],
-    tmp_path: Path,
-) -> Lab:
+) -> Iterator[Lab]:
     """Three boards that are there; ``lab1`` has them, and ``old`` also one that never was.
 
     On mosquitto, or on the broker that the test asks for.
     """
-    broker: Broker = request.getfixturevalue(getattr(request, "param", "mosquitto"))
-    made = Lab(broker, start, tmp_path)
-    groups = tmp_path / "groups.toml"
-    groups.write_text('lab1 = ["pi1", "pi2", "pi3"]\nold = ["pi1", "gone"]\nnew = ["x*"]\n')
-    made.coordinator("--settle", "0", "--groups", str(groups))
-    heartbeats = watch(broker, "hw/+/heartbeat")
-    for board in BOARDS:
-        made.device(board, board)
-        heartbeats.wait_for(lambda one, board=board: f"/{board}/" in one.topic, START_PATIENCE)
-    return made
+    one = shared(getattr(request, "param", "mosquitto"))
+    yield one.for_one(start)
+    print(one.lab.broker.account(), *(each.account() for each in one.lab.processes.values()),
+          sep="\n")  # fmt: skip
 
 
 def ended(process: Process, code: int, timeout: float = 30.0) -> Process:
@@ -66,8 +129,8 @@ def objects(process: Process) -> list[dict[str, Any]]:
         ("mosquitto", ["@lab1"]),
         ("mosquitto", ["pi1,pi2,pi3"]),
         ("mosquitto", ["--all"]),
-        ("amqtt_broker", ["@lab1"]),
-        ("amqtt_broker", ["pi1,pi2,pi3"]),
+        ("amqtt", ["@lab1"]),
+        ("amqtt", ["pi1,pi2,pi3"]),
     ],
     indirect=["lab"],
 )
@@ -127,7 +190,7 @@ def test_where_nothing_can_run_that_is_said(lab: Lab) -> None:
         (["run", "--all", "@lab1", "x.py"], 2, "--all and @lab1"),
         (["run", "@lab1,pi1", "x.py"], 2, "a group stands by itself, without boards: @lab1"),
         (["run", "pi1,@lab1", "x.py"], 2, "a group stands by itself: @lab1"),
-        (["cancel", "@lab1"], 1, "@lab1 never had a batch"),
+        (["cancel", "@idle"], 1, "@idle never had a batch"),
         (["status", "@none"], 1, "@none"),
         (["status", "@lab1", "pi1"], 2, "by itself"),
         (["reset", "@lab1", "--id", "x"], 2, "for one board"),
@@ -219,7 +282,7 @@ def test_the_shell_completes_boards_and_groups(lab: Lab) -> None:
         return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
     assert proposed("run", "pi") == list(BOARDS)
-    wait_until(lambda: proposed("run", "@") == ["@all", "@lab1", "@old"])
+    wait_until(lambda: proposed("run", "@") == ["@all", "@idle", "@lab1", "@old"])
     assert proposed("cancel", "@l") == ["@lab1"]
     assert proposed("run", "pi1,pi2") == ["pi1,pi2"]
     assert proposed("status", "x") == []

@@ -14,9 +14,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -225,3 +225,28 @@ class Process:
             if (text := self.output(stream))
         ]
         return "\n".join(parts)
+
+
+@contextlib.contextmanager
+def starting(folder: Path) -> Iterator[Callable[..., Process]]:
+    """What starts commands, and ends them afterwards, the last first: a fixture's inside.
+
+    It takes the arguments of ``Process``; ``directory`` and ``name`` are optional.
+    """
+    started: list[Process] = []
+
+    def start_one(command: Sequence[str | Path], *, name: str = "", **options: Any) -> Process:
+        label = name or Path(command[0]).name
+        # A second life of the same name must not overwrite what the first one said.
+        again = sum(other.name.split("#")[0] == label for other in started)
+        options.setdefault("directory", folder)
+        process = Process(command, name=f"{label}#{again + 1}" if again else label, **options)
+        started.append(process)
+        return process
+
+    try:
+        yield start_one
+    finally:
+        for process in reversed(started):
+            process.stop()
+            print(process.account())
