@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from ast import literal_eval
@@ -725,22 +726,73 @@ def start(request: pytest.FixtureRequest) -> Start:
     return Start(request.param)
 
 
+def run_one(runner: Runner, program: str, stdin: str = "") -> RunEnd:
+    return runner.run(
+        Job(program, stdin, ARGUMENTS, 60.0, NAME),
+        on_started=lambda group: None,
+        on_output=lambda piece: None,
+        stop=StopSwitch(),
+    )
+
+
 @pytest.fixture
-def got(way: dict[str, Any], directory: Path) -> Iterator[Callable[..., RunEnd]]:
+def got(way: dict[str, Any], directory: Path) -> Iterator[Callable[[str], RunEnd]]:
+    """Runs a program with a ``Runner`` of its own, which finds the environment of now."""
     runners = []
 
-    def run(program: str, stdin: str = "") -> RunEnd:
+    def run(program: str) -> RunEnd:
         runners.append(Runner(Settings(directory, **way)))
-        return runners[-1].run(
-            Job(program, stdin, ARGUMENTS, 60.0, NAME),
-            on_started=lambda group: None,
-            on_output=lambda piece: None,
-            stop=StopSwitch(),
-        )
+        return run_one(runners[-1], program)
 
     yield run
     for runner in runners:
         runner.close()
+
+
+class Bench:
+    """One folder and one ``Runner`` on it for many programs, as a board has them."""
+
+    def __init__(self, folder: Path, way: dict[str, Any]) -> None:
+        self.directory, self._runner = folder, Runner(Settings(folder, **way))
+
+    def clear(self) -> None:
+        """Of what a program left there."""
+        for path in self.directory.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        fill(self.directory)
+
+    def run(self, program: str, stdin: str = "") -> RunEnd:
+        return run_one(self._runner, program, stdin)
+
+    def close(self) -> None:
+        self._runner.close()
+
+
+@pytest.fixture(scope="module")
+def benches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Bench]]:
+    """One of each way that a test has asked for."""
+    made: dict[str, Bench] = {}
+    yield made
+    for bench in made.values():
+        bench.close()
+
+
+@pytest.fixture
+def bench(
+    way: dict[str, Any],
+    benches: dict[str, Bench],
+    plain_environment: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bench:
+    """The one of this way: to start a server for every program takes longer than the program."""
+    name = str(way)
+    if name not in benches:
+        benches[name] = Bench(tmp_path_factory.mktemp("bench"), way)
+    benches[name].clear()
+    return benches[name]
 
 
 def blotted(text: str) -> str:
@@ -756,18 +808,20 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    (tmp_path / "beside.py").write_text("")
-    (tmp_path / "broken_beside.py").write_text("def f():\n    1 / 0\n\nf()\n")
+    fill(tmp_path)
     return tmp_path
 
 
+def fill(directory: Path) -> None:
+    (directory / "beside.py").write_text("")
+    (directory / "broken_beside.py").write_text("def f():\n    1 / 0\n\nf()\n")
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_means_the_same_as_to_python(
-    name: str, directory: Path, got: Callable[[str], RunEnd]
-) -> None:
-    program = PROGRAMS[name]
+def test_a_program_means_the_same_as_to_python(name: str, bench: Bench) -> None:
+    program, directory = PROGRAMS[name], bench.directory
     reference, left = expected(program, directory), unclosed(directory)
-    same(got(program), reference)
+    same(bench.run(program), reference)
     assert unclosed(directory) == left
 
 
@@ -780,11 +834,9 @@ def unclosed(directory: Path) -> str | None:
 
 
 @pytest.mark.parametrize("name", WITH_INPUT)
-def test_a_program_that_reads_an_input_means_the_same(
-    name: str, directory: Path, got: Callable[..., RunEnd]
-) -> None:
+def test_a_program_that_reads_an_input_means_the_same(name: str, bench: Bench) -> None:
     program, stdin = WITH_INPUT[name]
-    same(got(program, stdin), expected(program, directory, stdin))
+    same(bench.run(program, stdin), expected(program, bench.directory, stdin))
 
 
 def same(run: RunEnd, reference: subprocess.CompletedProcess[bytes]) -> None:
