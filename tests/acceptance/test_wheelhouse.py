@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -27,17 +26,15 @@ BUILD_S = 200.0  # for two environments and some downloads, on a busy machine
 LISTS = ("master.txt", "board.txt", "board-sign.txt")
 PAGES = ("secure.md", "device.md", "operations.md")
 
+# Else, one behind the other in their order, they keep all workers waiting for one folder.
+on_one_worker = pytest.mark.xdist_group("wheels")
 
-@pytest.fixture(scope="session")
+
+@pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for the tests of all workers: it takes most of a minute."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-    stick = folder / "wheelhouse" / "a stick" / "hwsync-wheels"
-    with open(folder / "wheelhouse.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stick.parent.exists():
-            make(stick)
+    """One folder for all its tests: it takes most of a minute."""
+    stick = tmp_path_factory.mktemp("wheelhouse") / "a stick" / "hwsync-wheels"
+    make(stick)
     return stick
 
 
@@ -53,6 +50,7 @@ def make(stick: Path) -> None:
     assert os.listdir(stick.parent) == ["hwsync-wheels"]
 
 
+@on_one_worker
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
@@ -72,6 +70,7 @@ def test_a_machine_without_internet_installs_as_the_readme_says(
     subprocess.run([tmp_path / "opt/bin/python", "-c", f"import {needs}"], check=True)
 
 
+@on_one_worker
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_wheel_that_was_exchanged_is_refused(wheels: Path, tmp_path: Path) -> None:
@@ -103,6 +102,7 @@ def installed(wheels: Path, folder: Path, listed: str) -> subprocess.CompletedPr
     )  # fmt: skip
 
 
+@on_one_worker
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_it_has_what_other_kinds_of_machine_need(wheels: Path) -> None:
