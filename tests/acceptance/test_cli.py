@@ -17,7 +17,7 @@ import pytest
 
 from hwsync.protocol.wire.heartbeat import encode_heartbeat
 from tests.support.brokers import Broker
-from tests.support.lab import HWSYNC, Lab
+from tests.support.lab import HWSYNC, Lab, here
 from tests.support.mqtt import Watcher, publish
 from tests.support.ports import free_port
 from tests.support.processes import Process
@@ -276,11 +276,13 @@ def test_without_a_broker_it_is_said_at_once(start: Callable[..., Process]) -> N
     ],
 )
 def test_what_cannot_be_meant_is_wrong_usage(
-    start: Callable[..., Process], arguments: list[Any], said: str
+    tmp_path: Path, arguments: list[str], said: str
 ) -> None:
-    process = ended(start([*HWSYNC, *arguments], name="cli"), 2)
-    assert said in process.stderr
-    assert "secret" not in process.stderr
+    done = here(*arguments, HOME=str(tmp_path))
+    assert done.exit_code == 2
+    assert "hwsync/cli/" not in done.stdout + done.stderr
+    assert said in done.stderr
+    assert "secret" not in done.stderr
 
 
 # The other commands

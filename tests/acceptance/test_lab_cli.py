@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
@@ -12,17 +11,14 @@ import ssl
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from hwsync.cli import app
 from hwsync.lab.folder import Folder
 from tests.support.account_lab import folder_for_broker, start_broker
-from tests.support.lab import AS_ROOT, DEVICE, HWSYNC
+from tests.support.lab import AS_ROOT, DEVICE, HWSYNC, Said, here
 from tests.support.packets import Client, Login, Told
 from tests.support.ports import free_port
 from tests.support.processes import Process
@@ -30,15 +26,6 @@ from tests.support.waiting import wait_until
 
 ECHO: Final = "hw/@hwsync/echo/alice/there"
 OTHER_ACCOUNT: Final = 62_999  # a number that no account has
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """How a command ended."""
-
-    exit_code: object
-    stdout: str
-    stderr: str
 
 
 class Typed:
@@ -63,21 +50,10 @@ class Typed:
 
     def here(self, *words: str) -> Said:
         """One command in this process, which spares a start of Python."""
-        out, err = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(sys, "argv", ["hwsync", *words])
-            patched.setattr(app.logs, "setup", lambda *_, **__: None)
-            patched.setenv("HWSYNC_LAB", str(self.path))
-            code: object = 0
-            with redirect_stdout(out), redirect_stderr(err):
-                try:
-                    app.start()
-                except SystemExit as ended:
-                    code = ended.code
-        assert "this is a bug" not in err.getvalue()
+        said = here(*words, HWSYNC_LAB=str(self.path))
         self.remember()
-        self.shown += out.getvalue() + err.getvalue()
-        return Said(code, out.getvalue(), err.getvalue())
+        self.shown += said.stdout + said.stderr
+        return said
 
     def hwsync(self, *words: str, code: int = 0, lab: bool = True) -> Process:
         """One command, to its end."""

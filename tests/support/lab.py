@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from hwsync import logs
+from hwsync.cli import app
 from tests.support.brokers import Broker
 from tests.support.mqtt import publish
 from tests.support.processes import Process
@@ -64,3 +71,36 @@ class Lab:
                     process.wait_for_log(r"\bconnected to\b", START_PATIENCE)
                     self._seen.append(process)
         return self.start([*HWSYNC, *arguments], variables={"HWSYNC_BROKER": self.url}, name="cli")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How a command ended."""
+
+    exit_code: object
+    stdout: str
+    stderr: str
+
+
+def here(*words: str, **variables: str) -> Said:
+    """One command in this process, which spares a start of Python; ``variables``: of hwsync's.
+
+    For what a command says; its process, streams and signals are ``Lab.cli``'s.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["hwsync", *words])
+        patched.setattr(logs, "setup", lambda *_, **__: None)
+        for name in [name for name in os.environ if name.startswith("HWSYNC_")]:
+            patched.delenv(name)
+        for name, value in variables.items():
+            patched.setenv(name, value)
+        code: object = 0
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                app.start()
+            except SystemExit as ended:
+                code = ended.code
+    assert "Traceback" not in err.getvalue()
+    assert "this is a bug" not in err.getvalue()
+    return Said(code, out.getvalue(), err.getvalue())
