@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "runner": frozenset({"protocol"}),
     "broker": frozenset({"protocol", "notify"}),
     "logs": frozenset(),
+    "numbers": frozenset(),
     "lab_time": frozenset(),
     "notify": frozenset({"logs"}),
     "orders": frozenset(),
@@ -69,7 +70,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "testing": frozenset(
         {"address", "protocol", "transport", "runner", "store", "coordinator", "device", "operator"}
     ),
-    "api": frozenset({"protocol", "address", "operator", "connection", "configfile", "logs"}),
+    "api": frozenset(
+        {"protocol", "address", "operator", "connection", "configfile", "logs", "numbers"}
+    ),
     "": frozenset({"api"}),  # hwsync/__init__.py
 }
 

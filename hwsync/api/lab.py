@@ -7,23 +7,34 @@ which cancels what was waited for, and by ``close``, which never takes long.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
-from concurrent.futures import wait
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from types import TracebackType
-from typing import Final, Self, Unpack
+from typing import Any, Final, Self, Unpack
 
 from hwsync.address import BrokerUrl
 from hwsync.api.callbacks import Callbacks
-from hwsync.api.options import Options, Program, check_board, make_request
+from hwsync.api.calling import make_call, value_in
+from hwsync.api.group import Group
+from hwsync.api.options import (
+    ASKER,
+    Options,
+    Program,
+    Together,
+    beginning,
+    check_board,
+    make_request,
+)
 from hwsync.api.run import FoundRun, Run
 from hwsync.api.runs import Runs
+from hwsync.api.waiting import wait_for
 from hwsync.operator.line import Line
-from hwsync.operator.run import RunRequest, claim
+from hwsync.operator.run import RunRequest, claim, fresh_id
 from hwsync.protocol.errors import UsageError
-from hwsync.protocol.limits import ID_FORM, is_id
-from hwsync.protocol.topics import Topics
+from hwsync.protocol.groups import SIGN
+from hwsync.protocol.limits import ID_FORM, USER_FORM, is_id, is_name, is_user
+from hwsync.protocol.topics import ITSELF, Topics
 
-CANCEL_S: Final = 5.0  # for programs to end by themselves after Ctrl-C
 CALLBACKS_S: Final = 2.0  # for those of what has ended when the lab is closed
 
 
@@ -83,10 +94,34 @@ class Lab:
         it, waits a moment for its end, and is raised then. Options are those of ``submit``.
         """
         run = self._begin(board, program, options)
-        self._wait_for([run])
+        wait_for([run])
         if check or run.outcome is None:
             run.result()
         return run
+
+    def call(
+        self, function: Callable[..., Any], /, *args: Any, on: str, timeout: float | None = None,
+        queue: bool = False, **keywords: Any,
+    ) -> Any:  # fmt: skip
+        """Call a function on a board; what it returns.
+
+            def temperature(pin, times=3):
+                import random
+                return [random.random() for _ in range(times)]
+
+            print(lab.call(temperature, 4, times=5, on="pi1"))
+
+        Its source goes there, and its arguments as JSON: so it imports what it needs itself, and
+        uses nothing that stands outside of it. A tuple arrives as a list. Raises ``UsageError`` for
+        what cannot go there, and else like ``run``; ``Failed`` has its traceback.
+        """
+        call = make_call(function, args, keywords)
+        options: Options = {"name": f"{call.name[:60]}.py", "queue": queue}
+        if timeout is not None:
+            options["timeout"] = timeout
+        if not is_name(options["name"]):
+            del options["name"]
+        return value_in(self.run(on, call.program, **options).stdout, call)
 
     def find(self, board: str, id: str) -> Run:
         """A command that was asked for before, here or elsewhere, to be followed to its end.
@@ -99,34 +134,44 @@ class Lab:
         request = RunRequest(program="", id=id)
         return self._follow(FoundRun(self._line, self._callbacks, check_board(board), request))
 
-    def map(self, program: Program, boards: Iterable[str], **options: Unpack[Options]) -> Runs:
+    def map(self, program: Program, boards: Iterable[str], **options: Unpack[Together]) -> Runs:
         """Run a program on several boards at the same time, and wait until each has ended.
 
         What became of each says its run; ``check()`` raises where one did not end ``ok``. Options
-        are those of ``submit``.
+        are those of ``submit``, and ``together=True``: then all begin at one instant. With it may
+        stand ``wait``, ``lead`` and ``need``.
         """
-        names = dict.fromkeys(map(check_board, boards))
-        runs = Runs(self._begin(board, program, options) for board in names)
-        self._wait_for(runs)
+        names = tuple(dict.fromkeys(map(check_board, boards)))
+        batch = names if options.get("together") else ()
+        if batch:
+            options.setdefault("need", len(batch))
+            options.setdefault("id", fresh_id(ASKER))
+        runs = Runs(self._begin(board, program, options, batch) for board in names)
+        wait_for(runs)
         return runs
 
-    def _begin(self, board: str, program: Program, options: Options) -> Run:
-        request = make_request(program, options, self._by)
+    def group(self, name: str) -> Group:
+        """A group of boards by its name, as in ``lab.group("lab1").run("print(6*7)")``."""
+        name = name.removeprefix(SIGN)
+        if not is_user(name) or f"{SIGN}{name}" == ITSELF:
+            raise UsageError(f"{name[:80]!r} is no group's name: {USER_FORM}")
+        return Group(self._line, self._callbacks, self._by, name)
+
+    def _begin(
+        self,
+        board: str,
+        program: Program,
+        options: Mapping[str, object],
+        batch: tuple[str, ...] = (),
+    ) -> Run:
+        request = replace(make_request(program, options, self._by), batch=batch)
         run = Run(
-            self._line, self._callbacks, check_board(board), request, fresh="id" not in options
+            *(self._line, self._callbacks, check_board(board), request),
+            beginning=beginning(options),
+            fresh="id" not in options,
         )
         return self._follow(run)
 
     def _follow(self, run: Run) -> Run:
         self._line.order(run.begin, run.refuse)
         return run
-
-    def _wait_for(self, runs: Iterable[Run]) -> None:
-        runs = list(runs)
-        try:
-            wait(runs)
-        except BaseException:
-            for run in runs:
-                run.cancel()
-            wait(runs, CANCEL_S)
-            raise

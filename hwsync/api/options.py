@@ -6,19 +6,23 @@ sent; how large and how long things may be says the coordinator.
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
+from hwsync.operator.conversation import Conversation, Talk
 from hwsync.operator.run import RunRequest, fresh_id
+from hwsync.operator.starting import asking_ahead
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.limits import ID_FORM, NAME_FORM, USER_FORM, is_id, is_name, is_user
 
 Program = str | Path
 """A program's text, or the file in which it stands."""
 
-Moment = datetime.datetime | float
+Moment = datetime | float
 """A time of day of this machine's clock; a number is Unix seconds."""
 
 ASKER: Final = "py"
@@ -36,8 +40,25 @@ class Options(TypedDict, total=False):
     queue: bool  # wait behind what runs there, in place of being refused as busy
     meta: Mapping[str, Any]  # JSON, kept with the command
     id: str  # the command's; the same id runs once
-    at: Moment  # begin at this instant of lab time
-    within: float  # seconds; how late, or how uncertain, that start may be
+    at: Moment  # begin at this instant
+    within: float  # seconds; how late, or how uncertain, a start at an instant may be; 0.1
+
+
+class Together(Options, total=False):
+    """And on several boards."""
+
+    together: bool  # all begin at one instant, once they are ready
+    wait: float  # seconds for them to get ready; 5
+    lead: float  # seconds from then to the instant; 1
+    need: int  # so many must be ready, else none begins
+
+
+class GroupOptions(Together, total=False):
+    """And in a group."""
+
+    parallel: int  # at most so many at the same time
+    abort: float  # begin on no more, once more than this share has not ended ok
+    online: bool  # leave out who is offline now
 
 
 def check_board(name: object) -> str:
@@ -47,30 +68,34 @@ def check_board(name: object) -> str:
     return name
 
 
-def make_request(program: Program, options: Options, by: str) -> RunRequest:
-    """Raises ``UsageError``."""
+def make_request(program: Program, options: Mapping[str, object], by: str) -> RunRequest:
+    """All but its start. ``options``: those of ``GroupOptions``. Raises ``UsageError``."""
+    given: dict[str, Any] = dict(options)
     text, own_name = _read(program)
-    name = options.get("name", own_name)
+    name = given.get("name", own_name)
     if name is not None and not is_name(name):
         raise UsageError(f"{name!r} is no name of a program: {NAME_FORM}")
-    id = options.get("id")
+    id = given.get("id")
     if id is not None and not is_id(id):
         raise UsageError(f"{id!r} is no id: {ID_FORM}")
-    args = options.get("args", ())
+    args = given.get("args", ())
     if isinstance(args, str):
         raise UsageError(f"args is a text ({args!r})", 'a list of texts: args=["--speed", "2"]')
     request = RunRequest(
         program=text,
         id=id or fresh_id(ASKER),
-        timeout=options.get("timeout"),
-        expires=options.get("expires"),
-        grace=options.get("grace"),
-        queue=options.get("queue", False),
+        timeout=given.get("timeout"),
+        expires=given.get("expires"),
+        grace=given.get("grace"),
+        queue=given.get("queue", False),
         name=name,
         args=tuple(map(str, args)),
-        stdin=options.get("stdin"),
-        meta=dict(options.get("meta", {})),
+        stdin=given.get("stdin"),
+        meta=dict(given.get("meta", {})),
         by=by,
+        parallel=given.get("parallel"),
+        abort=given.get("abort"),
+        online=given.get("online", False),
     )
     try:
         _ = request.payload
@@ -79,9 +104,43 @@ def make_request(program: Program, options: Options, by: str) -> RunRequest:
     return request
 
 
-def instant(at: Moment) -> float:
-    """Unix seconds."""
-    return at.timestamp() if isinstance(at, datetime.datetime) else float(at)
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """When it is to begin. ``at``: Unix seconds of this machine's clock; None: of the boards."""
+
+    at: float | None
+    keys: Mapping[str, Any]  # of the request's key ``start``
+
+
+def beginning(options: Mapping[str, object]) -> Beginning | None:
+    """None: as soon as it can. Raises ``UsageError``."""
+    given: dict[str, Any] = dict(options)
+    at, together = given.get("at"), given.get("together", False)
+    if at is not None and together:
+        raise UsageError("together and at contradict each other", "give one of them")
+    keys = {name: given[name] for name in ("wait", "lead", "need") if name in given}
+    if keys and not together:
+        raise UsageError(f"{', '.join(keys)}: only with together=True")
+    keys |= {"within": given["within"]} if "within" in given else {}
+    if together:
+        return Beginning(None, {"together": True, **keys})
+    if at is None:
+        if keys:
+            raise UsageError("within: only with at or together=True")
+        return None
+    return Beginning(at.timestamp() if isinstance(at, datetime) else float(at), keys)
+
+
+def beginning_in_lab_time(
+    wanted: Beginning | None, conversation: Conversation, ask: Callable[[], object]
+) -> Talk[Mapping[str, Any] | None]:
+    """The request's key ``start``. Raises ``NoCoordinator``; ``UsageError``: it is past."""
+    if wanted is None or wanted.at is None:
+        return None if wanted is None else wanted.keys
+    ahead = yield from asking_ahead(conversation, ask)
+    if wanted.at <= time.time():
+        raise UsageError("the start is past by now", "a start needs a moment: at=time.time() + 2")
+    return {**wanted.keys, "at": round(wanted.at + ahead, 6)}
 
 
 def _read(program: Program) -> tuple[str, str | None]:

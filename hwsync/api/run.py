@@ -11,22 +11,28 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final, cast
 
 from hwsync.api.callbacks import Callbacks
 from hwsync.api.errors import Cancelled, NotOk, not_ok
+from hwsync.api.options import Beginning, beginning_in_lab_time
 from hwsync.api.output import Text
+from hwsync.numbers import columns
 from hwsync.operator.conversation import Talk
 from hwsync.operator.line import Line
 from hwsync.operator.run import Run as Command
 from hwsync.operator.run import RunRequest
 from hwsync.operator.streams import TEXTS, Streams
-from hwsync.protocol.errors import Closed, HwsyncError
+from hwsync.protocol.errors import Closed, Code, HwsyncError, Refused, Unreachable
 from hwsync.protocol.record import State
 from hwsync.protocol.wire.received import Received
 from hwsync.protocol.wire.status import CommandFields
 
 log = logging.getLogger("hwsync.api")
+
+MEMBER_S: Final = 5.0  # for a board's own word, beside its batch's; without a right none comes
+CODES: Final = {str(code): code for code in Code}
 
 
 class Run(Future["Run"]):
@@ -44,11 +50,11 @@ class Run(Future["Run"]):
     """
 
     def __init__(self, line: Line, callbacks: Callbacks, board: str, request: RunRequest,
-                 *, fresh: bool = True) -> None:  # fmt: skip
+                 *, beginning: Beginning | None = None, fresh: bool = True) -> None:  # fmt: skip
         """``fresh``: nobody else knows the request's id."""
         super().__init__()
-        self._line, self._callbacks = line, callbacks
-        self._fresh = fresh
+        self._line, self._callbacks, self._board = line, callbacks, board
+        self._beginning, self._fresh = beginning, fresh
         self._request = request
         self._text = {stream: Text() for stream in TEXTS}
         self._streams = Streams(request.id, self, exact=TEXTS)
@@ -60,7 +66,7 @@ class Run(Future["Run"]):
     @property
     def board(self) -> str:
         """Where it runs."""
-        return str(self._record["user"])
+        return self._board
 
     @property
     def id(self) -> str:
@@ -116,6 +122,13 @@ class Run(Future["Run"]):
     def stderr(self) -> str:
         """What it has written to standard error."""
         return self._written("stderr", "stderr")
+
+    def numbers(self) -> dict[str, list[float]]:
+        """What it has printed as ``name=value`` or as CSV, by column (``hwsync.numbers``).
+
+        ``pandas.DataFrame(run.numbers())`` is a table of it.
+        """
+        return columns(self.stdout)
 
     def __iter__(self) -> Iterator[str]:
         """Like ``lines``, of standard output."""
@@ -190,6 +203,10 @@ class Run(Future["Run"]):
 
     # In the line's thread.
 
+    def when_done(self, do: Callable[[Run], object]) -> None:
+        """Call what is hwsync's own, in the line's thread."""
+        super().add_done_callback(lambda _: do(self))
+
     def begin(self) -> None:
         """Ask, and follow it to its end."""
         self._line.begin(self._living(), self.board)
@@ -225,9 +242,15 @@ class Run(Future["Run"]):
 
     def _following(self) -> Talk[CommandFields | None]:
         yield from self._line.hearing_of(self.board)
+        conversation = self._line.conversation(self.board)
+        if self._beginning is not None:
+            start = yield from beginning_in_lab_time(
+                self._beginning, conversation, self._line.inquire
+            )
+            self._request = replace(self._request, start=start)
         if self.done():
             return None  # it was cancelled before anybody was asked
-        self._command = command = Command(self._line.conversation(self.board), self._request)
+        self._command = command = Command(conversation, self._request)
         self._record = told = yield from self._asking(command)
         end = yield from command.following(told, on_received=self._hear)
         return (yield from command.completing(end)) if end["truncated"] else end
@@ -253,7 +276,8 @@ class Run(Future["Run"]):
 
     def _end(self, end: CommandFields) -> None:
         self._record = end
-        self._streams.finish(end)
+        if "hw_response" in end:  # a batch does not say it
+            self._streams.finish(end)
         cancelled = end["outcome"] == "cancelled" and self._was_cancelled
         self._finish(None if cancelled or end["outcome"] == "ok" else not_ok(self))
 
@@ -281,3 +305,34 @@ class FoundRun(Run):
 
     def _asking(self, command: Command) -> Talk[CommandFields]:
         return (yield from command.querying())
+
+
+class MemberRun(Run):
+    """What became of one board of a batch, which has ended: what the batch says of it, and more.
+
+    More is what its board's own topics say, where we may hear them.
+    """
+
+    def __init__(
+        self, line: Line, callbacks: Callbacks, board: str, id: str, told: Mapping[str, Any]
+    ) -> None:
+        super().__init__(line, callbacks, board, RunRequest(program="", id=id))
+        self._record = {**self._record, **told}
+
+    def begin(self) -> None:
+        """Ask for the rest, where there is more."""
+        if refused := self._get("refused"):
+            said = f"{self.board} has refused it: {refused}"
+            self._finish(Refused(CODES.get(refused, Code.NOT_ALLOWED), said, id=self.id))
+        elif self.ran == "no":
+            self._finish(not_ok(self))
+        else:
+            super().begin()
+
+    def _following(self) -> Talk[CommandFields | None]:
+        yield from self._line.hearing_of(self.board)
+        command = Command(self._line.conversation(self.board), self._request)
+        try:
+            return (yield from command.querying(MEMBER_S))
+        except (Refused, Unreachable):
+            return cast(CommandFields, self._record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import overload
+from typing import Any, overload
 
 from hwsync.api.run import Run
 
@@ -16,8 +16,12 @@ class Runs(Sequence[Run]):
     print(runs["pi2"].stdout, runs.counts)
     """
 
-    def __init__(self, runs: Iterable[Run]) -> None:
+    def __init__(
+        self, runs: Iterable[Run], id: str = "", spread: Mapping[str, Any] | None = None
+    ) -> None:
+        """``id``: that all have in common; ``spread``: how far apart they began, of one instant."""
         self._runs = tuple(runs)
+        self.id, self.spread = id, spread
 
     @overload
     def __getitem__(self, key: int | str) -> Run: ...
@@ -25,7 +29,7 @@ class Runs(Sequence[Run]):
     def __getitem__(self, key: slice) -> Runs: ...
     def __getitem__(self, key: int | str | slice) -> Run | Runs:
         if isinstance(key, slice):
-            return Runs(self._runs[key])
+            return Runs(self._runs[key], self.id, self.spread)
         if isinstance(key, int):
             return self._runs[key]
         found = next((run for run in self._runs if run.board == key), None)

@@ -15,11 +15,10 @@ from typing import Any, Final
 
 from hwsync.operator.client import Client
 from hwsync.operator.conversation import OnReceived
-from hwsync.protocol.errors import NoCoordinator, UsageError
-from hwsync.protocol.jsons import is_number
+from hwsync.operator.starting import asking_ahead
+from hwsync.protocol.errors import UsageError
 from hwsync.protocol.limits import START_AHEAD_S
 
-ASK_S: Final = 5.0  # for a coordinator to say how lab time stands
 DIFFERS_S: Final = 1.0  # between this clock and lab time, from which on it is said
 FORMS: Final = "14:30, 14:30:05.5, 2026-12-01T14:30, or +10 (in 10 s)"
 _TIME: Final = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d{1,6})?))?")
@@ -111,16 +110,9 @@ def in_lab_time(
     keys = dict(wanted.keys or {})
     if wanted.at is None:
         return keys, ""
-    limit = time.monotonic() + ASK_S
-    operator.ask_coordinator()
-    while time.monotonic() < limit:
-        for heard in operator.hear(1.0):
-            on_received(heard)
-            lab = heard.health.get("lab_time") if heard.health and not heard.kept else None
-            if is_number(lab):
-                return _converted(keys, wanted.at, float(str(lab)), time.time())
-        operator.ask_coordinator()
-    raise NoCoordinator("no coordinator has said how lab time stands", "hwsync doctor looks why")
+    ahead = operator.wait(asking_ahead(operator, operator.ask_coordinator, on_received))
+    now = time.time()
+    return _converted(keys, wanted.at, now + ahead, now)
 
 
 def _converted(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from typing import Final
 
 from hwsync.operator.conversation import ANSWER_S, Conversation, OnReceived, Talk, raise_refused
 from hwsync.operator.run import LOOK_AGAIN_S, TICK_S, RunRequest
@@ -16,6 +17,8 @@ from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.asking import encode_id
 from hwsync.protocol.wire.group import ENDED, BatchFields
 from hwsync.protocol.wire.received import Received
+
+_SAID: Final = (TopicKind.QUERY, TopicKind.CANCEL)  # while a batch is followed
 
 
 class Batch:
@@ -27,6 +30,7 @@ class Batch:
     def __init__(self, conversation: Conversation, id: str) -> None:
         self.id = id
         self._conversation = conversation
+        self._ask = TopicKind.QUERY  # while it is followed
 
     def requesting(
         self,
@@ -64,7 +68,12 @@ class Batch:
         Raises ``NoCoordinator`` after ``ANSWER_S`` seconds without an answer, ``Refused`` where the
         id is not known. ``waiting`` is called each ``TICK_S`` seconds.
         """
-        return self._following(TopicKind.QUERY, on_received, waiting)
+        return self._following(on_received, waiting)
+
+    def cancel(self) -> None:
+        """Have it cancelled: now, and again and again while it is followed, which goes on."""
+        self._ask = TopicKind.CANCEL
+        self._conversation.publish(self._ask, encode_id(self.id))
 
     def cancelling(
         self,
@@ -73,15 +82,14 @@ class Batch:
         waiting: Callable[[], None] = lambda: None,
     ) -> Talk[BatchFields]:
         """Have nobody begin any more, and each command cancelled; follow it to its end."""
-        return self._following(TopicKind.CANCEL, on_received, waiting)
+        self._ask = TopicKind.CANCEL
+        return self._following(on_received, waiting)
 
     def _is_answer(self, came: Received) -> bool:
         is_error = came.kind is TopicKind.ERROR
         return came.fields.get("id") == self.id and (came.batch is not None or is_error)
 
-    def _following(
-        self, ask: TopicKind, on_received: OnReceived, waiting: Callable[[], None]
-    ) -> Talk[BatchFields]:
+    def _following(self, on_received: OnReceived, waiting: Callable[[], None]) -> Talk[BatchFields]:
         conversation = self._conversation
         asked, answered = -inf, conversation.now
         while True:
@@ -94,10 +102,10 @@ class Batch:
                 )
             if now - asked > LOOK_AGAIN_S:
                 asked = now
-                conversation.publish(ask, encode_id(self.id))
+                conversation.publish(self._ask, encode_id(self.id))
             limit = conversation.now + TICK_S
-            while (came := (yield from conversation.hearing(limit, (ask,)))) is not None:
-                if conversation.is_foreign(ask, came):
+            while (came := (yield from conversation.hearing(limit, _SAID))) is not None:
+                if conversation.is_foreign(self._ask, came):
                     continue
                 on_received(came)
                 if not self._is_answer(came):

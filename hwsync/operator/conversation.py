@@ -329,7 +329,7 @@ class Conversation:
         raise_refused(answered)
         return statuses[-1] if statuses else cast(Result, answered.fields)
 
-    def querying(self, id: str) -> Talk[Result]:
+    def querying(self, id: str, patience: float = ANSWER_S) -> Talk[Result]:
         """The whole of that command, as on ``result/<id>`` (docs/protocol.md, section 3).
 
         Raises like ``asking``, and ``Refused`` (``not_current``) for an id that this user never
@@ -339,7 +339,8 @@ class Conversation:
         def answer(came: Received) -> bool:
             return came.kind in (TopicKind.RESULT, TopicKind.ERROR) and came.fields.get("id") == id
 
-        answered = yield from self.asking(TopicKind.QUERY, encode_id(id), answer)
+        asked = self.asking(TopicKind.QUERY, encode_id(id), answer, patience=patience)
+        answered = yield from asked
         raise_refused(answered)
         return cast(Result, answered.fields)
 

@@ -20,7 +20,7 @@ from math import inf
 from typing import Any, Final
 
 from hwsync.address import BrokerUrl
-from hwsync.operator.conversation import ANSWER_S, Conversation, Standing, Talk
+from hwsync.operator.conversation import ANSWER_S, Conversation, Standing, T, Talk
 from hwsync.operator.reaching import CONNECT_S, LEAVE_S, lab, no_broker, of_lab, of_users
 from hwsync.operator.switchboard import Switchboard
 from hwsync.protocol.errors import Closed, HwsyncError, NoBroker
@@ -28,6 +28,7 @@ from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.transport import (
     Connected,
     Connection,
+    Delivery,
     Disconnected,
     Pump,
     Signal,
@@ -38,6 +39,7 @@ from hwsync.transport import (
 log = logging.getLogger("hwsync.operator")
 
 INQUIRE_S: Final = 1.0  # at least, between two questions how the coordinator is
+LOOK_S: Final = 0.02  # between two looks whether the broker has something
 JOIN_S: Final = LEAVE_S + 2.0  # for the thread to end, when it was told to
 
 
@@ -64,9 +66,7 @@ class Line:
         )
         self._waker = Waker()
         self._pump = Pump(self._connection, self._waker)
-        self._board = Switchboard(
-            self._connection.acknowledge, user_of=lambda one: topics.split(one.topic)[0]
-        )
+        self._board = Switchboard(self._connection.acknowledge, user_of=self._user_of)
         self._orders: deque[tuple[Callable[[], object], Callable[[HwsyncError], object]]] = deque()
         self._lock = threading.Lock()  # over orders and end
         self._end: HwsyncError | None = None  # why nothing is taken any more
@@ -106,6 +106,23 @@ class Line:
                 raise self._end
             self._orders.append((do, otherwise))
             self._waker.wake()
+
+    def ask(self, make: Callable[[], Talk[T]], user: str) -> Future[T]:
+        """Have a talk go on as ``begin`` does; the future is what it returns, or raises."""
+        told: Future[T] = Future()
+
+        def tell(ended: Future[T]) -> None:
+            if ended.cancelled():
+                told.set_exception(Closed("the connection to the lab was closed"))
+            elif (error := ended.exception()) is not None:
+                told.set_exception(error)
+            else:
+                told.set_result(ended.result())
+
+        self.order(
+            lambda: self._board.begin(make(), user).add_done_callback(tell), told.set_exception
+        )
+        return told
 
     def close(self) -> None:
         """Leave the broker. What was ordered is still said; nobody waits for an answer to it."""
@@ -150,6 +167,17 @@ class Line:
                 raise NoBroker(f"{self.url} has been away for {ANSWER_S:g} s", "is it running?")
             yield left
 
+    def bringing(self, conversation: Conversation, kind: TopicKind, payload: bytes) -> Talk[None]:
+        """Until the broker has this, perhaps twice. Raises ``NoBroker`` after ``ANSWER_S``."""
+        topic, limit = self.topics.of(conversation.user, kind), time.monotonic() + ANSWER_S
+        said = 0  # on which connection
+        while not said or said != self._connection.connection or self._connection.under_way(topic):
+            if time.monotonic() >= limit:
+                raise NoBroker(f"{self.url} did not acknowledge", "try again")
+            if said != self._connection.connection and (said := self._connection.connection):
+                conversation.publish(kind, payload)
+            yield LOOK_S
+
     def inquire(self) -> None:
         """Have the coordinator say how it is, and whom it hears; at QoS 0, and not too often."""
         now = time.monotonic()
@@ -159,6 +187,10 @@ class Line:
 
     def _say(self, topic: str, payload: bytes, *, qos: int = 1) -> None:
         self._connection.publish(topic, payload, qos=qos)
+
+    def _user_of(self, delivery: Delivery) -> str | None:
+        user, _ = self.topics.split(delivery.topic)
+        return None if user == ITSELF else user
 
     # The thread.
 

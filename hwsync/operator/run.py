@@ -207,9 +207,9 @@ class Run:
             TopicKind.ANALYSIS, encode_analysis(text, self.id), self.id
         )
 
-    def querying(self) -> Talk[Result]:
+    def querying(self, patience: float = ANSWER_S) -> Talk[Result]:
         """The whole of it, as on ``result/<id>``. Raises ``Refused``."""
-        return self._conversation.querying(self.id)
+        return self._conversation.querying(self.id, patience)
 
     def completing(self, end: CommandFields) -> Talk[CommandFields]:
         """The end with all that is kept: a status is cut sooner than a result. Raises ``Refused``.

@@ -35,15 +35,16 @@ class Switchboard:
             board.hear(next_signal(timeout=board.patience))
 
     ``acknowledge`` acknowledges on the connection that they share. ``user_of`` says of whom a
-    message is: a talk that was begun for one user does not hear the others'. What a talk raises is
-    in its future, and is raised nowhere here; but for Ctrl-C, which ends the talk that it hits.
+    message is (None: it is for all): a talk that was begun for one user does not hear the others'.
+    What a talk raises is in its future, and is raised nowhere here; but for Ctrl-C, which ends the
+    talk that it hits.
     """
 
     def __init__(
         self,
         acknowledge: Callable[[Delivery], object],
         *,
-        user_of: Callable[[Delivery], str] = lambda _: "",
+        user_of: Callable[[Delivery], str | None] = lambda _: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._acknowledge, self._user_of, self._monotonic = acknowledge, user_of, monotonic
