@@ -118,7 +118,7 @@ def beginning(options: Mapping[str, object]) -> Beginning | None:
     at, together = given.get("at"), given.get("together", False)
     if at is not None and together:
         raise UsageError("together and at contradict each other", "give one of them")
-    keys = {name: given[name] for name in ("wait", "lead", "need") if name in given}
+    keys: dict[str, Any] = {name: given[name] for name in ("wait", "lead", "need") if name in given}
     if keys and not together:
         raise UsageError(f"{', '.join(keys)}: only with together=True")
     keys |= {"within": given["within"]} if "within" in given else {}

@@ -35,7 +35,8 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         return started[-1]
 
     made = Lab(broker, start, folder)
-    made.coordinator("--settle", "0")
+    (folder / "groups.toml").write_text('lab1 = ["pi1", "pi2", "pi3"]\n')
+    made.coordinator("--settle", "0", "--groups", str(folder / "groups.toml"))
     yield made
     for process in reversed(started):
         process.stop()
@@ -79,7 +80,7 @@ def test_200_runs_on_one_connection_end_with_the_truth_whatever_dies(
     for run, program in runs.items():
         if program.startswith("slow"):
             run.cancel()
-    master.coordinator("--settle", "0")
+    master.coordinator("--settle", "0", "--groups", str(master.folder / "groups.toml"))
     master.broker.restart()
     for run in as_completed(runs, PATIENCE_S):
         word, number = runs[run].split()
@@ -213,3 +214,40 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_sent(
                            ("pi1", {"args": "x"}), ("pi1", {"meta": {"x": {1}}})):  # fmt: skip
         with pytest.raises(hwsync.UsageError):
             lab.run(board, "print 1", **options)  # type: ignore[arg-type]
+
+
+def test_a_group_is_asked_once_and_each_of_its_boards_has_its_run(lab: hwsync.Lab) -> None:
+    slow = lab.submit("pi2", "slow")
+    wait_until(slow.running)
+    runs = lab.group("lab1").run("print 7")
+    assert {run.board: run.outcome for run in runs} == {"pi1": "ok", "pi2": None, "pi3": "ok"}
+    assert (runs["pi3"].stdout, dict(runs.counts)) == ("7\n", {"ok": 2, "refused": 1})
+    refused = runs["pi2"].exception(0)
+    assert isinstance(refused, hwsync.Refused)
+    assert (refused.code, str(refused)) == ("busy", "pi2 has refused it: busy")
+    with pytest.raises(ExceptionGroup, match="1 of 3"):
+        runs.check()
+    lab.group("@lab1").stop()
+    assert isinstance(slow.exception(PATIENCE_S), hwsync.Lost), "a reset cannot know"
+    with pytest.raises(hwsync.Refused, match="no group"):
+        lab.group("lab9").run("print 7")
+
+
+def test_a_batch_is_cancelled_and_says_of_each_board_how_it_ended(lab: hwsync.Lab) -> None:
+    asked = lab.group("lab1").submit("slow", parallel=1)
+    wait_until(asked.running)
+    wait_until(lambda: asked.record["counts"]["running"] == 1)
+    assert asked.cancel()
+    runs = asked.result(PATIENCE_S)
+    assert {run.outcome for run in runs} <= {"cancelled", "expired"}
+    assert isinstance(runs["pi3"].exception(0), hwsync.Cancelled | hwsync.Expired)
+    assert not asked.cancel()
+
+
+def test_a_start_that_is_past_or_means_two_things_is_refused(lab: hwsync.Lab) -> None:
+    with pytest.raises(hwsync.UsageError, match="past by now"):
+        lab.run("pi1", "print 1", at=1.0)
+    with pytest.raises(hwsync.UsageError, match="only with together=True"):
+        lab.map("print 1", ["pi1", "pi2"], need=2)
+    with pytest.raises(hwsync.UsageError, match="together and at"):
+        lab.group("lab1").submit("print 1", at=1.0, together=True)
