@@ -14,7 +14,7 @@ import json
 import secrets
 import textwrap
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -53,7 +53,7 @@ def make_call(function: object, args: Sequence[Any], keywords: Mapping[str, Any]
     checked = _checked(function)
     source = _source(checked)
     name = checked.__name__
-    if unknown := sorted(set(_unknown_names(source, name))):
+    if unknown := sorted(_unknown_names(source, name)):
         raise UsageError(
             f"{name} uses {', '.join(unknown)}, which stands outside of it",
             "import within the function, and hand everything else over as arguments",
@@ -135,27 +135,22 @@ def _source(function: types.FunctionType) -> str:
     return source
 
 
-def _unknown_names(source: str, name: str) -> Iterator[str]:
-    """What it needs of the module around it, by its compiled form."""
-    code = compile(f"from __future__ import annotations\n{source}", name, "exec", dont_inherit=True)
-    known = {*vars(builtins), "__name__", "annotations", name}
-    waiting = [code]
+def _unknown_names(source: str, name: str) -> set[str]:
+    """What it needs of the module around it."""
+    import symtable
+
+    waiting = [symtable.symtable(f"from __future__ import annotations\n{source}", name, "exec")]
+    used: set[str] = set()
+    known = {*vars(builtins), "__name__", name}
     while waiting:
-        one = waiting.pop()
-        waiting += [const for const in one.co_consts if isinstance(const, types.CodeType)]
-        local = {*one.co_varnames, *one.co_cellvars, *one.co_freevars}
-        yield from (found for found in _globals_of(one) if found not in known | local)
-
-
-def _globals_of(code: types.CodeType) -> Iterator[str]:
-    import dis
-
-    stored: set[str] = set()
-    for step in dis.get_instructions(code):
-        if step.opname in ("STORE_NAME", "STORE_GLOBAL"):
-            stored.add(str(step.argval))
-        elif step.opname in ("LOAD_NAME", "LOAD_GLOBAL") and step.argval not in stored:
-            yield str(step.argval)
+        table = waiting.pop()
+        waiting += table.get_children()
+        for symbol in table.get_symbols():
+            if symbol.is_global() and symbol.is_assigned():
+                known.add(symbol.get_name())
+            elif symbol.is_global() and symbol.is_referenced():
+                used.add(symbol.get_name())
+    return used - known
 
 
 def _check_json(what: str, value: Any, depth: int = 0) -> None:
