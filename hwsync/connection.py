@@ -25,6 +25,7 @@ from hwsync.configfile import (
     private,
 )
 from hwsync.protocol.errors import UsageError
+from hwsync.protocol.limits import USER_FORM, is_user
 from hwsync.signing import SECRET
 
 FILE_VARIABLE: Final = "HWSYNC_CONFIG"
@@ -101,6 +102,23 @@ def used(file: Path | None) -> Path | None:
     except RuntimeError:  # this account has no home directory
         own = []
     return next((file for file in (*own, FOR_ALL) if os.path.exists(file)), None)
+
+
+def of_profile(name: str) -> Path:
+    """The file of a profile. Raises ``UsageError`` where there is none."""
+    if not is_user(name):
+        raise UsageError(f"{name!r} is no name of a profile: {USER_FORM}")
+    try:
+        folders = [(Path.home() / BELOW_HOME).parent]
+    except RuntimeError:  # this account has no home directory
+        folders = []
+    files = [folder / f"{name}.toml" for folder in (*folders, FOR_ALL.parent)]
+    found = next((file for file in files if os.path.exists(file)), None)
+    if found is None:
+        raise UsageError(
+            f"there is no profile {name}", f"make one of these: {' or '.join(map(str, files))}"
+        )
+    return found
 
 
 def broker(given: Given) -> BrokerUrl:

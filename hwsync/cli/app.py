@@ -1,8 +1,7 @@
 """All commands, and how they end.
 
-Exit codes: 0; 1 refused or not found; 2 wrong usage; 3 another coordinator is there; 74 the output
-cannot be written (141: nobody reads it any more); 125 no broker or no coordinator; ``run`` ends as
-its program did. No traceback reaches a person (HWSYNC_DEBUG=1 asks for one).
+The exit codes stand in ``help``; 141: nobody reads the output any more. No traceback reaches a
+person (HWSYNC_DEBUG=1 asks for one).
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ import hwsync
 from hwsync import logs
 from hwsync.cli import is_for_a_master, say
 from hwsync.cli.common import Settings, common, fail
+from hwsync.cli.help import finish, write_commands, write_exit_codes
 from hwsync.protocol.errors import HwsyncError, OutputError
 
 UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
@@ -34,6 +34,8 @@ PLACES: Final = {
     **dict.fromkeys(("history", "show"), "records"),
     "sync": "sync",
     "why": "why",
+    "modules": "modules",
+    "completion": "completing",
     **dict.fromkeys(("backup", "restore", "forget", "check-db"), "database"),
     "doctor": "doctor",
     **dict.fromkeys(("init", "device", "operator"), "lab"),
@@ -57,7 +59,13 @@ class Commands(click.Group):
         module = import_module(f"hwsync.cli.{PLACES[name]}")
         wanted = OTHER_NAMES.get(name, name)
         commands: tuple[click.Command, ...] = module.COMMANDS
-        return next(command for command in commands if command.name == wanted)
+        return finish(next(one for one in commands if one.name == wanted), wanted)
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """First the commands in groups, without loading any of them."""
+        write_commands(formatter, PLACES)
+        click.Command.format_options(self, context, formatter)
+        write_exit_codes(formatter)
 
     def resolve_command(
         self, context: click.Context, args: list[str]
@@ -81,8 +89,10 @@ class Commands(click.Group):
 def cli() -> None:
     """Run programs on a lab's boards over MQTT and know exactly what happened.
 
-    Exit codes: 1 refused or not found, 2 wrong usage, 74 the output cannot be written, 125 nobody
-    answers; run ends as its program did.
+    \b
+    hwsync run pi1 blink.py     runs a program on the board pi1
+    hwsync status               says which boards there are
+    hwsync COMMAND --help       says what else a command can do
     """
 
 

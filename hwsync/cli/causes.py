@@ -7,6 +7,7 @@ of the record, of the command, of itself, and of whom it hears. Each cause has a
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from hwsync.protocol.wire.itself import Boards, Condition, Health
 
 Json = Mapping[str, Any]
 
+BEGINS: Final = re.compile(r"(^|[.?!] )the program")  # a sentence
 MOMENT_S: Final = 10.0  # within which a device that is there has taken a program
 DAY_S: Final = 86_400.0
 
@@ -46,7 +48,8 @@ class Cause:
     def sentences(self) -> str:
         """All of it but what to do."""
         ran = {"no": "It did not run.", "maybe": "It may have run: nobody can know."}
-        return " ".join(filter(None, (self.happened, self.waits_for, ran.get(self.ran or ""))))
+        said = " ".join(filter(None, (self.happened, self.waits_for, ran.get(self.ran or ""))))
+        return BEGINS.sub(r"\1The program", said)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +196,7 @@ def _never_seen(known: Situation) -> Cause:
     waits = _until(known, "expired") if asked else ""
     happened = f"No device called {known.user} was ever heard.{meant}"
     if asked:
-        happened += f" {_named(known, known.record)} waits for one."
+        happened += f" {_named(known, known.current or known.record)} waits for one."
     do = [f"hwsync cancel {known.user}"] if asked else []
     do += ["hwsync status lists the boards", f"on the board: hwsync-device --user {known.user}"]
     return Cause("never seen", happened, waits, None, tuple(do))

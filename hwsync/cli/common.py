@@ -27,9 +27,10 @@ DATABASE_NAME: Final = "hwsync.db"
 USUAL: Final = Path("/etc/hwsync")  # a machine's own lab
 SERVICE_STATE: Final = Path("/var/lib")  # where systemd's units keep theirs
 SBIN: Final = ":/usr/sbin:/sbin"
+PROFILE_VARIABLE: Final = "HWSYNC_PROFILE"
 _NAMES: Final = (
     *("broker", "root", "as_json", "credentials", "config", "ca", "certificate", "key"),
-    "allow_plaintext",
+    *("allow_plaintext", "profile", "quiet"),
 )
 
 BY_HAND: Final = re.compile(
@@ -103,6 +104,8 @@ class Settings:
     broker: str | None = None
     root: str | None = None
     as_json: bool = False
+    quiet: bool = False
+    profile: str | None = None
     credentials: Path | None = None
     config: Path | None = None
     ca: str | None = None
@@ -117,8 +120,20 @@ class Settings:
         if self._given is None:
             names = (*connection.VARIABLES, "credentials", "allow_plaintext")
             options = {name: getattr(self, name) for name in names}
-            self._given = connection.load(self.config, options)
+            self._given = connection.load(self.file, options)
         return self._given
+
+    @property
+    def file(self) -> Path | None:
+        """The connection file that counts. Raises ``UsageError`` where a profile has none."""
+        profile = self.profile or os.environ.get(PROFILE_VARIABLE)
+        if self.config is not None and self.profile is not None:
+            raise UsageError("--config and --profile contradict each other", "give one of them")
+        if self.config is None and profile:
+            return connection.of_profile(profile)
+        if (file := connection.used(self.config)) is None and os.geteuid() == 0:
+            return lab_file(USUAL)
+        return file
 
     @property
     def topics(self) -> Topics:
@@ -183,6 +198,32 @@ DATABASE: Final = click.option(
 )
 
 
+def lab_file(lab: Path) -> Path | None:
+    """An operator's file in the lab of this machine, for root, who has none of his own.
+
+    That of an operator who may use all boards; None: there is no lab, or no such operator.
+    Raises ``UsageError`` where there are several.
+    """
+    if not (lab / "lab.json").exists():
+        return None
+    from hwsync.lab.folder import Folder
+
+    folder = Folder(lab)
+    accounts = folder.accounts
+    names = [
+        name
+        for name, rights in accounts.operators.items()
+        if rights.boards is None and not rights.read_only
+    ]
+    files = [file for name in sorted(names) if (file := folder.file_of(name, accounts)).exists()]
+    if len(files) > 1:
+        raise UsageError(
+            f"this machine's lab has {len(files)} operators that may use all boards",
+            f"name one of them: --config {files[0]}",
+        )
+    return files[0] if files else None
+
+
 def echo_name(url: BrokerUrl) -> str:
     """Whose echo is tried: the account's own, else one that nobody else has."""
     account = url.username or ""
@@ -193,6 +234,7 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Any
     settings = context.ensure_object(Settings)
     if value and parameter.name in _NAMES:
         setattr(settings, parameter.name, value)
+        say.quiet |= parameter.name == "quiet"
     return value
 
 
@@ -208,12 +250,18 @@ def common(command: F) -> F:
         click.option("--root", metavar="ROOT", help="Root of the topics (or HWSYNC_ROOT).",
                      expose_value=False, callback=_keep),
         JSON,
+        click.option("--quiet", "-q", is_flag=True, help="No remarks of hwsync's own but errors.",
+                     expose_value=False, callback=_keep),
         click.option("--credentials", type=FILE,
                      help="File with two lines: user, password.",
                      expose_value=False, callback=_keep),
         click.option("--config", type=FILE, metavar="FILE",
                      help="Connection file, TOML (or HWSYNC_CONFIG; default "
                      "~/.config/hwsync/hwsync.toml, /etc/hwsync/hwsync.toml).",
+                     expose_value=False, callback=_keep),
+        click.option("--profile", metavar="NAME",
+                     help="The connection file of that name (or HWSYNC_PROFILE): "
+                     "~/.config/hwsync/NAME.toml, /etc/hwsync/NAME.toml.",
                      expose_value=False, callback=_keep),
         click.option("--ca", metavar="FILE", help="PEM: the authority that signed the broker's "
                      "certificate (or HWSYNC_CA).", expose_value=False, callback=_keep),

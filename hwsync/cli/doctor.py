@@ -144,7 +144,7 @@ def _coordinator(
                 if health is not None and health["condition"] in ("ok", "degraded"):
                     started: Any = health.get("started")
                     lives |= {started: health} if is_number(started) else {}
-    except Unreachable:
+    except (Unreachable, Refused):
         pass
     yield checks.coordinator(ahead is not None, last, time.time())
     yield from checks.others(last, list(lives.values()))
@@ -230,7 +230,7 @@ def _user(url: BrokerUrl, topics: Topics, user: str, *, answers: bool) -> Iterat
             heard.listen(operator, answers=answers)
             if answers:
                 heard.record = operator.record()
-    except Unreachable as error:
+    except (Unreachable, Refused) as error:  # an account may have groups only
         trouble.append(findings.error("record", error.message, error.hint))
     beats, record, boards = heard.beats, heard.record, heard.boards
     yield from checks.device(user, beats, boards)

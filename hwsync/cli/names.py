@@ -25,6 +25,14 @@ def known(settings: Settings) -> list[str]:
     return [*sorted(boards), *sorted(groups)]
 
 
+def last_ids(settings: Settings, boards: list[str] | None = None) -> list[str]:
+    """The id of each board's present or last command. Raises ``HwsyncError``."""
+    named = boards or ()
+    with Client(settings.url, settings.topics, "+", named=named) as one:
+        told = [heard.status for heard in one.hear(QUIET_S) if heard.status is not None]
+    return list(dict.fromkeys(status["id"] for status in told if status["id"]))
+
+
 def heard_of(settings: Settings) -> list[str]:
     """Boards of which a heartbeat was heard: no typing errors. Raises ``HwsyncError``."""
     with Client(settings.url, settings.topics, "+", guest=False) as one:

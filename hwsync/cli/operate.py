@@ -12,8 +12,9 @@ import click
 
 from hwsync.cli import bounds, grouped, say
 from hwsync.cli.causes import nearest, what
+from hwsync.cli.columns import Redrawn, table
 from hwsync.cli.common import Settings, board_name, command_id, common, read_text
-from hwsync.cli.completion import of_broker
+from hwsync.cli.completion import of_broker, of_ids
 from hwsync.cli.names import heard_of
 from hwsync.cli.slow import say_slow
 from hwsync.cli.targets import Target, everybody_option, one_or_all, target
@@ -34,6 +35,8 @@ from hwsync.protocol.wire.heartbeat import Heartbeat
 from hwsync.protocol.wire.itself import Boards
 from hwsync.protocol.wire.status import CommandFields, Status
 
+HEADS: Final = ("BOARD", "ONLINE", "STATE", "COMMAND", "OUTCOME", "QUEUED", "CLOCK")
+WATCH_S: Final = 1.0  # between two pictures
 LISTEN_S: Final = 2.0  # at most, for the retained statuses of everybody, and for the coordinator
 HEALTH_S: Final = 1.0  # for a coordinator that has just answered to say how it is
 NOBODY_SAYS: Final = "nobody can say who is online: no coordinator has said whom it hears"
@@ -54,12 +57,13 @@ SHOWN: Final = (
 @click.command()
 @common
 @click.argument("targets", metavar="[BOARD]...", type=target, nargs=-1, shell_complete=of_broker)
-@click.option("--watch", is_flag=True, help="Print every change until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show every change until Ctrl-C.")
 @click.pass_obj
 def status(settings: Settings, targets: tuple[Target, ...], watch: bool) -> None:
     """The record of BOARD; one line each of several, or of all.
 
-    Of a group, @lab1, its boards and its newest batch. On a terminal long texts are cut; into a
+    Of a group, @lab1, its boards and its newest batch. With --watch a terminal shows the table anew
+    as it changes; a pipe gets a line for each change. On a terminal long texts are cut; into a
     pipe or a file they go whole.
     """
     if any(one.group for one in targets):
@@ -91,7 +95,8 @@ def status(settings: Settings, targets: tuple[Target, ...], watch: bool) -> None
                 if bound := bounds.shown(operator.beat):
                     say.line(f"  {'lab time':16} {bound}")
         else:
-            _table(operator, settings, users)
+            watched = _table(operator, settings, users, watch=watch)
+            watch = watch and not watched
         if operator.standing.degraded:
             said = (
                 f"degraded: the coordinator cannot save anything now: {operator.standing.degraded}"
@@ -114,31 +119,39 @@ def _record(operator: Client) -> Status:
         return operator.kept
 
 
-def _table(operator: Client, settings: Settings, users: tuple[str, ...]) -> None:
-    """One line each of these boards; none: of all."""
+def _table(operator: Client, settings: Settings, users: tuple[str, ...], *, watch: bool) -> bool:
+    """One line each of these boards; none: of all. Returns whether it was watched.
+
+    On a terminal ``watch`` draws it anew until Ctrl-C.
+    """
     operator.ask_coordinator()
     seen = _Kept()
     seen.hear(operator, until_boards=True)
     missing = sorted(set(seen.boards["boards"] if seen.boards else ()) - seen.users)
     if missing and not users:
         seen.ask_by_name(settings, missing[:BY_NAME])
-    unknown = False
-    for name in sorted(seen.users):
-        record, beat = seen.records.get(name), seen.beats.get(name)
-        online = is_online(name, beat, seen.boards)
-        unknown |= online is None
-        shown = dict(record) if record else {}
-        shown |= {"user": name, "online": online, "clock": bounds.lab_clock(beat)}
-        word = "" if beat is None else _ONLINE[online]
-        now = seen.boards["time"] if seen.boards else None
-        bound = f"  {bounds.shown(beat)}" if online and bounds.lab_clock(beat) else ""
-        say.either(settings.as_json, shown, _line(name, record, word, now) + bound)
+    drawn = Redrawn()
+    if settings.as_json:
+        for name in sorted(seen.users):
+            say.json_line(seen.fields(name))
+    elif watch and drawn.wanted:
+        drawn.draw(seen.lines())
+    elif seen.users:
+        for line in seen.lines():
+            say.line(line)
+    unknown = any(seen.fields(name)["online"] is None for name in seen.users)
     if not seen.users and not users:
         say.line("nobody has been seen yet", err=True)
     if unknown:
         say.line(f"{NOBODY_SAYS} ({settings.topics.boards})", err=True)
     if never := sorted(set(users) - seen.users):
         raise NotFound(f"{', '.join(never)}: never seen", "hwsync status lists the boards")
+    redraws = watch and drawn.wanted and not settings.as_json
+    with suppress(KeyboardInterrupt):
+        while redraws:
+            seen.hear(operator, until_boards=False, seconds=WATCH_S)
+            drawn.draw(seen.lines())
+    return redraws
 
 
 class _Kept:
@@ -153,9 +166,31 @@ class _Kept:
     def users(self) -> set[str]:
         return self.records.keys() | self.beats.keys()
 
-    def hear(self, operator: Client, *, until_boards: bool) -> None:
-        """Until nothing comes any more."""
-        limit = time.monotonic() + LISTEN_S
+    def fields(self, name: str) -> dict[str, Any]:
+        """What programs are told of a board."""
+        record, beat = self.records.get(name), self.beats.get(name)
+        shown: dict[str, Any] = dict(record) if record else {}
+        online = is_online(name, beat, self.boards)
+        return shown | {"user": name, "online": online, "clock": bounds.lab_clock(beat)}
+
+    def lines(self) -> list[str]:
+        """The table for people."""
+        now = self.boards["time"] if self.boards else time.time()
+        return table(HEADS, [self._row(name, now) for name in sorted(self.users)])
+
+    def _row(self, name: str, now: float) -> tuple[str, ...]:
+        beat, fields = self.beats.get(name), self.fields(name)
+        state = State(fields.get("state", 0))
+        queued = fields.get("queued") or ""
+        clock = bounds.shown(beat) if fields["online"] and fields["clock"] else ""
+        word = "" if beat is None else _ONLINE[fields["online"]]
+        end = str(fields.get("outcome") or "") if state is State.REST else _left(fields, now)
+        id = str(fields.get("id", ""))
+        return name, word, state.name.lower(), id, end, str(queued), clock
+
+    def hear(self, operator: Client, *, until_boards: bool, seconds: float = LISTEN_S) -> None:
+        """Until nothing comes any more, for so many seconds at most."""
+        limit = time.monotonic() + seconds
         more = True
         while (more or (until_boards and self.boards is None)) and time.monotonic() < limit:
             more = False
@@ -188,6 +223,17 @@ def _line(name: str, told: CommandFields | None, online: str = "", now: float | 
     more += f"  {end_of(record, now)}" if state is not State.REST else ""
     id = record.get("id", "")
     return f"{name:20} {state} {state.name.lower():10} {online:8} {id:28} {end}{more}"
+
+
+def _left(record: Mapping[str, Any], now: float) -> str:
+    """How long the record's state lasts at most, for a table."""
+    deadline = record.get("deadline")
+    if deadline is None:
+        return "no end"
+    if deadline <= now:
+        return "time over"
+    left = say.span(deadline - now)
+    return f"{left.replace('minutes', 'min').replace('hours', 'h')} left"
 
 
 def end_of(record: Mapping[str, Any], now: float) -> str:
@@ -226,7 +272,7 @@ def _whole(status: Status, *, brief: bool = False) -> list[str]:
 
 @click.command()
 @common
-@click.argument("user", metavar="BOARD", type=board_name)
+@click.argument("user", metavar="BOARD", type=board_name, shell_complete=of_broker)
 @click.argument("text")
 @click.option(
     "--id", type=command_id, metavar="ID", help="The command; without it the current one."
@@ -250,7 +296,7 @@ YES = click.option("--yes", "-y", is_flag=True, help="Of a group: without asking
 @click.command()
 @common
 @TARGET
-@click.argument("id", type=command_id, required=False)
+@click.argument("id", type=command_id, required=False, shell_complete=of_ids)
 @click.option("--id", "named", type=command_id, metavar="ID", help="The same as ID.")
 @everybody_option("Whatever runs or waits on any board; with --id, that batch of @all.")
 @YES

@@ -16,7 +16,7 @@ from typing import Any, Final
 import click
 
 from hwsync.cli.common import F, command_id, read_bytes, read_text, seconds
-from hwsync.cli.completion import of_broker
+from hwsync.cli.completion import of_broker, of_files
 from hwsync.cli.targets import EVERYBODY, everybody_option, target
 from hwsync.operator.run import RunRequest, fresh_id
 from hwsync.protocol import limits
@@ -67,7 +67,7 @@ def program_options(command: F) -> F:
     """The arguments of ``run`` and ``send``."""
     options = [
         click.argument("target", metavar="BOARD", type=target, shell_complete=of_broker),
-        click.argument("file", metavar="FILE", required=False),
+        click.argument("file", metavar="FILE", required=False, shell_complete=of_files),
         click.argument("args", nargs=-1),
         everybody_option("Every board that was heard in the last 24 hours, in BOARD's place."),
         click.option("-c", "code", metavar="CODE", help="The program itself, in place of FILE."),

@@ -62,6 +62,11 @@ class Rows:
         say.line(text, err=True)
         self.draw()
 
+    def remark(self, text: str) -> None:
+        """The same; not with ``--quiet``."""
+        if not say.quiet:
+            self.tell(text)
+
     def leave(self) -> None:
         """The lines as they are now stay on the screen."""
         self.draw()

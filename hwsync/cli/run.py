@@ -69,7 +69,7 @@ def send(settings: Settings, /, target: Target, everybody: bool, **given: Any) -
         except Refused as refusal:
             raise busy_with(refusal, operator, user, asked.words) from None
         if given["wait_for_board"] and (warning := seen.warning(fields)):
-            say.line(warning, err=True)
+            say.remark(warning)
     say.either(settings.as_json, fields, asked.id)
 
 
@@ -182,7 +182,7 @@ def _with_start(
         return request
     start, said = in_lab_time(operator, wanted, on_received)
     if not settings.as_json:
-        say.line(said, err=True)
+        say.remark(said)
     return replace(request, start=start)
 
 
@@ -193,15 +193,15 @@ def _print_end(
     if end["outcome"] not in ("ok", "error"):
         screen.tell(f"hwsync: {end['outcome']}: {end['reason']} (ran: {end['ran']})")
     if line := start_line(end):
-        screen.tell(f"hwsync: {line}")
+        screen.remark(f"hwsync: {line}")
     if why:
-        screen.tell(f"  {why}")
+        screen.remark(f"  {why}")
     for hint in hints(end, asked):
-        screen.tell(hint)
+        screen.remark(hint)
     if end["truncated"]:
         screen.tell(f"hwsync: the output was longer than is kept: {_kept(end, missing)}")
         if limit := of_limit(end, max_message):
-            screen.tell(limit)
+            screen.remark(limit)
     elif missing:
         screen.tell(
             f"hwsync: {missing:,} bytes of its output were not shown while it ran; "
@@ -253,11 +253,12 @@ def _run(
 
         fields = operator.wait(run.requesting(on_received=hear, waiting=view.waiting.tick))
         if seen is not None and (warning := seen.warning(fields)):
-            view.screen.tell(warning)
+            view.screen.remark(warning)
         if offline and fields["state"] == State.REQUESTED and not settings.as_json:
             known = glance(settings, run.user)
             if known is not None and (said := absent(known)):
-                view.screen.tell(f"hwsync: {said}; the program waits for it (Ctrl-C takes it back)")
+                said = f"hwsync: {said}; the program waits for it (Ctrl-C takes it back)"
+                view.screen.remark(said)
         end = operator.wait(run.following(on_received=view.hear, waiting=view.waiting.tick))
     except KeyboardInterrupt:
         view.screen.begin_line()  # behind ^C

@@ -182,7 +182,7 @@ class Many:
         fields = yield from run.requesting(on_received=hear, waiting=self._rows.tick)
         said = "" if self._asked.seen_only else seen.warning(fields)
         if said and not self._settings.as_json:
-            self._rows.tell(said)
+            self._rows.remark(said)
         return fields
 
     def _ending(self, run: Run) -> Talk[CommandFields]:
@@ -303,13 +303,15 @@ class Many:
             say.json_line({"batch": self._asked.id, "target": name, "counts": counts,
                            "spread": self.members.spread})  # fmt: skip
             return
+        well = self.members.exit_code == 0
         for line in self.members.summary(str(self._target)):
-            say.line(line, err=True)
+            if not (well and say.quiet):
+                say.line(line, err=True)
 
     def say_slow(self) -> None:
         """Nobody answers for a while."""
         if somebody_waits():
-            self._rows.tell(SLOW)
+            self._rows.remark(SLOW)
 
     def _say_cancelling(self) -> None:
         self._rows.clear()
@@ -346,7 +348,7 @@ def perform(settings: Settings, target: Target, asked: Asked, wanted: Wish | Non
         if wanted is not None:
             start, said = in_lab_time(operator, wanted)
             if said and not settings.as_json:
-                say.line(said, err=True)
+                say.remark(said)
             many.start(start, None if wanted.at is None else wanted.at - time.time())
         (many.send if send else many.run)(operator)
     sys.exit(many.members.exit_code if not send else _exit_of_send(many.members))

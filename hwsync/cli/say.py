@@ -22,6 +22,7 @@ from hwsync.logs import escape
 from hwsync.protocol.errors import OutputError
 from hwsync.protocol.jsons import is_number
 
+quiet = False  # whether remarks are left out, for the whole process
 NOBODY_READS: Final = 141  # the exit code of what SIGPIPE ends
 
 
@@ -29,6 +30,12 @@ def line(text: str, *, err: bool = False) -> None:
     """One line for people."""
     with _writing():
         click.echo(escape(text), err=err)
+
+
+def remark(text: str) -> None:
+    """One line beside what was asked for, on standard error; not with ``--quiet``."""
+    if not quiet:
+        line(text, err=True)
 
 
 def json_line(value: object) -> None:
@@ -60,7 +67,7 @@ def program(text: str, stream: TextIO, *, as_it_is: bool) -> None:
 
 def progress(text: str) -> None:
     """A line that the next one overwrites, where a terminal watches."""
-    if sys.stderr is not None and sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty() and not quiet:
         with _writing():
             sys.stderr.write(f"\r\033[K{escape(text)}")
             sys.stderr.flush()

@@ -2,6 +2,7 @@
 
 The law: a terminal is given text, newlines, tabs, carriage returns (a progress bar is drawn with
 them) and colours (SGR: ``ESC [ digits ; : m``); whatever else could steer it is shown as an escape.
+With NO_COLOR in the environment no colours pass.
 Before a line of hwsync's own, and at the end, colours are as they were and a line begins. A file or
 pipe gets the program's bytes as they are, and so does a terminal with ``raw``.
 """
@@ -32,6 +33,7 @@ class Filter:
 
     def __init__(self) -> None:
         self.coloured = self.escaped = False
+        self._plain = bool(os.environ.get("NO_COLOR"))  # https://no-color.org
         self._begun = ""  # the end of the last piece, where the next may make a colour of it
 
     def feed(self, text: str) -> str:
@@ -49,9 +51,11 @@ class Filter:
     def _harmless(self, text: str) -> str:
         parts, at = list[str](), 0
         for colour in SGR.finditer(text):
-            parts += [self._shown(text[at : colour.start()]), colour[0]]
-            self.coloured = bool(colour[0].strip("\x1b[0:;m"))  # else it is a reset
+            parts.append(self._shown(text[at : colour.start()]))
             at = colour.end()
+            if not self._plain:
+                parts.append(colour[0])
+                self.coloured = bool(colour[0].strip("\x1b[0:;m"))  # else it is a reset
         return "".join([*parts, self._shown(text[at:])])
 
     def _shown(self, text: str) -> str:
@@ -111,6 +115,11 @@ class Screen:
         if self._open["stderr"] and "stderr" in self._terminals:
             self._put("stderr", "\n", False)
         say.line(text, err=True)
+
+    def remark(self, text: str) -> None:
+        """The same, beside what was asked for; not with ``--quiet``."""
+        if not say.quiet:
+            self.tell(text)
 
     def begin_line(self) -> None:
         """Somebody else wrote to the terminal: what comes next begins a line."""

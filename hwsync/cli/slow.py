@@ -20,7 +20,7 @@ SLOW: Final = (
 def say_slow() -> None:
     """Nobody answers for a while."""
     if somebody_waits():
-        say.line(SLOW, err=True)
+        say.remark(SLOW)
 
 
 def somebody_waits() -> bool:

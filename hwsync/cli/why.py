@@ -12,7 +12,7 @@ import click
 from hwsync.cli import say
 from hwsync.cli.causes import Cause, explain
 from hwsync.cli.common import Settings, command_id, common
-from hwsync.cli.completion import of_broker
+from hwsync.cli.completion import of_both, of_ids
 from hwsync.cli.looking import find, look
 from hwsync.cli.slow import say_slow
 from hwsync.operator.client import Client
@@ -26,18 +26,14 @@ MOST: Final = 12  # boards that have one id, of which each is explained
 
 @click.command()
 @common
-@click.argument("word", metavar="BOARD|ID", type=command_id, shell_complete=of_broker)
-@click.argument("id", metavar="[ID]", type=command_id, required=False)
+@click.argument("word", metavar="BOARD|ID", type=command_id, shell_complete=of_both)
+@click.argument("id", metavar="[ID]", type=command_id, required=False, shell_complete=of_ids)
 @click.pass_obj
 def why(settings: Settings, word: str, id: str | None) -> None:
     """Why BOARD, or the command ID, stands as it does, and what to do.
 
     What happened, what is waited for, whether the program ran. Where an id is of several boards,
     name the board too.
-
-    \b
-    hwsync why pi1
-    hwsync why cli-4c1b2f8a90d3e7f1
     """
     try:
         causes = _causes(settings, word, id)

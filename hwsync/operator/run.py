@@ -55,7 +55,7 @@ def exit_code(end: CommandFields) -> int:
     """The exit code of ``run``: the program's own where it had one.
 
     Else 124, 130 or 137, as of a program that ``timeout``, Ctrl-C or SIGKILL has ended; 125 where
-    it did not run, or nobody knows (docs/operations.md, "Exit codes").
+    it did not run, or nobody knows (docs/cli.md, "Exit codes").
     """
     outcome = end["outcome"]
     if outcome == "error":

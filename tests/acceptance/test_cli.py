@@ -391,6 +391,13 @@ def test_why(lab: Lab, watch: Callable[..., Watcher]) -> None:
     assert there["kind"] == "no broker"
 
 
+def test_modules_are_those_of_the_board(lab: Lab) -> None:
+    asked = ended(lab.cli("modules", "pi1", "json", "no_such_module", "--json"), 1)
+    assert one(asked)["modules"] == {"json": "", "no_such_module": None}
+    assert "click" in ended(lab.cli("modules", "pi1"), 0).stdout
+    assert "has never been seen" in ended(lab.cli("modules", "pi2"), 1).stderr
+
+
 def test_status_shows_one_or_everybody_and_watches(lab: Lab) -> None:
     ended(lab.cli("run", "pi1", "-c", "print('\\x1b[31mred')"), 0)
     whole = ended(lab.cli("status", "pi1"), 0).stdout

@@ -1,0 +1,98 @@
+"""``hwsync modules``: what programs can import on a board, by the word of a program there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, Final
+
+import click
+
+from hwsync.cli import say
+from hwsync.cli.common import Settings, board_name, common
+from hwsync.cli.completion import of_broker
+from hwsync.cli.ends import ended
+from hwsync.cli.looking import busy_with
+from hwsync.cli.seen import refuse_strangers
+from hwsync.cli.slow import say_slow
+from hwsync.operator.client import Client
+from hwsync.operator.run import Run, RunRequest, claim
+from hwsync.protocol.errors import HwsyncError, Refused
+
+PROGRAM: Final = """\
+import importlib.util, json, sys
+from importlib import metadata
+
+def version(name):
+    try:
+        return metadata.version(name)
+    except Exception:
+        return ""
+
+def there(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except Exception:
+        return False
+
+by_name = metadata.packages_distributions()
+if sys.argv[1:]:
+    said = {name: version(by_name.get(name.partition(".")[0], [name])[0]) if there(name) else None
+            for name in sys.argv[1:]}
+else:
+    said = {name: version(of[0]) for name, of in sorted(by_name.items())
+            if name.isidentifier() and not name.startswith("_")}
+print(json.dumps({"python": sys.version.split()[0], "modules": said}))
+"""
+"""It prints one line of JSON: a module is null where it cannot be imported."""
+WIDTH: Final = 24  # of a name
+
+
+@click.command()
+@common
+@click.argument("user", metavar="BOARD", type=board_name, shell_complete=of_broker)
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.pass_obj
+def modules(settings: Settings, user: str, names: tuple[str, ...]) -> None:
+    """What programs can import on BOARD, beside what comes with Python.
+
+    With NAMEs, whether they can be imported; the exit code is 1 where one cannot. A small program
+    is run there for it, like any other.
+    """
+    request = RunRequest(
+        program=PROGRAM, args=names, name="modules.py", timeout=60.0, by=claim(settings.url)
+    )
+    with Client(settings.url, settings.topics, user) as operator:
+        operator.standing.slow = say_slow
+        refuse_strangers(settings, operator, (user,))
+        one = Run(operator, request)
+        try:
+            operator.wait(one.requesting())
+        except Refused as refusal:
+            raise busy_with(refusal, operator, user, "-c CODE") from None
+        end = operator.wait(one.following())
+        end = operator.wait(one.completing(end)) if end["truncated"] else end
+    said = _read(end["hw_response"]) if end["outcome"] == "ok" else None
+    if said is None:
+        _, happened, do = ended(f"the program that looks ({one.id})", end)
+        raise HwsyncError(f"{user} did not say what it has: {happened}", "; ".join(do))
+    if settings.as_json:
+        say.json_line({"board": user, **said})
+    else:
+        say.line(f"{user}: Python {said['python']}, all that comes with it, and")
+        for name, version in said["modules"].items():
+            say.line(f"  {name:{WIDTH}} {'not there' if version is None else version}".rstrip())
+    if None in said["modules"].values():
+        sys.exit(1)
+
+
+def _read(text: str) -> dict[str, Any] | None:
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return None
+    there = isinstance(said, dict) and isinstance(said.get("modules"), dict)
+    return said if there and isinstance(said.get("python"), str) else None
+
+
+COMMANDS = (modules,)
