@@ -35,7 +35,8 @@ LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 
 @click.command()
 @common
-@click.option("--user", metavar="BOARD", help="This machine's board (default: the host's name).")
+@click.option("--user", "users", metavar="BOARD", multiple=True,
+              help="A board here (default: the host's name); again for another.")  # fmt: skip
 @click.option("--db", type=FILE, help="The database.")
 @click.option(
     "--analysis",
@@ -47,12 +48,18 @@ LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 @click.option("--allow-root", is_flag=True, help="As root: run programs as root.")
 @click.option("--lan", is_flag=True, help="Let other machines in; says what that means.")
 @click.pass_obj
-def up(settings: Settings, user: str | None, db: Path | None, analysis: str,
+def up(settings: Settings, users: tuple[str, ...], db: Path | None, analysis: str,
        groups: Path | None, allow_root: bool, lan: bool) -> None:  # fmt: skip
-    """Start broker, coordinator and a device on this machine; Ctrl-C ends them all."""
-    user = user or socket.gethostname()
-    if not is_user(user):
-        raise UsageError(f"{user!r} is no board's name", "name this device with --user")
+    """Start broker, coordinator and a device on this machine; Ctrl-C ends them all.
+
+    \b
+    hwsync up --user pi1
+    hwsync up --user pi1 --user pi2     two boards, to try things out
+    """
+    users = tuple(dict.fromkeys(users)) or (socket.gethostname(),)
+    for user in users:
+        if not is_user(user):
+            raise UsageError(f"{user!r} is no board's name", "name this device with --user")
     ended: queue.SimpleQueue[str] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -71,24 +78,25 @@ def up(settings: Settings, user: str | None, db: Path | None, analysis: str,
         command += ["--groups", str(groups)] if groups else []
         command += [] if seen.keeps_sessions else ["--clean-session"]
         parts.append(_Part("coordinator", command, ended, where))
-        if os.geteuid() == 0 and not allow_root:
+        may_run = allow_root or os.geteuid() != 0
+        if not may_run:
             say("no device here: as root its programs would run as root (--allow-root allows it)")
-        else:
+        for user in users if may_run else ():
             command = [*here, "hwsync.device.service", "--user", user]
             command += [*plain, *(["--allow-root"] if allow_root else [])]
             command += ["--state-dir", str(database.parent / f"device-{user}")]
-            parts.append(_Part("device", command, ended, where))
+            name = "device" if len(users) == 1 else f"device {user}"
+            parts.append(_Part(name, command, ended, where))
         if lan:
             _tell_lan(url)
         # Before its first subscription the coordinator hears nothing: it is ready when it answers.
-        with Client(url, topics, user) as operator:
+        with Client(url, topics, users[0]) as operator:
             operator.record(lambda: _all_live(parts))
-        tried = any(part.name == "device" for part in parts)
-        hint = f"; try:  hwsync run {user} -c 'print(6*7)'" if tried else ""
+        hint = f"; try:  hwsync run {','.join(users)} -c 'print(6*7)'" if may_run else ""
         if analysis == Analyser.MANUAL:
             say(
                 "a program sent by mosquitto_pub waits for somebody's analysis when it has ended, "
-                f"an hour at most:  hwsync analyse {user} TEXT   (hwsync run does without)"
+                f"an hour at most:  hwsync analyse {users[0]} TEXT   (hwsync run does without)"
             )
         say(f"ready{hint}   (Ctrl-C here ends everything)")
         ended.get()

@@ -85,7 +85,7 @@ def test_up_uses_the_broker_that_is_there(
 ) -> None:
     terminal = Terminal(start, tmp_path, broker.port)
     watching = terminal.begin("mosquitto_sub -v -t 'hw/pi1/#'", "watching")
-    up = terminal.begin("hwsync up --user pi1" + AS_ROOT, "up")
+    up = terminal.begin("hwsync up --user pi1 --user pi2" + AS_ROOT, "up")
     up.wait_for_log(r"\bready; try:", 30)
     by_hand(terminal, watching)
     up.interrupt()
@@ -97,9 +97,10 @@ def test_up_starts_a_broker_where_there_is_none(
     start: Callable[..., Process], tmp_path: Path
 ) -> None:
     terminal = Terminal(start, tmp_path, free_port())
-    up = terminal.begin("hwsync up --user pi1" + AS_ROOT, "up")
+    up = terminal.begin("hwsync up --user pi1 --user pi2" + AS_ROOT, "up")
     up.wait_for_log(r"\bready; try:", 30)
-    assert terminal.type("hwsync run pi1 -c 'print(6*7)'") == "42\n"
+    said = terminal.type("hwsync run pi1,pi2 -c 'print(6*7)'")
+    assert sorted(said.splitlines()) == ["pi1: 42", "pi2: 42"]
     up.interrupt()
     assert up.wait() in (0, 130)
     gone = terminal.begin("mosquitto_pub -q 1 -t x -m x", "gone")
