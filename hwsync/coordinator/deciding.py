@@ -27,6 +27,8 @@ from hwsync.protocol.effects import (
     PublishStatus,
     RepeatError,
     ReplyError,
+    saved_by,
+    with_files,
 )
 from hwsync.protocol.epochs import following
 from hwsync.protocol.errors import Code, DatabaseError, Refused, StoreError
@@ -39,6 +41,7 @@ from hwsync.protocol.events import (
     Queried,
     Requested,
     ResetAsked,
+    Returned,
     StatusReceived,
 )
 from hwsync.protocol.groups import ALL, SIGN
@@ -73,6 +76,7 @@ class Baseline:
     newest_keys: Mapping[str, str]
     epoch: int = 0
     presence: Callable[[str], HeartbeatReceived | None] = lambda user: None
+    may_have_files: Callable[[str], bool] = lambda user: True  # whether none were sent just now
 
     def record(self, user: str) -> Record | None:
         """The user's record, None where nobody has used that name."""
@@ -120,6 +124,7 @@ class RoundDecision:
     heartbeats: list[tuple[str, HeartbeatReceived]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     started: set[str] = field(default_factory=set)  # users for whom an instant was fixed
+    gave_files: set[str] = field(default_factory=set)  # users of whom files were asked for
     newer: int | None = None  # the highest epoch of which more was said than the database knows
     beyond: dict[str, tuple[int, int]] = field(default_factory=dict)  # by user: not believed
     draft: Draft = field(init=False)
@@ -256,6 +261,11 @@ class RoundDecision:
 
     def _decide(self, user: str, event: Event, message: Message) -> None:
         moment = replace(self.moment, nonce="" if event.id else self.baseline.nonce())
+        if isinstance(event, Queried) and event.files:
+            if user in self.gave_files or not self.baseline.may_have_files(user):
+                self._refuse(user, too_often(user, event.id), message)
+                return
+            self.gave_files.add(user)
         try:
             if user.startswith(SIGN):
                 decisions = self._decide_group(user.removeprefix(SIGN), event, moment)
@@ -267,11 +277,24 @@ class RoundDecision:
             self._refuse_failing(user, message)
             return
         error: bytes | None = None
+        self._keep_contents(event, decisions)
         for decision in decisions:
             turn = not isinstance(decision, BatchDecision) and decision.turn
             error = self._add(decision, None if turn else message, user) or error
             self._count(decision)
         self.memory.note(message, error, named=event.id is not None)
+
+    def _keep_contents(self, event: Event, decisions: Iterable[Decision | BatchDecision]) -> None:
+        """The files that a message brought, as far as a command has them from now on."""
+        left = dict(event.contents) if isinstance(event, Requested | Returned) else {}
+        for decision in decisions:
+            if not left:
+                return
+            for command in saved_by(decision):
+                returned = command.report.files if command.report else ()
+                for file in (*command.request.files, *returned):
+                    if file.sha256 in left:
+                        self.changes.contents[file.sha256] = left.pop(file.sha256)
 
     def _decide_group(
         self, group: str, event: Event, moment: Moment
@@ -335,10 +358,13 @@ class RoundDecision:
             "hwsync failed on this message; this is a bug of hwsync and stands in its log",
             "please report it with the payload",
         )
+        self._refuse(user, refusal, message)
+
+    def _refuse(self, user: str, refusal: Refused, message: Message) -> None:
         record = self.draft.record_of(user)
         decision = Decision(record, effects=(PublishError(refusal, record.state),), refused=refusal)
         error = self._add(decision, message)
-        self.memory.note(message, error, named=False)
+        self.memory.note(message, error, named=refusal.id is not None)
 
     def _add(
         self, decision: Decision | BatchDecision, message: Message | None, group: str = ""
@@ -352,7 +378,8 @@ class RoundDecision:
         record = Record(group) if isinstance(decision, BatchDecision) else decision.record
         if not isinstance(decision, BatchDecision):
             if decision.entry is not None:
-                self.changes.log.append((record, decision.entry, message))
+                entry = with_files(decision.entry, saved_by(decision))
+                self.changes.log.append((record, entry, message))
             self.counts["unlogged"] += decision.unlogged
         error: bytes | None = None
         for effect in decision.effects:
@@ -400,6 +427,16 @@ class RoundDecision:
         elif (newest := self.draft.newest(user.removeprefix(SIGN))) is not None:
             self.effects.append((user, AnswerBatch(newest.key)))
         return True
+
+
+def too_often(user: str, id: str | None) -> Refused:
+    """The refusal of a query for files where another was answered just now."""
+    return Refused(
+        Code.NOT_ALLOWED,
+        f"files of {user} were asked for less than {limits.FILES_S:g} s ago",
+        f"ask again in {limits.FILES_S:g} s; one query may name several files",
+        id=id,
+    )
 
 
 @dataclass(frozen=True, slots=True)

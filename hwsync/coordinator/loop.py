@@ -111,6 +111,7 @@ class Coordinator:
         self.publishing = Publishing(
             *(self.topics, publisher, clock.monotonic, signer, self._resends.journal),
             moment=lambda: self._moment(clock.monotonic()),
+            contents=store.contents,
             max_message=max_message,
         )
         self._degraded = Degraded(self.topics, self.publishing.error)
@@ -343,7 +344,8 @@ class Coordinator:
         known = (self.records, self._packets, self.store)
         about = (self.rules, self.topics, self._nonce)
         groups = (self.boards, self.batches, self.newest_keys)
-        baseline = Baseline(*known, *about, *groups, self.epoch, self._resends.heard)
+        asked = (self._resends.heard, self.publishing.may_have_files)
+        baseline = Baseline(*known, *about, *groups, self.epoch, *asked)
         return RoundDecision(baseline, self._moment(now))
 
     def _decide(self, now: float) -> RoundDecision:

@@ -27,7 +27,7 @@ from hwsync.protocol.effects import (
     ReplyBatch,
     ReplyError,
 )
-from hwsync.protocol.errors import Refused
+from hwsync.protocol.errors import Refused, StoreError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Moment, Record, Reply, ends_at, is_over, replace
 from hwsync.protocol.replies import check
@@ -38,8 +38,10 @@ from hwsync.protocol.wire.envelope import (
     envelope_json,
 )
 from hwsync.protocol.wire.error import encode_error
+from hwsync.protocol.wire.files import NO_CONTENTS, Contents
 from hwsync.protocol.wire.group import encode_batch
 from hwsync.protocol.wire.status import encode_result, encode_status
+from hwsync.store.contents import Finder
 from hwsync.transport import Delivery, Signal, outbox
 from hwsync.transport.outbox import Capacity, Message, Outbox
 
@@ -120,6 +122,7 @@ class Publishing:
         journal: Callable[[str], str | None],
         *,
         moment: Callable[[], Moment],
+        contents: Finder,
         max_message: int = limits.MAX_MESSAGE,
     ) -> None:
         self.outbox = Outbox(publisher, Capacity(max_message), monotonic, self._forsake)
@@ -127,6 +130,9 @@ class Publishing:
         self.signer = signer
         self._journal = journal
         self._moment = moment
+        self._contents = contents
+        self._files_at: dict[str, float] = {}  # by user: when files were sent last
+        self._monotonic = monotonic
         self._forsaken: dict[str, None] = {}  # keys of replies that are never sent again
         self._numbers = 0  # courtesies that nothing takes the place of
 
@@ -183,11 +189,21 @@ class Publishing:
             self.outbox.send(Message(topic, lambda _: b"", f"{topic} cleared", retain=True))
 
     def envelope(self, record: Record) -> None:
-        """Its program for the device, while it may be collected."""
-        if not is_over(record, self._moment()):
-            topic = self._topics.of(record.user, TopicKind.ENVELOPE)
-            payload = self._envelope(self._with_its_end(record))
-            self.outbox.send(Message(topic, lambda _: payload, topic))
+        """Its program for the device, while it may be collected.
+
+        Where its files cannot be read now it is not sent: it is repeated with pauses.
+        """
+        if is_over(record, self._moment()):
+            return
+        topic = self._topics.of(record.user, TopicKind.ENVELOPE)
+        files = record.current.request.files if record.current else ()
+        try:
+            contents = self._contents([one.sha256 for one in files]) if files else {}
+            payload = self._envelope(self._with_its_end(record), contents)
+        except (StoreError, KeyError) as error:
+            log.error("the files of %s for %s cannot be read: %s", record.id, record.user, error)
+            return
+        self.outbox.send(Message(topic, lambda _: payload, topic))
 
     def _with_its_end(self, record: Record) -> Record:
         """As it is told: when its state ends, seen from now.
@@ -200,11 +216,12 @@ class Publishing:
             return record
         return replace(record, deadline_wall=None if at is None else round(at, 3))
 
-    def _envelope(self, record: Record) -> bytes:
+    def _envelope(self, record: Record, contents: Contents) -> bytes:
         """Signed: for the journal that was last heard of, and as long as it is waited for now."""
         if self.signer is None:
-            return encode_envelope(record, self.outbox.limit)
-        fields = envelope_json(record, self.outbox.limit) | {"journal": self._journal(record.user)}
+            return encode_envelope(record, self.outbox.limit, contents)
+        fields = envelope_json(record, self.outbox.limit, contents)
+        fields["journal"] = self._journal(record.user)
         if record.deadline_wall is not None:
             fields["expires_at"] = max(record.deadline_wall, self._moment().wall)
         text = dumps(fields)
@@ -213,10 +230,32 @@ class Publishing:
     def result(self, user: str, effect: PublishResult) -> None:
         """The whole of one command, to who asked."""
 
+        contents = self._asked_for(user, effect)
+
         def make(limit: int) -> bytes:
-            return encode_result(effect.command, effect.state, effect.place, limit)
+            return encode_result(effect.command, effect.state, effect.place, limit, contents)
 
         self._courtesy(user, self._topics.result(user, effect.command.id), make)
+
+    def may_have_files(self, user: str) -> bool:
+        """Whether it is long enough ago that files of this user were sent."""
+        return user not in self._files_at or not self._is_recent(self._files_at[user])
+
+    def _asked_for(self, user: str, effect: PublishResult) -> Contents:
+        """The bytes that a result is to have, as far as they are kept."""
+        report = effect.command.report
+        if not effect.files or report is None:
+            return NO_CONTENTS
+        self._files_at = {one: at for one, at in self._files_at.items() if self._is_recent(at)}
+        self._files_at[user] = self._monotonic()
+        try:
+            return self._contents([one.sha256 for one in report.files if one.path in effect.files])
+        except StoreError as error:
+            log.error("the files of %s of %s cannot be read: %s", effect.command.id, user, error)
+            return NO_CONTENTS
+
+    def _is_recent(self, at: float) -> bool:
+        return self._monotonic() - at < limits.FILES_S
 
     def error(self, user: str, payload: bytes) -> None:
         """Why something was refused, or cannot be done now."""

@@ -16,7 +16,7 @@ from typing import Final
 from hwsync.protocol import idle, limits, starts
 from hwsync.protocol.batch import Part, is_shared
 from hwsync.protocol.errors import Code, Refused
-from hwsync.protocol.events import Requested
+from hwsync.protocol.events import HeartbeatReceived, Requested
 from hwsync.protocol.jsons import dumps, loads, size
 from hwsync.protocol.record import (
     Asker,
@@ -30,6 +30,7 @@ from hwsync.protocol.record import (
 )
 from hwsync.protocol.replies import account_of
 from hwsync.protocol.rules import Rules
+from hwsync.protocol.wire.heartbeat import FILES, START
 from hwsync.protocol.wire.start import start_json
 
 CLAIM: Final = "by"  # the key of a request's ``meta``
@@ -38,13 +39,18 @@ CLAIM: Final = "by"  # the key of a request's ``meta``
 def digest_of(request: Request) -> str:
     """What must be equal in a repeat of an id: program, stdin, args, a name of its own, a start.
 
-    SHA-256, hexadecimal. The default's name is as if none was given, since it means the same.
+    And files and what is collected. SHA-256, hexadecimal. The default's name is as if none was
+    given, since it means the same; so are no files.
     """
     texts: list[object] = [request.program, request.stdin, request.args]
     if request.name not in (None, limits.DEFAULT_NAME):
         texts.append({"name": request.name})
     if request.start is not None:
         texts.append({"start": start_json(request.start)})
+    if request.files:
+        texts.append({"files": [(one.path, one.sha256) for one in request.files]})
+    if request.collect:
+        texts.append({"collect": request.collect})
     return hashlib.sha256(dumps(texts).encode()).hexdigest()
 
 
@@ -59,10 +65,32 @@ def check_repeat(event: Requested, known: Command) -> None:
     if not known.orphan and digest_of(event.request) != known.digest:
         raise Refused(
             Code.ID_REUSED,
-            f"the id {known.id} belongs to another program, stdin, args, name or start of "
-            f"{known.user}",
+            f"the id {known.id} belongs to another program, stdin, args, name, start, files or "
+            f"collect of {known.user}",
             "take a new id for a new command",
         )
+
+
+def cannot(request: Request, device: HeartbeatReceived | None) -> Refused | None:
+    """Why a board that is online cannot do what is asked; None: it can, or nobody knows.
+
+    ``device``: the last that was heard of it; None: nothing was. Whoever is away may come back with
+    another version, and else its command expires.
+    """
+    if device is None or not device.online:
+        return None
+    for asked, capability, what, keys in (
+        (request.start is not None, START, "begin a program at an instant", "'start'"),
+        (bool(request.files), FILES, "take files along with a program", "'files'"),
+        (bool(request.collect), FILES, "bring files back", "'collect'"),
+    ):
+        if asked and capability not in device.can:
+            return Refused(
+                Code.NOT_ALLOWED,
+                f"this board cannot {what}",
+                f"leave {keys} out, or install a newer hwsync on the board",
+            )
+    return None
 
 
 def accept(

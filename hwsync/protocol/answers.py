@@ -46,11 +46,17 @@ def effects_on_appearance(record: Record) -> tuple[Effect, ...]:
     )
 
 
-def answers(record: Record, known: Command | None, *, query: bool = False) -> tuple[Effect, ...]:
-    """The status again; for another command than the record's own, or a query, its end too."""
+def answers(
+    record: Record, known: Command | None, *, query: bool = False, files: tuple[str, ...] = ()
+) -> tuple[Effect, ...]:
+    """The status again; for another command than the record's own, or a query, its end too.
+
+    ``files``: paths of those whose bytes were asked for.
+    """
     effects: list[Effect] = [PublishStatus(record)]
     if known is not None and (query or known.id != record.id):
-        effects.append(PublishResult(known, record.state_of(known.id), record.place(known.id)))
+        state, place = record.state_of(known.id), record.place(known.id)
+        effects.append(PublishResult(known, state, place, files))
     return tuple(effects)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hwsync.protocol.batch import Batch
 from hwsync.protocol.errors import Refused
-from hwsync.protocol.record import Command, Record, Reply, State, Verb
+from hwsync.protocol.files import note_of
+from hwsync.protocol.record import Command, Record, Reply, State, Verb, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class PublishResult:
     command: Command
     state: State
     place: int = 0  # in the queue, from 1
+    files: tuple[str, ...] = ()  # paths of those whose bytes it is to have
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,26 @@ class Decision:
     def moved(self) -> bool:
         """Whether a move of the table was made (which may lead to the same state)."""
         return self.refused is None and self.entry is not None and not self.entry.late
+
+
+def saved_by(decision: Decision | BatchDecision) -> tuple[Command, ...]:
+    """The commands whose texts and files a decision keeps."""
+    if isinstance(decision, BatchDecision):
+        return ()
+    own = decision.record.current if decision.entry is not None else None
+    some = (one for one in (decision.command, own) if one is not None)
+    return tuple(one for one in some if not one.pruned)
+
+
+def with_files(entry: LogEntry, commands: Iterable[Command]) -> LogEntry:
+    """The row of the log, which says of a request and a result which files they have."""
+    command = next((one for one in commands if one.id == entry.id), None)
+    if command is None or entry.verb not in (Verb.REQUEST, Verb.RESPONSE):
+        return entry
+    asked = entry.verb is Verb.REQUEST
+    files = command.request.files if asked else command.report.files if command.report else ()
+    note = note_of(files)
+    return replace(entry, note="; ".join(filter(None, (note, entry.note)))) if note else entry
 
 
 @dataclass(frozen=True, slots=True)

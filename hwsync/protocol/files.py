@@ -30,6 +30,8 @@ PATH_FORM: Final = (
 )
 ANY_FOLDERS: Final = "**"  # as a part of a pattern: any number of parts, none too
 
+NOTED: Final = "files "  # begins a note of the log
+
 _OTHERS_ROOM: Final = 48  # bytes of the entry that says how many others there are
 
 
@@ -65,6 +67,16 @@ class NotKept:
 
 Files = tuple[File, ...]
 NotKeptFiles = tuple[NotKept, ...]
+
+
+def names_and_hashes(files: Files) -> str:
+    """What stays of files for ever, as JSON: ``[path, size, sha256]`` of each."""
+    return dumps([(one.path, one.size, one.sha256) for one in files]) if files else "[]"
+
+
+def note_of(files: Files) -> str:
+    """What the log says of files, which its hashes cover: one hash of their names and hashes."""
+    return NOTED + hashlib.sha256(names_and_hashes(files).encode()).hexdigest() if files else ""
 
 
 def is_path(text: object, most: int = limits.MAX_PATH) -> bool:

@@ -14,15 +14,25 @@ import math
 from hwsync.protocol import limits
 from hwsync.protocol.effects import Decision, LogEntry, PublishError, PublishStatus
 from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.files import Files, names_and_hashes
 from hwsync.protocol.jsons import dumps, size
 from hwsync.protocol.record import Command, Moment, Record, Request, State, Verb, replace
 from hwsync.protocol.rules import Allowance
 
 
 def weight(request: Request) -> int:
-    """Bytes of what a request keeps: its program, stdin, args and meta."""
+    """Bytes of what a request keeps: its program, stdin, args, meta and files."""
     args = size(dumps(request.args)) if request.args else 2
-    return size(request.program) + size(request.stdin) + args + size(request.meta)
+    texts = size(request.program) + size(request.stdin) + args + size(request.meta)
+    if not request.files and not request.collect:
+        return texts
+    names = size(names_and_hashes(request.files)) + size(dumps(request.collect))
+    return texts + names + file_bytes(request.files)
+
+
+def file_bytes(files: Files) -> int:
+    """Bytes of these files together."""
+    return sum(one.size for one in files)
 
 
 def spent(record: Record, moment: Moment) -> float:
@@ -109,14 +119,17 @@ def with_row(record: Record, bytes: float, moment: Moment, allowance: Allowance)
 def keeps_payload(entry: LogEntry, command: Command | None, payload: bytes) -> bool:
     """Whether a row of the log has its message itself, or only the message's hash.
 
-    The texts stand with the command; what pads them is not kept, nor what moved nothing.
+    The texts stand with the command; what pads them is not kept, nor what moved nothing. Of a
+    request they are kept by their content, once whoever else has them, and so are files.
     """
     if len(payload) <= limits.LOG_PAYLOAD:
         return True
-    if entry.before is entry.after or command is None:
+    if entry.before is entry.after or command is None or entry.verb is Verb.REQUEST:
         return False
-    texts = weight(command.request) + size(command.analysis or "")
+    texts = size(command.analysis or "")
     if command.report is not None:
+        if command.report.files:
+            return False
         texts += size(command.report.response) + size(command.report.stderr)
     return len(payload) <= limits.LOG_PAYLOAD + 2 * texts
 
@@ -169,13 +182,14 @@ def _unanswered(before: Record, decision: Decision) -> Command | None:
 def _texts(before: Record, ended: Command, entry: LogEntry) -> int:
     """Bytes that the texts of a command have in the database, as far as its user stored them.
 
-    One from the queue or of a batch has them once: the log has but the hash of its request. For
-    what a new epoch ends its user can do nothing.
+    Long ones are kept once, a request below 1 KiB in the record and in the log too, unless it came
+    from the queue or is of a batch. For what a new epoch ends its user can do nothing.
     """
     if entry.verb is Verb.RESTORE:
         return 0
+    once = weight(ended.request)
     queued = before.is_waiting(ended.id) or before.taken_at is not None or ended.batch
-    return weight(ended.request) * (1 if queued else 3)
+    return once if queued else once + 2 * min(once, limits.LOG_PAYLOAD)
 
 
 def _beyond(most: int) -> float:
@@ -203,11 +217,11 @@ def _orphan(
     rows = 2 * limits.IDLE_ROW
     report = orphan.report
     assert report is not None
-    texts = size(report.response) + size(report.stderr)
+    texts = size(report.response) + size(report.stderr) + file_bytes(report.files)
     if room - most / 2 >= rows + texts:
         return _counted(before, decision, moment, rows + texts)
     if room >= rows:
-        bare = replace(report, response="", stderr="", truncated=True, order=None)
+        bare = replace(report, response="", stderr="", truncated=True, order=None, not_kept=())
         decision = replace(decision, command=replace(orphan, report=bare, pruned=True))
         return _counted(before, decision, moment, rows)
     refusal = Refused(

@@ -89,7 +89,7 @@ def _decide(
 def _queried(record: Record, event: Queried, known: Command | None) -> Decision:
     if event.id is not None and known is None:
         raise named.unknown_id(record, event.id)
-    return Decision(record, effects=answers(record, known, query=True))
+    return Decision(record, effects=answers(record, known, query=True, files=event.files))
 
 
 def _requested(

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
-from hwsync.protocol.events import HeartbeatReceived
 from hwsync.protocol.record import MICRO, Command, Moment, Record, Request, replace
-from hwsync.protocol.wire.heartbeat import START
 
 
 def check(request: Request, moment: Moment, *, of_batch: bool) -> None:
@@ -58,21 +56,6 @@ def check_need(request: Request, members: int) -> None:
             f"'need' is {start.need}, and the batch has {members} boards",
             "nobody would ever begin: name a smaller number",
         )
-
-
-def cannot(request: Request, device: HeartbeatReceived | None) -> Refused | None:
-    """Why a board that is online cannot do what is asked; None: it can, or nobody knows.
-
-    ``device``: the last that was heard of it; None: nothing was. Whoever is away may come back with
-    another version, and else its command expires.
-    """
-    if request.start is None or device is None or not device.online or START in device.can:
-        return None
-    return Refused(
-        Code.NOT_ALLOWED,
-        "this board cannot begin a program at an instant",
-        "leave 'start' out, or install a newer hwsync on the board",
-    )
 
 
 def fixed(command: Command, moment: Moment) -> Command:

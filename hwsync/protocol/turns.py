@@ -8,7 +8,8 @@ number of users that may be.
 
 from __future__ import annotations
 
-from hwsync.protocol import idle, limits, machine, starts, waiting
+from hwsync.protocol import idle, limits, machine, waiting
+from hwsync.protocol.admission import cannot
 from hwsync.protocol.answers import refuse
 from hwsync.protocol.batch import Batch
 from hwsync.protocol.draft import Draft
@@ -23,7 +24,7 @@ def one(draft: Draft, user: str, event: Event, moment: Moment, rules: Rules) -> 
     """What one event does to one record."""
     command = None if event.id is None else draft.command(user, event.id)
     if isinstance(event, Requested) and command is None:
-        refusal = starts.cannot(event.request, draft.device(user))
+        refusal = cannot(event.request, draft.device(user))
         if refusal is not None:
             return refuse(draft.record_of(user), machine.about(refusal, event))
     if isinstance(event, Collected) and command is not None:

@@ -52,6 +52,7 @@ class Changes:
     batches: dict[str, Batch] = field(default_factory=dict)  # by key
     new_batches: dict[str, Batch] = field(default_factory=dict)  # of them, as they were accepted
     turned_away: dict[tuple[str, str], Code] = field(default_factory=dict)  # by key and member
+    contents: dict[str, bytes] = field(default_factory=dict)  # of files, by their hash
 
     def __bool__(self) -> bool:
         return bool(
@@ -100,6 +101,9 @@ class Storage(Commands, Protocol):
 
     def parts(self, key: str) -> Mapping[str, Mapping[str, Any]]:
         """What became of the members of a batch, by member."""
+
+    def contents(self, hashes: Iterable[str]) -> Mapping[str, bytes]:
+        """The bytes of files, by their hash, as far as they are kept."""
 
     def heard(self) -> Mapping[str, float]:
         """When each board was heard, in Unix seconds."""

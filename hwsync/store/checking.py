@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hwsync.protocol.admission import digest_of
-from hwsync.protocol.record import WHO_ASKED, Verb, replace
+from hwsync.protocol.errors import DatabaseError
+from hwsync.protocol.files import NOTED, note_of
+from hwsync.protocol.record import WHO_ASKED, Request, Verb, replace
 from hwsync.store import chain, statements
-from hwsync.store.migrations import SCHEMA
+from hwsync.store.contents import NONE, Contents, files_from
+from hwsync.store.migrations import COMMANDS_OF_6, SCHEMA
 from hwsync.store.read_only import opened
-from hwsync.store.rows import start_from, texts_of
+from hwsync.store.rows import asked_from, start_from
 
 
 def check(path: Path) -> Iterator[str]:
@@ -33,8 +37,11 @@ def check(path: Path) -> Iterator[str]:
         looks = {"file": _pages}
         if version > 1:  # the first one had no hashes
             looks |= {"transitions": chain.broken, "hw_status": _records, "commands": _commands}
+        if version == SCHEMA - 1:
+            looks["commands"] = _commands_of_6
         if version == SCHEMA:
-            looks |= {"commands": _commands_and_texts, "asked": _askers}
+            looks |= {"commands": _present_commands, "asked": _askers, "files": _files}
+            looks["contents"] = _contents
         for name, look in looks.items():
             try:
                 yield from look(connection)
@@ -67,20 +74,31 @@ def _records(connection: sqlite3.Connection) -> Iterator[str]:
         yield f"hw_status: {user} is in the log and has no record"
 
 
-def _commands_and_texts(connection: sqlite3.Connection) -> Iterator[str]:
-    return _commands(connection, statements.WITH_TEXTS)
+def _commands_of_6(connection: sqlite3.Connection) -> Iterator[str]:
+    return _commands(connection, COMMANDS_OF_6)
+
+
+def _present_commands(connection: sqlite3.Connection) -> Iterator[str]:
+    return _commands(connection, contents=Contents(connection))
 
 
 def _commands(
-    connection: sqlite3.Connection, statement: str = statements.COMMANDS
+    connection: sqlite3.Connection,
+    statement: str = statements.COMMANDS,
+    contents: Contents | None = None,
 ) -> Iterator[str]:
     """Programs and results are those whose hashes are stored."""
     for row in _rows(connection, statement):
         name = f"commands: {row['id']} of {row['user']}"
         if row["pruned"]:
             continue
-        if not row["orphan"] and _digest(row) != row["digest"]:
-            yield f"{name}: its program, stdin, args or name were changed"
+        try:
+            digest = _digest(dict(row), contents)
+        except DatabaseError as error:
+            yield f"{name}: {error.message}"
+            continue
+        if not row["orphan"] and digest != row["digest"]:
+            yield f"{name}: its program, stdin, args, name, start or files were changed"
         if row["truncated"]:
             continue
         for text, stored in (("response", "sha256_stdout"), ("stderr", "sha256_stderr")):
@@ -92,6 +110,7 @@ def _commands(
 
 def _askers(connection: sqlite3.Connection) -> Iterator[str]:
     """Who asked is who the log names, and a program's own hash is that of the program."""
+    contents = Contents(connection)
     for row in _rows(connection, statements.NOTED, Verb.REQUEST):
         name = f"commands: {row['id']} of {row['user']}"
         _, asked, said = row["note"].partition(WHO_ASKED)
@@ -100,15 +119,52 @@ def _askers(connection: sqlite3.Connection) -> Iterator[str]:
             yield f"{name}: who asked was changed"
         if (
             not row["pruned"]
-            and _sha256(texts_of(dict(row)).program.encode()) != row["program_sha256"]
+            and _sha256(contents.text(row, "program").encode()) != row["program_sha256"]
         ):
             yield f"{name}: the hash of its program was changed"
 
 
-def _digest(row: Any) -> str:
-    values = dict(row)  # before schema 4 there was no name, before 6 no start
-    texts, start = texts_of(values), start_from(values.get("start"))
-    return digest_of(replace(texts, name=values.get("name"), start=start))
+def _files(connection: sqlite3.Connection) -> Iterator[str]:
+    """Names and hashes of files are those that the log says, also when their bytes were dropped."""
+    contents = Contents(connection)
+    for verb, column in ((Verb.REQUEST, "files"), (Verb.RESPONSE, "returned")):
+        said: dict[tuple[str, str], bool] = {}
+        for row in _rows(connection, statements.NOTED, verb):
+            if row["note"].startswith(NOTED) or row[column] != "[]" or row["long"] != NONE:
+                text = contents.text(row, column) if column == "files" else row[column]
+                noted = note_of(files_from(text))
+                is_same = row["note"].startswith(NOTED) == bool(noted)
+                is_same = is_same and row["note"].startswith(noted)
+                said[row["user"], row["id"]] = is_same  # of several results the last one counts
+        for (user, id), is_same in said.items():
+            if not is_same:
+                yield f"commands: {id} of {user}: its {column} were changed"
+
+
+def _contents(connection: sqlite3.Connection) -> Iterator[str]:
+    """Each content has its hash, and whoever has one finds it."""
+    for row in _rows(connection, statements.ALL_CONTENTS):
+        if _sha256(bytes(row["data"])) != row["sha256"]:
+            yield f"contents: {row['sha256']} was changed"
+    for row in _rows(connection, statements.MISSING_CONTENTS):
+        yield f"contents: {row['sha256']} of {row['owner']} is lost"
+
+
+def _digest(row: dict[str, Any], contents: Contents | None) -> str:
+    asked = _asked_before(row) if contents is None else asked_from(row, contents)
+    # Before schema 4 there was no name, before 6 no start.
+    return digest_of(replace(asked, name=row.get("name"), start=start_from(row.get("start"))))
+
+
+def _asked_before(row: dict[str, Any]) -> Request:
+    """What a request says in texts, of a row before schema 7 (``COMMANDS_OF_6``)."""
+    start = "t_" if row.get("t_program") is not None else ""
+    return Request(
+        program=row[f"{start}program"],
+        stdin=row[f"{start}stdin"],
+        args=tuple(json.loads(row[f"{start}args"])),
+        meta=row[f"{start}meta"],
+    )
 
 
 def _sha256(data: bytes) -> str:

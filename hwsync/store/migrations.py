@@ -15,7 +15,9 @@ from typing import Final
 from peewee import SqliteDatabase
 
 from hwsync.protocol.errors import DatabaseError
+from hwsync.protocol.jsons import dumps
 from hwsync.store import chain, private, statements
+from hwsync.store.contents import EMPTY, SHORT, STAY, sha256_of
 from hwsync.store.models import TABLES
 
 APPLICATION_ID: Final = 0x68777379  # "hwsy": says whose file it is
@@ -95,12 +97,40 @@ def _sixth(connection: Connection) -> None:
         connection.execute(statement)
 
 
+COMMANDS_OF_6: Final = """
+    SELECT c.*, t.program AS t_program, t.stdin AS t_stdin, t.args AS t_args, t.meta AS t_meta
+    FROM commands c LEFT JOIN batch_texts t ON t.batch = c.batch"""
+"""In schema 6 a member of a group's batch had its texts there."""
+
+
 def _seventh(connection: Connection) -> None:
     for statement in (
+        "ALTER TABLE commands ADD COLUMN files TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE commands ADD COLUMN collect TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE commands ADD COLUMN returned TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE commands ADD COLUMN not_kept TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE commands ADD COLUMN long TEXT NOT NULL DEFAULT '{}'",
+        'CREATE TABLE contents ("sha256" TEXT NOT NULL PRIMARY KEY, "data" BLOB NOT NULL)',
+        'CREATE TABLE content_uses ("owner" TEXT NOT NULL, "sha256" TEXT NOT NULL, '
+        '"stays" INTEGER NOT NULL, PRIMARY KEY ("owner", "sha256"))',
+        "CREATE INDEX contentuse_sha256 ON content_uses (sha256)",
         "CREATE INDEX commands_user ON commands (user)",
         "CREATE INDEX commands_issued ON commands (user, issued)",
     ):
         connection.execute(statement)
+    for key, *values in connection.execute("SELECT * FROM batch_texts").fetchall():
+        texts = dict(zip(("program", "stdin", "args", "meta"), values, strict=True))
+        long = {name: sha256_of(text) for name, text in texts.items() if len(text) > SHORT}
+        for name, sha256 in long.items():
+            connection.execute(statements.ADD_CONTENT, (sha256, texts[name].encode()))
+            connection.execute(statements.USE_CONTENT, (key, sha256, name in STAY))
+        short = [EMPTY[name] if name in long else text for name, text in texts.items()]
+        connection.execute(
+            "UPDATE commands SET program = ?, stdin = ?, args = ?, meta = ?, long = ? "
+            "WHERE batch = ? AND pruned = 0",
+            (*short, dumps(long), key),
+        )
+    connection.execute("DROP TABLE batch_texts")
 
 
 def _sha256(text: str) -> str:

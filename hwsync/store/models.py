@@ -27,7 +27,7 @@ class HwStatus(Model):
     user = CharField(primary_key=True)
     state = IntegerField()
     command = TextField()  # the last accepted verb
-    hw_command = TextField()  # empty for a long one that a group's batch has (``BatchText``)
+    hw_command = TextField()  # empty for a long one (``Content``)
     hw_response = TextField()
     server_analysis = TextField()
     time = FloatField()  # Unix seconds of the last change
@@ -102,6 +102,11 @@ class CommandRow(Model):
     start_at_us = IntegerField(null=True)  # microseconds of lab time; null: no instant is fixed
     start_life = TextField()  # the life whose lab time that is
     batch = TextField()  # the key of the batch that made it; empty: none
+    files = TextField()  # JSON list of [path, size, sha256] of those that go with the program
+    collect = TextField()  # JSON list of patterns
+    returned = TextField()  # as ``files``, of those that came back
+    not_kept = TextField()  # JSON list, as in a result
+    long = TextField()  # JSON: the SHA-256 of texts above that are empty here, by column
 
     class Meta:
         table_name = "commands"
@@ -155,17 +160,26 @@ class BatchMember(Model):
         primary_key = CompositeKey("batch", "user")
 
 
-class BatchText(Model):
-    """The texts of a group's request, once for all members: their commands have none."""
+class Content(Model):
+    """The bytes of a file, or a long text, once for all commands that have it (``contents``)."""
 
-    batch = TextField(primary_key=True)
-    program = TextField()
-    stdin = TextField()
-    args = TextField()
-    meta = TextField()
+    sha256 = TextField(primary_key=True)  # hexadecimal
+    data = BlobField()
 
     class Meta:
-        table_name = "batch_texts"
+        table_name = "contents"
+
+
+class ContentUse(Model):
+    """Who has a content: a command (``user/id``), or for all of its members a group's batch."""
+
+    owner = TextField()
+    sha256 = TextField(index=True)
+    stays = BooleanField()  # also when its owner's texts are dropped: names and hashes
+
+    class Meta:
+        table_name = "content_uses"
+        primary_key = CompositeKey("owner", "sha256")
 
 
 class Heard(Model):
@@ -280,7 +294,7 @@ class LifeRow(Model):
 
 TABLES: Final = (
     *(Meta, HwStatus, CommandRow, Transition, RefusedMessage, RefusedCount, Packet, LifeRow),
-    *(BatchRow, BatchMember, BatchText, Heard),
+    *(BatchRow, BatchMember, Heard, Content, ContentUse),
 )
 
 

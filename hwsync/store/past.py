@@ -18,6 +18,7 @@ from hwsync.protocol.history import Wanted, line_of
 from hwsync.protocol.jsons import cut
 from hwsync.protocol.wire.history import Row
 from hwsync.store import statements
+from hwsync.store.contents import files_from
 from hwsync.store.migrations import APPLICATION_ID, SCHEMA
 from hwsync.store.read_only import open_to_read
 
@@ -107,7 +108,7 @@ def _row(row: dict[str, Any]) -> tuple[int, Row]:
         "exit_code": row["exit_code"],
         "started": row["started"],
         "duration": row["duration"],
-        "files": [],
+        "files": [file.path for file in files_from(row["returned"])],
         "analysis": cut(row["analysis"] or "", limits.HISTORY_TEXT),
         "meta": row["meta"],
         "line": line_of(row["response"], row["stderr"]),

@@ -9,13 +9,33 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from sqlite3 import Connection
 from typing import Final
 
+from hwsync.protocol.batch import is_shared
 from hwsync.protocol.jsons import dumps
 from hwsync.store import statements
+from hwsync.store.contents import owner_of
 from hwsync.store.database import Database, translated
 
 ROWS_EACH: Final = 8  # of the log, that a command has at most before it is old, as a rule
+
+
+def _drop_contents(
+    connection: Connection, found: Iterable[tuple[str, str]], batches: Iterable[str]
+) -> None:
+    """What these commands had, but for names and hashes, as far as nobody else has it.
+
+    What a group's batch has goes with the last of its members.
+    """
+    owners = [owner_of(user, id) for user, id in found]
+    shared = [one for one in batches if is_shared(one)]
+    owners += [
+        one for one in shared if not connection.execute(statements.IN_BATCH, (one,)).fetchone()
+    ]
+    for owner in owners:
+        dropped = connection.execute(statements.DROP_USES, (owner,)).fetchall()
+        connection.executemany(statements.DROP_CONTENT, dropped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +103,7 @@ class Pruning:
             found = list(batches)[:most]
             touched = dict.fromkeys(batches[one] for one in found)
             connection.executemany(statements.PRUNE_COMMAND, found)
-            connection.executemany(statements.PRUNE_TEXTS, [(one,) for one in touched if one])
+            _drop_contents(connection, found, touched)
             connection.executemany(statements.PRUNE_LOG, found)
         return len(found)
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from peewee import Model
 
-from hwsync.protocol import limits
-from hwsync.protocol.batch import Batch, Options, Stage, counted, is_shared
+from hwsync.protocol.batch import Batch, Options, Stage, counted
 from hwsync.protocol.errors import Code
+from hwsync.protocol.files import names_and_hashes
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.output import Order
 from hwsync.protocol.record import (
@@ -32,8 +32,10 @@ from hwsync.protocol.record import (
     Verb,
     replace,
 )
+from hwsync.protocol.wire.files import not_kept_json, read_not_kept
 from hwsync.protocol.wire.start import read_start, start_json
 from hwsync.store import statements
+from hwsync.store.contents import SHORT, Contents, columns_of, files_from
 from hwsync.store.models import BatchRow, CommandRow, HwStatus, columns
 
 Row = Mapping[str, Any]
@@ -58,10 +60,12 @@ def select(connection: Connection, sql: str, *values: object) -> Iterator[dict[s
         yield dict(zip(names, row, strict=True))
 
 
-def find_command(connection: Connection, user: str, id: str) -> Command | None:
-    """One command, None where there is none."""
+def find_command(
+    connection: Connection, user: str, id: str, contents: Contents | None = None
+) -> Command | None:
+    """One command, None where there is none; ``contents``: where texts are looked for first."""
     row = next(select(connection, statements.COMMAND, user, id), None)
-    return None if row is None else command_from(row)
+    return None if row is None else command_from(row, contents or Contents(connection))
 
 
 def start_from(text: str | None) -> Start | None:
@@ -74,20 +78,17 @@ def _list(values: Sequence[object]) -> str:
     return dumps(values) if values else "[]"
 
 
-def texts_of(row: Row) -> Request:
-    """The texts of a request, of a row of ``CommandRow`` or of its batch's (``WITH_TEXTS``)."""
-    start = "t_" if row.get("t_program") is not None else ""
+def asked_from(row: Row, contents: Contents) -> Request:
+    """What a request says in texts, of a row of ``CommandRow``."""
+    text = contents.text
     return Request(
-        program=row[f"{start}program"],
-        stdin=row[f"{start}stdin"],
-        args=tuple(json.loads(row[f"{start}args"])),
-        meta=row[f"{start}meta"],
+        program=text(row, "program"),
+        stdin=text(row, "stdin"),
+        args=tuple(json.loads(text(row, "args"))),
+        meta=text(row, "meta"),
+        files=files_from(text(row, "files")),
+        collect=tuple(json.loads(row["collect"])),
     )
-
-
-def text_values(key: str, request: Request) -> Values:
-    """The values of ``BatchText``."""
-    return (key, request.program, request.stdin, _list(request.args), request.meta)
 
 
 def batch_values(batch: Batch, ticks: float) -> Values:
@@ -172,9 +173,9 @@ def record_values(record: Record, ticks: float) -> Values:
 
 
 def _shown(command: Command) -> str:
-    """The program in the record's own row; of a batch with many members a short one only."""
+    """The program in the record's own row; a long one is kept by its content alone."""
     text = command.request.program
-    return "" if is_shared(command.batch) and len(text) > limits.LOG_PAYLOAD else text
+    return "" if len(text) > SHORT else text
 
 
 def time_values(record: Record, ticks: float) -> tuple[float | None, float | None]:
@@ -214,21 +215,17 @@ def command_values(command: Command) -> Values:
     """The values of ``CommandRow``."""
     request, report = command.request, command.report or NO_REPORT
     ended = command.report is not None
-    texts = NO_COMMAND.request if is_shared(command.batch) else request
     return _COMMAND_ROW(
         {
+            **columns_of(command),
             "user": command.user,
             "id": command.id,
             "number": command.number,
             "issued": command.issued,
             "named": request.id is not None,
-            "program": texts.program,
-            "stdin": texts.stdin,
-            "args": _list(texts.args),
             "timeout": request.timeout,
             "expires": request.expires,
             "grace": request.grace,
-            "meta": texts.meta,
             "digest": command.digest,
             "analyser": command.analyser,
             "journal": command.journal,
@@ -266,12 +263,15 @@ def command_values(command: Command) -> Values:
             "start_at_us": command.start_at_us,
             "start_life": command.start_life,
             "batch": command.batch,
+            "collect": _list(request.collect),
+            "returned": names_and_hashes(report.files),
+            "not_kept": _list(not_kept_json(report.not_kept)),
         },
     )
 
 
-def command_from(row: Row) -> Command:
-    """The command of a row of ``CommandRow``."""
+def command_from(row: Row, contents: Contents) -> Command:
+    """The command of a row of ``CommandRow``. Raises ``DatabaseError`` as ``Contents.text``."""
     report = None
     if row["outcome"] is not None:
         report = RunReport(
@@ -289,9 +289,11 @@ def command_from(row: Row) -> Command:
             sha256_stdout=row["sha256_stdout"],
             sha256_stderr=row["sha256_stderr"],
             order=_order(row["output_order"]),
+            files=files_from(row["returned"]),
+            not_kept=read_not_kept(json.loads(row["not_kept"])),
         )
     request = replace(
-        texts_of(row),
+        asked_from(row, contents),
         id=row["id"] if row["named"] else None,
         timeout=row["timeout"],
         expires=row["expires"],

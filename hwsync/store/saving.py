@@ -21,6 +21,7 @@ from hwsync.protocol.idle import keeps_payload
 from hwsync.protocol.record import Record, Verb
 from hwsync.store import chain, statements
 from hwsync.store.api import Changes, RefusedRow
+from hwsync.store.contents import Added
 from hwsync.store.models import HASHED, Packet, RefusedMessage, Transition
 from hwsync.store.rows import (
     Values,
@@ -28,7 +29,6 @@ from hwsync.store.rows import (
     command_values,
     in_order,
     record_values,
-    text_values,
 )
 
 Write = tuple[str, Sequence[Values]]  # a statement, and the rows that it is executed with
@@ -54,9 +54,14 @@ def writes(changes: Changes, ticks: float, ends: Ends) -> tuple[list[Write], End
     ``ticks``: seconds on the clock of the round's deadlines (``Moment.ticks``).
     """
     head, log = _log(changes, ends.head)
+    added = Added(changes.contents)
+    for command in changes.commands.values():
+        added.add(command)
     packets, new = changes.packets.items(), changes.new_batches.values()
     counts, kept, counted = _refused(changes.refused, ends.refused)
     found: list[Write] = [
+        (statements.ADD_CONTENT, list(added.data.items())),
+        (statements.USE_CONTENT, [(*of, stays) for of, stays in added.uses.items()]),
         (statements.SAVE_COMMAND, [command_values(one) for one in changes.commands.values()]),
         (statements.SAVE_RECORD, [record_values(one, ticks) for one in changes.records.values()]),
         (statements.APPEND, log),
@@ -64,7 +69,6 @@ def writes(changes: Changes, ticks: float, ends: Ends) -> tuple[list[Write], End
         (statements.COUNT_REFUSED, counted),
         (statements.SAVE_BATCH, [batch_values(one, ticks) for one in changes.batches.values()]),
         (statements.ADD_MEMBER, [row for one in new for row in _members(one)]),
-        (statements.ADD_TEXTS, [text_values(one.key, one.request) for one in new if one.request]),
         (statements.TURN_AWAY, [(code, *of) for of, code in changes.turned_away.items()]),
         (statements.SAVE_META, _epoch(changes.epoch)),
         (statements.FORGET_PACKETS, [()] if changes.forget_packets else []),

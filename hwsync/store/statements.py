@@ -15,8 +15,9 @@ from hwsync.store.models import (
     HASHED,
     BatchMember,
     BatchRow,
-    BatchText,
     CommandRow,
+    Content,
+    ContentUse,
     Heard,
     HwStatus,
     LifeRow,
@@ -67,7 +68,10 @@ SAVE_META: Final = _save(Meta)
 SAVE_LIFE: Final = _insert(LifeRow)
 SAVE_BATCH: Final = _save(BatchRow)
 ADD_MEMBER: Final = _insert(BatchMember)
-ADD_TEXTS: Final = _insert(BatchText)
+ADD_CONTENT: Final = f"{_insert(Content)} ON CONFLICT (sha256) DO NOTHING"
+USE_CONTENT: Final = f"""
+    {_insert(ContentUse)} ON CONFLICT (owner, sha256)
+    DO UPDATE SET stays = max(stays, excluded.stays)"""
 TURN_AWAY: Final = "UPDATE batch_members SET refused = ? WHERE batch = ? AND user = ?"
 SAVE_HEARD: Final = _save(Heard)
 WRITE_DOWN: Final = """
@@ -78,12 +82,9 @@ WRITE_DOWN_WAIT: Final = """
 # -- what the coordinator reads ----------------------------------------------------------------
 
 RECORDS: Final = "SELECT * FROM hw_status"
-# A member of a group's batch has its texts there (``rows.texts_of``).
-WITH_TEXTS: Final = """
-    SELECT c.*, t.program AS t_program, t.stdin AS t_stdin, t.args AS t_args, t.meta AS t_meta
-    FROM commands c LEFT JOIN batch_texts t ON t.batch = c.batch"""
-COMMAND: Final = f"{WITH_TEXTS} WHERE c.user = ? AND c.id = ?"
-OWED: Final = f"{WITH_TEXTS} WHERE c.replies != '[]' AND c.ran IS NOT NULL"
+COMMAND: Final = "SELECT * FROM commands WHERE user = ? AND id = ?"
+OWED: Final = "SELECT * FROM commands WHERE replies != '[]' AND ran IS NOT NULL"
+CONTENT: Final = "SELECT data FROM contents WHERE sha256 = ?"
 # Those that are open, whose replies may not have arrived, or that are the newest of their group.
 BATCHES: Final = """
     SELECT * FROM batches WHERE ended IS NULL OR replies != '[]' OR rowid IN
@@ -116,11 +117,13 @@ PRUNABLE: Final = """
     AND NOT EXISTS (SELECT 1 FROM hw_status s WHERE s.user = c.user AND s.id = c.id)
     ORDER BY t.row LIMIT ?"""
 PRUNE_COMMAND: Final = """
-    UPDATE commands SET program = '', stdin = '', args = '[]', response = '',
+    UPDATE commands SET program = '', stdin = '', args = '[]', response = '', not_kept = '[]',
     stderr = '', output_order = NULL, truncated = 1, pruned = 1 WHERE user = ? AND id = ?"""
-PRUNE_TEXTS: Final = """
-    DELETE FROM batch_texts WHERE batch = ? AND NOT EXISTS (SELECT 1 FROM commands c
-    WHERE c.batch = batch_texts.batch AND c.batch != '' AND c.pruned = 0)"""
+IN_BATCH: Final = "SELECT 1 FROM commands WHERE batch = ? AND batch != '' AND pruned = 0 LIMIT 1"
+DROP_USES: Final = "DELETE FROM content_uses WHERE owner = ? AND stays = 0 RETURNING sha256"
+DROP_CONTENT: Final = """
+    DELETE FROM contents WHERE sha256 = ?
+    AND NOT EXISTS (SELECT 1 FROM content_uses u WHERE u.sha256 = contents.sha256)"""
 PRUNE_LOG: Final = """
     UPDATE transitions SET payload = x'', pruned = 1 WHERE user = ? AND id = ?"""
 PRUNE_REFUSED: Final = """
@@ -145,8 +148,8 @@ PAST_ROWS: Final = """
     SELECT c.rowid AS place, c.id, c.number, c.issued, c.asked_by, c.asked_known_by, c.name,
     c.orphan, c.outcome, c.ran, c.reason, c.exit_code, c.started, c.duration, c.analysis,
     substr(c.response, 1, ?) AS response, substr(c.stderr, -?) AS stderr,
-    coalesce(t.meta, c.meta) AS meta, coalesce(s.state, 0) AS state
-    FROM commands c LEFT JOIN batch_texts t ON t.batch = c.batch
+    coalesce(CAST(t.data AS TEXT), c.meta) AS meta, c.returned, coalesce(s.state, 0) AS state
+    FROM commands c LEFT JOIN contents t ON t.sha256 = json_extract(c.long, '$.meta')
     LEFT JOIN hw_status s ON s.user = c.user AND s.id = c.id"""
 PAST: Final = f"""{PAST_ROWS}
     WHERE c.user = ? AND c.rowid < ? AND c.rowid BETWEEN ? AND ? ORDER BY c.rowid DESC"""
@@ -166,9 +169,12 @@ LOG_ENDS: Final = """
     WHERE row IN (SELECT max(row) FROM transitions GROUP BY user)"""
 # CROSS JOIN: from the log to the commands, which have an index for it.
 NOTED: Final = """
-    SELECT c.*, l.note, t.program AS t_program, t.stdin AS t_stdin, t.args AS t_args,
-    t.meta AS t_meta FROM transitions l CROSS JOIN commands c ON c.user = l.user AND c.id = l.id
-    LEFT JOIN batch_texts t ON t.batch = c.batch WHERE l.command = ?"""
+    SELECT c.*, l.note FROM transitions l CROSS JOIN commands c ON c.user = l.user AND c.id = l.id
+    WHERE l.command = ? ORDER BY l.row"""
+ALL_CONTENTS: Final = "SELECT sha256, data FROM contents"
+MISSING_CONTENTS: Final = """
+    SELECT owner, sha256 FROM content_uses u
+    WHERE NOT EXISTS (SELECT 1 FROM contents c WHERE c.sha256 = u.sha256)"""
 CHAIN: Final = f"""
     SELECT row, hash, pruned, payload, {", ".join(HASHED)} FROM transitions ORDER BY row"""
 WRITE_HASH: Final = "UPDATE transitions SET hash = ?, payload_sha256 = ? WHERE row = ?"

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from hwsync.protocol import limits
-from hwsync.protocol.batch import Batch, is_shared, stage
+from hwsync.protocol.batch import Batch, stage
 from hwsync.protocol.core import Handled
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.idle import weight
-from hwsync.protocol.record import Command, Record, Request, replace
+from hwsync.protocol.record import Command, Record, replace
 from hwsync.store import chain, statements
 from hwsync.store.api import Changes, LabLife
+from hwsync.store.contents import Contents
 from hwsync.store.database import Database, translated, usable
 from hwsync.store.rows import (
     Row,
@@ -76,17 +77,13 @@ class Store:
         self._ends = self._look()
         connection = self.database.connection
         records: dict[str, Record] = {}
-        texts: dict[str, Request] = {}  # by batch: in memory, too, once for all members
+        contents = Contents(connection, share=True)
         for row in select(connection, statements.RECORDS):
-            current = find_command(connection, row["user"], row["id"]) if row["id"] else None
-            if current is not None and is_shared(current.batch):
-                same = texts.setdefault(current.batch, current.request)
-                if (same.program, same.stdin) == (current.request.program, current.request.stdin):
-                    request = replace(current.request, program=same.program, stdin=same.stdin)
-                    current = replace(current, request=request)
+            of = (row["user"], row["id"])
+            current = find_command(connection, *of, contents) if row["id"] else None
             record = record_from(row, current, ticks)
             ids = (*record.queue, *(id for id, _ in record.batched))
-            waiting = (find_command(connection, record.user, id) for id in ids)
+            waiting = (find_command(connection, record.user, id, contents) for id in ids)
             bytes = sum(weight(one.request) for one in waiting if one)
             records[record.user] = replace(record, queue_bytes=bytes)
         return records
@@ -146,7 +143,16 @@ class Store:
 
         docs/decisions.md, 51. Raises ``StoreError``.
         """
-        return [command_from(row) for row in select(self.database.connection, statements.OWED)]
+        connection = self.database.connection
+        contents = Contents(connection)
+        return [command_from(row, contents) for row in select(connection, statements.OWED)]
+
+    @translated()
+    def contents(self, hashes: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of files, by their hash, as far as they are kept. Raises ``StoreError``."""
+        contents = Contents(self.database.connection)
+        found = {sha256: contents.bytes(sha256) for sha256 in set(hashes)}
+        return {sha256: data for sha256, data in found.items() if data is not None}
 
     @translated()
     def epoch(self, wall: float) -> tuple[int, float | None]:

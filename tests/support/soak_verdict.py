@@ -19,6 +19,7 @@ from hwsync.protocol.errors import NotFound
 from hwsync.protocol.record import State
 from hwsync.protocol.wire.status import result_json
 from hwsync.store import statements
+from hwsync.store.contents import Contents
 from hwsync.store.read_only import open_to_read
 from hwsync.store.reader import Reader
 from hwsync.store.rows import command_from, select
@@ -55,7 +56,7 @@ def read_database(path: Path, users: Iterable[str]) -> FinalState:
             user, id = row["user"], row["id"]
             own = user in present and present[user]["id"] == id
             state = State(present[user]["state"]) if own else State.REST
-            commands[user, id] = result_json(command_from(row), state)
+            commands[user, id] = result_json(command_from(row, Contents(connection)), state)
         batches = _batches(connection, commands)
     return FinalState(commands, logs, batches)
 

@@ -276,7 +276,7 @@ def test_what_was_changed_in_an_older_backup_is_found_before_it_is_migrated(
     with closing(sqlite3.connect(old)) as connection:
         connection.executescript(FIXTURES[1].read_text())
     change(old, "UPDATE commands SET program = 'x' WHERE id = 'c1'")
-    with pytest.raises(DatabaseError, match="its program, stdin, args or name were changed"):
+    with pytest.raises(DatabaseError, match="its program, stdin, args, name, start or files"):
         restore(old, path)
 
 

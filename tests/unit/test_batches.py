@@ -124,9 +124,10 @@ def test_it_is_one_transaction_and_the_program_is_stored_once(lab: Lab) -> None:
     ask(lab, program=program)
     assert saves == [4]
     assert lab.rows("commands", "user, program") == [(user, "") for user in LAB1]
-    assert lab.rows("batch_texts", "program") == [(program,)]
+    assert lab.rows("contents", "data") == [(program.encode(),)]
+    assert lab.rows("content_uses", "owner, stays") == [("@lab1 b1", 0)]
     assert lab.rows("hw_status", "user, hw_command") == [(user, "") for user in LAB1]
-    assert [len(payload) > 1 for (payload,) in lab.rows("transitions", "payload")].count(True) == 1
+    assert {len(payload) for (payload,) in lab.rows("transitions", "payload")} == {0}
     lab.restart()
     assert {lab.coordinator.records[user].current.request.program for user in LAB1} == {program}  # type: ignore[union-attr]
     assert [one.json["program"] for one in sent(lab.disconnect() + lab.connect(), "command")] == [

@@ -42,7 +42,7 @@ CHANGES = [
     ("DELETE FROM transitions", "its log: nothing"),
     (
         "UPDATE commands SET program = 'x' WHERE id = 'c1'",
-        "c1 of pi1: its program, stdin, args or name",
+        "c1 of pi1: its program, stdin, args, name, start or files",
     ),
     ("UPDATE commands SET response = '43' WHERE id = 'c1'", "c1 of pi1: its response was changed"),
     (

@@ -211,11 +211,11 @@ def test_it_is_answered_while_nothing_can_be_saved(
 def test_what_cannot_be_read_is_said_and_read_again_once_it_can(lab: Lab, asked: Asked) -> None:
     run(lab, "a1", by="anna")
     assert asked.ids() == ["a1"]
-    change(lab.path, "ALTER TABLE batch_texts RENAME TO elsewhere")
+    change(lab.path, "ALTER TABLE contents RENAME TO elsewhere")
     said = asked.ask()
     assert [one.json["error"] for one in said] == ["degraded", "degraded"]
     assert "cannot be read now" in said[0].json["message"]
-    change(lab.path, "ALTER TABLE elsewhere RENAME TO batch_texts")
+    change(lab.path, "ALTER TABLE elsewhere RENAME TO contents")
     assert asked.ids() == ["a1"]
 
 

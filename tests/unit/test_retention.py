@@ -237,9 +237,9 @@ def test_the_texts_of_a_batch_go_that_was_stopped_before_anybody_began(
         lab.hear("cancel", stopped_by, user="@lab")
         for user in GROUP:
             lab.hear("request", request("c1"), user=user)
-        assert len(lab.rows("batch_texts")) == 1
+        assert len(lab.rows("contents")) == 1
         kept.runs(2.1 * DAY_S)
-        assert lab.rows("batch_texts") == []
+        assert lab.rows("contents") == []
         assert [pruned for id, pruned in lab.rows("commands", "id, pruned") if id == "b1"] == [
             1
         ] * 3
@@ -255,11 +255,12 @@ def test_a_batch_is_looked_at_once_however_many_members_go(lab: Lab) -> None:
     done: list[str] = []
     lab.store.database.connection.set_trace_callback(done.append)
     Pruning(lab.store.database).prune(None, 2)
-    assert len(lab.rows("batch_texts")) == 1  # one member still has them
+    assert len(lab.rows("contents")) == 1  # one member still has them
     Pruning(lab.store.database).prune(None, 2)
     lab.store.database.connection.set_trace_callback(None)
-    assert lab.rows("batch_texts") == []
-    assert len([one for one in done if "DELETE FROM batch_texts" in one]) == 2
+    assert lab.rows("contents") == []
+    looks = [one for one in done if "FROM commands WHERE batch" in one]
+    assert len(looks) == 2
 
 
 def test_without_limits_nothing_is_dropped(lab: Lab) -> None:

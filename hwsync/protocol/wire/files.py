@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from hwsync.protocol import files, limits
@@ -192,7 +192,7 @@ def not_kept_json(entries: NotKeptFiles) -> list[Json]:
 def read_returned(said: object, not_kept: object) -> tuple[Files, NotKeptFiles]:
     """The files of a result, with their bytes, and what is not kept; nothing of it is refused."""
     found: list[File] = []
-    left = list(_entries(not_kept))
+    left = list(read_not_kept(not_kept))
     for path, one in sorted(said.items()) if isinstance(said, dict) else ():
         file, doubt = _returned(path, one)
         if doubt:
@@ -226,7 +226,8 @@ def _returned(path: str, said: Any) -> tuple[File, str]:
     return file, ""
 
 
-def _entries(said: object) -> Sequence[NotKept]:
+def read_not_kept(said: object) -> NotKeptFiles:
+    """What a message says that is not kept, as far as it can be read."""
     found = []
     for one in said if isinstance(said, list) else ():
         if not isinstance(one, dict):
@@ -238,7 +239,7 @@ def _entries(said: object) -> Sequence[NotKept]:
             path = _shown(one["path"], limits.MAX_PATH)
             reason = " ".join(one["reason"].split())[: limits.MAX_NOT_KEPT_REASON]
             found.append(NotKept(path, one["size"], reason))
-    return found
+    return tuple(found)
 
 
 def _shown(path: str, most: int) -> str:
