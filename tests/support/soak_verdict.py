@@ -51,7 +51,7 @@ def read_database(path: Path, users: Iterable[str]) -> FinalState:
     with closing(connection):
         present = {row["user"]: row for row in select(connection, statements.RECORDS)}
         for row in sorted(
-            select(connection, statements.WITH_TEXTS), key=lambda command: command["number"]
+            select(connection, statements.COMMANDS), key=lambda command: command["number"]
         ):
             user, id = row["user"], row["id"]
             own = user in present and present[user]["id"] == id
