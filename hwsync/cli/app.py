@@ -31,6 +31,7 @@ PLACES: Final = {
     "up": "up",
     **dict.fromkeys(("run", "send"), "run"),
     **dict.fromkeys(("status", "analyse", "analyze", "cancel", "reset"), "operate"),
+    "get": "get",
     **dict.fromkeys(("history", "show"), "records"),
     "sync": "sync",
     "why": "why",

@@ -61,6 +61,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "hwsync run pi1 --timeout 60 blink.py --speed 2",
         "hwsync run pi1,pi2 -c 'print(6*7)'",
         "hwsync run @lab1 --together blink.py",
+        "hwsync run pi1 --with data.csv --get plot.png exp.py",
     ),
     "send": ("hwsync send pi1 blink.py", "hwsync send --queue pi1 blink.py"),
     "get": ("hwsync get cli-4c1b2f8a90d3e7f1", "hwsync get cli-4c1b2f8a90d3e7f1 'plot*.png'"),

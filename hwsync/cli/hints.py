@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from hwsync.cli.request import Asked
@@ -17,6 +18,7 @@ from hwsync.protocol.output import read_kept
 from hwsync.protocol.wire.status import CommandFields
 
 TIME_LIMIT: Final = re.compile(r"time limit of (\d[0-9.e+]*) s")  # the device's words
+NO_MODULE: Final = re.compile(r"^ModuleNotFoundError: No module named '(\w{1,200})")
 MORE: Final = re.compile(r"exit code \d+ \(.+?\)")  # why, as far as the device knows
 
 
@@ -31,8 +33,22 @@ def hints(end: CommandFields, asked: Asked) -> Iterator[str]:
                 "hwsync: it asked for input and had none: --stdin FILE gives it one, "
                 "--stdin - what is typed here"
             )
+        if beside := _not_sent(last, asked):
+            yield f"hwsync: {beside} stands beside {asked.file} and was not sent: --with {beside}"
         if more := MORE.match(end["reason"]):
             yield f"hwsync: {more[0]}"
+
+
+def _not_sent(last: str, asked: Asked) -> Path | None:
+    """What the program wanted to import, where it stands beside it here."""
+    found = NO_MODULE.search(last)
+    if found is None or asked.file in (None, "-"):
+        return None
+    folder = Path(str(asked.file)).parent
+    for name in (f"{found[1]}.py", found[1]):
+        if (folder / name).exists():
+            return folder / name
+    return None
 
 
 def of_limit(end: CommandFields, max_message: int) -> str:

@@ -172,9 +172,9 @@ def find(settings: Settings, word: str) -> list[str]:
             return []
         if not having:
             for user in sorted(boards)[:MOST_ASKED]:
-                with suppress(HwsyncError):
-                    operator.bring(user, TopicKind.QUERY, encode_id(word))
+                operator.conversation(user).publish(TopicKind.QUERY, encode_id(word))
             limit = time.monotonic() + FIND_S
             while not having and time.monotonic() < limit:
-                hear(QUIET_S)
+                with suppress(Refused):  # some boards we may not ask
+                    hear(QUIET_S)
         return sorted(having)

@@ -17,6 +17,7 @@ import click
 
 from hwsync.cli.common import F, command_id, read_bytes, read_text, seconds
 from hwsync.cli.completion import of_broker, of_files
+from hwsync.cli.sent_along import gather, patterns
 from hwsync.cli.targets import EVERYBODY, everybody_option, target
 from hwsync.operator.run import RunRequest, fresh_id
 from hwsync.protocol import limits
@@ -85,6 +86,11 @@ def program_options(command: F) -> F:
                      help="Until it must be collected; 0: no limit.  [default: 300]"),
         click.option("--grace", type=seconds(limits.GRACE_S), metavar="SECONDS",
                      help="Past the timeout, until it is lost.  [default: 30]"),
+        click.option("--with", "sent", multiple=True, metavar="PATH",
+                     help="A file or folder that goes along, called there as it is beside FILE; "
+                     "PATH=NAME calls it NAME."),
+        click.option("--get", "collect", multiple=True, metavar="PATTERN",
+                     help="Files that come back: plot.png, 'data/*.csv', results/."),
         click.option("--stdin", "stdin", metavar="FILE", help="Standard input; - is this one's."),
         click.option("--arg", "more", multiple=True, metavar="TEXT",
                      help="One more argument of the program, behind ARGS."),
@@ -137,6 +143,7 @@ class Asked:
     request: RunRequest
     file: str | None  # as it was typed; None: -c
     seen_only: bool = True  # it is not sent to a board that was never seen
+    out: Path = Path()  # where the files go that come back
 
     @property
     def id(self) -> str:
@@ -169,6 +176,7 @@ def make_request(analysis: str, by: str, **given: Any) -> Asked:
         size(program + "".join(args))
     except ValueError:
         raise UsageError("the program or its arguments are not UTF-8") from None
+    name = _name(given["name"], file)
     request = RunRequest(
         program=program,
         id=given["id"] or fresh_id(),
@@ -177,7 +185,7 @@ def make_request(analysis: str, by: str, **given: Any) -> Asked:
         expires=given["expires"],
         grace=given["grace"],
         queue=given["queue"],
-        name=_name(given["name"], file),
+        name=name,
         args=tuple(args),
         stdin=None if given["stdin"] is None else read_text(given["stdin"]),
         meta={} if given["meta"] is None else _meta(given["meta"]),
@@ -185,8 +193,11 @@ def make_request(analysis: str, by: str, **given: Any) -> Asked:
         parallel=given.get("parallel"),
         abort=given.get("abort"),
         online=given.get("online", False),
+        files=gather(given.get("sent", ()), file, name or limits.DEFAULT_NAME),
+        collect=patterns(given.get("collect", ())),
     )
-    return Asked(request, file, seen_only=not given.get("wait_for_board"))
+    seen_only = not given.get("wait_for_board")
+    return Asked(request, file, seen_only, given.get("out") or Path())
 
 
 def _meta(text: str) -> Any:

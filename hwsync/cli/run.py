@@ -12,7 +12,8 @@ from typing import Any, Final
 import click
 
 from hwsync.cli import say
-from hwsync.cli.common import Settings, common, fail
+from hwsync.cli.brought_back import Brought, bring
+from hwsync.cli.common import FOLDER, Settings, common, fail
 from hwsync.cli.hints import hints, of_limit
 from hwsync.cli.instants import Wish, in_lab_time, wish
 from hwsync.cli.looking import absent, busy_with, glance
@@ -25,6 +26,7 @@ from hwsync.cli.slow import say_slow
 from hwsync.cli.targets import Target, check_words, one_or_all
 from hwsync.operator.client import Client
 from hwsync.operator.conversation import OnReceived
+from hwsync.operator.fetching import fetching
 from hwsync.operator.run import NOT_RUN, Run, RunRequest, claim, exit_code
 from hwsync.operator.streams import Streams, texts_of
 from hwsync.protocol.errors import (
@@ -32,6 +34,7 @@ from hwsync.protocol.errors import (
     OutputError,
     Refused,
     TooLarge,
+    Unreachable,
     UsageError,
 )
 from hwsync.protocol.output import read_kept
@@ -40,6 +43,7 @@ from hwsync.protocol.wire.received import Received
 from hwsync.protocol.wire.status import CommandFields
 
 NOT_ANSWERED: Final = ("expired", "lost")  # its board may be off
+HOW_TO_KEEP: Final = "to keep all of it, let the program write a file, and get that: --get FILE"
 
 
 @click.command(cls=ProgramCommand)
@@ -81,6 +85,12 @@ def send(settings: Settings, /, target: Target, everybody: bool, **given: Any) -
     "--no-analysis", is_flag=True, help="End in state 3 and leave the analysis to others."
 )
 @click.option("--raw", is_flag=True, help="Let the program steer this terminal.")
+@click.option(
+    "--out",
+    type=FOLDER,
+    metavar="DIR",
+    help="Where files that come back are written; of several boards DIR/BOARD.  [default: here]",
+)
 @click.pass_obj
 def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | None,
         no_analysis: bool, raw: bool, **given: Any) -> None:  # fmt: skip
@@ -144,18 +154,33 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
                     raise busy_with(refusal, operator, user, asked.words) from None
             finally:
                 screen.end()
+            brought = _bring(operator, end, asked)
     except OutputError as error:
         hint = f"this does not end the command {asked.id}; hwsync status {user} shows its end"
         raise OutputError(error.message, hint) from None
     except (NotFound, Refused, TooLarge) as error:
         fail(error, settings, NOT_RUN)
     if settings.as_json:
-        say.json_line(end)
+        say.json_line({**end, "saved": brought.saved} if asked.request.collect else end)
     else:
         known = glance(settings, user) if end["outcome"] in NOT_ANSWERED else None
         why = absent(known) if known else ""
         _print_end(end, asked, screen, streams.missing, operator.standing.max_message, why)
+        for line in brought.lines:
+            screen.tell(line)
     sys.exit(exit_code(end))
+
+
+def _bring(operator: Client, end: CommandFields, asked: Asked) -> Brought:
+    """The files that came back, written here."""
+    try:
+        found = operator.wait(fetching(operator, asked.id, end))
+    except (Refused, Unreachable) as error:
+        said = f"hwsync: the files that came back cannot be had now: {error.message}"
+        return Brought([said, f"  hwsync get {asked.id} asks again"])
+    except KeyboardInterrupt:
+        return Brought([f"hwsync: hwsync get {asked.id} has the files that came back"])
+    return bring(end, asked.request.collect, found, asked.out)
 
 
 def _wish(target: Target, given: Mapping[str, Any]) -> Wish | None:
@@ -187,7 +212,7 @@ def _with_start(
 
 
 def _print_end(
-    end: CommandFields, asked: Asked, screen: Screen, missing: int, max_message: int, why: str
+    end: CommandFields, asked: Asked, screen: Screen, missing: int, max_message: int, why: str = ""
 ) -> None:
     """How it ended, and what to do then; nothing where all is well."""
     if end["outcome"] not in ("ok", "error"):
@@ -200,6 +225,7 @@ def _print_end(
         screen.remark(hint)
     if end["truncated"]:
         screen.tell(f"hwsync: the output was longer than is kept: {_kept(end, missing)}")
+        screen.tell(f"  {HOW_TO_KEEP}")
         if limit := of_limit(end, max_message):
             screen.remark(limit)
     elif missing:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from hwsync.cli import say
+from hwsync.cli.brought_back import bring, not_asked_for
 from hwsync.cli.common import Settings, own_words
 from hwsync.cli.instants import Wish, in_lab_time
 from hwsync.cli.looking import busy_with
@@ -26,6 +27,7 @@ from hwsync.cli.targets import Target
 from hwsync.operator.batch import Batch, overhearing
 from hwsync.operator.client import Client
 from hwsync.operator.conversation import EVERYBODY, Conversation, Talk
+from hwsync.operator.fetching import fetching
 from hwsync.operator.run import NOT_RUN, TICK_S, Run
 from hwsync.operator.streams import TEXTS, Streams
 from hwsync.protocol.errors import NoCoordinator, OutputError, Refused, TooLarge, Unreachable
@@ -110,7 +112,32 @@ class Many:
         finally:
             self._overheard.cancel()
             self._rows.leave()
+        self._bring(operator)
         self._finish()
+
+    def _bring(self, operator: Client) -> None:
+        """The files that came back, each board's in a folder of its name."""
+        ended = {user: one.fields for user, one in self.members.by_user.items() if one.fields}
+        if not self._asked.request.collect:
+            for line in not_asked_for(ended.values()) if not self._settings.as_json else ():
+                say.line(line, err=True)
+            return
+        talks = {
+            user: operator.switchboard.begin(
+                fetching(operator.conversation(user), self._asked.id, fields)
+            )
+            for user, fields in ended.items()
+        }
+        for user, talk in talks.items():
+            try:
+                found = operator.wait_for(talk)
+            except (Refused, Unreachable) as error:
+                lines = [f"hwsync: the files cannot be had now: {error.message}"]
+            else:
+                folder = self._asked.out / user
+                lines = bring(ended[user], self._asked.request.collect, found, folder).lines
+            for line in lines if not self._settings.as_json else ():
+                say.line(line.replace("hwsync: ", f"{user}: ", 1), err=True)
 
     def _begin_to_overhear(self, operator: Client) -> None:
         if self._target.group:

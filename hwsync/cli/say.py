@@ -83,6 +83,16 @@ def span(seconds: Any) -> str:
     return f"{seconds:.0f} s"
 
 
+def bytes_of(size: Any) -> str:
+    """A number of bytes for people, as ``ls`` and browsers say it; ``?`` for what is no number."""
+    if not is_number(size):
+        return "?"
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= 0.9995 * unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size:.0f} bytes" if size != 1 else "1 byte"
+
+
 def cannot_write(error: OSError) -> NoReturn:
     """Raises ``OutputError``; ends the process where nobody reads any more."""
     _forget_what_is_left()

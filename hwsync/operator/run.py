@@ -20,10 +20,12 @@ from hwsync.operator.conversation import ANSWER_S, Conversation, OnReceived, Tal
 from hwsync.protocol import limits
 from hwsync.protocol.admission import CLAIM
 from hwsync.protocol.errors import Code, NoCoordinator
+from hwsync.protocol.files import File
 from hwsync.protocol.jsons import cut, dumps
 from hwsync.protocol.record import Analyser, State
 from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.asking import encode_analysis, encode_id
+from hwsync.protocol.wire.files import NO_CONTENTS, files_json
 from hwsync.protocol.wire.request import encode_request, extras_size
 from hwsync.protocol.wire.status import CommandFields, Result
 
@@ -89,6 +91,8 @@ class RunRequest:
     parallel: int | None = None  # of a group's batch, like the next two
     abort: float | None = None
     online: bool = False
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # that go along, by path
+    collect: tuple[str, ...] = ()  # patterns of those that come back
 
     @property
     def payload(self) -> bytes:
@@ -104,6 +108,9 @@ class RunRequest:
         keys |= {name: value for name, value in of_batch.items() if value is not None}
         keys |= {"batch": list(self.batch)} if self.batch else {}
         keys |= {"online": True} if self.online else {}
+        sent = tuple(File.of(path, data) for path, data in self.files.items())
+        keys |= {"files": files_json(sent, NO_CONTENTS)} if sent else {}
+        keys |= {"collect": list(self.collect)} if self.collect else {}
         meta = self._claimed()
         keys |= {"meta": meta} if meta != {} else {}
         return encode_request(self.program, **keys)
