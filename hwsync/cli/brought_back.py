@@ -21,6 +21,7 @@ from hwsync.cli.say import bytes_of
 from hwsync.protocol.errors import OutputError
 from hwsync.protocol.files import NOT_ASKED, is_path
 
+KEPT_NOT: Final = "written on the board and not kept"
 SHOWN: Final = 5  # names in a line, and lines of what is not kept; then how many more
 
 NO_FILE: Final = b"\0no file\0" * 200_000  # larger than anything that comes back
@@ -112,9 +113,13 @@ def _content(here: int, name: str) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """What became of the files of a run: the lines that say so, and where they are, by path."""
+    """What became of the files of a run, in lines, and where they are, by path.
 
-    lines: list[str]
+    ``wrong``: what was asked for and is not here; ``remarks``: the rest.
+    """
+
+    remarks: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
     saved: dict[str, str] = field(default_factory=dict)
 
 
@@ -132,9 +137,11 @@ def bring(
     """
     left = save(folder, found, patterns) if found else {}
     here = {path: data for path, data in found.items() if path not in left}
-    lines = [*got(here, folder), *(f"hwsync: {folder / path} {why}" for path, why in left.items())]
-    lines += missing(end, patterns, found, later=later)
-    return Brought(lines, {path: str(folder / path) for path in here})
+    wrong = [f"hwsync: {folder / path} {why}" for path, why in left.items()]
+    said = list(missing(end, patterns, found, later=later))
+    remarks = [*got(here, folder), *(line for line in said if KEPT_NOT in line)]
+    wrong += [line for line in said if KEPT_NOT not in line]
+    return Brought(remarks, wrong, {path: str(folder / path) for path in here})
 
 
 def got(found: Mapping[str, bytes], folder: Path) -> Iterator[str]:
@@ -173,14 +180,11 @@ def missing(
         said += 1
         path, size = one["path"], bytes_of(one["size"])
         if one["reason"] == NOT_ASKED:
-            yield (
-                f"hwsync: {path}, {size}, was written on the board and not kept: "
-                f"--get {_quoted(path)}"
-            )
+            yield (f"hwsync: {path}, {size}, was {KEPT_NOT}: --get {_quoted(path)}")
         else:
             yield f"hwsync: {path}, {size}, did not come back: {one['reason']}"
     if others:
-        yield f"hwsync: {others:,} more files were written on the board and not kept"
+        yield f"hwsync: {others:,} more files were {KEPT_NOT}"
     listed = end.get("files") or {}
     named = [one for one in patterns if not set(one) & set("*?")]
     reasons = {one.get("path") for one in entries}

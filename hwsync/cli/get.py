@@ -66,7 +66,9 @@ def get(settings: Settings, id: str, patterns: tuple[str, ...], board: str | Non
         if settings.as_json:
             say.json_line({"user": user, "id": id, "saved": brought.saved})
         else:
-            for line in brought.lines:
+            for line in brought.remarks:
+                say.remark(line)
+            for line in brought.wrong:
                 say.line(line, err=True)
     sys.exit(0 if came else 1)
 

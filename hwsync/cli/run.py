@@ -166,7 +166,9 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
         known = glance(settings, user) if end["outcome"] in NOT_ANSWERED else None
         why = absent(known) if known else ""
         _print_end(end, asked, screen, streams.missing, operator.standing.max_message, why)
-        for line in brought.lines:
+        for line in brought.remarks:
+            screen.remark(line)
+        for line in brought.wrong:
             screen.tell(line)
     sys.exit(exit_code(end))
 
@@ -177,9 +179,9 @@ def _bring(operator: Client, end: CommandFields, asked: Asked) -> Brought:
         found = operator.wait(fetching(operator, asked.id, end))
     except (Refused, Unreachable) as error:
         said = f"hwsync: the files that came back cannot be had now: {error.message}"
-        return Brought([said, f"  hwsync get {asked.id} asks again"])
+        return Brought(wrong=[said, f"  hwsync get {asked.id} asks again"])
     except KeyboardInterrupt:
-        return Brought([f"hwsync: hwsync get {asked.id} has the files that came back"])
+        return Brought(wrong=[f"hwsync: hwsync get {asked.id} has the files that came back"])
     return bring(end, asked.request.collect, found, asked.out)
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from hwsync.cli import say
-from hwsync.cli.brought_back import bring, not_asked_for
+from hwsync.cli.brought_back import Brought, bring, not_asked_for
 from hwsync.cli.common import Settings, own_words
 from hwsync.cli.instants import Wish, in_lab_time
 from hwsync.cli.looking import busy_with
@@ -120,7 +120,7 @@ class Many:
         ended = {user: one.fields for user, one in self.members.by_user.items() if one.fields}
         if not self._asked.request.collect:
             for line in not_asked_for(ended.values()) if not self._settings.as_json else ():
-                say.line(line, err=True)
+                say.remark(line)
             return
         talks = {
             user: operator.switchboard.begin(
@@ -132,11 +132,15 @@ class Many:
             try:
                 found = operator.wait_for(talk)
             except (Refused, Unreachable) as error:
-                lines = [f"hwsync: the files cannot be had now: {error.message}"]
+                brought = Brought(wrong=[f"hwsync: they cannot be had now: {error.message}"])
             else:
                 folder = self._asked.out / user
-                lines = bring(ended[user], self._asked.request.collect, found, folder).lines
-            for line in lines if not self._settings.as_json else ():
+                brought = bring(ended[user], self._asked.request.collect, found, folder)
+            if self._settings.as_json:
+                continue
+            for line in brought.remarks:
+                say.remark(line.replace("hwsync: ", f"{user}: ", 1))
+            for line in brought.wrong:
                 say.line(line.replace("hwsync: ", f"{user}: ", 1), err=True)
 
     def _begin_to_overhear(self, operator: Client) -> None:

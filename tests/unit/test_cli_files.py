@@ -153,9 +153,9 @@ def test_only_what_was_named_is_replaced(here: Path) -> None:
     make("a.csv", "b.csv")
     found = {"a.csv": b"new", "b.csv": b"new"}
     brought = bring({"files": found}, ["b.csv", "*.csv"], found, Path())
-    assert brought.lines[0] == "hwsync: got b.csv, 3 bytes"
+    assert brought.remarks == ["hwsync: got b.csv, 3 bytes"]
     said = "hwsync: a.csv is here already with another content: kept as it was"
-    assert brought.lines[1].startswith(said)
+    assert brought.wrong[0].startswith(said)
     assert brought.saved == {"b.csv": "b.csv"}
     assert written(here) == {"a.csv": b"x", "b.csv": b"new"}
 
@@ -221,10 +221,10 @@ def test_what_several_boards_wrote_is_said_once() -> None:
 def test_what_came_is_said_in_one_line(here: Path) -> None:
     many = {f"f{number}": b"x" * 500 for number in range(7)}
     brought = bring({"files": many}, ["*"], many, Path("out"))
-    assert brought.lines == ["hwsync: got 7 files, 3.5 kB: f0, f1, f2, f3, f4 and 2 more in out"]
+    assert brought.remarks == ["hwsync: got 7 files, 3.5 kB: f0, f1, f2, f3, f4 and 2 more in out"]
     assert brought.saved["f0"] == "out/f0"
     one = bring({"files": {"a": {}}}, ["a"], {"a": b"1"}, Path())
-    assert one.lines == ["hwsync: got a, 1 byte"]
+    assert one.remarks == ["hwsync: got a, 1 byte"]
 
 
 @pytest.mark.parametrize(
