@@ -13,13 +13,14 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Final
 
 import click
 
 import hwsync
 from hwsync import logs
-from hwsync.cli import is_for_a_master, say
+from hwsync.cli import NOT_ON_BOARDS, is_for_a_master, say
 from hwsync.cli.common import Settings, common, fail
 from hwsync.cli.help import finish, write_commands, write_exit_codes
 from hwsync.protocol.errors import HwsyncError, OutputError
@@ -63,7 +64,13 @@ class Commands(click.Group):
         return finish(next(one for one in commands if one.name == wanted), wanted)
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """First the commands in groups, without loading any of them."""
+        """First the commands in groups, without loading any of them.
+
+        Raises ``ModuleNotFoundError`` where this is a board's installation.
+        """
+        for name in NOT_ON_BOARDS:
+            if find_spec(name) is None:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         write_commands(formatter, PLACES)
         click.Command.format_options(self, context, formatter)
         write_exit_codes(formatter)

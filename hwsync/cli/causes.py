@@ -20,13 +20,20 @@ from hwsync.protocol.admission import CLAIM
 from hwsync.protocol.jsons import is_number, loads
 from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.presence import is_online, silence
-from hwsync.protocol.record import State, Verb
+from hwsync.protocol.record import Outcome, State, Verb
 from hwsync.protocol.wire.heartbeat import Heartbeat
 from hwsync.protocol.wire.itself import Boards, Condition, Health
 
 Json = Mapping[str, Any]
 
 BEGINS: Final = re.compile(r"(^|[.?!] )the program")  # a sentence
+KINDS: Final = (
+    *("rest", "never seen", "offline", "refusing", "sent", "not taken", "device is busy"),
+    *("queued", "waits for its batch", "waits for others", "instant", "running", "overdue"),
+    *("cancelling", "by hand", "returned", "no broker", "no coordinator", "degraded"),
+    *map(str, Outcome),
+)
+"""Each cause's word, for programs."""
 MOMENT_S: Final = 10.0  # within which a device that is there has taken a program
 DAY_S: Final = 86_400.0
 

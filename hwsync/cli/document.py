@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 from hwsync.cli.app import cli
+from hwsync.cli.causes import KINDS
 from hwsync.cli.help import EXIT_CODES, JSON_LINES, SECTIONS, SUMMARIES
 
 WIDTH: Final = 78  # click leaves two columns of 80 free
@@ -59,7 +60,9 @@ def _json() -> Iterator[str]:
         "also the other fields of\n[an error](protocol.md#what-each-message-says). Later versions "
         "may add keys.\n\n| command | one line is |\n|---|---|"
     )
-    yield from (f"| `{name}` | {meaning} |" for name, meaning in JSON_LINES.items())
+    kinds = ", ".join(f"`{kind}`" for kind in KINDS)
+    for name, meaning in JSON_LINES.items():
+        yield f"| `{name}` | {meaning.replace('{kinds}', kinds)} |"
     yield ""
 
 

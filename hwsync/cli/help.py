@@ -31,7 +31,7 @@ SUMMARIES: Final = {
     "cancel": "Take a program back, or end it.",
     "analyse": "Say what a result is worth.",
     "status": "Which boards there are, what they do, and one in full.",
-    "why": "Why a board or a command stands as it does, what to do.",
+    "why": "Why something is as it is, and what to do.",
     "modules": "What programs can import on a board.",
     "doctor": "Look at every part, and say what is wrong.",
     "history": "What was asked of a board, and what became of it.",
@@ -152,7 +152,7 @@ JSON_LINES: Final = {
     "reset": "the status; of a group `target`, `stopped`, `left`",
     "status": "the status, with `online` (true, false, null: nobody can say) and `clock` of the "
     "heartbeat; of a group `group`, `batch`, `members`",
-    "why": "`board`, `id`, `kind` (a word for the cause), `happened`, `waits_for`, `ran`, `do`",
+    "why": "`board`, `id`, `happened`, `waits_for`, `ran`, `do`, and `kind`, the cause: {kinds}",
     "modules": "`board`, `python`, `modules`: by name the version (empty: not known), or null "
     "where it cannot be imported",
     "doctor": "one for each finding: `check`, `result` (`ok`, `warning`, `error`), `found`, `cure`",

@@ -15,7 +15,7 @@ from hwsync.cli.causes import Situation, busy
 from hwsync.cli.common import Settings
 from hwsync.operator.batch import overhearing
 from hwsync.operator.client import QUIET_S, Client
-from hwsync.operator.conversation import EVERYBODY
+from hwsync.operator.conversation import EVERYBODY, Conversation
 from hwsync.protocol.errors import Code, HwsyncError, NotFound, Refused
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import TopicKind
@@ -69,9 +69,7 @@ def look(operator: Client, user: str, id: str | None = None) -> Situation:
     try:
         there = operator.answers(ANSWER_S)
         if there:
-            record = operator.wait(conversation.reading())
-            if record["id"]:
-                current = operator.wait(conversation.querying(record["id"]))
+            record, current = _record(operator, conversation)
             command = current
             if id and id != record["id"]:
                 command = operator.wait(conversation.querying(id))
@@ -85,9 +83,8 @@ def look(operator: Client, user: str, id: str | None = None) -> Situation:
     except Refused as refusal:
         if refusal.code is not Code.NOT_CURRENT:
             raise
-        raise NotFound(
-            f"{user} never had a command {id}", "hwsync history shows those it had"
-        ) from None
+        hint = f"one that was refused is none: hwsync history {user} shows what was"
+        raise NotFound(f"{user} never had a command {id}", hint) from None
     finally:
         overheard.cancel()
     said: Json = heard.boards or {}
@@ -97,6 +94,18 @@ def look(operator: Client, user: str, id: str | None = None) -> Situation:
         boards=heard.boards, health=heard.health if there else None, said=heard.said,
         names=tuple(heard.boards["boards"]) if heard.boards else (),
     )  # fmt: skip
+
+
+def _record(operator: Client, conversation: Conversation) -> tuple[Json, Json | None]:
+    """The status, and the result of its command; what the broker keeps, where we may not ask."""
+    try:
+        record = operator.wait(conversation.reading())
+        asked = record["id"] and operator.wait(conversation.querying(record["id"]))
+    except Refused as refusal:
+        if refusal.code is Code.NOT_CURRENT or not operator.kept:
+            raise
+        return operator.kept, None
+    return record, asked or None
 
 
 def glance(settings: Settings, user: str) -> Situation | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hwsync.cli.causes import Cause, Situation, busy, explain
+from hwsync.cli.causes import KINDS, Cause, Situation, busy, explain
 from hwsync.protocol.record import Command, Outcome, Ran, Record, Request, RunReport, State
 from hwsync.protocol.wire.status import status_json
 from tests.support.situations import (
@@ -30,6 +30,7 @@ def test_what_is_open(name: str) -> None:
     seen, words = ASKED[name]
     cause = explain(seen)
     assert cause.kind == name.partition(",")[0]
+    assert cause.kind in KINDS
     told(cause, *words)
     assert cause.do
     assert cause.ran == ("yes" if name == "returned" else None)
