@@ -102,7 +102,7 @@ class Conductor(Operator):
     def _tidies(self, user: str) -> Talk[None]:
         """What would begin tomorrow is taken back."""
         record = yield from self.conversation(user).reading()
-        if (record["start_at"] or 0.0) > self.context.lab_s() + FAR_S:
+        if record["outcome"] is None and (record["start_at"] or 0.0) > self.context.lab_s() + FAR_S:
             id = str(record["id"])
             self.context.see(Asked(self.context.now, self.name, user, "cancel", id))
             yield from self.conversation(user).telling(TopicKind.CANCEL, encode_id(id), id)
