@@ -26,7 +26,8 @@ from typing import Any, Final
 
 from hwsync.testing.broker import BROKERS
 from hwsync.testing.faults import FAULTS
-from hwsync.testing.mutants import MUTANTS, Mutant, changed
+from hwsync.testing.mutants import MUTANTS
+from hwsync.testing.switched_off import Mutant, changed
 from hwsync.testing.world import Report, World
 
 EACH: Final = 3_000  # steps with faults in one world; what follows until it is at rest comes on top

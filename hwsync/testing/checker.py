@@ -19,27 +19,16 @@ from hwsync.protocol.moves import TABLE
 from hwsync.protocol.record import State, Verb
 from hwsync.testing.batch_promises import check_batches
 from hwsync.testing.history import (
-    Answered,
-    Asked,
-    Began,
-    Copied,
-    Ended,
-    JournalLost,
     Json,
-    LifeBegan,
-    PutBack,
     Said,
-    SaidOfBatch,
     Seen,
-    Served,
-    TurnedAway,
     Violation,
 )
 from hwsync.testing.instants import check_starts
 from hwsync.testing.lasting import SETTLED_S, check_grants
+from hwsync.testing.sorted_history import Name, Sorted
 
 UNDER_WAY_S = 30.0  # a message may be so late, where topics overtake each other
-Name = tuple[str, str]  # user, id of a command
 
 
 @dataclass(slots=True)
@@ -66,7 +55,7 @@ def check(
     ``final``: the database, once all is at rest. ``output``: what a program prints, where that is
     known; None: whose result it is is not judged.
     """
-    seen = _Sorted(history)
+    seen = Sorted(history)
     rules = [
         *(_kept, _once, _performed_once, _granted, _moved_grants, _in_time, _named),
         *(_table, _one_word, _ended_once, _truth, _asked_for, _heard_of, _bounded),
@@ -79,110 +68,7 @@ def check(
     return found + list(check_batches(history, final.logs, final.commands, final.batches))
 
 
-class _Sorted:
-    """The history by what it is about."""
-
-    def __init__(self, history: Sequence[Seen]) -> None:
-        self.asked: dict[Name, list[Asked]] = defaultdict(list)
-        self.without_id: list[Asked] = []
-        self.answered: dict[Name, list[Answered]] = defaultdict(list)
-        self.began: dict[Name, list[Began]] = defaultdict(list)
-        self.ended: dict[Name, list[Ended]] = defaultdict(list)
-        self.said: list[Said] = []
-        self.told: dict[Name, list[float]] = defaultdict(list)  # when it was known
-        self.ran_no: list[tuple[float, str, str, str]] = []  # when, of whom, and its outcome
-        self.copied: set[tuple[str, bytes]] = set()
-        self.put_back: list[PutBack] = []
-        self.journals_lost: list[JournalLost] = []
-        self.served: list[Served] = []
-        self.turned_away: set[Name] = set()
-        for one in history:
-            if isinstance(one, Said):
-                self.said.append(one)
-                self._is_told(one.at, one.user, one.fields["id"], one.fields)
-            elif isinstance(one, SaidOfBatch):
-                for user, part in one.fields["members"].items():
-                    if not part["refused"]:
-                        self._is_told(one.at, user, one.fields["id"], part)
-            elif isinstance(one, Copied):
-                self.copied.add((one.topic, one.payload))
-            elif isinstance(one, PutBack):
-                self.put_back.append(one)
-            elif isinstance(one, JournalLost):
-                self.journals_lost.append(one)
-            elif isinstance(one, Served):
-                self.served.append(one)
-            elif isinstance(one, TurnedAway):
-                self.turned_away.add((one.user, one.id))
-            elif isinstance(one, Asked):
-                if one.id is None:
-                    self.without_id.append(one)
-                else:
-                    self.asked[one.user, one.id].append(one)
-            elif isinstance(one, Answered):
-                self.answered[one.user, one.id].append(one)
-            elif isinstance(one, Began):
-                self.began[one.user, one.id].append(one)
-            elif isinstance(one, LifeBegan):
-                pass  # of ``instants``
-            else:
-                self.ended[one.user, one.id].append(one)
-
-    def _is_told(self, at: float, user: str, id: str, fields: Json) -> None:
-        """A command was known then, and that it did not run may be said of it."""
-        self.told[user, id].append(at)
-        if fields["ran"] == "no":
-            self.ran_no.append((at, user, id, fields["outcome"]))
-
-    def requests(self, user: str, id: str, program: str) -> list[Asked]:
-        """Who asked for that program under that id."""
-        asked = self.asked.get((user, id), [])
-        return [one for one in asked if (one.kind, one.program) == ("request", program)]
-
-    def forgotten(self, user: str, id: str, at: float) -> bool:
-        """Whether a database was put back that cannot know what an answer of that time says.
-
-        The answer may have been under way while it was put back.
-        """
-        if not self.put_back:
-            return False
-        times = [
-            one.at
-            for one in self.said
-            if one.user == user and one.at <= at and one.fields["id"] == id
-        ]
-        said_at = max(times, default=at)
-        return any(one.copied_at <= said_at <= one.at for one in self.put_back)
-
-    def repeated_since(self, ended: Ended) -> bool:
-        """Whether a database was put back, and somebody asked for the same command again."""
-        asked = self.asked[ended.user, ended.id]
-        return self.put_back_since(ended.at) and any(
-            one.kind == "request" and one.at > ended.at for one in asked
-        )
-
-    def put_back_between(self, before: float, after: float) -> bool:
-        return any(before <= one.at <= after for one in self.put_back)
-
-    def put_back_since(self, at: float) -> bool:
-        return any(at <= one.at for one in self.put_back)
-
-    def forgot_between(self, user: str, id: str, before: float, after: float) -> bool:
-        """Whether a database was put back then that did not know a command: it may run again.
-
-        One that did ends what was open in it as lost, and sends it nobody any more.
-        """
-        return any(
-            before <= one.at <= after and not self._knew(one, user, id) for one in self.put_back
-        )
-
-    def _knew(self, put_back: PutBack, user: str, id: str) -> bool:
-        until = put_back.copied_at
-        since = max((one.at for one in self.put_back if one.at < until), default=0.0)
-        return any(since < at < until for at in self.told[user, id])
-
-
-def _kept(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
+def _kept(seen: Sorted, final: FinalState) -> Iterator[Violation]:
     """1. An acknowledged request is never lost, and 5. every command ends."""
     for (user, id), answers in seen.answered.items():
         for answer in answers:
@@ -196,7 +82,7 @@ def _kept(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
             yield Violation("ends", user, id, f"still open in state {end['state']}")
 
 
-def _once(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
+def _once(seen: Sorted, _: FinalState) -> Iterator[Violation]:
     """2. A command runs at most once; a message without an id is performed at most once."""
     for (user, id), begun in seen.began.items():
         for before, after in itertools.pairwise(begun):
@@ -205,7 +91,7 @@ def _once(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
                 yield Violation("once", user, id, f"began at {before.at:.3f} and {after.at:.3f}")
 
 
-def _table(_: _Sorted, final: FinalState) -> Iterator[Violation]:
+def _table(_: Sorted, final: FinalState) -> Iterator[Violation]:
     """3. The record moves only along the table, one number at a time."""
     for user, rows in final.logs.items():
         state, order = int(State.REST), (0, 0)
@@ -222,7 +108,7 @@ def _table(_: _Sorted, final: FinalState) -> Iterator[Violation]:
             state, order = after, now
 
 
-def _granted(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
+def _granted(seen: Sorted, _: FinalState) -> Iterator[Violation]:
     """2. Only the grant starts a program: that id, granted to that journal, before it began."""
     grants: dict[tuple[str, str, str], float] = {}
     for one in seen.said:
@@ -236,7 +122,7 @@ def _granted(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
                 yield Violation("once", user, id, f"began at {began.at:.3f} without its grant")
 
 
-def _moved_grants(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
+def _moved_grants(seen: Sorted, _: FinalState) -> Iterator[Violation]:
     """3. A grant stays with its journal, and moves to later boots only."""
     last: dict[Name, tuple[tuple[int, int], object, int]] = {}
     for one in seen.said:
@@ -252,7 +138,7 @@ def _moved_grants(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
             last[one.user, fields["id"]] = (order, fields["journal"], boot)
 
 
-def _in_time(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
+def _in_time(seen: Sorted, final: FinalState) -> Iterator[Violation]:
     """2. Nobody is granted a command at its ``expires_at`` or later, by the coordinator's clock."""
     for user, rows in final.logs.items():
         for row in rows:
@@ -266,7 +152,7 @@ def _in_time(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
                 yield Violation("expires", user, row["id"], text)
 
 
-def _named(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
+def _named(seen: Sorted, _: FinalState) -> Iterator[Violation]:
     """4. A program is run as the file that its request names."""
     for (user, id), begun in seen.began.items():
         for one in begun:
@@ -276,7 +162,7 @@ def _named(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
                 yield Violation("belongs", user, id, text)
 
 
-def _one_word(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
+def _one_word(seen: Sorted, _: FinalState) -> Iterator[Violation]:
     """3. What is said under one number is one thing, whoever asks and however often."""
     words: dict[tuple[str, int, int], tuple[float, object]] = {}
     for one in seen.said:
@@ -290,7 +176,7 @@ def _one_word(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
             yield Violation("table", one.user, fields["id"], f"{key[1:]}: {before}, then {word}")
 
 
-def _ended_once(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
+def _ended_once(seen: Sorted, _: FinalState) -> Iterator[Violation]:
     """3. What has ended stays so: no repeat of its request opens it again."""
     ends: dict[Name, Said] = {}
     for one in seen.said:
@@ -313,7 +199,7 @@ def _order(said: Said) -> tuple[int, int]:
     return said.fields["epoch"], said.fields["seq"]
 
 
-def _truth(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
+def _truth(seen: Sorted, final: FinalState) -> Iterator[Violation]:
     """6. ``ran`` is true: what was said at any time, and what is said in the end."""
     for at, user, id, outcome in seen.ran_no:
         for begun in seen.began[user, id]:
@@ -329,7 +215,7 @@ def _truth(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
             yield Violation("truth", user, id, f"{end['outcome']}, ran yes; it never began")
 
 
-def _asked_for(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
+def _asked_for(seen: Sorted, final: FinalState) -> Iterator[Violation]:
     """6. ``cancelled`` is said where somebody wanted it, or it was given up while it ran.
 
     Somebody named it; or named nothing, or emptied the queue, when it was there, or just before.
@@ -367,7 +253,7 @@ def _asked_for(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
             yield Violation("truth", user, id, "cancelled, and nobody has asked for that")
 
 
-def _performed_once(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
+def _performed_once(seen: Sorted, final: FinalState) -> Iterator[Violation]:
     """2. A message without an id that came as one is performed at most once."""
     last = max((one.at for one in seen.put_back), default=-1.0)
     sent = Counter((one.user, one.kind, one.program) for one in seen.without_id)
@@ -387,7 +273,7 @@ def _performed_once(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
                 yield Violation("once", user, "", text)
 
 
-def _heard_of(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
+def _heard_of(seen: Sorted, final: FinalState) -> Iterator[Violation]:
     """6. ``maybe`` is for what nobody can know: what a device saw to its end is a ``yes``."""
     for (user, id), ends in seen.ended.items():
         for one in ends:
@@ -406,7 +292,7 @@ def _heard_of(seen: _Sorted, final: FinalState) -> Iterator[Violation]:
                 yield Violation("truth", user, id, f"{said}; its device saw it end {one.at:.3f}")
 
 
-def _bounded(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
+def _bounded(seen: Sorted, _: FinalState) -> Iterator[Violation]:
     """5. What waits ends after ``expires``, in however many lives of its coordinator.
 
     Of each life half counts at least (docs/protocol.md, section 2, "Deadlines").
@@ -433,7 +319,7 @@ def _bounded(seen: _Sorted, _: FinalState) -> Iterator[Violation]:
             counted += max(life.seconds / 2 - 0.5, 0.0)
 
 
-def _belongs(seen: _Sorted, final: FinalState, output: Callable[[str], str]) -> Iterator[Violation]:
+def _belongs(seen: Sorted, final: FinalState, output: Callable[[str], str]) -> Iterator[Violation]:
     """4. A result belongs to the command that it names, and an answer to what was asked."""
     for (user, id), end in final.commands.items():
         begun = seen.began[user, id]

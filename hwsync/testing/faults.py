@@ -23,7 +23,7 @@ from hwsync.testing.broker import MEMORY_S
 from hwsync.testing.history import PutBack
 from hwsync.testing.microcontroller import Microcontroller
 from hwsync.testing.network import DOWN, UP
-from hwsync.testing.operators import publish
+from hwsync.testing.persons import publish
 from hwsync.testing.processes import Process
 
 if TYPE_CHECKING:

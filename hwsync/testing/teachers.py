@@ -17,7 +17,8 @@ from hwsync.protocol.wire.asking import encode_id
 from hwsync.protocol.wire.request import encode_request
 from hwsync.testing.context import Context
 from hwsync.testing.history import Asked
-from hwsync.testing.operators import Numbers, publish
+from hwsync.testing.operators import Numbers
+from hwsync.testing.persons import publish
 
 IDLE_S: Final = 6.0  # between two actions, on average
 Groups = Mapping[str, tuple[str, ...]]

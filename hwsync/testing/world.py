@@ -37,7 +37,8 @@ from hwsync.testing.devices import Device
 from hwsync.testing.faults import Faults
 from hwsync.testing.history import Asked, Began, Copied, Json, Violation
 from hwsync.testing.microcontroller import Microcontroller
-from hwsync.testing.operators import Hand, Numbers, Operator, Person
+from hwsync.testing.operators import Numbers, Operator
+from hwsync.testing.persons import Hand, Person
 from hwsync.testing.processes import Process
 from hwsync.testing.programs import output
 from hwsync.testing.teachers import Teacher

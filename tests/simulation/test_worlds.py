@@ -17,7 +17,8 @@ import pytest
 
 from hwsync.testing import conductors
 from hwsync.testing.faults import FAULTS
-from hwsync.testing.mutants import MUTANTS, changed
+from hwsync.testing.mutants import MUTANTS
+from hwsync.testing.switched_off import changed
 from hwsync.testing.world import World
 from tests.support.processes import CHECKOUT
 from tests.support.waiting import START_PATIENCE, wait_until

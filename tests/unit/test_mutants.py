@@ -8,7 +8,8 @@ from types import CodeType, FunctionType
 import pytest
 
 from hwsync.device.agent import Agent
-from hwsync.testing.mutants import MUTANTS, Edit, Mutant, changed
+from hwsync.testing.mutants import MUTANTS
+from hwsync.testing.switched_off import Edit, Mutant, changed
 
 
 def code(edit: Edit) -> CodeType:
