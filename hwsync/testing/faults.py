@@ -7,22 +7,19 @@ only some kinds of faults, so that one does not always hide another.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection
-from pathlib import Path
+from collections.abc import Collection
 from random import Random
 from typing import TYPE_CHECKING, Final
 
 from hwsync.protocol import limits
-from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.topics import TopicKind
-from hwsync.store.backups import back_up
-from hwsync.store.restoring import restore
 from hwsync.testing.boards import Board
 from hwsync.testing.broker import MEMORY_S
-from hwsync.testing.history import PutBack
+from hwsync.testing.copies import Copies
 from hwsync.testing.microcontroller import Microcontroller
 from hwsync.testing.network import DOWN, UP
+from hwsync.testing.network_faults import NetworkFaults
 from hwsync.testing.persons import publish
 from hwsync.testing.processes import Process
 
@@ -93,11 +90,13 @@ LESSON_S: Final = 20.0  # from one to the next, at least
 LIVES_S: Final = (8.0, 16.0, 25.0)  # it lives so long each time, or not much longer
 
 
-class Faults:
+class Faults(NetworkFaults):
     """The faults of one world: which, how often and when, by its dice."""
 
     def __init__(self, world: World, only: Collection[str] | None) -> None:
-        self.world, self.context = world, world.context
+        super().__init__(world.context)
+        self.world = world
+        self._copies = Copies(world.coordinator)
         self._focused = only is not None
         dice = self.context.dice
         usual = [name for name in FAULTS if name not in BY_THEMSELVES]
@@ -114,14 +113,10 @@ class Faults:
         self.orphans = ORPHANS in names
         self._told = 0  # of them
         self._mean = EVERY_S[0] + (EVERY_S[1] - EVERY_S[0]) * dice.random()
-        self._over = False
         self._often_backed_up = 0.3 if only and "older database" in only else 0.1
-        self._backup: tuple[Path, float] | None = None
-        self._backups = 0
         self._seconds: list[Board] = []  # devices whose name another one has
         self._lesson_until = 0.0
         self._off_until = 0.0  # until then the coordinator is switched off again and again
-        self._must_remember = False  # an older database was put back by hand
 
     def start(self) -> None:
         """Begin: from now on one fault follows another, until ``heal``."""
@@ -137,7 +132,7 @@ class Faults:
         if self._over:
             return
         if self.context.dice.random() < self._often_backed_up:
-            self._back_up()
+            self._copies.copy()
         else:
             self.context.dice.choices(list(self._kinds.values()), self._weights)[0]()
         self._again()
@@ -188,13 +183,6 @@ class Faults:
     def _board(self) -> Board | None:
         boards = [one for one in self.world.devices if isinstance(one, Board) and not one.removed]
         return self.context.dice.choice(boards) if boards else None
-
-    def _later(self, low: float, high: float, action: Callable[[], None]) -> None:
-        seconds = low + (high - low) * self.context.dice.random()
-        self.context.schedule.after(seconds, lambda: None if self._over else action())
-
-    def _cable_of(self) -> str:
-        return self.context.dice.choice(sorted(self.context.cables))
 
     # -- processes ----------------------------------------------------------------------------
 
@@ -293,56 +281,6 @@ class Faults:
 
     # -- network ------------------------------------------------------------------------------
 
-    def _cut(self) -> None:
-        name = self._cable_of()
-        port = self.context.cables[name].port
-        if port is not None and port.connected:
-            self.context.fault("connection reset", name)
-            port.cut()
-
-    def _block(self, name: str, *directions: bool) -> None:
-        cable = self.context.cables[name]
-        cable.block(*directions)
-        if cable.port is not None:
-            cable.port.silent()
-
-    def _heal_later(self, name: str, low: float, high: float) -> None:
-        self._later(low, high, self.context.cables[name].heal)
-
-    def _partition(self) -> None:
-        name = self._cable_of()
-        self.context.fault("partition", name)
-        self._block(name, UP, DOWN)
-        self._heal_later(name, 0.5, 60.0)
-
-    def _one_way(self) -> None:
-        name = self._cable_of()
-        up = self.context.dice.random() < 0.5
-        self.context.fault("partition, one way", name, "up" if up else "down")
-        self._block(name, up)
-        self._heal_later(name, 0.5, 60.0)
-
-    def _swizzle(self) -> None:
-        """Parts are cut off one by one, and come back in another order."""
-        dice = self.context.dice
-        names = sorted(self.context.cables)
-        some = dice.sample(names, dice.randint(2, len(names)))
-        self.context.fault("partition, swizzled", "", some)
-        for name in some:
-            self._later(0.0, 5.0, lambda name=name: self._block(name, UP, DOWN))  # type: ignore[misc]
-            self._heal_later(name, 5.0, 20.0)
-
-    def _slow(self) -> None:
-        name = self._cable_of()
-        cable = self.context.cables[name]
-        cable.latency = self.context.dice.choice((0.05, 0.3, 1.5))
-        self.context.fault("delay", name, cable.latency)
-        self._later(2.0, 20.0, lambda: self._fast(name))
-
-    def _fast(self, name: str) -> None:
-        cable = self.context.cables[name]
-        cable.latency, cable.reorders, cable.late_s = 0.001, False, 0.0
-
     def _overtake_statuses(self) -> None:
         """Answers to what time it is overtake them."""
         name = self.context.dice.choice(self.world.devices).name
@@ -353,7 +291,7 @@ class Faults:
 
     def _reorder(self) -> None:
         name = self._cable_of()
-        if self._must_remember and name == self.world.coordinator.name:
+        if self._copies.must_remember and name == self.world.coordinator.name:
             return  # what the broker has kept is then heard first
         cable = self.context.cables[name]
         cable.latency, cable.reorders = self.context.dice.choice((0.05, 0.5)), True
@@ -362,22 +300,6 @@ class Faults:
 
     # -- broker -------------------------------------------------------------------------------
 
-    def _lose(self) -> None:
-        self.context.broker.loss = self.context.dice.choice((0.05, 0.3))
-        self._later(1.0, 15.0, self._lose_no_more)
-
-    def _lose_no_more(self) -> None:
-        self.context.broker.loss = 0.0
-
-    def _repeat(self) -> None:
-        broker, dice = self.context.broker, self.context.dice
-        broker.dups = 0.3
-        broker.copies = 0.4 if dice.random() < 0.6 else 0.0
-        self._later(1.0, 30.0, self._repeat_no_more)
-
-    def _repeat_no_more(self) -> None:
-        self.context.broker.copies = self.context.broker.dups = 0.0
-
     def _restart_broker(self) -> None:
         context, broker = self.context, self.context.broker
         if not broker.up:
@@ -385,7 +307,7 @@ class Faults:
         forgets = context.dice.choice(("nothing", "the last second", "everything"))
         if not context.habits.remembers:
             forgets = "everything"
-        elif self._must_remember:
+        elif self._copies.must_remember:
             forgets = "nothing"
         context.fault(f"broker restart, forgets {forgets}", "broker")
         broker.stop()
@@ -426,13 +348,8 @@ class Faults:
     def _lie(self) -> None:
         self.world.coordinator.lies = True
 
-    def _back_up(self) -> None:
-        path = self.world.coordinator.path
-        if path.exists():
-            self._backups += 1
-            target = path.with_name(f"backup-{self._backups}.db")
-            back_up(path, target)
-            self._backup = (target, self.context.now)
+    def _put_back(self) -> None:
+        self._copies.put_back()
 
     def _put_back_in_a_lesson(self) -> None:
         """A batch that a backup has, or has not, is cancelled, or asked again after a restore."""
@@ -441,59 +358,15 @@ class Faults:
         self._lesson_until = self.context.now + LESSON_S
         known = self.context.dice.random() < 0.5
         if not known:
-            self._back_up()
+            self._copies.copy()
         lesson = self.world.teachers[0].lesson(seconds=1.5 if known else 0.1)
-        self._later(3.0, 4.0, lambda: self._put_back("restored"))
+        self._later(3.0, 4.0, lambda: self._copies.put_back("restored"))
         if known:
-            self._later(0.7, 0.7, self._back_up)
+            self._later(0.7, 0.7, self._copies.copy)
             self._later(1.2, 1.2, lesson.cancel)
         else:
             self._later(11.0, 11.0, lesson.ask)
             self._later(11.1, 11.1, lesson.cancel)
-
-    def _put_back(self, how: str = "") -> None:
-        """Restore a backup, or copy it into the place, or begin with no database at all."""
-        context, coordinator = self.context, self.world.coordinator
-        if self._backup is None:
-            return
-        backup, copied_at = self._backup
-        how = how or context.dice.choice(("restored", "copied", "deleted"))
-        if how != "restored" and not self._all_is_retained():
-            # The rise of the epoch then needs what is retained (docs/protocol.md, section 8).
-            how = "restored"
-        context.fault(f"database {how}", coordinator.name)
-        coordinator.kill(restart=False)
-        path = coordinator.path
-        if how == "restored":
-            try:
-                restore(backup, path, now=coordinator.wall())
-            except DatabaseError as error:
-                context.violate("saved", "", "", f"a backup cannot be restored: {error}")
-                return
-        else:
-            self._must_remember = True
-            coordinator.cable.reorders = False
-            for suffix in ("", "-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            if how == "copied":
-                shutil.copy(backup, path)
-            else:
-                copied_at = -1.0
-        context.see(PutBack(context.now, copied_at))
-        context.schedule.after(1.0 + 5.0 * context.dice.random(), coordinator.start)
-
-    def _all_is_retained(self) -> bool:
-        """Whether the broker keeps the newest status of every user."""
-        coordinator = self.world.coordinator
-        if not (self.context.habits.remembers and self.context.broker.up):
-            return False
-        retained = self.context.broker.retained
-        for user, payload in coordinator.said_last.items():
-            kept = retained.get(coordinator.topics.of(user, TopicKind.STATUS))
-            if kept is None or kept.payload != payload:
-                return False
-        store = coordinator.store
-        return store is not None and store.committed.keys() == coordinator.said_last.keys()
 
     def _new_disk(self) -> None:
         board = self._board()
