@@ -116,7 +116,7 @@ def test_an_output_that_the_brokers_limit_cuts_names_it(
 ) -> None:
     end = {"outcome": "ok", "stderr": "", "reason": "", "truncated": True, "user": "pi1",
            "hw_response": f"first\n[hwsync: {left_out} bytes left out]\nlast\n"}  # fmt: skip
-    _print_end(end, asked(), Screen(), 0, limit)
+    _print_end(end, asked(), Screen(), 0, limit, "")
     told = capfd.readouterr().err
     assert "longer than is kept" in told
     assert ("the broker takes messages of at most 131,072 bytes" in told) is said
