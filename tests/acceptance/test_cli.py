@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -68,21 +68,19 @@ def one(process: Process) -> dict[str, Any]:
 # run
 
 
-@pytest.mark.parametrize(
-    ("code", "options", "exit_code"),
-    [
-        ("print(1)", [], 0),
-        ("import sys; sys.exit(3)", [], 3),
-        ("raise SystemExit('no')", [], 1),
-        ("import time\nwhile True: time.sleep(9)", ["--timeout", "0.3"], 124),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", [], 143),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", [], 137),
-    ],
-)
-def test_run_ends_with_the_programs_exit_code(
-    lab: Lab, code: str, options: list[str], exit_code: int
-) -> None:
-    ended(lab.cli("run", "pi1", "-c", code, *options), exit_code)
+ENDS: Final[list[tuple[str, list[str], int]]] = [
+    ("print(1)", [], 0),
+    ("import sys; sys.exit(3)", [], 3),
+    ("raise SystemExit('no')", [], 1),
+    ("import time\nwhile True: time.sleep(9)", ["--timeout", "0.3"], 124),
+    ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", [], 143),
+    ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", [], 137),
+]
+
+
+def test_run_ends_with_the_programs_exit_code(lab: Lab) -> None:
+    for code, options, exit_code in ENDS:
+        ended(lab.cli("run", "pi1", "-c", code, *options), exit_code)
 
 
 @BOTH
