@@ -139,7 +139,7 @@ def init(settings: Settings, directory: Path, hosts: tuple[str, ...], root: str,
                  "make the lab in another folder, such as /etc/hwsync")  # fmt: skip
     say.line(f"  hwsync coordinator --config {own}")
     say.line(f"  hwsync device add pi1 --lab {folder.path}")
-    say.line(f"  hwsync operator add {_person()} --boards all --lab {folder.path}")
+    say.line(f"  hwsync operator add {_person()} --boards all --history --lab {folder.path}")
 
 
 def _person() -> str:
@@ -230,16 +230,23 @@ GROUPS = click.option(
     "their boards; all is everybody.",
     shell_complete=of_lab("groups"),
 )
+HISTORY = click.option(
+    "--history",
+    is_flag=True,
+    help="To read what everybody has run on these boards; else it is his own.",
+)
 READ_ONLY = click.option("--read-only", is_flag=True, help="To look on, and ask for nothing.")
 
 
-def _rights(boards: str | None, groups: str | None, read_only: bool) -> OperatorRights:
+def _rights(
+    boards: str | None, groups: str | None, read_only: bool, history: bool
+) -> OperatorRights:
     if boards is None and groups is None:
         raise UsageError("for which boards?", "--boards pi1,pi2, or --boards all, or --groups lab1")
     named = _listed(groups, SIGN)
     if boards == ALL:
-        return OperatorRights(None, read_only, named)
-    return OperatorRights(_listed(boards), read_only, named)
+        return OperatorRights(None, read_only, named, history)
+    return OperatorRights(_listed(boards), read_only, named, history)
 
 
 def _listed(words: str | None, sign: str = "") -> tuple[str, ...]:
@@ -257,13 +264,14 @@ def _listed(words: str | None, sign: str = "") -> tuple[str, ...]:
 @BOARDS
 @GROUPS
 @READ_ONLY
+@HISTORY
 @click.pass_obj
 def add_operator(
     settings: Settings, name: str, boards: str | None, groups: str | None, read_only: bool,
-    folder: Folder,
+    history: bool, folder: Folder,
 ) -> None:  # fmt: skip
     """Let a person in: an account, and the file that it needs."""
-    draft = folder.add_operator(name, _rights(boards, groups, read_only))
+    draft = folder.add_operator(name, _rights(boards, groups, read_only, history))
     report_change(settings, folder, draft, f"{name} may come in")
 
 
@@ -274,13 +282,14 @@ def add_operator(
 @BOARDS
 @GROUPS
 @READ_ONLY
+@HISTORY
 @click.pass_obj
 def change_operator(
     settings: Settings, name: str, boards: str | None, groups: str | None, read_only: bool,
-    folder: Folder,
+    history: bool, folder: Folder,
 ) -> None:  # fmt: skip
     """Give a person other rights, in place of those before; the password stays."""
-    draft = folder.change_operator(name, _rights(boards, groups, read_only))
+    draft = folder.change_operator(name, _rights(boards, groups, read_only, history))
     report_change(settings, folder, draft, f"{name} has other rights")
 
 
@@ -315,9 +324,10 @@ def list_operators(settings: Settings, folder: Folder) -> None:
         named = [*([ALL] if one.boards is None else one.boards),
                  *(f"{SIGN}{group}" for group in one.groups)]  # fmt: skip
         shown = ", ".join(named) or "no board"
-        text = f"{name}: {shown}{', read only' if one.read_only else ''}"
+        more = (one.read_only, "read only"), (one.history, "everybody's history")
+        text = ", ".join([f"{name}: {shown}", *(word for there, word in more if there)])
         value = {"name": name, "boards": boards, "groups": list(one.groups),
-                 "read_only": one.read_only}  # fmt: skip
+                 "read_only": one.read_only, "history": one.history}  # fmt: skip
         say.either(settings.as_json, value, text)
 
 

@@ -1,42 +1,232 @@
-"""``hwsync history`` and ``hwsync show``: they read the database, on the coordinator's machine."""
+"""``hwsync history``, ``export`` and ``show``: what was run, and one command of it."""
 
 from __future__ import annotations
 
+import datetime
+import shutil
+import sys
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import click
 
-from hwsync.cli import say
-from hwsync.cli.common import DATABASE, Settings, board_name, command_id, common
+from hwsync.cli import page, past, say
+from hwsync.cli.common import FILE, Settings, board_name, command_id, common
+from hwsync.cli.completion import of_broker
 from hwsync.cli.elsewhere import own_database
+from hwsync.cli.filters import filter_options, read_filters
 from hwsync.cli.hints import of_limit
-from hwsync.protocol.jsons import dumps, is_count
-from hwsync.protocol.wire.status import CommandFields
+from hwsync.cli.looking import find
+from hwsync.cli.screen import Screen
+from hwsync.cli.slow import say_slow
+from hwsync.operator.client import Client
+from hwsync.operator.history import Answers, Filters, reading
+from hwsync.operator.streams import Streams
+from hwsync.protocol.errors import HwsyncError, NotFound, UsageError
+from hwsync.protocol.jsons import is_count
+from hwsync.protocol.wire.status import CommandFields, Result
 from hwsync.store.reader import Reader
 
+NEWEST: Final = 30  # runs that ``history`` shows where nothing says how many
 
-@click.command()
-@common
-@DATABASE
-@click.argument("user", metavar="BOARD", type=board_name)
-@click.pass_obj
-def history(settings: Settings, db: Path | None, user: str) -> None:
-    """Every change of BOARD's record, and every refused message."""
-    with own_database(settings, db) as own, Reader(own.path) as reader:
-        for row in reader.history(user):
-            say.either(settings.as_json, row, _line(row))
+BOARDS = click.argument(
+    "boards", metavar="[BOARD]...", type=board_name, nargs=-1, shell_complete=of_broker
+)
+FROM_FILE = click.option(
+    "--db", type=FILE, metavar="FILE", help="Read this database, in place of asking over MQTT."
+)
 
 
 @click.command()
 @common
-@DATABASE
-@click.argument("user", metavar="BOARD", type=board_name)
-@click.argument("id", type=command_id)
+@BOARDS
+@filter_options
+@click.option("--log", "of_log", is_flag=True,
+              help="Every change of the record of one BOARD and every refused message, from the "
+              "database on the coordinator's machine.")  # fmt: skip
+@FROM_FILE
 @click.pass_obj
-def show(settings: Settings, db: Path | None, user: str, id: str) -> None:
-    """Everything of BOARD's command ID."""
+def history(
+    settings: Settings, /, boards: tuple[str, ...], of_log: bool, db: Path | None, **given: Any
+) -> None:
+    """What was run on BOARD, on several, or on all: one line a run, the newest last.
+
+    Without --last and --since the newest 30. What others have asked for is shown to who has the
+    right to it (hwsync operator add --history).
+    """
+    if of_log:
+        if len(boards) != 1 or any(given.values()):
+            raise UsageError("--log is of one board, and of all of it", "hwsync history pi1 --log")
+        with own_database(settings, db) as own, Reader(own.path) as reader:
+            for change in reader.history(boards[0]):
+                say.either(settings.as_json, change, page.logged(change))
+        return
+    filters = read_filters(given, datetime.datetime.now())
+    if filters.last is None and filters.since is None:
+        filters = replace(filters, last=NEWEST)
+    told = _told(settings, boards, filters, db)
+    if settings.as_json:
+        for user, row in told.rows:
+            say.json_line({"user": user, **row})
+        return
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else None
+    if told.rows or not terminal:
+        for line in past.table(told.rows, time.time(), width):
+            say.line(line)
+    else:
+        say.line("nothing was run, as far as that was asked for", err=True)
+    if terminal and told.own:
+        say.line(f"these are the runs that {settings.url.username} asked for; everybody's are "
+                 "shown with the right to it (--history)", err=True)  # fmt: skip
+    if terminal and given["last"] is None and len(told.rows) == NEWEST and not filters.since:
+        say.line(f"the newest {NEWEST}; --last N or --since 2d shows more", err=True)
+
+
+def _told(
+    settings: Settings, boards: tuple[str, ...], filters: Filters, db: Path | None
+) -> past.Told:
+    boards = tuple(dict.fromkeys(boards))
+    if db is not None:
+        return past.of_database(db, boards, filters)
+    return past.over_mqtt(settings, boards, filters)
+
+
+@click.command()
+@common
+@BOARDS
+@filter_options
+@click.option("--csv", "form", flag_value="csv", default=True, help="A table.  [the default]")
+@click.option("--jsonl", "form", flag_value="jsonl", help="One JSON object a line.")
+@FROM_FILE
+@click.pass_obj
+def export(
+    settings: Settings, /, boards: tuple[str, ...], form: str, db: Path | None, **given: Any
+) -> None:
+    """What was run on BOARD, on several, or on all, for a spreadsheet or a program.
+
+    The columns stand in docs/history.md. A text that a spreadsheet would take for a formula has a '
+    before it.
+    """
+    told = _told(settings, boards, read_filters(given, datetime.datetime.now()), db)
+    of_json = form == "jsonl" or settings.as_json
+    lines = [] if of_json else [past.as_csv(past.COLUMNS)]
+    for user, row in told.rows:
+        values = past.exported(user, row).values()
+        lines.append(past.as_jsonl(user, row) if of_json else past.as_csv(values))
+    plain = sys.stdout is not None and not sys.stdout.isatty()
+    for line in lines:
+        if plain:
+            say.program(f"{line}\n" if of_json else f"{line}{past.END}", sys.stdout, as_it_is=True)
+        else:
+            say.line(line)
+    if told.own and settings.url.username:
+        say.line(f"these are the runs that {settings.url.username} asked for", err=True)
+
+
+@click.command()
+@common
+@click.argument("words", metavar="[BOARD] ID", nargs=-1, required=True, type=command_id,
+                shell_complete=of_broker)  # fmt: skip
+@click.option("--output", "part", flag_value="output", help="What it wrote, and nothing else.")
+@click.option("--program", "part", flag_value="program", help="The program, and nothing else.")
+@click.option("--raw", is_flag=True, help="Let what it wrote steer this terminal.")
+@FROM_FILE
+@click.pass_obj
+def show(
+    settings: Settings, words: tuple[str, ...], part: str | None, raw: bool, db: Path | None
+) -> None:
+    """The command ID: how it ended, what it wrote, and its program.
+
+    Where several boards have that id, name the BOARD too. With --db all that the database has of
+    it, its log too.
+    """
+    user, id = board_and_id(words)
+    if db is not None:
+        _show_database(settings, db, user, id)
+        return
+    user = user or only_board(settings, id)
+    whole, by = _whole(settings, user, id)
+    if settings.as_json:
+        say.json_line({**whole, "asked_by": by or None})
+        return
+    if part == "program":
+        _exactly(whole["hw_command"])
+        return
+    if part is None:
+        for line in page.lines(whole, time.time(), by=by):
+            say.line(line)
+    _output(whole, raw=raw, title=part is None)
+    if part is None and whole["hw_command"]:
+        say.line("--- program")
+        for line in whole["hw_command"].rstrip("\n").split("\n"):
+            say.line(line)
+    if part is None and whole["truncated"]:
+        say.line("--- only the beginning and the end of its output are kept")
+
+
+def board_and_id(words: tuple[str, ...]) -> tuple[str | None, str]:
+    """What ``[BOARD] ID`` means. Raises ``UsageError``."""
+    if len(words) > 2:
+        raise UsageError(f"{len(words)} words, and it is [BOARD] ID")
+    *board, id = words
+    return (board_name(board[0]) if board else None), id
+
+
+def only_board(settings: Settings, id: str) -> str:
+    """The board that has a command of that id. Raises ``NotFound``, ``UsageError``."""
+    having = find(settings, id)
+    if not having:
+        raise NotFound(f"nobody had a command {id}", "hwsync history lists them with their ids")
+    if len(having) > 1:
+        raise UsageError(
+            f"{id} is of {len(having)} boards: {', '.join(having[:5])}{' …' * (len(having) > 5)}",
+            f"name one: {having[0]} {id}",
+        )
+    return having[0]
+
+
+def _whole(settings: Settings, user: str, id: str) -> tuple[Result, str]:
+    """All of a command, and who asked for it, where we may know."""
+    answers = Answers(settings.url.username)
+    with Client(settings.url, settings.topics, user, answers=answers) as operator:
+        operator.standing.slow = say_slow
+        whole = operator.query(id)
+        try:
+            rows = operator.wait(reading(operator.conversation(user), answers, Filters(id=id)))
+        except HwsyncError:  # it may be no right of ours; the rest is
+            rows = []
+    return whole, (rows[0]["by"] or "") if rows else ""
+
+
+def _output(whole: Mapping[str, Any], *, raw: bool, title: bool) -> None:
+    """What it wrote, on the stream on which it did."""
+    if title and (whole["hw_response"] or whole["stderr"]):
+        say.line("--- output")
+    screen = Screen(raw=raw)
+    streams = Streams(whole["id"], screen, screen.files, together=screen.together)
+    streams.finish(cast(CommandFields, whole))
+    screen.end()
+    for text, stream in ((whole["hw_response"], "stdout"), (whole["stderr"], "stderr")):
+        if title and text and not text.endswith("\n"):
+            screen.program(stream, "\n")
+
+
+def _exactly(text: str) -> None:
+    """Into a file or a pipe as it is; a terminal is not steered."""
+    if sys.stdout is not None and not sys.stdout.isatty():
+        say.program(text, sys.stdout, as_it_is=True)
+        return
+    for line in text.rstrip("\n").split("\n"):
+        say.line(line)
+
+
+def _show_database(settings: Settings, db: Path, user: str | None, id: str) -> None:
+    if user is None:
+        raise UsageError("with --db the board must be named", f"hwsync show BOARD {id} --db {db}")
     with own_database(settings, db) as own:
         with Reader(own.path) as reader:
             shown = reader.show(user, id)
@@ -44,10 +234,8 @@ def show(settings: Settings, db: Path | None, user: str, id: str) -> None:
             say.json_line(shown)
             return
         rows = shown.pop("history")
-        for name, value in shown.items():
-            say.line(f"{name:16} {value if isinstance(value, str) else dumps(value)}")
-        for row in rows:
-            say.line(_line(row))
+        for line in (*page.every_field(shown), *map(page.logged, rows)):
+            say.line(line)
         if shown["truncated"]:
             most = own.health.get("max_message") if own.health else None
             if not (isinstance(most, int) and is_count(most)):
@@ -56,16 +244,4 @@ def show(settings: Settings, db: Path | None, user: str, id: str) -> None:
                 say.line(limit, err=True)
 
 
-def _line(row: dict[str, Any]) -> str:
-    if "kept" in row:
-        return f"{row['refused']} messages were refused in all; the first {row['kept']} are shown"
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["time"]))
-    payload = row["payload"][:60]
-    if "error" in row:
-        return f"{stamp}  refused {row['error']}: {row['message']}  [{payload}]"
-    note = f"  {'late: ' if row['late'] else ''}{row['note']}" if row["note"] else ""
-    move = f"{row['before']} → {row['state']}"
-    return f"{stamp}  {move}  {row['command']:24} {row['id']}{note}  [{payload}]"
-
-
-COMMANDS = (history, show)
+COMMANDS = (history, export, show)

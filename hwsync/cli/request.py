@@ -24,6 +24,7 @@ from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.jsons import dumps, loads, size
 
+PAIR: Final = re.compile(r"([A-Za-z0-9_.-]+)=(.*)\Z", re.DOTALL)  # of --meta
 CODING: Final = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")  # PEP 263
 UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")  # how Windows marks it
 
@@ -94,8 +95,9 @@ def program_options(command: F) -> F:
         click.option("--stdin", "stdin", metavar="FILE", help="Standard input; - is this one's."),
         click.option("--arg", "more", multiple=True, metavar="TEXT",
                      help="One more argument of the program, behind ARGS."),
-        click.option("--meta", metavar="JSON",
-                     help="Kept with the command; its key by says who asks."),
+        click.option("--meta", multiple=True, metavar="KEY=VALUE|JSON",
+                     help="Kept with the command, to find it by: --meta course=1b --meta team=3. "
+                     "Or all of it as JSON."),
         click.option("--parallel", type=click.IntRange(1), metavar="N",
                      help="Of a group, at most so many boards at the same time."),
         click.option("--abort", type=share, metavar="SHARE",
@@ -188,7 +190,7 @@ def make_request(analysis: str, by: str, **given: Any) -> Asked:
         name=name,
         args=tuple(args),
         stdin=None if given["stdin"] is None else read_text(given["stdin"]),
-        meta={} if given["meta"] is None else _meta(given["meta"]),
+        meta=read_meta(given["meta"]),
         by=by,
         parallel=given.get("parallel"),
         abort=given.get("abort"),
@@ -200,14 +202,21 @@ def make_request(analysis: str, by: str, **given: Any) -> Asked:
     return Asked(request, file, seen_only, given.get("out") or Path())
 
 
-def _meta(text: str) -> Any:
-    """What ``--meta`` says."""
-    try:
-        meta = loads(text)
-        size(dumps(meta))
-    except ValueError as error:
-        raise UsageError(f"--meta is no JSON: {error}") from None
-    return meta
+def read_meta(texts: Sequence[str]) -> Any:
+    """What ``--meta`` says: texts by key, or all of it as JSON. Raises ``UsageError``."""
+    if len(texts) == 1 and not PAIR.match(texts[0]):
+        try:
+            meta = loads(texts[0])
+            size(dumps(meta))
+        except ValueError as error:
+            raise UsageError(
+                f"--meta is no JSON: {error}", "such as --meta course=1b, or JSON"
+            ) from None
+        return meta
+    pairs = [PAIR.match(text) for text in texts]
+    if None in pairs:
+        raise UsageError("--meta is KEY=VALUE, as often as you like, or JSON once")
+    return {pair[1]: pair[2] for pair in pairs if pair}
 
 
 def _name(chosen: str | None, file: str | None) -> str | None:

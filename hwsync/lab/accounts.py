@@ -42,12 +42,14 @@ _SEES: Final = (TopicKind.STATUS, TopicKind.ERROR, TopicKind.HEARTBEAT, *_ANSWER
 class OperatorRights:
     """A person or a program that sends programs. ``boards`` None: all of them, and all groups.
 
-    ``groups``: also these, and whoever is in them; ``all`` is the group of everybody.
+    ``groups``: also these, and whoever is in them; ``all`` is the group of everybody. ``history``:
+    to read everybody's history of these boards, and not only his own.
     """
 
     boards: tuple[str, ...] | None
     read_only: bool = False
     groups: tuple[str, ...] = ()
+    history: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,8 @@ class Accounts:
             "mutual_tls": self.mutual_tls, "boards": list(self.boards),
             "operators": {
                 name: {"boards": ALL if one.boards is None else list(one.boards),
-                       "read_only": one.read_only, "groups": list(one.groups)}
+                       "read_only": one.read_only, "groups": list(one.groups),
+                       "history": one.history}
                 for name, one in sorted(self.operators.items())
             },
             "trust": list(self.trust),
@@ -191,7 +194,8 @@ class Accounts:
         operators = {
             name: OperatorRights(None if one["boards"] == ALL else _texts(one, "boards"),
                            bool(one["read_only"]),
-                           _texts(one, "groups") if "groups" in one else ())
+                           _texts(one, "groups") if "groups" in one else (),
+                           bool(one.get("history", False)))  # a lab of before has none
             for name, one in fields["operators"].items()
         }  # fmt: skip
         for name in (*_texts(fields, "boards"), *operators):
@@ -267,7 +271,7 @@ def _of_operator(
     """
     asks: tuple[TopicKind, ...] = () if operator.read_only else _ASKS
     for board in boards if operator.boards is None else operator.boards:
-        yield from _seeing(topics, board)
+        yield from _seeing(topics, board, operator)
         yield from (f"topic write {topics.of(board, kind)}" for kind in (*asks, TopicKind.QUERY))
     every = (*groups.entries, EVERYBODY)
     asks = () if operator.read_only else _ASKS_GROUP
@@ -275,7 +279,7 @@ def _of_operator(
         if group not in every:
             continue
         for member in boards if group == EVERYBODY else groups.members(group, boards) or ():
-            yield from _seeing(topics, member) if member in boards else ()
+            yield from _seeing(topics, member, operator) if member in boards else ()
         user = f"{SIGN}{group}"
         yield from (f"topic read {topics.of(user, kind)}" for kind in _SEES_GROUP)
         yield f"topic read {topics.result(user, '+')}"
@@ -287,6 +291,10 @@ def _of_operator(
     yield f"topic read {REPLIES}/{name}/#"
 
 
-def _seeing(topics: Topics, board: str) -> Iterator[str]:
+def _seeing(topics: Topics, board: str, operator: OperatorRights) -> Iterator[str]:
+    """What becomes of a board, and what was run there: one's own, or everybody's."""
     yield from (f"topic read {topics.of(board, kind)}" for kind in _SEES)
     yield f"topic read {topics.result(board, '+')}"
+    yield f"topic write {topics.of(board, TopicKind.HISTORY)}"
+    if operator.history:
+        yield f"topic write {topics.of(board, TopicKind.HISTORY_ALL)}"

@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 
 from hwsync.address import BrokerUrl
 from hwsync.operator.conversation import Conversation, T, Talk, raise_refused
+from hwsync.operator.history import Answers
 from hwsync.operator.interrupt import Interrupts
 from hwsync.operator.reaching import CONNECT_S, LEAVE_S, lab, no_broker, of_lab, of_users
 from hwsync.operator.switchboard import Switchboard
@@ -32,6 +33,7 @@ from hwsync.transport import (
     Listener,
     Signal,
     Subscribed,
+    Subscription,
     Waker,
 )
 
@@ -49,7 +51,7 @@ class Client(Conversation):
     ``live``: the output of programs too; ``boards``: whom the coordinator hears, too; ``groups``:
     who is in each group, too; ``named``: these users' topics in the place of ``user``'s, which may
     be groups (``@lab1``); ``guest``: not with an account that has a session of its own, such as the
-    coordinator's: this connection would end it.
+    coordinator's: this connection would end it; ``answers``: what is asked of the past, too.
 
     What is asked raises ``Refused`` where the answer is a refusal, ``NoCoordinator`` where none
     comes within ``ANSWER_S`` (``Degraded``: it is there, and cannot save), ``TooLarge`` for what
@@ -68,10 +70,12 @@ class Client(Conversation):
         groups: bool = False,
         named: Sequence[str] = (),
         guest: bool = True,
+        answers: Answers | None = None,
     ) -> None:
         self.url = url
         filters = of_users(topics, named or (user,), live=live)
         filters += of_lab(topics, boards=boards, groups=groups)
+        filters += [] if answers is None else [Subscription(answers.filter, as_published=False)]
         client = f"hwsync-cli-{secrets.token_hex(6)}"
         self._connection = Connection(
             url, client, subscriptions=filters, prefer_v5=True, guest=guest

@@ -99,7 +99,7 @@ class Conversation:
         self.standing = standing or Standing()
         self._send, self._inquire = send, inquire
         self._monotonic = monotonic
-        self._lab = lab or f"the root {topics.root}"  # for errors
+        self.lab = lab or f"the root {topics.root}"  # for errors
         self.kept: Status | None = None  # what the broker keeps, or a newer one
         self.beat: Heartbeat | None = None  # the last heartbeat of the user
         self._news = 0  # statuses and results of the moment
@@ -141,7 +141,7 @@ class Conversation:
                 return None
             self.hear_of_connection(signal)
             if isinstance(signal, Denied):
-                self._hear_of_refusal(signal, said)
+                self.hear_of_refusal(signal, said)
             if isinstance(signal, Delivery):
                 user, kind = self.topics.split(signal.topic)
                 is_board = not user.startswith(SIGN) or kind is TopicKind.MEMBERS
@@ -156,7 +156,8 @@ class Conversation:
                     self._note(heard, now=not signal.retain)
                     return heard
 
-    def _hear_of_refusal(self, denied: Denied, said: Collection[TopicKind]) -> None:
+    def hear_of_refusal(self, denied: Denied, said: Collection[TopicKind]) -> None:
+        """Raises ``Refused`` where it is a message of one of these kinds, for this user."""
         user, kind = self.topics.split(denied.topic)
         if self.user in (user, EVERYBODY) and kind in said:
             raise Refused(
@@ -267,10 +268,10 @@ class Conversation:
             )
         if self.standing.answers:
             raise NoCoordinator(
-                f"the coordinator is there, but this was not answered at {self._lab}", "see its log"
+                f"the coordinator is there, but this was not answered at {self.lab}", "see its log"
             )
         raise NoCoordinator(
-            f"no coordinator answers at {self._lab}", "start one: hwsync coordinator"
+            f"no coordinator answers at {self.lab}", "start one: hwsync coordinator"
         )
 
     def is_foreign(self, kind: TopicKind, heard: Received) -> bool:

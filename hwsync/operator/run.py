@@ -23,6 +23,7 @@ from hwsync.protocol.errors import Code, NoCoordinator
 from hwsync.protocol.files import File
 from hwsync.protocol.jsons import cut, dumps
 from hwsync.protocol.record import Analyser, State
+from hwsync.protocol.replies import REPLIES
 from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.asking import encode_analysis, encode_id
 from hwsync.protocol.wire.files import NO_CONTENTS, files_json
@@ -85,7 +86,7 @@ class RunRequest:
     args: tuple[str, ...] = ()
     stdin: str | None = None
     meta: Any = field(default_factory=dict)  # JSON, kept with the command
-    by: str = ""  # who asks; said in ``meta`` where that is possible
+    by: str = ""  # who asks; said in ``meta`` where that is possible, and by the reply topic
     start: Mapping[str, Any] | None = None  # at which instant (docs/protocol.md, section 6)
     batch: tuple[str, ...] = ()  # the boards of a batch without a group
     parallel: int | None = None  # of a group's batch, like the next two
@@ -113,6 +114,8 @@ class RunRequest:
         keys |= {"collect": list(self.collect)} if self.collect else {}
         meta = self._claimed()
         keys |= {"meta": meta} if meta != {} else {}
+        # An account's own topic says whose it is, which the claim does not; nobody need listen.
+        keys |= {"reply": f"{REPLIES}/{self.by}/hwsync"} if limits.is_user(self.by) else {}
         return encode_request(self.program, **keys)
 
     def _claimed(self) -> Any:

@@ -58,6 +58,13 @@ class Past:
         """Close the connection."""
         self._connection.close()
 
+    def users(self) -> list[str]:
+        """The boards that have a record, by name."""
+        try:
+            return [user for (user,) in self._connection.execute(statements.USERS)]
+        except sqlite3.Error as error:
+            raise _unreadable(self._path, error) from None
+
     def commands(self, wanted: Wanted, wall: float) -> Generator[tuple[int, Row], None, None]:
         """Those of the board that may be wanted, each with its cursor; close it when done.
 

@@ -143,6 +143,7 @@ STARTS_OF: Final = """
 ASKED_OF: Final = """
     SELECT id, asked_by, asked_known_by, program_sha256 FROM commands WHERE user = ?"""
 
+USERS: Final = "SELECT user FROM hw_status ORDER BY user"
 # A board's commands as they came, which no clock can change; of both streams what has the line.
 PAST_ROWS: Final = """
     SELECT c.rowid AS place, c.id, c.number, c.issued, c.asked_by, c.asked_known_by, c.name,

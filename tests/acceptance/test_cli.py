@@ -180,7 +180,7 @@ def test_run_analyses_by_hand_where_asked(lab: Lab) -> None:
     assert "is busy with " in busy.stderr
     assert "program, which waits for its analysis" in busy.stderr
     assert "--queue pi1 -c CODE waits behind it; hwsync analyse pi1 TEXT ends it" in busy.stderr
-    rows = ended(lab.cli("history", "pi1", "--db", str(lab.db)), 0).stdout
+    rows = ended(lab.cli("history", "pi1", "--log", "--db", str(lab.db)), 0).stdout
     assert (rows.count("refused busy"), rows.count("refused")) == (1, 1)
     ended(lab.cli("analyse", "pi1", "at last"), 0)
     long = ended(lab.cli("run", "pi1", "-c", "print(3)", "--analysis", "x" * 70_000), 0)
@@ -347,7 +347,7 @@ def test_a_queue_runs_in_order_and_is_shown(lab: Lab, tmp_path: Path) -> None:
     go.touch()
     assert ended(one_runs, 0).stdout == "1\n"
     assert ended(two, 0).stdout == "2\n"
-    history = ended(lab.cli("history", "pi1", "--db", str(lab.db)), 0).stdout
+    history = ended(lab.cli("history", "pi1", "--log", "--db", str(lab.db)), 0).stdout
     assert "queued at place 2" in history
     assert "next" in history
     ended(lab.cli("send", "pi1", "-c", "import time; time.sleep(60)"), 0)
@@ -419,7 +419,7 @@ def test_status_shows_one_or_everybody_and_watches(lab: Lab) -> None:
 def test_history_and_show_read_the_database_also_without_a_coordinator(lab: Lab) -> None:
     ended(lab.cli("run", "pi1", "--id", "c1", "-c", "print(1)", "--meta", '{"who":"me"}'), 0)
     lab.pub("cancel")
-    refused = lambda: lab.cli("history", "pi1", "--db", str(lab.db), "--json")  # noqa: E731
+    refused = lambda: lab.cli("history", "pi1", "--log", "--db", str(lab.db), "--json")  # noqa: E731
     wait_until(lambda: "wrong_state" in ended(refused(), 0).stdout, what="the refused cancel")
     lab.processes["coordinator"].terminate()
     assert lab.processes["coordinator"].wait() == 0
@@ -433,8 +433,8 @@ def test_history_and_show_read_the_database_also_without_a_coordinator(lab: Lab)
     text = ended(lab.cli("show", "pi1", "c1", "--db", str(lab.db)), 0).stdout
     assert "hw_command_request" in text
     ended(lab.cli("show", "pi1", "c9", "--db", str(lab.db)), 1)
-    ended(lab.cli("history", "pi9", "--db", str(lab.db)), 1)
-    ended(lab.cli("history", "pi1", "--db", "/no/such.db"), 1)
+    ended(lab.cli("history", "pi9", "--log", "--db", str(lab.db)), 1)
+    ended(lab.cli("history", "pi1", "--log", "--db", "/no/such.db"), 1)
 
 
 def test_the_database_is_backed_up_and_checked_while_it_is_used(lab: Lab, tmp_path: Path) -> None:
@@ -447,7 +447,8 @@ def test_the_database_is_backed_up_and_checked_while_it_is_used(lab: Lab, tmp_pa
     here.parent.mkdir()
     here.write_bytes(copy.read_bytes())
     variables = {"HWSYNC_BROKER": lab.url, "STATE_DIRECTORY": str(here.parent)}
-    show = ended(lab.start([*HWSYNC, "show", "pi1", "c1"], variables=variables), 0)
+    words = ["history", "pi1", "--log"]
+    show = ended(lab.start([*HWSYNC, *words], variables=variables), 0)
     assert "print(1)" in show.stdout
     assert f"looked at {here}; the coordinator's database is {lab.db} on" in show.stderr
     show = ended(lab.cli("show", "pi1", "c1", "--db", str(copy)), 0)
@@ -511,7 +512,7 @@ def test_a_typing_error_is_noticed_and_forgotten(lab: Lab, watch: Callable[..., 
     assert "pi99 has never been seen\n  did you mean pi9?" in never.stderr
     done = ended(lab.cli("forget", "pi9"), 0)
     assert (done.stdout, done.stderr) == ("pi9 is forgotten\n", "")
-    assert "forgotten" in ended(lab.cli("history", "pi9", *db), 0).stdout
+    assert "forgotten" in ended(lab.cli("history", "pi9", "--log", *db), 0).stdout
 
     def users() -> list[str]:
         lines = ended(lab.cli("status", "--json"), 0).stdout.splitlines()
@@ -533,7 +534,7 @@ def test_a_typing_error_is_noticed_and_forgotten(lab: Lab, watch: Callable[..., 
     assert "there is no database" in nowhere.stderr
     assert not list(lab.folder.glob("none.db*"))
     assert ended(lab.cli("forget", "pi9", *db), 0).stdout == "pi9 is forgotten\n"
-    assert "hw_command_request" in ended(lab.cli("history", "pi9", *db), 0).stdout
+    assert "hw_command_request" in ended(lab.cli("history", "pi9", "--log", *db), 0).stdout
     lab.coordinator()
     assert users() == ["pi1"]
     assert "the board pi1 is online" in ended(lab.cli("forget", "pi1"), 0).stderr

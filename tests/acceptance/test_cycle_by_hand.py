@@ -129,7 +129,7 @@ def test_every_refusal_leaves_the_record_and_says_why(lab: Watched) -> None:
     lab.pub("analysis", "right")
     record = lab.state(0, id="c1")
     _refuse(lab, [case for case in REFUSALS if case[0] == 0], record)
-    history = lab.cli("history", "pi1", "--db", str(lab.db), "--json")
+    history = lab.cli("history", "pi1", "--log", "--db", str(lab.db), "--json")
     assert history.wait() == 0
     rows = [json.loads(line) for line in history.stdout.splitlines()]
     refused = [row["error"] for row in rows if "error" in row]

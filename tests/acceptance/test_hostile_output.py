@@ -98,18 +98,18 @@ def test_no_command_lets_a_hostile_record_reach_a_terminal(
     watcher.wait_for_status("pi2", lambda status: status["outcome"] == "killed")
 
     records = [
-        ["show", "pi1", "c1", *db], ["show", "pi2", "c2", *db], ["history", "pi2", *db],
+        ["show", "pi1", "c1", *db], ["show", "pi2", "c2", *db], ["history", "pi2", "--log", *db],
         ["status", "pi1"], ["status", "pi2"], ["status"], ["doctor", "pi2", *db],
         ["cancel", "pi2", "c2"], ["check-db", *db], ["show", "pi1", "none", *db],
     ]  # fmt: skip
     others = [
-        ["history", "pi1", *db], ["analyse", "pi1", EVIL], ["reset", "pi2"],
+        ["history", "pi1", "--log", *db], ["analyse", "pi1", EVIL], ["reset", "pi2"],
         ["backup", str(tmp_path / EVIL), *db], ["restore", str(tmp_path / EVIL), *db],
         ["forget", "pi1", *db], ["run", "pi1", "-c", "1", "--id", EVIL], ["run", EVIL, "-c", "1"],
         ["run", "pi1", f"/no/{EVIL}"], ["run", "pi1", "-c", "1", "--meta", f"{{{EVIL}"],
         ["run", "pi1", "-c", "1", "--timeout", EVIL], [EVIL], ["status", f"--{EVIL}"],
         ["status", "--broker", f"mqtt://{EVIL}@{EVIL}"], ["status", "--root", f"{EVIL}/+"],
-        ["history", "pi1", "--db", str(tmp_path / f"no{EVIL}")], ["broker", f"/no/{EVIL}"],
+        ["history", "pi1", "--log", "--db", str(tmp_path / f"no{EVIL}")], ["broker", f"/no/{EVIL}"],
         ["status", "--credentials", f"/no/{EVIL}"],
     ]  # fmt: skip
     said = ""

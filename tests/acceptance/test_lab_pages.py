@@ -127,7 +127,7 @@ def it_is_upgraded_and_comes_back_on_a_new_machine(machine: Booted) -> None:
     machine.call("systemctl", "daemon-reload")
     all_typed(machine, lines("operations.md", "Restore on a new machine"))
     assert ran(machine, "print(2)") == "2"
-    known = machine.call("su", "-", "-c", "hwsync history pi1 --db /var/lib/hwsync/hwsync.db")
+    known = machine.call("su", "-", "-c", "hwsync history pi1 --log --db /var/lib/hwsync/hwsync.db")
     assert known.count("hw_command_request") == 3
     owners = machine.call("find", "/var/lib/hwsync", "-printf", "%u %f\\n").splitlines()
     assert {line.split()[0] for line in owners} == {"hwsync"}

@@ -43,7 +43,7 @@ def test_mosquitto_rr_prints_the_final_status(lab: Asking) -> None:
     end = reply(lab.rr("print(6*7)"))
     assert (end["state"], end["hw_response"], end["ran"]) == (3, "42\n", "yes")
     assert end["user"] == "pi1"
-    told = lab.cli("history", "pi1", "--db", str(lab.db))
+    told = lab.cli("history", "pi1", "--log", "--db", str(lab.db))
     assert told.wait(20) == 0, told.account()
     assert "who asked (reply topic): me  [print(6*7)]" in told.stdout
 

@@ -245,7 +245,7 @@ def test_a_result_that_nobody_asked_for_is_kept_settled_and_shown(lab: FaultyLab
     lab.deliver_again(lost)
     assert record(lab.last()) == record(settled)
     db = ["--db", str(lab.db)]
-    history, show = lab.cli("history", "pi1", *db), lab.cli("show", "pi1", "ghost", *db)
+    history, show = lab.cli("history", "pi1", "--log", *db), lab.cli("show", "pi1", "ghost", *db)
     assert (history.wait(), show.wait()) == (0, 0)
     (line,) = history.stdout.splitlines()
     assert "ghost  late: orphan" in line

@@ -34,6 +34,9 @@ hw/pi1/analysis                rw   -    w    -    w    -
 hw/pi1/cancel                  rw   -    w    -    w    -
 hw/pi1/reset                   rw   -    w    -    w    -
 hw/pi1/query                   rw   -    w    w    w    -
+hw/pi1/history                 rw   -    w    w    w    -
+hw/pi1/history/all             rw   -    -    -    w    -
+hw/pi1/history/all/more        rw   -    -    -    -    -
 hw/pi1/status                  rw   r    r    r    r    -
 hw/pi1/error                   rw   -    r    r    r    -
 hw/pi1/result/c1               rw   -    r    r    r    -
@@ -51,6 +54,10 @@ hw/pi2/analysis                rw   -    -    -    w    -
 hw/pi2/cancel                  rw   -    -    -    w    -
 hw/pi2/reset                   rw   -    -    -    w    -
 hw/pi2/query                   rw   -    -    -    w    -
+hw/pi2/history                 rw   -    -    -    w    w
+hw/pi2/history/all             rw   -    -    -    w    -
+hw/@lab1/history               rw   -    -    -    -    -
+hw/@hwsync/history             rw   -    -    -    -    -
 hw/pi2/status                  rw   -    -    -    r    r
 hw/pi2/error                   rw   -    -    -    r    r
 hw/pi2/result/c1               rw   -    -    -    r    r
@@ -151,7 +158,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[AccountLab]:
         operators = {
             "alice": OperatorRights(("pi1",)),
             "rita": OperatorRights(("pi1",), read_only=True),
-            "teacher": OperatorRights(None),
+            "teacher": OperatorRights(None, history=True),
         }
         made = AccountLab(request.param, path, ("pi1", "pi2", "gone"), operators)
         made.folder.set_group("lab1", ("pi2", "gone", "bench-*"))

@@ -15,10 +15,10 @@ import pytest
 from hwsync.address import BrokerUrl
 from hwsync.cli.app import cli
 from hwsync.cli.common import Settings
-from hwsync.cli.request import make_request
+from hwsync.cli.request import make_request, read_meta
 from hwsync.lab import accounts
 from hwsync.operator.conversation import Standing
-from hwsync.operator.run import claim
+from hwsync.operator.run import RunRequest, claim
 from hwsync.protocol import admission, limits, replies
 from hwsync.protocol.errors import Code, Refused, UsageError
 from hwsync.protocol.jsons import dumps
@@ -195,7 +195,7 @@ def test_history_and_show_print_it_and_escape_it(
     lab.hear("cancel", b'{"id":"c1"}')
     ask(lab, request("c2"), "replies/bob/x")
     lab.hear("cancel", b"x")
-    lines = printed(lab, capsys, "history", "pi1").splitlines()
+    lines = printed(lab, capsys, "history", "pi1", "--log").splitlines()
     assert len(lines) == 4
     assert "who asked (claim): al\\x1b[2Jice\\nroot" in lines[0]
     assert "who asked" not in lines[1] + lines[3]
@@ -213,7 +213,7 @@ def test_the_json_of_history_has_it_in_each_line_of_a_command(
     lab.hear("cancel", b'{"id":"c1"}')
     lab.hear("reset")
     lab.hear("cancel")
-    lines = printed(lab, capsys, "history", "pi1", "--json").splitlines()
+    lines = printed(lab, capsys, "history", "pi1", "--log", "--json").splitlines()
     rows = [read_object(line.encode()) or {} for line in lines]
     hers = ("alice", "claim", SHA256)
     assert [tuple(row.get(name) for name in FIELDS) for row in rows[:3]] == [hers] * 3
@@ -226,6 +226,7 @@ def test_the_json_of_history_has_it_in_each_line_of_a_command(
 
 def made(by: str = "me@desk", **given: Any) -> dict[str, Any]:
     names = ("file", "name", "id", "timeout", "expires", "grace", "stdin", "meta")
+    given["meta"] = () if given.get("meta") is None else (given["meta"],)
     given = {**dict.fromkeys(names), "code": "1", "args": (), "more": (), "queue": False, **given}
     fields = read_object(make_request("manual", by, **given).request.payload)
     assert fields is not None
@@ -241,10 +242,26 @@ def made(by: str = "me@desk", **given: Any) -> dict[str, Any]:
         ('{"by":null}', {"by": None}),
         ("[1]", [1]),
         ("null", None),
+        ("course=1b", {"course": "1b", "by": "me@desk"}),
+        ("by=bob", {"by": "bob"}),
+        ("k=a=b {", {"k": "a=b {", "by": "me@desk"}),
+        ("k=", {"k": "", "by": "me@desk"}),
     ],
 )
 def test_a_request_of_ours_claims_unless_it_was_said_otherwise(meta: str, expected: object) -> None:
     assert made(meta=meta)["meta"] == expected
+
+
+def test_meta_may_be_several_pairs_and_json_stands_alone() -> None:
+    assert read_meta(("course=1b", "team=3", "team=4")) == {"course": "1b", "team": "4"}
+    for wrong in (("a=1", "{}"), ("{}", "{}"), ("a=1", "b")):
+        with pytest.raises(UsageError, match="KEY=VALUE, as often as you like, or JSON once"):
+            read_meta(wrong)
+
+
+def test_an_account_is_known_by_its_reply_topic_and_nobody_else_is() -> None:
+    assert RunRequest(program="1", by="anna").payload.endswith(b'"reply":"replies/anna/hwsync"}')
+    assert b"reply" not in RunRequest(program="1", by="anna@desk").payload
 
 
 def test_a_claim_never_makes_a_request_too_large(tmp_path: Path) -> None:

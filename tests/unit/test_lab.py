@@ -169,8 +169,9 @@ def test_the_broker_is_told_what_each_account_may_do() -> None:
                 "write x/y/pi1/heartbeat", "write x/y/pi1/clock"],
         "a": [*(f"read x/y/pi1/{kind}" for kind in seen), "write x/y/pi1/request",
               "write x/y/pi1/cancel", "write x/y/pi1/reset", "write x/y/pi1/analysis",
-              "write x/y/pi1/query", *own("a")],
-        "b": [*(f"read x/y/pi1/{kind}" for kind in seen), "write x/y/pi1/query", *own("b"),
+              "write x/y/pi1/query", "write x/y/pi1/history", *own("a")],
+        "b": [*(f"read x/y/pi1/{kind}" for kind in seen), "write x/y/pi1/query",
+              "write x/y/pi1/history", *own("b"),
               *(f"read x/y/@all/{kind}" for kind in ("status", "error", "members", "result/+")),
               "write x/y/@all/query"],
         "c": own("c"),
@@ -199,7 +200,7 @@ def test_a_group_is_a_right_to_ask_it_and_to_see_its_boards() -> None:
     for name in ("a", "b"):
         assert topics(name, "read", "@g") == {"status", "error", "members", "result/+"}
         assert topics(name, "read", "pi1") == topics(name, "read", "pi11") == seen
-        assert topics(name, "write", "pi1") == topics(name, "write", "pi11") == set()
+        assert topics(name, "write", "pi1") == topics(name, "write", "pi11") == {"history"}
         assert "elsewhere" not in str(lines[name])
         assert "gone" not in str(lines[name])
     asks = {"request", "cancel", "reset", "query"}
@@ -209,9 +210,22 @@ def test_a_group_is_a_right_to_ask_it_and_to_see_its_boards() -> None:
     assert topics("b", "read", "pi2") == set()
     assert all(topics("c", "write", user) == asks for user in ("@g", "@h", "@all"))
     assert topics("d", "write", "@all") == asks
-    assert topics("d", "write", "@g") == topics("d", "write", "pi1") == set()
+    assert topics("d", "write", "@g") == set()
+    assert topics("d", "write", "pi1") == {"history"}
     assert all(topics("d", "read", board) == seen for board in lab.boards)
     assert all(len(set(one)) == len(one) for one in lines.values())
+
+
+def test_everybodys_history_is_a_right_of_its_own() -> None:
+    lab = TWO.with_operator("a", OperatorRights(("pi1",), read_only=True, history=True))
+    lab = lab.with_operator("b", OperatorRights(None))
+    everybodys = [line for line in acl(lab).splitlines() if "history/all" in line]
+    assert everybodys == ["topic write hw/pi1/history/all"]
+    assert Accounts.of_json(lab.as_json()).operators == lab.operators
+    fields = lab.as_json()
+    for one in fields["operators"].values():
+        del one["history"]  # of a lab of before
+    assert not any(one.history for one in Accounts.of_json(fields).operators.values())
 
 
 def test_nobody_but_the_coordinator_writes_on_a_topic_that_is_not_named() -> None:

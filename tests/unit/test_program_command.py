@@ -150,10 +150,10 @@ def test_the_usage_names_the_file(command: click.Command) -> None:
 
 
 def make(**changes: Any) -> Asked:
-    names = ("file", "code", "name", "id", "timeout", "expires", "grace", "stdin", "meta")
+    names = ("file", "code", "name", "id", "timeout", "expires", "grace", "stdin")
     names = (*names, "parallel", "abort")
     flags = {"queue": False, "online": False}
-    given_ = {**dict.fromkeys(names), "args": (), "more": (), **flags, **changes}
+    given_ = {**dict.fromkeys(names), "args": (), "more": (), "meta": (), **flags, **changes}
     return make_request("manual", "me@desk", **given_)
 
 

@@ -1,0 +1,214 @@
+"""What was run: the rows of ``history`` and ``export``, and where they come from.
+
+The law: it is asked for over MQTT, by whatever account the operator has; the database is read only
+where ``--db`` names it, and gives the same rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import heapq
+import io
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hwsync.cli import say
+from hwsync.cli.common import Settings
+from hwsync.cli.names import known
+from hwsync.logs import escape
+from hwsync.operator.client import Client
+from hwsync.operator.history import Answers, Filters, read
+from hwsync.protocol.errors import NotFound
+from hwsync.protocol.groups import SIGN
+from hwsync.protocol.history import Wanted, chooser
+from hwsync.protocol.record import Reply, State
+from hwsync.protocol.wire.history import Page, Row
+from hwsync.store.past import Past
+
+SLOW_ROWS: Final = 1_000  # rows, from which on it is said how far it is
+OPEN: Final = {
+    State.REST: "queued", State.REQUESTED: "waiting", State.COLLECTED: "running",
+    State.RETURNED: "returned",
+}  # fmt: skip
+"""What stands for the outcome of what has not ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Rows, each with its board, the newest last; ``own``: they are the asker's own only."""
+
+    rows: Sequence[tuple[str, Row]]
+    own: bool = False
+
+
+def over_mqtt(settings: Settings, users: Sequence[str], filters: Filters) -> Told:
+    """Of these boards; of all that there are, where none is named. Raises ``HwsyncError``."""
+    users = users or [name for name in known(settings) if not name.startswith(SIGN)]
+    if not users:
+        raise NotFound("nobody has been seen yet", "hwsync status lists the boards")
+    url, count = settings.url, 0
+
+    def tell(page: Page) -> None:
+        nonlocal count
+        count += len(page["rows"])
+        if count >= SLOW_ROWS:
+            say.progress(f"{count:,} rows … ")
+
+    answers = Answers(url.username)
+    with Client(url, settings.topics, users[0], named=users, answers=answers) as client:
+        found = read(client, users, answers, filters, tell)
+    if count >= SLOW_ROWS:
+        say.progress("")
+    return Told(_merged(found, filters.last), own=answers.everybody is False)
+
+
+def of_database(path: Path, users: Sequence[str], filters: Filters) -> Told:
+    """The same from a file. Raises ``DatabaseError``."""
+    wall, found = time.time(), dict[str, list[Row]]()
+    with Past(path) as past:
+        for user in users or past.users():
+            wanted = Wanted(
+                user, Reply(""), None, since=filters.since, until=filters.until,
+                outcomes=frozenset(filters.outcome) or None, by=filters.by, meta=filters.meta,
+                name=filters.name, id=filters.id,
+            )  # fmt: skip
+            is_wanted = chooser(wanted, wall)
+            rows = found[user] = []
+            with closing(past.commands(wanted, wall)) as commands:
+                for _, row in commands:
+                    if is_wanted(row):
+                        rows.append(row)
+                    if filters.last is not None and len(rows) >= filters.last:
+                        break
+    return Told(_merged(found, filters.last))
+
+
+def _merged(found: Mapping[str, list[Row]], last: int | None) -> list[tuple[str, Row]]:
+    """Each board's in its own order; between boards by the clock."""
+    each = [[(user, row) for row in reversed(rows)] for user, rows in found.items()]
+    merged = list(heapq.merge(*each, key=lambda one: one[1]["issued"]))
+    return merged if last is None else merged[-last:]
+
+
+# -- lines -----------------------------------------------------------------------------------------
+
+HEADER: Final = ("WHEN", "BOARD", "BY", "NAME", "OUTCOME", "EXIT", "TIME", "ID", "OUTPUT")
+WIDEST: Final = (19, 16, 12, 20, 11, 4, 8, 24)  # characters of each column but the last
+LEAST_OUTPUT: Final = 12  # characters of the last one, before others give way
+LEAST_NAME: Final = 8  # and of the program's name
+
+
+def when(seconds: float, now: float) -> str:
+    """A time of day on this machine; without the date where it is today's."""
+    then, today = time.localtime(seconds), time.localtime(now)
+    if then[:3] == today[:3]:
+        return time.strftime("%H:%M:%S", then)
+    return time.strftime("%m-%d %H:%M" if then[0] == today[0] else "%Y-%m-%d %H:%M", then)
+
+
+def took(seconds: float | None) -> str:
+    """How long a program ran, in few characters."""
+    if seconds is None:
+        return ""
+    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:,.0f} s"
+
+
+def outcome_of(row: Mapping[str, Any]) -> str:
+    """The outcome; of what has none, where it stands."""
+    return str(row["outcome"] or OPEN[State(row["state"])])
+
+
+def _cells(user: str, row: Row, now: float) -> tuple[str, ...]:
+    code = row["exit_code"]
+    cells = (
+        when(row["issued"], now), user, row["by"] or "", row["name"], outcome_of(row),
+        "" if code is None else str(code), took(row["duration"]), row["id"],
+        row["line"] or row["reason"],
+    )  # fmt: skip
+    return tuple(map(escape, cells))
+
+
+def table(rows: Iterable[tuple[str, Row]], now: float, width: int | None) -> list[str]:
+    """One line a run; ``width``: of a terminal, which has a header and whole lines; None: a pipe.
+
+    A column that nobody has anything in is left out.
+    """
+    cells = [_cells(user, row, now) for user, row in rows]
+    lines = [HEADER, *cells] if width is not None else cells
+    used = [number for number in range(len(HEADER)) if any(one[number] for one in cells)]
+    widths = {
+        number: min(max(len(one[number]) for one in lines), WIDEST[number])
+        for number in used[:-1] if number < len(WIDEST)
+    }  # fmt: skip
+    if width is not None:
+        # Where the output has no room, these give way, and then the program's name.
+        for number in map(HEADER.index, ("BY", "TIME", "EXIT")):
+            if _too_wide(widths, width) > 0 and number in widths:
+                used = [one for one in used if one != number]
+                del widths[number]
+        name = HEADER.index("NAME")
+        if name in widths:
+            widths[name] = max(widths[name] - max(_too_wide(widths, width), 0), LEAST_NAME)
+    return [_line(one, used, widths, width) for one in lines]
+
+
+def _too_wide(widths: Mapping[int, int], width: int) -> int:
+    return sum(widths.values()) + 2 * len(widths) + LEAST_OUTPUT - width
+
+
+def _line(
+    cells: Sequence[str], used: Sequence[int], widths: Mapping[int, int], width: int | None
+) -> str:
+    said = "  ".join(
+        _cut(cells[number], widths[number]).ljust(widths[number])
+        if number in widths
+        else cells[number]
+        for number in used
+    ).rstrip()
+    return said if width is None else _cut(said, width)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+# -- export ----------------------------------------------------------------------------------------
+
+COLUMNS: Final = (
+    *("time", "board", "id", "number", "issued", "by", "known_by", "name", "outcome", "ran"),
+    *("reason", "exit_code", "started", "duration", "files", "analysis", "meta", "line"),
+)
+"""Of ``export``, in their order (docs/history.md)."""
+END: Final = "\r\n"  # of a line of CSV; a cell that has one of these is quoted
+FORMULA: Final = "=+-@\t\r"  # how a cell begins that a spreadsheet would compute
+
+
+def exported(user: str, row: Row) -> dict[str, Any]:
+    """The columns of one run."""
+    at = datetime.datetime.fromtimestamp(row["issued"], datetime.UTC)
+    fields: dict[str, Any] = {**row, "board": user, "time": at.isoformat(timespec="seconds")}
+    return {name: fields[name] for name in COLUMNS}
+
+
+def as_jsonl(user: str, row: Row) -> str:
+    """One JSON object."""
+    return json.dumps(exported(user, row), allow_nan=False, separators=(",", ":"))
+
+
+def as_csv(values: Iterable[object]) -> str:
+    """One line of CSV (RFC 4180), without its end; a text that looks like a formula is quoted."""
+    written = io.StringIO()
+    csv.writer(written, lineterminator=END).writerow([_cell(value) for value in values])
+    return written.getvalue().removesuffix(END)
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, list | tuple):
+        value = ";".join(map(str, value))
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple(FORMULA) else value
