@@ -142,9 +142,12 @@ def _walk(folder: int, above: str, device: int, budget: Budget, looked: Looked) 
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             continue
-        except OSError as error:
+        except PermissionError as error:  # the folder may be listed, and not searched
             _hide(looked, above or "./", error.strerror)
             return
+        except OSError as error:  # such as a file system whose server is gone
+            _hide(looked, path, error.strerror)
+            continue
         if not stat.S_ISDIR(found.st_mode):
             looked.found[path] = found
         elif found.st_dev != device:

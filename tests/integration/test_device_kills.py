@@ -3,7 +3,7 @@
 mosquitto, one coordinator, and for each point a board of its own. The witness is a file outside
 hwsync to which each program adds a line. What the journal says of the command at the kill decides
 the end that must be recorded: ``started`` is interrupted and maybe, ``finished`` is the result,
-anything less runs now.
+anything less runs now. Each program is sent a file and brings one back, whole or not at all.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import shutil
 import signal
 import sqlite3
 import sys
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,13 @@ for _ in range(3_000):
     if not os.path.exists({hang!r}):
         break
     time.sleep(0.01)
+with open("out/back", "wb") as file:
+    file.write(open("in/sent", "rb").read()[::-1])
 print(6*7)
 """
+SENT = bytes(range(256)) * 512  # 128 KiB: more than any buffer on its way
+FILES = {"in/sent": b64encode(SENT).decode(), "out/other": ""}
+BACK = {"out/back": {"size": len(SENT), "sha256": sha256(SENT[::-1]).hexdigest()}}
 
 
 class Bench:
@@ -113,7 +120,8 @@ class Board:
 
     def request(self, id: str) -> dict[str, Any]:
         program = PROGRAM.format(witness=str(self.witness), hang=str(self.hang))
-        self.pub("request", json.dumps({"id": id, "program": program, "analysis": "outcome"}))
+        request = {"id": id, "program": program, "files": FILES, "collect": ["out/*"]}
+        self.pub("request", json.dumps({**request, "analysis": "outcome"}))
         return self.watcher.wait_for_state(self.user, 1, id=id)
 
     def end_of(self, id: str) -> tuple[str, str, str]:
@@ -122,6 +130,7 @@ class Board:
         The device may only just have been started.
         """
         end = self.watcher.wait_for_state(self.user, 0, START_PATIENCE, id=id)
+        assert end["files"] == (BACK if end["outcome"] == "ok" else {}), end
         return end["outcome"], end["ran"], end["hw_response"]
 
     def run_to_its_end(self, id: str) -> None:
@@ -212,6 +221,8 @@ POINTS = {
     "before handing over": STARTED,
     "after handing over": PERHAPS,
     "after first instruction": PERHAPS,
+    "before bringing back": RAN,
+    "after bringing back": RAN,
     "after run": RAN,
     "before result in the loop": RAN,
     "before journal finished": RAN,

@@ -26,6 +26,7 @@ from hwsync.device.journal import Journal
 from hwsync.runner import Runner
 from hwsync.runner.launcher import Launcher
 from hwsync.runner.run import Run
+from hwsync.runner.workplace import Workplace
 from hwsync.transport import Connection, Delivery
 
 
@@ -79,6 +80,7 @@ CALLS: Final = {
     "start of the process": Call(Launcher, "begin"),
     "handing over": Call(Run, "perform"),
     "first instruction": Call(Run, "_read_status", lambda run: run._began),
+    "bringing back": Call(Workplace, "bring_back"),
     "run": Call(Runner, "run"),  # after: the result is about to be put to the loop
     "result in the loop": Call(Agent, "run_ended"),
 }
