@@ -152,7 +152,7 @@ class RequestFields(TypedDict):
             seconds(limits.GRACE_S),
             Default(limits.DEFAULT_GRACE_S),
             "seconds beyond `timeout` until a collected command without an answer is `lost`; a "
-            "device takes at most half of it to end a program",
+            "device takes at most half of it to end a program and to bring its files back",
         ]
     ]
     queue: NotRequired[
