@@ -35,7 +35,8 @@ def bare_envelope(text: str) -> str:
 
 def settled_envelope(text: str) -> str:
     """The same of a command whose result is settled: nobody needs its program either."""
-    return dumps(loads(text) | {"program": "", "stdin": "", "args": [], "files": {}})
+    bare = {"program": "", "stdin": "", "args": [], "files": {}, "collect": []}
+    return dumps(loads(text) | bare)
 
 
 def read_envelope_text(text: str) -> Envelope:

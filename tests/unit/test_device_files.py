@@ -188,6 +188,7 @@ def test_only_the_last_results_keep_their_files_once_they_are_settled(board: Boa
         finish(board, id, 10 * number + 1)
         board.settle(10 * number + 5, id)
         board.world.time += 1.0
+    assert "*.png" not in row(board, ids[0])  # nor what was asked for
     data = b64encode(DATA).decode()
     assert [data in row(board, id) for id in ids] == [False] * 2 + [True] * KEEP_FILES
     left = (NotKept("plot.png", 256, DROPPED), NotKept("z", 0, DROPPED), *LEFT)
