@@ -76,6 +76,16 @@ def _file(path: str, said: dict[str, Any]) -> File:
     return file
 
 
+def bare_report(text: str, reason: str) -> str:
+    """The same, its files not kept for that reason."""
+    if WITH_FILES not in text:
+        return text
+    fields = loads(text)
+    left = [NotKept(path, one["size"], reason) for path, one in fields["files"].items()]
+    left += [NotKept(**one) for one in fields["not_kept"]]
+    return dumps(fields | {"files": {}, "not_kept": [asdict(one) for one in listed(left)]})
+
+
 def without_files(report: RunReport, reason: str) -> RunReport:
     """The same, its files not kept for that reason."""
     left = tuple(NotKept(one.path, one.size, reason) for one in report.files)

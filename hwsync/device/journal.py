@@ -8,13 +8,13 @@ History never goes back unnoticed (``sealed``): a database that is not what was 
 by the opening, and a new journal with another name begins. A grant is bound to the name, so nothing
 runs twice. Damage that is found later is ``JournalDamaged`` to every call until the next opening.
 
-Its size: files that go in are dropped when the program has started or will not, programs and input
-when a result is settled, files that came back of all but the last ``KEEP_FILES`` settled results at
-once, long texts of all but the last ``KEEP_TEXTS`` soon after, and the rest of a settled entry
-(under 5 KB) when the device has run for ``KEEP_S`` more. Of a signed command that may have run its
-end stays for ever, without any text (0.7 KB): the coordinator may sign it again, and whoever keeps
-the answers from it could wait until its id was forgotten. What is dropped makes room in the file,
-which is as large as it ever had to be; SQLite's log is cut to 4 MiB.
+Its size: files that go in are dropped when the program has started or will not; those that came
+back, programs and input when a result is settled; long texts of all but the last ``KEEP_TEXTS``
+settled results soon after; and the rest of a settled entry (under 5 KB) when the device has run for
+``KEEP_S`` more. Of a signed command that may have run its end stays for ever, without any text
+(0.7 KB): the coordinator may sign it again, and whoever keeps the answers from it could wait until
+its id was forgotten. What is dropped makes room in the file, which is as large as it ever had to
+be; SQLite's log is cut to 4 MiB.
 
 ``now`` is in seconds, of a clock that counts evenly while the process lives (monotonic). The
 journal adds up those of all its lives, so that no jump of a wall clock makes anything old.
@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Final
 
 from hwsync.device.entry_texts import (
-    WITH_FILES,
     bare_envelope,
+    bare_report,
     envelope_text,
     read_envelope_text,
     read_report_text,
@@ -53,12 +53,8 @@ log = logging.getLogger("hwsync.device")
 
 KEEP_S: Final = 24 * 3_600.0  # of running time: a settled id is known for at least so long
 KEEP_TEXTS: Final = 100  # settled results that keep long texts: for a database that was put back
-KEEP_FILES: Final = 4  # settled results that keep files, likewise: each may have 2 MB of them
 LONG: Final = 2_000  # characters of a result in the journal
-_OLD_FILES: Final = (
-    "settled = 1 and instr(account, ?) > 0 order by changed desc, rowid desc limit -1 offset ?"
-)
-DROPPED: Final = f"the board keeps files of its last {KEEP_FILES} results"
+DROPPED: Final = "the board keeps files until the coordinator has them"
 KEPT: Final = 2  # in the column ``settled``: for ever
 MACHINE: Final = (Path("/etc/machine-id"), Path("/proc/device-tree/serial-number"))
 
@@ -224,16 +220,14 @@ class Journal(Sealed):
         self._change(id, now, state="closed", account=report_text(report), settled=0, **closing)
 
     def settle(self, id: str, now: float) -> None:
-        """The coordinator has its result; nobody needs its program any more."""
+        """The coordinator has its result; nobody needs its program any more, nor its files."""
         with self._changing():
             row = self._row(id)
             if row is not None:
                 if row["account"] is not None:
                     row["envelope"] = settled_envelope(row["envelope"])
+                    row["account"] = bare_report(row["account"], DROPPED)
                 self._put(row | {"settled": 1, "changed": self._at(now)})
-            for old in self._rows(_OLD_FILES, WITH_FILES, KEEP_FILES):
-                report = without_files(self._report(old), DROPPED)
-                self._put(old | {"account": report_text(report)})
 
     def begin_epoch(self, epoch: int) -> None:
         """An older database was put back: nothing is settled any more that is still held."""
@@ -291,11 +285,6 @@ class Journal(Sealed):
 
     def _entries(self, where: str) -> list[JournalEntry]:
         return [self._entry(row) for row in self._rows(where)]
-
-    def _report(self, row: Row) -> RunReport:
-        report = self._entry(row).report
-        assert report is not None
-        return report
 
     def _entry(self, row: Row) -> JournalEntry:
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsync.device.journal import DROPPED, KEEP_FILES, KEEP_TEXTS, Stage
+from hwsync.device.journal import DROPPED, KEEP_TEXTS, Stage
 from hwsync.protocol.files import NO_ROOM, NOT_ASKED, File, NotKept
 from hwsync.protocol.limits import KIB
 from hwsync.protocol.record import Outcome, Ran, RunReport
@@ -182,20 +182,20 @@ def test_a_disk_without_any_room_the_whole_is_told_from_memory(board: Board) -> 
     assert report(board).files == BACK
 
 
-def test_only_the_last_results_keep_their_files_once_they_are_settled(board: Board) -> None:
-    ids = [f"c{number}" for number in range(KEEP_FILES + 2)]
-    for number, id in enumerate(ids):
-        finish(board, id, 10 * number + 1)
-        board.settle(10 * number + 5, id)
-        board.world.time += 1.0
-    assert "*.png" not in row(board, ids[0])  # nor what was asked for
-    data = b64encode(DATA).decode()
-    assert [data in row(board, id) for id in ids] == [False] * 2 + [True] * KEEP_FILES
+def test_files_are_no_more_in_the_journal_once_the_coordinator_has_them(board: Board) -> None:
+    finish(board)
+    assert b64encode(DATA).decode() in row(board)
+    board.settle(5)
+    assert b64encode(DATA).decode() not in row(board)
+    assert "*.png" not in row(board)  # nor what was asked for
     left = (NotKept("plot.png", 256, DROPPED), NotKept("z", 0, DROPPED), *LEFT)
-    assert report(board, ids[0]).not_kept == left
-    assert report(board, ids[0]).response == "42\n"
     board.begin()
-    assert report(board, ids[-1]).files == BACK
+    assert (report(board).files, report(board).not_kept) == ((), left)
+    assert report(board).response == "42\n"
+    board.agent.connected()
+    assert board.said("response") == []
+    board.status(1, 0, "", epoch=9)  # an older database was put back
+    assert board.said("response")[0]["not_kept"][0]["reason"] == DROPPED
 
 
 def test_a_list_of_what_was_not_kept_does_not_stay_in_the_journal(board: Board) -> None:
