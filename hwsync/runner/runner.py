@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hwsync.protocol.errors import CannotRun
+from hwsync.protocol.files import PATH_FORM, is_path
 from hwsync.protocol.limits import NAME_FORM, is_name
 from hwsync.runner.job import Instant, Job, Piece, RunEnd, StopSwitch
 from hwsync.runner.launcher import Launcher
@@ -305,6 +306,9 @@ def _texts(job: Job) -> tuple[bytes, bytes]:
     """Program and standard input. Raises ``CannotRun`` for what cannot be run, whatever it does."""
     if not is_name(job.name):
         raise CannotRun(f"{job.name[:80]!r} is no name for a program's file", NAME_FORM)
+    for file in job.files:
+        if not is_path(file.path) or file.path == job.name:
+            raise CannotRun(f"{file.path[:80]!r} is no path for a file of its own", PATH_FORM)
     for number, argument in enumerate(job.args, 1):
         _encoded(argument, f"argument {number}")
         if "\0" in argument:

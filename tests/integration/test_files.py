@@ -153,6 +153,14 @@ def test_what_cannot_be_written_is_said_and_nothing_runs(one_run: OneRun, tmp_pa
     assert os.listdir(one_run.folder) == []
 
 
+@pytest.mark.parametrize("path", ["../x", "/tmp/x", "a/../../x", "", "a//b", "program.py", "a\nb"])
+def test_a_path_that_leads_out_is_none(path: str, tmp_path: Path) -> None:
+    """Also where it was not the wire that let it in."""
+    with pytest.raises(CannotRun, match="is no path for a file of its own"):
+        OneRun(tmp_path / "work", {})("pass", files=(File.of(path, b"x"),))
+    assert not (tmp_path / "work").exists()
+
+
 def test_with_another_interpreter(tmp_path: Path) -> None:
     run = OneRun(tmp_path / "work", {"interpreter": ("/bin/sh",)})
     end = run("cat in > out; echo more >> in", files=given(**{"in": "1\n"}), collect=("*",))

@@ -117,7 +117,7 @@ def test_a_start_in_a_folder_that_is_kept(lab: Walk) -> None:
         "lab time is known",
     )
     program = "print(open('a.csv').read(), end='')\nopen('b.csv', 'w').write('new')"
-    start = {"at": round(time.time() + 3, 3), "within": 2}
+    start = {"at": round(time.time() + 4, 3), "within": 2}
     end = lab.run("a", program, {"a.csv": b"sent\n"}, "*.csv", start=start)
     assert (end["outcome"], end["hw_response"]) == ("ok", "sent\n")
     assert list(end["files"]) == ["b.csv"]
