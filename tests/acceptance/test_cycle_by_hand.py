@@ -19,7 +19,7 @@ FIELDS = [
     "id", "state", "epoch", "seq", "journal", "boot", "start_at", "cancelling", "settled", "user",
     "login", "command", "time", "deadline", "hw_command", "hw_response", "server_analysis",
     "outcome", "ran", "reason", "exit_code", "stderr", "duration", "started", "start_error",
-    "clock_bound", "truncated", "queued", "name", "order", "start_life",
+    "clock_bound", "truncated", "queued", "name", "order", "start_life", "files", "not_kept",
 ]  # fmt: skip
 
 
