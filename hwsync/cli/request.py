@@ -87,7 +87,7 @@ def program_options(command: F) -> F:
                      help="Until it must be collected; 0: no limit.  [default: 300]"),
         click.option("--grace", type=seconds(limits.GRACE_S), metavar="SECONDS",
                      help="Past the timeout, until it is lost.  [default: 30]"),
-        click.option("--with", "sent", multiple=True, metavar="PATH",
+        click.option("--with", "sent", multiple=True, metavar="PATH", shell_complete=of_files,
                      help="A file or folder that goes along, called there as it is beside FILE; "
                      "PATH=NAME calls it NAME."),
         click.option("--get", "collect", multiple=True, metavar="PATTERN",

@@ -19,7 +19,7 @@ from hwsync.protocol.batch import is_shared
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.files import File, Files, names_and_hashes
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.record import NO_COMMAND, Command
+from hwsync.protocol.record import Command, Request
 from hwsync.store import statements
 
 Row = Mapping[str, Any] | sqlite3.Row
@@ -61,9 +61,17 @@ def texts_of(command: Command) -> dict[str, str]:
 def columns_of(command: Command) -> dict[str, str]:
     """The columns of a command's row for its texts: those that are short, and ``long``."""
     texts = texts_of(command)
+    if _is_small(command.request):
+        texts["long"] = NONE
+        return texts
     long = {name: sha256_of(text) for name, text in texts.items() if len(text) > SHORT}
-    short = {name: EMPTY[name] for name in long}
-    return texts | short | {"long": dumps(long) if long else NONE}
+    return texts | {name: EMPTY[name] for name in long} | {"long": dumps(long) if long else NONE}
+
+
+def _is_small(request: Request) -> bool:
+    """Whether it surely has nothing long, which most have not: it is asked at each save."""
+    texts = len(request.program) + len(request.stdin) + len(request.meta)
+    return texts <= SHORT and not request.args and not request.files
 
 
 class Added:
@@ -76,7 +84,8 @@ class Added:
     def add(self, command: Command) -> None:
         """What a command has. Of one that is pruned, or has nothing long, that is nothing."""
         request, report = command.request, command.report
-        if command.pruned or command is NO_COMMAND:
+        returned = report.files if report else ()
+        if command.pruned or (not returned and _is_small(request)):
             return
         own = owner_of(command.user, command.id)
         asked = command.batch if is_shared(command.batch) else own
@@ -87,7 +96,7 @@ class Added:
                 self._use(asked, sha256, stays=name in STAY)
         for file in request.files:
             self._use(asked, file.sha256)
-        for file in report.files if report else ():
+        for file in returned:
             self._use(own, file.sha256)
 
     def _use(self, owner: str, sha256: str, *, stays: bool = False) -> None:

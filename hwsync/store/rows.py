@@ -265,7 +265,7 @@ def command_values(command: Command) -> Values:
             "batch": command.batch,
             "collect": _list(request.collect),
             "returned": names_and_hashes(report.files),
-            "not_kept": _list(not_kept_json(report.not_kept)),
+            "not_kept": _list(not_kept_json(report.not_kept)) if report.not_kept else "[]",
         },
     )
 

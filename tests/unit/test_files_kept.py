@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 
-from hwsync.protocol import limits
+from hwsync.protocol import limits, machine
 from hwsync.protocol.errors import DatabaseError, StoreError
+from hwsync.protocol.events import Requested
 from hwsync.protocol.files import File
 from hwsync.protocol.groups import Groups
-from hwsync.protocol.record import State
+from hwsync.protocol.record import Moment, Record, State, replace
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.wire.asking import encode_query
-from hwsync.protocol.wire.envelope import read_envelope
+from hwsync.protocol.wire.envelope import read_envelope, read_seal
 from hwsync.protocol.wire.heartbeat import encode_heartbeat
+from hwsync.protocol.wire.request import read_request
 from hwsync.store.backups import back_up
 from hwsync.store.checking import check
 from hwsync.store.pruning import Pruning
@@ -164,6 +166,42 @@ def test_a_reset_of_large_requests_counts_against_the_allowance(lab: Lab) -> Non
         lab.hear("reset")
     assert codes[:4] == [""] * 4
     assert codes[-1] == "not_allowed"
+
+
+class Signer:
+    """Says of a text how many characters it has."""
+
+    public = "ed25519:key"
+
+    def sign(self, text: str) -> str:
+        return str(len(text))
+
+
+def test_a_signature_covers_the_files(lab: Lab) -> None:
+    lab.coordinator.sign_with(Signer())
+    deeds = lab.hear("request", request(files=SENT, collect=["*"]))
+    (one,) = sent(deeds, "command")
+    seal = read_seal(one.payload)
+    assert seal is not None
+    assert SENT[CSV.path] in seal.text
+    assert seal.signature == str(len(seal.text))
+    assert one.json["v"] == 2
+    assert not {"files", "collect"} & one.json.keys()
+    envelope = read_envelope(one.payload)
+    assert envelope is not None
+    assert (envelope.files, envelope.collect) == ((CSV,), ("*",))
+
+
+def test_a_request_is_refused_whose_files_the_broker_does_not_take() -> None:
+    rules = Rules(max_message=131_072)
+    large = {"a": b64encode(bytes(100_000)).decode()}
+    event = read_request(request(files=large))
+    assert isinstance(event, Requested)
+    decided = machine.decide(Record("pi1"), event, Moment(1.0, 1.0), None, rules)
+    assert decided.refused is not None
+    assert decided.refused.code == "too_large"
+    event = replace(event, request=replace(event.request, files=()))
+    assert machine.decide(Record("pi1"), event, Moment(1.0, 1.0), None, rules).refused is None
 
 
 # -- once ------------------------------------------------------------------------------------------
