@@ -27,7 +27,7 @@ from hwsync.protocol.effects import (
     PublishStatus,
     RepeatError,
     ReplyError,
-    saved_by,
+    changed_by,
     with_files,
 )
 from hwsync.protocol.epochs import following
@@ -290,7 +290,9 @@ class RoundDecision:
         for decision in decisions:
             if not left:
                 return
-            for command in saved_by(decision):
+            for command in changed_by(decision):
+                if command.pruned:
+                    continue  # its bytes went with the years, and do not come back
                 returned = command.report.files if command.report else ()
                 for file in (*command.request.files, *returned):
                     if file.sha256 in left:
@@ -378,7 +380,7 @@ class RoundDecision:
         record = Record(group) if isinstance(decision, BatchDecision) else decision.record
         if not isinstance(decision, BatchDecision):
             if decision.entry is not None:
-                entry = with_files(decision.entry, saved_by(decision))
+                entry = with_files(decision.entry, changed_by(decision))
                 self.changes.log.append((record, entry, message))
             self.counts["unlogged"] += decision.unlogged
         error: bytes | None = None

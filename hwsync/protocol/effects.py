@@ -147,17 +147,16 @@ class Decision:
         return self.refused is None and self.entry is not None and not self.entry.late
 
 
-def saved_by(decision: Decision | BatchDecision) -> tuple[Command, ...]:
-    """The commands whose texts and files a decision keeps."""
+def changed_by(decision: Decision | BatchDecision) -> tuple[Command, ...]:
+    """The commands that a decision saves, as they become."""
     if isinstance(decision, BatchDecision):
         return ()
     own = decision.record.current if decision.entry is not None else None
-    some = (one for one in (decision.command, own) if one is not None)
-    return tuple(one for one in some if not one.pruned)
+    return tuple(one for one in (decision.command, own) if one is not None)
 
 
 def with_files(entry: LogEntry, commands: Iterable[Command]) -> LogEntry:
-    """The row of the log, which says of a request and a result which files they have."""
+    """The row of the log, which says of a request and a result which files their command has."""
     command = next((one for one in commands if one.id == entry.id), None)
     if command is None or entry.verb not in (Verb.REQUEST, Verb.RESPONSE):
         return entry

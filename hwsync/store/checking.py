@@ -130,12 +130,13 @@ def _files(connection: sqlite3.Connection) -> Iterator[str]:
     for verb, column in ((Verb.REQUEST, "files"), (Verb.RESPONSE, "returned")):
         said: dict[tuple[str, str], bool] = {}
         for row in _rows(connection, statements.NOTED, verb):
-            if row["note"].startswith(NOTED) or row[column] != "[]" or row["long"] != NONE:
+            key, is_noted = (row["user"], row["id"]), row["note"].startswith(NOTED)
+            if is_noted or row[column] != "[]" or row["long"] != NONE:
                 text = contents.text(row, column) if column == "files" else row[column]
                 noted = note_of(files_from(text))
-                is_same = row["note"].startswith(NOTED) == bool(noted)
-                is_same = is_same and row["note"].startswith(noted)
-                said[row["user"], row["id"]] = is_same  # of several results the last one counts
+                # Of several results the last that speaks of files counts; of none, there are none.
+                if is_noted or key not in said:
+                    said[key] = bool(noted) == is_noted and row["note"].startswith(noted)
         for (user, id), is_same in said.items():
             if not is_same:
                 yield f"commands: {id} of {user}: its {column} were changed"

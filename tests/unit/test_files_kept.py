@@ -356,6 +356,41 @@ def test_retention_drops_bytes_that_nobody_has_and_keeps_names(lab: Lab) -> None
     assert list(check(lab.path)) == []
 
 
+def test_what_comes_of_a_pruned_command_brings_no_bytes_back(lab: Lab) -> None:
+    ended(lab, program="#" * 5000, files=SENT, collect=["*"])
+    lab.hear("request", request("c2"))
+    Pruning(lab.store.database).prune(None, 10)
+    lab.hear("analysis", b'{"id":"c1","analysis":"late"}')
+    lab.hear("collected", b'{"id":"c1","journal":"j2","boot":1}')
+    lab.hear("response", result("c1", journal="j2", files=returned(PNG)))
+    assert contents(lab) == set()
+    assert list(check(lab.path)) == []
+
+
+def test_a_long_answer_with_files_is_in_the_log_by_its_hash(lab: Lab) -> None:
+    lab.hear("request", request(collect=["*"]))
+    answered(lab, response="x" * 10_000)
+    kept = dict(lab.rows("transitions", "command, length(payload)"))
+    assert kept["hw_response_provide"] == 0
+    lab.hear("reset")
+    lab.hear("request", request("c2", collect=["*"]))
+    answered(lab, "c2", response="x" * 10_000, files={})
+    rows = lab.rows("transitions", "command, length(payload)")
+    assert max(size for command, size in rows if command == "hw_response_provide") > 10_000
+
+
+def test_what_a_batch_brought_goes_with_its_last_member(lab: Lab) -> None:
+    lab.hear("request", request("b1", files=SENT), user="@lab")
+    for user in GROUP:
+        lab.hear("reset", user=user)
+        lab.hear("request", request("c1"), user=user)
+    Pruning(lab.store.database).prune(None, 29)
+    assert contents(lab) == {CSV.sha256}
+    Pruning(lab.store.database).prune(None, 29)
+    assert contents(lab) == set()
+    assert list(check(lab.path)) == []
+
+
 def test_many_long_names_stay_too(lab: Lab) -> None:
     many = {f"{'n' * 200}{number}": "MQ==" for number in range(64)}
     ended(lab, files=many)
