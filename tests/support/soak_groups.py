@@ -22,7 +22,7 @@ from tests.support.soak_people import LAST_TIMES, SLEEP_S, TIMES
 from tests.support.soak_programs import Programs
 
 KINDS: Final = {"together": 6, "at": 2, "parallel": 2, "queued": 1, "plain": 1}  # so often
-FREE_S: Final = 2.0  # at most, until the boards are free
+FREE_S: Final = 4.0  # at most, until the boards are free
 TAKEN_S: Final = 4.0  # after that something else is asked, although it was not taken
 NEXT_S: Final = (1.0, 4.0)  # from a batch that was taken to the next
 GIVEN_UP_S: Final = (0.2, 1.0)  # and from a request that nobody took
@@ -79,7 +79,8 @@ class Teacher(Asking):
             if self._kind != "queued":
                 self._quiet.set()
         waits_for_time = self._kind == "at" and self._lab is None
-        if now < self._since + FREE_S and (waits_for_time or not self._free()):
+        free = self._kind == "queued" or (self._free() and not self.open)
+        if now < self._since + FREE_S and (waits_for_time or not free):
             return
         self._begin("together" if waits_for_time else self._kind, now)
         self._kind, self.next = "", now + TAKEN_S
