@@ -105,7 +105,7 @@ class Soak:
         self.storm = storm = Storm(self.lab, seed, self.instants)
         limit = self.began + 60 * self.options.minutes if self.options.minutes else None
         while storm.kills < self.options.kills if limit is None else time.monotonic() < limit:
-            storm.step()
+            storm.step(self.options.kills - storm.kills if limit is None else None)
             if self.person is not None:
                 self.person.step()
             self.look()

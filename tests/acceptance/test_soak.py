@@ -53,8 +53,9 @@ def test_kills_and_a_bad_network_break_no_promise(
     said = figures(process)
     assert said["kills"] == 6
     assert sum(count for kind, count in said["faults"].items() if kind.startswith("kill")) == 6
-    assert said["commands"] >= said["acknowledged"] >= 4
-    assert said["ran"]["yes"] >= 7
+    assert any(kind.startswith("aimed before an instant") for kind in said["faults"])
+    assert said["commands"] >= said["acknowledged"] >= 3
+    assert said["ran"]["yes"] >= 6
     assert said["batches"] >= 2
     assert said["released"] >= 3  # the last ones
     assert "None" not in said["ended"]

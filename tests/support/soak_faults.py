@@ -27,6 +27,7 @@ AFTER_S: Final = (0.0, 0.25)  # from that beginning to the kill
 POLL_S: Final = 0.005
 VICTIMS_BEFORE: Final = ("coordinator", "coordinator", "device")
 BEFORE_SHARE: Final = 0.7  # of the instants that are decided are followed by a kill
+INSTANT_S: Final = 15.0  # the last kill waits for one, at most
 BEFORE_S: Final = (0.0, 0.3)  # from the decision to the kill; the instant is later
 BETWEEN_S: Final = (0.1, 1.5)  # from one fault's beginning to the next one's
 CALM_SHARE: Final = 0.05  # of the faults are followed by a calm, so that backoffs come to an end
@@ -57,14 +58,22 @@ class Storm:
         self.counts: Counter[str] = Counter()
         self.kills = 0
         self._aimed = False  # whether one was before an instant
+        self._give_up_at = 0.0  # and when that is no longer waited for
 
-    def step(self) -> None:
-        """End the faults that are over, begin one that is due."""
+    def step(self, kills_left: int | None = None) -> None:
+        """End the faults that are over, begin one that is due.
+
+        The last kill that is left waits for a start's instant, if there was none before.
+        """
         now = time.monotonic()
         while self._ends and self._ends[0][0] <= now:
             heapq.heappop(self._ends)[2]()
         if self._instants.another(now) and self._kill_before_instant():
             return
+        if kills_left == 1 and not self._aimed:
+            self._give_up_at = self._give_up_at or now + INSTANT_S
+            if now < self._give_up_at:
+                return
         if now < self._next:
             return
         self._begin()
