@@ -68,7 +68,7 @@ def test_a_coordinator_whose_clock_is_years_behind_is_heard(
 
 def test_what_is_wrong_with_the_coordinators_clock_is_told_to_the_doctor(lab: Lab) -> None:
     first = lab.coordinator()
-    assert lab.cli("send", "pi1", "-c", "print(1)").wait() == 0
+    assert lab.cli("send", "pi1", "--wait-for-board", "-c", "print(1)").wait() == 0
     first.stop()
     behind = coordinator_at(lab, -YEARS)
     behind.wait_for_log(r"ERROR.*this machine's clock is wrong: it says 20\d\d-")

@@ -75,7 +75,9 @@ def test_what_is_large_is_cut_and_what_is_small_goes_through(
     coordinators = [begin("coordinator", *typed)]
     coordinators[0].wait_for_log(r"\bready\b", START_PATIENCE)
     device = begin("pi1")
-    told = ended(begin("teacher", "run", "pi1", "-c", LARGE, "--grace", "120", "--json"))
+    told = ended(
+        begin("teacher", "run", "pi1", "--wait-for-board", "-c", LARGE, "--grace", "120", "--json")
+    )
     assert (told["outcome"], told["ran"], told["truncated"]) == ("ok", "yes", True)
     assert told["hw_response"].startswith("\x01" * 1_000)
     assert "bytes left out" in told["hw_response"]
