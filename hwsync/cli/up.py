@@ -28,6 +28,7 @@ from hwsync.protocol.errors import HwsyncError, NoBroker, UsageError
 from hwsync.protocol.limits import is_user
 from hwsync.protocol.record import Analyser
 
+PYTHON: Final = (sys.executable, "-P", "-m")  # -P: a select.py of the person's is not Python's
 START_S: Final = 15.0  # for a broker to accept connections
 STOP_S: Final = 10.0  # for a part to end by itself, before it is asked again, and then killed
 LOCAL: Final = ("127.0.0.1", "localhost", "::1")
@@ -69,7 +70,7 @@ def up(settings: Settings, users: tuple[str, ...], db: Path | None, analysis: st
         seen = _broker(url, lan, database.parent, parts, ended)
         say(f"broker: {seen.name} at {url}")
         _lacks(url, seen, topics.echoes(echo_name(url)))
-        here = [sys.executable, "-m"]
+        here = list(PYTHON)
         where = connection.variables(url, topics.root)
         where |= {connection.FILE_VARIABLE: str(settings.config)} if settings.config else {}
         plain = ["--allow-plaintext"] if settings.given.get("allow_plaintext") else []
@@ -183,7 +184,7 @@ def _broker(url: BrokerUrl, lan: bool, state: Path, parts: list[_Part],
     address = "0.0.0.0" if lan else "127.0.0.1"
     mosquitto = find_mosquitto()
     conf = _configuration(state, url.port, address, mosquitto is not None)
-    command = [sys.executable, "-m", "hwsync.cli", "broker", str(conf)]
+    command = [*PYTHON, "hwsync.cli", "broker", str(conf)]
     if mosquitto is not None:
         command = [mosquitto, "-c", str(conf)]
     else:
