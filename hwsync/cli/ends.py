@@ -58,7 +58,11 @@ KILLED: Final[Rules] = (
     ("parent process", "its device's helper was ended: its log on the board says by whom"),
 )
 ERROR: Final[Rules] = (
-    ("ModuleNotFoundError", "hwsync modules {user} shows what a program can import there"),
+    (
+        "ModuleNotFoundError",
+        "hwsync modules {user} shows what there is; one of yours comes along: --with FILE",
+    ),
+    ("FileNotFoundError", "a file of yours comes along: --with FILE"),
     ("MemoryError", "use less memory, or raise memory_mb in the board's device.toml"),
     ("EOFError", "it asked for input: --stdin FILE, or --stdin - for what is typed"),
     ("PermissionError", "the account of the board's programs may not do that there"),

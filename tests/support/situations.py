@@ -179,6 +179,17 @@ ENDED = [
         ended(
             Outcome.ERROR,
             Ran.YES,
+            "exit code 1",
+            code=1,
+            stderr="FileNotFoundError: [Errno 2] No such file or directory: 'data.csv'",
+        ),
+        "No such file or directory: 'data.csv'.",
+        "--with FILE",
+    ),
+    (
+        ended(
+            Outcome.ERROR,
+            Ran.YES,
             "exit code 1 (MemoryError; memory_mb = 64)",
             code=1,
             stderr="MemoryError",
