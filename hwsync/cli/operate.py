@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 import click
 
-from hwsync.cli import bounds, grouped, say
+from hwsync.cli import bounds, grouped, page, say
 from hwsync.cli.causes import nearest, what
 from hwsync.cli.columns import Redrawn, table
 from hwsync.cli.common import Settings, board_name, command_id, common, read_text
@@ -249,25 +249,38 @@ def end_of(record: Mapping[str, Any], now: float) -> str:
 
 
 def _whole(status: Status, *, brief: bool = False) -> list[str]:
-    """The lines for people; ``brief``: of each text no more than a terminal shows."""
+    """The lines for people; ``brief``: a page, of long texts only their beginning."""
     record: Mapping[str, Any] = status
+    now = time.time()
     state = State(record["state"])
-    ends = f", {end_of(record, time.time())}" if state is not State.REST else ""
-    lines = [f"{record['user']}: {state} {state.name.lower()}{ends}"]
+    ends = f", {end_of(record, now)}" if state is not State.REST else ""
+    more = f", {record['queued']} behind it" if brief and record["queued"] else ""
+    lines = [f"{record['user']}: {state} {state.name.lower()}{ends}{more}"]
+    if brief:
+        return [*lines, *(_readable(record, now) if record["id"] else ())]
     for name in SHOWN:
         value: Any = record[name]
         if value not in (None, "") and (name, value) != ("queued", 0):
             text = value.rstrip("\n") if isinstance(value, str) else str(value)
-            shown = "\n".join(text[:TEXT_LETTERS].split("\n")[:TEXT_LINES]) if brief else text
-            first, *more = shown.split("\n")
-            lines += [f"  {name:16} {first}", *(f"{'':19}{line}" for line in more)]
-            if left := len(text) - len(shown):
-                user, id = record["user"], record["id"]
-                lines.append(
-                    f"{'':19}… {left:,} characters more: hwsync status {user} | less; "
-                    f"all that is kept: hwsync show {user} {id}, on the coordinator's machine"
-                )
+            first, *rest = text.split("\n")
+            lines += [f"  {name:16} {first}", *(f"{'':19}{line}" for line in rest)]
     return lines
+
+
+def _readable(record: Mapping[str, Any], now: float) -> Iterator[str]:
+    """The record's command as a page, and of each text no more than a terminal shows."""
+    yield from page.lines(record, now)
+    for title, name in (("output", "hw_response"), ("standard error", "stderr"),
+                        ("program", "hw_command")):  # fmt: skip
+        text = record[name].rstrip("\n")
+        if not text:
+            continue
+        yield f"--- {title}"
+        shown = "\n".join(text[:TEXT_LETTERS].split("\n")[:TEXT_LINES])
+        yield from shown.split("\n")
+        if left := len(text) - len(shown):
+            whole = f"hwsync show {record['user']} {record['id']}"
+            yield f"… {left:,} characters more: {whole}"
 
 
 @click.command()

@@ -246,8 +246,7 @@ class Run:
                 raise NoCoordinator(
                     f"the coordinator has not answered for {ANSWER_S:g} s; the command {id} "
                     "goes on",
-                    f"on the coordinator's machine hwsync show {conversation.user} {id} tells its "
-                    "end",
+                    f"hwsync wait {conversation.user} {id} waits for its end again",
                 )
             if now - asked > LOOK_AGAIN_S:
                 asked = now

@@ -53,8 +53,13 @@ def test_on_a_terminal_a_long_text_is_cut_and_the_rest_named(response: str) -> N
     (cut,) = [n for n, line in enumerate(brief) if "characters more" in line]
     assert sum(map(len, brief)) < 2 * TEXT_LETTERS
     assert cut < TEXT_LINES + 10
-    assert "hwsync show pi1 c1, on the coordinator's machine" in brief[cut]
-    assert "hwsync status pi1 | less" in brief[cut]
-    assert whole[-1] == brief[-1], "what follows stands there"
+    assert brief[cut].endswith("hwsync show pi1 c1")
+    assert brief[-2:] == ["--- program", "print(1)"], "what follows stands there"
+
+
+def test_on_a_terminal_a_record_is_a_page_without_what_is_empty() -> None:
     short = status_json(Record("pi1", seq=4, current=Command("pi1", "c1", Request("print(1)"))))
-    assert _whole(short) == _whole(short, brief=True)
+    assert _whole(short, brief=True) == [
+        "pi1: 0 rest", "program.py on pi1: queued", "  id            c1", "--- program", "print(1)",
+    ]  # fmt: skip
+    assert _whole(status_json(Record("pi1")), brief=True) == ["pi1: 0 rest"]
