@@ -82,7 +82,7 @@ def of_database(path: Path, users: Sequence[str], filters: Filters) -> Told:
             rows = found[user] = []
             with closing(past.commands(wanted, wall)) as commands:
                 for _, row in commands:
-                    if is_wanted(row):
+                    if row is not None and is_wanted(row):
                         rows.append(row)
                     if filters.last is not None and len(rows) >= filters.last:
                         break

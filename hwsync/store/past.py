@@ -65,8 +65,12 @@ class Past:
         except sqlite3.Error as error:
             raise _unreadable(self._path, error) from None
 
-    def commands(self, wanted: Wanted, wall: float) -> Generator[tuple[int, Row], None, None]:
+    def commands(
+        self, wanted: Wanted, wall: float
+    ) -> Generator[tuple[int, Row | None], None, None]:
         """Those of the board that may be wanted, each with its cursor; close it when done.
+
+        None stands for one of somebody else: most are, where many share a board.
 
         ``wall``: now, in Unix seconds. Times and cursor are looked at, the rest is its caller's.
         """
@@ -75,7 +79,7 @@ class Past:
         except sqlite3.Error as error:
             raise _unreadable(self._path, error) from None
 
-    def _commands(self, wanted: Wanted, wall: float) -> Iterator[tuple[int, Row]]:
+    def _commands(self, wanted: Wanted, wall: float) -> Iterator[tuple[int, Row | None]]:
         execute = self._connection.execute
         before = NEWEST if wanted.after is None else wanted.after
         values = (BEGINNING, BEGINNING, wanted.user)
@@ -92,9 +96,13 @@ class Past:
                     return
             cursor = execute(statements.PAST, (*values, before, first, last))
         names = [column[0] for column in cursor.description]
+        place, asker = names.index("place"), names.index("asked_by")
         try:
             while rows := cursor.fetchmany(AT_A_TIME):
                 for row in rows:
+                    if wanted.account is not None and row[asker] != wanted.account:
+                        yield row[place], None
+                        continue
                     yield _row(dict(zip(names, row, strict=True)))
         finally:
             cursor.close()  # else the log of the database could not be shortened
