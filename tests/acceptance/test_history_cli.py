@@ -60,10 +60,8 @@ def test_a_pupil_sees_his_own_runs_and_a_teacher_all(
         assert ids("teacher") == ["a1", "b1", "a2"]
         if kind == "amqtt":  # MQTT 3.1.1: whose they are, and who may not, is known there too
             return
-        assert ids("teacher", "--by", "anna", "--outcome", "ok", "--since", "1h") == ["a1", "a2"]
-        assert ids("teacher", "--outcome", "error,timeout") == ["b1"]
-        assert ids("teacher", "--meta", "course=1b", "--name", "blink.*") == ["a1"]
-        assert ids("teacher", "--last", "1") == ["a2"]
+        chosen = ["--by", "anna", "--outcome", "ok,open", "--since", "1h", "--meta", "course=1b"]
+        assert ids("teacher", *chosen, "--name", "blink.*") == ["a1"]
         lines = [line.split() for line in said("anna", "history", "pi1").splitlines()]
         assert [(one[1:5], one[-2:]) for one in lines] == [
             (["pi1", "anna", "blink.py", "ok"], ["a1", "42"])
@@ -72,14 +70,13 @@ def test_a_pupil_sees_his_own_runs_and_a_teacher_all(
         page = said("anna", "show", "a1").splitlines()
         assert page[0].startswith("blink.py on pi1: ok, after ")
         assert any(line.split() == ["meta", '{"course":"1b","by":"anna"}'] for line in page)
-        assert page[page.index("--- output") + 1 :][:3] == ["42", "more", "--- program"]
-        assert said("anna", "show", "a1", "--output") == "42\nmore\n"
-        assert said("anna", "show", "pi1", "a1", "--program") == blink.read_text()
+        assert page[page.index("--- output") + 1 :] == [
+            "42", "more", "--- program", *blink.read_text().splitlines(),
+        ]  # fmt: skip
         assert said("bert", "logs", "b1") == "=1+1\n"
         assert said("bert", "wait", "b1", code=3).startswith(
             "program.py on pi1: error, exit code 3"
         )
-        assert json.loads(said("anna", "wait", "a2", "--json"))["outcome"] == "ok"
         # For a spreadsheet.
         rows = list(csv.DictReader(said("teacher", "export", "pi1").splitlines()))
         assert [(row["id"], row["by"], row["known_by"], row["exit_code"], row["line"])
