@@ -18,7 +18,16 @@ __version__ = "0.1.0"
 # What hwsync.api has for programs. Any other name is a module's, which is on its way here.
 _PUBLIC = frozenset(
     (
-        *("Cancelled", "Closed", "Expired", "Failed", "HwsyncError", "Interrupted", "Killed"),
+        *(
+            "Board",
+            "Cancelled",
+            "Closed",
+            "Expired",
+            "Failed",
+            "HwsyncError",
+            "Interrupted",
+            "Killed",
+        ),
         *("Lab", "Lost", "NoBroker", "NoCoordinator", "NotOk", "Refused", "Rejected", "Run"),
         *("Runs", "TimedOut", "TooLarge", "Unreachable", "UsageError", "connect"),
     )

@@ -73,6 +73,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "api": frozenset(
         {"protocol", "address", "operator", "connection", "configfile", "logs", "numbers"}
     ),
+    "pytest_plugin": frozenset({"api"}),
     "": frozenset({"api"}),  # hwsync/__init__.py
 }
 
@@ -86,7 +87,9 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "click": ("hwsync.cli",),
     "nacl": ("hwsync.signing",),
     "cryptography": ("hwsync.lab.authority",),
-    "subprocess": ("hwsync.runner", "hwsync.cli.up", "hwsync.cli.service"),
+    "subprocess": (
+        *("hwsync.runner", "hwsync.cli.up", "hwsync.cli.service", "hwsync.pytest_plugin"),
+    ),
     "multiprocessing": ("hwsync.runner",),
     "pty": ("hwsync.runner",),
 }

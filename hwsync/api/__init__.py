@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hwsync.api.board import Board
 from hwsync.api.connecting import connect
 from hwsync.api.errors import (
     Cancelled,
@@ -29,6 +30,7 @@ from hwsync.protocol.errors import (
 )
 
 __all__ = [
+    "Board",
     "Cancelled",
     "Closed",
     "Expired",
@@ -52,6 +54,6 @@ __all__ = [
     "connect",
 ]
 
-for _one in (Cancelled, Expired, Failed, Interrupted, Killed, Lab, Lost, NotOk, Rejected, Run, Runs,
-             TimedOut):  # fmt: skip
+for _one in (Board, Cancelled, Expired, Failed, Interrupted, Killed, Lab, Lost, NotOk, Rejected,
+             Run, Runs, TimedOut):  # fmt: skip
     _one.__module__ = "hwsync"  # as who reads a traceback imports it

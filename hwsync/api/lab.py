@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
 from hwsync.address import BrokerUrl
+from hwsync.api.board import Board, boards_of
 from hwsync.api.callbacks import Callbacks
 from hwsync.api.calling import make_call, value_in
 from hwsync.api.group import Group
@@ -28,6 +29,8 @@ from hwsync.api.options import (
 from hwsync.api.run import FoundRun, Run
 from hwsync.api.runs import Runs
 from hwsync.api.waiting import wait_for
+from hwsync.operator.client import Client
+from hwsync.operator.conversation import EVERYBODY
 from hwsync.operator.line import Line
 from hwsync.operator.run import RunRequest, claim, fresh_id
 from hwsync.protocol.errors import UsageError
@@ -156,6 +159,14 @@ class Lab:
         if not is_user(name) or f"{SIGN}{name}" == ITSELF:
             raise UsageError(f"{name[:80]!r} is no group's name: {USER_FORM}")
         return Group(self._line, self._callbacks, self._by, name)
+
+    def boards(self) -> list[Board]:
+        """The boards that are known, by name: who is online, and who is busy.
+
+        Takes about half a second. Raises ``NoBroker``.
+        """
+        with Client(self.url, self._line.topics, EVERYBODY, boards=True) as client:
+            return boards_of(client)
 
     def _begin(
         self,

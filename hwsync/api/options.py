@@ -22,6 +22,10 @@ from hwsync.protocol.limits import ID_FORM, NAME_FORM, USER_FORM, is_id, is_name
 Program = str | Path
 """A program's text, or the file in which it stands."""
 
+Files = Mapping[str, bytes | str | Path] | Sequence[str | Path]
+"""By their paths there: bytes, a text, or the ``Path`` of a file here. Or files and folders here,
+which have their own names there."""
+
 Moment = datetime | float
 """A time of day of this machine's clock; a number is Unix seconds."""
 
@@ -33,6 +37,8 @@ class Options(TypedDict, total=False):
 
     args: Sequence[str]  # ``sys.argv[1:]`` of the program
     stdin: str
+    files: Files  # that go with it, into the folder in which it runs
+    get: Sequence[str]  # patterns of the files that come back
     name: str  # of the program's file on the board
     timeout: float  # seconds that it may run; 10
     expires: float  # seconds until its board must have it; 300, 0: no limit
@@ -91,6 +97,8 @@ def make_request(program: Program, options: Mapping[str, object], by: str) -> Ru
         name=name,
         args=tuple(map(str, args)),
         stdin=given.get("stdin"),
+        files=_read_files(given.get("files", {})),
+        collect=tuple(_patterns(given.get("get", ()))),
         meta=dict(given.get("meta", {})),
         by=by,
         parallel=given.get("parallel"),
@@ -141,6 +149,50 @@ def beginning_in_lab_time(
     if wanted.at <= time.time():
         raise UsageError("the start is past by now", "a start needs a moment: at=time.time() + 2")
     return {**wanted.keys, "at": round(wanted.at + ahead, 6)}
+
+
+def _patterns(get: Sequence[str]) -> Sequence[str]:
+    if isinstance(get, str):
+        raise UsageError(f"get is a text ({get!r})", 'a list of patterns: get=["plot.png"]')
+    return get
+
+
+def _read_files(files: Files) -> dict[str, bytes]:
+    """The bytes of each. Raises ``UsageError``."""
+    if isinstance(files, str | bytes | Path):
+        raise UsageError(f"files is {files!r}", 'a list: files=["data.csv"]')
+    found: dict[str, bytes] = {}
+    if isinstance(files, Mapping):
+        for path, content in files.items():
+            found |= _files_of(path, content)
+    else:
+        for one in map(Path, files):
+            found |= _files_of(one.name, one)
+    return found
+
+
+def _files_of(path: str, content: bytes | str | Path) -> dict[str, bytes]:
+    """One file, or all of a folder."""
+    if isinstance(content, bytes):
+        return {path: content}
+    if isinstance(content, str):
+        return {path: content.encode()}
+    try:
+        if content.is_dir():
+            inner = {one.relative_to(content): one for one in sorted(content.rglob("*"))}
+            return {
+                f"{path}/{place.as_posix()}": one.read_bytes()
+                for place, one in inner.items()
+                if one.is_file() and not any(map(_is_passed_over, place.parts))
+            }
+        return {path: content.read_bytes()}
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from None
+
+
+def _is_passed_over(part: str) -> bool:
+    """As by ``hwsync run --with``."""
+    return part.startswith(".") or part == "__pycache__"
 
 
 def _read(program: Program) -> tuple[str, str | None]:

@@ -8,18 +8,20 @@ whoever asks it something may be in any.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, cast
 
+from hwsync.api import notebook
 from hwsync.api.callbacks import Callbacks
 from hwsync.api.errors import Cancelled, NotOk, not_ok
 from hwsync.api.options import Beginning, beginning_in_lab_time
 from hwsync.api.output import Text
 from hwsync.numbers import columns
-from hwsync.operator.conversation import Talk
+from hwsync.operator.conversation import Conversation, Talk
+from hwsync.operator.fetching import fetching
 from hwsync.operator.line import Line
 from hwsync.operator.run import Run as Command
 from hwsync.operator.run import RunRequest
@@ -60,6 +62,7 @@ class Run(Future["Run"]):
         self._streams = Streams(request.id, self, exact=TEXTS)
         self._record: Mapping[str, Any] = {"id": request.id, "user": board}
         self._command: Command | None = None  # once it is asked for
+        self._files: Mapping[str, bytes] = {}
 
     # What is known of it.
 
@@ -114,6 +117,16 @@ class Run(Future["Run"]):
         return told
 
     @property
+    def files(self) -> Mapping[str, bytes]:
+        """Those that came back, by their paths, once it has ended."""
+        return self._files
+
+    @property
+    def not_kept(self) -> Sequence[Mapping[str, Any]]:
+        """The files that did not come back: ``path``, ``size`` and ``reason`` of each."""
+        return self._get("not_kept") or ()
+
+    @property
     def stdout(self) -> str:
         """What it has written to standard output, so far or in all."""
         return self._written("stdout", "hw_response")
@@ -141,6 +154,9 @@ class Run(Future["Run"]):
         """
         yield from self._text[stream].lines()
         self.result()
+
+    def _repr_html_(self) -> str:
+        return notebook.of_run(self)
 
     def __repr__(self) -> str:
         how = self.outcome or ("running" if self.running() else "open")
@@ -253,7 +269,12 @@ class Run(Future["Run"]):
         self._command = command = Command(conversation, self._request)
         self._record = told = yield from self._asking(command)
         end = yield from command.following(told, on_received=self._hear)
-        return (yield from command.completing(end)) if end["truncated"] else end
+        end = (yield from command.completing(end)) if end["truncated"] else end
+        yield from self._fetching(conversation, end)
+        return end
+
+    def _fetching(self, conversation: Conversation, end: CommandFields) -> Talk[None]:
+        self._files = yield from fetching(conversation, self.id, end)
 
     def _asking(self, command: Command) -> Talk[CommandFields]:
         return command.requesting(on_received=self._hear, fresh=self._fresh)
@@ -331,8 +352,11 @@ class MemberRun(Run):
 
     def _following(self) -> Talk[CommandFields | None]:
         yield from self._line.hearing_of(self.board)
-        command = Command(self._line.conversation(self.board), self._request)
+        conversation = self._line.conversation(self.board)
+        command = Command(conversation, self._request)
         try:
-            return (yield from command.querying(MEMBER_S))
+            end = yield from command.querying(MEMBER_S)
+            yield from self._fetching(conversation, end)
+            return end
         except (Refused, Unreachable):
             return cast(CommandFields, self._record)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, overload
 
+from hwsync.api import notebook
 from hwsync.api.run import Run
 
 
@@ -64,6 +65,9 @@ class Runs(Sequence[Run]):
         if errors:
             raise ExceptionGroup(f"{len(errors)} of {len(self)} runs did not end ok", errors)
         return self
+
+    def _repr_html_(self) -> str:
+        return notebook.of_runs(self)
 
     def __repr__(self) -> str:
         return f"<Runs: {', '.join(f'{count} {name}' for name, count in self.counts.items())}>"

@@ -18,7 +18,8 @@ from hwsync.cli.completion import of_broker, of_ids
 from hwsync.cli.names import heard_of
 from hwsync.cli.slow import say_slow
 from hwsync.cli.targets import Target, everybody_option, one_or_all, target
-from hwsync.operator.client import QUIET_S, Client
+from hwsync.operator.boards import Kept
+from hwsync.operator.client import Client
 from hwsync.protocol.errors import (
     Code,
     Degraded,
@@ -31,13 +32,10 @@ from hwsync.protocol.presence import is_online
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.asking import encode_analysis, encode_id, encode_reset
-from hwsync.protocol.wire.heartbeat import Heartbeat
-from hwsync.protocol.wire.itself import Boards
 from hwsync.protocol.wire.status import CommandFields, Status
 
 HEADS: Final = ("BOARD", "ONLINE", "STATE", "COMMAND", "OUTCOME", "QUEUED", "CLOCK")
 WATCH_S: Final = 1.0  # between two pictures
-LISTEN_S: Final = 2.0  # at most, for the retained statuses of everybody, and for the coordinator
 HEALTH_S: Final = 1.0  # for a coordinator that has just answered to say how it is
 NOBODY_SAYS: Final = "nobody can say who is online: no coordinator has said whom it hears"
 BY_NAME: Final = 500  # boards at most, of which nothing came while everybody was asked for
@@ -125,7 +123,7 @@ def _table(operator: Client, settings: Settings, users: tuple[str, ...], *, watc
     On a terminal ``watch`` draws it anew until Ctrl-C.
     """
     operator.ask_coordinator()
-    seen = _Kept()
+    seen = _Shown()
     seen.hear(operator, until_boards=True)
     missing = sorted(set(seen.boards["boards"] if seen.boards else ()) - seen.users)
     if missing and not users:
@@ -154,17 +152,8 @@ def _table(operator: Client, settings: Settings, users: tuple[str, ...], *, watc
     return redraws
 
 
-class _Kept:
-    """What the broker keeps of the boards, and the coordinator's list of boards."""
-
-    def __init__(self) -> None:
-        self.records: dict[str, Status] = {}
-        self.beats: dict[str, Heartbeat] = {}
-        self.boards: Boards | None = None
-
-    @property
-    def users(self) -> set[str]:
-        return self.records.keys() | self.beats.keys()
+class _Shown(Kept):
+    """The boards, as a table."""
 
     def fields(self, name: str) -> dict[str, Any]:
         """What programs are told of a board."""
@@ -187,21 +176,6 @@ class _Kept:
         end = str(fields.get("outcome") or "") if state is State.REST else _left(fields, now)
         id = str(fields.get("id", ""))
         return name, word, state.name.lower(), id, end, str(queued), clock
-
-    def hear(self, operator: Client, *, until_boards: bool, seconds: float = LISTEN_S) -> None:
-        """Until nothing comes any more, for so many seconds at most."""
-        limit = time.monotonic() + seconds
-        more = True
-        while (more or (until_boards and self.boards is None)) and time.monotonic() < limit:
-            more = False
-            for heard in operator.hear(QUIET_S):
-                more = True
-                if (status := heard.status) is not None:
-                    self.records[heard.user] = status
-                elif (beat := heard.heartbeat) is not None:
-                    self.beats[heard.user] = beat
-                elif heard.boards is not None:
-                    self.boards = heard.boards
 
     def ask_by_name(self, settings: Settings, users: list[str]) -> None:
         """RabbitMQ gives what it keeps to nobody who asks for everybody's."""

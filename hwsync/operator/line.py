@@ -190,7 +190,7 @@ class Line:
 
     def _user_of(self, delivery: Delivery) -> str | None:
         user, _ = self.topics.split(delivery.topic)
-        return None if user == ITSELF else user
+        return user if user and user != ITSELF else None
 
     # The thread.
 
