@@ -53,12 +53,14 @@ def here(master: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HWSYNC_BROKER", master.url)
 
 
-def test_the_page_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_does_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (CHECKOUT / "docs/python.md").read_text()
     blocks, names = BLOCK.findall(page), dict[str, Any]()
     assert len(blocks) > 10
-    for block in blocks:
-        exec(compile(block, "docs/python.md", "exec", dont_inherit=True), names)
+    for number, block in enumerate(blocks):
+        file = tmp_path / f"block{number}.py"  # whose source can be had
+        file.write_text(block)
+        exec(compile(block, str(file), "exec", dont_inherit=True), names)
     said = capsys.readouterr().out
     parts = ["42\n", "speed 2\n", "pi1: error: exit code 1", "['7\\n', '7\\n']", "no\n", "2.33"]
     parts += ["{'t': [0, 1, 2], 'temp': [20.0, 20.5, 21.0]}", "pi2 True False", "b'6'"]

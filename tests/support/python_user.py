@@ -38,8 +38,8 @@ def day(lab: hwsync.Lab, folder: Path, first: str, second: str, group: str) -> l
     for each in as_completed([later]):
         columns: dict[str, list[float]] = each.result().numbers()
         said.append(str(columns))
-    for line in lab.submit(first, "print(1); print(2)"):
-        said.append(f"line {line}")
+    for number, line in enumerate(lab.submit(first, "print(1); print(2)")):
+        assert line == str(number + 1)
     try:
         lab.run(first, "raise SystemExit(3)")
     except hwsync.NotOk as error:
