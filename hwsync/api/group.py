@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from typing import Any, Unpack
 
 from hwsync.api.callbacks import Callbacks
@@ -79,19 +80,19 @@ class GroupRun(Future[Runs]):
 
     # In the line's thread.
 
-    def begin(self) -> None:
-        """Ask, and follow it to its end."""
-        self._line.begin(self._living(), self._user)
+    def begin(self, holding: object) -> None:
+        """Ask, and follow it to its end, for which ``holding`` is held."""
+        self._line.begin(self._living(holding), self._user)
 
     def refuse(self, error: HwsyncError) -> None:
         """It is not, or no longer, followed."""
         if not self.done():
             self.set_exception(error)
 
-    def _living(self) -> Talk[None]:
+    def _living(self, holding: object) -> Talk[None]:
         try:
             end = yield from self._following()
-            self._take(end)
+            self._take(end, holding)
         except GeneratorExit:
             self.refuse(Closed(f"the connection was closed; {self.id} on {self._user} goes on"))
             raise
@@ -113,7 +114,7 @@ class GroupRun(Future[Runs]):
             batch.cancel()
         return (yield from batch.following())
 
-    def _take(self, end: BatchFields) -> None:
+    def _take(self, end: BatchFields, holding: object) -> None:
         """It has ended: now what each board says itself."""
         self.record = end
         runs = [
@@ -132,7 +133,7 @@ class GroupRun(Future[Runs]):
         for run in runs:
             run.when_done(ended)
         for run in runs:
-            run.begin()
+            run.begin(holding)
 
     def _cancel(self) -> None:
         self._is_cancelled = True
@@ -147,7 +148,8 @@ class Group:
     print(runs["pi1"].stdout, runs.counts)
     """
 
-    def __init__(self, line: Line, callbacks: Callbacks, by: str, name: str) -> None:
+    def __init__(self, lab: object, line: Line, callbacks: Callbacks, by: str, name: str) -> None:
+        self._lab = lab  # is held
         self._line, self._callbacks, self._by = line, callbacks, by
         self.name, self._user = name, f"{SIGN}{name}"
 
@@ -162,7 +164,7 @@ class Group:
         """
         request = make_request(program, options, self._by)
         run = GroupRun(self._line, self._callbacks, self._user, request, beginning(options))
-        self._line.order(run.begin, run.refuse)
+        self._line.order(partial(run.begin, self._lab), run.refuse)
         return run
 
     def run(self, program: Program, **options: Unpack[GroupOptions]) -> Runs:

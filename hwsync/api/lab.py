@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
@@ -158,7 +159,7 @@ class Lab:
         name = name.removeprefix(SIGN)
         if not is_user(name) or f"{SIGN}{name}" == ITSELF:
             raise UsageError(f"{name[:80]!r} is no group's name: {USER_FORM}")
-        return Group(self._line, self._callbacks, self._by, name)
+        return Group(self, self._line, self._callbacks, self._by, name)
 
     def boards(self) -> list[Board]:
         """The boards that are known, by name: who is online, and who is busy.
@@ -184,5 +185,6 @@ class Lab:
         return self._follow(run)
 
     def _follow(self, run: Run) -> Run:
-        self._line.order(run.begin, run.refuse)
+        # A run that is asked for is worth its lab, also where nobody else holds that any more.
+        self._line.order(partial(run.begin, self), run.refuse)
         return run

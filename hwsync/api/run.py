@@ -223,9 +223,9 @@ class Run(Future["Run"]):
         """Call what is hwsync's own, in the line's thread."""
         super().add_done_callback(lambda _: do(self))
 
-    def begin(self) -> None:
-        """Ask, and follow it to its end."""
-        self._line.begin(self._living(), self.board)
+    def begin(self, holding: object = None) -> None:
+        """Ask, and follow it to its end, for which ``holding`` is held."""
+        self._line.begin(self._living(holding), self.board)
 
     def refuse(self, error: HwsyncError) -> None:
         """It is not, or no longer, followed."""
@@ -239,7 +239,7 @@ class Run(Future["Run"]):
         """As a ``Sink``."""
         self._text[stream].add(f"{text}\n")
 
-    def _living(self) -> Talk[None]:
+    def _living(self, _holding: object) -> Talk[None]:
         try:
             end = yield from self._following()
         except GeneratorExit:
@@ -340,7 +340,7 @@ class MemberRun(Run):
         super().__init__(line, callbacks, board, RunRequest(program="", id=id))
         self._record = {**self._record, **told}
 
-    def begin(self) -> None:
+    def begin(self, holding: object = None) -> None:
         """Ask for the rest, where there is more."""
         if refused := self._get("refused"):
             said = f"{self.board} has refused it: {refused}"
@@ -348,7 +348,7 @@ class MemberRun(Run):
         elif self.ran == "no":
             self._finish(not_ok(self))
         else:
-            super().begin()
+            super().begin(holding)
 
     def _following(self) -> Talk[CommandFields | None]:
         yield from self._line.hearing_of(self.board)

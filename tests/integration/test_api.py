@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import signal
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, as_completed, wait
@@ -15,7 +19,7 @@ import hwsync
 from tests.support.brokers import MosquittoBroker
 from tests.support.fake_boards import FakeBoards
 from tests.support.lab import Lab
-from tests.support.processes import Process
+from tests.support.processes import CHECKOUT, Process
 from tests.support.waiting import wait_until
 
 BOARDS = tuple(f"pi{number}" for number in range(1, 51))
@@ -251,3 +255,45 @@ def test_a_start_that_is_past_or_means_two_things_is_refused(lab: hwsync.Lab) ->
         lab.map("print 1", ["pi1", "pi2"], need=2)
     with pytest.raises(hwsync.UsageError, match="together and at"):
         lab.group("lab1").submit("print 1", at=1.0, together=True)
+
+
+def test_ctrl_c_cancels_what_is_waited_for_and_is_raised(master: Lab, lab: hwsync.Lab) -> None:
+    waits = "import hwsync, sys\nwith hwsync.connect(sys.argv[1]) as lab:\n"
+    waits += "    lab.run('pi1', 'slow', id='mine')\n"
+    process = Process([sys.executable, "-c", waits, master.url], directory=master.folder,
+                      name="waits", cwd=CHECKOUT)  # fmt: skip
+    wait_until(lambda: _state(lab, "mine") == 2)
+    process.interrupt()
+    assert process.wait() == -signal.SIGINT, process.account()
+    assert process.stderr.endswith("KeyboardInterrupt\n")
+    assert lab.find("pi1", "mine").exception(PATIENCE_S)
+    assert lab.run("pi1", "print 1").outcome == "ok", "it is at rest"
+
+
+def _state(lab: hwsync.Lab, id: str) -> object:
+    found = lab.find("pi1", id)
+    wait([found], 0.2)
+    return found.record.get("state")
+
+
+def test_a_forked_process_has_no_lab(lab: hwsync.Lab) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            lab.run("pi1", "print 1")
+        except hwsync.Closed:
+            lab.close()  # nothing of its parent's
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert lab.run("pi1", "print 1").stdout == "1\n"
+
+
+def test_a_lab_that_nobody_holds_any_more_leaves_the_broker(master: Lab) -> None:
+    threads = threading.active_count()
+    lab = hwsync.connect(master.url)
+    assert lab.run("pi1", "print 1").stdout == "1\n"
+    assert threading.active_count() == threads + 1
+    del lab
+    gc.collect()
+    wait_until(lambda: threading.active_count() == threads)

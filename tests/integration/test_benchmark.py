@@ -227,3 +227,16 @@ def test_how_late_programs_are_released(tmp_path: Path) -> None:
     assert min(figures["late_us"]) >= 0
     assert len(figures["apart_us"]) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_api_stands_beside_the_raw_messages(settings: dict[str, str]) -> None:
+    command = [sys.executable, str(CHECKOUT / "benchmarks" / "api.py"), "--rounds", "2"]
+    ended = subprocess.run(
+        [*command, "--runs", "3"], capture_output=True, text=True, timeout=SECONDS,
+        env=settings | {"PYTHONPATH": str(CHECKOUT)},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    head, raw, api, ratio = ended.stdout.splitlines()
+    assert head.startswith("2 rounds of 3 runs each")
+    assert (raw[:4], api[:4], ratio[:10]) == ("raw ", "api ", "api / raw ")
+    assert float(ratio.split()[3]) > 0
