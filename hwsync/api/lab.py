@@ -7,7 +7,7 @@ which cancels what was waited for, and by ``close``, which never takes long.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -27,6 +27,7 @@ from hwsync.api.options import (
     check_board,
     make_request,
 )
+from hwsync.api.past import When, filters, history
 from hwsync.api.run import FoundRun, Run
 from hwsync.api.runs import Runs
 from hwsync.api.waiting import wait_for
@@ -168,6 +169,24 @@ class Lab:
         """
         with Client(self.url, self._line.topics, EVERYBODY, boards=True) as client:
             return boards_of(client)
+
+    def history(
+        self, *boards: str, since: When | None = None, until: When | None = None,
+        last: int | None = None, outcome: str | Sequence[str] = (), by: str | None = None,
+        name: str | None = None, meta: Mapping[str, Any] | None = None,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """What was run on these boards, or on all: a dict for each command, the oldest first.
+
+            pandas.DataFrame(lab.history(since=timedelta(days=1), outcome=["error", "timeout"]))
+
+        Its keys are ``board`` and those of docs/protocol.md, section 10. ``last``: so many of each
+        board; ``by``: who asked; ``name``: of the program's file; ``meta``: what was kept with it.
+        What your account asked for, or everybody's where it has that right. Raises ``Refused``,
+        ``NoCoordinator``, ``NoBroker``.
+        """
+        wanted = filters(since, until, outcome, meta or {}, last=last, by=by, name=name)
+        names = tuple(map(check_board, boards))
+        return history(self.url, self._line.topics, names, wanted)
 
     def _begin(
         self,

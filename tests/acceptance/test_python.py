@@ -64,6 +64,7 @@ def test_the_page_does_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixtur
     said = capsys.readouterr().out
     parts = ["42\n", "speed 2\n", "pi1: error: exit code 1", "['7\\n', '7\\n']", "no\n", "2.33"]
     parts += ["{'t': [0, 1, 2], 'temp': [20.0, 20.5, 21.0]}", "pi2 True False", "b'6'"]
+    parts += ["('pi1', 'cancelled',"]
     for one in parts:
         assert one in said
 
@@ -72,7 +73,7 @@ def test_a_users_program_that_mypy_has_read(master: Lab, tmp_path: Path) -> None
     with hwsync.connect(master.url) as lab:
         said = day(lab, tmp_path, "pi1", "pi2", "lab1")
     for one in ("speed 2 x\n", "{'a': [1], 'b': [2]}", "ok", "3 error", "7\n7\n", "timed\n True",
-                "{'ok': 2} 8\n True", "42", "{'a.txt': b'7'}"):  # fmt: skip
+                "{'ok': 2} 8\n True", "True ok", "42", "{'a.txt': b'7'}"):  # fmt: skip
         assert one in said
     assert "('pi1', True, False)" in " ".join(said)
 
