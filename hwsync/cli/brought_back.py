@@ -204,7 +204,7 @@ def not_asked_for(ends: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for end in ends:
         entries = end.get("not_kept") or ()
         boards.update({one["path"] for one in entries if one.get("reason") == NOT_ASKED})
-    for path, count in boards.most_common(SHOWN):
+    for path, count in sorted(boards.items(), key=lambda one: (-one[1], one[0]))[:SHOWN]:
         where = "one board" if count == 1 else f"{count} boards"
         yield f"hwsync: {path} was written on {where} and not kept: --get {_quoted(path)}"
     if len(boards) > SHOWN:

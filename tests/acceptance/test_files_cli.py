@@ -33,7 +33,8 @@ def lab(
 ) -> Lab:
     """Two boards, and a folder with a program, its module and its data."""
     lab = Lab(broker, start, tmp_path)
-    lab.coordinator("--settle", "0")
+    (tmp_path / "groups.toml").write_text('lab1 = ["pi1", "pi2"]')
+    lab.coordinator("--settle", "0", "--groups", str(tmp_path / "groups.toml"))
     heartbeats = watch(broker, "hw/+/heartbeat")
     for board in ("pi1", "pi2"):
         lab.device(board, board)
@@ -73,9 +74,9 @@ def test_a_class_sends_files_and_gets_pictures_back(lab: Lab) -> None:
     assert (out / "plot.png").read_bytes() == PICTURE
     # Two boards, each in its own folder; the coordinator dies in between, and nothing is half.
     lab.processes["coordinator"].kill()
-    lab.coordinator("--settle", "0")
+    lab.coordinator("--settle", "0", "--groups", str(folder / "groups.toml"))
     both = ended(
-        lab.cli("run", "pi1,pi2", *along, "--get", "*.png", "--out", str(folder / "both"), program)
+        lab.cli("run", "@lab1", *along, "--get", "*.png", "--out", str(folder / "both"), program)
     )
     assert "pi2: got 2 files, 231 kB: plot.png, test.png" in both.stderr
     for board in ("pi1", "pi2"):
