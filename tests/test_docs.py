@@ -1,6 +1,6 @@
-"""What README says is run by a test, and every relative link in the documents leads somewhere.
+"""What the pages of ``TYPED`` say is run by a test, and every relative link leads somewhere.
 
-A command of README stands in a fenced block tagged ``console`` (lines with ``$ `` are commands, the
+A command of theirs stands in a fenced block tagged ``console`` (lines with ``$ `` are commands, the
 rest is what they print) or ``sh`` (every line is a command). Each one has an entry in ``RUN_BY``
 below, which names the test that runs it, or in ``RUN_HERE``, which this file runs itself. A command
 without an entry fails; so does an entry without its command or its test.
@@ -24,21 +24,25 @@ from tests.support import ways
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 README = CHECKOUT / "README.md"
+TYPED = (README, *(CHECKOUT / "docs" / name for name in ("by-hand.md", "reliability.md")))
 DOCUMENTS = (
     *(CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((CHECKOUT / "docs").rglob("*.md")),
 )
 
-# A command, exactly as README has it (continued lines joined by one space) -> who runs it:
+# A command, exactly as one of TYPED has it (continued lines joined by one space) -> who runs it:
 # "tests/…/test_x.py::test_y", or a script of the checkout that contains the command literally.
 README_TESTS = "tests/acceptance/test_readme.py"
+TWO_BOARDS = f"{README_TESTS}::test_up_starts_a_broker_where_there_is_none"
 BY_HAND = f"{README_TESTS}::test_each_part_by_itself"
 SEVERAL = f"{README_TESTS}::test_several_boards"
 RUN_BY: dict[str, str] = {
     "scripts/test": ".ci/run",
     "scripts/broker": "tests/integration/test_broker_script.py",
     "scripts/demo": f"{README_TESTS}::test_the_demo_shows_the_whole_cycle",
+    ". .venv/bin/activate": f"{README_TESTS}::test_the_demo_shows_the_whole_cycle",
     "hwsync up --user pi1": f"{README_TESTS}::test_up_uses_the_broker_that_is_there",
+    "hwsync up --user pi1 --user pi2": TWO_BOARDS,
     "mosquitto_sub -v -t 'hw/pi1/#'": BY_HAND,
     "mosquitto_pub -q 1 -t hw/pi1/command -m 'print(6*7)'": BY_HAND,
     "hwsync status pi1": BY_HAND,
@@ -49,7 +53,7 @@ RUN_BY: dict[str, str] = {
     "hwsync why pi1": BY_HAND,
     "hwsync doctor pi1": BY_HAND,
     "hwsync run pi1,pi2 blink.py --speed 2": SEVERAL,
-    "hwsync run --all blink.py --speed 2": SEVERAL,
+    "hwsync run --all --get result.txt --out results measure.py": SEVERAL,
     "hwsync reset --all": SEVERAL,
     "hwsync coordinator": BY_HAND,
     "hwsync-device --user pi1": BY_HAND,
@@ -232,12 +236,13 @@ def broken_links(document: Path) -> list[str]:
     return broken
 
 
-def test_every_command_of_the_readme_is_run() -> None:
+def test_every_command_that_is_to_be_typed_is_run() -> None:
     known = RUN_BY.keys() | RUN_HERE.keys()
-    found = list(commands(README.read_text(encoding="utf-8")))
-    unknown = [f"README.md:{line}: {command}" for line, command in found if command not in known]
-    assert not unknown, "in no table of tests/test_docs.py:\n" + "\n".join(unknown)
-    assert found, "README has no command at all"
+    for page in TYPED:
+        found = list(commands(page.read_text(encoding="utf-8")))
+        unknown = [f"{page.name}:{line}: {one}" for line, one in found if one not in known]
+        assert not unknown, "in no table of tests/test_docs.py:\n" + "\n".join(unknown)
+        assert found, f"{page.name} has no command at all"
 
 
 def test_nobody_is_told_to_install_hwsync_by_its_name() -> None:
@@ -259,9 +264,9 @@ def test_nobody_is_told_to_install_hwsync_by_its_name() -> None:
     assert not found, "\n".join(found)
 
 
-def test_every_entry_is_in_the_readme() -> None:
-    found = {command for _, command in commands(README.read_text(encoding="utf-8"))}
-    assert not (RUN_BY.keys() | RUN_HERE.keys()) - found, "no longer in README"
+def test_every_entry_is_in_a_page() -> None:
+    found = {command for page in TYPED for _, command in commands(page.read_text(encoding="utf-8"))}
+    assert not (RUN_BY.keys() | RUN_HERE.keys()) - found, "no longer in any of TYPED"
     assert not RUN_BY.keys() & RUN_HERE.keys(), "in both tables"
 
 

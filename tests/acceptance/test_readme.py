@@ -1,12 +1,14 @@
-"""README's commands, as they stand there. tests/test_docs.py says which test runs which line.
+"""The commands of README, by-hand.md and tutorial.md, as they stand there.
 
-README speaks of port 1883, which may be taken here: mosquitto's clients read another one from
-their own configuration files, hwsync from HWSYNC_BROKER.
+tests/test_docs.py says which test runs which line of the first two. They speak of port 1883, which
+may be taken here: mosquitto's clients read another one from their own configuration files, hwsync
+from HWSYNC_BROKER.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +55,7 @@ class Terminal:
 
 
 def by_hand(terminal: Terminal, watching: Process) -> None:
-    """README's middle part: a cycle by hand, then one by ``hwsync run``."""
+    """A cycle by hand, then one by ``hwsync run``."""
     wait_until(lambda: "hw/pi1/heartbeat" in watching.stdout, what="the device's heartbeat")
     terminal.type("mosquitto_pub -q 1 -t hw/pi1/command -m 'print(6*7)'")
     wait_until(lambda: '"state":3' in watching.stdout, what="state 3")
@@ -119,9 +121,47 @@ def test_several_boards(
         wait_until(lambda board=board: f"hw/{board}/heartbeat" in watching.stdout)  # type: ignore[misc]
     said = terminal.type("hwsync run pi1,pi2 blink.py --speed 2")
     assert sorted(said.splitlines()) == ["pi1: speed 2", "pi2: speed 2"]
-    said = terminal.type("hwsync run --all blink.py --speed 2")
-    assert sorted(said.splitlines()) == ["pi1: speed 2", "pi2: speed 2"]
+    (tmp_path / "measure.py").write_text("open('result.txt', 'w').write('7')\n")
+    terminal.type("hwsync run --all --get result.txt --out results measure.py")
+    assert [(tmp_path / f"results/{pi}/result.txt").read_text() for pi in ("pi1", "pi2")] == [
+        "7"
+    ] * 2
     assert terminal.type("hwsync reset --all") == "@all: stopped 0\n"
+
+
+def test_the_tutorial(start: Callable[..., Process], tmp_path: Path) -> None:
+    """Line by line, but for the installation; the files are those that it has one save."""
+    page = (CHECKOUT / "docs/tutorial.md").read_text(encoding="utf-8")
+    for name, text in re.findall(r"Save this as `(.*?)`.*?```python\n(.*?)```", page, re.DOTALL):
+        (tmp_path / name).write_text(text)
+    said: dict[str, Process] = {}
+    terminal = Terminal(start, tmp_path, free_port())
+    begin = next(n for n, line in enumerate(page.splitlines()) if line.startswith("$ hwsync up"))
+    for line in page.splitlines()[begin:]:
+        command = line.removeprefix("$ ")
+        if command == line or command.startswith(". "):
+            continue
+        if command.startswith("hwsync up"):
+            terminal.begin(command + AS_ROOT, "up").wait_for_log(r"\bready; try:", 30)
+            for board in ("pi1", "pi2"):
+                terminal.type(f"hwsync run --wait-for-board {board} -c pass")
+            continue
+        said[command] = terminal.begin(command, "typed")
+        said[command].wait(60)
+    ends = {command: process.wait() for command, process in said.items()}
+    failing = {command: code for command, code in ends.items() if code}
+    assert failing == {
+        "hwsync run pi1 -c 'print(1/0)'": 1,
+        "hwsync run pi1 --timeout 1 -c 'while True: pass'": 124,
+    }, [said[command].account() for command in failing]
+    out = {command: process.stdout for command, process in said.items()}
+    assert out["hwsync run pi1 -c 'print(6*7)'"] == "42\n"
+    assert "wave.svg, " in said["hwsync run pi1 wave.py"].stderr
+    for picture in ("wave.svg", "pictures/pi1/wave.svg", "pictures/pi2/wave.svg"):
+        assert (tmp_path / picture).read_text().endswith("</svg>")
+    assert "ZeroDivisionError" in said["hwsync run pi1 -c 'print(1/0)'"].stderr
+    assert "exit code 1" in " ".join(out["hwsync why pi1"].split())
+    assert out["python both.py"].split() == ["pi1", "42", "pi2", "42"]
 
 
 @pytest.mark.slow
