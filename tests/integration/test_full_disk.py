@@ -122,6 +122,9 @@ def test_on_a_full_disk_status_and_cancel_answer_from_what_is_kept(
     status = lab.cli("status", "pi1")
     everybody = lab.cli("status", "--json")
     cancel = lab.cli("cancel", "pi1")
+    past = lab.cli("history", "pi1", "--json")  # which waits for nothing
+    assert past.wait(SOON_S) == 0, past.account()
+    assert [json.loads(line)["id"] for line in past.stdout.splitlines()] == ["c1"]
     assert status.wait(SOON_S) == 0, status.account()
     assert status.stdout.startswith("pi1: 1 requested")
     assert everybody.wait(SOON_S) == 0, everybody.account()
