@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 import hwsync
-from hwsync import api
+from hwsync import api, connection
+from hwsync.configfile import PROGRAM
 from tests.support.processes import CHECKOUT, python
 
 
@@ -33,3 +36,14 @@ def test_the_api_loads_neither_the_command_line_nor_the_database() -> None:
 def test_a_name_that_it_does_not_have_is_said_like_any() -> None:
     done = python("import hwsync; hwsync.conect", cwd=CHECKOUT)
     assert "module 'hwsync' has no attribute 'conect'" in done.stderr
+
+
+def test_a_password_may_be_an_argument_but_not_go_over_a_network_as_it_is() -> None:
+    """Nobody else sees the arguments of a function, as he would those of a command."""
+    given = connection.load(None, {"broker": "mqtt://anna:x@127.0.0.1"}, PROGRAM)
+    assert connection.broker(given).password == "x"
+    own = {"broker": "mqtt://127.0.0.1", "account": "anna", "password": "y"}
+    assert connection.broker(connection.load(None, own, PROGRAM)).password == "y"
+    with pytest.raises(hwsync.UsageError, match="without TLS everybody") as error:
+        hwsync.connect("mqtt://broker.lab", account="anna", password="y")
+    assert "or allow_plaintext= where you trust the network" in error.value.hint
