@@ -18,7 +18,6 @@ from tests.support.programs import require_program
 
 SCRIPT = CHECKOUT / "benchmarks" / "cycle.py"
 SECONDS = 60  # for a short run on a busy machine
-ROUNDS = 8  # of starts in step, with each number of boards
 SIDE = {
     *("cycles_per_s", "median_ms", "p95_ms", "status_bytes", "processor_s"),
     *("ratio", "ratios"),
@@ -142,9 +141,7 @@ def test_the_memory_of_a_bare_client_and_of_the_daemon_stand_side_by_side(
 def test_starts_in_step_stand_beside_the_best_that_is_possible_here(
     settings: dict[str, str], tmp_path: Path
 ) -> None:
-    """In eight rounds each side begins a round twice; figures worth a look take ``--quick``."""
-    script = str(CHECKOUT / "benchmarks" / "sync.py")
-    command = [sys.executable, script, "--boards", "2,8", "--rounds", str(ROUNDS), "--json"]
+    command = [sys.executable, str(CHECKOUT / "benchmarks" / "sync.py"), "--quick", "--json"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=570, env=settings)
     assert ended.returncode == 0, ended.stderr
     results = json.loads(ended.stdout)["results"]
@@ -152,10 +149,10 @@ def test_starts_in_step_stand_beside_the_best_that_is_possible_here(
     for row in results:
         spreads = row["spread_ms"]
         assert spreads.keys() == {"floor", "naive", "wall", "hwsync"}
-        assert [spreads[side]["n"] for side in ("floor", "naive", "wall")] == [ROUNDS] * 3
+        assert [spreads[side]["n"] for side in ("floor", "naive", "wall")] == [30] * 3
         # On a busy machine a board may come too late for its instant, and says so.
-        assert spreads["hwsync"]["n"] + len(row["failed"]) == ROUNDS
-        assert spreads["hwsync"]["n"] > ROUNDS / 2, row["failed"]
+        assert spreads["hwsync"]["n"] + len(row["failed"]) == 30
+        assert spreads["hwsync"]["n"] > 15, row["failed"]
         assert 0 < row["release_to_first_line_ms"]["p50"] < row["release_to_first_line_ms"]["p99"]
         assert row["clock_bound_ms"]["p50"] > 0
     assert not _processes_of(tmp_path)
