@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from hwsync.address import BrokerUrl
 from hwsync.broker import access, conf
 from hwsync.cli import checks, operate
 from hwsync.device.config import load as load_config
+from hwsync.device.entry_texts import envelope_text, read_envelope_text
 from hwsync.device.journal import Journal
 from hwsync.logs import escape
 from hwsync.operator.conversation import raise_refused
@@ -196,8 +197,7 @@ def envelope(payload: bytes) -> str:
     assert limits.is_name(found.name)
     assert found.expires_at is None or is_number(found.expires_at)
     assert len(payload) <= limits.MAX_MESSAGE
-    kept = loads(dumps(asdict(found)))
-    assert kept == {**asdict(found), "args": list(found.args)}
+    assert read_envelope_text(envelope_text(found)) == found
     return "envelope"
 
 
