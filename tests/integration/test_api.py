@@ -289,11 +289,22 @@ def test_a_forked_process_has_no_lab(lab: hwsync.Lab) -> None:
     assert lab.run("pi1", "print 1").stdout == "1\n"
 
 
-def test_a_lab_that_nobody_holds_any_more_leaves_the_broker(master: Lab) -> None:
-    threads = threading.active_count()
+def test_a_lab_that_nobody_holds_any_more_leaves_the_broker_once_its_runs_have_ended(
+    master: Lab, boards: FakeBoards
+) -> None:
+    before = _lines()
     lab = hwsync.connect(master.url)
     assert lab.run("pi1", "print 1").stdout == "1\n"
-    assert threading.active_count() == threads + 1
+    assert len(_lines() - before) == 1
+    run = lab.submit("pi1", "print 2")
     del lab
     gc.collect()
-    wait_until(lambda: threading.active_count() == threads)
+    assert run.result(PATIENCE_S).stdout == "2\n"
+    del run
+    gc.collect()
+    wait_until(lambda: _lines() == before)
+
+
+def _lines() -> set[str]:
+    """The threads of connections."""
+    return {one.name for one in threading.enumerate() if one.name.startswith("hwsync-py")}
