@@ -1,8 +1,9 @@
 """Files that came back, written here; and what is said of those that did not.
 
 The law: a file is whole or absent: it is written beside its place, and then renamed. No name that
-came from outside leaves the folder, also not through a link in it. What is here already is only
-replaced where its name was typed.
+came from outside leaves the folder, also not through a link in it. Nothing is written that was not
+asked for, whatever a board says, and what is hidden only where a pattern says so. What is here
+already is only replaced where its name was typed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Final
 
 from hwsync.cli.say import bytes_of
 from hwsync.protocol.errors import OutputError
-from hwsync.protocol.files import NOT_ASKED, is_path
+from hwsync.protocol.files import NOT_ASKED, is_asked_for, is_path
 
 KEPT_NOT: Final = "written on the board and not kept"
 SHOWN: Final = 5  # names in a line, and lines of what is not kept; then how many more
@@ -133,15 +134,34 @@ def bring(
 ) -> Brought:
     """Write what came of a command that has ended, and say what did not and why.
 
-    ``later``: it was asked for then, so that nothing can be asked for any more.
+    ``later``: it was asked for then, so that nothing can be asked for any more; without patterns
+    all that came is meant.
     """
-    left = save(folder, found, patterns) if found else {}
+    unasked = {} if later and not patterns else {
+        path: "was not asked for, and the board has sent it: not written"
+        for path in found if not is_asked_for(patterns, path)
+    }  # fmt: skip
+    hidden = {
+        path: f"begins with a dot: not written unless its pattern does, such as {path}"
+        for path in found if path not in unasked and not _may_be_hidden(path, patterns)
+    }  # fmt: skip
+    left = unasked | hidden
+    wanted = {path: data for path, data in found.items() if path not in left}
+    left |= save(folder, wanted, patterns) if wanted else {}
     here = {path: data for path, data in found.items() if path not in left}
     wrong = [f"hwsync: {folder / path} {why}" for path, why in left.items()]
     said = list(missing(end, patterns, found, later=later))
     remarks = [*got(here, folder), *(line for line in said if KEPT_NOT in line)]
     wrong += [line for line in said if KEPT_NOT not in line]
     return Brought(remarks, wrong, {path: str(folder / path) for path in here})
+
+
+def _may_be_hidden(path: str, patterns: Iterable[str]) -> bool:
+    """Whether no part of it is hidden here, or who asked for it has typed such a part."""
+    if not any(part.startswith(".") for part in path.split("/")):
+        return True
+    typed = [one for one in patterns if any(part.startswith(".") for part in one.split("/"))]
+    return is_asked_for(typed, path)
 
 
 def got(found: Mapping[str, bytes], folder: Path) -> Iterator[str]:

@@ -188,6 +188,17 @@ def listed(entries: Iterable[NotKept]) -> NotKeptFiles:
     return (*kept, NotKept("", 0, "", others)) if others else tuple(kept)
 
 
+def only_asked_for(
+    patterns: Sequence[str], files: Files, not_kept: NotKeptFiles
+) -> tuple[Files, NotKeptFiles]:
+    """The files that one of these patterns means, and what is not kept with the others."""
+    kept = tuple(one for one in files if is_asked_for(patterns, one.path))
+    if len(kept) == len(files):
+        return files, not_kept
+    left = [NotKept(one.path, one.size, NOT_ASKED) for one in files if one not in kept]
+    return kept, listed((*not_kept, *left))
+
+
 def counted(entries: Iterable[NotKept]) -> NotKeptFiles:
     """Nothing but how many they are; empty: none."""
     others = sum(one.others or 1 for one in entries)

@@ -15,8 +15,9 @@ from hwsync.protocol.batch import Batch
 from hwsync.protocol.draft import Draft
 from hwsync.protocol.effects import BatchDecision, Decision, Effect, PublishBatch, ReplyBatch
 from hwsync.protocol.errors import Code, DatabaseError, Refused
-from hwsync.protocol.events import Collected, Event, NextInQueue, Requested
-from hwsync.protocol.record import Command, Moment, Record, State, replace
+from hwsync.protocol.events import Collected, Event, NextInQueue, Requested, Returned
+from hwsync.protocol.files import only_asked_for
+from hwsync.protocol.record import Command, Moment, Record, Request, RunReport, State, replace
 from hwsync.protocol.rules import Rules
 
 
@@ -27,6 +28,10 @@ def one(draft: Draft, user: str, event: Event, moment: Moment, rules: Rules) -> 
         refusal = cannot(event.request, draft.device(user))
         if refusal is not None:
             return refuse(draft.record_of(user), machine.about(refusal, event))
+    if isinstance(event, Returned) and event.report.files:
+        asked = command if event.id is not None else draft.record_of(user).current
+        if asked is not None and not asked.orphan:
+            event = replace(event, report=_as_asked(event.report, asked.request))
     if isinstance(event, Collected) and command is not None:
         batch = draft.batch(command.batch) if command.batch else None
         event = replace(event, wait_until=batch.wait_until if batch else None)
@@ -34,6 +39,12 @@ def one(draft: Draft, user: str, event: Event, moment: Moment, rules: Rules) -> 
     if is_one_too_many(draft, decision):
         return _one_too_many(draft, user, event)
     return decision
+
+
+def _as_asked(report: RunReport, request: Request) -> RunReport:
+    """The same without files that nobody asked for: a board may only say that there are some."""
+    files, not_kept = only_asked_for(request.collect, report.files, report.not_kept)
+    return replace(report, files=files, not_kept=not_kept)
 
 
 def within(

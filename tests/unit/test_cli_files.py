@@ -160,6 +160,33 @@ def test_only_what_was_named_is_replaced(here: Path) -> None:
     assert written(here) == {"a.csv": b"x", "b.csv": b"new"}
 
 
+def test_nothing_is_written_that_was_not_asked_for(here: Path) -> None:
+    found = {"plot.png": b"1", ".ssh/authorized_keys": b"stolen", "json.py": b"mine"}
+    brought = bring({"files": found}, ["plot.png"], found, Path())
+    assert brought.saved == {"plot.png": "plot.png"}
+    said = "was not asked for, and the board has sent it: not written"
+    assert brought.wrong == [
+        f"hwsync: {path} {said}" for path in (".ssh/authorized_keys", "json.py")
+    ]
+    assert bring({"files": found}, [], found, Path()).saved == {}  # without --get
+    assert written(here) == {"plot.png": b"1"}
+
+
+@pytest.mark.parametrize("patterns", [[], ["**"], ["*", "*/*/*"], [".x/?.csv", "**"]])
+def test_what_is_hidden_is_written_only_where_a_pattern_says_so(
+    here: Path, patterns: list[str]
+) -> None:
+    """``hwsync get`` in a home: nobody's board writes a ``.profile`` there."""
+    found = {".profile": b"1", "a/.git/hooks": b"1", "plot.png": b"1"}
+    brought = bring({"files": found}, patterns, found, Path(), later=True)
+    assert brought.saved == {"plot.png": "plot.png"}
+    assert brought.wrong[0].startswith("hwsync: .profile begins with a dot: not written")
+    assert "begins with a dot" in brought.wrong[1]
+    assert written(here) == {"plot.png": b"1"}
+    typed = [".profile", "**/.git/*"]
+    assert list(bring({"files": found}, typed, found, Path()).saved) == [".profile", "a/.git/hooks"]
+
+
 def test_a_file_is_whole_or_absent(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make("a.csv")
 

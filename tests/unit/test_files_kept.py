@@ -77,6 +77,17 @@ def error(deeds: list[Deed]) -> str:
     return "".join(one.json["error"] for one in sent(deeds, "error"))
 
 
+def test_a_board_brings_back_nothing_that_was_not_asked_for(lab: Lab) -> None:
+    """``hwsync get`` writes what came back: a board that lies must not choose names there."""
+    lab.hear("request", request(collect=["*.png"]))
+    evil = File.of(".ssh/authorized_keys", b"mine" * 100)
+    (status,) = sent(answered(lab, files=returned(PNG, evil), not_kept=[]), "status")[:1]
+    assert list(status.json["files"]) == [PNG.path]
+    said = {"path": evil.path, "size": evil.size, "reason": "not asked for"}
+    assert status.json["not_kept"] == [said]
+    assert contents(lab) == {PNG.sha256}
+
+
 # -- a request -------------------------------------------------------------------------------------
 
 
