@@ -17,7 +17,7 @@ from hwsync.cli.brought_back import Brought, bring, not_asked_for
 from hwsync.cli.common import Settings, own_words
 from hwsync.cli.instants import Wish, in_lab_time
 from hwsync.cli.looking import busy_with
-from hwsync.cli.members import Members
+from hwsync.cli.members import Members, some
 from hwsync.cli.names import members as members_of
 from hwsync.cli.request import Asked
 from hwsync.cli.rows import Lines, Rows
@@ -39,6 +39,8 @@ from hwsync.protocol.wire.status import CommandFields
 
 BY_NAME: Final = 100  # boards of a group that are heard by their names; more: everybody is heard
 UNDER_WAY_S: Final = 1.0  # for what boards have said, behind the end of their batch
+AT_A_TIME: Final = 50  # boards that are asked for it; each answer is looked at for each of them
+UNKNOWN: Final = "not all of its output could be had"
 
 
 class Many:
@@ -60,15 +62,19 @@ class Many:
         self._shown: set[str] = set()  # whose end was shown
         self._runs: dict[str, Run] = {}
         self._overheard: Future[None] = Future()  # of a group's boards, as long as it goes on
+        self._heard = set(users)  # whose topics are heard; or everybody's are
+        self._whole: set[str] = set()  # who has said all that is kept of its command
+        self._saved: dict[str, dict[str, str]] = {}  # where the files are, by board and path
+        self._said: set[str] = set()  # with --json
 
     def client(self) -> Client:
         """A connection that hears the group and its boards, or the boards."""
         users = tuple(self.members.by_user)
         if self._target.group:
             # Of all boards the newest may not be in the list yet.
-            named = 0 < len(users) <= BY_NAME and self._target.group != ALL
-            few = users if named else (EVERYBODY,)
-            users = (self._target.user, *few)
+            if not 0 < len(users) <= BY_NAME or self._target.group == ALL:
+                self._heard = {EVERYBODY}
+            users = (self._target.user, *sorted(self._heard))
         return Client(self._settings.url, self._settings.topics, EVERYBODY, named=users, live=True)
 
     def start(self, keys: dict[str, Any], at: float | None) -> None:
@@ -136,6 +142,7 @@ class Many:
             else:
                 folder = self._asked.out / user
                 brought = bring(ended[user], self._asked.request.collect, found, folder)
+            self._saved[user] = brought.saved
             if self._settings.as_json:
                 continue
             for line in brought.remarks:
@@ -157,7 +164,12 @@ class Many:
 
     def _run_group(self, operator: Client) -> None:
         batch = self._batch(operator)
-        options: dict[str, Any] = {"on_received": self._hear_group, "waiting": self._rows.tick}
+
+        def hear(heard: Received) -> None:
+            self._hear_group(heard)
+            self._hear_new_members(operator)
+
+        options: dict[str, Any] = {"on_received": hear, "waiting": self._rows.tick}
         try:
             self.members.hear_batch(
                 operator.wait(batch.requesting(self._asked.request, **options)), time.monotonic()
@@ -238,16 +250,37 @@ class Many:
             self.members.hear_fields(user, fields, time.monotonic())
         self._look(user)
 
+    def _hear_new_members(self, operator: Client) -> None:
+        """Who has connected since the list was made is in the batch, and is heard from now on."""
+        if EVERYBODY not in self._heard and (new := set(self.members.by_user) - self._heard):
+            self._heard |= new
+            operator.hear_too(sorted(new), live=True)
+
     def _complete(self, operator: Client) -> None:
         """What a group's boards have said beyond what was overheard, where we may ask them."""
         operator.wait(self._hearing_the_rest(operator.conversation(self._target.user)))
+        left = self._unknown()
+        for first in range(0, len(left), AT_A_TIME):
+            few = left[first : first + AT_A_TIME]
+            asked = {
+                user: operator.switchboard.begin(
+                    operator.conversation(user).querying(self._asked.id)
+                )
+                for user in few
+            }
+            for user, answer in asked.items():
+                try:
+                    found = operator.wait_for(answer)
+                except (Refused, Unreachable) as error:
+                    self.members.of(user).message = f"{UNKNOWN}: {error.message}"
+                else:
+                    self.members.hear_fields(user, found, time.monotonic())
+                    self._whole.add(user)
+            if set(few) <= set(self._unknown()):  # we may ask none of them, or nobody answers
+                break
         for user in self._unknown():
-            run = Run(operator.conversation(user), self._asked.request)
-            try:
-                found = operator.wait(run.querying())
-            except (Refused, Unreachable):
-                break  # we may not, or nobody answers: the summary has what is known
-            self.members.hear_fields(user, found, time.monotonic())
+            member = self.members.of(user)
+            member.message = member.message or UNKNOWN
 
     def _hearing_the_rest(self, conversation: Conversation) -> Talk[None]:
         """What boards have said, and is under way: the batch's own end may have overtaken it."""
@@ -260,7 +293,8 @@ class Many:
         return [
             user
             for user, member in self.members.by_user.items()
-            if not member.refused and member.get("ran") != "no" and not _is_whole(member.fields)
+            if not (member.refused or member.get("ran") == "no" or user in self._whole)
+            and not _is_whole(member.fields)
         ]
 
     # -- what is heard -------------------------------------------------------------------------
@@ -315,29 +349,36 @@ class Many:
         streams, lines = self._streams_of(user)
         streams.finish(fields)
         lines.end()
-        if self._settings.as_json:
-            say.json_line(self._json(user))
+        if not self._asked.request.collect:  # else it says where the files are
+            self._say_json(user)
 
     # -- what is said --------------------------------------------------------------------------
 
     def _finish(self) -> None:
         for user, member in self.members.by_user.items():
-            if user in self._shown:
-                continue
-            if member.fields is not None and member.fields["outcome"]:
+            if user not in self._shown and member.fields is not None and member.fields["outcome"]:
                 self._show_end(user, member.fields)
-            elif self._settings.as_json:
-                say.json_line(self._json(user))
+            self._say_json(user)
         if self._settings.as_json:
             counts = {**self.members.counts}
             name = str(self._target)
             say.json_line({"batch": self._asked.id, "target": name, "counts": counts,
                            "spread": self.members.spread})  # fmt: skip
             return
+        if self._target.group and (self._show or self._asked.request.collect):
+            self._say_what_was_not_shown()
         well = self.members.exit_code == 0
         for line in self.members.summary(str(self._target)):
             if not (well and say.quiet):
                 say.line(line, err=True)
+
+    def _say_what_was_not_shown(self) -> None:
+        """No output is missing without a word; the same ones together."""
+        alike: dict[str, list[str]] = {}
+        for user in self._unknown():
+            alike.setdefault(self.members.of(user).message or UNKNOWN, []).append(user)
+        for message, users in alike.items():
+            say.line(f"{some(users)}: {message}", err=True)
 
     def say_slow(self) -> None:
         """Nobody answers for a while."""
@@ -352,9 +393,16 @@ class Many:
             "themselves, which can take some seconds; Ctrl-C again leaves"
         )
 
+    def _say_json(self, user: str) -> None:
+        if self._settings.as_json and user not in self._said:
+            self._said.add(user)
+            say.json_line(self._json(user))
+
     def _json(self, user: str) -> dict[str, Any]:
         member = self.members.of(user)
         fields: dict[str, Any] = dict(member.fields or member.told)
+        if self._asked.request.collect:
+            fields["saved"] = self._saved.get(user, {})
         return {**fields, "user": user, "refused": member.refused or None,
                 "message": own_words(member.message) or None}  # fmt: skip
 

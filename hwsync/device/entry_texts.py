@@ -40,7 +40,7 @@ def settled_envelope(text: str) -> str:
 
 
 def read_envelope_text(text: str) -> Envelope:
-    """Raises ``ValueError``, ``TypeError`` or ``KeyError`` where it is none."""
+    """Raises ``ValueError``, ``TypeError``, ``KeyError`` or ``AttributeError`` where it is none."""
     fields = loads(text)
     fields["args"] = tuple(fields["args"])
     if fields.get("start") is not None:
@@ -59,7 +59,7 @@ def report_text(report: RunReport) -> str:
 
 
 def read_report_text(text: str) -> RunReport:
-    """Raises ``ValueError``, ``TypeError`` or ``KeyError`` where it is none."""
+    """Raises ``ValueError``, ``TypeError``, ``KeyError`` or ``AttributeError`` where it is none."""
     fields: dict[str, Any] = loads(text)
     fields.update(outcome=Outcome(fields["outcome"]), ran=Ran(fields["ran"]))
     if fields.get("order") is not None:

@@ -143,6 +143,8 @@ class Journal(Sealed):
             aside = self._files.set_aside("of-another-machine")
             log.warning("the journal is another machine's: moved to %s, a new one made", aside)
             self._open()
+        for row in self._rows("true"):  # what cannot be read now could never be
+            self._entry(row)
         meta = self._meta()
         self.name = meta.get("journal") or f"j-{self._nonce()}"
         self.boot = int(meta.get("boot", 0)) + 1
@@ -289,7 +291,7 @@ class Journal(Sealed):
     def _entry(self, row: Row) -> JournalEntry:
         try:
             return _entry(row)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise self._damaged(f"an entry cannot be read: {error}") from None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, Self
@@ -106,6 +106,11 @@ class Client(Conversation):
             inquire=self.ask_coordinator,
             standing=self.standing,
         )
+
+    def hear_too(self, users: Iterable[str], *, live: bool = False) -> None:
+        """Hear these users from now on: what the broker keeps of them comes at once."""
+        with self._interrupts:
+            self._connection.subscribe(of_users(self.topics, users, live=live))
 
     def __enter__(self) -> Self:
         """Connect, for at most ``CONNECT_S``. Raises ``NoBroker``: why, and what to do."""

@@ -75,13 +75,17 @@ def test_a_class_sends_files_and_gets_pictures_back(lab: Lab) -> None:
     # Two boards, each in its own folder; the coordinator dies in between, and nothing is half.
     lab.processes["coordinator"].kill()
     lab.coordinator("--settle", "0", "--groups", str(folder / "groups.toml"))
-    both = ended(
-        lab.cli("run", "@lab1", *along, "--get", "*.png", "--out", str(folder / "both"), program)
-    )
+    to_both = ["run", "@lab1", *along, "--get", "*.png", "--out", str(folder / "both"), program]
+    both = ended(lab.cli(*to_both))
     assert "pi2: got 2 files, 231 kB: plot.png, test.png" in both.stderr
     for board in ("pi1", "pi2"):
         assert (folder / "both" / board / "plot.png").read_bytes() == PICTURE
         assert (folder / "both" / board / "test.png").stat().st_size == 31_000
+    *each, _ = map(json.loads, ended(lab.cli("--json", *to_both)).stdout.splitlines())
+    saved = {one["user"]: set(one["saved"].items()) for one in each}
+    for board in ("pi1", "pi2"):
+        names = ("plot.png", "test.png")
+        assert saved[board] == {(name, str(folder / "both" / board / name)) for name in names}
     with closing(sqlite3.connect(lab.db)) as connection:
         kept = [size for (size,) in connection.execute("SELECT length(data) FROM contents")]
     assert sorted(kept) == [8, len(HELPER), 31_000, len(PICTURE)]

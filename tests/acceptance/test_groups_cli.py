@@ -17,8 +17,9 @@ from typing import Any, Final
 
 import pytest
 
+from hwsync.cli import run_many
 from tests.support.brokers import AmqttBroker, Broker, MosquittoBroker
-from tests.support.lab import HWSYNC, Lab
+from tests.support.lab import HWSYNC, Lab, here
 from tests.support.mqtt import Watcher, publish
 from tests.support.processes import Process, environment, starting
 from tests.support.waiting import START_PATIENCE, wait_until
@@ -121,6 +122,26 @@ def ended(process: Process, code: int, timeout: float = 30.0) -> Process:
 
 def objects(process: Process) -> list[dict[str, Any]]:
     return [json.loads(line) for line in process.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("lab", ["mosquitto", "amqtt"], indirect=True)
+def test_a_board_that_came_after_the_list_was_made_is_heard_all_the_same(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its batch names it; what it writes is shown, also what its status has no room for."""
+    monkeypatch.setattr(run_many, "members_of", lambda settings, user: {"pi1": True})
+    program = "print(6*7)\nfor n in range(3_000): print(n, 'of so many lines')"
+    done = here("run", "@lab1", "-c", program, HWSYNC_BROKER=lab.url)
+    assert done.exit_code == 0, done
+    lines = done.stdout.splitlines()
+    for board in BOARDS:
+        own = [line for line in lines if line.startswith(f"{board}: ")]
+        assert own[0] == f"{board}: 42"
+        assert own[1:] == [f"{board}: {n} of so many lines" for n in range(3_000)]
+    assert "could be had" not in done.stderr
+    said = here("--json", "run", "@lab1", "-c", "print(6*7)", HWSYNC_BROKER=lab.url)
+    *members, _ = map(json.loads, said.stdout.splitlines())
+    assert {one["user"]: one["hw_response"] for one in members} == dict.fromkeys(BOARDS, "42\n")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 from collections.abc import Callable
@@ -55,6 +56,44 @@ def damage(folder: Path, sql: str) -> None:
 
 
 # -- set aside ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "key", "value"),
+    [
+        ("envelope", "files", []),
+        ("envelope", "files", {"a": None}),
+        ("envelope", "args", None),
+        ("envelope", "start", {"of": "another version"}),
+        ("envelope", "new", 1),
+        ("account", "files", []),
+        ("account", "files", {"a": []}),
+        ("account", "not_kept", ["a"]),
+        ("account", "outcome", "splendid"),
+        ("account", "order", [1]),
+        ("run_group", "new", 1),
+        ("envelope", None, None),
+        ("account", None, None),
+    ],
+)
+def test_what_was_written_and_cannot_be_understood_is_set_aside_too(
+    column: str, key: str | None, value: object, tmp_path: Path
+) -> None:
+    """Its seals are right: another program wrote it, or a later version."""
+    with closing(opened(tmp_path)) as journal:
+        journal.received(replace(ENVELOPE, id="a"), 1.0)
+        journal.started("a", GROUP, 2.0)
+        journal.finished("a", REPORT, 3.0)
+        name = journal.name
+        with journal._changing():
+            row = journal._row("a")
+            assert row is not None
+            told = [] if key is None else json.loads(row[column]) | {key: value}
+            journal._put(row | {column: dumps(told)})
+    with closing(opened(tmp_path)) as again:
+        assert again.name != name
+        assert again.unsettled() == []
+    assert list(tmp_path.glob("journal-damaged-*.db"))
 
 
 @pytest.mark.parametrize(
