@@ -335,9 +335,14 @@ def test_a_queue_runs_in_order_and_is_shown(lab: Lab, tmp_path: Path) -> None:
     first = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\nprint(1)"
     one_runs = lab.cli("run", "pi1", "--id", "one", "--queue", "-c", first)
     watching = lab.cli("status", "--watch")
-    wait_until(lambda: "2 collected" in watching.stdout, what="the first one")
+    wait_until(lambda: "collected" in watching.stdout, what="the first one")
     two = lab.cli("run", "pi1", "--id", "two", "--queue", "-c", "print(2)")
-    wait_until(lambda: "+1 queued" in ended(lab.cli("status"), 0).stdout, what="one behind it")
+
+    def queued() -> int:
+        return int(one(ended(lab.cli("status", "pi1", "--json"), 0))["queued"])
+
+    wait_until(lambda: queued() == 1, what="one behind it")
+    assert "QUEUED" in ended(lab.cli("status"), 0).stdout
     three = ended(lab.cli("send", "pi1", "--id", "three", "--queue", "-c", "print(3)"), 0)
     assert three.stdout == "three\n"
     show = lab.cli("show", "pi1", "three", "--db", str(lab.db), "--json")

@@ -94,7 +94,7 @@ class Typed:
     def refused_to_another_account(self, *words: str) -> None:
         """Who is not root is told so. Everything is loaded before: our Python may be root's."""
         code = (
-            "import os, sys, tomllib; from hwsync.cli import app, key, lab\n"
+            "import difflib, os, sys, tomllib; from hwsync.cli import app, key, lab\n"
             f"os.setgroups([]); os.setgid({OTHER_ACCOUNT}); os.setuid({OTHER_ACCOUNT})\n"
             "app.start()"
         )
@@ -197,6 +197,7 @@ def test_a_lab_from_its_first_command_to_the_last(typed: Typed) -> None:
         "name": "alice",
         "boards": ["pi1", "pi2"],
         "groups": [],
+        "history": False,
         "read_only": False,
     }
     assert typed.here("device", "list").stdout == "pi1\npi2\n"

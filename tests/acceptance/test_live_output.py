@@ -22,6 +22,8 @@ DEVICE = {"id": "c1", "journal": "j1", "boot": 1}
 STDOUT, STDERR = "one\ntwo\nthree\nfive\n", "four\n"
 ORDER = [["stdout", 14], ["stderr", 5], ["stdout", 5]]
 
+KEEP_ALL = "  to keep all of it, let the program write a file, and get that: --get FILE\n"
+
 
 @pytest.fixture
 def lab(mosquitto: MosquittoBroker, start: Callable[..., Process], tmp_path: Path) -> Lab:
@@ -133,7 +135,7 @@ def test_a_text_that_was_cut_may_have_been_shown_whole(
     assert run.wait() == 0
     assert run.stdout == "first\nsecond\nlast\n"
     assert run.stderr.endswith(
-        "all of it is here; the record has its ends, without 7 bytes of stdout\n"
+        "all of it is here; the record has its ends, without 7 bytes of stdout\n" + KEEP_ALL
     )
 
 
@@ -149,5 +151,5 @@ def test_the_text_that_was_cut_is_beginning_and_end(
     assert run.stdout == kept
     assert run.stderr.endswith(
         "hwsync: the output was longer than is kept: 1,234 bytes of it are missing, "
-        "where a line [hwsync: … left out] stands\n"
+        "where a line [hwsync: … left out] stands\n" + KEEP_ALL
     )

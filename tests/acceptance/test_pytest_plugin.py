@@ -1,4 +1,7 @@
-"""The fixture ``board`` in a user's own tests, where this machine is the board."""
+"""The fixture ``board`` in a user's own tests, where this machine is the board.
+
+Where hwsync is installed, pytest finds the plugin by itself.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def test_a_users_tests_run_on_a_lab_of_their_own(
     tests = tmp_path / "tests"
     tests.mkdir()
     (tests / "test_it.py").write_text(TESTS)
-    variables = environment_of(PYTHONPATH=str(CHECKOUT), PYTEST_PLUGINS="hwsync.pytest_plugin")
+    variables = environment_of(PYTHONPATH=str(CHECKOUT))
     done = subprocess.run(
         [*ASKED, "-W", "error", str(tests)], cwd=tests, env=variables,
         capture_output=True, text=True, timeout=100, check=False,
