@@ -356,7 +356,8 @@ class MemberRun(Run):
         command = Command(conversation, self._request)
         try:
             end = yield from command.querying(MEMBER_S)
-            yield from self._fetching(conversation, end)
-            return end
         except (Refused, Unreachable):
             return cast(CommandFields, self._record)
+        self._record = end  # also where its files cannot be had, which is an error of its own
+        yield from self._fetching(conversation, end)
+        return end

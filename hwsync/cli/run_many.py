@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Final, NoReturn
@@ -38,6 +39,7 @@ from hwsync.protocol.wire.received import Received
 from hwsync.protocol.wire.status import CommandFields
 
 BY_NAME: Final = 100  # boards of a group that are heard by their names; more: everybody is heard
+FETCHED_AT_ONCE: Final = 8  # boards whose files are in memory at the same time
 UNDER_WAY_S: Final = 1.0  # for what boards have said, behind the end of their batch
 AT_A_TIME: Final = 50  # boards that are asked for it; each answer is looked at for each of them
 UNKNOWN: Final = "not all of its output could be had"
@@ -128,15 +130,15 @@ class Many:
             for line in not_asked_for(ended.values()) if not self._settings.as_json else ():
                 say.remark(line)
             return
-        talks = {
-            user: operator.switchboard.begin(
-                fetching(operator.conversation(user), self._asked.id, fields)
-            )
-            for user, fields in ended.items()
-        }
-        for user, talk in talks.items():
+        talks: dict[str, Future[dict[str, bytes]]] = {}
+        left = deque(ended)
+        while left or talks:
+            while left and len(talks) < FETCHED_AT_ONCE:
+                talk = fetching(operator.conversation(left[0]), self._asked.id, ended[left[0]])
+                talks[left.popleft()] = operator.switchboard.begin(talk)
+            user = next(iter(talks))
             try:
-                found = operator.wait_for(talk)
+                found = operator.wait_for(talks.pop(user))
             except (Refused, Unreachable) as error:
                 brought = Brought(wrong=[f"hwsync: they cannot be had now: {error.message}"])
             else:

@@ -24,6 +24,7 @@ from hwsync.protocol.effects import (
     Decision,
     Effect,
     PublishError,
+    PublishResult,
     PublishStatus,
     RepeatError,
     ReplyError,
@@ -125,6 +126,7 @@ class RoundDecision:
     counts: Counter[str] = field(default_factory=Counter)
     started: set[str] = field(default_factory=set)  # users for whom an instant was fixed
     gave_files: set[str] = field(default_factory=set)  # users of whom files were asked for
+    files_bytes: int = 0  # of the files that the round's answers have
     newer: int | None = None  # the highest epoch of which more was said than the database knows
     beyond: dict[str, tuple[int, int]] = field(default_factory=dict)  # by user: not believed
     draft: Draft = field(init=False)
@@ -265,6 +267,9 @@ class RoundDecision:
             if user in self.gave_files or not self.baseline.may_have_files(user):
                 self._refuse(user, too_often(user, event.id), message)
                 return
+            if self.files_bytes >= limits.FILES_ROUND:
+                self._refuse(user, too_many(event.id), message)
+                return
             self.gave_files.add(user)
         try:
             if user.startswith(SIGN):
@@ -278,6 +283,7 @@ class RoundDecision:
             return
         error: bytes | None = None
         self._keep_contents(event, decisions)
+        self._count_files(decisions)
         for decision in decisions:
             turn = not isinstance(decision, BatchDecision) and decision.turn
             error = self._add(decision, None if turn else message, user) or error
@@ -297,6 +303,14 @@ class RoundDecision:
                 for file in (*command.request.files, *returned):
                     if file.sha256 in left:
                         self.changes.contents[file.sha256] = left.pop(file.sha256)
+
+    def _count_files(self, decisions: Iterable[Decision | BatchDecision]) -> None:
+        """What the answers hold in memory until the broker has them."""
+        for decision in decisions:
+            for effect in decision.effects:
+                if isinstance(effect, PublishResult) and effect.command.report is not None:
+                    files = effect.command.report.files
+                    self.files_bytes += sum(one.size for one in files if one.path in effect.files)
 
     def _decide_group(
         self, group: str, event: Event, moment: Moment
@@ -437,6 +451,16 @@ def too_often(user: str, id: str | None) -> Refused:
         Code.NOT_ALLOWED,
         f"files of {user} were asked for less than {limits.FILES_S:g} s ago",
         f"ask again in {limits.FILES_S:g} s; one query may name several files",
+        id=id,
+    )
+
+
+def too_many(id: str | None) -> Refused:
+    """The refusal of a query for files where so much is answered already at the same time."""
+    return Refused(
+        Code.NOT_ALLOWED,
+        "files of many boards were asked for at the same time",
+        f"ask again in {limits.FILES_S:g} s, a few boards at a time",
         id=id,
     )
 

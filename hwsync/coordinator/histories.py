@@ -59,6 +59,7 @@ class Histories:
         self._found: SimpleQueue[tuple[_Question, Found | Refused, float]] = SimpleQueue()
         self._waiting = 0  # questions of which nothing was said yet
         self._thread: threading.Thread | None = None
+        self._ends = False
 
     @property
     def has_found(self) -> bool:
@@ -161,6 +162,8 @@ class Histories:
                     Code.BAD_PAYLOAD,
                     "hwsync failed on this question; this is a bug of hwsync and stands in its log",
                 )
+            if self._ends:
+                break  # nobody is left to be woken
             self._found.put((question, found, wall))
             self._wake()
         if past is not None:
@@ -174,5 +177,6 @@ class Histories:
     def close(self) -> None:
         """Nothing is read any more; waits for the page that is read now."""
         if self._thread is not None:
+            self._ends = True
             self._asked.put(None)
             self._thread.join(END_S)

@@ -32,6 +32,7 @@ MAX_COLLECTED_BYTES: Final = 1536 * KIB  # of them together, decoded
 MAX_NAMES: Final = 10_000  # that a device looks at to find them,
 COLLECT_S: Final = 2.0  # and for how long
 FILES_S: Final = 1.0  # between two answers that have files, of a board
+FILES_ROUND: Final = 8 * MAX_COLLECTED_BYTES  # of files that are answered at a time, of all boards
 MAX_NOT_KEPT: Final = 64  # entries that say what did not come back; then how many others
 MAX_NOT_KEPT_BYTES: Final = 16 * KIB  # of JSON, of them together
 MAX_NOT_KEPT_REASON: Final = 200  # characters of why one did not

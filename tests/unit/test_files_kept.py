@@ -286,6 +286,25 @@ def test_two_queries_of_one_round_have_one_answer_with_bytes(lab: Lab) -> None:
     assert error(lab.step(one, lab.delivery("query", encode_query("c1", ["b"])))) == "not_allowed"
 
 
+def test_many_queries_of_one_round_have_files_up_to_a_limit(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer waits in memory until the broker has it."""
+    monkeypatch.setattr(limits, "FILES_ROUND", 2 * PNG.size)
+    for user in GROUP[:4]:
+        lab.hear("request", request(collect=["*"]), user=user)
+        answered(lab, user=user)
+    asked = encode_query("c1", ["plot.png"])
+    deeds = lab.step(*(lab.delivery("query", asked, user=user) for user in GROUP[:4]))
+    said = {one.topic: "data" in one.json["files"][PNG.path] for one in sent(deeds, "result/c1")}
+    assert said == {"hw/pi1/result/c1": True, "hw/pi2/result/c1": True}
+    refused = sent(deeds, "error")
+    assert [one.topic for one in refused] == ["hw/pi3/error", "hw/pi4/error"]
+    assert [one.json["error"] for one in refused] == ["not_allowed"] * 2
+    deeds = lab.step(*(lab.delivery("query", asked, user=user) for user in GROUP[2:4]))
+    assert len(sent(deeds, "result/c1")) == 2
+
+
 def test_a_group_has_no_files_to_ask_for(lab: Lab) -> None:
     lab.hear("request", request("b1", collect=["*"]), user="@lab")
     deeds = lab.hear("query", encode_query("b1", ["a"]), user="@lab")

@@ -243,3 +243,28 @@ def test_a_reader_that_waits_holds_no_round_up(lab: Lab, asked: Asked) -> None:
     asked.histories.say()
     (said,) = [deed for deed in lab.wire.deeds if isinstance(deed, Sent)]
     assert [row["id"] for row in loads(said.payload.decode())["rows"]] == ["a2", "a1"]
+
+
+def test_at_the_end_the_page_that_is_read_is_the_last(lab: Lab, asked: Asked) -> None:
+    """What would be woken is closed then, and its descriptor may be somebody else's."""
+    reading, on = threading.Event(), threading.Event()
+
+    def slow() -> float:
+        if threading.current_thread().name == "history":
+            reading.set()
+            assert on.wait(30.0)
+        return 0.0
+
+    lab.clock.wall = slow  # type: ignore[method-assign]
+    lab.clock.now += 1.0
+    assert asked.histories.take([asked.question(f"pi{number}") for number in range(5)]) == []
+    assert reading.wait(30.0)
+    (thread,) = (one for one in threading.enumerate() if one.name == "history")
+    ending = threading.Thread(target=asked.histories.close)
+    ending.start()
+    wait_until(lambda: asked.histories._ends)
+    on.set()
+    ending.join()
+    assert not thread.is_alive()
+    assert not asked.woken.is_set()
+    assert not asked.histories.has_found
