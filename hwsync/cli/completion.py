@@ -49,9 +49,9 @@ def of_ids(context: click.Context, _: click.Parameter, begun: str) -> list[str]:
 
 
 def of_both(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
-    """Boards, and ids."""
+    """Boards, groups, and ids."""
     both = _known(context) + _known(context, ids=True)
-    return [name for name in both if name.startswith(begun) and not name.startswith("@")]
+    return [name for name in both if name.startswith(begun)]
 
 
 def of_files(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:

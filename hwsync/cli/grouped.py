@@ -20,7 +20,7 @@ from hwsync.cli.members import Members, online_line, some
 from hwsync.cli.names import members as members_of
 from hwsync.cli.slow import say_slow
 from hwsync.cli.targets import Target
-from hwsync.operator.batch import answering, asking_newest, overhearing
+from hwsync.operator.batch import answering, asking_one, overhearing
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.operator.conversation import EVERYBODY, raise_refused
 from hwsync.protocol.errors import Code, HwsyncError, NotFound, Refused
@@ -46,7 +46,7 @@ def status(settings: Settings, target: Target, *, watch: bool) -> None:
             kept = heard.batch or kept
         batch = kept
         try:
-            batch = operator.wait(asking_newest(operator))
+            batch = operator.wait(asking_one(operator))
         except Refused as refusal:
             if refusal.code is not Code.NOT_CURRENT:
                 raise
@@ -103,7 +103,7 @@ def cancel(settings: Settings, target: Target, id: str | None, *, yes: bool) -> 
     with Client(settings.url, settings.topics, target.user) as operator:
         operator.standing.slow = say_slow
         try:
-            id = id or operator.wait(asking_newest(operator))["id"]
+            id = id or operator.wait(asking_one(operator))["id"]
         except Refused as refusal:
             if refusal.code is not Code.NOT_CURRENT:
                 raise

@@ -74,7 +74,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "analyse": ("hwsync analyse pi1 'well done'",),
     "status": ("hwsync status", "hwsync status pi1", "hwsync status @lab1 --watch"),
-    "why": ("hwsync why pi1", "hwsync why cli-4c1b2f8a90d3e7f1"),
+    "why": ("hwsync why pi1", "hwsync why cli-4c1b2f8a90d3e7f1", "hwsync why @lab1"),
     "modules": ("hwsync modules pi1", "hwsync modules pi1 numpy gpiozero"),
     "doctor": ("hwsync doctor", "hwsync doctor pi1"),
     "history": (
@@ -85,6 +85,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "show": (
         "hwsync show cli-4c1b2f8a90d3e7f1",
         "hwsync show cli-4c1b2f8a90d3e7f1 --output > out.txt",
+        "hwsync show @lab1",
     ),
     "export": ("hwsync export --since 2026-09-01 --meta course=1b > course.csv",),
     "sync": ("hwsync sync hello-1", "hwsync sync hello-1 --save starts.png"),
@@ -159,14 +160,16 @@ JSON_LINES: Final = {
     "reset": "the status; of a group `target`, `stopped`, `left`",
     "status": "the status, with `online` (true, false, null: nobody can say) and `clock` of the "
     "heartbeat; of a group `group`, `batch`, `members`",
-    "why": "`board`, `id`, `happened`, `waits_for`, `ran`, `do`, and `kind`, the cause: {kinds}",
+    "why": "`board`, `id`, `happened`, `waits_for`, `ran`, `do`, and `kind`, the cause: {kinds}; "
+    "of a group one for each board that is not ok, where `kind` may also be a refusal's code",
     "modules": "`board`, `python`, `modules`: by name the version (empty: not known), or null "
     "where it cannot be imported",
     "doctor": "one for each finding: `check`, `result` (`ok`, `warning`, `error`), `found`, `cure`",
     "wait": "the command's end, as `run`; of several boards one for each",
     "history": "a row (protocol.md, section 10), and `user`; with `--log` a change of the record, "
     "or a refused message",
-    "show": "all fields of a result, and `asked_by`; with `--db` who asked, and its `history`",
+    "show": "all fields of a result, and `asked_by`; of several boards one for each, as `run`; "
+    "with `--db` who asked, and its `history`",
     "export": "as `--jsonl`: the columns of history.md",
     "sync": "`id`, `spread`, and `starts`: one for each board",
     "forget": "`forgotten`, `online`",

@@ -7,7 +7,7 @@ do.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from hwsync.cli.common import Settings
 from hwsync.operator.batch import overhearing
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.operator.conversation import EVERYBODY, Conversation
+from hwsync.operator.history import Answers, Filters, reading
 from hwsync.protocol.errors import Code, HwsyncError, NotFound, Refused
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import TopicKind
@@ -27,6 +28,7 @@ from hwsync.protocol.wire.received import Received
 ANSWER_S: Final = 5.0  # for a coordinator to say how it is
 BOARDS_S: Final = 2.0  # for it to say whom it hears
 CLOCK_S: Final = 0.5  # for it to say what time it is there
+ROUND_S: Final = 0.05  # between two looks whether all have answered
 FIND_S: Final = 2.0  # for boards to be asked for an id
 MOST_ASKED: Final = 1_000  # boards that are asked for one
 
@@ -165,7 +167,8 @@ def find(settings: Settings, word: str) -> list[str]:
 
     Raises ``HwsyncError``.
     """
-    with Client(settings.url, settings.topics, EVERYBODY) as operator:
+    answers = Answers(settings.url.username)
+    with Client(settings.url, settings.topics, EVERYBODY, answers=answers) as operator:
         having: set[str] = set()
         boards: set[str] = set()
 
@@ -186,4 +189,30 @@ def find(settings: Settings, word: str) -> list[str]:
             while not having and time.monotonic() < limit:
                 with suppress(Refused):  # some boards we may not ask
                     hear(QUIET_S)
+        if having:
+            having |= _having_had(operator, boards - having, answers, word)
         return sorted(having)
+
+
+def _having_had(operator: Client, boards: Iterable[str], answers: Answers, id: str) -> set[str]:
+    """Of these boards those that had a command of that id too: then it is a batch's.
+
+    They are asked for their history: a query that is refused would stand in each board's log.
+    """
+    talks = {
+        user: operator.switchboard.begin(
+            reading(operator.conversation(user), answers, Filters(id=id, last=1))
+        )
+        for user in sorted(boards)[:MOST_ASKED]
+    }
+    limit = time.monotonic() + FIND_S
+    while time.monotonic() < limit and not all(talk.done() for talk in talks.values()):
+        with suppress(Refused):
+            for _ in operator.hear(ROUND_S):
+                pass
+    found = set()
+    for user, talk in talks.items():
+        if talk.done() and talk.exception() is None and talk.result():
+            found.add(user)
+        talk.cancel()
+    return found

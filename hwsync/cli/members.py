@@ -23,6 +23,7 @@ from hwsync.protocol.wire.status import CommandFields
 MOST_REASONS: Final = 20  # lines of a summary
 MANY: Final = 2  # boards, from which on there is something between them
 MOST_NAMES: Final = 12  # names in such a line
+LONGEST_WORD: Final = 160  # characters of a program's last line of errors
 KINDS: Final = ("ok", "failed", "cancelled", "not begun", "left out", "refused", "missing", "open")
 """What became of a board, in the order of a summary; ``open``: that is not known."""
 WHY: Final[Mapping[str, str]] = {
@@ -73,6 +74,19 @@ class Member:
     def is_over(self) -> bool:
         """Whether nothing more is to come of it."""
         return self.kind != "open"
+
+    @property
+    def complaint(self) -> str:
+        """The last line of errors of a program that has failed, as it is known."""
+        if self.fields is None or self.get("outcome") != "error":
+            return ""
+        return str(self.fields["stderr"]).rstrip().rpartition("\n")[2].strip()[:LONGEST_WORD]
+
+    @property
+    def reason(self) -> tuple[str, str]:
+        """What became of it, in a word and in more, with what its program complained of."""
+        word, more = self.words(0.0, alike=True)
+        return word, ": ".join(filter(None, (more, self.complaint)))
 
     def words(self, now: float | None, *, alike: bool = False) -> tuple[str, str]:
         """How it stands, in a word and in more; ``now``: on the clock of ``began``; None: none.
@@ -220,10 +234,10 @@ class Members:
             lines.append(spread)
         if brief:
             return lines
-        alike: dict[tuple[str, str], list[str]] = {}
-        for member in self.by_user.values():
-            if member.kind != "ok":
-                alike.setdefault(member.words(0.0, alike=True), []).append(member.user)
+        bad = [member for member in self.by_user.values() if member.kind != "ok"]
+        alike = _alike((member.user, member.reason) for member in bad)
+        if len(alike) > MOST_REASONS:  # each of which says something else
+            alike = _alike((member.user, member.words(0.0, alike=True)) for member in bad)
         for (word, more), users in list(alike.items())[:MOST_REASONS]:
             lines.append(f"  {word:10} {some(users)}{': ' if more else ''}{escape(more)}")
         if len(alike) > MOST_REASONS:
@@ -235,6 +249,14 @@ class Members:
         if spread:
             lines.append(f"to see it: hwsync sync {self.id}")
         return lines
+
+
+def _alike(reasons: Iterable[tuple[str, tuple[str, str]]]) -> dict[tuple[str, str], list[str]]:
+    """By reason, whose it is."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for user, reason in reasons:
+        found.setdefault(reason, []).append(user)
+    return found
 
 
 def some(users: list[str]) -> str:

@@ -7,7 +7,7 @@ shown by ``cli.screen`` and not here.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from hwsync.cli import say
@@ -48,7 +48,17 @@ def lines(fields: Mapping[str, Any], now: float, *, by: str = "") -> Iterator[st
     ``now``: Unix seconds. ``by``: who asked, where that is known.
     """
     yield headline(fields)
-    for name, value in _about(fields, now, by):
+    yield from _lined(_about(fields, now, by))
+
+
+def common(fields: Mapping[str, Any], now: float) -> Iterator[str]:
+    """What is the same of each board of a batch; ``fields``: of one of them."""
+    asked = (("id", fields["id"]), *_asked(fields, now, ""), *_given(fields))
+    yield from _lined((*asked, ("meta", _meta(fields))))
+
+
+def _lined(about: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for name, value in about:
         if value:
             first, *more = value.split("\n")
             yield f"  {name:{NAME_WIDTH}} {first}"
@@ -57,9 +67,7 @@ def lines(fields: Mapping[str, Any], now: float, *, by: str = "") -> Iterator[st
 
 def _about(fields: Mapping[str, Any], now: float, by: str) -> Iterator[tuple[str, str]]:
     yield "id", fields["id"]
-    issued = fields.get("issued")
-    asked = instant(issued, now) if is_number(issued) and issued else ""
-    yield "asked for", " ".join(part for part in (f"by {by}," if by else "", asked) if part)
+    yield from _asked(fields, now, by)
     started = fields["started"]
     yield "started", "" if started is None else instant(started, now)
     if (error := fields["start_error"]) is not None:
@@ -67,16 +75,30 @@ def _about(fields: Mapping[str, Any], now: float, by: str) -> Iterator[tuple[str
         yield "", f"{error * 1e3:+.3f} ms from its instant, give or take {bound * 1e3:.3f} ms"
     yield "why", fields["reason"]
     yield "ran", RAN.get(fields["ran"] or "yes", "")
-    yield "arguments", " ".join(fields.get("args") or ())
-    yield "input", _short(fields.get("stdin") or "")
+    yield from _given(fields)
     yield "analysis", fields["server_analysis"].rstrip("\n")
-    meta = fields.get("meta")
-    yield "meta", meta if isinstance(meta, str) and meta not in ("{}", "") else ""
+    yield "meta", _meta(fields)
     yield "files", ", ".join(sorted(_names(fields.get("files"))))
     notes = ("late", "something of it came after its end"), ("orphan", "only its result is known")
     yield "note", "; ".join(text for key, text in notes if fields.get(key))
     if fields.get("pruned"):
         yield "texts", "dropped with the years"
+
+
+def _asked(fields: Mapping[str, Any], now: float, by: str) -> Iterator[tuple[str, str]]:
+    issued = fields.get("issued")
+    asked = instant(issued, now) if is_number(issued) and issued else ""
+    yield "asked for", " ".join(part for part in (f"by {by}," if by else "", asked) if part)
+
+
+def _given(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "arguments", " ".join(fields.get("args") or ())
+    yield "input", _short(fields.get("stdin") or "")
+
+
+def _meta(fields: Mapping[str, Any]) -> str:
+    meta = fields.get("meta")
+    return meta if isinstance(meta, str) and meta not in ("{}", "") else ""
 
 
 def _names(files: object) -> Iterator[str]:

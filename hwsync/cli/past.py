@@ -29,7 +29,6 @@ from hwsync.protocol.groups import SIGN
 from hwsync.protocol.history import Wanted, chooser
 from hwsync.protocol.record import Reply, State
 from hwsync.protocol.wire.history import Page, Row
-from hwsync.store.past import Past
 
 SLOW_ROWS: Final = 1_000  # rows, from which on it is said how far it is
 OPEN: Final = {
@@ -70,6 +69,8 @@ def over_mqtt(settings: Settings, users: Sequence[str], filters: Filters) -> Tol
 
 def of_database(path: Path, users: Sequence[str], filters: Filters) -> Told:
     """The same from a file. Raises ``DatabaseError``."""
+    from hwsync.store.past import Past  # who asks over MQTT does not wait for it
+
     wall, found = time.time(), dict[str, list[Row]]()
     with Past(path) as past:
         for user in users or past.users():

@@ -6,34 +6,39 @@ import datetime
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
 import click
 
-from hwsync.cli import page, past, say
-from hwsync.cli.common import FILE, Settings, board_name, command_id, common
+from hwsync.cli import page, past, say, side_by_side
+from hwsync.cli.common import FILE, Settings, board_name, common
 from hwsync.cli.completion import of_broker
 from hwsync.cli.elsewhere import own_database
 from hwsync.cli.filters import filter_options, read_filters
 from hwsync.cli.hints import of_limit
 from hwsync.cli.looking import find
+from hwsync.cli.names import members
 from hwsync.cli.screen import Screen
+from hwsync.cli.side_by_side import Seen
 from hwsync.cli.slow import say_slow
+from hwsync.cli.targets import Target, group_or_id, target
 from hwsync.operator.client import Client
 from hwsync.operator.history import Answers, Filters, reading
 from hwsync.operator.streams import Streams
 from hwsync.protocol.errors import HwsyncError, NotFound, UsageError
+from hwsync.protocol.groups import ALL, SIGN
 from hwsync.protocol.jsons import is_count
 from hwsync.protocol.wire.status import CommandFields, Result
 from hwsync.store.reader import Reader
 
+MOST_WORDS: Final = 2  # of [BOARD] ID
 NEWEST: Final = 30  # runs that ``history`` shows where nothing says how many
 
 BOARDS = click.argument(
-    "boards", metavar="[BOARD]...", type=board_name, nargs=-1, shell_complete=of_broker
+    "targets", metavar="[BOARD]...", type=target, nargs=-1, shell_complete=of_broker
 )
 FROM_FILE = click.option(
     "--db", type=FILE, metavar="FILE", help="Read this database, in place of asking over MQTT."
@@ -50,24 +55,25 @@ FROM_FILE = click.option(
 @FROM_FILE
 @click.pass_obj
 def history(
-    settings: Settings, /, boards: tuple[str, ...], of_log: bool, db: Path | None, **given: Any
+    settings: Settings, /, targets: tuple[Target, ...], of_log: bool, db: Path | None, **given: Any
 ) -> None:
     """What was run on BOARD, on several, or on all: one line a run, the newest last.
 
-    Without --last and --since the newest 30. What others have asked for is shown to who has the
-    right to it (hwsync operator add --history).
+    BOARD may be a group, @lab1. Without --last and --since the newest 30. What others have asked
+    for is shown to who has the right to it (hwsync operator add --history).
     """
     if of_log:
-        if len(boards) != 1 or any(given.values()):
+        board = targets[0].board if len(targets) == 1 else None
+        if board is None or any(given.values()):
             raise UsageError("--log is of one board, and of all of it", "hwsync history pi1 --log")
         with own_database(settings, db) as own, Reader(own.path) as reader:
-            for change in reader.history(boards[0]):
+            for change in reader.history(board):
                 say.either(settings.as_json, change, page.logged(change))
         return
     filters = read_filters(given, datetime.datetime.now())
     if filters.last is None and filters.since is None:
         filters = replace(filters, last=NEWEST)
-    told = _told(settings, boards, filters, db)
+    told = _told(settings, targets, filters, db)
     if settings.as_json:
         for user, row in told.rows:
             say.json_line({"user": user, **row})
@@ -87,12 +93,28 @@ def history(
 
 
 def _told(
-    settings: Settings, boards: tuple[str, ...], filters: Filters, db: Path | None
+    settings: Settings, targets: tuple[Target, ...], filters: Filters, db: Path | None
 ) -> past.Told:
-    boards = tuple(dict.fromkeys(boards))
+    boards = _boards(settings, targets, from_file=db is not None)
     if db is not None:
         return past.of_database(db, boards, filters)
     return past.over_mqtt(settings, boards, filters)
+
+
+def _boards(settings: Settings, targets: tuple[Target, ...], *, from_file: bool) -> list[str]:
+    """Their names, each once; of a group those who are in it now. Raises ``HwsyncError``."""
+    found: dict[str, None] = {}
+    for one in targets:
+        names: Iterable[str] | None = one.boards
+        if one.group == ALL:
+            return []
+        if one.group and from_file:
+            raise UsageError(f"a file does not say who is in {one}", "name its boards: pi1,pi2")
+        if one.group and not (names := members(settings, one.user)):
+            raise NotFound(f"nobody has heard of a board of {one}", "hwsync group list shows the "
+                           "groups, on the lab's own machine")  # fmt: skip
+        found |= dict.fromkeys(names or ())
+    return list(found)
 
 
 @click.command()
@@ -104,14 +126,14 @@ def _told(
 @FROM_FILE
 @click.pass_obj
 def export(
-    settings: Settings, /, boards: tuple[str, ...], form: str, db: Path | None, **given: Any
+    settings: Settings, /, targets: tuple[Target, ...], form: str, db: Path | None, **given: Any
 ) -> None:
     """What was run on BOARD, on several, or on all, for a spreadsheet or a program.
 
-    The columns stand in docs/history.md. A text that a spreadsheet would take for a formula has a '
-    before it.
+    BOARD may be a group, @lab1. The columns stand in docs/history.md. A text that a spreadsheet
+    would take for a formula has a ' before it.
     """
-    told = _told(settings, boards, read_filters(given, datetime.datetime.now()), db)
+    told = _told(settings, targets, read_filters(given, datetime.datetime.now()), db)
     of_json = form == "jsonl" or settings.as_json
     lines = [] if of_json else [past.as_csv(past.COLUMNS)]
     for user, row in told.rows:
@@ -129,7 +151,7 @@ def export(
 
 @click.command()
 @common
-@click.argument("words", metavar="[BOARD] ID", nargs=-1, required=True, type=command_id,
+@click.argument("words", metavar="[BOARD|@GROUP] ID", nargs=-1, required=True, type=group_or_id,
                 shell_complete=of_broker)  # fmt: skip
 @click.option("--output", "part", flag_value="output", help="What it wrote, and nothing else.")
 @click.option("--program", "part", flag_value="program", help="The program, and nothing else.")
@@ -141,14 +163,25 @@ def show(
 ) -> None:
     """The command ID: how it ended, what it wrote, and its program.
 
-    Where several boards have that id, name the BOARD too. With --db all that the database has of
-    it, its log too.
+    Where several boards have that id, all of them stand beside each other, unless the BOARD is
+    named too. Of a group, @lab1, its batch ID, or its newest one. With --db all that the database
+    has of it, its log too.
     """
+    group = target(words[0]) if words[0].startswith(SIGN) else None
+    if group is not None:
+        if len(words) > MOST_WORDS or db is not None:
+            raise UsageError("of a group, its name and an id at most", f"hwsync show {group}")
+        seen = side_by_side.of_group(settings, group, *(words[1:] or (None,)))
+        _show_several(settings, seen, part, raw=raw)
+        return
     user, id = board_and_id(words)
     if db is not None:
         _show_database(settings, db, user, id)
         return
-    user = user or only_board(settings, id)
+    if user is None and len(having := boards_of(settings, id)) > 1:
+        _show_several(settings, side_by_side.of_boards(settings, having, id), part, raw=raw)
+        return
+    user = user or having[0]
     whole, by = _whole(settings, user, id)
     if settings.as_json:
         say.json_line({**whole, "asked_by": by or None})
@@ -168,9 +201,21 @@ def show(
         say.line("--- only the beginning and the end of its output are kept")
 
 
+def _show_several(settings: Settings, seen: Seen, part: str | None, *, raw: bool) -> None:
+    if settings.as_json:
+        for fields in side_by_side.as_json(seen):
+            say.json_line(fields)
+    elif part == "program":
+        _exactly(seen.first.get("hw_command", ""))
+    elif part == "output":
+        side_by_side.show_output(seen)
+    else:
+        side_by_side.show(seen, raw=raw)
+
+
 def board_and_id(words: tuple[str, ...]) -> tuple[str | None, str]:
     """What ``[BOARD] ID`` means. Raises ``UsageError``."""
-    if len(words) > 2:
+    if len(words) > MOST_WORDS:
         raise UsageError(f"{len(words)} words, and it is [BOARD] ID")
     *board, id = words
     return (board_name(board[0]) if board else None), id
@@ -178,15 +223,21 @@ def board_and_id(words: tuple[str, ...]) -> tuple[str | None, str]:
 
 def only_board(settings: Settings, id: str) -> str:
     """The board that has a command of that id. Raises ``NotFound``, ``UsageError``."""
-    having = find(settings, id)
-    if not having:
-        raise NotFound(f"nobody had a command {id}", "hwsync history lists them with their ids")
+    having = boards_of(settings, id)
     if len(having) > 1:
         raise UsageError(
             f"{id} is of {len(having)} boards: {', '.join(having[:5])}{' …' * (len(having) > 5)}",
             f"name one: {having[0]} {id}",
         )
     return having[0]
+
+
+def boards_of(settings: Settings, id: str) -> list[str]:
+    """All that have it. Raises ``NotFound``."""
+    having = find(settings, id)
+    if not having:
+        raise NotFound(f"nobody had a command {id}", "hwsync history lists them with their ids")
+    return having
 
 
 def _whole(settings: Settings, user: str, id: str) -> tuple[Result, str]:

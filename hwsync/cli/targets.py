@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from hwsync.cli.common import F
+from hwsync.cli.common import F, command_id
 from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.groups import ALL, SIGN
@@ -84,3 +84,8 @@ def check_words(words: Target | None, everybody: bool, file: str | None, code: s
 def everybody_option(help: str) -> Callable[[F], F]:
     """``--all``."""
     return click.option("--all", "everybody", is_flag=True, help=help)
+
+
+def group_or_id(text: str) -> str:
+    """For an argument that may be a group, or else an id or a board: as it was typed."""
+    return str(target(text)) if text.startswith(SIGN) else command_id(text)

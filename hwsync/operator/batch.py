@@ -119,16 +119,19 @@ class Batch:
             waiting()
 
 
-def asking_newest(conversation: Conversation) -> Talk[BatchFields]:
-    """The group's newest batch, from a coordinator that answers now.
+def asking_one(conversation: Conversation, id: str | None = None) -> Talk[BatchFields]:
+    """The group's batch with that id, or its newest, from a coordinator that answers now.
 
-    Raises ``Refused`` where it never had one.
+    Raises ``Refused`` where it never had it.
     """
 
     def answer(came: Received) -> bool:
-        return (came.batch is not None and not came.kept) or came.kind is TopicKind.ERROR
+        if came.batch is None or came.kept:
+            return came.kind is TopicKind.ERROR
+        return id is None or came.batch["id"] == id
 
-    answered = yield from conversation.asking(TopicKind.QUERY, b"", answer)
+    payload = b"" if id is None else encode_id(id)
+    answered = yield from conversation.asking(TopicKind.QUERY, payload, answer)
     return _batch_of(answered)
 
 

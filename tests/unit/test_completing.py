@@ -70,7 +70,7 @@ def test_ids_are_those_of_the_board_that_is_named(monkeypatch: pytest.MonkeyPatc
     context.params = {"target": "pi1,pi2"}
     assert completion.of_ids(context, parameter, "cli") == ["cli-1"]
     context.params = {}
-    assert completion.of_both(context, parameter, "") == ["pi1", "cli-1", "c2"]
+    assert completion.of_both(context, parameter, "") == ["pi1", "@lab1", "cli-1", "c2"]
     assert asked == [["pi1", "pi2"], None]
     (file,) = completion.of_files(context, parameter, "bl")
     assert (file.value, file.type) == ("bl", "file")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hwsync.operator.batch import Batch, answering, asking_newest
+from hwsync.operator.batch import Batch, answering, asking_one
 from hwsync.operator.conversation import ANSWER_S
 from hwsync.operator.run import LOOK_AGAIN_S, RunRequest
 from hwsync.protocol.errors import Code, NoCoordinator, Refused
@@ -97,9 +97,9 @@ def test_a_cancel_names_the_batch_and_is_said_again(line: Line) -> None:
 
 def test_the_newest_batch_is_told_by_who_is_there_now(line: Line) -> None:
     kept = replace(batch(id="b0"), retain=True)
-    assert line.drive(asking_newest(line.conversation), kept, batch())["id"] == "b1"
+    assert line.drive(asking_one(line.conversation), kept, batch())["id"] == "b1"
     with pytest.raises(Refused):
-        line.drive(asking_newest(line.conversation), error(Code.NOT_CURRENT, "query"))
+        line.drive(asking_one(line.conversation), error(Code.NOT_CURRENT, "query"))
 
 
 @pytest.mark.parametrize(

@@ -224,3 +224,22 @@ def test_where_too_few_were_ready_it_says_who_was_not() -> None:
         f"  expired    pi1, pi2, pi22: {reason}",
         "  not ready  pi22",
     ]
+
+
+def test_a_summary_says_of_what_a_program_complained() -> None:
+    def failed(**complaints: str) -> list[str]:
+        members = Members("b1", complaints)
+        for user, text in complaints.items():
+            end = status(user, State.REST, outcome="error", ran="yes", reason="exit code 1")
+            members.hear_fields(user, {**end, "stderr": text}, 0.0)
+        return members.summary("@lab1")[1:]
+
+    assert failed(pi1="Traceback\n  x\nE: 1\n", pi2="E: 1", pi3="") == [
+        "  error      pi1, pi2: exit code 1: E: 1",
+        "  error      pi3: exit code 1",
+    ]
+    # Where each complains of something else, nobody is left out for that.
+    names = [f"pi{number}" for number in range(23)]
+    assert failed(**{name: f"E: {name}" for name in names}) == [
+        f"  error      {', '.join(names[:12])} and 11 more: exit code 1"
+    ]
