@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 import click
@@ -23,7 +24,15 @@ from hwsync.cli.targets import Target
 from hwsync.operator.batch import answering, asking_one, overhearing
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.operator.conversation import EVERYBODY, raise_refused
-from hwsync.protocol.errors import Code, HwsyncError, NotFound, Refused
+from hwsync.operator.starting import asking_ahead
+from hwsync.protocol.errors import (
+    Code,
+    HwsyncError,
+    NoCoordinator,
+    NotFound,
+    Refused,
+    Unreachable,
+)
 from hwsync.protocol.groups import ALL
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import TopicKind
@@ -32,6 +41,7 @@ from hwsync.protocol.wire.group import OPEN, BatchFields
 from hwsync.protocol.wire.received import Received
 from hwsync.protocol.wire.status import Status
 
+START_S: Final = 2.0  # for a board's own word about its instant; without a right none comes
 RESTS_S: Final = 3.0  # for the statuses of whoever was stopped to come
 
 
@@ -55,7 +65,8 @@ def status(settings: Settings, target: Target, *, watch: bool) -> None:
                 f"nobody has heard of {target}",
                 "hwsync group list shows the groups, on the lab's own machine",
             )
-        _show(settings, target, batch, online or {})
+        begins = None if batch is None or settings.as_json else _beginning(operator, batch)
+        _show(settings, target, batch, online or {}, begins)
         with suppress(KeyboardInterrupt):
             while watch:
                 for heard in operator.hear(1.0):
@@ -63,11 +74,47 @@ def status(settings: Settings, target: Target, *, watch: bool) -> None:
                         say.either(settings.as_json, change, _counts_line(target, change))
 
 
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """The instant of a batch; ``at``: on the clock that never jumps. None: it is not fixed yet."""
+
+    at: float | None = None
+
+
+def _beginning(operator: Client, batch: BatchFields) -> _Beginning | None:
+    """When the boards that have it begin; None: they have begun, or we may not know.
+
+    The group's status does not say that. What one of them has been asked is the same for all.
+    """
+    has_it = (one for one, told in batch["members"].items() if told["state"] == State.COLLECTED)
+    if (user := next(has_it, None)) is None:
+        return None
+    operator.hear_too([user])
+    conversation = operator.conversation(user)
+    told: Mapping[str, Any]
+    try:
+        told = operator.wait(conversation.querying(batch["id"], START_S))
+    except (Refused, Unreachable):
+        told = conversation.kept or {}  # whoever has only the group may read that
+    at = told.get("start_at")
+    if told.get("id") != batch["id"] or told.get("outcome") is not None:
+        return None
+    if at is None:
+        return _Beginning() if told.get("start") else None
+    try:
+        ahead = operator.wait(asking_ahead(operator, operator.ask_coordinator))
+    except NoCoordinator:
+        return None
+    left = at - (time.time() + ahead)
+    return _Beginning(time.monotonic() + left) if left > 0.0 else None
+
+
 def _show(
     settings: Settings,
     target: Target,
     batch: BatchFields | None,
     online: Mapping[str, bool | None],
+    begins: _Beginning | None,
 ) -> None:
     if settings.as_json:
         say.json_line({"group": target.group, "batch": batch, "members": dict(online)})
@@ -78,10 +125,13 @@ def _show(
     if batch is None:
         say.line(f"{target}: {len(online)} boards, and no batch yet")
     else:
+        if begins is not None:
+            members.start(begins.at)
         members.hear_batch(batch, time.monotonic())
         say.line(_counts_line(target, batch))
+    now = None if begins is None else time.monotonic()
     for member in members.by_user.values():
-        say.line(online_line(member))
+        say.line(online_line(member, now))
 
 
 def _counts_line(target: Target, batch: BatchFields) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from hwsync.lab.folder import Draft, Folder
 from hwsync.protocol.errors import HwsyncError
 
 VARIABLE: Final = "HWSYNC_LAB"
+RELOADS_S: Final = 0.5  # in which a broker has read its files; mosquitto takes milliseconds
 UNBOUND: Final = (
     "this lab is of an earlier hwsync: any of its certificates, also one of an account that was "
     "removed, goes with any account's password; hwsync init {lab} --renew gives each account its "
@@ -80,8 +82,16 @@ def report_change(
 
 
 def reload(settings: Settings, folder: Folder) -> bool:
-    """Have the broker read its files again, and say whether it did."""
+    """Have the broker read its files again, and say whether it did.
+
+    mosquitto forgets a signal that comes while it still reads: another command may have told it
+    just now. So it is told twice: a reading that swallows the second began after the first, and has
+    what was written before that.
+    """
     reached, denied = folder.reload()
+    if reached:
+        time.sleep(RELOADS_S)
+        folder.reload()
     if denied:
         fail(HwsyncError(
             f"the broker (process {denied[0]}) has not heard of this yet: it is another account's",

@@ -292,8 +292,8 @@ def _small(seconds: float) -> str:
     return f"{seconds:.3f} s" if abs(seconds) >= 1.0 else f"{seconds * 1e3:.3f} ms"
 
 
-def online_line(member: Member) -> str:
-    """One line of ``hwsync status @lab1``."""
-    word, more = member.words(None) if member.told or member.refused else ("", "")
+def online_line(member: Member, now: float | None = None) -> str:
+    """One line of ``hwsync status @lab1``; ``now``: as of ``Member.words``."""
+    word, more = member.words(now) if member.told or member.refused else ("", "")
     online = {True: "online", False: "offline", None: "unknown"}[member.online]
     return f"{member.user:20} {online:8} {word:12} {more}".rstrip()

@@ -144,6 +144,23 @@ def test_a_board_that_came_after_the_list_was_made_is_heard_all_the_same(
     assert {one["user"]: one["hw_response"] for one in members} == dict.fromkeys(BOARDS, "42\n")
 
 
+def test_the_status_of_a_group_says_who_waits_for_an_instant(lab: Lab) -> None:
+    with closing(Watcher(lab.broker, "hw/@lab1/status")) as group:
+        asked = here("send", "@lab1", "--at", "+60", "-c", "1", HWSYNC_BROKER=lab.url)
+        assert asked.exit_code == 0, asked
+        group.wait_for(
+            lambda one: (
+                not one.retain
+                and {each["state"] for each in (one.json or {})["members"].values()} == {2}
+            )
+        )
+    told = here("status", "@lab1", HWSYNC_BROKER=lab.url)
+    _, *boards = told.stdout.splitlines()
+    assert len(boards) == len(BOARDS)
+    for line in boards:
+        assert re.fullmatch(r"pi\d +\w+ +ready +starts in (60|[45]\d) s", line), told
+
+
 @pytest.mark.parametrize(
     ("lab", "words"),
     [

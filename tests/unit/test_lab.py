@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from hwsync import connection
 from hwsync.broker.access import Passwords
+from hwsync.cli import labs
+from hwsync.cli.common import Settings
 from hwsync.cli.labs import folder_of
 from hwsync.device import config as device
 from hwsync.device import service
@@ -597,6 +600,35 @@ def test_a_signing_key_that_somebody_added_stays_his(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"coordinator\.toml: signing_key was added at its end"):
         folder.rotate_key()
     assert [path.read_bytes() for path in sorted(folder.path.rglob("*.toml"))] == before
+
+
+class Reading:
+    """A broker that reads its files for 10 ms, and forgets a signal that comes meanwhile."""
+
+    def __init__(self) -> None:
+        self.written, self.knows = "", ""
+        self._now = self._reads_until = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+
+    def reload(self) -> tuple[list[int], list[int]]:
+        if self._now >= self._reads_until:
+            self._reads_until = self._now + 0.01
+            self.knows = self.written
+        return [1], []
+
+
+def test_a_broker_that_is_told_while_it_reads_knows_it_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broker = Reading()
+    monkeypatch.setattr(time, "sleep", broker.sleep)
+    broker.reload()  # another command
+    broker.sleep(0.001)
+    broker.written = "pi2 may come in"
+    assert labs.reload(Settings(as_json=True), cast(Folder, broker))
+    assert broker.knows == "pi2 may come in"
 
 
 def test_what_somebody_added_and_hwsync_is_to_write_changes_nothing(tmp_path: Path) -> None:
