@@ -60,12 +60,13 @@ def live(
     faults: tuple[str, ...],
     largest: bool = False,
     instants: bool | None = None,
+    files: bool | None = None,
 ) -> Report:
     """One world from its beginning to its end."""
     habits = next((one for one in BROKERS if one.name == broker), None)
     with folder() as path:
         return World(seed, path, steps=steps, habits=habits, faults=faults or None,
-                     largest=largest, instants=instants).run()  # fmt: skip
+                     largest=largest, instants=instants, files=files).run()  # fmt: skip
 
 
 def hunt(mutant: Mutant, first: int, worlds: int, *, cover: bool) -> tuple[int, int, str]:
@@ -73,21 +74,22 @@ def hunt(mutant: Mutant, first: int, worlds: int, *, cover: bool) -> tuple[int, 
     steps = 0
     with changed(mutant.edits + (mutant.cover if cover else ())):
         for number in range(worlds):
-            report = live(
-                first + number, EACH, mutant.broker, mutant.faults, mutant.largest, mutant.instants
-            )
+            report = _lived(first + number, mutant)
             steps += report.steps
             if report.violations:
                 break
         else:
             return worlds, steps, ""
     # What hwsync itself does in that world proves nothing.
-    innocent = live(
-        report.seed, EACH, mutant.broker, mutant.faults, mutant.largest, mutant.instants
-    )
+    innocent = _lived(report.seed, mutant)
     if innocent.violations:
         return number + 1, steps, f"{BROKEN} seed {report.seed}: simulate it first"
     return number + 1, steps, str(report.violations[0])
+
+
+def _lived(seed: int, mutant: Mutant) -> Report:
+    kinds = (mutant.largest, mutant.instants, mutant.files)
+    return live(seed, EACH, mutant.broker, mutant.faults, *kinds)
 
 
 def _deaf() -> None:

@@ -18,6 +18,7 @@ from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.moves import TABLE
 from hwsync.protocol.record import State, Verb
 from hwsync.testing.batch_promises import check_batches
+from hwsync.testing.file_promises import check_files
 from hwsync.testing.history import (
     Json,
     Said,
@@ -63,6 +64,7 @@ def check(
     found = [violation for rule in rules for violation in rule(seen, final)]
     found += [Violation(*one) for one in check_starts(history, calm=final.calm)]
     found += check_grants(history)
+    found += check_files(seen, final.commands)
     if output is not None:
         found += _belongs(seen, final, output)
     return found + list(check_batches(history, final.logs, final.commands, final.batches))
@@ -260,6 +262,8 @@ def _performed_once(seen: Sorted, final: FinalState) -> Iterator[Violation]:
     for user, rows in final.logs.items():
         done: Counter[tuple[str, str]] = Counter()
         for row in rows:
+            if final.commands.get((user, row["id"]), {}).get("pruned"):
+                continue  # nobody knows any more what was sent
             if row["topic"] and not row["topic"].startswith("hw/@") and not row["late"]:
                 done[row["topic"], row["payload"]] += 1
         for (topic, payload), times in done.items():
@@ -323,7 +327,7 @@ def _belongs(seen: Sorted, final: FinalState, output: Callable[[str], str]) -> I
     """4. A result belongs to the command that it names, and an answer to what was asked."""
     for (user, id), end in final.commands.items():
         begun = seen.began[user, id]
-        if end["outcome"] == "ok" and begun and end["journal"] is not None:
+        if end["outcome"] == "ok" and begun and end["journal"] and not end.get("pruned"):
             expected = {output(one.program) for one in begun}
             said = str(end["hw_response"])
             if end.get("truncated"):  # by a device, for a broker that takes no more
@@ -334,6 +338,7 @@ def _belongs(seen: Sorted, final: FinalState, output: Callable[[str], str]) -> I
     for (user, id), answers in seen.answered.items():
         for answer in answers:
             told = answer.fields.get("hw_command", "")
-            known = not answer.fields.get("orphan") and "error" not in answer.fields
+            gone = answer.fields.get("orphan") or answer.fields.get("pruned")
+            known = not gone and "error" not in answer.fields
             if known and answer.program and told != answer.program:
                 yield Violation("belongs", user, id, f"{answer.operator} was told of {told[:60]!r}")

@@ -74,9 +74,10 @@ class Conductor(Operator):
         keys = {**keys, **times, "expires": 20.0, "analysis": "outcome"}
         asked = []
         for user in users:
-            self.known = [*self.known[-20:], (user, id, program, keys)]
+            own = keys | self.numbers.files(user, id)
+            self.known = [*self.known[-20:], (user, id, program, own)]
             try:
-                yield from self.ask(user, id, program, **keys)
+                yield from self.ask(user, id, program, **own)
                 asked.append(user)
             except Refused as refusal:
                 self.context.note(self.name, f"{user} refuses {id}: {refusal}")

@@ -6,6 +6,7 @@ checker could not see it later.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,7 @@ from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.messages import named_id
 from hwsync.store.api import Changes
+from hwsync.store.pruning import Pruning
 from hwsync.store.store import Store
 from hwsync.testing.context import Context
 from hwsync.testing.history import LifeBegan, Said, SaidOfBatch, Served, TurnedAway
@@ -222,6 +224,13 @@ class CoordinatorProcess(Process):
         waits = (self.coordinator.wait(), self.gate.wait())
         return min((wait for wait in waits if wait is not None), default=None)
 
+    def prune(self, most: int) -> None:
+        """Drop the texts and files of so many that have ended, as after years."""
+        if self.alive and self.store is not None and not self.disk_full:
+            with contextlib.suppress(StoreError):
+                dropped = Pruning(self.store.database).prune(None, most)
+                self.context.note(self.name, "drops the texts of", dropped)
+
     def see_life(self) -> None:
         """How long this life could work."""
         if self.served and self._connected_at is not None:
@@ -285,7 +294,7 @@ class CoordinatorProcess(Process):
             context.see(SaidOfBatch(context.now, user.removeprefix(SIGN), fields, kept))
             context.note(self.name, f"says {kind} of {user}", fields)
             return
-        context.see(Said(context.now, user, str(kind), fields))
+        context.see(Said(context.now, user, str(kind), fields, kept))
         context.note(self.name, f"says {kind} of {user}", fields)
         if kind is not TopicKind.STATUS:
             return

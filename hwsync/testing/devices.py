@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+from hwsync.protocol.files import Files, is_asked_for
 from hwsync.protocol.jsons import loads
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.heartbeat import encode_heartbeat
@@ -20,7 +21,7 @@ from hwsync.testing.context import Context, Run
 from hwsync.testing.history import Began, Ended
 from hwsync.testing.port import Port
 from hwsync.testing.processes import Process
-from hwsync.testing.programs import Program, run_end
+from hwsync.testing.programs import Program, listed, made_by, run_end
 from hwsync.testing.raw_clocks import RawClock
 from hwsync.testing.releasing import Waiting
 from hwsync.transport import Delivery, Subscription, Will
@@ -43,6 +44,7 @@ class Session:
     page: Page | None = None  # it begins at an instant
     ready: bool = False  # its process exists
     waiting: Waiting | None = None  # it is armed
+    made: Files = ()
 
 
 class Device(Process):
@@ -278,12 +280,16 @@ class Device(Process):
             return
         session.began = run.alive = True
         name = session.job.name
-        page = session.page
+        page, job = session.page, session.job
+        session.made = made_by(run.user, run.id, job)
+        asked_for = (one for one in session.made if is_asked_for(job.collect, one.path))
         context.see(
             Began(
                 *(context.now, run.user, run.id, run.program, run.journal, name),
                 bound_us=page.instant.bound_us if page else None,
                 asked=self.newest_answered() if page else None,
+                files=listed(job.files),
+                made=listed(tuple(asked_for)),
             )
         )
         context.note(self.name, f"program of {run.id} begins", run.program)
@@ -308,7 +314,8 @@ class Device(Process):
             return
         page = session.page
         if page is None or page.released is not None:
-            self.put(lambda: self.ended(session, run_end(session.job, outcome)))
+            end = run_end(session.job, outcome, made=session.made)
+            self.put(lambda: self.ended(session, end))
         elif session.stop:
             self.put(lambda: self.ended(session, run_end(session.job, "cancelled", began=False)))
         else:

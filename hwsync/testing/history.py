@@ -14,6 +14,8 @@ from typing import Any
 from hwsync.protocol.limits import DEFAULT_NAME
 
 Json = Mapping[str, Any]
+FileList = tuple[tuple[str, int, str], ...]
+"""Files by their path, size and SHA-256 in hexadecimal, sorted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Asked:
     parallel: int | None = None
     timeout: float | None = None  # seconds of its run; None: not known, or the default
     grace: float | None = None  # seconds past that
+    files: FileList = ()  # that go with its program
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class Began:
     name: str | None = None  # of the file that it was run as; None: not known
     bound_us: int | None = None  # how wrong its device's lab time may be, by its own word
     asked: float | None = None  # when its device sent the newest question that was answered
+    files: FileList | None = None  # that it found in its folder; None: not known
+    made: FileList | None = None  # that it writes there and that are asked for; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,7 @@ class Said:
     user: str
     kind: str  # "status" or "result"
     fields: Json
+    kept: bool = False  # retained
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The safeguards of hwsync, each of which can be switched off: then the checker must find out.
 
-The law: docs/reliability.md names each, with what its worlds have shown. Those of starts and of
-batches stand in modules of their own.
+The law: docs/reliability.md names each, with what its worlds have shown. Those of starts, of
+batches and of files stand in modules of their own.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from hwsync.protocol.device.clock import Estimator
 from hwsync.protocol.record import Command
 from hwsync.store.store import Store
 from hwsync.testing.batch_mutants import BATCH_MUTANTS
+from hwsync.testing.file_mutants import FILE_MUTANTS
 from hwsync.testing.start_mutants import START_MUTANTS
 from hwsync.testing.switched_off import Edit, Mutant
 from hwsync.transport import connecting
@@ -296,4 +297,5 @@ MUTANTS: Final = (
     ),
     *START_MUTANTS,
     *BATCH_MUTANTS,
+    *FILE_MUTANTS,
 )  # fmt: skip

@@ -6,9 +6,11 @@ The law: each of them knows only what MQTT told it, and repeats until it is answ
 from __future__ import annotations
 
 import itertools
+from random import Random
 from typing import Any, Final
 
 from hwsync.operator.conversation import Conversation, Talk
+from hwsync.operator.fetching import fetching
 from hwsync.protocol.errors import Code, HwsyncError, Refused
 from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.topics import TopicKind, Topics
@@ -18,7 +20,7 @@ from hwsync.protocol.wire.status import CommandFields
 from hwsync.testing.context import WALL, Context
 from hwsync.testing.history import Answered, Asked
 from hwsync.testing.port import Port
-from hwsync.testing.programs import Program
+from hwsync.testing.programs import Program, files_along, files_of
 from hwsync.testing.schedule import Timer
 from hwsync.transport import Delivery, Signal, Subscription
 
@@ -38,6 +40,14 @@ class Numbers:
 
     def __init__(self, context: Context) -> None:
         self._context, self._count = context, itertools.count(1)
+        self.carriers: frozenset[str] = frozenset()  # boards to which files are sent at all
+
+    def files(self, user: str, id: str) -> dict[str, Any]:
+        """Keys of some requests: what goes with the program, and what comes back."""
+        dice = Random(f"files for {id} of {user}")
+        if user not in self.carriers or dice.random() < 0.3:
+            return {}
+        return files_along(dice, user, id)
 
     def id(self) -> str:
         return f"c{next(self._count)}"
@@ -127,11 +137,14 @@ class Operator:
 
     def choices(self) -> tuple[list[Any], list[float]]:
         """What it does, and how often."""
-        return (
-            [self._runs, self._repeats, self._mistakes, self._cancels, self._resets,
-             self._analyses, self._reads, self._queries],
-            [10, 2, 1, 3 * self._stops, 1 * self._stops, 2, 1, 1],
-        )  # fmt: skip
+        actions: list[Any] = [
+            *(self._runs, self._repeats, self._mistakes, self._cancels, self._resets),
+            *(self._analyses, self._reads, self._queries),
+        ]
+        weights: list[float] = [10, 2, 1, 3 * self._stops, 1 * self._stops, 2, 1, 1]
+        if self.numbers.carriers:
+            return [*actions, self._fetches], [*weights, 2]
+        return actions, weights
 
     def _does(self, action: Talk[object]) -> Talk[None]:
         self._idle = False
@@ -150,6 +163,7 @@ class Operator:
         id, program = self.numbers.id(), self.numbers.program().text
         # A copy of a message may still come late, and be before it.
         keys = {"analysis": "outcome", "expires": 3_600, "queue": True}
+        keys |= self.numbers.files(user, id)
         while True:
             try:
                 yield from self.ask(user, id, program, **keys)
@@ -159,7 +173,22 @@ class Operator:
                 yield from self._sleep(AGAIN_S)  # what led to nothing is given back by time
             else:
                 break
-        yield from self.follow(user, id)
+        if (yield from self.follow(user, id)) and self.context.habits.largest is None:
+            told, found = yield from self._fetched(user, id)
+            if found.keys() != (listed := told["files"] or {}).keys():
+                text = f"of {sorted(listed)} came {sorted(found)}"
+                self.context.violate("files", user, id, text)
+
+    def _fetched(self, user: str, id: str) -> Talk[tuple[CommandFields, dict[str, bytes]]]:
+        """What is told of a command, and the bytes of its files."""
+        told = yield from self.conversation(user).querying(id)
+        found = yield from fetching(self.conversation(user), id, told)
+        self.context.note(self.name, f"has files of {id}", list(found))
+        return told, found
+
+    def _fetches(self, _: str) -> Talk[None]:
+        if (own := self._own()) is not None:
+            yield from self._fetched(*own[:2])
 
     def _sleep(self, seconds: float) -> Talk[None]:
         limit = self.context.now + seconds
@@ -187,6 +216,7 @@ class Operator:
                 batch=tuple(keys.get("batch", ())),
                 timeout=keys.get("timeout"),
                 grace=keys.get("grace"),
+                files=files_of(keys),
             )
         )
         context.note(self.name, f"asks {user} for {id}", (program, keys))
@@ -200,7 +230,7 @@ class Operator:
     def _runs(self, user: str) -> Talk[None]:
         dice = self.context.dice
         id, program = self.numbers.id(), self.numbers.program()
-        same = self._what_a_repeat_says_too(id)
+        same = self._what_a_repeat_says_too(id) | self.numbers.files(user, id)
         self.known = [*self.known[-20:], (user, id, program.text, same)]
         keys: dict[str, Any] = {
             **same,

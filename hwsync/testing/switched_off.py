@@ -32,7 +32,7 @@ class Mutant:
 
     ``faults``: the only kinds in its worlds, where others would hide what it is for; empty: all.
     ``largest``: its worlds' brokers have a limit of what they take; ``broker``: whose habits;
-    ``instants``: in its worlds boards begin at instants.
+    ``instants``: in its worlds boards begin at instants; ``files``: files go along and come back.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Mutant:
     largest: bool = False
     broker: str | None = None
     instants: bool | None = None
+    files: bool | None = None
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from hwsync.testing.context import Context
 from hwsync.testing.history import Asked
 from hwsync.testing.operators import Numbers
 from hwsync.testing.persons import publish
+from hwsync.testing.programs import files_of
 
 IDLE_S: Final = 6.0  # between two actions, on average
 Groups = Mapping[str, tuple[str, ...]]
@@ -95,6 +96,8 @@ class Teacher:
         return Lesson(ask, lambda: self._cancel(group, id))
 
     def _ask(self, group: str, id: str, program: str, keys: dict[str, Any]) -> None:
+        if self.numbers.carriers.issuperset(self.groups[group]):
+            keys = keys | self.numbers.files(self.groups[group][0], id)
         for user in self.groups[group]:
             self._note(user, group, "request", id, program, keys)
         payload = encode_request(program, id=id, **keys)
@@ -129,6 +132,7 @@ class Teacher:
 
     def _ask_alone(self, user: str, id: str, program: str, keys: dict[str, Any]) -> None:
         if self.asking:
+            keys = keys | self.numbers.files(user, id)
             self._note(user, "", "request", id, program, keys)
             payload = encode_request(program, id=id, **keys)
             publish(self.context, self.name, self.topics.of(user, TopicKind.REQUEST), payload)
@@ -182,6 +186,6 @@ class Teacher:
                 *(self.context.now, self.name, user, kind, id, program),
                 expires=keys.get("expires"), group=group, parallel=keys.get("parallel"),
                 batch=tuple(keys.get("batch", ())), timeout=keys.get("timeout"),
-                grace=keys.get("grace"),
+                grace=keys.get("grace"), files=files_of(dict(keys)),
             )
         )  # fmt: skip

@@ -47,6 +47,7 @@ HEALED_S: Final = 400.0  # in which everything ends: backoff, settle, limits, an
 PROBE_S: Final = 240.0  # for one more program on each device
 LITTLE: Final = 16_384  # bytes of what leads to nothing, where somebody tells orphans
 SETTLE_S: Final = 5.0
+DROP_S: Final = 10.0  # between two times that texts and files are dropped, on average
 ANALYSIS_WITHIN_S: Final = 30.0
 TAKEN_S: Final = 60.0  # without a message that the broker hangs up on: longer than any backoff
 LARGEST: Final = (6_000, 12_000, 30_000)  # bytes that a broker with a limit takes
@@ -77,7 +78,7 @@ class World:
     ``steps``: of the time of faults; more follow until all is at rest. ``habits``: the broker's;
     ``faults``: the only kinds (``FAULTS``). None: as the seed says. ``largest``: its broker has a
     limit of what it takes; ``instants``: people have boards begin at instants, and nobody else
-    asks for anything.
+    asks for anything; ``files``: files go with programs and come back, and old ones are dropped.
     """
 
     def __init__(
@@ -90,9 +91,11 @@ class World:
         faults: Collection[str] | None = None,
         largest: bool = False,
         instants: bool | None = None,
+        files: bool | None = None,
     ) -> None:
         dice = Random(seed)
         self.seed, self.steps = seed, steps
+        self._healed = False
         chosen = habits or dice.choice(BROKERS)
         if habits is None or largest:
             chosen = _limited(chosen, Random(-seed), always=largest)
@@ -109,6 +112,12 @@ class World:
         self.hand = Hand(context, "anna") if dice.random() < 0.3 else None
         everybody = [*users, *(["anna"] if self.hand else [])]
         numbers = Numbers(context)
+        # By dice of their own: the worlds without files stay as they are.
+        self._drops = Random(f"files {seed}")
+        if self._drops.random() < 0.5 if files is None else files:
+            boards = (one.user for one in self.devices if isinstance(one, Board))
+            numbers.carriers = frozenset(boards)
+            self._drop_some()
         stops = dice.random() < 0.5  # whether anybody cancels or resets anything
         # By dice of their own: the worlds without instants stay as they are.
         self.instants = Random(~seed).random() < 0.25 if instants is None else instants
@@ -166,10 +175,18 @@ class World:
                     process.kill(restart=False)
         return self._report(final)
 
+    def _drop_some(self) -> None:
+        """Now and then texts and files go with the years; until all is healed."""
+        seconds = DROP_S * 2 * self._drops.random()
+        self.context.schedule.after(seconds, self._drop_some)
+        if not self._healed:
+            self.coordinator.prune(self._drops.choice((1, 1, 3)))
+
     # -- the end ------------------------------------------------------------------------------
 
     def _heal(self) -> None:
         self.faults.heal()
+        self._healed = True
         for operator in self.operators:
             operator.asking = False
         for person in self.persons:
