@@ -25,6 +25,7 @@ from typing import Any, Final
 import pytest
 
 from hwsync.protocol.errors import DatabaseError
+from hwsync.store.checking import check as check_database
 from hwsync.testing.checker import FinalState
 from hwsync.testing.history import Seen, Violation
 from tests.support.brokers import SmallMosquittoBroker
@@ -41,7 +42,14 @@ from tests.support.soak_starts import (
     read_lives,
     starts_figures,
 )
-from tests.support.soak_verdict import differing, figures, judge, read_database, read_witness
+from tests.support.soak_verdict import (
+    differing,
+    figures,
+    files_figures,
+    judge,
+    read_database,
+    read_witness,
+)
 
 END_S: Final = 90.0  # until rest: settling, timeout and grace, and a whole backoff of 30 s
 LAST_S: Final = 60.0  # for each device's last command, and for what is asked once more
@@ -254,6 +262,10 @@ class Soak:
             told = {(asker.user, id): outcome for asker in self.askers
                     for id, outcome in asker.ended.items()}  # fmt: skip
             found = found + differing(told, final)
+        if self.lab.db.exists():
+            found = found + [
+                Violation("saved", "", "", text) for text in check_database(self.lab.db)
+            ]
         if interrupted:
             found = [one for one in found if one.promise not in UNTIL_REST]
         counts = self.storm.counts if self.storm else Counter[str]()
@@ -269,6 +281,7 @@ class Soak:
             "faults": dict(sorted(counts.items())),
             "typed by hand": self.person.typed if self.person else 0,
             **figures(final, acknowledged, found),
+            **files_figures(final, self.programs),
             "batches that nobody took": self.teacher.given_up if self.teacher else 0,
             **starts_figures(final.commands, read_lives(self.lab.db), self.instants, kills),
             "seconds until rest": self.rest_s,

@@ -20,7 +20,7 @@ from hwsync.protocol.wire.asking import encode_id
 from hwsync.protocol.wire.request import encode_request
 from hwsync.testing.history import Answered, Asked, Json, Said, Seen
 from tests.support.soak_asking import Ask, Asking
-from tests.support.soak_programs import Programs
+from tests.support.soak_programs import FILE_EACH, Programs
 from tests.support.soak_starts import Instants
 
 TIMES: Final = {"timeout": (1.0, 2.0), "grace": (1.0, 2.0), "expires": (20.0, 30.0)}
@@ -55,7 +55,7 @@ class Asker(Asking):
     def ask_last(self) -> str:
         """One more request, which must end as ``ok``; its id."""
         id = f"{self.user}-last"
-        self._add(id, {**LAST_TIMES, "analysis": "outcome", "queue": True})
+        self._add(id, {**LAST_TIMES, "analysis": "outcome", "queue": True}, file=True)
         return id
 
     def ask(self, now: float) -> None:
@@ -71,6 +71,7 @@ class Asker(Asking):
                 f"{self.user}-{self.asked}",
                 {**keys, "analysis": "outcome", **({"queue": True} if queued else {})},
                 change=self._change(),
+                file=self.asked % FILE_EACH == 0,
             )
         if self.acknowledged and self.dice.random() < EARLIER_SHARE:
             earlier = self.dice.choice(sorted(self.acknowledged))
@@ -82,15 +83,23 @@ class Asker(Asking):
             return TopicKind.RESET
         return TopicKind.CANCEL if drawn < RESET_SHARE + CANCEL_SHARE else None
 
-    def _add(self, id: str, keys: dict[str, object], change: TopicKind | None = None) -> None:
-        program = self.programs.make(id, self.dice.uniform(*SLEEP_S))
+    def _add(
+        self, id: str, keys: dict[str, object], change: TopicKind | None = None, *, file: bool
+    ) -> None:
+        sleep = self.dice.uniform(*SLEEP_S)
+        if file:
+            program, along = self.programs.make_with_a_file(id, sleep)
+            keys = keys | along
+        else:
+            program = self.programs.make(id, sleep)
         ask = Ask(program, encode_request(program, id=id, **keys))
         if change is not None:
             ask.change, ask.change_at = change, time.monotonic() + self.dice.uniform(*CHANGE_S)
         self.open[id] = ask
 
     def note(self, at: float, kind: TopicKind, id: str, program: str) -> None:
-        self.history.append(Asked(at, self.name, self.user, str(kind), id, program))
+        files = self.programs.files(id) if program else ()
+        self.history.append(Asked(at, self.name, self.user, str(kind), id, program, files=files))
 
     def recorded(self, id: str, commands: Mapping[tuple[str, str], Json]) -> str:
         known = commands.get((self.user, id))

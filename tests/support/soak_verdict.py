@@ -25,7 +25,8 @@ from hwsync.store.reader import Reader
 from hwsync.store.rows import command_from, select
 from hwsync.testing.checker import FinalState, check
 from hwsync.testing.history import Asked, Began, Copied, Ended, Json, Seen, Violation
-from tests.support.soak_programs import Line, Programs
+from hwsync.testing.programs import listed
+from tests.support.soak_programs import READ, Line, Programs
 
 BEFORE_S: Final = 1.0  # a program's beginning is written after its device has begun it
 AFTER_S: Final = 3.0  # and its end before its device has flushed it
@@ -97,7 +98,9 @@ def read_witness(
             issued = -math.inf if wall_offset is None else command["issued"] - wall_offset
             by_hand[command["hw_command"]].append((command["number"], issued, id))
     seen: list[Seen] = []
-    began: dict[tuple[str, str, str], tuple[float, str]] = {}  # by process: when, as which id
+    began: dict[
+        tuple[str, str, str], tuple[int, float, str]
+    ] = {}  # by process: its place in ``seen``, when, as which id
     taken: set[str] = set()
     for line in lines:
         at, user, program = line.at, line.user, programs.text[line.tag]
@@ -107,10 +110,16 @@ def read_witness(
             if id in programs.by_hand:
                 id = _earliest(by_hand[program], at, taken, id)
                 taken.add(id)
-            began[process] = at, id
+            began[process] = len(seen), at, id
             seen.append(Began(at, user, id, program))
+        elif line.word.startswith(READ):
+            place, since, id = began[process]
+            sent = programs.sent[line.tag]
+            had = (sent.path, sent.size, line.word.removeprefix(READ))
+            back = listed((programs.back[line.tag],))
+            seen[place] = Began(since, user, id, program, files=(had,), made=back)
         else:
-            since, id = began[process]
+            _, since, id = began[process]
             heard = undisturbed(user, since - BEFORE_S, at + AFTER_S)
             seen.append(Ended(at, user, id, program, heard=heard))
     written = {(one.user, one.id) for one in seen if isinstance(one, Began)}
@@ -165,6 +174,17 @@ def differing(told: Mapping[tuple[str, str], str], final: FinalState) -> list[Vi
         for (user, id), outcome in told.items()
         if (end := final.commands.get((user, id))) is None or end["outcome"] != outcome
     ]
+
+
+def files_figures(final: FinalState, programs: Programs) -> dict[str, Any]:
+    """What became of the files that were to come back."""
+    came = Counter[str]()
+    for (_, id), end in final.commands.items():
+        if id in programs.back:
+            back = end["files"] or any("path" in one for one in end["not_kept"])
+            word = "whole" if end["files"] else "named" if back else "none"
+            came[f"{word}, ran {end['ran']}"] += 1
+    return {"files that were to come back": dict(sorted(came.items()))}
 
 
 def figures(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from hwsync.protocol.files import Files
 from hwsync.protocol.record import Command, Outcome, Ran, Request, RunReport, State
 from hwsync.protocol.wire.status import result_json
 from hwsync.testing.checker import FinalState
 from hwsync.testing.history import Answered, Asked, Ended, Seen
-from tests.support.soak_programs import Programs, read_lines
+from tests.support.soak_programs import READ, Programs, read_lines
 from tests.support.soak_verdict import differing, figures, judge, read_witness
 
 USER = "pi1"
@@ -40,11 +42,12 @@ class Story:
         self.lines.append(f"{word} {USER} {tag} {process} {at} 0")
 
     def recorded(self, id: str, program: str, outcome: str = "ok", ran: str = "yes",
-                 issued: float = 1.0, stderr: str = "") -> None:  # fmt: skip
+                 issued: float = 1.0, stderr: str = "", files: Files = ()) -> None:  # fmt: skip
         said = self.programs.output(program) if outcome == "ok" else ""
         report = RunReport(
-            Outcome(outcome), Ran(ran), response=said, stderr=stderr, started=OFFSET + issued
-        )
+            Outcome(outcome), Ran(ran), response=said, stderr=stderr, started=OFFSET + issued,
+            files=files,
+        )  # fmt: skip
         command = Command(
             USER, id, Request(program), issued=OFFSET + issued, journal="j1", report=report
         )
@@ -59,6 +62,33 @@ class Story:
         )  # fmt: skip
         violations = judge([*self.history, *seen], final, self.programs.output)
         return [(one.promise, one.id) for one in violations]
+
+
+def with_a_file(read: str = "", back: Files | None = None) -> Story:
+    """One command that had a file, and brought one back. ``read``: the hash of what it had."""
+    one = Story()
+    program, _ = one.programs.make_with_a_file("c1", 0.1)
+    sent, made = one.programs.sent["c1"], one.programs.back["c1"]
+    files = one.programs.files("c1")
+    one.history.append(Asked(1.0, "operator", USER, "request", "c1", program, files=files))
+    for at, word in enumerate(["began", READ + (read or sent.sha256), "ended"]):
+        one.wrote(word, "c1", 2.0 + at / 10)
+    one.recorded("c1", program, files=(made,) if back is None else back)
+    return one
+
+
+def test_a_file_that_came_back_whole_is_right_and_another_or_none_is_not() -> None:
+    assert with_a_file().found() == []
+    made = with_a_file().programs.back["c1"]
+    for wrong in (with_a_file(read="0" * 64), with_a_file(back=()),
+                  with_a_file(back=(replace(made, size=made.size - 1),))):  # fmt: skip
+        assert set(wrong.found()) == {("files", "c1")}
+
+
+def test_what_a_program_had_not_written_yet_is_not_missed() -> None:
+    story = with_a_file(back=())
+    story.lines = [line for line in story.lines if not line.startswith(READ)]
+    assert story.found() == []
 
 
 @pytest.fixture
