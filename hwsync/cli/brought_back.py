@@ -206,16 +206,27 @@ def missing(
     if others:
         yield f"hwsync: {others:,} more files were {KEPT_NOT}"
     listed = end.get("files") or {}
-    named = [one for one in patterns if not set(one) & set("*?")]
-    reasons = {one.get("path") for one in entries}
-    for path in named:
-        if path not in listed and path not in reasons and not others:
-            yield f"hwsync: {path} did not come back: there was no such file, or it did not change"
+    written = {*listed, *(str(one["path"]) for one in entries if "path" in one)}
+    for pattern in dict.fromkeys(patterns) if not others else ():
+        if not any(is_asked_for([pattern], path) for path in written):
+            yield _nothing(pattern, written)
     if listed and not found:
         yield (
             "hwsync: the files cannot be had now: the broker takes no message that large, or their "
             "bytes were dropped with the years"
         )
+
+
+def _nothing(pattern: str, written: Iterable[str]) -> str:
+    """A line for a pattern that meant nothing of what was written."""
+    if any(path.startswith(f"{pattern}/") for path in written):
+        return (
+            f"hwsync: {pattern} is a folder there: --get {_quoted(pattern)}/ brings what is in it"
+        )
+    if set(pattern) & set("*?"):
+        typed = pattern.removesuffix("**") if pattern.endswith("/**") else pattern
+        return f"hwsync: nothing came back for {_quoted(typed)}: no such file was written"
+    return f"hwsync: {pattern} did not come back: there was no such file, or it did not change"
 
 
 def not_asked_for(ends: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -178,6 +178,11 @@ def make_request(analysis: str, by: str, **given: Any) -> Asked:
         size(program + "".join(args))
     except ValueError:
         raise UsageError("the program or its arguments are not UTF-8") from None
+    if (length := size(program)) > limits.MAX_PROGRAM:
+        raise UsageError(
+            f"{_called(file)} has {length:,} bytes; a program has at most {limits.MAX_PROGRAM:,}",
+            "data can go along in files of its own: --with FILE",
+        )
     name = _name(given["name"], file)
     request = RunRequest(
         program=program,
@@ -219,6 +224,10 @@ def read_meta(texts: Sequence[str]) -> Any:
     return {pair[1]: pair[2] for pair in pairs if pair}
 
 
+def _called(file: str | None) -> str:
+    return "the program" if file in (None, "-") else str(file)
+
+
 def _name(chosen: str | None, file: str | None) -> str | None:
     """What was chosen, else the file's own name where that can be one."""
     if chosen is None:
@@ -238,7 +247,7 @@ def _read_program(file: str) -> str:
         at = error.start + (len(data) - len(error.object))  # the mark is not counted
     line = data.count(b"\n", 0, at) + 1
     coding = _coding(data)
-    name = "the program" if file == "-" else file
+    name = _called(file)
     said = f"{name} is not UTF-8: byte {at} (0x{data[at]:02x}), in line {line}"
     kind = "UTF-16" if data.startswith(UTF_16) else coding or "ISO-8859-1"
     hint = (

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from hwsync.cli.say import bytes_of
 from hwsync.protocol import files, limits
@@ -55,8 +56,8 @@ def _meant(word: str, beside: Path) -> Iterator[tuple[Path, str]]:
     source, _, chosen = word.partition("=") if not os.path.lexists(word) else (word, "", "")
     path = Path(source)
     place = chosen.rstrip("/") or _place(path, beside)
-    if path.is_dir():
-        some = list(_below(path))
+    if stat.S_ISDIR(_stat(path).st_mode):
+        some = list(islice(_below(path), limits.MAX_FILES + 1))  # it may be all of a disk
         if not some:
             raise UsageError(f"--with {word}: there are no files in it")
         pairs = [(one, f"{place}/{one.relative_to(path).as_posix()}") for one in some]
@@ -75,16 +76,16 @@ def _place(path: Path, beside: Path) -> str:
     whole, near = Path(os.path.abspath(path)), Path(os.path.abspath(beside))
     if whole == near:
         return "."
-    return whole.relative_to(near).as_posix() if near in whole.parents else whole.name
+    return whole.relative_to(near).as_posix() if near in whole.parents else whole.name or "."
 
 
 def _below(folder: Path) -> Iterator[Path]:
     """The files of a folder, without what is hidden or made by Python; no link is followed."""
-    for where, folders, names in os.walk(folder):
+    for where, folders, names in os.walk(folder, onerror=_unreadable):
         folders[:] = sorted(one for one in folders if _counts(one))
         for name in sorted(names):
             path = Path(where) / name
-            if _counts(name) and stat.S_ISREG(path.lstat().st_mode):
+            if _counts(name) and stat.S_ISREG(_stat(path, follow=False).st_mode):
                 yield path
 
 
@@ -93,16 +94,32 @@ def _counts(name: str) -> bool:
 
 
 def _size(path: Path) -> int:
-    if not path.is_file():
+    found = _stat(path)
+    if not stat.S_ISREG(found.st_mode):
         raise UsageError(f"--with {path}: it is no file")
-    return path.stat().st_size
+    return found.st_size
+
+
+def _stat(path: Path, *, follow: bool = True) -> os.stat_result:
+    try:
+        return path.stat(follow_symlinks=follow)
+    except OSError as error:
+        raise _cannot_read(path, error) from None
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise _cannot_read(error.filename, error) from None
+
+
+def _cannot_read(path: Path | str, error: OSError) -> UsageError:
+    return UsageError(f"--with {path}: cannot be read: {error.strerror}")
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageError(f"--with {path}: cannot be read: {error.strerror}") from None
+        raise _cannot_read(path, error) from None
 
 
 def patterns(words: Iterable[str]) -> tuple[str, ...]:

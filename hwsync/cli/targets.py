@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import click
@@ -73,9 +73,9 @@ def one_or_all(words: Target | None, everybody: bool) -> Target:
 
 def check_words(words: Target | None, everybody: bool, file: str | None, code: str | None) -> None:
     """What stands where ``run`` and ``send`` have BOARD and FILE. Raises ``UsageError``."""
-    if everybody and file is not None and file.startswith(SIGN) and not Path(file).exists():
+    if everybody and file is not None and file.startswith(SIGN) and not os.path.exists(file):
         raise UsageError(f"--all and {file}", "one of them")
-    if file is None and code is None and words is not None and Path(str(words)).is_file():
+    if file is None and code is None and words is not None and os.path.isfile(str(words)):
         raise UsageError(
             f"{words} stands where the board does", f"hwsync run BOARD {words}; or --all, or @lab1"
         )

@@ -69,7 +69,9 @@ def test_a_name_with_an_equals_sign_is_a_name(here: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["never.csv"], "--with never.csv: it is no file"),
+        (["never.csv"], "--with never.csv: cannot be read: No such file or directory"),
+        (["a.csv/x"], "--with a.csv/x: cannot be read: Not a directory"),
+        (["x" * 300], "cannot be read: File name too long"),
         (["empty"], "there are no files in it"),
         (["pipe"], "it is no file"),
         (["a.csv", "sub/a.csv=a.csv"], "two files would be a.csv"),
@@ -230,12 +232,38 @@ def test_what_was_not_kept_is_said_with_what_to_type() -> None:
 
 
 def test_a_file_that_was_named_and_did_not_come_is_said() -> None:
-    (line,) = missing({"files": {}, "not_kept": []}, ["plot.png", "*.csv"], {})
+    line, more = missing({"files": {}, "not_kept": []}, ["plot.png", "*.csv"], {})
+    assert more == "hwsync: nothing came back for '*.csv': no such file was written"
     assert line.startswith("hwsync: plot.png did not come back: there was no such file")
     (line,) = missing({"files": {"plot.png": {}}}, ["plot.png"], {})
     assert "cannot be had now" in line
     assert list(missing({"files": {"plot.png": {}}}, ["plot.png"], {"plot.png": b""})) == []
     assert list(missing({}, [], {})) == []  # a coordinator of before
+
+
+def test_a_folder_is_named_with_what_to_type() -> None:
+    end = {"files": {}, "not_kept": [entry("out/a", "not asked for"), entry("b.csv", "a link")]}
+    *_, line = missing(end, ["out", "out", "b.csv"], {})
+    assert line == "hwsync: out is a folder there: --get out/ brings what is in it"
+    *_, line = missing({"files": {}, "not_kept": []}, patterns(["results/"]), {})
+    assert line == "hwsync: nothing came back for results/: no such file was written"
+    assert list(missing({"files": {"out/a": {}}}, ["out/**"], {"out/a": b""})) == []
+
+
+def test_a_folder_that_nobody_may_read_is_no_empty_one(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("lib/a.py", "lib/sub/b.py")
+    scan = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UsageError, match="--with lib/sub: cannot be read: Permission denied"):
+        gather(["lib"], None, "p.py")
 
 
 def test_what_several_boards_wrote_is_said_once() -> None:

@@ -252,3 +252,21 @@ def test_words_that_stand_where_others_should_are_named(
     check_words(None, True, "@odd.py", None)
     with pytest.raises(click.BadParameter, match="a group stands by itself, without boards: @lab1"):
         target("@lab1,pi1")
+
+
+def test_a_program_that_is_too_large_is_said_by_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "big.py"
+    file.write_bytes(b"#" * limits.MAX_PROGRAM)
+    assert make(file=str(file)).request.program
+    file.write_bytes(b"#" * (limits.MAX_PROGRAM + 1))
+    with pytest.raises(
+        UsageError, match=r"big\.py has 262,145 bytes; a program has at most 262,144"
+    ):
+        make(file=str(file))
+    with pytest.raises(UsageError, match="the program has"):
+        make(code="é" * (limits.MAX_PROGRAM // 2 + 1))
+
+
+def test_many_boards_without_a_program_are_no_name_of_a_file() -> None:
+    many = Target(tuple(f"board-{number:04}" for number in range(60)))
+    check_words(many, False, None, None)  # more letters than a file's name may have
