@@ -38,6 +38,10 @@ def test_who_was_given_a_group_needs_no_right_to_its_boards(
             done = typed(who, "run", "@lab1", "-c", "print(6*7)")
             assert done.wait(60) == 0, done.account()
             assert sorted(done.stdout.splitlines()) == ["pi1: 42", "pi2: 42"]
+        if kind == "mosquitto":  # who may not ask its boards sees what the broker keeps of them
+            shown = typed("greta", "show", "@lab1", "--output")
+            assert shown.wait(60) == 0, shown.account()
+            assert shown.stdout == "pi1: 42\npi2: 42\n"
         told = start([*HWSYNC, "group", "set", "lab1", "pi1,pi2"],
                      variables={"HWSYNC_LAB": str(lab.folder.path)})  # fmt: skip
         assert told.wait(30) == 0, told.account()
