@@ -24,8 +24,11 @@ MAX_COLUMNS: Final = 100  # the names beyond are passed over: each is as long as
 MAX_NAME: Final = 64  # characters of a name
 PARTED_BY: Final = "\t;,"
 
-_NUMBER: Final = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)"
-_PAIR: Final = re.compile(rf"(?<![\w.])([^\W\d][\w.-]*) ?= ?({_NUMBER})(?![\w.])", re.ASCII)
+# Nothing can be read in two ways: a long line of whatever costs no more than its length.
+_NUMBER: Final = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)"
+_PAIR: Final = re.compile(
+    rf"(?<![\w.])([^\W\d][\w.-]{{0,{MAX_NAME - 1}}}) ?= ?({_NUMBER})(?![\w.])", re.ASCII
+)
 _IS_NUMBER: Final = re.compile(_NUMBER)
 _DIGITS: Final = 15  # of a whole number that stays one; more is read as a float
 

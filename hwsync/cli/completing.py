@@ -92,17 +92,14 @@ def _write(file: Path, text: str) -> None:
 
 
 def _add_line(start: Path, file: Path) -> None:
-    """Have the shell read the file when it starts."""
+    """Have the shell read the file when it starts; what stands there stays, whatever goes wrong."""
+    line = f'[ -f "{file}" ] && . "{file}"  {OURS}\n'
     try:
-        before = start.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        before = ""
-    if OURS in before:
-        return
-    text = before if not before or before.endswith("\n") else f"{before}\n"
-    text += f'[ -f "{file}" ] && . "{file}"  {OURS}\n'
-    try:
-        start.write_text(text, encoding="utf-8", errors="surrogateescape")
+        with start.open("a+", encoding="utf-8", errors="surrogateescape") as lines:
+            lines.seek(0)
+            before = lines.read()
+            if OURS not in before:
+                lines.write(line if not before or before.endswith("\n") else f"\n{line}")
     except OSError as error:
         raise UsageError(f"cannot write {start}: {error.strerror}") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from hwsync.cli.slow import say_slow
 from hwsync.operator.client import Client
 from hwsync.operator.run import Run, RunRequest, claim
 from hwsync.protocol.errors import HwsyncError, Refused
+from hwsync.protocol.jsons import loads
 
 PROGRAM: Final = """\
 import importlib.util, json, sys
@@ -88,7 +88,7 @@ def modules(settings: Settings, user: str, names: tuple[str, ...]) -> None:
 
 def _read(text: str) -> dict[str, Any] | None:
     try:
-        said = json.loads(text)
+        said = loads(text)
     except ValueError:
         return None
     there = isinstance(said, dict) and isinstance(said.get("modules"), dict)

@@ -75,6 +75,12 @@ def read_question(message: Message, topics: Topics) -> Wanted:
             f"a retained question on {message.topic}",
             f"clear it with mosquitto_pub -r -n -q 1 -t {message.topic}, and publish without -r",
         )
+    if len(message.payload) > limits.MAX_QUESTION:
+        raise Refused(
+            Code.TOO_LARGE,
+            f"{QUESTION.what} has {len(message.payload)} bytes",
+            f"at most {limits.MAX_QUESTION} bytes",
+        )
     obj = object_of(message.payload or b"{}", QUESTION.what, EXAMPLE)
     fields = QUESTION.read(obj)
     said = fields["reply"]
@@ -105,6 +111,8 @@ def reply_of_refused(message: Message, topics: Topics) -> Reply | None:
     """Where a refusal goes beside the board's errors: where the answer would; None: nowhere."""
     reply = message.reply
     if reply is None:
+        if len(message.payload) > limits.MAX_QUESTION:
+            return None
         obj = read_object(message.payload) or {}
         said = obj.get("reply")
         if not isinstance(said, str):

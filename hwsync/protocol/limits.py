@@ -100,6 +100,7 @@ DEAF_S: Final = values.DEAF_S  # of stale statuses only, until a device believes
 UNKNOWN_S: Final = values.UNKNOWN_S  # of answers that know less than the envelope
 
 HISTORY_PER_S: Final = 2  # questions about one board's runs; more are refused
+MAX_QUESTION: Final = 8 * KIB  # of JSON: what such a question may have
 HISTORY_WAITING: Final = 100  # of them that wait to be read, of all boards
 HISTORY_ROWS: Final = 100  # of a page
 HISTORY_PAGE: Final = 256 * KIB  # of JSON: a page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from hwsync.cli import completion
 from hwsync.cli.app import cli
 from hwsync.cli.common import Settings
-from hwsync.cli.completing import OURS, READY, SHELLS, VARIABLE
+from hwsync.cli.completing import OURS, READY, SHELLS, VARIABLE, _add_line
+from hwsync.protocol.errors import UsageError
 
 
 @pytest.fixture
@@ -35,6 +37,19 @@ def test_one_line_is_added_once(home: Path, shell: str, start: str) -> None:
     assert first == "mine"
     assert second == f'[ -f "{file}" ] && . "{file}"  {OURS}'
     assert VARIABLE in file.read_text()
+
+
+def test_a_full_disk_takes_nothing_of_a_persons_own_file(home: Path) -> None:
+    start, before = home / ".bashrc", "mine\n" * 100
+    start.write_text(before)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(UsageError, match="cannot write"):
+            _add_line(start, home / "completion.bash")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert start.read_text() == before
 
 
 def test_the_own_shell_is_taken_where_none_is_named(

@@ -124,6 +124,19 @@ def test_a_refusal_goes_where_the_answer_may(
     assert (found and found.topic) == where
 
 
+def test_a_long_question_is_refused_unread() -> None:
+    """A hundred may wait, each with its message."""
+    fill = b" " * (limits.MAX_QUESTION - len('{"reply":"replies/anna/1"}'))
+    for more, is_right in ((b"", True), (b" ", False)):
+        message = Message("hw/pi1/history", b'{"reply":"replies/anna/1"%b%b}' % (fill, more))
+        if is_right:
+            assert read_question(message, TOPICS).account == "anna"
+            continue
+        with pytest.raises(Refused, match="8193 bytes"):
+            read_question(message, TOPICS)
+        assert reply_of_refused(message, TOPICS) is None
+
+
 # -- which -----------------------------------------------------------------------------------------
 
 

@@ -57,3 +57,12 @@ def test_what_is_printed_to_fill_the_memory_does_not() -> None:
     assert len(found) == MAX_COLUMNS
     columns("a" * 1_000_000 + "=" * 10 + "1,2" * 100_000 + "-" * 100_000)
     assert time.process_time() - began < 20.0
+
+
+@pytest.mark.parametrize("text", ["-a", "a.-", "a=" + "1" * 50_000, "1,", "a =", "x=1e", "=.1"])
+def test_no_line_takes_longer_than_its_length(text: str) -> None:
+    """An output is whatever a board says; 250 KB of it took an hour."""
+    line = (text * (250_000 // len(text))) + "x"
+    began = time.process_time()
+    columns(line)
+    assert time.process_time() - began < 5.0
