@@ -23,6 +23,7 @@ from hwsync.protocol.jsons import dumps, size
 NOT_ASKED: Final = "not asked for"
 TOO_MANY: Final = f"more than {limits.MAX_COLLECTED} files"
 TOO_LARGE: Final = f"more than {limits.MAX_COLLECTED_BYTES:,} bytes in all"
+TOO_LONG: Final = "its path and the patterns are too long to be compared"
 NO_ROOM: Final = "no room in the message"
 PATH_FORM: Final = (
     f"relative, at most {limits.MAX_PATH} bytes, without control characters and without . or .. "
@@ -110,12 +111,19 @@ def clash(paths: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
+def is_exact(pattern: str) -> bool:
+    """Whether it means the path that it is, and no other."""
+    return "*" not in pattern and "?" not in pattern
+
+
 def means(pattern: str, path: str) -> bool:
     """Whether a pattern means that path.
 
     ``*`` is any characters but ``/``, ``?`` one of them, and ``**`` as a whole part any number of
     parts. Never more than (length of the pattern) x (length of the path) steps.
     """
+    if is_exact(pattern):
+        return pattern == path
     parts = path.split("/")
     reached = [True] + [False] * len(parts)  # how many parts the pattern so far may have taken
     for part in pattern.split("/"):
@@ -191,12 +199,23 @@ def listed(entries: Iterable[NotKept]) -> NotKeptFiles:
 def only_asked_for(
     patterns: Sequence[str], files: Files, not_kept: NotKeptFiles
 ) -> tuple[Files, NotKeptFiles]:
-    """The files that one of these patterns means, and what is not kept with the others."""
-    kept = tuple(one for one in files if is_asked_for(patterns, one.path))
-    if len(kept) == len(files):
-        return files, not_kept
-    left = [NotKept(one.path, one.size, NOT_ASKED) for one in files if one not in kept]
-    return kept, listed((*not_kept, *left))
+    """The files that one of these patterns means, and what is not kept with the others.
+
+    Whoever chose both could have it compared for a minute: beyond a limit of it nothing is kept.
+    """
+    kept: list[File] = []
+    left: list[NotKept] = []
+    most = limits.MAX_COMPARED
+    each = sum(len(one) for one in patterns if not is_exact(one))
+    for one in files:
+        most -= each * len(one.path)
+        if most < 0:
+            left.append(NotKept(one.path, one.size, TOO_LONG))
+        elif is_asked_for(patterns, one.path):
+            kept.append(one)
+        else:
+            left.append(NotKept(one.path, one.size, NOT_ASKED))
+    return (tuple(kept), listed((*not_kept, *left))) if left else (files, not_kept)
 
 
 def counted(entries: Iterable[NotKept]) -> NotKeptFiles:

@@ -31,6 +31,7 @@ MAX_COLLECTED: Final = 64  # files that come back
 MAX_COLLECTED_BYTES: Final = 1536 * KIB  # of them together, decoded
 MAX_NAMES: Final = 10_000  # that a device looks at to find them,
 COLLECT_S: Final = 2.0  # and for how long
+MAX_COMPARED: Final = 2_000_000  # characters of patterns x those of paths, of one result
 FILES_S: Final = 1.0  # between two answers that have files, of a board
 FILES_ROUND: Final = 8 * MAX_COLLECTED_BYTES  # of files that are answered at a time, of all boards
 MAX_NOT_KEPT: Final = 64  # entries that say what did not come back; then how many others

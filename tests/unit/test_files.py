@@ -7,7 +7,7 @@ import time
 import pytest
 
 from hwsync.protocol import files
-from hwsync.protocol.files import NOT_ASKED, File, NotKept
+from hwsync.protocol.files import NOT_ASKED, TOO_LONG, File, NotKept, only_asked_for
 from hwsync.protocol.jsons import dumps
 
 PATHS = ["a", "a.b", ".hidden", "a/b/c", "ä/ö", "a b", "a\\b", "*", "~", "-", "...", "a" * 255]
@@ -132,3 +132,17 @@ def test_a_file_is_known_by_its_bytes() -> None:
     assert one == one.bare
     assert one.sha256 == "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
     assert "data" not in repr(one)
+
+
+def test_long_patterns_and_long_paths_are_not_compared_for_ever() -> None:
+    """Whoever asks on his own board chooses both: 32 x 64 of the worst took a minute."""
+    patterns = ["**/" + "/".join(["*a"] * 60) + f"/{number}b" for number in range(32)]
+    deep = "/".join("a" * 120)
+    some = tuple(File.of(f"{deep}{number:02}", b"") for number in range(64))
+    began = time.process_time()
+    kept, left = only_asked_for(patterns, some, ())
+    assert time.process_time() - began < 5.0
+    assert not kept
+    assert TOO_LONG in {one.reason for one in left}
+    exact = [one.path for one in some[:30]]
+    assert only_asked_for([*exact, "*/x"], some, ())[0] == some[:30]
