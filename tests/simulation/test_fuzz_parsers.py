@@ -16,8 +16,8 @@ import pytest
 from hwsync.protocol.topics import INBOUND
 from hwsync.protocol.wire import request, schema
 from tests.support.fuzz_hypothesis import examples
-from tests.support.fuzz_parsers import HEARD
-from tests.support.fuzz_payloads import VALID, Mutator, encoded
+from tests.support.fuzz_parsers import HEARD, page
+from tests.support.fuzz_payloads import PAGE, VALID, Mutator, encoded
 from tests.support.fuzz_run import GROWTH, Report, Run, totals
 
 COUNT = 30_000
@@ -56,7 +56,7 @@ def test_hostile_payloads_are_refused_or_sound(tmp_path: Path) -> None:
     readers = {name.partition(": ")[0] for name in report.outcomes}
     wanted = {f"coordinator {kind}" for kind in INBOUND} | {f"operator {kind}" for kind in HEARD}
     wanted |= {
-        "coordinator sign",
+        *("coordinator sign", "operator page"),
         "device command",
         "device clock/reply",
         "device status",
@@ -87,6 +87,7 @@ def test_what_is_valid_is_taken(tmp_path: Path) -> None:
                     assert target(data) == "envelope"
                 elif name == f"device {kind}" and kind == "status":
                     assert target(data) == "status"
+    assert page(encoded(PAGE).encode()) == "page"
 
 
 def test_a_fault_is_found_and_can_be_repeated(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from hwsync import connection
 from hwsync.address import BrokerUrl
@@ -37,6 +37,10 @@ from hwsync.protocol.events import (
     Returned,
     StatusReceived,
 )
+from hwsync.protocol.files import is_path
+from hwsync.protocol.history import KINDS as PAST
+from hwsync.protocol.history import gather, reply_of_refused
+from hwsync.protocol.history import read_question as read_past
 from hwsync.protocol.jsons import dumps, is_count, is_number, loads, size
 from hwsync.protocol.record import Command, Outcome, Record, Reply, Request, State
 from hwsync.protocol.topics import INBOUND, TopicKind, Topics
@@ -45,11 +49,13 @@ from hwsync.protocol.wire.clock import encode_answer, read_answer, read_question
 from hwsync.protocol.wire.envelope import encode_envelope, read_envelope
 from hwsync.protocol.wire.error import encode_error
 from hwsync.protocol.wire.heartbeat import Heartbeat
+from hwsync.protocol.wire.history import Row, read_page
 from hwsync.protocol.wire.itself import Boards, read_sign
 from hwsync.protocol.wire.received import Received, read_received
 from hwsync.protocol.wire.response import encode_response
 from hwsync.protocol.wire.status import encode_result, encode_status, read_status
 from tests.support.board import Board
+from tests.support.fuzz_payloads import PAGE
 
 TOPICS: Final = Topics()
 NOW: Final = 1.7e9
@@ -90,6 +96,7 @@ def read_message(message: Message) -> str:
         event = messages.read(message, TOPICS)
     except Refused as refusal:
         _sound_refusal(refusal, message)
+        _names_its_command(refusal, message)
         return f"refused {refusal.code}"
     _sound(event)
     return type(event).__name__
@@ -102,6 +109,9 @@ def _sound_refusal(refusal: Refused, message: Message) -> None:
     assert refusal.journal is None or limits.is_id(refusal.journal)
     error = encode_error(PublishError(refusal, State.REST, message.topic[: limits.KEPT_TOPIC]))
     assert read_received(TopicKind.ERROR, error) is not None
+
+
+def _names_its_command(refusal: Refused, message: Message) -> None:
     assert messages.named_id(message, TOPICS) == refusal.id
 
 
@@ -138,10 +148,13 @@ def _sound_request(event: Requested) -> None:
     assert limits.GRACE_S[0] <= request.grace <= limits.GRACE_S[1]
     assert dumps(loads(request.meta)) == request.meta
     record = Record("pi1", State.REQUESTED, 1, 1, current=Command("pi1", "c1", request))
-    envelope = read_envelope(encode_envelope(record))
+    envelope = read_envelope(encode_envelope(record, contents=event.contents))
     assert envelope is not None
     told = (envelope.program, envelope.stdin, envelope.args, envelope.timeout, envelope.grace)
     assert told == (request.program, request.stdin, request.args, request.timeout, request.grace)
+    assert (envelope.files, envelope.collect) == (request.files, request.collect)
+    assert len(request.files) <= limits.MAX_FILES
+    assert sum(one.size for one in request.files) <= limits.MAX_FILES_BYTES
     assert envelope.name == (request.name or limits.DEFAULT_NAME)
     assert request.expires_at is None or (
         limits.EXPIRES_AT_S[0] <= request.expires_at <= limits.EXPIRES_AT_S[1]
@@ -159,9 +172,16 @@ def _sound_result(event: Returned) -> None:
         assert {stream for stream, _ in report.order} <= {"stdout", "stderr"}
         assert sum(count for _, count in report.order) == size(report.response + report.stderr)
     assert "\n" not in report.reason
+    assert len(report.files) <= limits.MAX_COLLECTED
+    assert sum(one.size for one in report.files) <= limits.MAX_COLLECTED_BYTES
+    assert all(is_path(one.path) for one in report.files)
     assert report.outcome not in (Outcome.EXPIRED, Outcome.LOST)
     if event.id is not None and event.journal is not None and event.boot is not None:
-        again = encode_response(event.id, event.journal, event.boot, report)
+        whole = replace(
+            report,
+            files=tuple(replace(one, data=event.contents[one.sha256]) for one in report.files),
+        )
+        again = encode_response(event.id, event.journal, event.boot, whole)
         assert messages.read(Message(TOPICS.of("pi1", TopicKind.RESPONSE), again), TOPICS) == event
     request = Request("print(1)")
     command = Command("pi1", "c1", request, report=report)
@@ -199,6 +219,41 @@ def envelope(payload: bytes) -> str:
     assert len(payload) <= limits.MAX_MESSAGE
     assert read_envelope_text(envelope_text(found)) == found
     return "envelope"
+
+
+def past(kind: TopicKind) -> Target:
+    """What the coordinator does with a question about the past."""
+    topic = TOPICS.of("pi1", kind)
+
+    def target(payload: bytes) -> str:
+        message = Message(topic, payload)
+        try:
+            wanted = read_past(message, TOPICS)
+        except Refused as refusal:
+            _sound_refusal(refusal, message)
+            reply_of_refused(message, TOPICS)
+            return f"refused {refusal.code}"
+        assert 1 <= wanted.last <= limits.HISTORY_ROWS
+        assert wanted.account is None or limits.is_user(wanted.account)
+        assert (wanted.account is None) == (kind is TopicKind.HISTORY_ALL)
+        row = cast(Row, PAGE["rows"][0])
+        answered = gather([(1, row)], wanted, NOW).encoded(wanted, NOW, limits.HISTORY_PAGE)
+        assert read_page(answered) is not None
+        return "wanted"
+
+    return target
+
+
+def page(payload: bytes) -> str:
+    """A page of the past, as the operator has it."""
+    found = read_page(payload)
+    if found is None:
+        return "none"
+    assert limits.is_user(found["user"])
+    for row in found["rows"]:
+        assert limits.is_id(row["id"])
+        escape(" ".join(map(str, row.values()))).encode()
+    return "page"
 
 
 def status(payload: bytes) -> str:
@@ -327,7 +382,7 @@ def topic(text: str) -> str:
     assert kind is None or text.startswith("hw/")
     assert len(user) <= len(text)
     result = read_message(Message(text, b""))
-    read_by_the_round = kind in INBOUND and kind is not TopicKind.CLOCK
+    read_by_the_round = kind in INBOUND and kind not in (TopicKind.CLOCK, *PAST)
     group = limits.is_user(user.removeprefix("@"))
     if user and read_by_the_round and not limits.is_user(user) and not group:
         assert result in ("refused bad_user", "refused not_allowed"), result
@@ -433,6 +488,7 @@ def targets() -> Mapping[str, Target]:
         **{f"coordinator {kind}": coordinator(kind, False) for kind in INBOUND},
         "coordinator retained request": coordinator(TopicKind.REQUEST, True),
         "coordinator retained response": coordinator(TopicKind.RESPONSE, True),
+        **{f"coordinator {kind}": past(kind) for kind in PAST},
         "coordinator clock": question,
         "coordinator sign": sign,
         "device clock/reply": answer,

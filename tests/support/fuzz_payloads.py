@@ -58,22 +58,51 @@ _REQUEST: Final[Json] = {
     "stdin": "in", "args": ["a", "b"], "analysis": "outcome", "start": None, "meta": {"a": [1]},
     "name": "blink.py", "expires_at": 1.8e9,
 }  # fmt: skip
+_FILES: Final[Json] = {"data.csv": "MSwyCg==", "lib/a.py": ""}
+_COLLECT: Final = ["*.png", "data/**", "plot.csv"]
+_RETURNED: Final[Json] = {
+    "files": {"plot.png": {"size": 4, "data": "MSwyCg==", "sha256":
+              "52186c933993da4082b3cdc7c40bb4bf735b391ff54a2ef78c037dda6c38a680"}},
+    "not_kept": [{"path": "big.bin", "size": 9_000_000, "reason": "it is too large"},
+                 {"path": "a", "size": 1, "reason": "not asked for"}, {"others": 3}],
+}  # fmt: skip
+_QUESTION: Final[Json] = {
+    "since": -3600, "until": 1.7e9, "last": 10, "outcome": ["ok", "open"], "by": "anna",
+    "meta": {"course": "1b", "n": 3}, "name": "blink*.py", "id": "c1", "after": 7,
+    "reply": "replies/anna/1",
+}  # fmt: skip
+PAGE: Final[Json] = {
+    "user": "pi1", "all": False, "time": 1.7e9, "after": 7, "rows": [{
+        "id": "c1", "number": 1, "state": 0, "issued": 1.7e9, "by": "anna",
+        "known_by": "reply topic", "name": "blink.py", "outcome": "ok", "ran": "yes", "reason": "",
+        "exit_code": 0, "started": 1.7e9, "duration": 0.1, "files": ["plot.png"], "analysis": "ok",
+        "meta": "{}", "line": "42",
+    }],
+}  # fmt: skip
+"""The answer to a question about the past; it has no topic of its own."""
 
 VALID: Final[Mapping[TopicKind, tuple[Json | bytes, ...]]] = {
-    TopicKind.REQUEST: (b"print(6*7)", {"program": "print(1)"}, _REQUEST, b""),
-    TopicKind.ENVELOPE: (_ENVELOPE, b"print(6*7)", _REQUEST),
+    TopicKind.REQUEST: (b"print(6*7)", {"program": "print(1)"}, _REQUEST, b"",
+    {"program": "print(1)", "id": "c1", "files": _FILES, "collect": _COLLECT, "reply":
+     "replies/anna/1"}),
+    TopicKind.ENVELOPE: (
+        *(_ENVELOPE, b"print(6*7)", _REQUEST),
+        {**_ENVELOPE, "v": 2, "files": _FILES, "collect": _COLLECT},
+    ),
     TopicKind.COLLECTED: ({"id": "c1", "journal": "j1", "boot": 1}, b""),
     TopicKind.OUTPUT: (
         {"id": "c1", "n": 0, "stream": "stdout", "text": "42\n", "at": 9, "skipped": 2},
         {"id": "c1", "n": 0, "stream": "stdout", "text": "42\n"},
     ),
     TopicKind.RESPONSE: (_RESULT, b"42\n", {"id": "c1", "journal": "j1", "boot": 1,
-    "outcome": "ok"}),
+    "outcome": "ok"}, {**_RESULT, **_RETURNED}),
     TopicKind.ANALYSIS: ({"analysis": {"points": 1}, "id": "c1"}, {"analysis": "right"}, b"right"),
     TopicKind.CANCEL: ({"id": "c1"}, b""),
     TopicKind.RESET: ({"id": "c1"}, {"queue": True}, {"id": "c1", "queue": True}, {"forget": True},
     b""),
-    TopicKind.QUERY: ({"id": "c1"}, b""),
+    TopicKind.QUERY: ({"id": "c1"}, {"id": "c1", "files": ["plot.png"]}, b""),
+    TopicKind.HISTORY: (_QUESTION, {"reply": "replies/anna"}),
+    TopicKind.HISTORY_ALL: (_QUESTION, {"last": 1, "reply": "replies/anna"}),
     TopicKind.STATUS: (_STATUS, {**_STATUS, "state": 0, "outcome": "ok", "ran": "yes",
     "exit_code": 0}),
     TopicKind.ERROR: (_ERROR,),
@@ -130,6 +159,14 @@ class Mutator:
         while dice.random() < 0.3:
             data = dice.choice(_BYTES)(data, dice)
         return kind, data
+
+    def page(self, number: int) -> bytes:
+        """An answer about the past, or one of its rows, spoilt."""
+        self._dice.seed((self._seed << 40) + number + (1 << 39))
+        if self._dice.random() < 0.5:
+            return self._spoilt(PAGE)
+        row = self._spoilt(PAGE["rows"][0]).decode("utf-8", "surrogatepass")
+        return encoded({**PAGE, "rows": [_RAW + row]}).encode("utf-8", "surrogatepass")
 
     def topic(self, number: int) -> str:
         """A topic of ours or of nobody."""

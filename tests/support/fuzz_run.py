@@ -109,6 +109,7 @@ class Run:
                 yield name, data, target
         text = self._mutator.topic(number).encode("utf-8", "surrogatepass")
         yield "topic", text, _of_text(readers.topic)
+        yield "operator page", self._mutator.page(number), readers.page
         if number % FILES_EVERY == 0:
             for name, seed, reader in self._of_files(number):
                 yield name, self._mutator.file(seed, number), reader
