@@ -47,6 +47,7 @@ HEALED_S: Final = 400.0  # in which everything ends: backoff, settle, limits, an
 PROBE_S: Final = 240.0  # for one more program on each device
 LITTLE: Final = 16_384  # bytes of what leads to nothing, where somebody tells orphans
 SETTLE_S: Final = 5.0
+FILES_SHARE: Final = 0.34  # of the worlds in which nobody says whether there are files
 DROP_S: Final = 10.0  # between two times that texts and files are dropped, on average
 ANALYSIS_WITHIN_S: Final = 30.0
 TAKEN_S: Final = 60.0  # without a message that the broker hangs up on: longer than any backoff
@@ -114,7 +115,7 @@ class World:
         numbers = Numbers(context)
         # By dice of their own: the worlds without files stay as they are.
         self._drops = Random(f"files {seed}")
-        if self._drops.random() < 0.5 if files is None else files:
+        if self._drops.random() < FILES_SHARE if files is None else files:
             boards = (one.user for one in self.devices if isinstance(one, Board))
             numbers.carriers = frozenset(boards)
             self._drop_some()
