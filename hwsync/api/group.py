@@ -20,6 +20,7 @@ from hwsync.api.options import (
     Program,
     beginning,
     beginning_in_lab_time,
+    check_options,
     make_request,
 )
 from hwsync.api.run import MemberRun, Run
@@ -162,6 +163,7 @@ class Group:
         Options are those of ``Lab.submit``, and ``together``, ``wait``, ``lead``, ``need``,
         ``parallel``, ``abort``, ``online`` (docs/python.md). Raises ``UsageError``, ``Closed``.
         """
+        check_options(options, GroupOptions)
         request = make_request(program, options, self._by)
         run = GroupRun(self._line, self._callbacks, self._user, request, beginning(options))
         self._line.order(partial(run.begin, self._lab), run.refuse)

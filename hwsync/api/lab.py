@@ -25,6 +25,7 @@ from hwsync.api.options import (
     Together,
     beginning,
     check_board,
+    check_options,
     make_request,
 )
 from hwsync.api.past import When, filters, history
@@ -86,6 +87,7 @@ class Lab:
         ``within`` (docs/python.md). Unless ``queue=False`` says otherwise it waits behind what the
         board does. Raises ``UsageError`` for what cannot be meant, and ``Closed``.
         """
+        check_options(options)
         options.setdefault("queue", "at" not in options)
         return self._begin(board, program, options)
 
@@ -98,6 +100,7 @@ class Lab:
         says how. Raises ``Refused`` where the board is busy, unless ``queue=True``. Ctrl-C cancels
         it, waits a moment for its end, and is raised then. Options are those of ``submit``.
         """
+        check_options(options)
         run = self._begin(board, program, options)
         wait_for([run])
         if check or run.outcome is None:
@@ -146,6 +149,9 @@ class Lab:
         are those of ``submit``, and ``together=True``: then all begin at one instant. With it may
         stand ``wait``, ``lead`` and ``need``.
         """
+        check_options(options, Together)
+        if isinstance(boards, str):
+            raise UsageError(f"boards is a text ({boards!r})", 'a list: ["pi1", "pi2"]')
         names = tuple(dict.fromkeys(map(check_board, boards)))
         batch = names if options.get("together") else ()
         if batch:

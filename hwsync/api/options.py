@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -72,6 +73,16 @@ def check_board(name: object) -> str:
     if not isinstance(name, str) or not is_user(name):
         raise UsageError(f"{name!r} is no board's name: {USER_FORM}")
     return name
+
+
+def check_options(options: Mapping[str, object], kind: type[Options] = Options) -> None:
+    """``kind``: which there are. Raises ``UsageError``: one that is passed over is a surprise."""
+    known = sorted(kind.__annotations__)  # also those of its bases
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise UsageError(f"there is no option {name} here", hint)
 
 
 def make_request(program: Program, options: Mapping[str, object], by: str) -> RunRequest:
@@ -204,6 +215,11 @@ def _read(program: Program) -> tuple[str, str | None]:
                 f"for the file: Path({program!r}), from pathlib import Path",
             )
         return program, None
+    if not isinstance(program, Path):
+        raise UsageError(
+            f"the program is a {type(program).__name__}",
+            "it is a text, or the Path of a file; lab.call takes a function",
+        )
     try:
         text = program.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -48,4 +48,12 @@ def _seconds(when: When | None) -> float | None:
         return -when.total_seconds()
     if isinstance(when, datetime):
         return when.timestamp()
-    return None if when is None else float(when)
+    if when is None:
+        return None
+    try:
+        return float(when)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"{when!r} is no moment",
+            "timedelta(days=1), so long ago; a datetime; or Unix seconds",
+        ) from None

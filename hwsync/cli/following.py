@@ -78,6 +78,11 @@ def logs(settings: Settings, words: tuple[str, ...], follow: bool, raw: bool) ->
         if id is None:
             id = str(operator.record()["id"])
             if not id:
+                if operator.beat is None:
+                    raise NotFound(
+                        f"there is no board and no command {user}",
+                        "hwsync status lists the boards, hwsync history the commands",
+                    )
                 raise NotFound(f"{user} has no command", f"hwsync run {user} FILE gives it one")
         whole = operator.query(id)
         end: CommandFields = whole

@@ -57,8 +57,11 @@ def get(settings: Settings, id: str, patterns: tuple[str, ...], board: str | Non
             folder = out / user if len(users) > 1 else out
             found = operator.wait(fetching(operator, id, end, paths))
         if not paths:
-            what = "is like that" if end.get("files") else "came back"
-            say.line(f"hwsync: {user}: no file {what}", err=True)
+            if end.get("outcome") is None:
+                said = f"it has not ended: hwsync wait {id}"
+            else:
+                said = f"no file {'is like that' if end.get('files') else 'came back'}"
+            say.line(f"hwsync: {user}: {said}", err=True)
         # What nobody could have now is said once; all that came back was not asked for here.
         some = end if paths else {}
         brought = bring(some, wanted, found, folder, later=True)

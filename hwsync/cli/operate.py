@@ -11,11 +11,11 @@ from typing import Any, Final
 import click
 
 from hwsync.cli import bounds, grouped, page, say
-from hwsync.cli.causes import nearest, what
+from hwsync.cli.causes import what
 from hwsync.cli.columns import Redrawn, table
 from hwsync.cli.common import Settings, board_name, command_id, common, read_text
 from hwsync.cli.completion import of_broker, of_ids
-from hwsync.cli.names import heard_of
+from hwsync.cli.seen import never_seen
 from hwsync.cli.slow import say_slow
 from hwsync.cli.targets import Target, everybody_option, one_or_all, target
 from hwsync.operator.boards import Kept
@@ -79,11 +79,7 @@ def status(settings: Settings, targets: tuple[Target, ...], watch: bool) -> None
             record = _record(operator)
             operator.answers(HEALTH_S)
             if record["seq"] == 0:
-                near = nearest(user, heard_of(settings))
-                meant = f"did you mean {near}? " if near else ""
-                raise NotFound(
-                    f"{user} has never been seen", f"{meant}hwsync status lists the boards"
-                )
+                raise never_seen(settings, user)
             if settings.as_json:
                 say.json_line(dict(record) | {"clock": bounds.lab_clock(operator.beat)})
             else:
@@ -270,7 +266,7 @@ def analyse(settings: Settings, user: str, text: str, id: str | None) -> None:
     words = read_text("-") if text == "-" else text
     with Client(settings.url, settings.topics, user) as operator:
         operator.standing.slow = say_slow
-        id = id or _current(operator, user)
+        id = id or _current(settings, operator, user)
         _send(settings, operator, TopicKind.ANALYSIS, encode_analysis(words, id), id)
 
 
@@ -306,7 +302,7 @@ def cancel(settings: Settings, target: Target | None, id: str | None, named: str
 
 
 def _cancel_one(settings: Settings, operator: Client, user: str, id: str | None) -> None:
-    id = id or _current(operator, user)
+    id = id or _current(settings, operator, user)
     _send(settings, operator, TopicKind.CANCEL, encode_id(id), id)
 
 
@@ -337,7 +333,7 @@ def reset(settings: Settings, target: Target | None, id: str | None, queue: bool
 def _reset_one(
     settings: Settings, operator: Client, user: str, id: str | None, queue: bool
 ) -> None:
-    id = id or _current(operator, user)
+    id = id or _current(settings, operator, user)
     _send(settings, operator, TopicKind.RESET, encode_reset(id, queue=queue), id)
 
 
@@ -360,10 +356,12 @@ def _each(settings: Settings, meant: Target, do: Callable[[Client, str], None]) 
         raise failed
 
 
-def _current(operator: Client, user: str) -> str:
+def _current(settings: Settings, operator: Client, user: str) -> str:
     """The id of the present command: named, a repetition is safe."""
     record = _record(operator)
     if not record["id"]:
+        if record["seq"] == 0 and operator.beat is None:
+            raise never_seen(settings, user)
         raise NotFound(f"{user} has no command", f"hwsync run {user} FILE gives it one")
     return str(record["id"])
 

@@ -40,6 +40,16 @@ class Seen:
         return f"hwsync: a device {self._user} has never been seen; the program waits for one"
 
 
+def never_seen(settings: Settings, user: str) -> NotFound:
+    """The error for a board that has no record, with the name that may have been meant."""
+    try:
+        near = nearest(user, heard_of(settings))
+    except HwsyncError:
+        near = ""
+    meant = f"did you mean {near}? " if near else ""
+    return NotFound(f"{user} has never been seen", f"{meant}hwsync status lists the boards")
+
+
 def refuse_strangers(
     settings: Settings, operator: Client, users: Sequence[str]
 ) -> dict[str, Heartbeat | None]:

@@ -301,7 +301,9 @@ def test_send_prints_the_id_and_the_record_goes_its_way(
 @BOTH
 def test_cancel_analyse_and_reset_say_what_became_of_it(bare: Lab) -> None:
     at_rest = ended(bare.cli("cancel", "pi1"), 1)
-    assert "pi1 has no command" in at_rest.stderr
+    assert "pi1 has never been seen" in at_rest.stderr
+    nobody = ended(bare.cli("logs", "pi1"), 1)
+    assert "there is no board and no command pi1" in nobody.stderr
     ended(bare.cli("send", "pi1", "--wait-for-board", "--id", "c1", "-c", "1"), 0)
     cancelled = one(ended(bare.cli("cancel", "pi1", "--json"), 0))
     assert (cancelled["state"], cancelled["outcome"], cancelled["ran"]) == (0, "cancelled", "no")
