@@ -81,7 +81,9 @@ def _write(here: int, name: str, data: bytes, *, replaces: bool) -> str:
         return ""
     if before is not None and not replaces:
         return "is here already with another content: kept as it was. --out DIR takes it elsewhere"
-    beside = f".{name[:100]}.{secrets.token_hex(4)}.part"
+    beside = (
+        f".hwsync-{secrets.token_hex(8)}.part"  # of a length that is allowed, whatever the name
+    )
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     file = os.open(beside, flags, 0o666, dir_fd=here)
     try:

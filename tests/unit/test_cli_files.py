@@ -189,6 +189,12 @@ def test_what_is_hidden_is_written_only_where_a_pattern_says_so(
     assert list(bring({"files": found}, typed, found, Path()).saved) == [".profile", "a/.git/hooks"]
 
 
+@pytest.mark.parametrize("name", ["a" * 255, "\N{GRINNING FACE}" * 63])
+def test_the_longest_names_are_written(here: Path, name: str) -> None:
+    assert save(Path(), {name: b"x"}, ()) == {}
+    assert written(here) == {name: b"x"}
+
+
 def test_a_file_is_whole_or_absent(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make("a.csv")
 
