@@ -6,8 +6,10 @@ sent; how large and how long things may be says the coordinator.
 
 from __future__ import annotations
 
+import os
+import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -18,7 +20,16 @@ from hwsync.operator.conversation import Conversation, Talk
 from hwsync.operator.run import RunRequest, fresh_id
 from hwsync.operator.starting import asking_ahead
 from hwsync.protocol.errors import UsageError
-from hwsync.protocol.limits import ID_FORM, NAME_FORM, USER_FORM, is_id, is_name, is_user
+from hwsync.protocol.limits import (
+    ID_FORM,
+    MAX_FILES,
+    MAX_FILES_BYTES,
+    NAME_FORM,
+    USER_FORM,
+    is_id,
+    is_name,
+    is_user,
+)
 
 Program = str | Path
 """A program's text, or the file in which it stands."""
@@ -169,34 +180,51 @@ def _patterns(get: Sequence[str]) -> Sequence[str]:
 
 
 def _read_files(files: Files) -> dict[str, bytes]:
-    """The bytes of each. Raises ``UsageError``."""
+    """The bytes of each. Raises ``UsageError``, before it reads more than can go along."""
     if isinstance(files, str | bytes | Path):
         raise UsageError(f"files is {files!r}", 'a list: files=["data.csv"]')
-    found: dict[str, bytes] = {}
-    if isinstance(files, Mapping):
-        for path, content in files.items():
-            found |= _files_of(path, content)
-    else:
-        for one in map(Path, files):
-            found |= _files_of(one.name, one)
+    pairs: Iterable[tuple[str, bytes | str | Path]]
+    pairs = (
+        files.items()
+        if isinstance(files, Mapping)
+        else ((Path(one).name, Path(one)) for one in files)
+    )
+    found, total = dict[str, bytes](), 0
+    for path, content in (one for pair in pairs for one in _files_of(*pair)):
+        data = content if isinstance(content, bytes) else _read_file(content, total)
+        total += len(data)
+        if path not in found and len(found) == MAX_FILES:
+            raise UsageError(f"files has more than {MAX_FILES} files", "an archive can hold them")
+        found[path] = data
     return found
 
 
-def _files_of(path: str, content: bytes | str | Path) -> dict[str, bytes]:
-    """One file, or all of a folder."""
-    if isinstance(content, bytes):
-        return {path: content}
+def _files_of(path: str, content: bytes | str | Path) -> Iterator[tuple[str, bytes | Path]]:
+    """One file, or all of a folder; within that no link is followed."""
     if isinstance(content, str):
-        return {path: content.encode()}
+        yield path, content.encode()
+    elif isinstance(content, bytes) or not content.is_dir():
+        yield path, content
+    else:
+        for where, folders, names in os.walk(content):
+            folders[:] = sorted(one for one in folders if not _is_passed_over(one))
+            for name in sorted(names):
+                one = Path(where, name)
+                if not _is_passed_over(name) and stat.S_ISREG(one.lstat().st_mode):
+                    yield f"{path}/{one.relative_to(content).as_posix()}", one
+
+
+def _read_file(file: Path, before: int) -> bytes:
+    """``before``: bytes of the others."""
     try:
-        if content.is_dir():
-            inner = {one.relative_to(content): one for one in sorted(content.rglob("*"))}
-            return {
-                f"{path}/{place.as_posix()}": one.read_bytes()
-                for place, one in inner.items()
-                if one.is_file() and not any(map(_is_passed_over, place.parts))
-            }
-        return {path: content.read_bytes()}
+        if file.exists() and not file.is_file():
+            raise UsageError(f"{file} is no file")
+        if before + file.stat().st_size > MAX_FILES_BYTES:
+            raise UsageError(
+                f"files has more than {MAX_FILES_BYTES:,} bytes in all, with {file}",
+                "that is the most that goes with a program",
+            )
+        return file.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from None
 

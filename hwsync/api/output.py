@@ -43,11 +43,14 @@ class Text:
             return "".join(self._pieces)
 
     def lines(self) -> Iterator[str]:
-        """Each line without its end, as soon as it is whole."""
+        """Each line without its end, as soon as it is whole; one that does not end in parts."""
         rest = ""
         for piece in self._read():
             *whole, rest = (rest + piece).split("\n")
             yield from whole
+            if len(rest) >= KEPT:
+                yield rest
+                rest = ""
         if rest:
             yield rest
 

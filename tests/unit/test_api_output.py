@@ -46,3 +46,15 @@ def test_one_long_piece_is_kept_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     text.add("x" * 99)
     text.add("y")
     assert len(str(text)) == 100
+
+
+def test_a_line_without_an_end_fills_no_memory_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "KEPT", 10)
+    text, parts = Text(), list[str]()
+    lines = text.lines()
+    for _ in range(4):
+        text.add("x" * 6)
+        if len(parts) < 1 and len(str(text)) > 6:
+            parts.append(next(lines))
+    text.finish()
+    assert [*parts, *lines] == ["x" * 12, "x" * 12]
