@@ -37,6 +37,15 @@ MEMBER_S: Final = 5.0  # for a board's own word, beside its batch's; without a r
 CODES: Final = {str(code): code for code in Code}
 
 
+def _in_words(error: HwsyncError) -> HwsyncError:
+    """A board that is busy: what a Python program can do, in place of messages by hand."""
+    if not isinstance(error, Refused) or error.code is not Code.BUSY:
+        return error
+    hint = "queue=True waits behind it, as lab.submit does"
+    return Refused(error.code, error.message, hint, id=error.id, journal=error.journal,
+                   published_error=error.published_error)  # fmt: skip
+
+
 class Run(Future["Run"]):
     """A program on a board, which has been asked for.
 
@@ -248,7 +257,7 @@ class Run(Future["Run"]):
             self._finish(Closed(goes_on if self._command else f"{self.id} was not asked for", hint))
             raise
         except HwsyncError as error:
-            self._finish(error)
+            self._finish(_in_words(error))
         except Exception as error:
             log.exception("hwsync failed; this is a bug")
             self._finish(HwsyncError(f"hwsync failed: {error!r}", "the log has more"))

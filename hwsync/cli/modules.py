@@ -64,7 +64,7 @@ def modules(settings: Settings, user: str, names: tuple[str, ...]) -> None:
     )
     with Client(settings.url, settings.topics, user) as operator:
         operator.standing.slow = say_slow
-        refuse_strangers(settings, operator, (user,))
+        refuse_strangers(settings, operator, (user,), may_wait=False)
         one = Run(operator, request)
         try:
             operator.wait(one.requesting())

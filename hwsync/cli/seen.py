@@ -51,13 +51,13 @@ def never_seen(settings: Settings, user: str) -> NotFound:
 
 
 def refuse_strangers(
-    settings: Settings, operator: Client, users: Sequence[str]
+    settings: Settings, operator: Client, users: Sequence[str], *, may_wait: bool = True
 ) -> dict[str, Heartbeat | None]:
     """The boards' heartbeats, as the broker keeps them; None: it keeps none.
 
-    ``operator`` hears these boards, and nothing of them was waited for yet. Raises ``NotFound``
-    that names those that were never seen, and what may have been meant; like ``Client.record``
-    where one has to be asked for.
+    ``operator`` hears these boards, and nothing of them was waited for yet. ``may_wait``: the
+    command has ``--wait-for-board``. Raises ``NotFound`` that names those that were never seen, and
+    what may have been meant; like ``Client.record`` where one has to be asked for.
     """
     talks = [_was_seen(operator.conversation(user)) for user in users]
     futures = [operator.switchboard.begin(talk) for talk in talks]
@@ -70,11 +70,12 @@ def refuse_strangers(
     except HwsyncError:
         names = []
     meant = [near for user in strangers if (near := nearest(user, names))]
-    hint = f"did you mean {', '.join(meant)}? " if meant else "hwsync status lists the boards. "
+    listed = "hwsync status lists the boards"
+    hint = f"did you mean {', '.join(meant)}? " if meant else f"{listed}. " if may_wait else ""
     have = "have" if len(strangers) > 1 else "has"
     raise NotFound(
         f"{', '.join(strangers)} {have} never been seen",
-        f"{hint}--wait-for-board sends it all the same",
+        hint + ("--wait-for-board sends it all the same" if may_wait else listed),
     )
 
 

@@ -400,7 +400,9 @@ def test_modules_are_those_of_the_board(lab: Lab) -> None:
     asked = ended(lab.cli("modules", "pi1", "json", "no_such_module", "--json"), 1)
     assert one(asked)["modules"] == {"json": "", "no_such_module": None}
     assert "click" in ended(lab.cli("modules", "pi1"), 0).stdout
-    assert "has never been seen" in ended(lab.cli("modules", "pi2"), 1).stderr
+    never = ended(lab.cli("modules", "pi2"), 1).stderr
+    assert "has never been seen" in never
+    assert "--wait-for-board" not in never  # it has no such option
 
 
 def test_status_shows_one_or_everybody_and_watches(lab: Lab) -> None:

@@ -143,6 +143,7 @@ def test_who_is_busy_refuses_unless_it_may_queue(lab: hwsync.Lab) -> None:
     with pytest.raises(hwsync.Refused) as refused:
         lab.run("pi1", "print 1")
     assert refused.value.code == "busy"
+    assert refused.value.hint == "queue=True waits behind it, as lab.submit does"
     behind = lab.submit("pi1", "print 1")
     assert not wait([behind], 0.3).done
     assert slow.cancel()
