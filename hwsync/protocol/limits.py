@@ -37,6 +37,7 @@ FILES_ROUND: Final = 8 * MAX_COLLECTED_BYTES  # of files that are answered at a 
 MAX_NOT_KEPT: Final = 64  # entries that say what did not come back; then how many others
 MAX_NOT_KEPT_BYTES: Final = 16 * KIB  # of JSON, of them together
 MAX_NOT_KEPT_REASON: Final = 200  # characters of why one did not
+MAX_ENTRIES: Final = 4 * MAX_COLLECTED  # of either in a result; the others are only counted
 MAX_STATUS: Final = 1024 * KIB  # of JSON; longer texts are cut in the status only
 MESSAGE_BYTES: Final = (8 * KIB, MAX_MESSAGE)  # what a broker's limit may be configured as
 STATUS_FIRST: Final = KIB  # of JSON: a status up to ``settled``, which a small device must read

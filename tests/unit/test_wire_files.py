@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hwsync.protocol import files
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Queried, Requested
 from hwsync.protocol.files import NO_ROOM, TOO_LARGE, TOO_MANY, File, NotKept
@@ -241,6 +242,24 @@ def test_a_list_that_is_none_spoils_no_result(not_kept: Any) -> None:
     said = json.loads(encode_response("c1", "j1", 1, ENDED)) | {"not_kept": not_kept, "files": 7}
     event = read_response(json.dumps(said).encode())
     assert (event.report.files, event.report.not_kept) == ((), ())
+
+
+def test_what_is_beyond_all_limits_is_counted_and_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message of 4 MiB can name 100,000 of each, and a coordinator has one thread."""
+    looked: list[object] = []
+    is_right = files.is_path
+
+    def look(path: object) -> bool:
+        looked.append(path)
+        return is_right(path)
+
+    monkeypatch.setattr(files, "is_path", look)
+    some = {f"{number:04}": {"size": 0, "sha256": "", "data": ""} for number in range(1_000)}
+    entries = [{"path": f"x{number}", "size": 1, "reason": "a link"} for number in range(2_000)]
+    result = {"id": "c1", "journal": "j1", "boot": 1, "outcome": "ok", "files": some}
+    report = read_response(dumps(result | {"not_kept": entries}).encode()).report
+    assert len(looked) == 256
+    assert sum(one.others or 1 for one in report.not_kept) == 3_000
 
 
 def test_reasons_and_paths_of_a_device_are_short_lines() -> None:

@@ -193,7 +193,10 @@ def read_returned(said: object, not_kept: object) -> tuple[Files, NotKeptFiles]:
     """The files of a result, with their bytes, and what is not kept; nothing of it is refused."""
     found: list[File] = []
     left = list(read_not_kept(not_kept))
-    for path, one in sorted(said.items()) if isinstance(said, dict) else ():
+    every = sorted(said.items()) if isinstance(said, dict) else []
+    if len(every) > limits.MAX_ENTRIES:
+        left.append(NotKept("", 0, "", len(every) - limits.MAX_ENTRIES))
+    for path, one in every[: limits.MAX_ENTRIES]:
         file, doubt = _returned(path, one)
         if doubt:
             left.append(NotKept(_shown(path, limits.MAX_PATH), file.size, doubt))
@@ -228,8 +231,11 @@ def _returned(path: str, said: Any) -> tuple[File, str]:
 
 def read_not_kept(said: object) -> NotKeptFiles:
     """What a message says that is not kept, as far as it can be read."""
+    every = said if isinstance(said, list) else []
     found = []
-    for one in said if isinstance(said, list) else ():
+    if len(every) > limits.MAX_ENTRIES:
+        found.append(NotKept("", 0, "", len(every) - limits.MAX_ENTRIES))
+    for one in every[: limits.MAX_ENTRIES]:
         if not isinstance(one, dict):
             continue
         others = one.get("others", 0)
