@@ -19,6 +19,7 @@ import click
 import pytest
 
 from hwsync.cli.app import cli
+from hwsync.cli.document import context_of
 from hwsync.device.service import main as device_daemon
 from tests.support import ways
 
@@ -302,7 +303,11 @@ def glossary() -> list[tuple[str, str]]:
 
 def pages_of_help(command: click.Command, parent: click.Context | None = None) -> Iterator[str]:
     """``--help`` of a command, and of all below it."""
-    context = click.Context(command, parent, info_name=command.name)
+    context = (
+        context_of(command, "hwsync")
+        if parent is None
+        else click.Context(command, parent, info_name=command.name)
+    )
     yield command.get_help(context)
     for name in command.list_commands(context) if isinstance(command, click.Group) else ():
         below = command.get_command(context, name)

@@ -68,7 +68,7 @@ def _json() -> Iterator[str]:
 
 def _helps() -> Iterator[str]:
     yield "## hwsync\n"
-    yield _help(click.Context(cli, info_name="hwsync", terminal_width=WIDTH))
+    yield _help(context_of(cli, "hwsync"))
     for names in SECTIONS.values():
         for name in names:
             command = cli.get_command(click.Context(cli), name)
@@ -78,12 +78,18 @@ def _helps() -> Iterator[str]:
 
 
 def _below(command: click.Command, path: str) -> Iterator[str]:
-    context = click.Context(command, info_name=f"hwsync {path}", terminal_width=WIDTH)
-    yield _help(context)
+    yield _help(context_of(command, f"hwsync {path}"))
     if isinstance(command, click.Group):
         for name, one in sorted(command.commands.items()):
             yield f"### {path} {name}\n"
             yield from _below(one, f"{path} {name}")
+
+
+def context_of(command: click.Command, path: str) -> click.Context:
+    """As if it was typed."""
+    command._help_option = None  # click keeps that of the first context, whatever its names were
+    names = cli.context_settings["help_option_names"]
+    return click.Context(command, info_name=path, terminal_width=WIDTH, help_option_names=names)
 
 
 def _help(context: click.Context) -> str:

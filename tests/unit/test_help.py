@@ -9,7 +9,7 @@ import click
 import pytest
 
 from hwsync.cli.app import OTHER_NAMES, PLACES, cli
-from hwsync.cli.document import page
+from hwsync.cli.document import context_of, page
 from hwsync.cli.help import CONNECTION, EXAMPLES, ONCE, SECTIONS, SUMMARIES
 from tests.support.golden import WIDTH, pages
 
@@ -30,7 +30,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 def test_each_command_stands_in_one_group_with_a_summary_that_fits_a_line() -> None:
     assert len(LISTED) == len(set(LISTED))
     assert set(PLACES) - set(OTHER_NAMES) <= set(LISTED) == set(SUMMARIES)
-    first = cli.get_help(click.Context(cli, info_name="hwsync", terminal_width=78))
+    first = cli.get_help(context_of(cli, "hwsync"))
     for name in set(PLACES) - set(OTHER_NAMES):
         assert SUMMARIES[name] in first, f"the summary of {name} does not stand in one line"
 
@@ -39,7 +39,7 @@ def test_each_command_stands_in_one_group_with_a_summary_that_fits_a_line() -> N
     ("path", "command"), list(commands()), ids=[path for path, _ in commands()]
 )
 def test_each_command_has_an_example_that_can_be_typed(path: str, command: click.Command) -> None:
-    text = command.get_help(click.Context(command, info_name=f"hwsync {path}", terminal_width=78))
+    text = command.get_help(context_of(command, f"hwsync {path}"))
     assert max(map(len, text.splitlines())) <= WIDTH
     if isinstance(command, click.Group):
         return

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hwsync.cli import run
 from hwsync.cli.common import Settings
+from hwsync.cli.document import context_of
 from hwsync.cli.request import Asked, make_request
 from hwsync.cli.targets import Target, check_words, one_or_all, target
 from hwsync.protocol import limits
@@ -142,7 +143,7 @@ def test_what_stands_before_it_is_ours(command: click.Command, words: str, said:
 
 @COMMANDS
 def test_the_usage_names_the_file(command: click.Command) -> None:
-    context = click.Context(command, info_name="hwsync x")
+    context = context_of(command, "hwsync x")
     assert context.get_usage() == "Usage: hwsync x [OPTIONS] BOARD FILE [ARGS]..."
 
 
