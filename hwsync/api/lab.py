@@ -36,7 +36,7 @@ from hwsync.operator.client import Client
 from hwsync.operator.conversation import EVERYBODY
 from hwsync.operator.line import Line
 from hwsync.operator.run import RunRequest, claim, fresh_id
-from hwsync.protocol.errors import UsageError
+from hwsync.protocol.errors import Closed, UsageError
 from hwsync.protocol.groups import SIGN
 from hwsync.protocol.limits import ID_FORM, USER_FORM, is_id, is_name, is_user
 from hwsync.protocol.topics import ITSELF, Topics
@@ -171,8 +171,9 @@ class Lab:
     def boards(self) -> list[Board]:
         """The boards that are known, by name: who is online, and who is busy.
 
-        Takes about half a second. Raises ``NoBroker``.
+        Takes about half a second. Raises ``NoBroker``, and ``Closed``.
         """
+        self._check_open()
         with Client(self.url, self._line.topics, EVERYBODY, boards=True) as client:
             return boards_of(client)
 
@@ -188,11 +189,16 @@ class Lab:
         Its keys are ``board`` and those of docs/protocol.md, section 10. ``last``: so many of each
         board; ``by``: who asked; ``name``: of the program's file; ``meta``: what was kept with it.
         What your account asked for, or everybody's where it has that right. Raises ``Refused``,
-        ``NoCoordinator``, ``NoBroker``.
+        ``NoCoordinator``, ``NoBroker``, ``Closed``.
         """
+        self._check_open()
         wanted = filters(since, until, outcome, meta or {}, last=last, by=by, name=name)
         names = tuple(map(check_board, boards))
         return history(self.url, self._line.topics, names, wanted)
+
+    def _check_open(self) -> None:
+        if not self._closes.alive:
+            raise Closed("the connection to the lab was closed", "connect() makes another")
 
     def _begin(
         self,

@@ -179,6 +179,9 @@ def test_after_close_each_run_has_ended_and_is_found_again(
     assert not slow.cancel()
     with pytest.raises(hwsync.Closed):
         other.run("pi1", "print 1")
+    for ask in (other.boards, other.history):
+        with pytest.raises(hwsync.Closed):
+            ask()
     found = lab.find("pi1", slow.id)
     wait_until(found.running)
     found.cancel()
