@@ -413,7 +413,8 @@ def test_two():
     value = [1, 2]
     assert value == [1, 3]
 if __name__ == "__main__":
-    sys.exit(pytest.main([__file__, "-p", "no:cacheprovider", "-p", "no:xdist", "-rN"]))
+    off = [word for name in ("cacheprovider", "xdist", "hwsync") for word in ("-p", f"no:{name}")]
+    sys.exit(pytest.main([__file__, *off, "-rN"]))
 """,
     "unittest of itself": """
 import sys, unittest

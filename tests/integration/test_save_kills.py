@@ -40,7 +40,12 @@ POINTS: Final = (
 
 DATA: Final = os.urandom(MAX_FILES_BYTES)
 HASH: Final = sha256(DATA).hexdigest()
-SENT: Final = {"id": "c1", "program": "p", "files": {"sent.bin": b64encode(DATA).decode()}}
+SENT: Final = {
+    "id": "c1",
+    "program": "p",
+    "collect": ["*.bin"],
+    "files": {"sent.bin": b64encode(DATA).decode()},
+}
 BACK: Final = {"size": len(DATA), "sha256": sha256(DATA[::-1]).hexdigest()}
 RESULT: Final = {
     "id": "c1", "journal": "j1", "boot": 1, "outcome": "ok",
