@@ -211,9 +211,11 @@ def test_without_a_coordinator_it_is_said_within_half_a_minute(
     lab: Lab, watch: Callable[..., Watcher]
 ) -> None:
     watcher, gate = watch(lab.broker, "hw/pi1/status"), lab.folder / "gate"
-    code = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.1)"
+    code = "import os, time\nprint('on')\n"
+    code += f"while not os.path.exists({str(gate)!r}): time.sleep(0.1)"
     run = lab.cli("run", "pi1", "--id", "c1", "-c", code, "--timeout", "120")
     watcher.wait_for_state("pi1", 2)
+    wait_until(lambda: "on" in run.stdout, what="its output, so it knows that it was accepted")
     lab.processes["coordinator"].kill()
     waiting = [
         lab.cli("run", "pi1", "-c", "1"),

@@ -104,6 +104,12 @@ def test_what_is_no_question_is_refused(kind: str, options: dict[str, Any], said
         asked(kind, **options)
 
 
+def test_half_a_character_is_no_meta() -> None:
+    payload = b'{"reply": "replies/anna/1", "meta": {"half \\ud800": 1}}'
+    with pytest.raises(Refused, match="must be an object"):
+        read_question(Message("hw/pi1/history", payload), TOPICS)
+
+
 @pytest.mark.parametrize(
     ("payload", "response_topic", "where"),
     [

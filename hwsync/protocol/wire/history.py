@@ -24,6 +24,7 @@ from hwsync.protocol.wire.forms import (
     Text,
     Texts,
     User,
+    is_text,
     text,
 )
 from hwsync.protocol.wire.schema import Default, Doubt, Form, Json, Schema, read_object
@@ -43,7 +44,10 @@ def _no_outcomes(key: str, value: Any) -> Doubt:
 
 
 def _is_meta(value: Any) -> bool:
-    return isinstance(value, dict) and size(dumps(value)) <= limits.HISTORY_TEXT
+    if not isinstance(value, dict):
+        return False
+    text = dumps(value)
+    return is_text(text) and size(text) <= limits.HISTORY_TEXT
 
 
 def _no_meta(key: str, value: Any) -> Doubt:
