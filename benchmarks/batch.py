@@ -36,6 +36,7 @@ ALL: Final = "hw/@all"
 PATIENCE_S: Final = 600.0  # for anything that should come
 LOOK_S: Final = 0.5
 AIM_S: Final = 5.0  # until 10,000 are accepted
+PACE_S: Final = 10.0  # after a status of 1 MiB the group's next one waits for its bytes a second
 QUEUED: Final = ["max_queued_messages 0"]  # the broker drops nothing that waits for this client
 
 
@@ -140,6 +141,7 @@ def measure(boards: int, program_kb: int) -> dict[str, Any]:
         heard_all = everybody.ask(program=program, expires=1)  # behind all heartbeats
         everybody.until(heard_all, over=True)
         everybody.answering = True
+        time.sleep(PACE_S)
         asked = time.monotonic()
         id = everybody.ask(program=program, expires=3600)
         accepted, first = everybody.until(id, over=False)
