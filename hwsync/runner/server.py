@@ -346,15 +346,14 @@ def serve(control_descriptor, given, become, release):  # type: ignore[no-untype
 
     def until_instant(page: int) -> float:
         """Seconds until the instant of a program that is armed (``page.py``); 0: none, or past."""
-        state = target = 0
-        if page >= 0:
-            words = os.pread(page, 32, 0)
-            state, target = (
-                int.from_bytes(words[at : at + 8], sys.byteorder, signed=True) for at in (8, 24)
-            )
-        return max(
-            0.0, (target - time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)) / 1e9 * (state == 1)
+        if page < 0:
+            return 0.0
+        words = os.pread(page, 32, 0)
+        state, target = (
+            int.from_bytes(words[at : at + 8], sys.byteorder, signed=True) for at in (8, 24)
         )
+        left = target - time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+        return max(0.0, left / 1e9) if state == 1 else 0.0
 
     def oversee(child: int, status_pipe: int, page: int) -> None:
         """Until it has ended, or is to be ended, and nothing is left below us.

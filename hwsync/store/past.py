@@ -7,20 +7,17 @@ they were accepted; no clock can change it.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from hwsync.protocol import limits
-from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.history import Wanted, line_of
 from hwsync.protocol.jsons import cut
 from hwsync.protocol.wire.history import Row
 from hwsync.store import statements
 from hwsync.store.contents import files_from
-from hwsync.store.migrations import APPLICATION_ID, SCHEMA
-from hwsync.store.read_only import open_to_read
+from hwsync.store.read_only import OpenFile
 
 BEGINNING: Final = 2_048  # characters of standard output, and of the end of stderr, for one line
 NEWEST: Final = 2**63 - 1  # above any cursor
@@ -28,42 +25,16 @@ AT_A_TIME: Final = 100  # rows
 MAX_INSTANT: Final = 1e300  # above any time of day
 
 
-class Past:
-    """The file, opened to be read by one thread; a context manager that closes it.
-
-    Raises ``DatabaseError`` where it cannot be read, like ``commands``.
-    """
+class Past(OpenFile):
+    """The file, read for as long as its coordinator lives."""
 
     def __init__(self, path: Path) -> None:
-        path = path.resolve()
-        try:
-            self._connection, owner, version = open_to_read(path, for_long=True)
-        except sqlite3.Error as error:
-            raise _unreadable(path, error) from None
-        self._path = path
-        if owner != APPLICATION_ID or version != SCHEMA:
-            self.close()
-            raise DatabaseError(
-                f"{path} is no database of this hwsync (schema {version}, expected {SCHEMA})",
-                "start the coordinator once to bring an older one up to date",
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+        super().__init__(path.resolve(), for_long=True)
 
     def users(self) -> list[str]:
         """The boards that have a record, by name."""
-        try:
+        with self._reading():
             return [user for (user,) in self._connection.execute(statements.USERS)]
-        except sqlite3.Error as error:
-            raise _unreadable(self._path, error) from None
 
     def commands(
         self, wanted: Wanted, wall: float
@@ -74,10 +45,8 @@ class Past:
 
         ``wall``: now, in Unix seconds. Times and cursor are looked at, the rest is its caller's.
         """
-        try:
+        with self._reading():
             yield from self._commands(wanted, wall)
-        except sqlite3.Error as error:
-            raise _unreadable(self._path, error) from None
 
     def _commands(self, wanted: Wanted, wall: float) -> Iterator[tuple[int, Row | None]]:
         execute = self._connection.execute
@@ -128,10 +97,3 @@ def _row(row: dict[str, Any]) -> tuple[int, Row]:
         "meta": row["meta"],
         "line": line_of(row["response"], row["stderr"]),
     }
-
-
-def _unreadable(path: Path, error: sqlite3.Error) -> DatabaseError:
-    return DatabaseError(
-        f"cannot read the database {path}: {error}",
-        "is it damaged, or not readable for this account?",
-    )

@@ -6,7 +6,10 @@ The law: nothing is written, also no file beside it, where that can be helped.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from hwsync.protocol.errors import DatabaseError
 from hwsync.store import statements
@@ -29,6 +32,46 @@ def open_to_read(path: Path, *, for_long: bool = False) -> tuple[sqlite3.Connect
         connection.close()
         raise
     return connection, owner, schema
+
+
+class OpenFile:
+    """A database of this schema, opened to be read by one thread; a context manager.
+
+    Raises ``DatabaseError`` where it cannot be read, or is of another schema.
+    """
+
+    def __init__(self, path: Path, *, for_long: bool = False) -> None:
+        """``path``: an absolute one; ``for_long``: as in ``open_to_read``."""
+        self._path = path
+        with self._reading():
+            self._connection, owner, version = open_to_read(path, for_long=for_long)
+        if owner != APPLICATION_ID or version != SCHEMA:
+            self.close()
+            raise DatabaseError(
+                f"{path} is no database of this hwsync (schema {version}, expected {SCHEMA})",
+                "start the coordinator once to bring an older one up to date",
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    @contextmanager
+    def _reading(self) -> Generator[None]:
+        """What SQLite raises comes out as ``DatabaseError``."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise DatabaseError(
+                f"cannot read the database {self._path}: {error}",
+                "is it damaged, or not readable for this account?",
+            ) from None
 
 
 def look_for(path: Path, hint: str) -> None:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import heapq
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from hwsync.protocol import limits
-from hwsync.protocol.errors import DatabaseError, NotFound
+from hwsync.protocol.errors import NotFound
 from hwsync.protocol.record import Asker, Record
 from hwsync.protocol.wire.status import result_json
 from hwsync.store import statements
-from hwsync.store.migrations import APPLICATION_ID, SCHEMA
-from hwsync.store.read_only import look_for, open_to_read
+from hwsync.store.read_only import OpenFile, look_for
 from hwsync.store.rows import asker_from, find_command, record_from, select
 
 
-class Reader:
+class Reader(OpenFile):
     """The database read by another process, at any time; a context manager that closes it.
 
     ``path``: the file, or a link to it. Raises ``DatabaseError``: there is none, this account may
@@ -29,27 +27,7 @@ class Reader:
     def __init__(self, path: Path) -> None:
         path = path.resolve()
         look_for(path, "history and show read it on the coordinator's machine; name it with --db")
-        try:
-            self._connection, owner, version = open_to_read(path)
-        except sqlite3.Error as error:
-            raise _unreadable(path, error) from None
-        self._path = path
-        if owner != APPLICATION_ID or version != SCHEMA:
-            self.close()
-            raise DatabaseError(
-                f"{path} is no database of this hwsync (schema {version}, expected {SCHEMA})",
-                "start the coordinator once to bring an older one up to date",
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+        super().__init__(path)
 
     def history(self, user: str) -> Iterator[dict[str, Any]]:
         """Transitions and refused messages of a user, by column, in order of time (Unix seconds).
@@ -59,14 +37,12 @@ class Reader:
         many stands last. docs/protocol.md, section 2, "The log". Raises ``DatabaseError``,
         ``NotFound``: nothing is recorded of that user.
         """
-        try:
+        with self._reading():
             log = list(self._read(statements.LOG_OF, user))
             asked = self._asked(user)  # after the log, which may grow meanwhile
             log = [row | asked.get(row["id"], _NOT_ASKED) for row in log]
             refused = list(self._read(statements.REFUSED_OF, user))
             total = self._connection.execute(statements.REFUSED_COUNT_OF, (user,)).fetchone()
-        except sqlite3.Error as error:
-            raise _unreadable(self._path, error) from None
         if not log and not refused:
             raise NotFound(f"nothing is recorded of {user}", "hwsync status lists the boards")
         yield from heapq.merge(log, refused, key=lambda row: row["time"])
@@ -79,15 +55,13 @@ class Reader:
         docs/protocol.md, section 3. Raises ``DatabaseError``, ``NotFound``: that user has no such
         command.
         """
-        try:
+        with self._reading():
             command = find_command(self._connection, user, id)
             row = next(select(self._connection, statements.RECORD_OF, user), None)
             rows = [
                 *self._read(statements.LOG_OF_COMMAND, user, id),
                 *self._read(statements.REFUSED_OF_COMMAND, user, id),
             ]
-        except sqlite3.Error as error:
-            raise _unreadable(self._path, error) from None
         if command is None:
             raise NotFound(f"{user} has no command {id}", f"hwsync history {user} lists them")
         own = command if row and row["id"] == id else None
@@ -104,10 +78,8 @@ class Reader:
         ``clock_bound`` (seconds; None where it was not released at an instant). Raises
         ``DatabaseError``, ``NotFound``: no board has such a command.
         """
-        try:
+        with self._reading():
             rows = list(select(self._connection, statements.STARTS_OF, id))
-        except sqlite3.Error as error:
-            raise _unreadable(self._path, error) from None
         if not rows:
             raise NotFound(f"no board has a command {id}", "hwsync history BOARD lists them")
         return rows
@@ -134,10 +106,3 @@ def _asked(asker: Asker | None, program_sha256: str) -> dict[str, Any]:
 
 
 _NOT_ASKED: Final = _asked(None, "")  # a reset at rest is no command's
-
-
-def _unreadable(path: Path, error: sqlite3.Error) -> DatabaseError:
-    return DatabaseError(
-        f"cannot read the database {path}: {error}",
-        "is it damaged, or not readable for this account?",
-    )
