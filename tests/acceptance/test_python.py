@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 import hwsync
-from tests.support.brokers import MosquittoBroker
-from tests.support.lab import Lab
+from tests.support.lab import Lab, standing
 from tests.support.mqtt import Watcher
-from tests.support.processes import CHECKOUT, Process
+from tests.support.processes import CHECKOUT
 from tests.support.python_user import day
 from tests.support.waiting import START_PATIENCE, wait_until
 
@@ -24,27 +23,14 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 @pytest.fixture(scope="module")
 def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    folder = tmp_path_factory.mktemp("python")
-    broker, started = MosquittoBroker(folder / "broker"), list[Process]()
-    broker.start()
-
-    def start(command: list[str], **options: Any) -> Process:
-        started.append(Process(command, directory=folder, **options))
-        return started[-1]
-
-    made = Lab(broker, start, folder)
-    (folder / "groups.toml").write_text('lab1 = ["pi1", "pi2"]\n')
-    made.coordinator("--settle", "0", "--groups", str(folder / "groups.toml"))
-    for user in ("pi1", "pi2"):
-        made.device(user, user)
-    watcher = Watcher(broker, "hw/+/heartbeat")
-    wait_until(lambda: len(watcher.messages()) >= 2, START_PATIENCE)
-    watcher.close()
-    yield made
-    for process in reversed(started):
-        process.stop()
-        print(process.account())
-    broker.stop()
+    groups = 'lab1 = ["pi1", "pi2"]\n'
+    with standing(tmp_path_factory.mktemp("python"), groups) as made:
+        for user in ("pi1", "pi2"):
+            made.device(user, user)
+        watcher = Watcher(made.broker, "hw/+/heartbeat")
+        wait_until(lambda: len(watcher.messages()) >= 2, START_PATIENCE)
+        watcher.close()
+        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -11,14 +11,12 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, as_completed, wait
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import hwsync
-from tests.support.brokers import MosquittoBroker
 from tests.support.fake_boards import FakeBoards
-from tests.support.lab import Lab
+from tests.support.lab import Lab, standing
 from tests.support.processes import CHECKOUT, Process
 from tests.support.waiting import wait_until
 
@@ -30,22 +28,9 @@ OUTCOMES = {"print": "ok", "fail": "error", "over": "timeout", "slow": "cancelle
 @pytest.fixture(scope="module")
 def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """One for all tests: each leaves its boards at rest."""
-    folder = tmp_path_factory.mktemp("api")
-    broker, started = MosquittoBroker(folder / "broker"), list[Process]()
-    broker.start()
-
-    def start(command: list[str], **options: Any) -> Process:
-        started.append(Process(command, directory=folder, **options))
-        return started[-1]
-
-    made = Lab(broker, start, folder)
-    (folder / "groups.toml").write_text('lab1 = ["pi1", "pi2", "pi3"]\n')
-    made.coordinator("--settle", "0", "--groups", str(folder / "groups.toml"))
-    yield made
-    for process in reversed(started):
-        process.stop()
-        print(process.account())
-    broker.stop()
+    groups = 'lab1 = ["pi1", "pi2", "pi3"]\n'
+    with standing(tmp_path_factory.mktemp("api"), groups) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

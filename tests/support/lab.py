@@ -5,16 +5,17 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hwsync import logs
 from hwsync.cli import app
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, MosquittoBroker
 from tests.support.mqtt import publish
 from tests.support.processes import Process
 from tests.support.waiting import START_PATIENCE
@@ -71,6 +72,28 @@ class Lab:
                     process.wait_for_log(r"\bconnected to\b", START_PATIENCE)
                     self._seen.append(process)
         return self.start([*HWSYNC, *arguments], variables={"HWSYNC_BROKER": self.url}, name="cli")
+
+
+@contextmanager
+def standing(folder: Path, groups: str) -> Iterator[Lab]:
+    """A lab on mosquitto for all tests of a module, with a file of groups; no device yet."""
+    broker, started = MosquittoBroker(folder / "broker"), list[Process]()
+    broker.start()
+
+    def start(command: list[str], **options: Any) -> Process:
+        started.append(Process(command, directory=folder, **options))
+        return started[-1]
+
+    try:
+        lab = Lab(broker, start, folder)
+        (folder / "groups.toml").write_text(groups)
+        lab.coordinator("--settle", "0", "--groups", str(folder / "groups.toml"))
+        yield lab
+    finally:
+        for process in reversed(started):
+            process.stop()
+            print(process.account())
+        broker.stop()
 
 
 @dataclass(frozen=True, slots=True)
