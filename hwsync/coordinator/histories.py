@@ -41,6 +41,7 @@ log = logging.getLogger("hwsync.coordinator")
 
 END_S: Final = 2 * limits.HISTORY_S  # for the page that is read when the coordinator ends
 _Question = tuple[Message, Wanted]
+_Answer = tuple[_Question, Found | Refused, float]
 
 
 class Histories:
@@ -56,8 +57,9 @@ class Histories:
         self._coordinator, self._path, self._clock, self._wake = coordinator, path, clock, wake
         self._pace = PerSecond(limits.HISTORY_PER_S, clock)
         self._asked: SimpleQueue[_Question | None] = SimpleQueue()
-        self._found: SimpleQueue[tuple[_Question, Found | Refused, float]] = SimpleQueue()
+        self._found: SimpleQueue[_Answer] = SimpleQueue()
         self._waiting = 0  # questions of which nothing was said yet
+        self._past: Past | None = None  # whoever reads has it
         self._thread: threading.Thread | None = None
         self._ends = False
 
@@ -100,10 +102,14 @@ class Histories:
             self._refuse(message, refusal)
             return
         self._waiting += 1
+        self._asked.put((message, wanted))
+        self._have_read()
+
+    def _have_read(self) -> None:
+        """One more question is there to be read; another thread does so."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._read, name="history", daemon=True)
             self._thread.start()
-        self._asked.put((message, wanted))
 
     def say(self) -> None:
         """Publish what was found since the last time."""
@@ -142,32 +148,38 @@ class Histories:
 
     def _read(self) -> None:
         """The thread: one page after the other."""
-        past: Past | None = None
         while (question := self._asked.get()) is not None:
-            _, wanted = question
-            wall = self._clock.wall()
-            found: Found | Refused
-            try:
-                past = past or Past(self._path)
-                found = self._look(past, wanted, wall)
-            except DatabaseError as error:
-                log.error("cannot read what was run: %s", error)
-                found = Refused(Code.DEGRADED, f"this cannot be read now: {error.message}")
-                if past is not None:
-                    past.close()
-                    past = None
-            except Exception:
-                log.exception("hwsync failed on a question about %s", wanted.user)
-                found = Refused(
-                    Code.BAD_PAYLOAD,
-                    "hwsync failed on this question; this is a bug of hwsync and stands in its log",
-                )
+            answer = self._read_one(question)
             if self._ends:
                 break  # nobody is left to be woken
-            self._found.put((question, found, wall))
+            self._found.put(answer)
             self._wake()
-        if past is not None:
-            past.close()
+        self._close_file()
+
+    def _read_one(self, question: _Question) -> _Answer:
+        """The page that answers it, for ``say``."""
+        _, wanted = question
+        wall = self._clock.wall()
+        found: Found | Refused
+        try:
+            self._past = self._past or Past(self._path)
+            found = self._look(self._past, wanted, wall)
+        except DatabaseError as error:
+            log.error("cannot read what was run: %s", error)
+            found = Refused(Code.DEGRADED, f"this cannot be read now: {error.message}")
+            self._close_file()
+        except Exception:
+            log.exception("hwsync failed on a question about %s", wanted.user)
+            found = Refused(
+                Code.BAD_PAYLOAD,
+                "hwsync failed on this question; this is a bug of hwsync and stands in its log",
+            )
+        return question, found, wall
+
+    def _close_file(self) -> None:
+        if self._past is not None:
+            self._past.close()
+            self._past = None
 
     def _look(self, past: Past, wanted: Wanted, wall: float) -> Found:
         until = self._clock.monotonic() + limits.HISTORY_S

@@ -33,6 +33,7 @@ from hwsync.testing.context import Context
 from hwsync.testing.history import LifeBegan, Said, SaidOfBatch, Served, TurnedAway
 from hwsync.testing.port import Port
 from hwsync.testing.processes import Process
+from hwsync.testing.questions import WatchedHistories
 from hwsync.transport import Delivery, Disconnected, Signal, Subscribed
 
 TURN_S: Final = 0.5  # in which whoever can begin does
@@ -119,6 +120,8 @@ class CoordinatorProcess(Process):
         self.coordinator: Coordinator | None = None
         self.gate: StartupGate | None = None
         self.answers: ClockAnswers | None = None
+        self.histories: WatchedHistories | None = None
+        self._readings = Random("histories")  # the worlds without stay as they are
 
     def needs_the_disk(self) -> None:
         """Raises ``StoreError`` while it is full."""
@@ -195,6 +198,7 @@ class CoordinatorProcess(Process):
             nonce=context.nonce,
         )
         self.answers = ClockAnswers(self, self.coordinator, self)
+        self.histories = WatchedHistories(self, self.coordinator, self.path, self._readings)
         self._life = ""
         self.gate = StartupGate(self, self.topics, self, context.nonce())
         self.store.committed = {
@@ -212,7 +216,10 @@ class CoordinatorProcess(Process):
         while self.inbox and len(signals) < MAX_ROUND:
             signals.append(self.inbox.popleft())
         assert self.answers is not None
-        passed = self.gate.admit(self.answers.take(signals))
+        assert self.histories is not None
+        asked = self.histories.take(self.answers.take(signals))
+        self.histories.say()
+        passed = self.gate.admit(asked)
         self._count(passed)
         self._listen(passed)
         self.coordinator.step(passed)
@@ -242,9 +249,11 @@ class CoordinatorProcess(Process):
         self.see_life()
         if self.port is not None:
             self.port.end()
+        if self.histories is not None:
+            self.histories.close()
         if self.store is not None:
             self.store.close()
-        self.store = self.coordinator = self.port = None
+        self.store = self.coordinator = self.port = self.histories = None
 
     # -- the loop's publisher -----------------------------------------------------------------
 
