@@ -18,7 +18,7 @@ CHECKOUT: Final = "/path/to/hwsync"
 
 
 def install(extra: str = "") -> str:
-    """What to type for the rest of hwsync, or one of its extras: ``sign``, ``tls`` or ``plots``."""
+    """What to type for the rest of hwsync, or one of its extras: ``sign``, ``tls``, ``schema``…"""
     return f"{_pip(sys.prefix)} install {_source(extra)}{_where()}"
 
 

@@ -29,6 +29,8 @@ ALLOWED = {
     ("hwsync.runner.execute", "compile"): "a program is code, and this is where it runs",
     ("hwsync.runner.execute", "exec"): "a program is code, and this is where it runs",
     ("hwsync.runner.server", "__import__"): "the modules that a board's configuration preloads",
+    ("hwsync.analysers.inside", "compile"): "a teacher's analyser is code, in a process of its own",
+    ("hwsync.analysers.inside", "exec"): "a teacher's analyser is code, in a process of its own",
     ("hwsync.testing.switched_off", "compile"): "a safeguard's own text, switched off for a test",
     ("hwsync.testing.switched_off", "exec"): "a safeguard's own text, switched off for a test",
     ("hwsync.runner.execute", "print"): "in a program's process, whose streams are captured",

@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "raw_clock": frozenset(),
     "installing": frozenset(),
     "signing": frozenset({"protocol", "installing"}),
+    "analysers": frozenset({"protocol", "runner", "numbers", "installing"}),
     "lab": frozenset({"protocol", "broker", "signing", "installing", "groups"}),
     "systemd": frozenset({"protocol"}),
     "store": frozenset({"protocol"}),
@@ -89,6 +90,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "cryptography": ("hwsync.lab.authority",),
     "subprocess": (
         *("hwsync.runner", "hwsync.cli.up", "hwsync.cli.service", "hwsync.pytest_plugin"),
+        "hwsync.analysers.inside",
     ),
     "multiprocessing": ("hwsync.runner",),
     "pty": ("hwsync.runner",),
