@@ -17,7 +17,7 @@ Completion = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 def of_lab(kind: str) -> Completion:
-    """Names of the lab's list: of ``boards``, ``groups`` or ``operators``."""
+    """Names of the lab's list: of ``boards``, ``groups``, ``operators`` or ``analysts``."""
 
     def complete(context: click.Context, _: click.Parameter, begun: str) -> list[str]:
         from hwsync.cli.labs import folder_of

@@ -101,7 +101,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "operator": (),
     "operator add": (
         "hwsync operator add anna --boards pi1,pi2",
-        "hwsync operator add teacher --boards all --history",
+        "hwsync operator add teacher --boards all --history --analyse",
     ),
     "operator change": ("hwsync operator change anna --groups lab1",),
     "operator remove": ("hwsync operator remove anna",),

@@ -15,7 +15,7 @@ import click
 from hwsync.cli import say
 from hwsync.cli.common import FILE, FOLDER, JSON, Settings, board_name
 from hwsync.cli.completion import of_lab
-from hwsync.cli.labs import LAB, reload, report_change
+from hwsync.cli.labs import LAB, OF_BEFORE, reload, report_change, say_unsettled
 from hwsync.cli.removed import take_away
 from hwsync.lab.accounts import (
     ALL,
@@ -139,7 +139,9 @@ def init(settings: Settings, directory: Path, hosts: tuple[str, ...], root: str,
                  "make the lab in another folder, such as /etc/hwsync")  # fmt: skip
     say.line(f"  hwsync coordinator --config {own}")
     say.line(f"  hwsync device add pi1 --lab {folder.path}")
-    say.line(f"  hwsync operator add {_person()} --boards all --history --lab {folder.path}")
+    say.line(
+        f"  hwsync operator add {_person()} --boards all --history --analyse --lab {folder.path}"
+    )
 
 
 def _person() -> str:
@@ -236,17 +238,23 @@ HISTORY = click.option(
     help="To read what everybody has run on these boards; else it is his own.",
 )
 READ_ONLY = click.option("--read-only", is_flag=True, help="To look on, and ask for nothing.")
+ANALYSE = click.option(
+    "--analyse",
+    "--analyze",
+    is_flag=True,
+    help="To judge what was run on these boards; else nobody judges but analysts.",
+)
 
 
 def _rights(
-    boards: str | None, groups: str | None, read_only: bool, history: bool
+    boards: str | None, groups: str | None, read_only: bool, history: bool, analyse: bool
 ) -> OperatorRights:
     if boards is None and groups is None:
         raise UsageError("for which boards?", "--boards pi1,pi2, or --boards all, or --groups lab1")
     named = _listed(groups, SIGN)
     if boards == ALL:
-        return OperatorRights(None, read_only, named, history)
-    return OperatorRights(_listed(boards), read_only, named, history)
+        return OperatorRights(None, read_only, named, history, analyse)
+    return OperatorRights(_listed(boards), read_only, named, history, analyse)
 
 
 def _listed(words: str | None, sign: str = "") -> tuple[str, ...]:
@@ -265,13 +273,14 @@ def _listed(words: str | None, sign: str = "") -> tuple[str, ...]:
 @GROUPS
 @READ_ONLY
 @HISTORY
+@ANALYSE
 @click.pass_obj
 def add_operator(
     settings: Settings, name: str, boards: str | None, groups: str | None, read_only: bool,
-    history: bool, folder: Folder,
+    history: bool, analyse: bool, folder: Folder,
 ) -> None:  # fmt: skip
     """Let a person in: an account, and the file that it needs."""
-    draft = folder.add_operator(name, _rights(boards, groups, read_only, history))
+    draft = folder.add_operator(name, _rights(boards, groups, read_only, history, analyse))
     report_change(settings, folder, draft, f"{name} may come in")
 
 
@@ -283,13 +292,14 @@ def add_operator(
 @GROUPS
 @READ_ONLY
 @HISTORY
+@ANALYSE
 @click.pass_obj
 def change_operator(
     settings: Settings, name: str, boards: str | None, groups: str | None, read_only: bool,
-    history: bool, folder: Folder,
+    history: bool, analyse: bool, folder: Folder,
 ) -> None:  # fmt: skip
     """Give a person other rights, in place of those before; the password stays."""
-    draft = folder.change_operator(name, _rights(boards, groups, read_only, history))
+    draft = folder.change_operator(name, _rights(boards, groups, read_only, history, analyse))
     report_change(settings, folder, draft, f"{name} has other rights")
 
 
@@ -319,16 +329,20 @@ def rotate_operator(settings: Settings, name: str, folder: Folder) -> None:
 @click.pass_obj
 def list_operators(settings: Settings, folder: Folder) -> None:
     """The people that may come in, and what they may do."""
-    for name, one in sorted(folder.accounts.operators.items()):
+    accounts = folder.accounts
+    for name, one in sorted(accounts.operators.items()):
         boards: Any = ALL if one.boards is None else list(one.boards)
         named = [*([ALL] if one.boards is None else one.boards),
                  *(f"{SIGN}{group}" for group in one.groups)]  # fmt: skip
         shown = ", ".join(named) or "no board"
-        more = (one.read_only, "read only"), (one.history, "everybody's history")
+        more = ((one.read_only, "read only"), (one.history, "everybody's history"),
+                (one.judges, "judges" if one.analyse else OF_BEFORE))  # fmt: skip
         text = ", ".join([f"{name}: {shown}", *(word for there, word in more if there)])
         value = {"name": name, "boards": boards, "groups": list(one.groups),
-                 "read_only": one.read_only, "history": one.history}  # fmt: skip
+                 "read_only": one.read_only, "history": one.history,
+                 "analyse": one.judges}  # fmt: skip
         say.either(settings.as_json, value, text)
+    say_unsettled(accounts)
 
 
 def _remove(settings: Settings, folder: Folder, name: str, kind: str) -> bool:

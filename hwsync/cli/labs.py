@@ -11,7 +11,7 @@ import click
 
 from hwsync.cli import say
 from hwsync.cli.common import FOLDER, USUAL, Settings, fail
-from hwsync.lab.accounts import COORDINATOR
+from hwsync.lab.accounts import ALL, COORDINATOR, Accounts
 from hwsync.lab.folder import Draft, Folder
 from hwsync.protocol.errors import HwsyncError
 
@@ -21,6 +21,14 @@ UNBOUND: Final = (
     "this lab is of an earlier hwsync: any of its certificates, also one of an account that was "
     "removed, goes with any account's password; hwsync init {lab} --renew gives each account its "
     "own: restart the broker then, and put the new files on the boards"
+)
+
+
+OF_BEFORE: Final = "judges, as in a lab of before"
+UNSETTLED: Final = (
+    "this lab is of an earlier hwsync: {names} may judge what was run, also what they asked for "
+    "themselves, until that is settled. Not any more: {line}; a teacher may go on: the same with "
+    "--analyse"
 )
 
 
@@ -75,10 +83,24 @@ def report_change(
             say.line(f"  the file of {name} is not here: rotate {name} makes a new one")
     if draft.accounts.mutual_tls and not draft.accounts.bound:
         say.line(UNBOUND.format(lab=folder.path), err=True)
+    say_unsettled(draft.accounts)
     told = not quiet and reload(settings, folder)
     if draft.groups_file is not None:
         _tell_coordinator(settings, folder, draft.groups_file)
     return told
+
+
+def say_unsettled(accounts: Accounts) -> None:
+    """Who judges in a lab of before because nobody has said that he may not; and how to end it."""
+    if not (names := accounts.unsettled):
+        return
+    one = accounts.operators[names[0]]
+    given = ALL if one.boards is None else ",".join(one.boards)
+    options = [f"--boards {given}" if given or not one.groups else ""]
+    options += [f"--groups {','.join(one.groups)}" if one.groups else ""]
+    options += ["--history" if one.history else ""]
+    line = " ".join(["hwsync operator change", names[0], *filter(None, options)])
+    say.line(UNSETTLED.format(names=", ".join(names), line=line), err=True)
 
 
 def reload(settings: Settings, folder: Folder) -> bool:

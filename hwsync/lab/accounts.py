@@ -2,7 +2,8 @@
 
 The law: what is not granted here is refused. Only the coordinator writes ``command`` and
 ``status``; a board writes its own answers and reads its own orders; an operator asks, for the
-boards that he was given. Nothing here touches a file.
+boards that he was given; nobody judges but analysts and who was given that right. Nothing here
+touches a file.
 """
 
 from __future__ import annotations
@@ -32,10 +33,14 @@ NAME_OF_CERTIFICATE: Final = 55  # characters of the account; with ~ and the dig
 _ANSWERS: Final = (TopicKind.COLLECTED, TopicKind.OUTPUT, TopicKind.RESPONSE)
 _OF_BOARD: Final = (*_ANSWERS, TopicKind.HEARTBEAT, TopicKind.CLOCK)
 _TO_BOARD: Final = (TopicKind.ENVELOPE, TopicKind.STATUS, TopicKind.CLOCK_REPLY)
-_ASKS: Final = (TopicKind.REQUEST, TopicKind.CANCEL, TopicKind.RESET, TopicKind.ANALYSIS)
-_ASKS_GROUP: Final = (TopicKind.REQUEST, TopicKind.CANCEL, TopicKind.RESET)
+_ASKS: Final = (TopicKind.REQUEST, TopicKind.CANCEL, TopicKind.RESET)  # also of a group
 _SEES_GROUP: Final = (TopicKind.STATUS, TopicKind.ERROR, TopicKind.MEMBERS)
 _SEES: Final = (TopicKind.STATUS, TopicKind.ERROR, TopicKind.HEARTBEAT, *_ANSWERS)
+_ANALYST_SEES: Final = (TopicKind.STATUS, TopicKind.ERROR)
+_ANALYST_SAYS: Final = (
+    *(TopicKind.ANALYSIS, TopicKind.QUERY),
+    *(TopicKind.HISTORY, TopicKind.HISTORY_ALL),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +48,21 @@ class OperatorRights:
     """A person or a program that sends programs. ``boards`` None: all of them, and all groups.
 
     ``groups``: also these, and whoever is in them; ``all`` is the group of everybody. ``history``:
-    to read everybody's history of these boards, and not only his own.
+    to read everybody's history of these boards, and not only his own. ``analyse``: to judge what
+    was run there, as no other operator may; None: of a lab of before, where whoever asks a board
+    judges too (docs/decisions.md, 331).
     """
 
     boards: tuple[str, ...] | None
     read_only: bool = False
     groups: tuple[str, ...] = ()
     history: bool = False
+    analyse: bool | None = False
+
+    @property
+    def judges(self) -> bool:
+        """Whether he judges anything that he may have asked for himself, or others have."""
+        return not self.read_only if self.analyse is None else self.analyse
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +79,7 @@ class Accounts:
     trust: tuple[str, ...] = ()  # public keys: boards run only what one of them signed
     certificates: Mapping[str, str] | None = None  # with mutual TLS: each account's serial number
     revoked: tuple[str, ...] = ()  # those of certificates that count no more
+    analysts: tuple[str, ...] = ()  # programs that judge what was run on any board
 
     def __post_init__(self) -> None:
         first = self.root.partition("/")[0]
@@ -82,6 +96,11 @@ class Accounts:
             raise UsageError(f"{name} means every board of a lab", "take another name")
         return replace(self, boards=tuple(sorted((*self.boards, name))))
 
+    def with_analyst(self, name: str) -> Accounts:
+        """With that one more. Raises ``UsageError`` for a name that is none, or taken."""
+        self._is_new(name)
+        return replace(self, analysts=tuple(sorted((*self.analysts, name))))
+
     def with_operator(self, name: str, operator: OperatorRights) -> Accounts:
         """A new one, or the same with other rights.
 
@@ -97,19 +116,23 @@ class Accounts:
         return replace(self, operators={**self.operators, name: operator})
 
     def without(self, name: str) -> Accounts:
-        """Without that board or operator; a board's operators lose it.
+        """Without that board, operator or analyst; a board's operators lose it.
 
         Raises ``UsageError`` where there is none of that name.
         """
-        if name not in self.boards and name not in self.operators:
-            raise UsageError(f"there is no account {name}", "hwsync device list, operator list")
+        if name not in self.names:
+            raise UsageError(
+                f"there is no account {name}", "hwsync device list, operator list, analyst list"
+            )
         operators = {
             other: replace(one, boards=one.boards and tuple(b for b in one.boards if b != name))
             for other, one in self.operators.items()
             if other != name
         }
         boards = tuple(board for board in self.boards if board != name)
-        return replace(self.without_certificate(name), boards=boards, operators=operators)
+        analysts = tuple(analyst for analyst in self.analysts if analyst != name)
+        without = self.without_certificate(name)
+        return replace(without, boards=boards, operators=operators, analysts=analysts)
 
     def without_group(self, name: str) -> Accounts:
         """Its operators lose it."""
@@ -118,6 +141,22 @@ class Accounts:
             for other, one in self.operators.items()
         }
         return replace(self, operators=operators)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every account but the coordinator's own: boards first, then ``people``."""
+        return (*self.boards, *self.people)
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """Who comes in at the operators' listener: operators, and analysts."""
+        return tuple(sorted((*self.operators, *self.analysts)))
+
+    @property
+    def unsettled(self) -> tuple[str, ...]:
+        """Operators of a lab of before who judge what they ask for, since nobody has said more."""
+        known = sorted(self.operators.items())
+        return tuple(name for name, one in known if one.analyse is None and one.judges)
 
     @property
     def bound(self) -> bool:
@@ -149,7 +188,7 @@ class Accounts:
     def refused(self, kind: str) -> tuple[str, ...]:
         """Serial numbers that do not come in at the listener of ``boards`` or ``operators``."""
         others = [serial for name, serial in (self.certificates or {}).items()
-                  if (name in self.operators) != (kind == "operators")]  # fmt: skip
+                  if (name in self.people) != (kind == "operators")]  # fmt: skip
         return (*self.revoked, *others)
 
     @property
@@ -162,9 +201,11 @@ class Accounts:
             raise UsageError(f"{name!r} is no name of an account: {USER_FORM}")
         if name == COORDINATOR:
             raise UsageError(f"{name} is the coordinator's own account", "take another name")
-        if name in self.boards or name in self.operators:
+        if name in self.names:
             kind = "board" if name in self.boards else "operator"
-            raise UsageError(f"there is a {kind} {name} already", "rotate gives it a new password")
+            kind = "analyst" if name in self.analysts else kind
+            a = "a" if kind == "board" else "an"
+            raise UsageError(f"there is {a} {kind} {name} already", "rotate gives a new password")
 
     def as_json(self) -> dict[str, Any]:
         """What is kept in ``lab.json``."""
@@ -175,9 +216,11 @@ class Accounts:
             "operators": {
                 name: {"boards": ALL if one.boards is None else list(one.boards),
                        "read_only": one.read_only, "groups": list(one.groups),
-                       "history": one.history}
+                       "history": one.history,
+                       **({} if one.analyse is None else {"analyse": one.analyse})}
                 for name, one in sorted(self.operators.items())
             },
+            "analysts": list(self.analysts),
             "trust": list(self.trust),
             "certificates": None if self.certificates is None else dict(self.certificates),
             "revoked": list(self.revoked),
@@ -195,10 +238,12 @@ class Accounts:
             name: OperatorRights(None if one["boards"] == ALL else _texts(one, "boards"),
                            bool(one["read_only"]),
                            _texts(one, "groups") if "groups" in one else (),
-                           bool(one.get("history", False)))  # a lab of before has none
+                           bool(one.get("history", False)),  # a lab of before has neither
+                           bool(one["analyse"]) if "analyse" in one else None)
             for name, one in fields["operators"].items()
         }  # fmt: skip
-        for name in (*_texts(fields, "boards"), *operators):
+        analysts = _texts(fields, "analysts") if "analysts" in fields else ()
+        for name in (*_texts(fields, "boards"), *operators, *analysts):
             if not is_user(name):
                 raise ValueError(f"{name!r} is no name of an account")
         Topics(str(fields["root"]))
@@ -209,7 +254,7 @@ class Accounts:
             _texts(fields, "hosts"), str(fields["root"]), int(fields["boards_port"]),
             int(fields["operators_port"]), bool(fields["mutual_tls"]), _texts(fields, "boards"),
             operators, _texts(fields, "trust"), certificates,
-            tuple(map(_serial, fields.get("revoked", []))),
+            tuple(map(_serial, fields.get("revoked", []))), analysts,
         )  # fmt: skip
 
 
@@ -246,15 +291,19 @@ def acl(accounts: Accounts, groups: Groups = NO_GROUPS) -> str:
     for name, operator in sorted(accounts.operators.items()):
         rights = _of_operator(topics, name, operator, accounts.boards, groups)
         lines += ["", f"user {accounts.identity(name)}", *dict.fromkeys(rights)]
+    for name in accounts.analysts:
+        rights = _of_analyst(topics, name, accounts.boards)
+        lines += ["", f"user {accounts.identity(name)}", *rights]
     return "\n".join(lines) + "\n"
 
 
-def visitors_rights(accounts: Accounts, identity: str, board: str) -> str:
-    """For the end of an ACL file: who takes away what the broker keeps of a removed board."""
+def visitors_rights(accounts: Accounts, identity: str, name: str) -> str:
+    """For the end of an ACL file: who takes away what the broker keeps of a removed account."""
     topics = Topics(accounts.root)
     clears = (TopicKind.STATUS, TopicKind.HEARTBEAT, TopicKind.OUTPUT)
-    lines = [f"user {identity}", *_of_operator(topics, identity, OperatorRights((board,)), ())]
-    lines += [f"topic write {topics.of(board, kind)}" for kind in clears]
+    lines = [f"user {identity}", *_of_operator(topics, identity, OperatorRights((name,)), ())]
+    lines += [f"topic write {topics.of(name, kind)}" for kind in clears]
+    lines += [f"topic write {topics.analyst(name)}"]
     return "\n".join(("", *lines, ""))
 
 
@@ -270,11 +319,13 @@ def _of_operator(
     ``boards``, ``groups``: all that there are.
     """
     asks: tuple[TopicKind, ...] = () if operator.read_only else _ASKS
+    of_before = operator.analyse is None and operator.judges
     for board in boards if operator.boards is None else operator.boards:
         yield from _seeing(topics, board, operator)
+        if of_before:
+            yield f"topic write {topics.of(board, TopicKind.ANALYSIS)}"
         yield from (f"topic write {topics.of(board, kind)}" for kind in (*asks, TopicKind.QUERY))
     every = (*groups.entries, EVERYBODY)
-    asks = () if operator.read_only else _ASKS_GROUP
     for group in every if operator.boards is None else operator.groups:
         if group not in every:
             continue
@@ -284,17 +335,35 @@ def _of_operator(
         yield from (f"topic read {topics.of(user, kind)}" for kind in _SEES_GROUP)
         yield f"topic read {topics.result(user, '+')}"
         yield from (f"topic write {topics.of(user, kind)}" for kind in (*asks, TopicKind.QUERY))
+    yield from _of_everybody(topics, name)
+
+
+def _of_analyst(topics: Topics, name: str, boards: tuple[str, ...]) -> Iterator[str]:
+    """He judges whatever is run on any board, and asks for nothing."""
+    for board in boards:
+        yield from (f"topic read {topics.of(board, kind)}" for kind in _ANALYST_SEES)
+        yield f"topic read {topics.result(board, '+')}"
+        yield from (f"topic write {topics.of(board, kind)}" for kind in _ANALYST_SAYS)
+    yield f"topic write {topics.analyst(name)}"
+    yield from _of_everybody(topics, name)
+
+
+def _of_everybody(topics: Topics, name: str) -> Iterator[str]:
+    """What each account at the operators' listener has: how the lab is, and its own answers."""
     yield f"topic read {topics.health}"
     yield f"topic read {topics.boards}"
+    yield f"topic read {topics.analyst('+')}"
     yield f"topic write {topics.of(ITSELF, TopicKind.QUERY)}"
     yield from (f"topic readwrite {echo}" for echo in (*topics.echoes(name), topics.dotted(name)))
     yield f"topic read {REPLIES}/{name}/#"
 
 
 def _seeing(topics: Topics, board: str, operator: OperatorRights) -> Iterator[str]:
-    """What becomes of a board, and what was run there: one's own, or everybody's."""
+    """What becomes of a board, what was run there (one's own, or everybody's), and judging it."""
     yield from (f"topic read {topics.of(board, kind)}" for kind in _SEES)
     yield f"topic read {topics.result(board, '+')}"
     yield f"topic write {topics.of(board, TopicKind.HISTORY)}"
     if operator.history:
         yield f"topic write {topics.of(board, TopicKind.HISTORY_ALL)}"
+    if operator.analyse:
+        yield f"topic write {topics.of(board, TopicKind.ANALYSIS)}"

@@ -135,6 +135,7 @@ class Folder:
         if account == COORDINATOR:
             return self.path / "coordinator.toml"
         kind = "boards" if account in accounts.boards else "operators"
+        kind = "analysts" if account in accounts.analysts else kind
         return self.path / kind / f"{account}.toml"
 
     # -- what is done to it --------------------------------------------------------------------
@@ -206,6 +207,14 @@ class Folder:
             self._let_in(draft, name)
             return draft
 
+    def add_analyst(self, name: str) -> Draft:
+        """An account for a program that judges, and its file."""
+        with self._changing() as draft:
+            draft.accounts = draft.accounts.with_analyst(name)
+            make_folder(self.path / "analysts", 0o700)  # a lab of before has none
+            self._let_in(draft, name)
+            return draft
+
     def change_operator(self, name: str, operator: OperatorRights) -> Draft:
         """Other rights, the same password: no file is written that somebody has to get."""
         with self._changing() as draft:
@@ -255,9 +264,9 @@ class Folder:
         """
         with self._changing() as draft:
             accounts = draft.accounts
-            if name != COORDINATOR and name not in (*accounts.boards, *accounts.operators):
+            if name != COORDINATOR and name not in accounts.names:
                 raise UsageError(
-                    f"there is no account {name}", "hwsync device list, hwsync operator list"
+                    f"there is no account {name}", "hwsync device list, operator list, analyst list"
                 )
             lost = not exists(self.file_of(name, accounts))
             if name == COORDINATOR and accounts.trust and lost:
@@ -270,15 +279,15 @@ class Folder:
             return draft
 
     @contextmanager
-    def visitor(self, board: str) -> Iterator[Visitor]:
-        """For so long one account more: it may take away what the broker keeps of a removed board.
+    def visitor(self, name: str) -> Iterator[Visitor]:
+        """For so long one account more: it may take away what the broker keeps of a removed one.
 
         The broker has to be told, before and after. The lab is locked meanwhile.
         """
         with self._changing() as draft:
             accounts = draft.accounts
-            if board in accounts.boards:
-                raise UsageError(f"{board} is a board of this lab", f"hwsync device remove {board}")
+            if name in accounts.names:
+                raise UsageError(f"{name} is an account of this lab", "it is to be removed first")
             password, own, identity = secrets.token_urlsafe(PASSWORD_BYTES), None, VISITOR
             if accounts.bound:
                 serial = fresh_serial()
@@ -292,7 +301,7 @@ class Folder:
             file = self._broker / "operators.passwords"
             if not accounts.bound:
                 write(file, f"{read(file)}{VISITOR}:{hashed(password)}\n", FOR_BROKER)
-            rights = acl(accounts, draft.groups) + visitors_rights(accounts, identity, board)
+            rights = acl(accounts, draft.groups) + visitors_rights(accounts, identity, name)
             write(self._broker / "acl", rights, FOR_BROKER)
             try:
                 yield Visitor(VISITOR, password, read(self._ca), own)
@@ -388,7 +397,7 @@ class Folder:
         accounts = draft.accounts
         for kind, names in (
             ("boards", (COORDINATOR, *accounts.boards)),
-            ("operators", tuple(sorted(accounts.operators))),
+            ("operators", accounts.people),
         ):
             if accounts.bound:
                 refused = revocations(
@@ -459,14 +468,14 @@ class Folder:
     def _bind(self, draft: Draft) -> None:
         """A certificate for each account whose file is still here."""
         accounts = draft.accounts
-        for name in (COORDINATOR, *accounts.boards, *sorted(accounts.operators)):
+        for name in (COORDINATOR, *accounts.names):
             if exists(self.file_of(name, accounts)):
                 self._let_in(draft, name, self._signing_key() if name == COORDINATOR else "")
 
     def _write_again(self, draft: Draft, new_signing_key: str = "") -> None:
         """Every account's file that is still here, with the password that it has; or none."""
         accounts, made = draft.accounts, []
-        for name in (COORDINATOR, *accounts.boards, *sorted(accounts.operators)):
+        for name in (COORDINATOR, *accounts.names):
             file = self.file_of(name, accounts)
             known = self._known(file) if exists(file) else {}
             if ("certificate" if accounts.bound else "password") not in known:

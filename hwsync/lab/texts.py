@@ -115,10 +115,10 @@ def connection(
     ``password`` empty: its certificate says who it is.
     """
     board = account in accounts.boards
-    port = accounts.operators_port if account in accounts.operators else accounts.boards_port
+    port = accounts.operators_port if account in accounts.people else accounts.boards_port
     host = "localhost" if account == COORDINATOR else accounts.hosts[0]
     host = f"[{host}]" if ":" in host else host
-    lines = [_head(account, board), f"broker = {_text(f'mqtts://{host}:{port}')}"]
+    lines = [_head(accounts, account), f"broker = {_text(f'mqtts://{host}:{port}')}"]
     if accounts.root != DEFAULT_ROOT:
         lines.append(f"root = {_text(accounts.root)}")
     if board:
@@ -145,11 +145,13 @@ def own_part(text: str) -> str:
     return text.partition(f"\n{OWN}\n")[2]
 
 
-def _head(account: str, board: bool) -> str:
-    if board:
+def _head(accounts: Accounts, account: str) -> str:
+    if account in accounts.boards:
         return "# Put this on the board as /etc/hwsync/device.toml, with mode 0600. It is a secret."
     if account == COORDINATOR:
         return "# For hwsync coordinator --config. It is a secret."
+    if account in accounts.analysts:
+        return "# For hwsync analyst --config, and for its unit. It is a secret."
     return "# Put this into ~/.config/hwsync/hwsync.toml, with mode 0600. It is a secret."
 
 

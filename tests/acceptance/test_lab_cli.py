@@ -198,6 +198,7 @@ def test_a_lab_from_its_first_command_to_the_last(typed: Typed) -> None:
         "boards": ["pi1", "pi2"],
         "groups": [],
         "history": False,
+        "analyse": False,
         "read_only": False,
     }
     assert typed.here("device", "list").stdout == "pi1\npi2\n"

@@ -74,7 +74,7 @@ def test_a_lab_from_its_first_day_to_another_master(machine: Booted) -> None:
     assert "error" not in doctor
     assert "mqtts://master.local:8884" in doctor
     listed = said["hwsync operator list"].splitlines()
-    assert listed == ["anna: all, everybody's history", "bert: all, read only", "carl: pi1"]
+    assert listed == ["anna: all, everybody's history, judges", "bert: all, read only", "carl: pi1"]
     nobody_else_comes_in(machine)
     everything_belongs_to_whom_it_should(machine)
     journal = machine.call("journalctl", "-b", "-o", "cat", "-u", "hwsync-coordinator")

@@ -22,104 +22,111 @@ BROKERS: Final = ("mosquitto", "amqtt")
 
 # w: may publish, let the broker keep, leave as a will. r: is told, at once and of what was kept.
 # The columns: the coordinator; the board pi1; an operator of pi1, one who looks at pi1, one of all;
-# one of the group lab1, which is pi2.
-ACCOUNTS: Final = ("coordinator", "pi1", "alice", "rita", "teacher", "greta")
+# who may judge; one of the group lab1, which is pi2; an analyst.
+ACCOUNTS: Final = ("coordinator", "pi1", "alice", "rita", "teacher", "greta", "check")
 TABLE: Final = """
-hw/pi1/request                 rw   -    w    -    w    -
-hw/pi1/command                 rw   r    -    -    -    -
-hw/pi1/collected               rw   w    r    r    r    -
-hw/pi1/output                  rw   w    r    r    r    -
-hw/pi1/response                rw   w    r    r    r    -
-hw/pi1/analysis                rw   -    w    -    w    -
-hw/pi1/cancel                  rw   -    w    -    w    -
-hw/pi1/reset                   rw   -    w    -    w    -
-hw/pi1/query                   rw   -    w    w    w    -
-hw/pi1/history                 rw   -    w    w    w    -
-hw/pi1/history/all             rw   -    -    -    w    -
-hw/pi1/history/all/more        rw   -    -    -    -    -
-hw/pi1/status                  rw   r    r    r    r    -
-hw/pi1/error                   rw   -    r    r    r    -
-hw/pi1/result/c1               rw   -    r    r    r    -
-hw/pi1/heartbeat               rw   w    r    r    r    -
-hw/pi1/clock                   rw   w    -    -    -    -
-hw/pi1/clock/reply             rw   r    -    -    -    -
-hw/pi2/clock                   rw   -    -    -    -    -
-hw/pi2/clock/reply             rw   -    -    -    -    -
-hw/pi2/request                 rw   -    -    -    w    -
-hw/pi2/command                 rw   -    -    -    -    -
-hw/pi2/collected               rw   -    -    -    r    r
-hw/pi2/output                  rw   -    -    -    r    r
-hw/pi2/response                rw   -    -    -    r    r
-hw/pi2/analysis                rw   -    -    -    w    -
-hw/pi2/cancel                  rw   -    -    -    w    -
-hw/pi2/reset                   rw   -    -    -    w    -
-hw/pi2/query                   rw   -    -    -    w    -
-hw/pi2/history                 rw   -    -    -    w    w
-hw/pi2/history/all             rw   -    -    -    w    -
-hw/@lab1/history               rw   -    -    -    -    -
-hw/@hwsync/history             rw   -    -    -    -    -
-hw/pi2/status                  rw   -    -    -    r    r
-hw/pi2/error                   rw   -    -    -    r    r
-hw/pi2/result/c1               rw   -    -    -    r    r
-hw/pi2/heartbeat               rw   -    -    -    r    r
-hw/@lab1/request               rw   -    -    -    w    w
-hw/@lab1/cancel                rw   -    -    -    w    w
-hw/@lab1/reset                 rw   -    -    -    w    w
-hw/@lab1/query                 rw   -    -    -    w    w
-hw/@lab1/status                rw   -    -    -    r    r
-hw/@lab1/error                 rw   -    -    -    r    r
-hw/@lab1/members               rw   -    -    -    r    r
-hw/@lab1/result/c1             rw   -    -    -    r    r
-hw/@lab1/command               rw   -    -    -    -    -
-hw/@lab1/analysis              rw   -    -    -    -    -
-hw/@lab1/request/more          rw   -    -    -    -    -
-hw/@all/request                rw   -    -    -    w    -
-hw/@all/cancel                 rw   -    -    -    w    -
-hw/@all/reset                  rw   -    -    -    w    -
-hw/@all/query                  rw   -    -    -    w    -
-hw/@all/status                 rw   -    -    -    r    -
-hw/@all/members                rw   -    -    -    r    -
-hw/@lab2/request               rw   -    -    -    -    -
-hw/@lab2/status                rw   -    -    -    -    -
-hw/lab1/request                rw   -    -    -    -    -
-hw/@hwsync/health              rw   -    r    r    r    r
-hw/@hwsync/boards              rw   -    r    r    r    r
-hw/@hwsync/query               rw   -    w    w    w    w
-hw/@hwsync/echo/alice/there    rw   -    rw   -    -    -
-hw/@hwsync/echo/rita/there     rw   -    -    rw   -    -
-hw/@hwsync/echo/teacher/there  rw   -    -    -    rw   -
-hw/@hwsync/echo/greta/there    rw   -    -    -    -    rw
-hw/@hwsync/echo/alice/with.dot rw   -    rw   -    -    -
-hw/@hwsync/echo/alice          rw   -    -    -    -    -
-hw/@hwsync/echo/alice/there/1  rw   -    -    -    -    -
-hw/@hwsync/echo/x/there        rw   -    -    -    -    -
-hw/@hwsync/other               rw   -    -    -    -    -
-hw/@hwsync/command             rw   -    -    -    -    -
-hw/pi1                         rw   -    -    -    -    -
-hw/pi1/other                   rw   -    -    -    -    -
-hw/pi1/result                  rw   -    -    -    -    -
-hw/pi1/result/c1/more          rw   -    -    -    -    -
-hw/pi1/command/more            rw   -    -    -    -    -
-hw/pi1/request/more            rw   -    -    -    -    -
-hw/pi1/response/more           rw   -    -    -    -    -
-hw/pi11/response               rw   -    -    -    -    -
-hw/pi11/request                rw   -    -    -    -    -
-hw/pi11/command                rw   -    -    -    -    -
-hw                             rw   -    -    -    -    -
-replies/alice                  w    -    r    -    -    -
-replies/alice/1                w    -    r    -    -    -
-replies/alice/1/2/3            w    -    r    -    -    -
-replies/rita/1                 w    -    -    r    -    -
-replies/teacher/1              w    -    -    -    r    -
-replies/alice2/1               w    -    -    -    -    -
-replies/pi1/1                  w    -    -    -    -    -
-replies/1                      w    -    -    -    -    -
-hwx/pi1/command                -    -    -    -    -    -
-other/pi1/command              -    -    -    -    -    -
-pi1/command                    -    -    -    -    -    -
-/hw/pi1/command                -    -    -    -    -    -
-$hw/pi1/command                -    -    -    -    -    -
-$SYS/broker/version            -    -    -    -    -    -
+hw/pi1/request                 rw   -    w    -    w    -    -
+hw/pi1/command                 rw   r    -    -    -    -    -
+hw/pi1/collected               rw   w    r    r    r    -    -
+hw/pi1/output                  rw   w    r    r    r    -    -
+hw/pi1/response                rw   w    r    r    r    -    -
+hw/pi1/analysis                rw   -    -    -    w    -    w
+hw/pi1/analysis/more           rw   -    -    -    -    -    -
+hw/pi1/cancel                  rw   -    w    -    w    -    -
+hw/pi1/reset                   rw   -    w    -    w    -    -
+hw/pi1/query                   rw   -    w    w    w    -    w
+hw/pi1/history                 rw   -    w    w    w    -    w
+hw/pi1/history/all             rw   -    -    -    w    -    w
+hw/pi1/history/all/more        rw   -    -    -    -    -    -
+hw/pi1/status                  rw   r    r    r    r    -    r
+hw/pi1/error                   rw   -    r    r    r    -    r
+hw/pi1/result/c1               rw   -    r    r    r    -    r
+hw/pi1/heartbeat               rw   w    r    r    r    -    -
+hw/pi1/clock                   rw   w    -    -    -    -    -
+hw/pi1/clock/reply             rw   r    -    -    -    -    -
+hw/pi2/clock                   rw   -    -    -    -    -    -
+hw/pi2/clock/reply             rw   -    -    -    -    -    -
+hw/pi2/request                 rw   -    -    -    w    -    -
+hw/pi2/command                 rw   -    -    -    -    -    -
+hw/pi2/collected               rw   -    -    -    r    r    -
+hw/pi2/output                  rw   -    -    -    r    r    -
+hw/pi2/response                rw   -    -    -    r    r    -
+hw/pi2/analysis                rw   -    -    -    w    -    w
+hw/pi2/cancel                  rw   -    -    -    w    -    -
+hw/pi2/reset                   rw   -    -    -    w    -    -
+hw/pi2/query                   rw   -    -    -    w    -    w
+hw/pi2/history                 rw   -    -    -    w    w    w
+hw/pi2/history/all             rw   -    -    -    w    -    w
+hw/@lab1/history               rw   -    -    -    -    -    -
+hw/@hwsync/history             rw   -    -    -    -    -    -
+hw/pi2/status                  rw   -    -    -    r    r    r
+hw/pi2/error                   rw   -    -    -    r    r    r
+hw/pi2/result/c1               rw   -    -    -    r    r    r
+hw/pi2/heartbeat               rw   -    -    -    r    r    -
+hw/@lab1/request               rw   -    -    -    w    w    -
+hw/@lab1/cancel                rw   -    -    -    w    w    -
+hw/@lab1/reset                 rw   -    -    -    w    w    -
+hw/@lab1/query                 rw   -    -    -    w    w    -
+hw/@lab1/status                rw   -    -    -    r    r    -
+hw/@lab1/error                 rw   -    -    -    r    r    -
+hw/@lab1/members               rw   -    -    -    r    r    -
+hw/@lab1/result/c1             rw   -    -    -    r    r    -
+hw/@lab1/command               rw   -    -    -    -    -    -
+hw/@lab1/analysis              rw   -    -    -    -    -    -
+hw/@lab1/request/more          rw   -    -    -    -    -    -
+hw/@all/request                rw   -    -    -    w    -    -
+hw/@all/cancel                 rw   -    -    -    w    -    -
+hw/@all/reset                  rw   -    -    -    w    -    -
+hw/@all/query                  rw   -    -    -    w    -    -
+hw/@all/status                 rw   -    -    -    r    -    -
+hw/@all/members                rw   -    -    -    r    -    -
+hw/@lab2/request               rw   -    -    -    -    -    -
+hw/@lab2/status                rw   -    -    -    -    -    -
+hw/lab1/request                rw   -    -    -    -    -    -
+hw/@hwsync/health              rw   -    r    r    r    r    r
+hw/@hwsync/boards              rw   -    r    r    r    r    r
+hw/@hwsync/analysts/check      rw   -    r    r    r    r    rw
+hw/@hwsync/analysts/alice      rw   -    r    r    r    r    r
+hw/@hwsync/analysts            rw   -    -    -    -    -    -
+hw/@hwsync/analysts/check/more rw   -    -    -    -    -    -
+hw/@hwsync/query               rw   -    w    w    w    w    w
+hw/@hwsync/echo/alice/there    rw   -    rw   -    -    -    -
+hw/@hwsync/echo/rita/there     rw   -    -    rw   -    -    -
+hw/@hwsync/echo/teacher/there  rw   -    -    -    rw   -    -
+hw/@hwsync/echo/greta/there    rw   -    -    -    -    rw   -
+hw/@hwsync/echo/check/there    rw   -    -    -    -    -    rw
+hw/@hwsync/echo/alice/with.dot rw   -    rw   -    -    -    -
+hw/@hwsync/echo/alice          rw   -    -    -    -    -    -
+hw/@hwsync/echo/alice/there/1  rw   -    -    -    -    -    -
+hw/@hwsync/echo/x/there        rw   -    -    -    -    -    -
+hw/@hwsync/other               rw   -    -    -    -    -    -
+hw/@hwsync/command             rw   -    -    -    -    -    -
+hw/pi1                         rw   -    -    -    -    -    -
+hw/pi1/other                   rw   -    -    -    -    -    -
+hw/pi1/result                  rw   -    -    -    -    -    -
+hw/pi1/result/c1/more          rw   -    -    -    -    -    -
+hw/pi1/command/more            rw   -    -    -    -    -    -
+hw/pi1/request/more            rw   -    -    -    -    -    -
+hw/pi1/response/more           rw   -    -    -    -    -    -
+hw/pi11/response               rw   -    -    -    -    -    -
+hw/pi11/request                rw   -    -    -    -    -    -
+hw/pi11/command                rw   -    -    -    -    -    -
+hw                             rw   -    -    -    -    -    -
+replies/alice                  w    -    r    -    -    -    -
+replies/alice/1                w    -    r    -    -    -    -
+replies/alice/1/2/3            w    -    r    -    -    -    -
+replies/rita/1                 w    -    -    r    -    -    -
+replies/teacher/1              w    -    -    -    r    -    -
+replies/check/1                w    -    -    -    -    -    r
+replies/alice2/1               w    -    -    -    -    -    -
+replies/pi1/1                  w    -    -    -    -    -    -
+replies/1                      w    -    -    -    -    -    -
+hwx/pi1/command                -    -    -    -    -    -    -
+other/pi1/command              -    -    -    -    -    -    -
+pi1/command                    -    -    -    -    -    -    -
+/hw/pi1/command                -    -    -    -    -    -    -
+$hw/pi1/command                -    -    -    -    -    -    -
+$SYS/broker/version            -    -    -    -    -    -    -
 """
 GRANTED: Final = {
     topic: dict(zip(ACCOUNTS, columns, strict=True))
@@ -134,8 +141,12 @@ FENCES: Final = {  # where each may speak; where each may hear
     "rita": ("hw/@hwsync/echo/rita/back", "hw/pi1/status"),
     "teacher": ("hw/@hwsync/echo/teacher/back", "hw/pi1/status"),
     "greta": ("hw/@hwsync/echo/greta/back", "hw/pi2/status"),
+    "check": ("hw/@hwsync/echo/check/back", "hw/pi1/status"),
 }
-WILLS: Final = ("hw/pi1/command", "hw/pi1/status", "hw/pi1/response", "hw/pi1/heartbeat")
+WILLS: Final = (
+    *("hw/pi1/command", "hw/pi1/status", "hw/pi1/response", "hw/pi1/heartbeat"),
+    "hw/@hwsync/analysts/check",
+)
 CELLS: Final = 1_500  # that the matrix has at least
 
 Named = dict[tuple[str, str], str]  # (broker, what): why
@@ -153,17 +164,18 @@ NOT_KEPT_CELLS: Final[dict[str, dict[Cell, str]]] = {"mosquitto": {}, "amqtt": {
 
 @pytest.fixture(scope="module", params=BROKERS)
 def lab(request: pytest.FixtureRequest) -> Iterator[AccountLab]:
-    """Two boards and four operators; ``gone`` was a board, and is none any more."""
+    """Two boards, four operators, an analyst; ``gone`` was a board, and is none any more."""
     with folder_for_broker() as path:
         operators = {
             "alice": OperatorRights(("pi1",)),
             "rita": OperatorRights(("pi1",), read_only=True),
-            "teacher": OperatorRights(None, history=True),
+            "teacher": OperatorRights(None, history=True, analyse=True),
         }
         made = AccountLab(request.param, path, ("pi1", "pi2", "gone"), operators)
         made.folder.set_group("lab1", ("pi2", "gone", "bench-*"))
         made.folder.add_operator("greta", OperatorRights((), groups=("lab1", "all")))
         made.folder.change_operator("greta", OperatorRights((), groups=("lab1",)))
+        made.folder.add_analyst("check")
         made.removed = made.login("gone")
         made.folder.remove("gone")
         made.add_observer()
@@ -203,6 +215,7 @@ def logins(lab: AccountLab) -> dict[str, Login]:
         "a board, with the operators": Login("pi1", pi1.password, operators),
         "the coordinator, with the operators": lab.login("coordinator", "operators"),
         "an operator, with the boards": Login("alice", alice.password, boards),
+        "an analyst, with the boards": lab.login("check", "boards"),
     }
 
 
@@ -288,6 +301,49 @@ def test_whoever_is_given_one_board_hears_and_asks_nothing_of_another(
         assert rights.hears(account, client, [Told(topic, "secret") for topic in foreign]) == []
         client.publish(Told(topic, f"{account} asks") for topic in foreign)
         assert f"{account} asks" not in rights.after(account, client)
+
+
+@pytest.mark.parametrize("account", ["pi1", "alice", "rita", "greta"])
+def test_nobody_grades_himself(lab: AccountLab, rights: Rights, account: str) -> None:
+    """Nor another, at once or as a last word; nor does he say that an analyst is there."""
+    presence = "hw/@hwsync/analysts/check"
+    topics = ("hw/pi1/analysis", "hw/pi2/analysis", "hw/@lab1/analysis", presence)
+    client = lab.come_in(account)
+    for topic in topics:
+        client.publish([Told(topic, "passed"), Told(topic, "passed, kept", retain=True)])
+    assert not {text for text in rights.after(account, client) if text.startswith("passed")}
+    for topic in topics:
+        will = Told(topic, "passed as a will", retain=topic == presence)
+        lab.come_in(account, id=f"grades-{account}", will=will).drop()
+        lab.come_in(account, id=f"grades-{account}").close()
+    heard = rights.heard() | rights.kept()
+    assert not {text for text in heard if text.startswith("passed")}
+
+
+@pytest.mark.parametrize("account", ["teacher", "check"])
+def test_who_may_judge_does_so_of_every_board(
+    lab: AccountLab, rights: Rights, account: str
+) -> None:
+    client = lab.come_in(account)
+    topics = ("hw/pi1/analysis", "hw/pi2/analysis")
+    client.publish(Told(topic, f"{account} of {topic}") for topic in topics)
+    assert rights.after(account, client) >= {f"{account} of {topic}" for topic in topics}
+
+
+def test_an_analyst_asks_for_nothing_and_says_nothing_in_anothers_name(
+    lab: AccountLab, rights: Rights
+) -> None:
+    client = lab.come_in("check")
+    kinds = ("request", "command", "cancel", "reset", "heartbeat", "response", "status")
+    topics = [f"hw/{user}/{kind}" for user in ("pi1", "pi2", "@lab1", "@all") for kind in kinds]
+    topics += ["hw/@hwsync/analysts/other", "hw/@hwsync/health", "hw/@hwsync/boards"]
+    for topic in topics:
+        client.publish([Told(topic, "no"), Told(topic, "no, kept", retain=True)])
+    client.publish([Told("hw/@hwsync/analysts/check", "own", retain=True)])
+    heard = rights.after("check", client)
+    assert not {text for text in heard | rights.kept() if text.startswith("no")}
+    assert "own" in heard & rights.kept()
+    rights.tell_all("", retain=True)
 
 
 FILTERS: Final = (
@@ -457,16 +513,24 @@ def test_a_last_word_on_a_foreign_topic_is_not_said(lab: AccountLab, rights: Rig
         ("alice", "hw/pi2/request"),
         ("rita", "hw/pi1/request"),
         ("teacher", "hw/@hwsync/health"),
+        ("teacher", "hw/@hwsync/analysts/check"),
+        ("check", "hw/@hwsync/analysts/teacher"),
+        ("alice", "hw/pi1/analysis"),
+        ("check", "hw/pi1/request"),
     ):
         for retain in (False, True):
             will, id = Told(topic, "last word", retain), f"last-{account}"
             lab.come_in(account, id=id, will=will).drop()
             lab.come_in(account, id=id).close()
         assert "last word" not in rights.heard() | rights.kept()
-    own = Told("hw/pi1/heartbeat", "the board is gone", retain=True)
-    lab.come_in("pi1", will=own).drop()
-    lab.come_in("pi1").close()
-    assert own.text in rights.heard() & rights.kept()
+    for account, topic in (
+        ("pi1", "hw/pi1/heartbeat"),
+        ("check", "hw/@hwsync/analysts/check"),
+    ):
+        own, id = Told(topic, f"{account} is gone", retain=True), f"last-{account}"
+        lab.come_in(account, id=id, will=own).drop()
+        lab.come_in(account, id=id).close()
+        assert own.text in rights.heard() & rights.kept()
     rights.tell_all("", retain=True)
 
 
@@ -486,7 +550,7 @@ def test_a_status_that_a_board_retains_is_not_kept(lab: AccountLab, rights: Righ
 
 def test_an_account_of_the_other_listener_is_refused(lab: AccountLab) -> None:
     for account, listener in (("pi1", "operators"), ("coordinator", "operators"),
-                              ("alice", "boards"), ("teacher", "boards")):  # fmt: skip
+                              ("alice", "boards"), ("check", "boards")):  # fmt: skip
         assert lab.come_in(account).lives()
         refused = lab.client(lab.login(account, listener), id="elsewhere")
         assert refused.code in (4, 5), f"{account} with the {listener}"
@@ -499,8 +563,10 @@ def test_who_may_come_in_no_more_is_sent_away_and_nobody_else(kind: str) -> None
         operators = {"alice": OperatorRights(None), "bob": OperatorRights(("pi1",))}
         lab = AccountLab(kind, path, ("pi1", "pi2", "pi3"), operators)
         try:
+            lab.folder.add_analyst("check")
+            lab.folder.add_analyst("gone")
             lab.start()
-            names = ("coordinator", "pi1", "pi2", "pi3", "alice", "bob")
+            names = ("coordinator", "pi1", "pi2", "pi3", "alice", "bob", "check", "gone")
             before = {name: lab.login(name) for name in names}
             clients = {name: lab.come_in(name, id=name) for name in names}
             clients["bob"].subscribe(["hw/pi1/status", "hw/pi2/status", "replies/bob/x"])
@@ -509,14 +575,17 @@ def test_who_may_come_in_no_more_is_sent_away_and_nobody_else(kind: str) -> None
             lab.folder.remove("pi2")
             lab.folder.rotate("pi3")
             lab.folder.remove("alice")
+            lab.folder.rotate("check")
+            lab.folder.remove("gone")
             lab.folder.change_operator("bob", OperatorRights(("pi1",)))
             assert lab.folder.reload() == ([lab.process.pid], [])
-            for name in ("pi2", "pi3", "alice"):
+            for name in ("pi2", "pi3", "alice", "check", "gone"):
                 wait_until(lambda name=name: not clients[name].lives(), what=f"the end of {name}")
                 assert not lab.client(before[name], id=name).accepted
             for name in ("coordinator", "pi1", "bob"):
                 assert clients[name].lives(), name
             assert lab.come_in("pi3", id="pi3").lives()
+            assert lab.come_in("check", id="check").lives()
             lab.folder.add_board("pi2")
             lab.folder.change_operator(
                 "bob", OperatorRights(("pi2",))

@@ -124,7 +124,7 @@ class AccountLab:
             return Login(OBSERVER, OBSERVER, self.ports["operators"])
         accounts = self.folder.accounts
         known = self.connection(account)
-        own = "operators" if account in accounts.operators else "boards"
+        own = "operators" if account in accounts.people else "boards"
         password = known.get("password")  # none where a certificate says who comes
         return Login(str(known["account"]), password, self.ports[listener or own])
 
@@ -135,7 +135,7 @@ class AccountLab:
     def passwords(self) -> set[str]:
         """All of them, as they are now."""
         accounts = self.folder.accounts
-        names = (COORDINATOR, *accounts.boards, *accounts.operators)
+        names = (COORDINATOR, *accounts.names)
         return {str(self.connection(name)["password"]) for name in names}
 
     def client(

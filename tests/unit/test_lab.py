@@ -26,7 +26,7 @@ from hwsync.lab.authority import Pair
 from hwsync.lab.folder import Folder
 from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
-from hwsync.protocol.groups import Groups
+from hwsync.protocol.groups import NO_GROUPS, Groups
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.signing import SigningKey
 from hwsync.transport import paho_client
@@ -107,8 +107,8 @@ def test_what_is_kept_in_the_file_is_everything() -> None:
     lab = Accounts(
         ("a", "::1"), "some/root", 1, 2, True, ("pi1",),
         {"alice": OperatorRights(("pi1",), True), "bob": OperatorRights(None),
-        "eve": OperatorRights(())}, ("k",),
-        {"pi1": "0a"}, ("0b", "0c"),
+        "eve": OperatorRights((), analyse=None), "eva": OperatorRights((), analyse=True)}, ("k",),
+        {"pi1": "0a"}, ("0b", "0c"), ("check",),
     )  # fmt: skip
     assert Accounts.of_json(json.loads(json.dumps(lab.as_json()))) == lab
 
@@ -127,6 +127,7 @@ def test_a_root_that_would_give_operators_more_is_refused(root: str) -> None:
         {"hosts": "lab"}, {"boards": "pi1"}, {"boards": [1]}, {"trust": None}, {"boards_port": "x"},
         {"operators": []}, {"operators": {"a": {}}}, {"root": "replies"},
         {"operators": {"a": {"boards": "every", "read_only": False}}},
+        {"analysts": "check"}, {"analysts": ["a b"]},
         {"certificates": []}, {"certificates": {"a": 1}}, {"certificates": {"a": "x"}},
         {"certificates": {"a": "0"}}, {"revoked": [""]}, {"revoked": ["f" * 41]}, {"revoked": None},
     ],
@@ -145,13 +146,16 @@ def test_a_broken_list_of_accounts_is_said_with_its_file(tmp_path: Path, change:
 def test_the_broker_is_told_what_each_account_may_do() -> None:
     lab = EMPTY.with_board("pi1").with_operator("a", OperatorRights(("pi1",)))
     lab = lab.with_operator("b", OperatorRights(None, True)).with_operator("c", OperatorRights(()))
+    lab = lab.with_operator("d", OperatorRights(("pi1",), True, analyse=True)).with_analyst("z")
     _, _, text = acl(replace(lab, root="x/y")).partition("\n\n")
     blocks = dict(block.split("\n", 1) for block in text.strip().split("\n\n"))
-    assert list(blocks) == ["user coordinator", "user pi1", "user a", "user b", "user c"]
+    assert list(blocks) == ["user coordinator", "user pi1", "user a", "user b", "user c",
+                            "user d", "user z"]  # fmt: skip
     seen = ("status", "error", "heartbeat", "collected", "output", "response", "result/+")
     everybody = [
         "read x/y/@hwsync/health",
         "read x/y/@hwsync/boards",
+        "read x/y/@hwsync/analysts/+",
         "write x/y/@hwsync/query",
     ]
 
@@ -171,13 +175,18 @@ def test_the_broker_is_told_what_each_account_may_do() -> None:
                 "write x/y/pi1/collected", "write x/y/pi1/output", "write x/y/pi1/response",
                 "write x/y/pi1/heartbeat", "write x/y/pi1/clock"],
         "a": [*(f"read x/y/pi1/{kind}" for kind in seen), "write x/y/pi1/request",
-              "write x/y/pi1/cancel", "write x/y/pi1/reset", "write x/y/pi1/analysis",
+              "write x/y/pi1/cancel", "write x/y/pi1/reset",
               "write x/y/pi1/query", "write x/y/pi1/history", *own("a")],
         "b": [*(f"read x/y/pi1/{kind}" for kind in seen), "write x/y/pi1/query",
               "write x/y/pi1/history", *own("b"),
               *(f"read x/y/@all/{kind}" for kind in ("status", "error", "members", "result/+")),
               "write x/y/@all/query"],
         "c": own("c"),
+        "d": [*(f"read x/y/pi1/{kind}" for kind in seen), "write x/y/pi1/query",
+              "write x/y/pi1/history", "write x/y/pi1/analysis", *own("d")],
+        "z": [*(f"read x/y/pi1/{kind}" for kind in ("status", "error", "result/+")),
+              *(f"write x/y/pi1/{kind}" for kind in ("analysis", "query", "history")),
+              "write x/y/pi1/history/all", "write x/y/@hwsync/analysts/z", *own("z")],
     }  # fmt: skip
     for name, lines in expected.items():
         given = blocks[f"user {name}"].splitlines()
@@ -209,7 +218,7 @@ def test_a_group_is_a_right_to_ask_it_and_to_see_its_boards() -> None:
     asks = {"request", "cancel", "reset", "query"}
     assert topics("a", "write", "@g") == asks
     assert topics("b", "write", "@g") == {"query"}
-    assert "analysis" in topics("a", "write", "pi2")
+    assert "analysis" not in topics("a", "write", "pi2")
     assert topics("b", "read", "pi2") == set()
     assert all(topics("c", "write", user) == asks for user in ("@g", "@h", "@all"))
     assert topics("d", "write", "@all") == asks
@@ -231,11 +240,84 @@ def test_everybodys_history_is_a_right_of_its_own() -> None:
     assert not any(one.history for one in Accounts.of_json(fields).operators.values())
 
 
+def judges(lab: Accounts, groups: Groups = NO_GROUPS) -> set[tuple[str, str]]:
+    """Who may judge on which board."""
+    found, name = set(), ""
+    for line in acl(lab, groups).splitlines():
+        name = line.removeprefix("user ") if line.startswith("user ") else name
+        if line.endswith("/analysis"):
+            found.add((name, line.split("/")[-2]))
+    return found
+
+
+def test_nobody_judges_but_analysts_and_who_was_given_that_right() -> None:
+    """Also of boards that he has by a group, and where he may only look on."""
+    lab = TWO.with_operator("pupil", OperatorRights(None, history=True))
+    lab = lab.with_operator("teacher", OperatorRights(None, analyse=True))
+    lab = lab.with_operator("helper", OperatorRights(("pi1",), read_only=True, analyse=True))
+    lab = lab.with_operator("group", OperatorRights((), groups=("g",), analyse=True))
+    assert judges(lab, Groups({"g": ("pi2",)})) == {
+        ("teacher", "pi1"), ("teacher", "pi2"), ("helper", "pi1"), ("group", "pi2"),
+    }  # fmt: skip
+    lab = lab.with_analyst("check").with_board("pi3")
+    assert {board for name, board in judges(lab) if name == "check"} == {"pi1", "pi2", "pi3"}
+    assert ("teacher", "pi3") in judges(lab)
+    assert lab.unsettled == ()
+
+
+def test_in_a_lab_of_before_who_asks_a_board_judges_it_until_that_is_settled() -> None:
+    lab = TWO.with_operator("pupil", OperatorRights(("pi1",), groups=("g",)))
+    lab = lab.with_operator("looker", OperatorRights(None, read_only=True))
+    lab = lab.with_operator("teacher", OperatorRights(None, analyse=True))
+    fields = lab.as_json()
+    del fields["analysts"]
+    for name in ("pupil", "looker"):
+        del fields["operators"][name]["analyse"]
+    of_before = Accounts.of_json(fields)
+    groups = Groups({"g": ("pi2",)})
+    settled = {("teacher", "pi1"), ("teacher", "pi2")}
+    assert judges(of_before, groups) == {("pupil", "pi1"), *settled}
+    assert of_before.unsettled == ("pupil",)
+    again = Accounts.of_json(json.loads(json.dumps(of_before.with_board("pi3").as_json())))
+    assert again.unsettled == ("pupil",)  # a change of something else settles nothing
+    changed = again.with_operator("pupil", OperatorRights(("pi1",)))
+    assert changed.unsettled == ()
+    assert {name for name, _ in judges(changed, groups)} == {"teacher"}
+
+
+def test_an_analyst_is_an_account_of_its_own(tmp_path: Path) -> None:
+    lab = TWO.with_analyst("check").with_operator("alice", OperatorRights(None))
+    with pytest.raises(UsageError, match="there is an analyst check already"):
+        lab.with_board("check")
+    for name in ("check", "pi1", "alice", COORDINATOR, "a b"):
+        with pytest.raises(UsageError):
+            lab.with_analyst(name)
+    assert lab.without("check").analysts == ()
+    assert "check" not in acl(lab.without("check"))
+    folder = made(tmp_path)
+    (folder.path / "analysts").mkdir(0o755)
+    folder.add_analyst("check")
+    assert (folder.path / "analysts").stat().st_mode & 0o777 == 0o700
+    file = folder.path / "analysts/check.toml"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert own(folder, "check")["broker"].endswith(f":{folder.accounts.operators_port}")
+    assert "check:" in (folder.path / "broker/operators.passwords").read_text()
+    before = own(folder, "check")["password"]
+    folder.rotate("check")
+    assert own(folder, "check")["password"] != before
+    with pytest.raises(UsageError, match="check is an account"), folder.visitor("check"):
+        pass
+    folder.remove("check")
+    assert not file.exists()
+    assert "check" not in (folder.path / "broker/operators.passwords").read_text()
+
+
 def test_nobody_but_the_coordinator_writes_on_a_topic_that_is_not_named() -> None:
     """The broker keeps one message on each topic: so there is an end to what one account fills."""
-    lab = TWO.with_operator("a", OperatorRights(None)).with_operator(
+    lab = TWO.with_operator("a", OperatorRights(None, analyse=True)).with_operator(
         "b", OperatorRights(None, True)
     )
+    lab = lab.with_analyst("z")
     _, _, others = acl(lab).partition("\nuser pi1\n")
     written = [line for line in others.splitlines() if " write " in line or "readwrite" in line]
     assert len(written) > 20

@@ -212,6 +212,7 @@ CHANGES: dict[str, Change] = {
     "init": lambda lab: lab.create(EMPTY, None, signing=True),
     "device add": lambda lab: lab.add_board("pi2"),
     "operator add": lambda lab: lab.add_operator("bob", OperatorRights(None)),
+    "analyst add": lambda lab: lab.add_analyst("check"),
     "operator change": lambda lab: lab.change_operator("alice", OperatorRights(None)),
     "device remove": lambda lab: lab.remove("pi1"),
     "operator remove": lambda lab: lab.remove("alice"),
@@ -227,7 +228,7 @@ def whole(lab: Folder) -> None:
     accounts = lab.accounts
     assert (lab.path / "broker/acl").read_text() == acl(accounts)
     for kind, names in (("boards", (COORDINATOR, *accounts.boards)),
-                        ("operators", tuple(accounts.operators))):  # fmt: skip
+                        ("operators", accounts.people)):  # fmt: skip
         file = lab.path / f"broker/{kind}.passwords"
         assert [line.split(":")[0] for line in file.read_text().splitlines()] == sorted(
             names, key=lambda name: (name != COORDINATOR, name)
@@ -236,8 +237,9 @@ def whole(lab: Folder) -> None:
             own = module.tomllib.loads(lab.file_of(name, accounts).read_text())
             assert Passwords(file).accept(name, own["password"]), name
             assert own["ca"].strip() == (lab.path / "ca.crt").read_text().strip()
-    there = {file.stem for kind in ("boards", "operators") for file in (lab.path / kind).iterdir()}
-    assert there == {*accounts.boards, *accounts.operators}
+    folders = [lab.path / kind for kind in ("boards", "operators", "analysts")]
+    there = {file.stem for one in folders if one.exists() for file in one.iterdir()}
+    assert there == {*accounts.names}
 
 
 @pytest.mark.parametrize("change", CHANGES)
