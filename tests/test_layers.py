@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "logs": frozenset(),
     "numbers": frozenset(),
     "lab_time": frozenset(),
+    "grading": frozenset({"protocol"}),
     "notify": frozenset({"logs"}),
     "orders": frozenset(),
     "raw_clock": frozenset(),
@@ -65,7 +66,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             *("protocol", "address", "paths", "broker", "store", "coordinator", "operator"),
             *("logs", "findings", "probe"),
             *("configfile", "connection", "lab", "systemd", "webprobe", "installing", "signing"),
-            "groups",
+            *("groups", "grading"),
         }
     ),
     "testing": frozenset(

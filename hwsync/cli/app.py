@@ -35,6 +35,7 @@ PLACES: Final = {
     "get": "get",
     **dict.fromkeys(("history", "export", "show"), "records"),
     **dict.fromkeys(("wait", "logs"), "following"),
+    "grades": "grades",
     "sync": "sync",
     "why": "why",
     "modules": "modules",

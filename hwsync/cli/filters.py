@@ -1,4 +1,4 @@
-"""Which runs of the past are meant: the options of ``history`` and ``export``, and what they mean.
+"""Which runs of the past are meant: the options of ``history`` and others, and what they mean.
 
 The law: what cannot be meant is refused here, before anybody is asked. ``2d`` is so long ago by the
 coordinator's clock; a time of day is this machine's.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import click
@@ -25,25 +25,29 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _TIME: Final = re.compile(r"\d{1,2}:\d{2}(:\d{2})?")
 
 
-def filter_options(command: F) -> F:
-    """The options that choose runs."""
-    options = [
-        click.option("--since", metavar="TIME", help=f"Asked for since then: {FORMS}."),
-        click.option("--until", metavar="TIME", help="Asked for until then."),
-        click.option("--last", type=click.IntRange(1), metavar="N",
-                     help="The newest N."),
-        click.option("--outcome", metavar="OUTCOMES",
-                     help="With one of these, with commas between: error,timeout; open is what "
-                     "has not ended."),
-        click.option("--by", metavar="ACCOUNT", help="That this account asked for."),
-        click.option("--meta", multiple=True, metavar="KEY=VALUE",
-                     help="That --meta of run was given for; may be repeated."),
-        click.option("--name", metavar="NAME", help="Whose program is called so; * and ? stand "
-                     "for any characters, and for one."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+def filter_options(*without: str) -> Callable[[F], F]:
+    """The options that choose runs, without those of these names."""
+    options = {
+        "since": click.option("--since", metavar="TIME", help=f"Asked for since then: {FORMS}."),
+        "until": click.option("--until", metavar="TIME", help="Asked for until then."),
+        "last": click.option("--last", type=click.IntRange(1), metavar="N", help="The newest N."),
+        "outcome": click.option("--outcome", metavar="OUTCOMES",
+                                help="With one of these, with commas between: error,timeout; open "
+                                "is what has not ended."),
+        "by": click.option("--by", metavar="ACCOUNT", help="That this account asked for."),
+        "meta": click.option("--meta", multiple=True, metavar="KEY=VALUE",
+                             help="That --meta of run was given for; may be repeated."),
+        "name": click.option("--name", metavar="NAME", help="Whose program is called so; * and ? "
+                             "stand for any characters, and for one."),
+    }  # fmt: skip
+
+    def decorate(command: F) -> F:
+        for name, option in reversed(options.items()):
+            if name not in without:
+                command = option(command)
+        return command
+
+    return decorate
 
 
 def read_filters(given: Mapping[str, Any], now: datetime.datetime) -> Filters:
@@ -54,9 +58,9 @@ def read_filters(given: Mapping[str, Any], now: datetime.datetime) -> Filters:
     return Filters(
         since=_time("--since", given["since"], now),
         until=_time("--until", given["until"], now),
-        last=given["last"],
-        outcome=_outcomes(given["outcome"]),
-        by=given["by"],
+        last=given.get("last"),
+        outcome=_outcomes(given.get("outcome")),
+        by=given.get("by"),
         meta=meta,
         name=given["name"],
     )

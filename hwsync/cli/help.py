@@ -14,7 +14,7 @@ import click
 SECTIONS: Final = {
     "Run programs": ("run", "send", "get", "wait", "logs", "cancel", "analyse"),
     "See what is going on": ("status", "why", "modules", "doctor"),
-    "See what happened": ("history", "show", "export", "sync"),
+    "See what happened": ("history", "show", "grades", "export", "sync"),
     "Put something right": ("reset", "forget"),
     "Make a lab": ("up", "init", "device", "operator", "group", "key"),
     "Keep it running": ("service", "coordinator", "broker", "backup", "restore", "check-db"),
@@ -36,6 +36,7 @@ SUMMARIES: Final = {
     "doctor": "Look at every part, and say what is wrong.",
     "history": "What was run, and what became of it: one line a run.",
     "show": "One run: how it ended, its output, its program.",
+    "grades": "Who has passed: one line for each, out of the history.",
     "export": "The history as CSV or JSON, for other programs.",
     "sync": "How far apart boards began that began together.",
     "reset": "Bring a board to rest, whatever it does.",
@@ -86,6 +87,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "hwsync show cli-4c1b2f8a90d3e7f1",
         "hwsync show cli-4c1b2f8a90d3e7f1 --output > out.txt",
         "hwsync show @lab1",
+    ),
+    "grades": (
+        "hwsync grades --meta assignment=lab3",
+        "hwsync grades --meta assignment=lab3 --until 23:59 --csv > lab3.csv",
+        "hwsync grades @lab1 --by student --analyser check1",
     ),
     "export": ("hwsync export --since 2026-09-01 --meta course=1b > course.csv",),
     "sync": ("hwsync sync hello-1", "hwsync sync hello-1 --save starts.png"),
@@ -170,6 +176,7 @@ JSON_LINES: Final = {
     "or a refused message",
     "show": "all fields of a result, and `asked_by`; of several boards one for each, as `run`; "
     "with `--db` who asked, and its `history`",
+    "grades": "a line of the table, with the columns of history.md, without `time`",
     "export": "as `--jsonl`: the columns of history.md",
     "sync": "`id`, `spread`, and `starts`: one for each board",
     "forget": "`forgotten`, `online`",

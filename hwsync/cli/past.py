@@ -11,6 +11,7 @@ import datetime
 import heapq
 import io
 import json
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -190,10 +191,23 @@ END: Final = "\r\n"  # of a line of CSV; a cell that has one of these is quoted
 FORMULA: Final = "=+-@\t\r"  # how a cell begins that a spreadsheet would compute
 
 
+def say_exported(line: str, end: str) -> None:
+    """A line for a program, as it is; a terminal is not steered."""
+    if sys.stdout is not None and not sys.stdout.isatty():
+        say.program(f"{line}{end}", sys.stdout, as_it_is=True)
+    else:
+        say.line(line)
+
+
+def utc(seconds: float) -> str:
+    """A time in UTC, as ISO 8601 writes it."""
+    at = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return at.isoformat(timespec="seconds")
+
+
 def exported(user: str, row: Row) -> dict[str, Any]:
     """The columns of one run."""
-    at = datetime.datetime.fromtimestamp(row["issued"], datetime.UTC)
-    fields: dict[str, Any] = {**row, "board": user, "time": at.isoformat(timespec="seconds")}
+    fields: dict[str, Any] = {**row, "board": user, "time": utc(row["issued"])}
     return {name: fields[name] for name in COLUMNS}
 
 

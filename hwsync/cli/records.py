@@ -48,7 +48,7 @@ FROM_FILE = click.option(
 @click.command()
 @common
 @BOARDS
-@filter_options
+@filter_options()
 @click.option("--log", "of_log", is_flag=True,
               help="Every change of the record of one BOARD and every refused message, from the "
               "database on the coordinator's machine.")  # fmt: skip
@@ -73,28 +73,29 @@ def history(
     filters = read_filters(given, datetime.datetime.now())
     if filters.last is None and filters.since is None:
         filters = replace(filters, last=NEWEST)
-    told = _told(settings, targets, filters, db)
+    found = told(settings, targets, filters, db)
     if settings.as_json:
-        for user, row in told.rows:
+        for user, row in found.rows:
             say.json_line({"user": user, **row})
         return
     terminal = sys.stdout is not None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else None
-    if told.rows or not terminal:
-        for line in past.table(told.rows, time.time(), width):
+    if found.rows or not terminal:
+        for line in past.table(found.rows, time.time(), width):
             say.line(line)
     else:
         say.line("nothing was run, as far as that was asked for", err=True)
-    if terminal and told.own:
+    if terminal and found.own:
         say.line(f"these are the runs that {settings.url.username} asked for; everybody's are "
                  "shown with the right to it (--history)", err=True)  # fmt: skip
-    if terminal and given["last"] is None and len(told.rows) == NEWEST and not filters.since:
+    if terminal and given["last"] is None and len(found.rows) == NEWEST and not filters.since:
         say.line(f"the newest {NEWEST}; --last N or --since 2d shows more", err=True)
 
 
-def _told(
+def told(
     settings: Settings, targets: tuple[Target, ...], filters: Filters, db: Path | None
 ) -> past.Told:
+    """What the history has of these. Raises ``HwsyncError``."""
     boards = _boards(settings, targets, from_file=db is not None)
     if db is not None:
         return past.of_database(db, boards, filters)
@@ -120,7 +121,7 @@ def _boards(settings: Settings, targets: tuple[Target, ...], *, from_file: bool)
 @click.command()
 @common
 @BOARDS
-@filter_options
+@filter_options()
 @click.option("--csv", "form", flag_value="csv", default=True, help="A table.  [the default]")
 @click.option("--jsonl", "form", flag_value="jsonl", help="One JSON object a line.")
 @FROM_FILE
@@ -133,19 +134,15 @@ def export(
     BOARD may be a group, @lab1. The columns stand in docs/history.md. A text that a spreadsheet
     would take for a formula has a ' before it.
     """
-    told = _told(settings, targets, read_filters(given, datetime.datetime.now()), db)
+    found = told(settings, targets, read_filters(given, datetime.datetime.now()), db)
     of_json = form == "jsonl" or settings.as_json
     lines = [] if of_json else [past.as_csv(past.COLUMNS)]
-    for user, row in told.rows:
+    for user, row in found.rows:
         values = past.exported(user, row).values()
         lines.append(past.as_jsonl(user, row) if of_json else past.as_csv(values))
-    plain = sys.stdout is not None and not sys.stdout.isatty()
     for line in lines:
-        if plain:
-            say.program(f"{line}\n" if of_json else f"{line}{past.END}", sys.stdout, as_it_is=True)
-        else:
-            say.line(line)
-    if told.own and settings.url.username:
+        past.say_exported(line, "\n" if of_json else past.END)
+    if found.own and settings.url.username:
         say.line(f"these are the runs that {settings.url.username} asked for", err=True)
 
 

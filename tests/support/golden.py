@@ -18,6 +18,7 @@ from typing import Any
 from hwsync.cli.causes import explain
 from hwsync.cli.columns import table
 from hwsync.cli.common import Settings, fail
+from hwsync.cli.grades import said_below, shown
 from hwsync.cli.members import Members
 from hwsync.cli.operate import HEADS
 from hwsync.protocol.errors import (
@@ -31,6 +32,7 @@ from hwsync.protocol.errors import (
     Refused,
     UsageError,
 )
+from tests.support.graded import CLASS, NOW, graded
 from tests.support.situations import ASKED, ENDED, known
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -119,3 +121,8 @@ def _tables() -> Iterator[str]:
         members.of(user).told = told
     members.of("pi4").refused = Code.BUSY
     yield from members.summary("@lab1")
+    for by in ("asker", "student"):
+        grades = graded(CLASS, by)
+        yield ""
+        yield from shown(by, grades, NOW, WIDTH)
+        yield from said_below(by, grades)
