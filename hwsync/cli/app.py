@@ -45,6 +45,7 @@ PLACES: Final = {
     **dict.fromkeys(("init", "device", "operator"), "lab"),
     "group": "group",
     "key": "key",
+    "analyst": "analyst",
     "service": "service",
 }
 """In which module of this package each command is."""

@@ -17,7 +17,9 @@ SECTIONS: Final = {
     "See what happened": ("history", "show", "grades", "export", "sync"),
     "Put something right": ("reset", "forget"),
     "Make a lab": ("up", "init", "device", "operator", "group", "key"),
-    "Keep it running": ("service", "coordinator", "broker", "backup", "restore", "check-db"),
+    "Keep it running": (
+        *("service", "coordinator", "analyst", "broker", "backup", "restore", "check-db"),
+    ),
     "This terminal": ("completion",),
 }
 """The commands, in the order in which they are listed."""
@@ -49,6 +51,7 @@ SUMMARIES: Final = {
     "key": "Keys for signed commands.",
     "service": "The parts as systemd units on this machine.",
     "coordinator": "Run the coordinator, which keeps the record.",
+    "analyst": "Judge results with a folder of analysers.",
     "broker": "Serve a broker.conf without mosquitto.",
     "backup": "Copy the database, also while it is used.",
     "restore": "Put a backup in the database's place.",
@@ -132,6 +135,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "service uninstall": ("hwsync service uninstall device pi1",),
     "service status": ("hwsync service status",),
     "coordinator": ("hwsync coordinator --keep-days 90",),
+    "analyst": ("hwsync analyst --dir analysers/",),
     "broker": ("hwsync broker broker.conf",),
     "backup": ("hwsync backup lab.db",),
     "restore": ("hwsync restore lab.db",),
