@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import queue
 import shutil
 import sys
 import tempfile
@@ -59,8 +58,7 @@ class Judgement:
 
 
 class Engine:
-    """``judge`` is called from any number of threads; ``close`` when none is in it any more, or
-    ``stop`` first.
+    """``judge`` is called from any number of threads, also while another calls ``close``.
 
         with Engine(at_once=2) as engine:
             print(engine.judge(folder.scan()["check1"], Run(stdout="42\\n")).analysis)
@@ -71,12 +69,10 @@ class Engine:
     def __init__(self, *, at_once: int = AT_ONCE, place: Path | None = None) -> None:
         self._own_place = place is None
         self._place = Path(tempfile.mkdtemp(prefix="hwsync-analysers-")) if place is None else place
-        self._free: queue.LifoQueue[_Place] = queue.LifoQueue()
         self._places = [_Place(self._place / str(number)) for number in range(at_once)]
-        for one in reversed(self._places):
-            self._free.put(one)
+        self._free = self._places[::-1]  # the last one is taken first: it is the warmest
         self._under_way: set[StopSwitch] = set()
-        self._lock = threading.Lock()
+        self._news = threading.Condition()  # of the two above, and of the next
         self._stopped = False
 
     def __enter__(self) -> Engine:
@@ -112,14 +108,17 @@ class Engine:
 
     def stop(self) -> None:
         """End what is under way; each ``judge`` raises ``CannotRun`` from now on."""
-        with self._lock:
+        with self._news:
             self._stopped = True
             for switch in self._under_way:
                 switch.set()
+            self._news.notify_all()
 
     def close(self) -> None:
-        """End the runners, and remove their folders."""
+        """``stop``, then end the runners, and remove their folders."""
         self.stop()
+        with self._news:
+            self._news.wait_for(lambda: not self._under_way)
         for one in self._places:
             one.close()
         if self._own_place:
@@ -127,17 +126,20 @@ class Engine:
 
     @contextmanager
     def _place_and_switch(self) -> Iterator[tuple[_Place, StopSwitch]]:
-        place, switch = self._free.get(), StopSwitch()
-        with self._lock:
-            self._under_way.add(switch)
+        switch = StopSwitch()
+        with self._news:
+            self._news.wait_for(lambda: self._stopped or self._free)
             if self._stopped:
-                switch.set()
+                raise CannotRun("the analysers are being ended")
+            place = self._free.pop()
+            self._under_way.add(switch)
         try:
             yield place, switch
         finally:
-            with self._lock:
+            with self._news:
                 self._under_way.discard(switch)
-            self._free.put(place)
+                self._free.append(place)
+                self._news.notify_all()
 
 
 class _Place:
@@ -214,8 +216,9 @@ def _judgement(analyser: Analyser, end: RunEnd) -> Judgement:
     if end.outcome == "timeout":
         raise Fault(f"it took longer than {analyser.limits.time_s:g} s")
     if end.outcome == "killed":
-        raise Fault(one_line(f"it was killed: {end.reason.removeprefix('killed by ')}"))
-    said = _said(end)
+        limit = end.reason.partition(";")[0].removeprefix("killed by ")
+        raise Fault(one_line(f"it was killed: {limit}"))
+    said = _said(analyser, end)
     if said is None and analyser.kind is Kind.EXECUTABLE:
         return Judgement(analyser.name, analyser.version, read(_of_executable(end)))
     if said is None:
@@ -223,7 +226,14 @@ def _judgement(analyser: Analyser, end: RunEnd) -> Judgement:
     return Judgement(analyser.name, analyser.version, read(said))
 
 
-def _said(end: RunEnd) -> str | None:
+def _with_limit(fault: str, analyser: Analyser) -> str:
+    """What Python says where it gets no more memory does not say how much it was."""
+    if fault.startswith("it raised MemoryError"):
+        return f"{fault}; limits.memory_mb = {analyser.limits.memory_mb}"
+    return fault
+
+
+def _said(analyser: Analyser, end: RunEnd) -> str | None:
     """The answer as JSON, as the process wrote it down; None: it wrote none. Raises ``Fault``."""
     data = next((one.data for one in end.files if one.path == inside.ANSWER), None)
     if data is None:
@@ -237,7 +247,7 @@ def _said(end: RunEnd) -> str | None:
     if "large" in said:
         raise Fault(TOO_LARGE)
     if "fault" in said:
-        raise Fault(one_line(str(said["fault"])))
+        raise Fault(one_line(_with_limit(str(said["fault"]), analyser)))
     try:
         return json.dumps(said["answer"])
     except RecursionError:

@@ -74,11 +74,13 @@ def executable(name: str) -> None:
 
 
 def _finish(place: str, judge: Callable[[], Any]) -> None:
-    here = os.path.join(place, "")
+    here, us = os.path.join(place, ""), os.getpid()
     try:
         said = _answered(judge)
     except BaseException as error:
         said = json.dumps({"fault": _told(error, here)})
+    if os.getpid() != us:
+        os._exit(1)  # a child that it forked, and that came here too
     _write(place, said)
     for stream in (sys.stdout, sys.stderr):
         # The analyser may have put anything in its place.
@@ -129,10 +131,18 @@ def _told(error: BaseException, here: str) -> str:
         )
     if isinstance(error, SystemExit):
         return f"it ended itself: sys.exit({_said(error.code)}){where}"
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        where += f'; a file of its own is named in its TOML: files = ["{error.name}.py"]'
+    if lacks := _lacks(error):
+        where += f'; a file of its own is named in its TOML: files = ["{lacks}"]'
     said = _said(error)
     return f"it raised {type(error).__name__}{': ' if said else ''}{said}{where}"
+
+
+def _lacks(error: BaseException) -> str:
+    """The file that it may have meant to have beside it; empty: it is none of that."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{error.name}.py"
+    lacks = error.filename if isinstance(error, FileNotFoundError) else None
+    return lacks if isinstance(lacks, str) and not os.path.isabs(lacks) else ""
 
 
 def _said(value: object) -> str:
