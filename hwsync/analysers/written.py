@@ -74,7 +74,7 @@ def read(data: bytes) -> Written:
     for key in tree:
         _known(key, KEYS, "")
     builtin = tree.get("builtin")
-    if builtin is not None and builtin not in BUILTINS:
+    if builtin is not None and not (isinstance(builtin, str) and builtin in BUILTINS):
         raise Wrong(f"builtin = {builtin!r} is none of hwsync's: {_nearest(builtin, BUILTINS)}")
     arguments = _table(tree, "arguments")
     for key, value in arguments.items():

@@ -65,7 +65,8 @@ BAD = {
     ),
     "takes it in children": (
         does("for _ in range(4):", "    if not os.fork():",
-             "        x = bytearray(b'x') * 30_000_000", "        time.sleep(99)", "time.sleep(99)"),
+             "        x = bytearray(b'x') * 30_000_000",
+             "        time.sleep(99)", "time.sleep(99)"),
         *(SMALL, f"{KILLED}memory limit of 64 MB"),
     ),
     "has many children": (
