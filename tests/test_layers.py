@@ -73,7 +73,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         {"address", "protocol", "transport", "runner", "store", "coordinator", "device", "operator"}
     ),
     "api": frozenset(
-        {"protocol", "address", "operator", "connection", "configfile", "logs", "numbers"}
+        {
+            *("protocol", "address", "operator", "connection", "configfile", "logs", "numbers"),
+            "grading",
+        }
     ),
     "pytest_plugin": frozenset({"api"}),
     "": frozenset({"api"}),  # hwsync/__init__.py

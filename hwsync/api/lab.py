@@ -32,6 +32,8 @@ from hwsync.api.past import When, filters, history
 from hwsync.api.run import FoundRun, Run
 from hwsync.api.runs import Runs
 from hwsync.api.waiting import wait_for
+from hwsync.grading import ASKER as BY_ASKER
+from hwsync.grading import Grades, exported
 from hwsync.operator.client import Client
 from hwsync.operator.conversation import EVERYBODY
 from hwsync.operator.line import Line
@@ -195,6 +197,23 @@ class Lab:
         wanted = filters(since, until, outcome, meta or {}, last=last, by=by, name=name)
         names = tuple(map(check_board, boards))
         return history(self.url, self._line.topics, names, wanted)
+
+    def grades(
+        self, *boards: str, by: str = BY_ASKER, analyser: str | None = None, last: bool = False,
+        least: float | None = None, asker: str | None = None, **filters: Any,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Who has passed: a dict for each asker, board, or value of a key of ``meta``.
+
+            pandas.DataFrame(lab.grades(meta={"assignment": "lab3"}, by="student"))
+
+        Its keys stand in docs/history.md ("Grades"), and so does what counts: the best attempt, or
+        the ``last``; verdicts of one ``analyser`` only; ``least``: the score that passes. Which
+        runs: who is the ``asker``, and else the keywords of ``history``; it raises like that.
+        """
+        grades = Grades(by, analyser=analyser, last=last, least=least)
+        for row in self.history(*boards, by=asker, **filters):
+            grades.add(row["board"], row)
+        return [exported(grade) for grade in grades.lines()]
 
     def _check_open(self) -> None:
         if not self._closes.alive:

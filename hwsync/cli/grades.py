@@ -20,6 +20,7 @@ from hwsync.cli.columns import GAP
 from hwsync.cli.columns import table as table_of
 from hwsync.cli.common import Settings, common
 from hwsync.cli.filters import filter_options, read_filters
+from hwsync.cli.graded import MARK, remarks, summary
 from hwsync.cli.records import BOARDS, FROM_FILE, told
 from hwsync.cli.targets import Target
 from hwsync.grading import (
@@ -27,14 +28,11 @@ from hwsync.grading import (
     ASSIGNMENT,
     BOARD,
     COLUMNS,
-    MARK,
     NOBODY,
     Grade,
     Grades,
     Who,
     exported,
-    remarks,
-    summary,
 )
 from hwsync.logs import escape
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 from hwsync.cli import say
 from hwsync.cli.common import Settings
 from hwsync.cli.names import known
+from hwsync.grading import judge_of, verdict_of, word_of
 from hwsync.logs import escape
 from hwsync.operator.client import Client
 from hwsync.operator.history import Answers, Filters, read
@@ -100,8 +101,11 @@ def _merged(found: Mapping[str, list[Row]], last: int | None) -> list[tuple[str,
 
 # -- lines -----------------------------------------------------------------------------------------
 
-HEADER: Final = ("WHEN", "BOARD", "BY", "NAME", "OUTCOME", "EXIT", "TIME", "ID", "OUTPUT")
-WIDEST: Final = (19, 16, 12, 20, 11, 4, 8, 24)  # characters of each column but the last
+HEADER: Final = (
+    *("WHEN", "BOARD", "BY", "NAME", "OUTCOME", "EXIT", "TIME", "VERDICT", "ID"),
+    "OUTPUT",
+)
+WIDEST: Final = (19, 16, 12, 20, 11, 4, 8, 12, 24)  # characters of each column but the last
 LEAST_OUTPUT: Final = 12  # characters of the last one, before others give way
 LEAST_NAME: Final = 8  # and of the program's name
 
@@ -126,11 +130,20 @@ def outcome_of(row: Mapping[str, Any]) -> str:
     return str(row["outcome"] or OPEN[State(row["state"])])
 
 
+def verdict_in_short(row: Row) -> str:
+    """Such as ``passed 0.9``; empty where nobody has judged it."""
+    verdict = verdict_of(row)
+    if verdict is None:
+        return ""
+    score = verdict["score"]
+    return word_of(verdict["passed"]) + ("" if score is None else f" {score:.3g}")
+
+
 def _cells(user: str, row: Row, now: float) -> tuple[str, ...]:
     code = row["exit_code"]
     cells = (
         when(row["issued"], now), user, row["by"] or "", row["name"], outcome_of(row),
-        "" if code is None else str(code), took(row["duration"]), row["id"],
+        "" if code is None else str(code), took(row["duration"]), verdict_in_short(row), row["id"],
         row["line"] or row["reason"],
     )  # fmt: skip
     return tuple(map(escape, cells))
@@ -150,7 +163,7 @@ def table(rows: Iterable[tuple[str, Row]], now: float, width: int | None) -> lis
     }  # fmt: skip
     if width is not None:
         # Where the output has no room, these give way, and then the program's name.
-        for number in map(HEADER.index, ("BY", "TIME", "EXIT")):
+        for number in map(HEADER.index, ("BY", "TIME", "EXIT", "VERDICT")):
             if _too_wide(widths, width) > 0 and number in widths:
                 used = [one for one in used if one != number]
                 del widths[number]
@@ -185,6 +198,7 @@ def _cut(text: str, width: int) -> str:
 COLUMNS: Final = (
     *("time", "board", "id", "number", "issued", "by", "known_by", "name", "outcome", "ran"),
     *("reason", "exit_code", "started", "duration", "files", "analysis", "meta", "line"),
+    *("passed", "score", "judged_by"),
 )
 """Of ``export``, in their order (docs/history.md)."""
 END: Final = "\r\n"  # of a line of CSV; a cell that has one of these is quoted
@@ -208,6 +222,10 @@ def utc(seconds: float) -> str:
 def exported(user: str, row: Row) -> dict[str, Any]:
     """The columns of one run."""
     fields: dict[str, Any] = {**row, "board": user, "time": utc(row["issued"])}
+    fields |= dict.fromkeys(("passed", "score", "judged_by"))
+    if (verdict := verdict_of(row)) is not None:
+        judge = judge_of(verdict)
+        fields |= {"passed": verdict["passed"], "score": verdict["score"], "judged_by": judge}
     return {name: fields[name] for name in COLUMNS}
 
 

@@ -50,7 +50,7 @@ def test_the_page_does_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixtur
     said = capsys.readouterr().out
     parts = ["42\n", "speed 2\n", "pi1: error: exit code 1", "['7\\n', '7\\n']", "no\n", "2.33"]
     parts += ["{'t': [0, 1, 2], 'temp': [20.0, 20.5, 21.0]}", "pi2 True False", "b'6'"]
-    parts += ["('pi1', 'cancelled',"]
+    parts += ["('pi1', 'cancelled',", "s07 waiting None 0"]
     for one in parts:
         assert one in said
 

@@ -16,7 +16,7 @@ def verdict(name: str | None = "check1", **fields: Any) -> Row:
     """One of an analyser; None: of a person."""
     made = {
         "name": name, "version": None if name is None else "v1", "fault": None, "passed": None,
-        "score": None, "message": "", "time": 0.0,
+        "score": None, "message": "", "time": None,
     }  # fmt: skip
     return {**made, **fields}
 

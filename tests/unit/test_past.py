@@ -17,6 +17,7 @@ from hwsync.operator.history import Filters
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.wire.history import Row
 from tests.support.coordinator import COLLECTED, Lab, request, result
+from tests.support.graded import verdict
 
 NOW = datetime.datetime(2026, 11, 30, 14, 30, 5)
 NONE = {"since": None, "until": None, "last": None, "outcome": None, "by": None, "meta": (),
@@ -88,7 +89,7 @@ def test_a_terminal_has_a_header_and_lines_that_it_can_show() -> None:
     runs = [("pi1", row()), ("pi2", row(outcome=None, state=2, exit_code=None, duration=None,
                                         line="x" * 300, issued=now - 90_000))]  # fmt: skip
     header, first, second = past.table(runs, now, 100)
-    assert header.split() == list(past.HEADER)
+    assert header.split() == [name for name in past.HEADER if name != "VERDICT"]
     assert first.split() == ["14:30:05", "pi1", "anna", "blink.py", "ok", "0", "1.23", "s", "c1",
                              "42"]  # fmt: skip
     assert second.split()[:5] == ["11-29", "13:31", "pi2", "anna", "blink.py"]
@@ -112,6 +113,18 @@ def test_in_80_columns_there_is_room_for_some_output() -> None:
     assert "BY" not in header.split()
     assert len(line) <= 80
     assert "cli-4c1b2f8a90d3e7f1" in line
+
+
+def test_the_verdict_stands_in_the_line_and_in_the_columns() -> None:
+    verdicts = [verdict(passed=False, score=0.2), verdict("check2", passed=True, score=0.905)]
+    run = row(verdicts=verdicts)
+    header, line = past.table([("pi1", run)], NOW.timestamp(), 100)
+    assert header.split()[-3:] == ["VERDICT", "ID", "OUTPUT"]
+    assert line.split()[-4:] == ["passed", "0.905", "c1", "42"]
+    fields = past.exported("pi1", run)
+    assert (fields["passed"], fields["score"], fields["judged_by"]) == (True, 0.905, "check2")
+    nobody = past.exported("pi1", row(verdicts=[verdict(fault="it crashed", passed=True)]))
+    assert [nobody[name] for name in ("passed", "score", "judged_by")] == [None] * 3
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
