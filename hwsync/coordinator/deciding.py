@@ -396,6 +396,12 @@ class RoundDecision:
             if decision.entry is not None:
                 entry = with_files(decision.entry, changed_by(decision))
                 self.changes.log.append((record, entry, message))
+            if decision.withdrawn is not None:
+                self.changes.regrades.pop((record.user, decision.withdrawn), None)
+                self.changes.withdrawn.add((record.user, decision.withdrawn))
+            if decision.regrade is not None:
+                id, regrade = decision.regrade
+                self.changes.regrades.setdefault((record.user, id), []).append(regrade)
             self.counts["unlogged"] += decision.unlogged
         error: bytes | None = None
         for effect in decision.effects:

@@ -112,6 +112,7 @@ class Coordinator:
             *(self.topics, publisher, clock.monotonic, signer, self._resends.journal),
             moment=lambda: self._moment(clock.monotonic()),
             contents=store.contents,
+            regrades=store.regrades,
             max_message=max_message,
         )
         self._degraded = Degraded(self.topics, self.publishing.error)
@@ -140,7 +141,10 @@ class Coordinator:
             if known is not None and (known.epoch, known.seq) == (record.epoch, record.seq):
                 # Its deadline has counted on since it was stored.
                 stored[user] = replace(
-                    record, deadline_ticks=known.deadline_ticks, taken_at=known.taken_at
+                    record,
+                    deadline_ticks=known.deadline_ticks,
+                    taken_at=known.taken_at,
+                    unoffered_ticks=known.unoffered_ticks,
                 )
             else:
                 changed.append(record)
@@ -530,7 +534,7 @@ class Coordinator:
 
     def _schedule(self, record: Record, now: float) -> None:
         """Note the deadline, and the next repetition of an envelope."""
-        self._deadlines.set(record.user, record.deadline_ticks)
+        self._deadlines.set(record.user, record.due_ticks)
         self._expiries.set(record.user, record.expires_at)
         command = record.current
         if command is not None and command.request.start is not None and command.report is None:

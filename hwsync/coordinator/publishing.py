@@ -8,7 +8,7 @@ never took is given up for this life, and counts as told.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, assert_never
 
 from hwsync.protocol import limits
@@ -29,7 +29,16 @@ from hwsync.protocol.effects import (
 )
 from hwsync.protocol.errors import Refused, StoreError
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.record import Moment, Record, Reply, ends_at, is_over, replace
+from hwsync.protocol.record import (
+    Command,
+    Moment,
+    Record,
+    Regrade,
+    Reply,
+    ends_at,
+    is_over,
+    replace,
+)
 from hwsync.protocol.replies import check
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.envelope import (
@@ -123,6 +132,7 @@ class Publishing:
         *,
         moment: Callable[[], Moment],
         contents: Finder,
+        regrades: Callable[[Command], Iterable[Regrade]],
         max_message: int = limits.MAX_MESSAGE,
     ) -> None:
         self.outbox = Outbox(publisher, Capacity(max_message), monotonic, self._forsake)
@@ -131,6 +141,7 @@ class Publishing:
         self._journal = journal
         self._moment = moment
         self._contents = contents
+        self._regrades = regrades
         self._files_at: dict[str, float] = {}  # by user: when files were sent last
         self._monotonic = monotonic
         self._forsaken: dict[str, None] = {}  # keys of replies that are never sent again
@@ -230,10 +241,11 @@ class Publishing:
     def result(self, user: str, effect: PublishResult) -> None:
         """The whole of one command, to who asked."""
 
-        contents = self._asked_for(user, effect)
+        contents, regrades = self._asked_for(user, effect), self._regrades_of(effect.command)
 
         def make(limit: int) -> bytes:
-            return encode_result(effect.command, effect.state, effect.place, limit, contents)
+            told = (effect.command, effect.state, effect.place)
+            return encode_result(*told, limit, contents, regrades)
 
         self._courtesy(user, self._topics.result(user, effect.command.id), make)
 
@@ -253,6 +265,15 @@ class Publishing:
         except StoreError as error:
             log.error("the files of %s of %s cannot be read: %s", effect.command.id, user, error)
             return NO_CONTENTS
+
+    def _regrades_of(self, command: Command) -> Sequence[Regrade]:
+        if not command.regraded:
+            return ()
+        try:
+            return list(self._regrades(command))
+        except StoreError as error:
+            log.error("the regrades of %s cannot be read: %s", command.id, error)
+            return ()
 
     def _is_recent(self, at: float) -> bool:
         return self._monotonic() - at < limits.FILES_S

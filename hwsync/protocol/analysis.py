@@ -1,8 +1,86 @@
-"""The built-in analyser: one line that says how a run ended (docs/protocol.md, section 7)."""
+"""What an analysis says: the coordinator's own line of it, and a verdict read from any.
+
+The law: an analysis may be any text. Whoever keeps to the convention (docs/protocol.md, section 7)
+is understood, and nobody else is guessed at.
+"""
 
 from __future__ import annotations
 
-from hwsync.protocol.record import RunReport
+import hashlib
+from dataclasses import dataclass
+from typing import cast
+
+from hwsync.protocol import limits
+from hwsync.protocol.jsons import begins_object, is_number, loads
+from hwsync.protocol.record import AnalysedBy, Command, RunReport
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one analysis says by the convention.
+
+    ``name`` and ``version``: the analyser's; both None: a person's, or the line of ``outcome``.
+    ``fault``: why the analyser itself failed: then it says nothing of the program.
+    """
+
+    name: str | None
+    version: str | None
+    fault: str | None
+    passed: bool | None  # None: it does not say
+    score: float | None  # from 0 to 1
+    message: str  # for people; what is no object says nothing else
+    time: float | None = None  # when it came, by the coordinator's clock; of a regrade
+
+
+def verdict_of(analysis: str, by: AnalysedBy | None = None, time: float | None = None) -> Verdict:
+    """What an analysis says, as it is kept: a text, or compact JSON."""
+    passed, score, message = _said(analysis)
+    if by is None:
+        return Verdict(None, None, None, passed, score, message, time)
+    if by.fault is not None:
+        return Verdict(by.name, by.version, by.fault, None, None, message, time)
+    return Verdict(by.name, by.version, None, passed, score, message, time)
+
+
+def _said(analysis: str) -> tuple[bool | None, float | None, str]:
+    """``passed``, ``score`` and ``message``; what is not of the convention's type is not said."""
+    if not begins_object(analysis):
+        return None, None, analysis
+    try:
+        value = loads(analysis)
+    except ValueError:
+        return None, None, analysis
+    if not isinstance(value, dict):
+        return None, None, analysis
+    passed, score, message = (value.get(key) for key in ("passed", "score", "message"))
+    return (
+        passed if isinstance(passed, bool) else None,
+        _score_of(score),
+        message if isinstance(message, str) else "",
+    )
+
+
+def _score_of(value: object) -> float | None:
+    is_one = isinstance(value, int | float) and is_number(value) and 0 <= value <= 1
+    return float(cast(float, value)) if is_one else None
+
+
+def noted(by: AnalysedBy, analysis: str, *, regrade: bool = False) -> str:
+    """What the log says of an analyst's analysis, so that its hashes cover what is kept."""
+    sha256 = hashlib.sha256(analysis.encode()).hexdigest()
+    note = f"{'regraded' if regrade else 'analysed'} by {by.name} {by.version}, SHA-256 {sha256}"
+    return note if by.fault is None else f"{note}; fault: {by.fault}"
+
+
+def nobody_offers(command: Command) -> str:
+    """Why a command has no analysis, where its analyser is an analyst's and none has it."""
+    return f"no analyst offers {command.analyser}"
+
+
+def cut_message(text: str) -> str:
+    """The first line of a message that is not blank, as a row of history has it."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line[: limits.HISTORY_MESSAGE]
 
 
 def outcome_line(report: RunReport) -> str:

@@ -29,7 +29,7 @@ def implied_effects(record: Record) -> tuple[Effect, ...]:
     command = record.current
     if record.state is State.REQUESTED:
         effects.append(PublishEnvelope(record))
-    if record.state is State.RETURNED and command and command.analyser != Analyser.MANUAL:
+    if record.state is State.RETURNED and command and command.analyser == Analyser.OUTCOME:
         effects.append(Analyse(command))
     return tuple(effects)
 

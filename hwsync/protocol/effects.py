@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hwsync.protocol.batch import Batch
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.files import note_of
-from hwsync.protocol.record import Command, Record, Reply, State, Verb, replace
+from hwsync.protocol.record import Command, Record, Regrade, Reply, State, Verb, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,8 @@ class Decision:
     refused: Refused | None = None
     unlogged: bool = False  # what changed has no row and no number of its own (``protocol.idle``)
     turn: bool = False  # it is the queue's turn: no message's doing
+    regrade: tuple[str, Regrade] | None = None  # a new one, of the command with that id
+    withdrawn: str | None = None  # the id of a command whose regrades are withdrawn
 
     @property
     def moved(self) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from hwsync.protocol.batch import NO_OPTIONS, Options, Part
-from hwsync.protocol.record import Command, Reply, Request, RunReport, Verb
+from hwsync.protocol.record import AnalysedBy, Command, Reply, Request, RunReport, Verb
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,15 @@ class Returned:
 
 @dataclass(frozen=True, slots=True)
 class Analysed:
-    """The analysis came, from an analyst or from a coordinator's analyser."""
+    """An analysis came: a person's, an analyst's (``by``), or the coordinator's own.
+
+    ``regrade``: a further one, of a command that has ended.
+    """
 
     text: str
     id: str | None = None
+    by: AnalysedBy | None = None
+    regrade: bool = False
     verb: ClassVar[Verb] = Verb.ANALYSIS
 
 

@@ -46,6 +46,8 @@ class Wanted:
     name: str | None = None
     id: str | None = None
     after: int | None = None
+    analyser: str | None = None
+    judged: bool | None = None
 
     def at(self, wall: float) -> tuple[float | None, float | None]:
         """``since`` and ``until`` in Unix seconds; ``wall``: now."""
@@ -104,6 +106,8 @@ def read_question(message: Message, topics: Topics) -> Wanted:
         name=fields["name"],
         id=fields["id"],
         after=fields["after"],
+        analyser=fields["analyser"],
+        judged=fields["judged"],
     )
 
 
@@ -136,21 +140,34 @@ def chooser(wanted: Wanted, wall: float) -> Callable[[Row], bool]:
             row["by"] != wanted.account or row["known_by"] != KnownBy.REPLY_TOPIC
         ):
             return False
-        if wanted.id is not None and row["id"] != wanted.id:
-            return False
         if since is not None and row["issued"] < since:
             return False
         if until is not None and row["issued"] > until:
             return False
         if wanted.outcomes is not None and (row["outcome"] or OPEN) not in wanted.outcomes:
             return False
-        if wanted.by is not None and row["by"] != wanted.by:
+        if not _is_of(row, wanted):
             return False
         if named is not None and named(row["name"]) is None:
             return False
         return has_meta(row["meta"], wanted.meta)
 
     return is_wanted
+
+
+def _is_of(row: Row, wanted: Wanted) -> bool:
+    """Whether its id, who asked, and who analyses it or did so, are those that are wanted."""
+    pairs = ((wanted.id, "id"), (wanted.by, "by"), (wanted.analyser, "analyser"))
+    if any(value is not None and row.get(key) != value for value, key in pairs):
+        return False
+    return wanted.judged is None or _is_judged(row, wanted.judged)
+
+
+def _is_judged(row: Row, judged: bool) -> bool:
+    """Whether it has a first analysis, or has ended without one."""
+    verdicts = row["verdicts"] or []
+    is_judged = bool(verdicts) and verdicts[0]["time"] is None
+    return is_judged if judged else row["outcome"] is not None and not is_judged
 
 
 def has_meta(text: str, asked: Mapping[str, Any]) -> bool:

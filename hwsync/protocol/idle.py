@@ -85,8 +85,8 @@ def within(
     ``known``: the command that the event named. Raises ``Refused`` for what is to be refused then.
     """
     entry = decision.entry
-    if entry is None:
-        return decision
+    if entry is None or decision.regrade is not None:
+        return decision  # of regrades each command has so many at most
     if entry.verb is Verb.RESPONSE and not entry.late:
         # Whatever was spent, one new request is taken after it.
         left = min(spent(before, moment), allowance.max_idle) - limits.IDLE_ANSWER

@@ -18,6 +18,13 @@ MAX_DEPTH: Final = 100  # lists and objects inside each other, in JSON
 MAX_PROGRAM: Final = 256 * KIB
 MAX_EXTRAS: Final = 64 * KIB  # stdin + args + meta together
 MAX_ANALYSIS: Final = 64 * KIB
+MAX_FAULT: Final = 500  # characters: why an analyser itself failed; a longer one is cut
+MAX_REGRADES: Final = 64  # of a command
+REGRADES_TOLD: Final = 256 * KIB  # of JSON: the newest of them, on ``result/<id>``
+UNOFFERED_S: Final = 60.0  # in state 3, while no analyst that is online offers the analyser
+MAX_ANALYSTS: Final = 100  # that are online at the same time
+MAX_ANALYSERS: Final = 1_000  # that one of them offers
+MAX_OFFER: Final = 64 * KIB  # of JSON: what it says of itself
 MAX_RESPONSE: Final = 256 * KIB  # standard output, and a plain response
 MAX_STDERR: Final = 64 * KIB
 MAX_REASON: Final = 500  # characters: one line for people
@@ -110,6 +117,8 @@ HISTORY_LOOKED: Final = 10_000  # commands that are looked at for one page
 HISTORY_S: Final = 1.0  # and for how long; a page with nothing in it has a cursor, too
 HISTORY_LINE: Final = 200  # characters of a row's line of output
 HISTORY_TEXT: Final = KIB  # bytes of a row's analysis, and of its meta
+HISTORY_VERDICTS: Final = 16  # of a row, the newest ones
+HISTORY_MESSAGE: Final = 200  # characters of a verdict's message
 
 DEGRADED_S: Final = 60.0  # between two errors of that code to one board
 
@@ -150,6 +159,10 @@ ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 USER_FORM: Final = "1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit"
 ID_FORM: Final = "1 to 64 of A-Z a-z 0-9 . _ : -"
+ANALYSER: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+ANALYSER_FORM: Final = "1 to 32 of a-z 0-9 _ -, beginning with a letter"
+VERSION_FORM: Final = "1 to 64 of A-Z a-z 0-9 . _ -"
 NAME_FORM: Final = "1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter, digit or _"
 
 
@@ -166,3 +179,13 @@ def is_id(text: object) -> bool:
 def is_name(text: object) -> bool:
     """Whether this is a valid name of a program's file."""
     return isinstance(text, str) and NAME.fullmatch(text) is not None
+
+
+def is_analyser(text: object) -> bool:
+    """Whether this is a valid name of an analyser."""
+    return isinstance(text, str) and ANALYSER.fullmatch(text) is not None
+
+
+def is_version(text: object) -> bool:
+    """Whether this is a valid version of an analyser."""
+    return isinstance(text, str) and VERSION.fullmatch(text) is not None

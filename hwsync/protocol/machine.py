@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from hwsync.protocol import idle, limits, named, replies, starts, waiting
 from hwsync.protocol.admission import check_repeat
+from hwsync.protocol.analysis import noted
 from hwsync.protocol.answers import answers, implied_effects, refuse
 from hwsync.protocol.effects import ClearKept, Decision, LogEntry, PublishStatus
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (
+    Analysed,
     Collected,
     DeadlinePassed,
     Event,
@@ -200,7 +202,7 @@ def _moved(before: Record, after: Record, event: Event, moment: Moment, move: Mo
     after = replace(after, deadline_wall=ends_at(after, moment))
     # In the log too, whose hashes show a change of it.
     asker = command.asker if command is not None and event.verb is Verb.REQUEST else None
-    note = asker.note if asker else ""
+    note = asker.note if asker else _of_analysis(event, after.current)
     entry = LogEntry(event.verb, before.state, after.state, after.id, note=note)
     changed = before.state is not after.state
     effects = implied_effects(after) if changed else (PublishStatus(after),)
@@ -208,6 +210,14 @@ def _moved(before: Record, after: Record, event: Event, moment: Moment, move: Mo
     if command is not None and command.report and not (was and was.report):
         effects += replies.of(after, command)
     return Decision(after, entry, None, effects)
+
+
+def _of_analysis(event: Event, command: Command | None) -> str:
+    """What the log says of an analysis, or that there is none."""
+    if isinstance(event, Analysed):
+        return noted(event.by, event.text) if event.by else ""
+    ended = isinstance(event, DeadlinePassed) and command is not None and command.no_analysis
+    return f"no analysis: {command.no_analysis}" if command is not None and ended else ""
 
 
 def _forgotten(record: Record, moment: Moment) -> Decision:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hwsync.protocol import named, starts, waiting
+from hwsync.protocol import named, offers, starts, waiting
 from hwsync.protocol.admission import accept
 from hwsync.protocol.answers import answers
 from hwsync.protocol.effects import Decision
@@ -77,7 +77,7 @@ class Move:
 
 def _is_due(record: Record, _: Command, event: Event, moment: Moment) -> bool:
     """Whether the present state ends: by the time of connection, the wall clock or lab time."""
-    ticking = record.deadline_ticks is not None and record.deadline_ticks <= moment.ticks
+    ticking = record.due_ticks is not None and record.due_ticks <= moment.ticks
     return event.id == record.id and (ticking or is_over(record, moment))
 
 
@@ -149,6 +149,16 @@ def _is_first_cancel(record: Record, _: Command, __: Event, ___: Moment) -> bool
 
 def _answer(record: Record, _: Command, __: Event, ___: Moment) -> Decision:
     return Decision(record, effects=answers(record, None))
+
+
+def _is_no_regrade(_: Record, __: Command, event: Event, ___: Moment) -> bool:
+    assert isinstance(event, Analysed)
+    return not event.regrade
+
+
+def _regrade(record: Record, command: Command, event: Event, moment: Moment) -> Decision:
+    assert isinstance(event, Analysed)
+    return named.regrade(record, event, command, moment)
 
 
 REFUSED_AND_SETTLED: Final = "2: refused, and settled where a device sent it"
@@ -233,18 +243,14 @@ def _move_grant(record: Record, command: Command, event: Event, _: Moment, __: R
 
 def _return(record: Record, command: Command, event: Event, moment: Moment, rules: Rules) -> Record:
     assert isinstance(event, Returned)
-    return named.with_report(
-        replace(record, deadline_ticks=_analysis_deadline(moment, rules)), command, event
-    )
-
-
-def _analysis_deadline(moment: Moment, rules: Rules) -> float | None:
-    return moment.ticks + rules.analysis_within if rules.analysis_within else None
+    waits = offers.waits_for_analysis(record, command, moment, rules)
+    return named.with_report(waits, command, event)
 
 
 def _analyse(record: Record, command: Command, event: Event, _: Moment, __: Rules) -> Record:
     assert isinstance(event, Analysed)
-    return replace(record, current=replace(command, analysis=event.text), deadline_ticks=None)
+    analysed = named.with_analysis(command, event)
+    return replace(record, current=analysed, deadline_ticks=None, unoffered_ticks=None)
 
 
 def _ended(record: Record, command: Command, outcome: Outcome, ran: Ran, reason: str) -> Record:
@@ -297,11 +303,17 @@ def _expire_running(
     if record.cancelling:
         within = f"no answer within {request.grace:g} s of its cancel"
     after = _ended(record, command, Outcome.LOST, Ran.MAYBE, within)
-    return replace(after, deadline_ticks=_analysis_deadline(moment, rules))
+    return offers.waits_for_analysis(after, command, moment, rules)
+
+
+def _unanalysed(record: Record, command: Command, _: Event, moment: Moment, rules: Rules) -> Record:
+    why = offers.why_unanalysed(record, command, moment, rules)
+    after = replace(record, current=replace(command, no_analysis=why))
+    return replace(after, deadline_ticks=None, unoffered_ticks=None)
 
 
 def _rest(record: Record, _: Command, __: Event, ___: Moment, ____: Rules) -> Record:
-    return replace(record, deadline_ticks=None)
+    return replace(record, deadline_ticks=None, unoffered_ticks=None)
 
 
 def _reset_running(record: Record, command: Command, _: Event, __: Moment, ___: Rules) -> Record:
@@ -345,7 +357,10 @@ TABLE: Final[Mapping[tuple[Verb, State], Move]] = {
         *(State.RETURNED, _return, ""),
         Guard(_is_grantees, "from who collected it", _settle_foreign, REFUSED_AND_SETTLED),
     ),
-    (Verb.ANALYSIS, State.RETURNED): Move(State.REST, _analyse, ""),
+    (Verb.ANALYSIS, State.RETURNED): Move(
+        *(State.REST, _analyse, ""),
+        Guard(_is_no_regrade, "it is no regrade", _regrade, "3: kept, and no analysis"),
+    ),
     (Verb.CANCEL, State.REQUESTED): Move(State.REST, _cancel_waiting, "cancelled, ran no"),
     (Verb.CANCEL, State.COLLECTED): Move(
         *(State.COLLECTED, _cancel_running, "cancelling; at most the grace is left"),
@@ -353,7 +368,7 @@ TABLE: Final[Mapping[tuple[Verb, State], Move]] = {
     ),
     (Verb.EXPIRE, State.REQUESTED): Move(State.REST, _expire_waiting, "expired, ran no", DUE),
     (Verb.EXPIRE, State.COLLECTED): Move(State.RETURNED, _expire_running, "lost, ran maybe", DUE),
-    (Verb.EXPIRE, State.RETURNED): Move(State.REST, _rest, "no analysis", DUE),
+    (Verb.EXPIRE, State.RETURNED): Move(State.REST, _unanalysed, "no analysis", DUE),
     (Verb.RESET, State.REST): Move(State.REST, _rest, ""),
     (Verb.RESET, State.REQUESTED): Move(State.REST, _reset_waiting, "cancelled, ran no"),
     (Verb.RESET, State.COLLECTED): Move(State.REST, _reset_running, "lost, ran maybe"),

@@ -8,7 +8,7 @@ ever; ``ran`` is corrected to yes by any device, and to no only by the journal t
 from __future__ import annotations
 
 from hwsync.protocol import limits, waiting
-from hwsync.protocol.analysis import outcome_line
+from hwsync.protocol.analysis import noted, outcome_line
 from hwsync.protocol.effects import (
     Decision,
     Effect,
@@ -31,6 +31,7 @@ from hwsync.protocol.record import (
     Moment,
     Ran,
     Record,
+    Regrade,
     Request,
     State,
     Verb,
@@ -54,8 +55,20 @@ def is_duplicate(event: Named, known: Command) -> bool:
     if isinstance(event, Returned):
         return event.journal in known.journals_answered and not _says_more(event, known)
     if isinstance(event, Analysed):
-        return known.analysis == event.text
+        return _is_known_analysis(event, known)
     return event.verb in known.accepted
+
+
+def _is_known_analysis(event: Analysed, known: Command) -> bool:
+    """Of an analyser there is one for each version, whatever it says; of a person, the same text.
+
+    What moves the record is its first analysis: no regrade that came before stands in its way.
+    """
+    if event.by is None:
+        return known.analysis is not None and known.analysis == event.text
+    if known.analysed_by is not None and known.analysed_by.key == event.by.key:
+        return True
+    return event.by.key in known.regraded and (event.regrade or known.analysis is not None)
 
 
 def _says_more(event: Returned, known: Command) -> bool:
@@ -135,7 +148,8 @@ def decide_for_earlier(
     if isinstance(event, Returned):
         return _late_result(record, event, known, moment)
     if isinstance(event, Analysed):
-        return _late_analysis(record, event, known, moment, answers)
+        decide_analysis = _regrade if event.regrade else _late_analysis
+        return decide_analysis(record, event, known, moment, answers)
     if isinstance(event, Collected):
         assert event.journal is not None
         assert event.boot is not None
@@ -175,7 +189,7 @@ def refuse_or_correct(
             # Nobody holds a grant in state 1, so nothing can have run: not heard, only settled.
             return _refused_result(record, event, None, moment, refusal)
         return _late_result(record, event, known, moment)
-    if isinstance(event, Analysed) and record.state is State.REST:
+    if isinstance(event, Analysed) and record.state is State.REST and not event.regrade:
         return _late_analysis(record, event, known, moment, (PublishStatus(record),))
     if isinstance(event, Collected) and known.journal not in (None, event.journal):
         raise two_devices(known, f"was collected by {known.journal}")
@@ -234,9 +248,27 @@ def _late_result(record: Record, event: Returned, known: Command, moment: Moment
         if known.analyser == Analyser.OUTCOME and known.analysis == outcome_line(report):
             # The coordinator's own line about the assumed end: it must not contradict the record.
             changed = replace(changed, analysis=outcome_line(corrected))
-        note = f"corrected from {report.outcome}, ran {report.ran}"
-        return _kept(record, event, changed, moment, note)
+        changed, withdrawn = _without_verdicts(changed)
+        note = f"corrected from {report.outcome}, ran {report.ran}{withdrawn}"
+        decided = _kept(record, event, changed, moment, note)
+        return replace(decided, withdrawn=known.id) if known.regraded else decided
     return _refused_result(record, event, known, moment, _not_granted(known))
+
+
+def _without_verdicts(command: Command) -> tuple[Command, str]:
+    """Without what analysers said of an end that was only assumed; and the note of it.
+
+    They may say it again, of what is known now (docs/decisions.md, 303).
+    """
+    first = command.analysed_by
+    keys = (*((first.key,) if first else ()), *command.regraded)
+    if not keys:
+        return command, ""
+    names = ", ".join(f"{name} {version}" for name, version in keys)
+    without = replace(command, regraded=())
+    if first is not None:
+        without = replace(without, analysis=None, analysed_by=None)
+    return without, f"; withdrawn, since it was said of what was assumed: {names}"
 
 
 def _not_granted(command: Command) -> Refused:
@@ -259,12 +291,44 @@ def _late_analysis(
             f"{known.id} has its analysis already",
             "the first one stays; see hwsync show",
         )
-    changed = replace(known, analysis=event.text, late=True)
-    answers = tuple(
+    changed = replace(with_analysis(known, event), late=True)
+    said = f"{noted(event.by, event.text)}; " if event.by else ""
+    note = f"{said}analysed after its end"
+    return _kept(record, event, changed, moment, note, _told_anew(answers, changed))
+
+
+def with_analysis(command: Command, event: Analysed) -> Command:
+    """The command with its first analysis."""
+    return replace(command, analysis=event.text, analysed_by=event.by, no_analysis="")
+
+
+def regrade(record: Record, event: Analysed, known: Command, moment: Moment) -> Decision:
+    """A further analysis of the record's own command, which has ended."""
+    return _regrade(record, event, known, moment, (PublishStatus(record),))
+
+
+def _regrade(
+    record: Record, event: Analysed, known: Command, moment: Moment, answers: tuple[Effect, ...]
+) -> Decision:
+    """It stands beside the first analysis, and beside what came before it."""
+    assert event.by is not None
+    if len(known.regraded) >= limits.MAX_REGRADES:
+        raise Refused(
+            Code.NOT_ALLOWED,
+            f"{known.id} was regraded {limits.MAX_REGRADES} times already",
+            "hwsync show has what they said",
+        )
+    changed = replace(known, regraded=(*known.regraded, event.by.key), late=True)
+    note = noted(event.by, event.text, regrade=True)
+    decided = _kept(record, event, changed, moment, note, _told_anew(answers, changed))
+    return replace(decided, regrade=(known.id, Regrade(event.by, event.text, moment.wall)))
+
+
+def _told_anew(answers: tuple[Effect, ...], changed: Command) -> tuple[Effect, ...]:
+    return tuple(
         replace(effect, command=changed) if isinstance(effect, PublishResult) else effect
         for effect in answers
     )
-    return _kept(record, event, changed, moment, "analysed after its end", answers)
 
 
 def _refused_result(

@@ -75,7 +75,7 @@ class Verb(StrEnum):
 
 
 class Analyser(StrEnum):
-    """Who says what a result is worth (docs/protocol.md, section 7)."""
+    """Who says what a result is worth, but for the analysers of analysts (section 7)."""
 
     MANUAL = "manual"  # somebody publishes the analysis; so where nobody says which one
     OUTCOME = "outcome"  # the coordinator writes one line from the device's report
@@ -216,6 +216,29 @@ class Asker:
 
 
 @dataclass(frozen=True, slots=True)
+class AnalysedBy:
+    """Which analyser of an analyst gave an analysis."""
+
+    name: str
+    version: str
+    fault: str | None = None  # why it failed itself: then the analysis says nothing of the program
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Of a command there is one analysis for each (docs/protocol.md, section 7)."""
+        return self.name, self.version
+
+
+@dataclass(frozen=True, slots=True)
+class Regrade:
+    """A later analysis of a command that has ended; it is kept beside the first one."""
+
+    by: AnalysedBy
+    analysis: str
+    time: float  # coordinator's wall clock
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """One command of a user, from its request to its end, and what was heard of it since."""
 
@@ -243,6 +266,9 @@ class Command:
     start_at_us: int | None = None  # microseconds of lab time; None: no instant is fixed
     start_life: str = ""  # the life whose lab time that is
     batch: str = ""  # the key of the batch that made it (``protocol.batch``); empty: none did
+    analysed_by: AnalysedBy | None = None  # None: a person, or the coordinator's ``outcome``
+    regraded: tuple[tuple[str, str], ...] = ()  # the keys of its regrades, the oldest first
+    no_analysis: str = ""  # why state 3 ended without one
 
     def without_false_no(self, report: RunReport) -> RunReport:
         """The account, but ran maybe instead of no where a restored database may have forgotten it.
@@ -257,6 +283,11 @@ class Command:
     def analyser(self) -> str:
         """Who analyses it, an ``Analyser``; ``manual`` where nobody said."""
         return self.request.analysis or Analyser.MANUAL
+
+    @property
+    def waits_for_analyst(self) -> bool:
+        """Whether its analyser is one that analysts offer."""
+        return self.analyser not in (Analyser.MANUAL, Analyser.OUTCOME)
 
     @property
     def name(self) -> str:
@@ -294,6 +325,7 @@ class Record:
     idle: float = field(default=0.0, compare=False)  # bytes stored for nothing (``protocol.idle``)
     idle_at: float = field(default=0.0, compare=False)  # coordinator's wall clock, of that figure
     batched: tuple[tuple[str, str], ...] = ()  # [id, batch] that wait for a place in their batch
+    unoffered_ticks: float | None = None  # in ticks: the end of state 3 while nobody offers it
 
     @property
     def id(self) -> str:
@@ -309,6 +341,12 @@ class Record:
     def expires_at(self) -> float | None:
         """Unix seconds from which on nobody may collect what waits here."""
         return self.waits.request.expires_at if self.waits else None
+
+    @property
+    def due_ticks(self) -> float | None:
+        """In ticks: when its state ends by the time of connection; None: it does not."""
+        ends = (self.deadline_ticks, self.unoffered_ticks)
+        return min((end for end in ends if end is not None), default=None)
 
     @property
     def kept(self) -> bool:
@@ -364,7 +402,7 @@ def is_over(record: Record, moment: Moment) -> bool:
 
 def ends_at(record: Record, moment: Moment) -> float | None:
     """Unix seconds, an estimate: when the record's state ends by itself; None: it does not."""
-    left = None if record.deadline_ticks is None else record.deadline_ticks - moment.ticks
+    left = None if record.due_ticks is None else record.due_ticks - moment.ticks
     start = latest_start_s(record, moment)
     ends = [moment.wall + wait for wait in (left, start) if wait is not None]
     ends += [] if record.expires_at is None else [record.expires_at]

@@ -40,3 +40,4 @@ class Rules:
     sendable: int = limits.MAX_MESSAGE  # and as far as was learned
     signed: bool = False  # whether envelopes are
     groups: Groups = NO_GROUPS  # as the file says now
+    offered: frozenset[str] = frozenset()  # analysers of analysts that are online

@@ -42,6 +42,7 @@ class TopicKind(StrEnum):
     MEMBERS = "members"  # coordinator to everybody, retained; a group's boards, below @<group>
     COORDINATOR = "coordinator"  # coordinator to coordinators, retained; which one, below @hwsync
     BOARDS = "boards"  # coordinator to everybody, retained; whom it hears, below @hwsync
+    ANALYSTS = "analysts"  # analyst to everybody, retained; below @hwsync, one more level: its name
 
 
 INBOUND: Final = (
@@ -114,6 +115,15 @@ class Topics:
         """The topic of that kind for a user; ``+`` as user makes the filter for all of them."""
         return f"{self.root}/{user}/{kind}"
 
+    def analyst(self, name: str) -> str:
+        """Where an analyst says what it offers; ``+`` as name: for all of them."""
+        return f"{self.of(ITSELF, TopicKind.ANALYSTS)}/{name}"
+
+    def analyst_of(self, topic: str) -> str | None:
+        """Which analyst's topic that is; None: no analyst's."""
+        prefix = self.analyst("")
+        return topic.removeprefix(prefix) if topic.startswith(prefix) else None
+
     def result(self, user: str, id: str) -> str:
         """Where everything about one command is answered; ``+`` as id: for all of them."""
         return f"{self.root}/{user}/{TopicKind.RESULT}/{id}"
@@ -157,4 +167,6 @@ class Topics:
         user, slash, rest = topic[len(prefix) :].partition("/")
         if rest.startswith("result/"):
             return user, TopicKind.RESULT
+        if user == ITSELF and rest.startswith("analysts/"):
+            return user, TopicKind.ANALYSTS
         return user, _KINDS.get(rest) if slash else None

@@ -12,7 +12,7 @@ from hwsync.protocol.core import Handled
 from hwsync.protocol.effects import LogEntry
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Message
-from hwsync.protocol.record import Command, Record, State
+from hwsync.protocol.record import Command, Record, Regrade, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,8 @@ class Changes:
     new_batches: dict[str, Batch] = field(default_factory=dict)  # of them, as they were accepted
     turned_away: dict[tuple[str, str], Code] = field(default_factory=dict)  # by key and member
     contents: dict[str, bytes] = field(default_factory=dict)  # of files, by their hash
+    regrades: dict[tuple[str, str], list[Regrade]] = field(default_factory=dict)  # new ones
+    withdrawn: set[tuple[str, str]] = field(default_factory=set)  # of which those before are gone
 
     def __bool__(self) -> bool:
         return bool(
@@ -104,6 +106,9 @@ class Storage(Commands, Protocol):
 
     def contents(self, hashes: Iterable[str]) -> Mapping[str, bytes]:
         """The bytes of files, by their hash, as far as they are kept."""
+
+    def regrades(self, command: Command) -> Iterable[Regrade]:
+        """The regrades of a command, the oldest first."""
 
     def heard(self) -> Mapping[str, float]:
         """When each board was heard, in Unix seconds."""

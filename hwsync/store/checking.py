@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hwsync.protocol.admission import digest_of
+from hwsync.protocol.analysis import noted
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.files import NOTED, note_of
 from hwsync.protocol.record import WHO_ASKED, Request, Verb, replace
@@ -22,7 +23,7 @@ from hwsync.store import chain, statements
 from hwsync.store.contents import NONE, Contents, files_from
 from hwsync.store.migrations import COMMANDS_OF_6, SCHEMA
 from hwsync.store.read_only import opened
-from hwsync.store.rows import asked_from, start_from
+from hwsync.store.rows import analysed_by_from, asked_from, regrade_from, start_from
 
 
 def check(path: Path) -> Iterator[str]:
@@ -37,11 +38,13 @@ def check(path: Path) -> Iterator[str]:
         looks = {"file": _pages}
         if version > 1:  # the first one had no hashes
             looks |= {"transitions": chain.broken, "hw_status": _records, "commands": _commands}
-        if version == SCHEMA - 1:
+        if version == 6:
             looks["commands"] = _commands_of_6
-        if version == SCHEMA:
+        if version >= 7:
             looks |= {"commands": _present_commands, "asked": _askers, "files": _files}
             looks["contents"] = _contents
+        if version == SCHEMA:
+            looks["analyses"] = _analyses
         for name, look in looks.items():
             try:
                 yield from look(connection)
@@ -140,6 +143,27 @@ def _files(connection: sqlite3.Connection) -> Iterator[str]:
         for (user, id), is_same in said.items():
             if not is_same:
                 yield f"commands: {id} of {user}: its {column} were changed"
+
+
+def _analyses(connection: sqlite3.Connection) -> Iterator[str]:
+    """What analysers said is what the log has the hash of, and each regrade is there."""
+    for row in _rows(connection, statements.ANALYSES):
+        by = analysed_by_from(row["analysed_by"])
+        said = by and noted(by, row["analysis"])
+        if said and not connection.execute(statements.IS_NOTED, (*_of(row), said)).fetchone():
+            yield f"commands: {row['id']} of {row['user']}: its analysis was changed"
+        found = list(_rows(connection, statements.REGRADES, *_of(row)))
+        if [[one["name"], one["version"]] for one in found] != json.loads(row["regraded"]):
+            yield f"regrades: of {row['id']} of {row['user']} one is lost, or was added"
+        for one in () if row["pruned"] else found:
+            regrade = regrade_from(dict(one))
+            said = noted(regrade.by, regrade.analysis, regrade=True)
+            if not connection.execute(statements.IS_NOTED, (*_of(row), said)).fetchone():
+                yield f"regrades: {regrade.by.name} of {row['id']} of {row['user']} was changed"
+
+
+def _of(row: sqlite3.Row) -> tuple[str, str]:
+    return row["user"], row["id"]
 
 
 def _contents(connection: sqlite3.Connection) -> Iterator[str]:

@@ -133,12 +133,25 @@ def _seventh(connection: Connection) -> None:
     connection.execute("DROP TABLE batch_texts")
 
 
+def _eighth(connection: Connection) -> None:
+    for statement in (
+        "ALTER TABLE commands ADD COLUMN analysed_by TEXT",
+        "ALTER TABLE commands ADD COLUMN regraded TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE commands ADD COLUMN no_analysis TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE hw_status ADD COLUMN unoffered REAL",
+        'CREATE TABLE regrades ("user" TEXT NOT NULL, "id" TEXT NOT NULL, "name" TEXT NOT NULL, '
+        '"version" TEXT NOT NULL, "fault" TEXT, "analysis" TEXT NOT NULL, "time" REAL NOT NULL, '
+        'PRIMARY KEY ("user", "id", "name", "version"))',
+    ):
+        connection.execute(statement)
+
+
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (
-    *(_second, _third, _fourth, _fifth, _sixth, _seventh),
+    *(_second, _third, _fourth, _fifth, _sixth, _seventh, _eighth),
 )
 """The first one brings a database from version 1 to 2, and so on."""
 

@@ -45,6 +45,7 @@ class HwStatus(Model):
     idle = FloatField()  # bytes stored of what led to no answer of a device, at ``idle_at``
     idle_at = FloatField()  # Unix seconds
     batched = TextField()  # JSON list of [id, batch] that wait for a place in their batch
+    unoffered = FloatField(null=True)  # as ``remaining``, while nobody offers its analyser
 
     class Meta:
         table_name = "hw_status"
@@ -107,6 +108,9 @@ class CommandRow(Model):
     returned = TextField()  # as ``files``, of those that came back
     not_kept = TextField()  # JSON list, as in a result
     long = TextField()  # JSON: the SHA-256 of texts above that are empty here, by column
+    analysed_by = TextField(null=True)  # JSON; null: a person, or the coordinator's ``outcome``
+    regraded = TextField()  # JSON list of [name, version] of its regrades, the oldest first
+    no_analysis = TextField()  # why state 3 ended without one; empty: it has one, or never waited
 
     class Meta:
         table_name = "commands"
@@ -122,6 +126,22 @@ CommandRow.add_index(CommandRow.batch, name="commands_batch", where=CommandRow.b
 # The commands of a board in their order, and which of them were asked for when (``past``).
 CommandRow.add_index(CommandRow.user, name="commands_user")
 CommandRow.add_index(CommandRow.user, CommandRow.issued, name="commands_issued")
+
+
+class RegradeRow(Model):
+    """A later analysis of a command, beside its first one."""
+
+    user = TextField()
+    id = TextField()
+    name = TextField()  # the analyser's
+    version = TextField()
+    fault = TextField(null=True)  # why the analyser itself failed
+    analysis = TextField()
+    time = FloatField()  # Unix seconds
+
+    class Meta:
+        table_name = "regrades"
+        primary_key = CompositeKey("user", "id", "name", "version")
 
 
 class BatchRow(Model):
@@ -294,7 +314,7 @@ class LifeRow(Model):
 
 TABLES: Final = (
     *(Meta, HwStatus, CommandRow, Transition, RefusedMessage, RefusedCount, Packet, LifeRow),
-    *(BatchRow, BatchMember, Heard, Content, ContentUse),
+    *(BatchRow, BatchMember, Heard, Content, ContentUse, RegradeRow),
 )
 
 

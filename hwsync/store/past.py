@@ -7,17 +7,20 @@ they were accepted; no clock can change it.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from hwsync.protocol import limits
+from hwsync.protocol.analysis import verdict_of
 from hwsync.protocol.history import Wanted, line_of
 from hwsync.protocol.jsons import cut
-from hwsync.protocol.wire.history import Row
+from hwsync.protocol.record import Regrade
+from hwsync.protocol.wire.history import Row, verdicts_json
 from hwsync.store import statements
 from hwsync.store.contents import files_from
 from hwsync.store.read_only import OpenFile
+from hwsync.store.rows import analysed_by_from, regrade_from, select
 
 BEGINNING: Final = 2_048  # characters of standard output, and of the end of stderr, for one line
 NEWEST: Final = 2**63 - 1  # above any cursor
@@ -72,13 +75,26 @@ class Past(OpenFile):
                     if wanted.account is not None and row[asker] != wanted.account:
                         yield row[place], None
                         continue
-                    yield _row(dict(zip(names, row, strict=True)))
+                    fields = dict(zip(names, row, strict=True))
+                    regrades = self._regrades(wanted.user, fields)
+                    yield fields["place"], _row(fields, regrades)
         finally:
             cursor.close()  # else the log of the database could not be shortened
 
+    def _regrades(self, user: str, row: dict[str, Any]) -> list[Regrade]:
+        """The newest regrades of a row's command; most have none."""
+        if row["regraded"] == "[]":
+            return []
+        found = select(self._connection, statements.REGRADES, user, row["id"])
+        return [regrade_from(one) for one in found]
 
-def _row(row: dict[str, Any]) -> tuple[int, Row]:
-    return row["place"], {
+
+def _row(row: dict[str, Any], regrades: Sequence[Regrade]) -> Row:
+    first, by = None, analysed_by_from(row["analysed_by"])
+    if row["analysis"] is not None:
+        first = verdict_of(row["analysis"], by)
+    others = [verdict_of(one.analysis, one.by, one.time) for one in regrades]
+    return {
         "id": row["id"],
         "number": row["number"],
         "state": row["state"],
@@ -96,4 +112,7 @@ def _row(row: dict[str, Any]) -> tuple[int, Row]:
         "analysis": cut(row["analysis"] or "", limits.HISTORY_TEXT),
         "meta": row["meta"],
         "line": line_of(row["response"], row["stderr"]),
+        "analyser": row["analyser"],
+        "no_analysis": row["no_analysis"] or None,
+        "verdicts": verdicts_json(first, others),
     }

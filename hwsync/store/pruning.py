@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Final
 
+from hwsync.protocol.analysis import cut_message, verdict_of
 from hwsync.protocol.batch import is_shared
 from hwsync.protocol.jsons import dumps
 from hwsync.store import statements
 from hwsync.store.contents import owner_of
 from hwsync.store.database import Database, translated
+from hwsync.store.rows import regrade_from, select
 
 ROWS_EACH: Final = 8  # of the log, that a command has at most before it is old, as a rule
 
@@ -36,6 +38,17 @@ def _drop_contents(
     for owner in owners:
         dropped = connection.execute(statements.DROP_USES, (owner,)).fetchall()
         connection.executemany(statements.DROP_CONTENT, dropped)
+
+
+def _shorten_regrades(connection: Connection, found: Iterable[tuple[str, str]]) -> None:
+    """What a regrade says by the convention stays: grades are made of it."""
+    for user, id in found:
+        for row in list(select(connection, statements.REGRADES, user, id)):
+            regrade = regrade_from(row)
+            said = verdict_of(regrade.analysis, regrade.by)
+            kept = {"passed": said.passed, "score": said.score, "message": said.message}
+            kept["message"] = cut_message(said.message)
+            connection.execute(statements.PRUNE_REGRADE, (dumps(kept), user, id, *regrade.by.key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +117,7 @@ class Pruning:
             touched = dict.fromkeys(batches[one] for one in found)
             connection.executemany(statements.PRUNE_COMMAND, found)
             _drop_contents(connection, found, touched)
+            _shorten_regrades(connection, found)
             connection.executemany(statements.PRUNE_LOG, found)
         return len(found)
 

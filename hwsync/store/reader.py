@@ -13,7 +13,7 @@ from hwsync.protocol.record import Asker, Record
 from hwsync.protocol.wire.status import result_json
 from hwsync.store import statements
 from hwsync.store.read_only import OpenFile, look_for
-from hwsync.store.rows import asker_from, find_command, record_from, select
+from hwsync.store.rows import asker_from, find_command, find_regrades, record_from, select
 
 
 class Reader(OpenFile):
@@ -57,6 +57,7 @@ class Reader(OpenFile):
         """
         with self._reading():
             command = find_command(self._connection, user, id)
+            regrades = find_regrades(self._connection, command) if command else []
             row = next(select(self._connection, statements.RECORD_OF, user), None)
             rows = [
                 *self._read(statements.LOG_OF_COMMAND, user, id),
@@ -66,7 +67,7 @@ class Reader(OpenFile):
             raise NotFound(f"{user} has no command {id}", f"hwsync history {user} lists them")
         own = command if row and row["id"] == id else None
         record = record_from(row, own, 0.0) if row else Record(user)
-        shown = result_json(command, record.state_of(id), record.place(id))
+        shown = result_json(command, record.state_of(id), record.place(id), regrades)
         shown |= _asked(command.asker, command.program_sha256)
         shown["history"] = rows
         return shown

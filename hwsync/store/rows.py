@@ -18,12 +18,14 @@ from hwsync.protocol.output import Order
 from hwsync.protocol.record import (
     NO_COMMAND,
     NO_REPORT,
+    AnalysedBy,
     Asker,
     Command,
     KnownBy,
     Outcome,
     Ran,
     Record,
+    Regrade,
     Reply,
     Request,
     RunReport,
@@ -32,11 +34,12 @@ from hwsync.protocol.record import (
     Verb,
     replace,
 )
+from hwsync.protocol.wire.analyst import analysed_by_json, analysed_by_of
 from hwsync.protocol.wire.files import not_kept_json, read_not_kept
 from hwsync.protocol.wire.start import read_start, start_json
 from hwsync.store import statements
 from hwsync.store.contents import SHORT, Contents, columns_of, files_from
-from hwsync.store.models import BatchRow, CommandRow, HwStatus, columns
+from hwsync.store.models import BatchRow, CommandRow, HwStatus, RegradeRow, columns
 
 Row = Mapping[str, Any]
 Values = tuple[object, ...]  # of one statement
@@ -50,6 +53,7 @@ def in_order(model: type[Model]) -> Callable[[Mapping[str, object]], Values]:
 _STATUS_ROW: Final = in_order(HwStatus)
 _COMMAND_ROW: Final = in_order(CommandRow)
 _BATCH_ROW: Final = in_order(BatchRow)
+_REGRADE_ROW: Final = in_order(RegradeRow)
 
 
 def select(connection: Connection, sql: str, *values: object) -> Iterator[dict[str, Any]]:
@@ -144,7 +148,7 @@ def record_values(record: Record, ticks: float) -> Values:
     """The values of ``HwStatus``; the deadline is kept as the seconds that are left."""
     command = record.current or NO_COMMAND
     report = command.report or NO_REPORT
-    remaining, taken = time_values(record, ticks)
+    remaining, taken, unoffered = time_values(record, ticks)
     return _STATUS_ROW(
         {
             "user": record.user,
@@ -168,6 +172,7 @@ def record_values(record: Record, ticks: float) -> Values:
             "idle": record.idle,
             "idle_at": record.idle_at,
             "batched": _list(record.batched),
+            "unoffered": unoffered,
         },
     )
 
@@ -178,17 +183,18 @@ def _shown(command: Command) -> str:
     return "" if len(text) > SHORT else text
 
 
-def time_values(record: Record, ticks: float) -> tuple[float | None, float | None]:
-    """``remaining`` and ``taken`` of ``HwStatus``."""
+def time_values(record: Record, ticks: float) -> tuple[float | None, float | None, float | None]:
+    """``remaining``, ``taken`` and ``unoffered`` of ``HwStatus``."""
     return (
         None if record.deadline_ticks is None else record.deadline_ticks - ticks,
         None if record.taken_at is None else ticks - record.taken_at,
+        None if record.unoffered_ticks is None else record.unoffered_ticks - ticks,
     )
 
 
 def record_from(row: Row, current: Command | None, ticks: float) -> Record:
     """The record of a row of ``HwStatus``."""
-    remaining = row["remaining"]
+    remaining, unoffered = row["remaining"], row["unoffered"]
     return Record(
         user=row["user"],
         state=State(row["state"]),
@@ -208,6 +214,7 @@ def record_from(row: Row, current: Command | None, ticks: float) -> Record:
         idle=row["idle"],
         idle_at=row["idle_at"],
         batched=tuple((id, batch) for id, batch in json.loads(row["batched"])),
+        unoffered_ticks=None if unoffered is None else ticks + unoffered,
     )
 
 
@@ -263,6 +270,9 @@ def command_values(command: Command) -> Values:
             "start_at_us": command.start_at_us,
             "start_life": command.start_life,
             "batch": command.batch,
+            "analysed_by": command.analysed_by and dumps(analysed_by_json(command.analysed_by)),
+            "regraded": _list(command.regraded),
+            "no_analysis": command.no_analysis,
             "collect": _list(request.collect),
             "returned": names_and_hashes(report.files),
             "not_kept": _list(not_kept_json(report.not_kept)) if report.not_kept else "[]",
@@ -329,7 +339,39 @@ def command_from(row: Row, contents: Contents) -> Command:
         start_at_us=row["start_at_us"],
         start_life=row["start_life"],
         batch=row["batch"],
+        analysed_by=analysed_by_from(row["analysed_by"]),
+        regraded=tuple((name, version) for name, version in json.loads(row["regraded"])),
+        no_analysis=row["no_analysis"],
     )
+
+
+def analysed_by_from(text: str | None) -> AnalysedBy | None:
+    """Which analyser gave it, of a row's column."""
+    return None if text is None else analysed_by_of(json.loads(text))
+
+
+def regrade_values(user: str, id: str, regrade: Regrade) -> Values:
+    """The values of ``RegradeRow``."""
+    return _REGRADE_ROW(
+        {
+            **{"user": user, "id": id, "analysis": regrade.analysis, "time": regrade.time},
+            **analysed_by_json(regrade.by),
+        }
+    )
+
+
+def regrade_from(row: Row) -> Regrade:
+    """The regrade of a row of ``RegradeRow``."""
+    by = AnalysedBy(row["name"], row["version"], row["fault"])
+    return Regrade(by, row["analysis"], row["time"])
+
+
+def find_regrades(connection: Connection, command: Command) -> list[Regrade]:
+    """Those of a command, the oldest first; most have none, and nothing is read then."""
+    if not command.regraded:
+        return []
+    rows = select(connection, statements.REGRADES, command.user, command.id)
+    return [regrade_from(row) for row in rows]
 
 
 def _replies(replies: Sequence[Reply]) -> str:

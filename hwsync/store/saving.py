@@ -29,6 +29,7 @@ from hwsync.store.rows import (
     command_values,
     in_order,
     record_values,
+    regrade_values,
 )
 
 Write = tuple[str, Sequence[Values]]  # a statement, and the rows that it is executed with
@@ -63,6 +64,11 @@ def writes(changes: Changes, ticks: float, ends: Ends) -> tuple[list[Write], End
         (statements.ADD_CONTENT, list(added.data.items())),
         (statements.USE_CONTENT, [(*of, stays) for of, stays in added.uses.items()]),
         (statements.SAVE_COMMAND, [command_values(one) for one in changes.commands.values()]),
+        (statements.WITHDRAW, sorted(changes.withdrawn)),
+        (
+            statements.REGRADE,
+            [regrade_values(*of, one) for of, some in changes.regrades.items() for one in some],
+        ),
         (statements.SAVE_RECORD, [record_values(one, ticks) for one in changes.records.values()]),
         (statements.APPEND, log),
         (statements.REFUSE, kept),

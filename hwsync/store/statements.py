@@ -25,6 +25,7 @@ from hwsync.store.models import (
     Packet,
     RefusedCount,
     RefusedMessage,
+    RegradeRow,
     Transition,
     columns,
     keys,
@@ -72,10 +73,13 @@ ADD_CONTENT: Final = f"{_insert(Content)} ON CONFLICT (sha256) DO NOTHING"
 USE_CONTENT: Final = f"""
     {_insert(ContentUse)} ON CONFLICT (owner, sha256)
     DO UPDATE SET stays = max(stays, excluded.stays)"""
+WITHDRAW: Final = "DELETE FROM regrades WHERE user = ? AND id = ?"
+REGRADE: Final = _insert(RegradeRow)
 TURN_AWAY: Final = "UPDATE batch_members SET refused = ? WHERE batch = ? AND user = ?"
 SAVE_HEARD: Final = _save(Heard)
 WRITE_DOWN: Final = """
-    UPDATE hw_status SET remaining = ?, taken = ? WHERE user = ? AND epoch = ? AND seq = ?"""
+    UPDATE hw_status SET remaining = ?, taken = ?, unoffered = ?
+    WHERE user = ? AND epoch = ? AND seq = ?"""
 WRITE_DOWN_WAIT: Final = """
     UPDATE batches SET wait_left = ? WHERE key = ? AND wait_left IS NOT NULL"""
 
@@ -84,6 +88,8 @@ WRITE_DOWN_WAIT: Final = """
 RECORDS: Final = "SELECT * FROM hw_status"
 COMMAND: Final = "SELECT * FROM commands WHERE user = ? AND id = ?"
 OWED: Final = "SELECT * FROM commands WHERE replies != '[]' AND ran IS NOT NULL"
+# In the order in which they came, which no clock changes.
+REGRADES: Final = "SELECT * FROM regrades WHERE user = ? AND id = ? ORDER BY rowid"
 CONTENT: Final = "SELECT data FROM contents WHERE sha256 = ?"
 # Those that are open, whose replies may not have arrived, or that are the newest of their group.
 BATCHES: Final = """
@@ -124,6 +130,8 @@ DROP_USES: Final = "DELETE FROM content_uses WHERE owner = ? AND stays = 0 RETUR
 DROP_CONTENT: Final = """
     DELETE FROM contents WHERE sha256 = ?
     AND NOT EXISTS (SELECT 1 FROM content_uses u WHERE u.sha256 = contents.sha256)"""
+PRUNE_REGRADE: Final = """
+    UPDATE regrades SET analysis = ? WHERE user = ? AND id = ? AND name = ? AND version = ?"""
 PRUNE_LOG: Final = """
     UPDATE transitions SET payload = x'', pruned = 1 WHERE user = ? AND id = ?"""
 PRUNE_REFUSED: Final = """
@@ -148,6 +156,7 @@ USERS: Final = "SELECT user FROM hw_status ORDER BY user"
 PAST_ROWS: Final = """
     SELECT c.rowid AS place, c.id, c.number, c.issued, c.asked_by, c.asked_known_by, c.name,
     c.orphan, c.outcome, c.ran, c.reason, c.exit_code, c.started, c.duration, c.analysis,
+    c.analyser, c.analysed_by, c.regraded, c.no_analysis,
     substr(c.response, 1, ?) AS response, substr(c.stderr, -?) AS stderr,
     coalesce(CAST(t.data AS TEXT), c.meta) AS meta, c.returned, coalesce(s.state, 0) AS state
     FROM commands c LEFT JOIN contents t ON t.sha256 = json_extract(c.long, '$.meta')
@@ -172,6 +181,11 @@ LOG_ENDS: Final = """
 NOTED: Final = """
     SELECT c.*, l.note FROM transitions l CROSS JOIN commands c ON c.user = l.user AND c.id = l.id
     WHERE l.command = ? ORDER BY l.row"""
+ANALYSES: Final = """
+    SELECT user, id, analysis, analysed_by, regraded, pruned FROM commands
+    WHERE analysed_by IS NOT NULL OR regraded != '[]'"""
+IS_NOTED: Final = """
+    SELECT 1 FROM transitions WHERE user = ? AND id = ? AND instr(note, ?) = 1 LIMIT 1"""
 ALL_CONTENTS: Final = "SELECT sha256, data FROM contents"
 MISSING_CONTENTS: Final = """
     SELECT owner, sha256 FROM content_uses u

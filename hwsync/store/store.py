@@ -16,7 +16,7 @@ from hwsync.protocol.batch import Batch, stage
 from hwsync.protocol.core import Handled
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.idle import weight
-from hwsync.protocol.record import Command, Record, replace
+from hwsync.protocol.record import Command, Record, Regrade, replace
 from hwsync.store import chain, statements
 from hwsync.store.api import Changes, LabLife
 from hwsync.store.contents import Contents
@@ -26,6 +26,7 @@ from hwsync.store.rows import (
     batch_from,
     command_from,
     find_command,
+    find_regrades,
     record_from,
     select,
     time_values,
@@ -155,6 +156,11 @@ class Store:
         return {sha256: data for sha256, data in found.items() if data is not None}
 
     @translated()
+    def regrades(self, command: Command) -> list[Regrade]:
+        """The regrades of a command, the oldest first. Raises ``StoreError``."""
+        return find_regrades(self.database.connection, command)
+
+    @translated()
     def epoch(self, wall: float) -> tuple[int, float | None]:
         """The epoch, and for how many seconds of connection it was written down; None: it is 0.
 
@@ -227,7 +233,7 @@ class Store:
         ``ticks``: seconds on the clock of connection, now. No record moves by it
         (docs/decisions.md, 136). Raises ``StoreError`` and saves nothing.
         """
-        running = [record for record in records if record.deadline_ticks is not None]
+        running = [record for record in records if record.due_ticks is not None]
         doubts = restored_at is not None and ticks - restored_at < limits.DOUBT_S + DOUBT_SPARE_S
         if running or doubts or heard or waits:
             rows = [

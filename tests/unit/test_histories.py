@@ -99,7 +99,9 @@ def test_a_row_says_how_it_was(lab: Lab, asked: Asked) -> None:
         "id": "a1", "number": 1, "state": 0, "issued": ended["issued"], "by": "anna",
         "known_by": "reply topic", "name": "blink.py", "outcome": "ok", "ran": "yes", "reason": "",
         "exit_code": 0, "started": None, "duration": None, "files": [], "analysis": "right",
-        "meta": '{"course":"1b"}', "line": "hello",
+        "meta": '{"course":"1b"}', "line": "hello", "analyser": "manual", "no_analysis": None,
+        "verdicts": [{"name": None, "version": None, "fault": None, "passed": None, "score": None,
+                      "message": "right", "time": None}],
     }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.machine import decide
 from hwsync.protocol.moves import TABLE
 from hwsync.protocol.record import (
+    AnalysedBy,
     Command,
     Moment,
     Outcome,
@@ -163,6 +164,10 @@ OTHERWISE: dict[tuple[Verb, State], tuple[Event, Code | None]] = {
     (Verb.RESPONSE, State.COLLECTED): (Returned(OK, "c1", "j2", 1), Code.NOT_CURRENT),
     (Verb.START, State.COLLECTED): (StartFixed("c1", 5, "life"), Code.WRONG_STATE),
     (Verb.LEFT_OUT, State.COLLECTED): (LeftOut("c1", "not ready"), Code.WRONG_STATE),
+    (Verb.ANALYSIS, State.RETURNED): (
+        Analysed("{}", "c1", AnalysedBy("check1", "1"), regrade=True),
+        None,
+    ),
     (Verb.CANCEL, State.COLLECTED): (CancelAsked(), None),
     (Verb.EXPIRE, State.REQUESTED): (DeadlinePassed("c1"), None),
     (Verb.EXPIRE, State.COLLECTED): (DeadlinePassed("c1"), None),
@@ -186,8 +191,8 @@ def test_a_cell_whose_condition_does_not_hold_moves_nothing(cell: tuple[Verb, St
     after = step(before, event, replace(NOW, wall=NOW.wall + 1.0))
     assert (after.refused and after.refused.code) == code
     assert after.record.state is state
-    assert after.record.current == before.current or verb is Verb.RESPONSE
-    if code is None and verb is not Verb.NEXT:
+    assert after.record.current == before.current or verb in (Verb.RESPONSE, Verb.ANALYSIS)
+    if code is None and verb not in (Verb.NEXT, Verb.ANALYSIS):
         assert after.record is before
     assert after.entry is None or (after.entry.before, after.entry.after) == (state, state)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ from hwsync.protocol.events import (
 )
 from hwsync.protocol.jsons import MAX_INT, dumps
 from hwsync.protocol.record import (
+    AnalysedBy,
     Command,
     Outcome,
     Ran,
@@ -146,7 +148,7 @@ def test_a_range_is_said_in_whole_numbers() -> None:
         ({"args": [1]}, Code.BAD_PAYLOAD),
         ({"args": ["a\0b"]}, Code.BAD_PAYLOAD),
         ({"stdin": None}, Code.BAD_PAYLOAD),
-        ({"analysis": "nobody"}, Code.BAD_PAYLOAD),
+        ({"analysis": "Nobody"}, Code.BAD_PAYLOAD),
         ({"stdin": "x" * (limits.MAX_EXTRAS + 1)}, Code.TOO_LARGE),
         ({"program": "x" * (limits.MAX_PROGRAM + 1)}, Code.TOO_LARGE),
         ({"program": 5}, Code.BAD_PAYLOAD),
@@ -383,6 +385,17 @@ def test_analyses() -> None:
     assert event("analysis", "right") == Analysed("right")
     assert event("analysis", {"analysis": {"points": 3}, "id": "c1"}) == Analysed(
         '{"points":3}', "c1")  # fmt: skip
+    said = {"name": "check1", "version": "3f0c", "fault": " it\ndied " + "x" * 600}
+    by = AnalysedBy("check1", "3f0c", "it died " + "x" * 492)
+    told = {"analysis": None, "id": "c1", "analyser": said, "regrade": True}
+    assert event("analysis", told) == Analysed("null", "c1", by, regrade=True)
+    wrong: dict[str, Any] = {
+        "name": "manual", "version": "", "fault": "", "more": 1, "analyser": None
+    }  # fmt: skip
+    for key, value in wrong.items():
+        bad = told | {"analyser": said | {key: value} if key != "analyser" else None}
+        assert code("analysis", bad)[0] is Code.BAD_PAYLOAD, key
+    assert code("analysis", {key: told[key] for key in told if key != "id"})[0] is Code.BAD_PAYLOAD
     assert event("analysis", {"other": 1}) == Analysed('{"other": 1}')
     assert code("analysis", {"analysis": "x" * (limits.MAX_ANALYSIS + 1), "id": "c1"}) == (
         Code.TOO_LARGE, "c1")  # fmt: skip
@@ -531,8 +544,8 @@ def test_what_stands_behind_the_older_fields() -> None:
         json.loads(encode_status(Record("pi1", current=command))),
         json.loads(encode_result(command, State.REST)),
     ):
-        behind = ["name", "order", "start_life", "files", "not_kept"]
-        assert [key for key in list(told)[-7:] if key in behind] == behind
+        behind = ["name", "order", "start_life", "files", "not_kept", "analysed_by", "no_analysis"]
+        assert [key for key in list(told)[-10:] if key in behind] == behind
         assert (told["name"], told["order"]) == ("blink.py", [["stderr", 1], ["stdout", 1]])
     for other, name in (
         (replace(command, request=Request("p"), report=None), limits.DEFAULT_NAME),

@@ -32,7 +32,20 @@ from hwsync.protocol.wire.status import status_json
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
 NO_LIMITS = frozenset(  # a unit, patterns, and a text
-    {"KIB", "USER", "ID", "NAME", "USER_FORM", "ID_FORM", "NAME_FORM", "DEFAULT_NAME"}
+    {
+        "KIB",
+        "USER",
+        "ID",
+        "NAME",
+        "ANALYSER",
+        "VERSION",
+        "USER_FORM",
+        "ID_FORM",
+        "NAME_FORM",
+        "ANALYSER_FORM",
+        "VERSION_FORM",
+        "DEFAULT_NAME",
+    }
 )
 
 

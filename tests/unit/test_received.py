@@ -12,7 +12,8 @@ from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.received import Received, read_received
 from tests.support.fuzz_payloads import VALID
 
-LATER = {"name", "order", "start_life", "files", "not_kept"}  # than the other fields
+# Than the other fields.
+LATER = {"name", "order", "start_life", "files", "not_kept", "analysed_by", "no_analysis"}
 HEARD = (
     TopicKind.STATUS,
     TopicKind.RESULT,
@@ -47,8 +48,8 @@ def test_each_field_is_needed_and_of_its_kind(kind: TopicKind) -> None:
         for shape in ({}, [[]], [1, 2], {"a": 1}):
             assert read_received(kind, json.dumps(fields | {name: shape}).encode()) is None, name
     needed = {
-        TopicKind.STATUS: fields.keys() - LATER,
-        TopicKind.RESULT: fields.keys() - LATER - {"sha256", "start_at", "start"},
+        TopicKind.STATUS: fields.keys() - LATER - {"analyser"},
+        TopicKind.RESULT: fields.keys() - LATER - {"sha256", "start_at", "start", "regrades"},
         TopicKind.ERROR: fields.keys() - {"state"}, TopicKind.OUTPUT: fields.keys() - {"at",
         "skipped"},
         TopicKind.HEARTBEAT: {"online", "journal", "boot"}, TopicKind.HEALTH: {"condition"},

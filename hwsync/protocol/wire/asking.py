@@ -7,15 +7,45 @@ and 3).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Final, NotRequired, TypedDict
+from typing import Annotated, Any, Final, NotRequired, TypedDict
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Analysed, CancelAsked, Ignored, Queried, ResetAsked
 from hwsync.protocol.jsons import dumps
+from hwsync.protocol.record import AnalysedBy, Analyser
+from hwsync.protocol.wire.analyst import analysed_by_json, analysed_by_of
 from hwsync.protocol.wire.files import Paths
-from hwsync.protocol.wire.forms import ANYTHING, Flag, Id, bounded
-from hwsync.protocol.wire.schema import CLEARS, Default, Schema, object_in, object_of, text_of
+from hwsync.protocol.wire.forms import ANYTHING, Flag, Id, bounded, is_text
+from hwsync.protocol.wire.schema import (
+    CLEARS,
+    Default,
+    Doubt,
+    Form,
+    Json,
+    Schema,
+    object_in,
+    object_of,
+    text_of,
+)
+
+
+def _is_analyser(value: Any) -> bool:
+    if not isinstance(value, dict) or not value.keys() <= {"name", "version", "fault"}:
+        return False
+    fault, name = value.get("fault"), value.get("name")
+    own = name in (Analyser.MANUAL, Analyser.OUTCOME)  # these are given by nobody of that name
+    named = limits.is_analyser(name) and not own and limits.is_version(value.get("version"))
+    return named and (fault is None or (is_text(fault) and bool(fault.strip())))
+
+
+def _no_analyser(key: str, value: Any) -> Doubt:
+    what = f"{key!r} must be an object of name, version and fault"
+    hint = f"a name has {limits.ANALYSER_FORM}, and is not manual or outcome; a version has "
+    return Code.BAD_PAYLOAD, what, f"{hint}{limits.VERSION_FORM}; fault is null or one line"
+
+
+_ANALYSER: Final = Form('`{"name", "version", "fault"}`', _is_analyser, _no_analyser)
 
 
 class Named(TypedDict):
@@ -52,8 +82,26 @@ class ResetFields(TypedDict):
 class AnalysisFields(TypedDict):
     """On ``analysis``, where it is no plain text."""
 
-    analysis: Annotated[object, ANYTHING, "the analysis; what is no text is kept as compact JSON"]
+    analysis: Annotated[
+        Annotated[object, ANYTHING] | None,
+        "the analysis; what is no text is kept as compact JSON",
+    ]
     id: NotRequired[Annotated[Id | None, Default(None), "of the command that it judges"]]
+    analyser: NotRequired[
+        Annotated[
+            Annotated[dict[str, Any], _ANALYSER] | None,
+            Default(None),
+            "of an analyst: which analyser gave it, in which version, and null, or why it failed "
+            "itself (section 7)",
+        ]
+    ]
+    regrade: NotRequired[
+        Annotated[
+            Flag,
+            Default(False),
+            "a further one of a command that has ended; needs `id` and `analyser`",
+        ]
+    ]
 
 
 CANCEL: Final = Schema.of("the cancel", Named, closed=True)
@@ -85,9 +133,19 @@ FORGET: Final = dumps({"forget": True}).encode()
 """A reset of a user who was a typing error."""
 
 
-def encode_analysis(text: str, id: str | None) -> bytes:
-    """An analysis in text for that command, or for the current one."""
-    return dumps({"analysis": text, **({} if id is None else {"id": id})}).encode()
+def encode_analysis(
+    value: object, id: str | None, analyser: AnalysedBy | None = None, regrade: bool = False
+) -> bytes:
+    """An analysis, any JSON, for that command or for the current one.
+
+    ``analyser``: whose it is, None: a person's; ``regrade``: a further one of what has ended.
+    """
+    fields: Json = {"analysis": value}
+    if id is not None:
+        fields["id"] = id
+    if analyser is not None:
+        fields["analyser"] = analysed_by_json(analyser)
+    return dumps({**fields, "regrade": True} if regrade else fields).encode()
 
 
 def read_cancel(payload: bytes) -> CancelAsked:
@@ -135,10 +193,17 @@ def read_analysis(payload: bytes) -> Analysed | Ignored:
     if obj is None or "analysis" not in obj:
         return Analysed(bounded(text, limits.MAX_ANALYSIS, "the analysis"))
     fields = ANALYSIS.read(obj)
-    value = fields["analysis"]
+    value, by = fields["analysis"], fields["analyser"]
+    if fields["regrade"] and (by is None or fields["id"] is None):
+        raise ANALYSIS.refuse(
+            obj, Code.BAD_PAYLOAD, "'regrade' needs 'id' and 'analyser'", "whose, and by whom"
+        )
     try:
         stored = value if isinstance(value, str) else dumps(value)
-        return Analysed(bounded(stored, limits.MAX_ANALYSIS, "the analysis"), fields["id"])
+        text = bounded(stored, limits.MAX_ANALYSIS, "the analysis")
+        return Analysed(
+            text, fields["id"], None if by is None else analysed_by_of(by), fields["regrade"]
+        )
     except ValueError as error:
         raise ANALYSIS.refuse(obj, Code.BAD_PAYLOAD, str(error)) from None
     except Refused as error:

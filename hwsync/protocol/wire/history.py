@@ -6,9 +6,11 @@ The law: a question says where its answer goes, since that says whose commands i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, NotRequired, TypedDict
 
 from hwsync.protocol import limits
+from hwsync.protocol.analysis import Verdict, cut_message
 from hwsync.protocol.errors import Code
 from hwsync.protocol.jsons import dumps, is_count, size
 from hwsync.protocol.record import Outcome
@@ -113,6 +115,20 @@ class Question(TypedDict):
             "the name of its program's file; `*` stands for any characters, `?` for one",
         ]
     ]
+    analyser: NotRequired[
+        Annotated[
+            Annotated[str, Form("name of an analyser", limits.is_analyser)] | None,
+            Default(None),
+            "who analyses it, as its request says",
+        ]
+    ]
+    judged: NotRequired[
+        Annotated[
+            Flag | None,
+            Default(None),
+            "true: it has a first analysis; false: it has ended, or is in state 3, without one",
+        ]
+    ]
     id: NotRequired[Annotated[Id | None, Default(None), "this command alone"]]
     after: NotRequired[
         Annotated[Count | None, Default(None), "the cursor of the page before: what is older"]
@@ -124,6 +140,50 @@ class Question(TypedDict):
             "where the answer goes, without MQTT 5: `replies/<account>`, or below it",
         ]
     ]
+
+
+class VerdictFields(TypedDict):
+    """What one analysis says, as ``protocol.analysis.Verdict``."""
+
+    name: Annotated[Text | None, "the analyser's; null: a person's, or the line of `outcome`"]
+    version: Annotated[Text | None, "likewise"]
+    fault: Annotated[Text | None, "why the analyser itself failed"]
+    passed: Annotated[Flag | None, "null: it does not say"]
+    score: Annotated[Number | None, "from 0 to 1; null: it does not say"]
+    message: Annotated[Text, "its first line that is not blank, 200 characters at most"]
+    time: Annotated[Number | None, "when it came, of a further one"]
+
+
+VERDICT: Final = Schema.of("the verdict", VerdictFields)
+
+
+def _are_verdicts(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, dict) and VERDICT.holds(one) for one in value
+    )
+
+
+_VERDICTS: Final = Form("list of objects", _are_verdicts)
+
+
+def verdict_json(verdict: Verdict) -> VerdictFields:
+    """A verdict in a row."""
+    return {
+        "name": verdict.name,
+        "version": verdict.version,
+        "fault": verdict.fault and verdict.fault[: limits.HISTORY_MESSAGE],
+        "passed": verdict.passed,
+        "score": verdict.score,
+        "message": cut_message(verdict.message),
+        "time": verdict.time,
+    }
+
+
+def verdicts_json(first: Verdict | None, others: Sequence[Verdict]) -> list[VerdictFields]:
+    """The verdicts of a row: the first one, and the newest of the others."""
+    room = limits.HISTORY_VERDICTS - (first is not None)
+    some = [*([first] if first else []), *others[-room:]]
+    return [verdict_json(one) for one in some]
 
 
 class Row(TypedDict):
@@ -147,6 +207,15 @@ class Row(TypedDict):
     meta: Annotated[Text, "compact JSON; empty where it is longer"]
     line: Annotated[
         Text, "the first line of its output that is not blank; without one, the last of `stderr`"
+    ]
+    analyser: NotRequired[Annotated[Text | None, "who analyses it (section 7)"]]
+    no_analysis: NotRequired[Annotated[Text | None, "as in the status"]]
+    verdicts: NotRequired[
+        Annotated[
+            Annotated[list[VerdictFields], _VERDICTS] | None,
+            "what its analyses say (section 7): the first one, if there is one, then the newest of "
+            "the others, the oldest first; 16 at most",
+        ]
     ]
 
 

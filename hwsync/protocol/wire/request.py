@@ -57,17 +57,12 @@ def _are_args(value: Any) -> bool:
 
 
 def _no_analyser(key: str, value: Any) -> Doubt:
-    hint = "there are " + ", ".join(Analyser)
+    hint = f"{named(list(Analyser))}, or an analyst's: {limits.ANALYSER_FORM}".replace("`", "")
     return Code.BAD_PAYLOAD, f"no analyser is called {str(value)[:40]!r}", hint
 
 
 _ARGS: Final = Form("list of texts", _are_args, _no_args)
-_ANALYSERS: Final = frozenset(Analyser)
-_ANALYSER: Final = Form(
-    named(list(Analyser)),
-    lambda value: isinstance(value, str) and value in _ANALYSERS,
-    _no_analyser,
-)
+_ANALYSER: Final = Form("name of an analyser", limits.is_analyser, _no_analyser)
 
 
 def _are_boards(value: Any) -> bool:
@@ -175,7 +170,7 @@ class RequestFields(TypedDict):
         Annotated[
             Annotated[str, _ANALYSER] | None,
             Default(None, "the coordinator's"),
-            "who analyses it (section 7)",
+            "who analyses it: `manual`, `outcome`, or what an analyst offers (section 7)",
         ]
     ]
     batch: NotRequired[

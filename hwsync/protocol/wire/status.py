@@ -6,14 +6,17 @@ first, and what a later version adds stands at the end (docs/protocol.md, sectio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, NotRequired, TypedDict, cast
+from typing import Annotated, Any, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
+from hwsync.protocol.analysis import nobody_offers
 from hwsync.protocol.events import Ignored, StatusReceived
-from hwsync.protocol.jsons import Micros, cut, dumps, fitted, micros
+from hwsync.protocol.jsons import Micros, cut, dumps, fitted, micros, size
 from hwsync.protocol.output import keep_again
-from hwsync.protocol.record import NO_COMMAND, NO_REPORT, Command, Record, State
+from hwsync.protocol.record import NO_COMMAND, NO_REPORT, Command, Record, Regrade, State
+from hwsync.protocol.wire.analyst import ANALYSED_BY, REGRADES, analysed_by_json
 from hwsync.protocol.wire.files import (
     NO_CONTENTS,
     Contents,
@@ -160,6 +163,45 @@ class _Later(TypedDict):
     ]
 
 
+class _Judged(TypedDict):
+    """What is said of the analysis; a coordinator of before does not say it."""
+
+    analysed_by: NotRequired[
+        Annotated[
+            Annotated[dict[str, Any], ANALYSED_BY] | None,
+            "which analyser gave `server_analysis`, in which version, and null, or why it failed "
+            "itself (section 7); null of a person's, and of the line of `outcome`",
+        ]
+    ]
+    no_analysis: NotRequired[
+        Annotated[
+            Text | None,
+            "why state 3 ended without an analysis, or will (section 7); null: it has one, or "
+            "waits for it",
+        ]
+    ]
+
+
+class _Analyser(TypedDict):
+    """Behind it; a coordinator of before does not say it."""
+
+    analyser: NotRequired[
+        Annotated[Text | None, "who analyses it (section 7); null before the first command"]
+    ]
+
+
+class _Regrades(TypedDict):
+    """What was said of a command later."""
+
+    regrades: NotRequired[
+        Annotated[
+            Annotated[list[dict[str, Any]], REGRADES] | None,
+            "further analyses (section 7), the oldest first; where they are more than 256 KiB, the "
+            "newest of them",
+        ]
+    ]
+
+
 class _Asked(TypedDict):
     """One command, and what was asked for."""
 
@@ -207,15 +249,15 @@ class _Instant(TypedDict):
     ]
 
 
-class Status(_Level, _Last, _Run, _Waiting, _Later):
+class Status(_Level, _Last, _Run, _Waiting, _Later, _Analyser, _Judged):
     """On ``status``: the record of a user."""
 
 
-class Result(_Asked, _Run, _Kept, _Later, _Instant):
+class Result(_Asked, _Run, _Kept, _Later, _Instant, _Judged, _Regrades):
     """On ``result/<id>``: the whole of one command."""
 
 
-class CommandFields(_Run, _Later):
+class CommandFields(_Run, _Later, _Judged):
     """What a status and a result have in common."""
 
     id: str
@@ -245,6 +287,7 @@ _WHOLE: Final[Json] = {  # they stand there whole, or like this
     "meta": "{}",
     "files": {},
     "not_kept": [],
+    "regrades": [],
 }
 
 
@@ -269,7 +312,11 @@ def status_json(record: Record) -> Json:
         **_shared_fields(command),
         "queued": len(record.queue),
         **_behind(command),
+        "analyser": command.analyser if command.id else None,
+        **_judged(command),
     }
+    if record.unoffered_ticks is not None:
+        fields["no_analysis"] = nobody_offers(command)
     return cast(Json, fields)
 
 
@@ -278,7 +325,9 @@ def encode_status(record: Record, limit: int = limits.MAX_STATUS) -> bytes:
     return _fit(status_json(record), min(limit, limits.MAX_STATUS))
 
 
-def result_json(command: Command, state: State, place: int = 0) -> Json:
+def result_json(
+    command: Command, state: State, place: int = 0, regrades: Sequence[Regrade] = ()
+) -> Json:
     """The whole of one command, as it is kept; the names are the status's.
 
     ``state`` is 0 for a command that is not the record's own; ``place``: in the queue, from 1.
@@ -306,6 +355,8 @@ def result_json(command: Command, state: State, place: int = 0) -> Json:
         **_behind(command),
         "start_at": _start_at(command),
         "start": None if command.request.start is None else start_json(command.request.start),
+        **_judged(command),
+        "regrades": _newest(regrades),
     }
     return cast(Json, fields)
 
@@ -316,13 +367,14 @@ def encode_result(
     place: int = 0,
     limit: int = limits.MAX_MESSAGE,
     contents: Contents = NO_CONTENTS,
+    regrades: Sequence[Regrade] = (),
 ) -> bytes:
     """What is answered on ``result/<id>``; cut where escapes make it larger than ``limit``.
 
     ``contents``: of the files whose bytes it is to have. They come before the texts, where there is
     room for them and the first kilobytes of those.
     """
-    fields = result_json(command, state, place)
+    fields = result_json(command, state, place, regrades)
     data = sum(base64_size(len(one)) + _DATA for one in contents.values())
     if not contents or limit - data < limits.MESSAGE_BYTES[0]:
         return _fit(fields, limit)
@@ -364,6 +416,27 @@ def _behind(command: Command) -> _Later:
         "files": returned_json(report.files),
         "not_kept": not_kept_json(report.not_kept),
     }
+
+
+def _judged(command: Command) -> _Judged:
+    """What is said of the analysis, and so stands behind what came before it."""
+    by = command.analysed_by
+    return {
+        "analysed_by": None if by is None else analysed_by_json(by),
+        "no_analysis": command.no_analysis or None,
+    }
+
+
+def _newest(regrades: Sequence[Regrade]) -> list[Json]:
+    """The regrades as they are told, as many of the newest as have room."""
+    told, left = list[Json](), limits.REGRADES_TOLD
+    for one in reversed(regrades):
+        fields = {**analysed_by_json(one.by), "analysis": one.analysis, "time": one.time}
+        left -= size(dumps(fields)) + 1
+        if left < 0:
+            break
+        told.append(fields)
+    return told[::-1]
 
 
 def _start_at(command: Command) -> float | None:

@@ -12,13 +12,14 @@ from typing import Any, Final
 
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.table import replaced, row
+from hwsync.protocol.wire.analyst import OFFER
 from hwsync.protocol.wire.asking import ANALYSIS, CANCEL, QUERY, RESET
 from hwsync.protocol.wire.clock import ANSWER, QUESTION
 from hwsync.protocol.wire.envelope import ENVELOPE, SEAL
 from hwsync.protocol.wire.error import ERROR
 from hwsync.protocol.wire.group import BATCH, MEMBERS
 from hwsync.protocol.wire.heartbeat import HEARTBEAT
-from hwsync.protocol.wire.history import PAGE, ROW
+from hwsync.protocol.wire.history import PAGE, ROW, VERDICT
 from hwsync.protocol.wire.history import QUESTION as HISTORY
 from hwsync.protocol.wire.itself import BOARDS, HEALTH, SIGN
 from hwsync.protocol.wire.received import OF_GROUP
@@ -57,6 +58,8 @@ PROTOCOL: Final[Tables] = {
     "history": HISTORY,
     "history page": PAGE,
     "history row": ROW,
+    "verdict": VERDICT,
+    "analyst": OFFER,
 }
 """In docs/protocol.md, by what the marker says."""
 
