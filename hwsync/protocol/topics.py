@@ -143,10 +143,6 @@ class Topics:
         """Where the coordinator leaves its sign, for another that is started."""
         return self.of(ITSELF, TopicKind.COORDINATOR)
 
-    def analyst(self, name: str) -> str:
-        """Where an analyst says which analysers it has; ``+`` makes the filter for all of them."""
-        return f"{self.root}/{ITSELF}/analysts/{name}"
-
     def echoes(self, name: str) -> tuple[str, str]:
         """Two topics that nobody else listens to, for measuring a round trip.
 
