@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from hwsync.address import BrokerUrl
+from hwsync.cli.analysts import ACCOUNTS
 from hwsync.cli.common import FOLDER, Settings, common, seconds
 from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
@@ -68,5 +69,8 @@ def _name(url: BrokerUrl, given: str | None) -> str:
         raise UsageError(f"{name!r} is no analyst's name ({limits.USER_FORM})", "--name NAME")
     return name
 
+
+for _account in ACCOUNTS:
+    analyst.add_command(_account)
 
 COMMANDS = (analyst,)

@@ -136,6 +136,10 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "service status": ("hwsync service status",),
     "coordinator": ("hwsync coordinator --keep-days 90",),
     "analyst": ("hwsync analyst --dir analysers/",),
+    "analyst add": ("hwsync analyst add check",),
+    "analyst list": ("hwsync analyst list",),
+    "analyst remove": ("hwsync analyst remove check",),
+    "analyst rotate": ("hwsync analyst rotate check",),
     "broker": ("hwsync broker broker.conf",),
     "backup": ("hwsync backup lab.db",),
     "restore": ("hwsync restore lab.db",),
@@ -187,8 +191,8 @@ JSON_LINES: Final = {
     "backup": "what was copied, and where to",
     "restore": "`restored`, `epoch`, `open`, `aside`",
     "check-db": "one for each finding: `found`",
-    "device, operator, group, key": "of a change `done`, `files`, `missing`, `gains`; of a list "
-    "one line for each",
+    "device, operator, analyst, group, key": "of a change `done`, `files`, `missing`, `gains`; of "
+    "a list one line for each",
     "service": "one for each unit",
     "completion": "`shell`, `file`, `start`",
 }

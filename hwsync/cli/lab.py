@@ -185,7 +185,7 @@ def remove_device(settings: Settings, name: str, folder: Folder) -> None:
 
     What it was asked for ends: as cancelled what waits, as lost what runs. Its history stays.
     """
-    take_away(settings, folder, name, served=_remove(settings, folder, name, "boards"))
+    take_away(settings, folder, name, served=remove_account(settings, folder, name, "boards"))
 
 
 @device.command("rotate")
@@ -195,7 +195,7 @@ def remove_device(settings: Settings, name: str, folder: Folder) -> None:
 @click.pass_obj
 def rotate_device(settings: Settings, name: str, folder: Folder) -> None:
     """Give a board (or `coordinator`) a new password and file; the old one is worth nothing."""
-    _rotate(settings, folder, name, "boards")
+    rotate_account(settings, folder, name, "boards")
 
 
 @device.command("list")
@@ -310,7 +310,7 @@ def change_operator(
 @click.pass_obj
 def remove_operator(settings: Settings, name: str, folder: Folder) -> None:
     """Let a person in no more; his connections end."""
-    _remove(settings, folder, name, "operators")
+    remove_account(settings, folder, name, "operators")
 
 
 @operator.command("rotate")
@@ -320,7 +320,7 @@ def remove_operator(settings: Settings, name: str, folder: Folder) -> None:
 @click.pass_obj
 def rotate_operator(settings: Settings, name: str, folder: Folder) -> None:
     """Give a person a new password, and a new file; the old one is worth nothing."""
-    _rotate(settings, folder, name, "operators")
+    rotate_account(settings, folder, name, "operators")
 
 
 @operator.command("list")
@@ -345,12 +345,14 @@ def list_operators(settings: Settings, folder: Folder) -> None:
     say_unsettled(accounts)
 
 
-def _remove(settings: Settings, folder: Folder, name: str, kind: str) -> bool:
+def remove_account(settings: Settings, folder: Folder, name: str, kind: str) -> bool:
+    """``kind``: of the lab's list; whether a broker knows. Raises ``UsageError``."""
     _is_of(folder, name, kind)
     return report_change(settings, folder, folder.remove(name), f"{name} may come in no more")
 
 
-def _rotate(settings: Settings, folder: Folder, name: str, kind: str) -> None:
+def rotate_account(settings: Settings, folder: Folder, name: str, kind: str) -> None:
+    """The same, with a new password."""
     if not (kind == "boards" and name == COORDINATOR):
         _is_of(folder, name, kind)
     report_change(settings, folder, folder.rotate(name), f"{name} has a new password")
@@ -362,13 +364,15 @@ def _rotate(settings: Settings, folder: Folder, name: str, kind: str) -> None:
             f"  on the board: /etc/hwsync/device.toml, then systemctl reload hwsync-device@{name}"
         )
         say.line(f"  hwsync status may call it online for {limits.OFFLINE_AFTER_S:g} s still")
+    elif kind == "analysts":
+        say.line(f"  under systemd, on this machine: systemctl restart hwsync-analyst@{name}")
     else:
         say.line("  with that person: ~/.config/hwsync/hwsync.toml, mode 600")
 
 
 def _is_of(folder: Folder, name: str, kind: str) -> None:
     if name not in getattr(folder.accounts, kind):
-        command = "device" if kind == "boards" else "operator"
+        command = "device" if kind == "boards" else kind.removesuffix("s")
         raise UsageError(f"there is no {command} {name}", f"hwsync {command} list")
 
 

@@ -20,6 +20,7 @@ from hwsync.cli.slow import say_slow
 from hwsync.cli.targets import Target, everybody_option, one_or_all, target
 from hwsync.operator.boards import Kept
 from hwsync.operator.client import Client
+from hwsync.operator.conversation import Talk
 from hwsync.protocol.errors import (
     Code,
     Degraded,
@@ -31,7 +32,7 @@ from hwsync.protocol.errors import (
 from hwsync.protocol.presence import is_online
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import TopicKind
-from hwsync.protocol.wire.asking import encode_analysis, encode_id, encode_reset
+from hwsync.protocol.wire.asking import encode_id, encode_reset
 from hwsync.protocol.wire.status import CommandFields, Status
 
 HEADS: Final = ("BOARD", "ONLINE", "STATE", "COMMAND", "OUTCOME", "QUEUED", "CLOCK")
@@ -267,7 +268,7 @@ def analyse(settings: Settings, user: str, text: str, id: str | None) -> None:
     with Client(settings.url, settings.topics, user) as operator:
         operator.standing.slow = say_slow
         id = id or _current(settings, operator, user)
-        _send(settings, operator, TopicKind.ANALYSIS, encode_analysis(words, id), id)
+        _send(settings, operator, TopicKind.ANALYSIS, operator.judging(words, id), id)
 
 
 TARGET = click.argument(
@@ -303,7 +304,8 @@ def cancel(settings: Settings, target: Target | None, id: str | None, named: str
 
 def _cancel_one(settings: Settings, operator: Client, user: str, id: str | None) -> None:
     id = id or _current(settings, operator, user)
-    _send(settings, operator, TopicKind.CANCEL, encode_id(id), id)
+    talk = operator.telling(TopicKind.CANCEL, encode_id(id), id)
+    _send(settings, operator, TopicKind.CANCEL, talk, id)
 
 
 @click.command()
@@ -334,7 +336,8 @@ def _reset_one(
     settings: Settings, operator: Client, user: str, id: str | None, queue: bool
 ) -> None:
     id = id or _current(settings, operator, user)
-    _send(settings, operator, TopicKind.RESET, encode_reset(id, queue=queue), id)
+    talk = operator.telling(TopicKind.RESET, encode_reset(id, queue=queue), id)
+    _send(settings, operator, TopicKind.RESET, talk, id)
 
 
 def _each(settings: Settings, meant: Target, do: Callable[[Client, str], None]) -> None:
@@ -366,10 +369,12 @@ def _current(settings: Settings, operator: Client, user: str) -> str:
     return str(record["id"])
 
 
-def _send(settings: Settings, operator: Client, kind: TopicKind, payload: bytes, id: str) -> None:
-    """Send it until it is answered; print the record, or raise what refused it."""
+def _send(
+    settings: Settings, operator: Client, kind: TopicKind, talk: Talk[CommandFields], id: str
+) -> None:
+    """Say it until it is answered; print the record, or raise what refused it."""
     try:
-        fields = operator.tell(kind, payload, id)
+        fields = operator.wait(talk)
     except Degraded:
         if operator.kept:
             say.either(settings.as_json, operator.kept, _line(operator.user, operator.kept))

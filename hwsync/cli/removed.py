@@ -1,12 +1,13 @@
-"""What broker and coordinator keep of a board that was removed from a lab: ended, and taken away.
+"""What broker and coordinator keep of a removed board or analyst: ended, and taken away.
 
-The law: the board is removed whatever comes of this; nothing here ends in an error. Nobody has
+The law: the account is removed whatever comes of this; nothing here ends in an error. Nobody has
 rights on its topics any more but the visitor: what he cannot do is said with a cure that works.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ def take_away(settings: Settings, folder: Folder, board: str, *, served: bool) -
     if served:
         try:
             with folder.visitor(board) as visitor:
-                left = _let_in(folder, board, visitor, ended)
+                left = _let_in(folder, lambda: _visit(folder, board, visitor, ended))
         except HwsyncError as error:
             left = error.message
         folder.reload()
@@ -55,8 +56,35 @@ def take_away(settings: Settings, folder: Folder, board: str, *, served: bool) -
         say.line(f"the broker keeps nothing of {board}")
 
 
-def _let_in(folder: Folder, board: str, visitor: Visitor, ended: dict[str, Any]) -> str:
-    """``_visit`` once the broker knows the visitor's rights. Raises ``HwsyncError``.
+def take_presence_away(settings: Settings, folder: Folder, analyst: str, *, served: bool) -> None:
+    """What an analyst has said of himself: else he would be there for ever."""
+
+    def visit(visitor: Visitor) -> str:
+        with _client(folder, analyst, visitor) as operator:
+            operator.clear_analyst(analyst)
+        return ""
+
+    left = "no broker of this lab runs here"
+    if served:
+        try:
+            with folder.visitor(analyst) as visitor:
+                left = _let_in(folder, lambda: visit(visitor))
+        except HwsyncError as error:
+            left = error.message
+        folder.reload()
+    if left:
+        left = (
+            f"{left}: it may still keep that {analyst} is there. When it runs: hwsync analyst add "
+            f"{analyst}, then hwsync analyst remove {analyst} again"
+        )
+    if settings.as_json:
+        say.json_line({"forgotten": None if left else analyst, "left": left})
+        return
+    say.line(left or f"the broker keeps nothing of {analyst}", err=bool(left))
+
+
+def _let_in(folder: Folder, visit: Callable[[], str]) -> str:
+    """What the visit says, once the broker knows the visitor's rights. Raises ``HwsyncError``.
 
     mosquitto is told by a signal, and forgets one that comes while it still reads its files: here
     it has just been told that the board is removed. So it is told again until it knows him; with a
@@ -66,7 +94,7 @@ def _let_in(folder: Folder, board: str, visitor: Visitor, ended: dict[str, Any])
     while True:
         folder.reload()
         try:
-            return _visit(folder, board, visitor, ended)
+            return visit()
         except (NoBroker, Refused):
             if time.monotonic() > limit:
                 raise
@@ -78,12 +106,7 @@ def _visit(folder: Folder, board: str, visitor: Visitor, ended: dict[str, Any]) 
 
     ``ended`` gets how the command ended that was open, and as ``queued`` how many were behind it.
     """
-    accounts = folder.accounts
-    own = visitor.own
-    tls = Tls(visitor.ca, own.certificate, own.key) if own else Tls(visitor.ca)
-    url = BrokerUrl("mqtts", "localhost", accounts.operators_port)
-    url = url.with_credentials(visitor.account, visitor.password or None).with_tls(tls)
-    with Client(url, Topics(accounts.root), board) as operator:
+    with _client(folder, board, visitor) as operator:
         if not operator.answers(ANSWER_S):
             operator.clear(TopicKind.STATUS, TopicKind.HEARTBEAT, TopicKind.OUTPUT)
             return "no coordinator answers"
@@ -91,6 +114,15 @@ def _visit(folder: Folder, board: str, visitor: Visitor, ended: dict[str, Any]) 
         operator.clear(TopicKind.HEARTBEAT, TopicKind.OUTPUT)
         operator.forget()
     return ""
+
+
+def _client(folder: Folder, name: str, visitor: Visitor) -> Client:
+    accounts = folder.accounts
+    own = visitor.own
+    tls = Tls(visitor.ca, own.certificate, own.key) if own else Tls(visitor.ca)
+    url = BrokerUrl("mqtts", "localhost", accounts.operators_port)
+    url = url.with_credentials(visitor.account, visitor.password or None).with_tls(tls)
+    return Client(url, Topics(accounts.root), name)
 
 
 def _end(operator: Client, ended: dict[str, Any]) -> None:

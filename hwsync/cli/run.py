@@ -300,8 +300,11 @@ def _run(
         try:
             end = operator.wait(run.analysing(analysis))
         except Refused as refusal:  # one that came first stays
-            view.screen.tell(f"hwsync: the analysis was refused: {refusal.message}")
+            view.screen.tell(f"hwsync: the analysis was refused: {refusal}")
             end = operator.wait(run.querying())
+            if end["state"] == State.RETURNED:  # nobody else has judged it
+                waits = f"hwsync: {run.user} waits for an analysis of {run.id}"
+                view.screen.tell(f"{waits}; without one: hwsync reset {run.user}")
     if end["truncated"]:
         end = operator.wait(run.completing(end))
     view.streams.finish(end)

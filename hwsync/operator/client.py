@@ -166,6 +166,11 @@ class Client(Conversation):
             self._say(self.topics.of(self.user, kind), b"", retain=True)
         self._wait_until_it_has_all()
 
+    def clear_analyst(self, name: str) -> None:
+        """Take from the broker what it keeps of an analyst. Raises like ``bring``."""
+        self._say(self.topics.analyst(name), b"", retain=True)
+        self._wait_until_it_has_all()
+
     def bring(self, user: str, kind: TopicKind, payload: bytes = b"") -> None:
         """Say something once, and wait until the broker has it.
 

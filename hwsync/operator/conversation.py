@@ -17,8 +17,9 @@ from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Degraded, NoCoordinator, Refused, TooLarge
 from hwsync.protocol.groups import SIGN
 from hwsync.protocol.jsons import is_count
+from hwsync.protocol.record import State
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics
-from hwsync.protocol.wire.asking import encode_id
+from hwsync.protocol.wire.asking import encode_analysis, encode_id
 from hwsync.protocol.wire.heartbeat import Heartbeat
 from hwsync.protocol.wire.received import Received, is_group, read_received
 from hwsync.protocol.wire.schema import read_object
@@ -31,6 +32,7 @@ ANSWER_S: Final = 30.0  # a coordinator that has not answered by then is not the
 SLOW_S: Final = 2.0  # then a person wants to know for what he waits
 DEGRADED_S: Final = 5.0  # it tries to save each second: what is not saved by then waits long
 EVERYBODY: Final = "+"  # in the place of a user
+JUDGED: Final = 3  # times that the coordinator says it has no analysis, until it gets none
 QUERY_S: Final = 0.2  # for a refusal: then a query that would be refused too is not sent
 
 T = TypeVar("T")
@@ -160,6 +162,8 @@ class Conversation:
         """Raises ``Refused`` where it is a message of one of these kinds, for this user."""
         user, kind = self.topics.split(denied.topic)
         if self.user in (user, EVERYBODY) and kind in said:
+            if kind is TopicKind.ANALYSIS:
+                raise _may_not_judge(user, f"the broker does not take it: {denied.reason}")
             raise Refused(
                 Code.NOT_ALLOWED,
                 f"the broker does not let us publish for {user} ({denied.reason})",
@@ -330,6 +334,20 @@ class Conversation:
         raise_refused(answered)
         return statuses[-1] if statuses else cast(Result, answered.fields)
 
+    def judging(self, text: str, id: str) -> Talk[CommandFields]:
+        """Send this analysis of that command until the coordinator has it; like ``telling``.
+
+        MQTT 3.1.1 does not say that a right is missing. But a coordinator that answers has had what
+        was sent before the question: ``Refused`` too, where it has no analysis again and again.
+        """
+        analysis = encode_analysis(text, id)
+        for _ in range(JUDGED):
+            told = yield from self.telling(TopicKind.ANALYSIS, analysis, id)
+            has_it = told["server_analysis"] or told.get("pruned") or not text
+            if told["state"] != State.RETURNED and has_it:
+                return told
+        raise _may_not_judge(self.user, "the coordinator answers, and has had nothing of it")
+
     def querying(self, id: str, patience: float = ANSWER_S) -> Talk[Result]:
         """The whole of that command, as on ``result/<id>`` (docs/protocol.md, section 3).
 
@@ -387,6 +405,15 @@ def _may_be(told: object, asked: object, *, cut: bool) -> bool:
     if isinstance(told, str) and isinstance(asked, str):
         return asked.startswith(told)
     return not told or told == asked
+
+
+def _may_not_judge(user: str, why: str) -> Refused:
+    return Refused(
+        Code.NOT_ALLOWED,
+        f"you may not judge what {user} has run ({why})",
+        "analysts do (hwsync analyst list), and operators with that right: hwsync operator change "
+        "NAME --boards … --analyse gives it, on the lab's machine",
+    )
 
 
 def raise_refused(heard: Received) -> None:

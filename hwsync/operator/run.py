@@ -25,7 +25,7 @@ from hwsync.protocol.jsons import cut, dumps
 from hwsync.protocol.record import Analyser, State
 from hwsync.protocol.replies import REPLIES
 from hwsync.protocol.topics import TopicKind
-from hwsync.protocol.wire.asking import encode_analysis, encode_id
+from hwsync.protocol.wire.asking import encode_id
 from hwsync.protocol.wire.files import NO_CONTENTS, files_json
 from hwsync.protocol.wire.request import encode_request, extras_size
 from hwsync.protocol.wire.status import CommandFields, Result
@@ -211,11 +211,10 @@ class Run:
     def analysing(self, text: str) -> Talk[CommandFields]:
         """Publish the analysis; the command's end then (docs/protocol.md, section 7).
 
-        Raises ``Refused`` where one came first, or the command has no result yet.
+        Raises ``Refused`` where one came first, the command has no result yet, or whoever asks may
+        not judge.
         """
-        return self._conversation.telling(
-            TopicKind.ANALYSIS, encode_analysis(text, self.id), self.id
-        )
+        return self._conversation.judging(text, self.id)
 
     def querying(self, patience: float = ANSWER_S) -> Talk[Result]:
         """The whole of it, as on ``result/<id>``. Raises ``Refused``."""

@@ -1,7 +1,8 @@
-"""A group in a lab with accounts: who was given it sends programs to it, and nobody else does."""
+"""A lab with accounts: who was given a group sends programs to it, and nobody grades himself."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.support.processes import Process
 def test_who_was_given_a_group_needs_no_right_to_its_boards(
     kind: str, start: Callable[..., Process], tmp_path: Path
 ) -> None:
-    operators = {"alice": OperatorRights(("pi1",)), "teacher": OperatorRights(None)}
+    operators = {"alice": OperatorRights(("pi1",)), "teacher": OperatorRights(None, analyse=True)}
     with account_lab(kind, ("pi1", "pi2"), operators) as lab:
         lab.folder.set_group("lab1", ("pi?",))
         lab.folder.add_operator("greta", OperatorRights((), groups=("lab1",)))
@@ -58,6 +59,22 @@ def test_who_was_given_a_group_needs_no_right_to_its_boards(
         other = typed("alice", "run", "@lab1", "-c", "print(1)")
         assert refused.wait(60) == other.wait(60) == 125
         assert refused.stdout == other.stdout == ""
+        nobody_grades_himself(typed)
+
+
+def nobody_grades_himself(typed: Callable[..., Process]) -> None:
+    """He is told who may, and the result waits for somebody who does; also with MQTT 3.1.1."""
+    run = typed("alice", "run", "pi1", "-c", "print(1)", "--id", "own", "--analysis", "passed")
+    assert run.wait(20) == 0, run.account()
+    assert "the analysis was refused: you may not judge what pi1 has run" in run.stderr
+    assert "--analyse" in run.stderr
+    assert "pi1 waits for an analysis of own; without one: hwsync reset pi1" in run.stderr
+    judged = typed("alice", "analyse", "pi1", "passed")
+    assert judged.wait(20) == 1, judged.account()
+    assert "may not judge what pi1 has run" in judged.stderr, judged.account()
+    well = typed("teacher", "analyse", "pi1", "well done", "--json")
+    assert well.wait(20) == 0, well.account()
+    assert json.loads(well.stdout)["server_analysis"] == "well done"
 
 
 def boards(lab: AccountLab, start: Callable[..., Process], folder: Path) -> None:

@@ -11,6 +11,7 @@ import ssl
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ import pytest
 from hwsync.lab.folder import Folder
 from tests.support.account_lab import folder_for_broker, start_broker
 from tests.support.lab import AS_ROOT, DEVICE, HWSYNC, Said, here
-from tests.support.packets import Client, Login, Told
+from tests.support.packets import Client, Closed, Login, Told
 from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.waiting import wait_until
@@ -297,6 +298,54 @@ def kept(typed: Typed) -> set[str]:
         client.close()
 
 
+PRESENCE: Final = "hw/@hwsync/analysts/check"
+
+
+def come_in(typed: Typed, file: str) -> Client:
+    """At the operators' listener, with what stands in that file."""
+    own = typed.own(file)
+    context = ssl.create_default_context(cadata=own["ca"])
+    if "certificate" in own:
+        both = typed.home / "both.pem"
+        both.write_text(own["certificate"] + own["key"])
+        context.load_cert_chain(both)
+    client = Client(Login(own["account"], own.get("password"), typed.operators_port), context)
+    assert client.accepted
+    return client
+
+
+def an_analysts_presence_goes_with_its_account(typed: Typed) -> None:
+    added = typed.here("analyst", "add", "check").stdout
+    assert f"{typed.path}/analysts/check.toml" in added
+    assert "the broker has been told" in added
+    check, alice = come_in(typed, "analysts/check.toml"), come_in(typed, "operators/alice.toml")
+    alice.subscribe([PRESENCE, ECHO])
+    check.publish([Told(PRESENCE, "there", retain=True), Told("hw/pi1/request", "no")])
+    alice.until(lambda one: one.text == "there", "the analyst's presence")
+    assert typed.here("analyst", "list").stdout == "check\n"
+    rotated = typed.here("analyst", "rotate", "check").stdout
+    assert "systemctl restart hwsync-analyst@check" in rotated
+    check.close()
+    check = come_in(typed, "analysts/check.toml")
+    said = typed.here("analyst", "remove", "check")
+    assert said.stdout.endswith("the broker keeps nothing of check\n"), said
+    alice.until(lambda one: one.topic == PRESENCE and not one.text, "that it is gone")
+    with suppress(OSError, Closed):  # mosquitto ends it, or lets it do nothing
+        check.publish([Told(PRESENCE, "forged", retain=True)])
+    alice.publish([Told(ECHO, "fence")])
+    came = alice.until(lambda one: one.topic == ECHO, "the fence")
+    assert "forged" not in {one.text for one in came}
+    again = come_in(typed, "operators/alice.toml")
+    again.subscribe([PRESENCE, ECHO])
+    again.publish([Told(ECHO, "fence")])
+    assert PRESENCE not in {one.topic for one in again.until(lambda one: one.text == "fence", "")}
+    for client in (check, alice, again):
+        client.close()
+    never = typed.here("analyst", "remove", "check")
+    assert (never.exit_code, never.stdout) == (2, "")
+    assert never.stderr == "hwsync: there is no analyst check\n  hwsync analyst list\n"
+
+
 @pytest.mark.parametrize("option", ["", "--mutual-tls"], ids=["passwords", "certificates"])
 def test_what_the_broker_keeps_of_a_removed_board_goes_with_it(typed: Typed, option: str) -> None:
     coordinator, device = working(typed, *([option] if option else []))
@@ -305,6 +354,7 @@ def test_what_the_broker_keeps_of_a_removed_board_goes_with_it(typed: Typed, opt
     never = typed.here("forget", "pi11", "--config", file)
     assert (never.exit_code, never.stdout) == (1, "")
     assert "did you mean pi1?" in never.stderr
+    an_analysts_presence_goes_with_its_account(typed)
     device.stop()
     done = typed.hwsync("device", "remove", "pi1")
     assert "the broker keeps nothing of pi1" in done.stdout, done.account()

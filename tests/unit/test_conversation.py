@@ -15,7 +15,7 @@ from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.request import encode_request
 from hwsync.protocol.wire.schema import Json
 from hwsync.protocol.wire.status import status_json
-from hwsync.transport import Delivery, Signal
+from hwsync.transport import Delivery, Denied, Signal
 from tests.support.operator_line import Line, error, result, said, status
 
 
@@ -120,6 +120,37 @@ def test_who_asks_of_every_board_hears_of_no_group(line: Line) -> None:
         talk.send(status("of a board"))
     assert ended.value.value.fields["hw_command"] == "of a board"
     assert everybody.kept == ended.value.value.fields
+
+
+def judge(line: Line, *signals: Signal | None) -> Json:
+    return line.drive(line.conversation.judging("well done", "c1"), *signals)
+
+
+def test_an_analysis_is_sent_until_the_coordinator_has_it(line: Line) -> None:
+    judged = result("p", state=0, server_analysis="well done")
+    assert judge(line, result("p", state=3), judged)["server_analysis"] == "well done"
+    assert line.sent.count("analysis") == 2
+    late = result("p", state=0, server_analysis="")  # the record has gone on without one
+    assert judge(line, late, judged)["server_analysis"] == "well done"
+
+
+def test_who_may_not_judge_is_told_what_to_do_and_nobody_waits(line: Line) -> None:
+    """Without MQTT 5 by what the coordinator says: it has had what was sent before its answer."""
+    with pytest.raises(Refused, match="may not judge what pi1 has run") as refused:
+        judge(line, *[result("p", state=3)] * 3)
+    assert "--analyse" in refused.value.hint
+    assert line.sent.count("analysis") == 3
+    assert line.now == 0.0
+    denied = Denied("hw/pi1/analysis", "not authorized")
+    with pytest.raises(Refused, match=r"may not judge what pi1 has run .*not authorized"):
+        judge(line, denied)
+
+
+def test_an_analysis_that_is_empty_or_no_longer_kept_is_none_that_was_lost(line: Line) -> None:
+    ended = result("p", state=0, server_analysis="")
+    assert line.drive(line.conversation.judging("", "c1"), ended)["state"] == 0
+    pruned = result("p", state=0, server_analysis="", pruned=True)
+    assert judge(line, pruned)["state"] == 0
 
 
 def test_who_waits_longer_than_a_moment_is_told_once(line: Line) -> None:
