@@ -189,8 +189,9 @@ def refuse_or_correct(
             # Nobody holds a grant in state 1, so nothing can have run: not heard, only settled.
             return _refused_result(record, event, None, moment, refusal)
         return _late_result(record, event, known, moment)
-    if isinstance(event, Analysed) and record.state is State.REST and not event.regrade:
-        return _late_analysis(record, event, known, moment, (PublishStatus(record),))
+    if isinstance(event, Analysed) and record.state is State.REST:
+        decide_analysis = _regrade if event.regrade else _late_analysis
+        return decide_analysis(record, event, known, moment, (PublishStatus(record),))
     if isinstance(event, Collected) and known.journal not in (None, event.journal):
         raise two_devices(known, f"was collected by {known.journal}")
     raise refusal

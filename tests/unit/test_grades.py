@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 from pathlib import Path
+
+import pytest
 
 from hwsync.cli import past
 from hwsync.cli.grades import WIDEST, csv_lines, said_below, shown
 from hwsync.grading import COLUMNS
+from hwsync.protocol.record import AnalysedBy
+from hwsync.protocol.wire.asking import encode_analysis
+from hwsync.protocol.wire.response import encode_collected
+from tests.support.coordinator import Lab, request, result
 from tests.support.graded import CLASS, NOW, RIGHT, graded, row, verdict
+from tests.support.lab import Said, here
 
 STUDENT = "student"
 
@@ -90,3 +99,91 @@ def test_the_columns_are_in_the_document() -> None:
     assert list(dict.fromkeys(found)) != []
     assert known <= set(found)
     assert past.utc(0.0) == "1970-01-01T00:00:00+00:00"
+
+
+# -- the command, of a database --------------------------------------------------------------------
+
+
+def submitted(lab: Lab, id: str, student: str, *analyses: bytes, user: str = "pi1",
+              asker: str = "anna", outcome: str = "ok") -> None:  # fmt: skip
+    """One run of lab3, judged as its analyses say."""
+    lab.clock.now += 1.0
+    meta = {"student": student, "assignment": "lab3", "by": f"{student}@laptop"}
+    asked = request(id, analysis="check1", meta=meta, reply=f"replies/{asker}/1")
+    lab.hear("request", asked, user=user)
+    lab.hear("collected", encode_collected(id, "j1", 1), user=user)
+    lab.hear("response", result(id, outcome=outcome), user=user)
+    for analysis in analyses:
+        lab.hear("analysis", analysis, user=user)
+    if not analyses:
+        lab.hear("reset", b"", user=user)
+
+
+def says(id: str, name: str, version: str, *, regrade: bool = False, fault: str | None = None,
+         **value: object) -> bytes:  # fmt: skip
+    return encode_analysis(value, id, AnalysedBy(name, version, fault), regrade=regrade)
+
+
+def test_a_database_gives_the_grades_of_its_class(tmp_path: Path) -> None:
+    with Lab(tmp_path / "h.db") as lab:
+        submitted(lab, "a1", "s07", says("a1", "check1", "v1", passed=False, score=0.5))
+        submitted(lab, "a2", "s07", says("a2", "check1", "v1", passed=True),
+                  says("a2", "check2", "v1", regrade=True, passed=True, score=0.9))  # fmt: skip
+        by_hand = encode_analysis({"passed": False, "message": "copied"}, "b1")
+        submitted(lab, "b1", "s08", by_hand,
+                  says("b1", "check2", "v1", regrade=True, passed=True), asker="bert")  # fmt: skip
+        submitted(lab, "b2", "s08", says("b2", "check1", "v1", fault="it crashed"), asker="bert",
+                  user="pi2")  # fmt: skip
+        submitted(lab, "c1", "s07", asker="carl", user="pi2")
+        lab.hear("request", request("d1", meta={"by": "dora"}), user="pi2")
+        path = str(lab.path)
+
+        def said(*words: str) -> Said:
+            return here("grades", "--db", path, *words)
+
+        told = said("--meta", "assignment=lab3")
+        head, anna, bert, carl = (line.split() for line in told.stdout.splitlines())
+        assert " ".join(head) == ("ASKER VERDICT SCORE ATTEMPTS OTHERS WHEN RUN JUDGED BY MESSAGE")
+        assert (anna[:4], anna[-2:]) == (["anna", "passed", "0.9", "2"], ["a2", "check2"])
+        assert bert[:5] == ["bert", "failed", "1", "1", "analyser"]
+        assert bert[-4:] == ["b1", "a", "person", "copied"]
+        assert carl == ["carl", "waiting", "0", "1", "waiting"]
+        assert told.stderr.splitlines() == [
+            "3: 1 passed, 1 failed, 1 waiting", "analyser: it failed itself: no attempt",
+        ]  # fmt: skip
+        students = said("--meta", "assignment=lab3", "--by", "student", "--json", "--last")
+        rows = [json.loads(line) for line in students.stdout.splitlines()]
+        assert [(row["who"], row["known_by"], row["id"], row["asked_by"]) for row in rows] == [
+            ("s07", "claim", "a2", ["anna", "carl"]), ("s08", "claim", "b1", ["bert"]),
+        ]  # fmt: skip
+        assert "s07: several have asked: anna, carl" in students.stderr.splitlines()
+        assert said("--by", "student", "--quiet").stderr == ""
+        one = said("--meta", "assignment=lab3", "--analyser", "check1", "--asker", "anna", "--csv")
+        (row,) = csv.DictReader(one.stdout.splitlines())
+        assert (row["who"], row["passed"], row["score"], row["attempts"], row["version"]) == (
+            "anna", "True", "", "2", "v1",
+        )  # fmt: skip
+        boards = said("--by", "board", "--pass", "0.95", "pi1", "--json").stdout.splitlines()
+        assert [(row["who"], row["verdict"]) for row in map(json.loads, boards)] == [
+            ("pi1", "failed")
+        ]
+        everything = said("--json").stdout.splitlines()
+        assert [(row["who"], row["known_by"], row["assignment"])
+                for row in map(json.loads, everything)][-1] == ("dora", "claim", None)  # fmt: skip
+        nothing = said("--name", "nobody.py")
+        assert (nothing.stdout, nothing.exit_code) == ("", 0)
+        assert nothing.stderr == "nothing was run, as far as that was asked for\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--pass", "2"], "'--pass': 2.0 is not in the range 0<=x<=1"),
+        (["--since", "tomorrow"], "'tomorrow' is no time"),
+        (["@lab1", "--db", "x.db"], "a file does not say who is in @lab1"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(words: list[str], said: str) -> None:
+    told = here("grades", *words)
+    assert told.exit_code == 2
+    assert said in told.stderr

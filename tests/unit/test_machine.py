@@ -534,6 +534,18 @@ def test_a_late_analysis_is_stored_once() -> None:
     assert step(unread, Analysed("right")).refused is not None
 
 
+def test_a_regrade_of_the_boards_newest_command_stands_beside_its_analysis() -> None:
+    by = AnalysedBy("check1", "1")
+    rested = step(record_in(State.RETURNED), Analysed("right", "c1")).record
+    decision = step(rested, Analysed("{}", "c1", by, regrade=True))
+    assert decision.refused is None
+    assert decision.record.state is State.REST
+    assert decision.record.current is not None
+    assert decision.record.current.analysis == "right"
+    assert decision.record.current.regraded == (by.key,)
+    assert decision.regrade is not None
+
+
 def test_a_named_refusal_publishes_the_status_again() -> None:
     record = record_in(State.COLLECTED)
     decision = step(record, Requested(Request("2", "c9")))
