@@ -61,12 +61,14 @@ def live(
     largest: bool = False,
     instants: bool | None = None,
     files: bool | None = None,
+    analysts: bool | None = None,
 ) -> Report:
     """One world from its beginning to its end."""
     habits = next((one for one in BROKERS if one.name == broker), None)
     with folder() as path:
         return World(seed, path, steps=steps, habits=habits, faults=faults or None,
-                     largest=largest, instants=instants, files=files).run()  # fmt: skip
+                     largest=largest, instants=instants, files=files,
+                     analysts=analysts).run()  # fmt: skip
 
 
 def hunt(mutant: Mutant, first: int, worlds: int, *, cover: bool) -> tuple[int, int, str]:
@@ -88,7 +90,7 @@ def hunt(mutant: Mutant, first: int, worlds: int, *, cover: bool) -> tuple[int, 
 
 
 def _lived(seed: int, mutant: Mutant) -> Report:
-    kinds = (mutant.largest, mutant.instants, mutant.files)
+    kinds = (mutant.largest, mutant.instants, mutant.files, mutant.analysts)
     return live(seed, EACH, mutant.broker, mutant.faults, *kinds)
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from hwsync.protocol.limits import DEFAULT_NAME
 from hwsync.protocol.moves import TABLE
 from hwsync.protocol.record import State, Verb
+from hwsync.testing.analysis_promises import check_analyses
 from hwsync.testing.batch_promises import check_batches
 from hwsync.testing.file_promises import check_files
 from hwsync.testing.history import (
@@ -38,13 +39,15 @@ class FinalState:
 
     ``commands``: as on ``result/<id>`` (``Reader.show``), every one of them. ``logs``: by user, the
     rows of the log in order (``Reader.history`` without the refused messages). ``batches``: as
-    ``batch_promises`` says. ``calm``: no fault has taken effect.
+    ``batch_promises`` says. ``calm``: no fault has taken effect. ``within``: how long an analysis
+    is waited for, in seconds.
     """
 
     commands: Mapping[Name, Json]
     logs: Mapping[str, Sequence[Json]] = field(default_factory=dict)
     batches: Sequence[Json] = ()
     calm: bool = False
+    within: float = math.inf
 
 
 def check(
@@ -65,6 +68,7 @@ def check(
     found += [Violation(*one) for one in check_starts(history, calm=final.calm)]
     found += check_grants(history)
     found += check_files(seen, final.commands)
+    found += check_analyses(seen, final.logs, final.commands, final.within)
     if output is not None:
         found += _belongs(seen, final, output)
     return found + list(check_batches(history, final.logs, final.commands, final.batches))

@@ -25,12 +25,13 @@ from hwsync.protocol.jsons import loads
 from hwsync.protocol.record import Command, Record, State, Verb
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import TopicKind, Topics
+from hwsync.protocol.wire.analyst import read_offer
 from hwsync.protocol.wire.messages import named_id
 from hwsync.store.api import Changes
 from hwsync.store.pruning import Pruning
 from hwsync.store.store import Store
 from hwsync.testing.context import Context
-from hwsync.testing.history import LifeBegan, Said, SaidOfBatch, Served, TurnedAway
+from hwsync.testing.history import LifeBegan, Offered, Said, SaidOfBatch, Served, TurnedAway
 from hwsync.testing.port import Port
 from hwsync.testing.processes import Process
 from hwsync.testing.questions import WatchedHistories
@@ -149,8 +150,18 @@ class CoordinatorProcess(Process):
         for signal in signals:
             if isinstance(signal, Delivery) and signal.payload:
                 user, kind = self.topics.split(signal.topic)
+                if kind is TopicKind.ANALYSTS:
+                    self._hear_offer(signal)
                 if kind is TopicKind.HEARTBEAT:
                     self._last_beats[user] = loads(signal.payload.decode())
+
+    def _hear_offer(self, delivery: Delivery) -> None:
+        """What an analyst says of itself, where it can be read."""
+        with contextlib.suppress(Refused):
+            names = tuple(sorted(read_offer(delivery.payload).analysers))
+            self.context.see(
+                Offered(self.context.now, str(self.topics.analyst_of(delivery.topic)), names)
+            )
 
     def _look_at_turns(self, coordinator: Coordinator) -> None:
         """Nobody waits in a batch that has a place for him, whose record is at rest."""
@@ -169,6 +180,7 @@ class CoordinatorProcess(Process):
         self.served, self._connected, self._connected_at = not self.disk_full, 0.0, None
         self._life_began = context.now
         self._last_beats, self._free = {}, {}
+        context.see(Offered(context.now, ""))
         try:
             self.store = WatchedStore(self)
         except DatabaseError as error:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final
 from hwsync.protocol import limits
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.topics import TopicKind
+from hwsync.testing.analyst_faults import OF_ANALYSTS, AnalystFaults
 from hwsync.testing.boards import Board
 from hwsync.testing.broker import MEMORY_S
 from hwsync.testing.copies import Copies
 from hwsync.testing.microcontroller import Microcontroller
 from hwsync.testing.network import DOWN, UP
-from hwsync.testing.network_faults import NetworkFaults
 from hwsync.testing.persons import publish
 from hwsync.testing.processes import Process
 
@@ -55,6 +55,10 @@ FAULTS: Final = {
     "a batch and an older database": "_put_back_in_a_lesson",
     "kill as a turn is due": "_kill_at_a_turn",
     "away for a moment": "_hang_up_meanwhile",
+    "an analyst dies": "_kill_an_analyst",
+    "an analyst dies at a point": "_kill_an_analyst_at_a_point",
+    "an analyst is away": "_an_analyst_is_away",
+    "all analysts are away": "_all_analysts_are_away",
 }
 """Every kind, and the method that does it."""
 
@@ -70,6 +74,8 @@ WEIGHTS: Final = {
     "orphans": 0.5,
     "a batch and an older database": 0.1,
     "kill as a turn is due": 0.5,
+    "an analyst is away": 0.3,
+    "all analysts are away": 0.2,
 }
 """How often, beside the others' 1."""
 
@@ -80,7 +86,8 @@ OF_STARTS: Final = (
 )
 LESSON: Final = "a batch and an older database"
 TURN: Final = "kill as a turn is due"
-BY_THEMSELVES: Final = (ORPHANS, LESSON, TURN, *OF_STARTS)  # the worlds without are what they were
+BY_THEMSELVES: Final = (ORPHANS, LESSON, TURN, *OF_STARTS, *OF_ANALYSTS)
+"""The worlds without are what they were."""
 EVERY_S: Final = (0.3, 2.5)  # between two faults, by seed
 DAY_S: Final = 86_400.0
 YEAR_S: Final = 365 * DAY_S
@@ -90,7 +97,7 @@ LESSON_S: Final = 20.0  # from one to the next, at least
 LIVES_S: Final = (8.0, 16.0, 25.0)  # it lives so long each time, or not much longer
 
 
-class Faults(NetworkFaults):
+class Faults(AnalystFaults):
     """The faults of one world: which, how often and when, by its dice."""
 
     def __init__(self, world: World, only: Collection[str] | None) -> None:
@@ -107,6 +114,8 @@ class Faults(NetworkFaults):
         chosen += [TURN] if world.groups and Random(f"{TURN} {world.seed}").random() < 0.5 else []
         own = Random(f"starts {world.seed}")
         chosen += [name for name in OF_STARTS if world.instants and own.random() < 0.5]
+        own = Random(f"faults of analysts {world.seed}")
+        chosen += [name for name in OF_ANALYSTS if world.analysts and own.random() < 0.6]
         names = chosen if only is None else [name for name in FAULTS if name in only]
         self._kinds = {name: getattr(self, FAULTS[name]) for name in names}
         self._weights = [1.0 if only else WEIGHTS.get(name, 1.0) for name in names]

@@ -158,6 +158,34 @@ class TurnedAway:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """Somebody published an analysis; ``id``: None: of the present command.
+
+    ``text``: as it is kept; ``by``: the analyser's name and version; None: a person gave it.
+    """
+
+    at: float
+    who: str
+    user: str
+    id: str | None
+    text: str
+    by: tuple[str, str] | None = None
+    regrade: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """The coordinator heard which analysers an analyst offers; none: it has gone.
+
+    An empty ``analyst``: the coordinator begins a life, and knows of nobody.
+    """
+
+    at: float
+    analyst: str
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Violation:
     """A promise that was not kept: which, of whom, and what was seen."""
 
@@ -183,4 +211,6 @@ Seen = (
     | Served
     | LifeBegan
     | TurnedAway
+    | Judged
+    | Offered
 )

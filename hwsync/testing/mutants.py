@@ -1,7 +1,7 @@
 """The safeguards of hwsync, each of which can be switched off: then the checker must find out.
 
 The law: docs/reliability.md names each, with what its worlds have shown. Those of starts, of
-batches and of files stand in modules of their own.
+batches, of files and of analyses stand in modules of their own.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from hwsync.protocol.device import moves as device_moves
 from hwsync.protocol.device.clock import Estimator
 from hwsync.protocol.record import Command
 from hwsync.store.store import Store
+from hwsync.testing.analyst_mutants import ANALYST_MUTANTS
 from hwsync.testing.batch_mutants import BATCH_MUTANTS
 from hwsync.testing.file_mutants import FILE_MUTANTS
 from hwsync.testing.start_mutants import START_MUTANTS
@@ -298,4 +299,5 @@ MUTANTS: Final = (
     *START_MUTANTS,
     *BATCH_MUTANTS,
     *FILE_MUTANTS,
+    *ANALYST_MUTANTS,
 )  # fmt: skip

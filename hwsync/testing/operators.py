@@ -18,7 +18,7 @@ from hwsync.protocol.wire.asking import encode_analysis, encode_id, encode_reset
 from hwsync.protocol.wire.request import encode_request
 from hwsync.protocol.wire.status import CommandFields
 from hwsync.testing.context import WALL, Context
-from hwsync.testing.history import Answered, Asked
+from hwsync.testing.history import Answered, Asked, Judged
 from hwsync.testing.port import Port
 from hwsync.testing.programs import Program, files_along, files_of
 from hwsync.testing.schedule import Timer
@@ -41,6 +41,7 @@ class Numbers:
     def __init__(self, context: Context) -> None:
         self._context, self._count = context, itertools.count(1)
         self.carriers: frozenset[str] = frozenset()  # boards to which files are sent at all
+        self.analysers: tuple[str, ...] = ()  # that requests name; empty: none does
 
     def files(self, user: str, id: str) -> dict[str, Any]:
         """Keys of some requests: what goes with the program, and what comes back."""
@@ -48,6 +49,12 @@ class Numbers:
         if user not in self.carriers or dice.random() < 0.3:
             return {}
         return files_along(dice, user, id)
+
+    def analyser(self, id: str, otherwise: str) -> str:
+        """Who is to analyse it: perhaps one of an analyst."""
+        dice = Random(f"who analyses {id}")
+        named = bool(self.analysers) and dice.random() < 0.7
+        return dice.choice(self.analysers) if named else otherwise
 
     def id(self) -> str:
         return f"c{next(self._count)}"
@@ -162,7 +169,8 @@ class Operator:
     def _last_program(self, user: str) -> Talk[None]:
         id, program = self.numbers.id(), self.numbers.program().text
         # A copy of a message may still come late, and be before it.
-        keys = {"analysis": "outcome", "expires": 3_600, "queue": True}
+        analyser = self.numbers.analysers[0] if self.numbers.analysers else "outcome"
+        keys = {"analysis": analyser, "expires": 3_600, "queue": True}
         keys |= self.numbers.files(user, id)
         while True:
             try:
@@ -237,7 +245,7 @@ class Operator:
             "timeout": dice.choice((1.0, 2.0, 10.0)),
             "grace": dice.choice((1.0, 3.0)),
             "expires": dice.choice(EXPIRES),
-            "analysis": dice.choice(("outcome", "outcome", "manual")),
+            "analysis": self.numbers.analyser(id, dice.choice(("outcome", "outcome", "manual"))),
         }
         if dice.random() < 0.4:
             keys["queue"] = True
@@ -298,7 +306,9 @@ class Operator:
         record = yield from self.conversation(user).reading()
         if record["state"] == 3:
             id = str(record["id"])
-            payload = encode_analysis(f"by {self.name}", id)
+            text = f"by {self.name} at {self.context.now:.3f}"
+            self.context.see(Judged(self.context.now, self.name, user, id, text))
+            payload = encode_analysis(text, id)
             yield from self.conversation(user).telling(TopicKind.ANALYSIS, payload, id)
 
     def _reads(self, user: str) -> Talk[None]:

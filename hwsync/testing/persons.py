@@ -12,7 +12,7 @@ from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.schema import read_object
 from hwsync.testing.broker import REFUSED, Packet
 from hwsync.testing.context import Context
-from hwsync.testing.history import Asked, Began, Ended
+from hwsync.testing.history import Asked, Began, Ended, Judged
 from hwsync.testing.operators import IDLE_S, Numbers
 from hwsync.testing.port import Port
 from hwsync.testing.programs import Program
@@ -54,7 +54,9 @@ class Person:
             program = self.numbers.program().text
             payload = program.encode()
         elif kind is TopicKind.ANALYSIS:
-            payload = f"seen by {self.name} {self.numbers.id()}".encode()
+            text = f"seen by {self.name} {self.numbers.id()}"
+            payload = text.encode()
+            context.see(Judged(context.now, self.name, user, None, text))
         reply = f"replies/{self.name}" if kind is TopicKind.REQUEST and dice.random() < 0.3 else ""
         if reply and context.habits.largest is not None and dice.random() < 0.5:
             reply = f"{REFUSED}{self.name}"

@@ -16,7 +16,9 @@ from hwsync.testing.history import (
     Ended,
     JournalLost,
     Json,
+    Judged,
     LifeBegan,
+    Offered,
     PutBack,
     Said,
     SaidOfBatch,
@@ -45,6 +47,8 @@ class Sorted:
         self.journals_lost: list[JournalLost] = []
         self.served: list[Served] = []
         self.turned_away: set[Name] = set()
+        self.judged: dict[str, list[Judged]] = defaultdict(list)  # by user
+        self.offered: list[Offered] = []
         for one in history:
             if isinstance(one, Said):
                 self.said.append(one)
@@ -72,6 +76,10 @@ class Sorted:
                 self.answered[one.user, one.id].append(one)
             elif isinstance(one, Began):
                 self.began[one.user, one.id].append(one)
+            elif isinstance(one, Judged):
+                self.judged[one.user].append(one)
+            elif isinstance(one, Offered):
+                self.offered.append(one)
             elif isinstance(one, LifeBegan):
                 pass  # of ``instants``
             else:

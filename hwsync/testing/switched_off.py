@@ -32,7 +32,8 @@ class Mutant:
 
     ``faults``: the only kinds in its worlds, where others would hide what it is for; empty: all.
     ``largest``: its worlds' brokers have a limit of what they take; ``broker``: whose habits;
-    ``instants``: in its worlds boards begin at instants; ``files``: files go along and come back.
+    ``instants``: in its worlds boards begin at instants; ``files``: files go along and come back;
+    ``analysts``: there are any.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Mutant:
     broker: str | None = None
     instants: bool | None = None
     files: bool | None = None
+    analysts: bool | None = None
 
 
 @contextmanager

@@ -27,6 +27,8 @@ from hwsync.protocol.rules import Allowance, Rules
 from hwsync.protocol.topics import TopicKind
 from hwsync.store.checking import check as check_database
 from hwsync.store.reader import Reader
+from hwsync.testing.analysis_promises import check_judged
+from hwsync.testing.analysts import Analyst, Regrader
 from hwsync.testing.boards import Board
 from hwsync.testing.broker import BROKERS, Habits
 from hwsync.testing.checker import FinalState, check
@@ -36,6 +38,7 @@ from hwsync.testing.coordinators import CoordinatorProcess
 from hwsync.testing.devices import Device
 from hwsync.testing.faults import Faults
 from hwsync.testing.history import Asked, Began, Copied, Json, Violation
+from hwsync.testing.meddlers import Meddler
 from hwsync.testing.microcontroller import Microcontroller
 from hwsync.testing.operators import Numbers, Operator
 from hwsync.testing.persons import Hand, Person
@@ -50,6 +53,9 @@ SETTLE_S: Final = 5.0
 FILES_SHARE: Final = 0.34  # of the worlds in which nobody says whether there are files
 DROP_S: Final = 10.0  # between two times that texts and files are dropped, on average
 ANALYSIS_WITHIN_S: Final = 30.0
+ANALYSTS_SHARE: Final = 0.3  # of the worlds in which nobody says whether there are analysts
+NAMES: Final = ("check", "style", "nobody-s")  # of analysers; nobody offers the last one
+WITHIN_S: Final = (30.0, 150.0, 250.0)  # for an analysis, where there are analysts
 TAKEN_S: Final = 60.0  # without a message that the broker hangs up on: longer than any backoff
 LARGEST: Final = (6_000, 12_000, 30_000)  # bytes that a broker with a limit takes
 LOOK_S: Final = 5.0  # between two looks whether all is at rest
@@ -79,7 +85,8 @@ class World:
     ``steps``: of the time of faults; more follow until all is at rest. ``habits``: the broker's;
     ``faults``: the only kinds (``FAULTS``). None: as the seed says. ``largest``: its broker has a
     limit of what it takes; ``instants``: people have boards begin at instants, and nobody else
-    asks for anything; ``files``: files go with programs and come back, and old ones are dropped.
+    asks for anything; ``files``: files go with programs and come back, and old ones are dropped;
+    ``analysts``: there are some, and programs that ask for their analysers.
     """
 
     def __init__(
@@ -93,6 +100,7 @@ class World:
         largest: bool = False,
         instants: bool | None = None,
         files: bool | None = None,
+        analysts: bool | None = None,
     ) -> None:
         dice = Random(seed)
         self.seed, self.steps = seed, steps
@@ -140,6 +148,21 @@ class World:
             self.groups = {"class": tuple(listed), "first": tuple(users[:1])}
             rules = self.coordinator.rules = replace(rules, groups=Groups(self.groups))
             self.teachers = [Teacher(context, "teacher", self.groups, numbers, lessons)]
+        self.analysts: list[Analyst] = []
+        self.meddlers: list[Meddler | Regrader] = []
+        grading = Random(f"analysts {seed}")  # the worlds without stay as they are
+        share = 0.0 if self.instants else ANALYSTS_SHARE
+        if grading.random() < share if analysts is None else analysts:
+            numbers.analysers = (NAMES[0], *NAMES)
+            within = grading.choice(WITHIN_S)
+            # A board that waits so long for a person does nothing else.
+            own = rules.analysis if within <= ANALYSIS_WITHIN_S else Analyser.OUTCOME
+            rules = self.coordinator.rules = replace(rules, analysis=own, analysis_within=within)
+            self.analysts = self._some_analysts(grading)
+            self.meddlers = [
+                Meddler(context, "pupil", users, numbers, grading),
+                Regrader(context, self.analysts, grading),
+            ]
         self.faults = Faults(self, faults)
         if self.faults.orphans:
             self.coordinator.rules = replace(rules, allowance=Allowance(max_idle=LITTLE))
@@ -147,7 +170,16 @@ class World:
     @property
     def processes(self) -> list[Process]:
         """Everything that can be killed."""
-        return [self.coordinator, *self.devices]
+        return [self.coordinator, *self.devices, *self.analysts]
+
+    def _some_analysts(self, dice: Random) -> list[Analyst]:
+        """Two, which both offer the first name; perhaps they are one that runs twice."""
+        places = ("ada", dice.choice(("ada", "bob")))
+        offers = (NAMES[:2], NAMES[: dice.choice((1, 2))])
+        return [
+            Analyst(self.context, f"analyst-{number}", place, names, Random(dice.random()))
+            for number, (place, names) in enumerate(zip(places, offers, strict=True), 1)
+        ]
 
     def run(self) -> Report:
         """Live through all of it, which takes this machine some seconds.
@@ -194,6 +226,8 @@ class World:
             person.asking = False
         for teacher in self.teachers:
             teacher.asking = False
+        for meddler in self.meddlers:
+            meddler.asking = False
         self.context.note("world", "is healed")
 
     def _run_until(self, limit: float) -> bool:
@@ -237,6 +271,7 @@ class World:
             if session.connection is not None and (session.waiting or session.under_way)
         ]
         found += [f"{one.name} is busy" for one in self.devices if one.busy]
+        found += [f"{one.name} is busy" for one in self.analysts if one.busy]
         found += [f"{one.name} waits for an answer" for one in self.operators if not one.idle]
         found += [
             f"the program of {run.id} still runs" for run in self.context.runs.values() if run.alive
@@ -254,6 +289,8 @@ class World:
         before = len(self.context.history)
         users = [device.user for device in self.devices if not device.removed]
         operator.ask_each(users)
+        for analyst in self.analysts:
+            analyst.look_again()
         if not self._run_until(self.context.now + PROBE_S):
             for text in self._restless():
                 self.context.violate("ends", "", "", f"one more program: {text}")
@@ -307,7 +344,8 @@ class World:
              "over": one.is_over}
             for one in known if one is not None
         ]  # fmt: skip
-        return FinalState(commands, logs, batches, calm=not self.context.faults)
+        within = self.coordinator.rules.analysis_within
+        return FinalState(commands, logs, batches, calm=not self.context.faults, within=within)
 
     def _judge(self, final: FinalState) -> None:
         context = self.context
@@ -318,6 +356,10 @@ class World:
             context.violate(violation.promise, violation.user, violation.id, violation.text)
         for text in check_database(self.coordinator.path):
             context.violate("saved", "", "", text)
+        if not context.violations:  # all is at rest then
+            offered = {name for one in self.analysts for name in one.offers}
+            for one in check_judged(final.commands, offered, self.coordinator.wall()):
+                context.violate(one.promise, one.user, one.id, one.text)
 
     def _report(self, final: FinalState) -> Report:
         context = self.context
