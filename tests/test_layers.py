@@ -61,12 +61,18 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         }
     ),
     "operator": frozenset({"protocol", "address", "transport"}),
+    "analyst": frozenset(
+        {
+            *("protocol", "address", "transport", "operator", "analysers", "notify", "orders"),
+            "grading",
+        }
+    ),
     "cli": frozenset(
         {
             *("protocol", "address", "paths", "broker", "store", "coordinator", "operator"),
             *("logs", "findings", "probe"),
             *("configfile", "connection", "lab", "systemd", "webprobe", "installing", "signing"),
-            *("groups", "grading"),
+            *("groups", "grading", "analyst"),
         }
     ),
     "testing": frozenset(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import click
 
+from hwsync import connection, logs
 from hwsync.address import BrokerUrl
 from hwsync.cli.analysts import ACCOUNTS
 from hwsync.cli.common import FOLDER, Settings, common, seconds
@@ -55,8 +57,19 @@ def analyst(context: click.Context, folder: Path | None, name: str | None, at_on
         return
     if folder is None:
         raise UsageError("which analysers?", "hwsync analyst --dir analysers/")
-    _name(context.ensure_object(Settings).url, name)
-    raise UsageError("this version judges nothing yet", "hwsync analyse BOARD TEXT, by hand")
+    from hwsync.analyst.life import Setup
+    from hwsync.analyst.service import serve
+
+    logs.setup("analyst")
+    settings = context.ensure_object(Settings)
+    again = not connection.handed_over(connection.used(settings.config))
+
+    def address() -> BrokerUrl:
+        return replace(settings, _given=None).url
+
+    url = settings.url
+    setup = Setup(_name(url, name), settings.topics, url, at_once, back_days * 86_400.0)
+    serve(setup, folder, address if again else None)
 
 
 def _name(url: BrokerUrl, given: str | None) -> str:

@@ -51,6 +51,8 @@ class Filters:
     meta: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
     id: str | None = None
+    analyser: str | None = None
+    judged: bool | None = None
 
     def question(self, have: int, after: int | None, reply: str) -> dict[str, Any]:
         """The fields of the next question; ``have``: rows that came before."""
@@ -64,6 +66,8 @@ class Filters:
             "meta": dict(self.meta) or None,
             "name": self.name,
             "id": self.id,
+            "analyser": self.analyser,
+            "judged": self.judged,
             "after": after,
             "reply": reply,
         }

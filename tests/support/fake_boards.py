@@ -4,8 +4,9 @@
     boards.start(); ...; boards.stop()
 
 A program is one line: ``print X``, ``fail X``, ``slow`` (until it is cancelled), ``deaf`` (it is
-collected, and never answered), ``over`` (its time limit). Whatever is said is said again until the
-coordinator has it, as devices do; ``ran`` counts how often each command was run.
+collected, and never answered), ``over`` (its time limit), ``file PATH X`` (a file comes back).
+Whatever is said is said again until the coordinator has it, as devices do; ``ran`` counts how often
+each command was run.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hwsync.address import BrokerUrl
+from hwsync.protocol.files import File
 from hwsync.protocol.jsons import loads
-from hwsync.protocol.record import Outcome, Ran, RunReport
+from hwsync.protocol.record import Outcome, Ran, RunReport, replace
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.response import encode_collected, encode_response
 from hwsync.transport import Delivery, Signal, Subscription
@@ -97,6 +99,9 @@ class FakeBoards:
             report = RunReport(Outcome.TIMEOUT, Ran.YES, "timeout", "so far\n", exit_code=None)
         elif word == "slow" and cancelling:
             report = RunReport(Outcome.CANCELLED, Ran.YES, "cancelled", "")
+        elif word == "file":
+            path, _, data = text.partition(" ")
+            report = replace(report, response="", files=(File.of(path, data.encode()),))
         elif word != "print":
             return
         del self._collected[key]

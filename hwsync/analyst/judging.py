@@ -1,0 +1,170 @@
+"""One run: all that is stored of it, an analyser's judgement, and the coordinator's answer to it.
+
+The law: what was not the program's doing is said as a fault, and so are an analysis that is too
+large and a file that is gone: a fault never counts against a program. A judgement is said until
+something is its answer; whoever says it twice has said it once (docs/protocol.md, section 7).
+
+    with Client(url, topics, "pi1") as client:
+        stored = client.wait(reading_stored(client, "c1"))
+        judgement = judged(engine, analyser, stored)
+        client.wait(telling(client, "c1", judgement, regrade=True))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+from hwsync.analysers import Run
+from hwsync.analysers.engine import Judgement
+from hwsync.analysers.folder import Analyser
+from hwsync.grading import is_lab_failed
+from hwsync.operator.conversation import ANSWER_S, Conversation, Talk, raise_refused
+from hwsync.operator.fetching import fetching
+from hwsync.protocol.errors import Code, TooLarge
+from hwsync.protocol.files import is_path
+from hwsync.protocol.record import AnalysedBy
+from hwsync.protocol.topics import TopicKind
+from hwsync.protocol.wire.asking import encode_analysis
+from hwsync.protocol.wire.received import Received
+from hwsync.protocol.wire.status import Result
+
+LOOKS: Final = 2  # for files that came back and cannot be had: others may have been answered
+ANSWERS: Final = 2  # results without ours, until one of them stood behind what we said
+
+Fields = Mapping[str, Any]
+
+
+class Judge(Protocol):
+    """``hwsync.analysers.engine.Engine``, as far as it is needed here."""
+
+    def judge(self, analyser: Analyser, run: Run) -> Judgement:
+        """Run it; blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A command as ``result/<id>`` tells it, with the bytes of its files.
+
+    ``gone``: paths of files that came back, and that nobody has any more.
+    """
+
+    result: Result
+    files: Mapping[str, bytes]
+    gone: tuple[str, ...] = ()
+
+    @property
+    def run(self) -> Run:
+        """As an analyser sees it."""
+        return replace(Run.of_result(self.result), files=dict(self.files))
+
+
+def reading_stored(conversation: Conversation, id: str, patience: float = ANSWER_S) -> Talk[Stored]:
+    """All that is stored of a command.
+
+    Raises as ``Conversation.querying`` does: ``Refused`` for an id that the board never had,
+    ``NoCoordinator`` where nobody answers within ``patience``.
+    """
+    result = yield from conversation.querying(id, patience)
+    listed = [path for path in result.get("files") or {} if is_path(path)]
+    found: dict[str, bytes] = {}
+    for _ in range(LOOKS):
+        if left := [path for path in listed if path not in found]:
+            found |= yield from fetching(conversation, id, result, left)
+    gone = tuple(path for path in listed if path not in found)
+    return Stored(result, found, gone)
+
+
+def is_judged(fields: Fields) -> bool:
+    """Whether a status or result has its first analysis."""
+    return fields.get("analysed_by") is not None or bool(fields["server_analysis"])
+
+
+def why_not(stored: Stored) -> str | None:
+    """Why no analyser can say what this run is worth, in one line; None: it can."""
+    result = stored.result
+    if is_lab_failed(result):
+        reason = f": {result['reason']}" if result["reason"] else ""
+        return f"there is no result to judge, the run was {result['outcome']}{reason}"
+    if result["pruned"]:
+        return "its output was dropped with the years (--keep-days), and cannot be judged any more"
+    if stored.gone:
+        more = f" and {len(stored.gone) - 1} more" if len(stored.gone) > 1 else ""
+        return f"its file {stored.gone[0]}{more} came back, and is not kept any more"
+    return None
+
+
+def judged(engine: Judge, analyser: Analyser, stored: Stored) -> Judgement:
+    """What that analyser says of it; blocks as long as the analyser runs.
+
+    Where there is nothing to judge it is not run, and its judgement is a fault. Raises
+    ``CannotRun`` where this machine can run nothing now: that says nothing of the run.
+    """
+    why = why_not(stored)
+    return engine.judge(analyser, stored.run) if why is None else faulty(analyser, why)
+
+
+def faulty(analyser: Analyser | Judgement, fault: str) -> Judgement:
+    """The judgement of an analyser that has failed, or was not asked."""
+    return Judgement(analyser.name, analyser.version, {"error": fault}, fault)
+
+
+def telling(
+    conversation: Conversation, id: str, judgement: Judgement, *, regrade: bool = False,
+    patience: float = ANSWER_S,
+) -> Talk[Judgement]:  # fmt: skip
+    """Say a judgement until it is answered; what was said: one that is too large is a fault.
+
+    ``regrade``: beside the first analysis, of a command that has ended. Whoever else was first, or
+    has said the same, makes it a copy. Raises ``Refused`` where the coordinator refuses it
+    (``wrong_state``: the command has a first analysis, and this one would be another; or it has
+    not ended), ``NoCoordinator`` where nobody answers within ``patience``.
+    """
+    try:
+        answered = yield from _telling(conversation, id, judgement, regrade, patience)
+        if answered.error is None or answered.error["error"] != Code.TOO_LARGE:
+            raise_refused(answered)
+            return judgement
+        why = answered.error["message"]
+    except TooLarge as error:
+        why = error.message
+    small = faulty(judgement, f"its analysis is too large: {why}")
+    answered = yield from _telling(conversation, id, small, regrade, patience)
+    raise_refused(answered)
+    return small
+
+
+def _telling(
+    conversation: Conversation, id: str, judgement: Judgement, regrade: bool, patience: float
+) -> Talk[Received]:
+    by = AnalysedBy(judgement.name, judgement.version, judgement.fault)
+    payload = encode_analysis(judgement.analysis, id, by, regrade=regrade)
+    results = 0
+
+    def answer(came: Received) -> bool:
+        nonlocal results
+        fields = came.command_fields
+        if came.fields.get("id") != id:
+            return False
+        if came.kind is TopicKind.ERROR:
+            return True
+        if not regrade:
+            return fields is not None and is_judged(fields)
+        if came.result is None:
+            return False
+        # One that was under way when it was said does not have it; the next one stood behind it.
+        results += 1
+        return results >= ANSWERS or _has(came.result, judgement)
+
+    return (
+        yield from conversation.asking(
+            TopicKind.ANALYSIS, payload, answer, then_query=id, patience=patience
+        )
+    )
+
+
+def _has(result: Fields, judgement: Judgement) -> bool:
+    told = [*(result.get("regrades") or ()), result.get("analysed_by") or {}]
+    wanted = (judgement.name, judgement.version)
+    return any((one.get("name"), one.get("version")) == wanted for one in told)

@@ -1,0 +1,398 @@
+"""The loop of an analyst: statuses become tasks, tasks judgements, and these are said.
+
+The law: one thread does everything, from the socket to the socket; only an analyser that runs has
+another one, which leaves its judgement and wakes the loop. So many commands are in hand at a time;
+what they have is all that is kept in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Final
+
+from hwsync.address import BrokerUrl
+from hwsync.analysers.engine import Judgement
+from hwsync.analysers.folder import Analyser, Folder
+from hwsync.analyst.catching_up import CatchingUp
+from hwsync.analyst.judging import Judge, Stored, faulty, is_judged, judged, reading_stored, telling
+from hwsync.analyst.work import NOT_OURS, Task, Work
+from hwsync.notify import Notifier
+from hwsync.operator.conversation import Conversation, Standing, Talk
+from hwsync.operator.history import Answers
+from hwsync.operator.reaching import lab
+from hwsync.operator.switchboard import Switchboard
+from hwsync.orders import Orders
+from hwsync.protocol import limits
+from hwsync.protocol.analysis import verdict_of
+from hwsync.protocol.errors import CannotRun, HwsyncError, NoCoordinator, Refused
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.record import AnalysedBy
+from hwsync.protocol.topics import ITSELF, TopicKind, Topics
+from hwsync.protocol.wire.analyst import Offer, encode_offer
+from hwsync.protocol.wire.received import read_received
+from hwsync.transport import Connection, Delivery, Disconnected, Pump, Signal, Subscribed, Waker
+
+log = logging.getLogger("hwsync.analyst")
+
+LOOK_S: Final = 0.5  # between two looks at the folder
+SPARE: Final = 8  # commands in hand beyond those that are judged: fetched, or not answered yet
+UNANSWERED: Final = 4  # tries of ``ANSWER_S`` each, with a coordinator that answers others
+INQUIRE_S: Final = 1.0  # at least, between two questions how the coordinator is
+LEAVE_S: Final = 5.0  # for what is under way at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What an analyst is: ``name`` is said to others, ``at_once`` analysers run at a time."""
+
+    name: str
+    topics: Topics
+    url: BrokerUrl
+    at_once: int
+    back_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What the process has, beside its connection."""
+
+    orders: Orders
+    waker: Waker
+    notifier: Notifier
+
+
+@dataclass(slots=True)
+class _InHand:
+    """A task, and how far it is: ``future`` is what is waited for."""
+
+    task: Task
+    future: Future[Any]
+    stored: Stored | None = None  # until it is judged
+    judgement: Judgement | None = None
+    began: float = field(default_factory=time.monotonic)
+
+
+class Life:
+    """One analyst on one connection, until ``run`` returns.
+
+    ``connection`` was made with the topics of ``subscriptions``, and ``answers``.
+    """
+
+    def __init__(
+        self, setup: Setup, folder: Folder, engine: Judge, connection: Connection,
+        answers: Answers, process: Process,
+    ) -> None:  # fmt: skip
+        self._setup, self._topics = setup, setup.topics
+        self._folder, self._engine, self._process = folder, engine, process
+        self._connection = connection
+        self._pump = Pump(connection, process.waker)
+        self._board = Switchboard(connection.acknowledge, user_of=self._user_of)
+        self._standing = Standing()
+        self._work = Work()
+        self._catching_up = CatchingUp(self._board, self._conversation, answers, self._work,
+                                       setup.back_s)  # fmt: skip
+        self._analysers: Mapping[str, Analyser] = {}
+        self._problems: tuple[str, ...] | None = None  # of the folder, as they were last said
+        self._in_hand: list[_InHand] = []
+        self._judging = 0  # analysers that run
+        self._finished: deque[tuple[_InHand, Judgement | Exception]] = deque()
+        self._boards: dict[str, None] = {}  # that are known since this connect
+        self._inquired = -inf
+        self._judged = 0  # in this life
+
+    # The loop.
+
+    def run(self) -> None:
+        """Until a stop. Raises ``UsageError`` where there is no folder at the start."""
+        self._take_folder(self._folder.scan())
+        self._connection.start()
+        self._board.begin(self._listening_to_the_coordinator(), ITSELF)
+        orders, notifier = self._process.orders, self._process.notifier
+        look_at = time.monotonic() + LOOK_S
+        while not orders.stop:
+            now = time.monotonic()
+            if now >= look_at or orders.reload:
+                look_at = now + LOOK_S
+                self._look(again=orders.reload)
+                orders.reload = False
+            until = self._go_on(now)
+            waits = [look_at, now + self._board.patience]
+            waits += [] if until is None else [until]
+            waits += [] if (wait := notifier.wait()) is None else [now + wait]
+            came = self._pump.wait(max(min(waits) - time.monotonic(), 0.0))
+            for signal in came:
+                self._hear(signal)
+            if self._board.patience <= 0.0:
+                self._board.hear(None)
+            notifier.status(self._line, now=any(
+                isinstance(signal, Subscribed | Disconnected) for signal in came))  # fmt: skip
+            notifier.beat()
+        log.info("stopping; what is not judged yet is judged after the next start")
+
+    def end(self) -> None:
+        """Say that nothing is offered any more, and leave."""
+        self._process.notifier.stopping(LEAVE_S)
+        self._say_offer(Offer(online=False, analysers={}))
+        self._pump.leave(LEAVE_S)
+        self._board.close()
+
+    def _line(self) -> str:
+        """What goes on, for systemd."""
+        where = "connected" if self._connection.connection else "not connected"
+        names = ", ".join(self._analysers) or "nothing"
+        return (
+            f"{where} to {self._connection.url}, offers {names}; {self._judged} judged, "
+            f"{len(self._in_hand)} in hand, {len(self._work)} wait"
+        )
+
+    # What comes.
+
+    def _hear(self, signal: Signal) -> None:
+        if isinstance(signal, Subscribed):
+            self._boards.clear()
+            self._say_offer()
+            self._process.notifier.ready()
+        elif isinstance(signal, Delivery):
+            self._look_at_message(signal)
+        self._board.hear(signal)
+
+    def _look_at_message(self, delivery: Delivery) -> None:
+        user, kind = self._topics.split(delivery.topic)
+        if not delivery.payload:
+            return
+        if kind is TopicKind.STATUS and limits.is_user(user):
+            if (fields := read_received(kind, delivery.payload, user)) is not None:
+                self._know(user)
+                self._work.hear(user, fields)
+        elif kind is TopicKind.BOARDS:  # a broker may not give what it keeps to hw/+/status
+            fields = read_received(kind, delivery.payload)
+            for one in (fields or {}).get("boards", ()):
+                if limits.is_user(one):
+                    self._know(one)
+
+    def _know(self, user: str) -> None:
+        if user not in self._boards and len(self._boards) < limits.MAX_USERS:
+            self._boards[user] = None
+            self._catching_up.look_at([user], self._analysers)
+
+    def _user_of(self, delivery: Delivery) -> str | None:
+        user, kind = self._topics.split(delivery.topic)
+        return None if kind is None else user  # an answer of the past names its board itself
+
+    def _listening_to_the_coordinator(self) -> Talk[None]:
+        """``standing`` knows what it says of itself."""
+        while True:
+            yield from self._conversation(ITSELF).hearing(inf, ())
+
+    # The folder.
+
+    def _look(self, *, again: bool = False) -> None:
+        try:
+            found = self._folder.scan()
+        except HwsyncError as error:
+            if self._problems != (str(error),):
+                log.error("%s; what was offered stays", error)
+            self._problems = (str(error),)
+            return
+        if again:
+            log.info("reading %s anew", self._folder.path)
+        self._take_folder(found)
+
+    def _take_folder(self, found: Mapping[str, Analyser]) -> None:
+        """Offer what is there now; one that was seen a moment ago has no version yet."""
+        before = self._analysers
+        offered = {name: one for name, one in found.items() if one.version and name not in NOT_OURS}
+        if self._problems != self._folder.problems:
+            for problem in self._folder.problems:
+                if problem not in (self._problems or ()):
+                    log.warning("%s: %s", self._folder.path, problem)
+            self._problems = self._folder.problems
+        versions = {name: one.version for name, one in offered.items()}
+        if before and versions == {name: one.version for name, one in before.items()}:
+            return
+        self._analysers = offered
+        for name, version in versions.items():
+            if name not in before or before[name].version != version:
+                broken = ", which is broken: each run gets a fault" if offered[name].problem else ""
+                log.info("offers %s %s%s", name, version, broken)
+        for name in before.keys() - versions.keys():
+            log.info("does not offer %s any more", name)
+        if not offered:
+            log.warning("%s has no analyser yet; what is put there counts a moment later",
+                        self._folder.path)  # fmt: skip
+        self._work.forget_those_of(versions)
+        self._catching_up.look_at(list(self._boards), versions.keys() - before.keys())
+        self._say_offer()
+
+    def _say_offer(self, offer: Offer | None = None) -> None:
+        if offer is None:
+            versions = {name: one.version for name, one in self._analysers.items()}
+            offer = Offer(online=True, analysers=versions, time=time.time())
+        topic = self._topics.analyst(self._setup.name)
+        self._connection.publish(topic, encode_offer(offer), retain=True)
+
+    # The tasks.
+
+    def _go_on(self, now: float) -> float | None:
+        """Do what can be done now; when there is more to do by itself, None: with what comes."""
+        while self._finished:
+            self._judgement_came(*self._finished.popleft())
+        for one in [one for one in self._in_hand if one.future.done()]:
+            self._advance(one)
+        self._catching_up.look_at(self._work.missed, self._analysers)
+        self._work.missed.clear()
+        while len(self._in_hand) < self._setup.at_once + SPARE and self._connection.connection:
+            busy = {one.task.user for one in self._in_hand}
+            if (task := self._work.next(now, self._analysers, busy)) is None:
+                break
+            talk = reading_stored(self._conversation(task.user), task.id)
+            self._in_hand.append(_InHand(task, self._board.begin(talk, task.user)))
+        self._judge_what_waits()
+        moments = self._work.until(now), self._catching_up.go_on(now)
+        return min((one for one in moments if one is not None), default=None)
+
+    def _advance(self, one: _InHand) -> None:
+        """What was waited for has come: all that is stored, or the answer to what was said."""
+        try:
+            came = one.future.result()
+        except Refused as error:
+            self._refused(one, error)
+        except HwsyncError as error:
+            log.warning("not judged now: %s", error, extra=_extra(one.task))
+            self._drop(one, again=True)
+        except Exception:
+            log.exception("hwsync failed; this is a bug", extra=_extra(one.task))
+            self._drop(one, again=True)
+        else:
+            if one.judgement is not None:
+                if came is not one.judgement:
+                    self._log(one, came)
+                self._judged += 1
+                self._drop(one)
+            elif self._is_wanted(one.task, came):
+                one.stored, one.future = came, Future()
+            else:
+                self._drop(one)
+
+    def _is_wanted(self, task: Task, stored: Stored) -> bool:
+        """Whether it has ended without an analysis, as its status said."""
+        result = stored.result
+        is_open = result["outcome"] is None or is_judged(result)
+        return not is_open and result["analyser"] == task.analyser
+
+    def _judge_what_waits(self) -> None:
+        for one in self._in_hand:
+            if one.stored is None or self._judging >= self._setup.at_once:
+                continue
+            stored, one.stored = one.stored, None
+            analyser = self._analysers.get(one.task.analyser)
+            if analyser is None:  # it was taken away meanwhile
+                one.future.set_exception(CannotRun(f"{one.task.analyser} is not here any more"))
+                continue
+            self._judging += 1
+            threading.Thread(
+                target=self._judge, args=(one, analyser, stored), name="analyser", daemon=True
+            ).start()
+
+    def _judge(self, one: _InHand, analyser: Analyser, stored: Stored) -> None:
+        """In a thread of its own."""
+        came: Judgement | Exception
+        try:
+            came = judged(self._engine, analyser, stored)
+        except CannotRun as error:
+            came = error
+        except Exception as error:
+            log.exception("hwsync failed; this is a bug", extra=_extra(one.task))
+            came = faulty(analyser, f"hwsync failed: {type(error).__name__}: {error}")
+        self._finished.append((one, came))
+        self._process.waker.wake()
+
+    def _judgement_came(self, one: _InHand, came: Judgement | Exception) -> None:
+        self._judging -= 1
+        if isinstance(came, Exception):
+            one.future.set_exception(came)
+            return
+        one.judgement = came
+        self._log(one, came)
+        one.future = self._board.begin(self._until_answered(one.task, came), one.task.user)
+
+    def _until_answered(self, task: Task, judgement: Judgement) -> Talk[Judgement]:
+        """For ever where no coordinator is there: who comes back is told."""
+        conversation, tries = self._conversation(task.user), 0
+        while True:
+            try:
+                return (yield from telling(conversation, task.id, judgement))
+            except NoCoordinator:
+                tries += self._standing.answers and not self._standing.degraded
+                if tries >= UNANSWERED:
+                    raise
+                if tries == 1:
+                    log.warning(
+                        "the coordinator does not answer an analysis; may %s judge here? "
+                        "hwsync analyst list", self._setup.name, extra=_extra(task),
+                    )  # fmt: skip
+
+    def _refused(self, one: _InHand, error: Refused) -> None:
+        """By the coordinator, or the broker: to say it again would bring nothing else."""
+        if one.judgement is not None:
+            log.info("not taken: %s", error, extra=_extra(one.task))
+        else:
+            log.warning("not judged: %s", error, extra=_extra(one.task))
+        self._drop(one)
+
+    def _drop(self, one: _InHand, *, again: bool = False) -> None:
+        self._in_hand.remove(one)
+        if again:
+            self._work.put_off(one.task.key, time.monotonic())
+        else:
+            self._work.done(one.task.key)
+
+    def _log(self, one: _InHand, judgement: Judgement) -> None:
+        """One line for each judgement."""
+        seconds = time.monotonic() - one.began
+        by = f"{judgement.name} {judgement.version}"
+        if judgement.fault is not None:
+            printed = judgement.printed.strip().rpartition("\n")[2]
+            more = f"; it printed last: {printed}" if printed else ""
+            log.warning("%s failed itself in %.2f s: %s%s", by, seconds, judgement.fault, more,
+                        extra=_extra(one.task))  # fmt: skip
+            return
+        log.info("%s in %.2f s: %s", by, seconds, _said(judgement), extra=_extra(one.task))
+
+    # The connection.
+
+    def _conversation(self, user: str) -> Conversation:
+        return Conversation(
+            self._topics,
+            user,
+            self._connection.publish,
+            lab=lab(self._connection.url, self._topics, user),
+            inquire=self._inquire,
+            standing=self._standing,
+        )
+
+    def _inquire(self) -> None:
+        """Have the coordinator say how it is; at QoS 0, and not too often."""
+        now = time.monotonic()
+        if now - self._inquired >= INQUIRE_S:
+            self._inquired = now
+            self._connection.publish(self._topics.of(ITSELF, TopicKind.QUERY), b"", qos=0)
+
+
+def _extra(task: Task) -> dict[str, str]:
+    return {"user": task.user, "id": task.id}
+
+
+def _said(judgement: Judgement) -> str:
+    """What the analysis says by the convention."""
+    by = AnalysedBy(judgement.name, judgement.version)
+    verdict = verdict_of(dumps(judgement.analysis), by)
+    word = {True: "passed", False: "not passed", None: "judged"}[verdict.passed]
+    return word if verdict.score is None else f"{word}, score {verdict.score:g}"
