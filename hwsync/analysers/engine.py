@@ -89,9 +89,11 @@ class Engine:
     def judge(self, analyser: Analyser, run: Run) -> Judgement:
         """Run the analyser on the run; blocks, also until a place is free.
 
-        Raises ``CannotRun`` where nothing can be run here, or ``stop`` was called: nothing is known
-        then, and it may be tried again.
+        Raises ``CannotRun`` where nothing can be run here, the analyser is so new that it has no
+        version yet, or ``stop`` was called: nothing is known then, and it may be tried again.
         """
+        if not analyser.version:
+            raise CannotRun(f"analyser {analyser.name}: {analyser.problem}")
         if analyser.problem is not None:
             return _failed(analyser, analyser.problem)
         job = _job(analyser, replace(run, arguments=analyser.arguments))
@@ -269,7 +271,7 @@ def _of_executable(end: RunEnd) -> str:
 
 
 def _failed(analyser: Analyser, fault: str) -> Judgement:
-    said = one_line(fault)
+    said = one_line(fault) or "it failed, and did not say how"
     return Judgement(analyser.name, analyser.version, {"error": said}, said)
 
 

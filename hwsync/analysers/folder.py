@@ -59,7 +59,7 @@ class Analyser:
     """One analyser, as it was read. With a ``problem`` it is not to be offered."""
 
     name: str
-    version: str  # 12 hexadecimal digits
+    version: str  # 12 hexadecimal digits; empty: it is not known yet
     problem: str | None = None  # one line: what is wrong with it, and what to do
     kind: Kind = Kind.PYTHON
     main: str = ""  # name of its file, or of the built-in
@@ -321,7 +321,8 @@ def _check_python(name: str, source: bytes) -> None:
         where = f"{name}, line {error.lineno}" if error.lineno else name
         raise Wrong(f"it cannot be read: {type(error).__name__}: {error.msg} ({where})") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise Wrong(f"it cannot be read: {error} ({name})") from None
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise Wrong(f"it cannot be read: {said} ({name})") from None
     if FUNCTION not in set(_bound(tree)):
         raise Wrong(
             f"it is no analyser: there is no function {FUNCTION} in {name}; a file that others "

@@ -33,9 +33,9 @@ def python(name: str, source: bytes) -> None:
     place = os.getcwd()
     sys.dont_write_bytecode = True
     path = os.path.join(place, name)
-    run = Run.of_json(json.loads(sys.stdin.buffer.read()))
 
     def judge() -> Any:
+        run = _given()
         module = ModuleType(name.removesuffix(".py"))
         module.__file__ = path
         sys.modules.setdefault(module.__name__, module)
@@ -51,9 +51,7 @@ def python(name: str, source: bytes) -> None:
 
 def builtin(name: str) -> None:
     """Run hwsync's own analyser of that name; does not return."""
-    place = os.getcwd()
-    run = Run.of_json(json.loads(sys.stdin.buffer.read()))
-    _finish(place, lambda: BUILTINS[name].analyse(run))
+    _finish(os.getcwd(), lambda: BUILTINS[name].analyse(_given()))
 
 
 def executable(name: str) -> None:
@@ -71,6 +69,10 @@ def executable(name: str) -> None:
             why = "it cannot be executed: what its first line names is not there"
         _write(place, json.dumps({"fault": why}))
         os._exit(1)
+
+
+def _given() -> Run:
+    return Run.of_json(json.loads(sys.stdin.buffer.read()))
 
 
 def _finish(place: str, judge: Callable[[], Any]) -> None:

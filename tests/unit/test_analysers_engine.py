@@ -176,6 +176,10 @@ BAD = {
         does("os.kill(os.getppid(), 9)", "time.sleep(9)"),
         *("", f"{KILLED}its parent process was ended, and so it was"),
     ),
+    "a fault of its own": (
+        does("open('hwsync-answer', 'w').write('{\"fault\": \"\"}')", "os._exit(0)"),
+        *("", "it failed, and did not say how"),
+    ),
     "writes its answer by itself": (
         does("open('hwsync-answer', 'w').write('[1]')", "os._exit(0)"),
         *("", "what it wrote down is no answer"),
@@ -400,6 +404,14 @@ def test_several_run_at_a_time_and_are_ended_together(
     assert len(ended) == 3
     with pytest.raises(CannotRun, match="being ended"):
         engine.judge(analyser, RUN)
+
+
+def test_one_that_has_not_settled_judges_nobody(engine: Engine, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.scan()
+    (tmp_path / "check1.py").write_text("def ana")
+    with pytest.raises(CannotRun, match="it is new"):
+        engine.judge(folder.scan()["check1"], RUN)
 
 
 def test_where_nothing_can_be_run_nothing_is_said_of_the_run(tmp_path: Path) -> None:
