@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hwsync import __version__
+from hwsync.coordinator.analysts import NO_ANALYSTS, AnalystFigures
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code
 from hwsync.protocol.jsons import Micros
@@ -91,6 +92,7 @@ def health(
     schema: int,
     wall: float,
     monotonic: float,
+    analysts: AnalystFigures = NO_ANALYSTS,
     clock: str = "",
     lab_us: int = 0,
     lab_life: str = "",
@@ -124,6 +126,9 @@ def health(
         "users": states.total(),
         "states": {state.name.lower(): states[state] for state in State},
         "queued": queued,
+        "analysts": analysts.online,
+        "analysts_refused": analysts.refused,
+        "unoffered": dict(analysts.unoffered),
         "inbox_deepest": life.inbox_deepest,
         **{name: counts.get(name, 0) for name in DECISIONS},
         "passed_over": life.passed_over,

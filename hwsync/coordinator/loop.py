@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from hwsync.coordinator.analysts import Analysts
 from hwsync.coordinator.batches import BatchNews
 from hwsync.coordinator.boards import Boards
 from hwsync.coordinator.deciding import Baseline, Round, RoundDecision
@@ -38,6 +39,7 @@ from hwsync.protocol.effects import (
 )
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.groups import SIGN, Groups
+from hwsync.protocol.offers import looked_at
 from hwsync.protocol.record import MICRO, Command, Moment, Record, latest_start_s, replace
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import TopicKind, Topics
@@ -95,6 +97,7 @@ class Coordinator:
         self._expiries = Agenda()  # on the wall clock; when nobody may collect any more
         self._starts = Agenda()  # in seconds of lab time; when it is too late for an instant
         self._barriers = Agenda()  # by batch, in ticks; how long who is not ready is waited for
+        self._look_at_waiting = False  # for an analysis, by an analyser that somebody offers or not
         self._look_at_all = False  # whose start may have become possible unnoticed
         self._with_start: set[str] = set()  # users whose open command begins at an instant
         self._life = self.lab_time.life  # in which ``_starts`` counts
@@ -117,6 +120,7 @@ class Coordinator:
         )
         self._degraded = Degraded(self.topics, self.publishing.error)
         self.lab_time.pending = self._start_is_pending
+        self.analysts = Analysts(self.topics, clock)
         self.boards = Boards(self.topics, clock, store.heard())
         self._spread = Spread(lambda: publisher.backlog)
         self._news = BatchNews(self, self.publishing, clock)
@@ -164,7 +168,7 @@ class Coordinator:
             if None not in (was.wait_until, batch.wait_until):  # it has counted on
                 batch = replace(batch, wait_until=was.wait_until)
             self._keep(replace(batch, ticks=was.ticks, follows=was.follows))
-        self._may_be_turns = self._look_at_all = True
+        self._may_be_turns = self._look_at_all = self._look_at_waiting = True
         return changed
 
     def wait(self) -> float | None:
@@ -189,7 +193,8 @@ class Coordinator:
             waits.append(max(expires_at - self._clock.wall(), 0.0))
         if self._ticking.runs and (start := self._starts.nearest()) is not None:
             waits.append(max(start - self._moment(now).lab_us / MICRO, 0.0))
-        waits += [wait for part in (self._spread, self._news) if (wait := part.wait()) is not None]
+        parts = (self._spread, self._news, self.analysts)
+        waits += [wait for part in parts if (wait := part.wait()) is not None]
         if (until := self._barriers.nearest()) is not None:
             wait = self._ticking.until(now, until)
             waits += [] if wait is None else [wait]
@@ -215,7 +220,9 @@ class Coordinator:
         after ``SAVE_AGAIN_S``; meanwhile queries are answered, and everybody else is told so
         (``degraded``).
         """
-        if self._receive(signals):
+        subscribed = self._receive(signals)
+        self._look_at_offers(subscribed=subscribed)
+        if subscribed:
             self._publish_all(self.records.values())
             for command in self._owed.values():
                 record = self.records[command.user]
@@ -287,7 +294,10 @@ class Coordinator:
         self.boards.note(signals)
         for signal in signals:
             self.publishing.note_connection(signal)
-            if isinstance(signal, Delivery):
+            if self.analysts.note(signal):
+                assert isinstance(signal, Delivery)
+                self._publisher.acknowledge(signal)
+            elif isinstance(signal, Delivery):
                 self._hold(signal)
             elif isinstance(signal, Connected):
                 # A new session's packet identifiers say nothing about the last one's.
@@ -303,6 +313,26 @@ class Coordinator:
                 self._spread.clear()
                 self._news.disconnected()
         return subscribed
+
+    def _look_at_offers(self, *, subscribed: bool) -> None:
+        """Who waits for an analyser that nobody offers now, or that somebody does again.
+
+        At a connect, which says all statuses, of all of them.
+        """
+        self.analysts.look()
+        look = subscribed or self._look_at_waiting or self.analysts.offered != self.rules.offered
+        if not look or not self._ticking.runs:
+            return
+        self._look_at_waiting = False
+        self.rules = replace(self.rules, offered=self.analysts.offered)
+        now = self._clock.monotonic()
+        for record in list(self.records.values()):
+            after = looked_at(record, self._ticking.ticks(now), self.rules)
+            if after is not record:
+                self.records[record.user] = after
+                self._schedule(after, now)
+                if not subscribed and not self._awaits_restore(record.user):
+                    self._perform_effects(record.user, (PublishStatus(after),))
 
     def _hold(self, signal: Delivery) -> None:
         """While nothing can be saved, which may last for days, no more than is of use."""

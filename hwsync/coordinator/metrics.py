@@ -30,6 +30,8 @@ _PLAIN: Final = (
     ("reconnects_total", "counter", "reconnects", "Connections to the broker after the first."),
     ("users", "gauge", "users", "Boards with a record."),
     ("queued_requests", "gauge", "queued", "Requests that wait in queues."),
+    ("analysts", "gauge", "analysts", "Analysts that are online."),
+    ("analysts_refused_total", "counter", "analysts_refused", "Words of analysts, not heard."),
     ("inbox_deepest", "gauge", "inbox_deepest", "The most messages that ever waited at once."),
     ("accepted_total", "counter", "accepted", "Events that moved a record."),
     ("answered_total", "counter", "answered", "Events that changed nothing: queries, copies."),
@@ -82,6 +84,8 @@ def _lines(health: Mapping[str, Any]) -> Iterator[str]:
     yield from _head("users_in_state", "gauge", "Boards by the state of their record.")
     for state, number in health["states"].items():
         yield f"hwsync_users_in_state{_labels(state=state)} {number}"
+    yield from _head("unoffered", "gauge", "Boards that wait for what no analyst offers.")
+    yield f"hwsync_unoffered {sum(health['unoffered'].values())}"
     yield from _head("refused_total", "counter", "Messages that were refused, by error code.")
     for code, number in health["refused"].items():
         yield f"hwsync_refused_total{_labels(code=code)} {number}"

@@ -250,7 +250,7 @@ def subscriptions(topics: Topics) -> list[Subscription]:
         )
         for kind in sorted(INBOUND, key=lambda kind: kind is not TopicKind.STATUS)
     ]
-    return [signs, *filters]
+    return [signs, *filters, Subscription(topics.analyst("+"), 1)]
 
 
 def _run(

@@ -179,6 +179,7 @@ class Vitals:
             coordinator.records.values(),
             failure=coordinator.failure,
             outbox=coordinator.publishing.outbox,
+            analysts=coordinator.analysts.figures(coordinator.records.values()),
             schema=SCHEMA,
             clock=self._clocks.trouble,
             lab_us=coordinator.lab_time.us(),

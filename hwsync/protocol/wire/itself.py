@@ -93,6 +93,17 @@ class Health(TypedDict):
         Annotated[object, _OBJECT, "how many of them are in each state, by its name"]
     ]
     queued: NotRequired[Annotated[object, _COUNT, "requests that wait in queues"]]
+    analysts: NotRequired[Annotated[object, _COUNT, "analysts that are online"]]
+    analysts_refused: NotRequired[
+        Annotated[object, _COUNT, "words of analysts that were not heard: wrong, or too many"]
+    ]
+    unoffered: NotRequired[
+        Annotated[
+            object,
+            _OBJECT,
+            "how many boards wait for each analyser that no analyst offers, by its name",
+        ]
+    ]
     inbox_deepest: NotRequired[
         Annotated[object, _COUNT, "the most messages that ever waited for the loop at once"]
     ]

@@ -1,0 +1,110 @@
+"""Who analyses: what analysts offer now, as they have said it; kept in memory alone.
+
+The law: it needs no disk, and moves no record: ``protocol.offers`` says what follows. What cannot
+be heard is counted and said in the log, and nothing is answered: nobody waits for an answer there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from hwsync.coordinator.schedule import Clock
+from hwsync.protocol import offers
+from hwsync.protocol.errors import Refused
+from hwsync.protocol.offers import Offers
+from hwsync.protocol.record import Record
+from hwsync.protocol.topics import TopicKind, Topics
+from hwsync.protocol.wire.analyst import read_offer
+from hwsync.transport import Connected, Delivery, Signal, Subscribed
+
+log = logging.getLogger("hwsync.coordinator")
+
+HEAR_S: Final = 10.0  # after a connect, in which the broker says what it keeps
+SAY_S: Final = 60.0  # between two lines of the log about what is not heard
+MOST_NAMES: Final = 100  # that the health says to be waited for
+
+
+@dataclass(frozen=True, slots=True)
+class AnalystFigures:
+    """For the health: ``unoffered``: how many boards wait for what nobody offers, by analyser."""
+
+    online: int = 0
+    refused: int = 0
+    unoffered: Mapping[str, int] = field(default_factory=dict)
+
+
+NO_ANALYSTS: Final = AnalystFigures()
+
+
+class Analysts:
+    """``note`` is told of each signal; then ``offered`` is what somebody offers."""
+
+    def __init__(self, topics: Topics, clock: Clock) -> None:
+        self._topics, self._clock = topics, clock
+        self.offers: Offers = {}
+        self.offered: frozenset[str] = frozenset()
+        self.refused = 0
+        self._unheard: set[str] = set()  # of the connection before, not yet heard on this one
+        self._forget_at: float | None = None  # monotonic
+        self._say_at = clock.monotonic()
+
+    def note(self, signal: Signal) -> bool:
+        """Take note of it; whether it was an analyst's word, which is nobody else's."""
+        if isinstance(signal, Connected):
+            self._unheard, self._forget_at = set(self.offers), None
+        elif isinstance(signal, Subscribed):
+            self._forget_at = self._clock.monotonic() + HEAR_S
+        elif isinstance(signal, Delivery):
+            _, kind = self._topics.split(signal.topic)
+            if kind is TopicKind.ANALYSTS:
+                self._hear(signal)
+                return True
+        return False
+
+    def look(self) -> None:
+        """Forget who is not there any more: the broker has said all that it keeps."""
+        if self._forget_at is not None and self._clock.monotonic() >= self._forget_at:
+            self._forget_at = None
+            self._take(
+                {name: one for name, one in self.offers.items() if name not in self._unheard}
+            )
+            self._unheard.clear()
+
+    def wait(self) -> float | None:
+        """Seconds until ``look`` has something to do."""
+        if self._forget_at is None:
+            return None
+        return max(self._forget_at - self._clock.monotonic(), 0.0)
+
+    def figures(self, records: Iterable[Record]) -> AnalystFigures:
+        """What the health says; ``records``: all."""
+        waiting = Counter(
+            one.current.analyser
+            for one in records
+            if one.unoffered_ticks is not None and one.current is not None
+        )
+        most = dict(waiting.most_common(MOST_NAMES))
+        return AnalystFigures(len(self.offers), self.refused, most)
+
+    def _hear(self, delivery: Delivery) -> None:
+        analyst = self._topics.analyst_of(delivery.topic) or ""
+        self._unheard.discard(analyst)
+        try:
+            self._take(offers.heard(self.offers, analyst, read_offer(delivery.payload)))
+        except Refused as refusal:
+            self.refused += 1
+            self._take({name: one for name, one in self.offers.items() if name != analyst})
+            if self._clock.monotonic() >= self._say_at:
+                self._say_at = self._clock.monotonic() + SAY_S
+                log.warning("an analyst is not heard: %s (%s)", refusal.message, refusal.hint)
+
+    def _take(self, found: Offers) -> None:
+        for name in found.keys() - self.offers.keys():
+            log.info("the analyst %s is online", name)
+        for name in self.offers.keys() - found.keys():
+            log.info("the analyst %s is gone", name)
+        self.offers, self.offered = found, offers.names_of(found)
