@@ -138,8 +138,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "all is published again on a connect",
-        (Edit(Coordinator, "step", "if self._receive(signals):",
-              "if self._receive(signals) and False:"),),
+        (Edit(Coordinator, "step", "if subscribed:",
+              "if subscribed and False:"),),
     ),
     Mutant(
         "leftovers end before interrupted is said",
