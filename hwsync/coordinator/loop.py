@@ -168,7 +168,7 @@ class Coordinator:
             if None not in (was.wait_until, batch.wait_until):  # it has counted on
                 batch = replace(batch, wait_until=was.wait_until)
             self._keep(replace(batch, ticks=was.ticks, follows=was.follows))
-        self._may_be_turns = self._look_at_all = self._look_at_waiting = True
+        self._look_at_waiting = self._may_be_turns = self._look_at_all = True
         return changed
 
     def wait(self) -> float | None:
