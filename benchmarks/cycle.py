@@ -560,6 +560,19 @@ def machine(program: str) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def answering(
+    side: str, url: BrokerUrl, directory: Path, log: str = "info", checkout: Path = CHECKOUT
+) -> Iterator[Lab]:
+    """One of the sides in a process of its own, and its lab."""
+    path = directory / f"{side}.log"
+    command = [sys.executable, __file__, "--answer", side, "--log", log]
+    command += ["--url", str(url), "--directory", str(directory)]
+    with ExitStack() as stack:
+        process = running(command, path, partial(_ready, path), side, checkout)
+        yield stack.enter_context(Lab(url, side, stack.enter_context(process)))
+
+
 # --- the run ------------------------------------------------------------------------------------
 
 
@@ -592,12 +605,9 @@ def measure(options: argparse.Namespace, program: str) -> Iterator[dict[str, Any
         sides = [side for side in SIDES if side != "beside" or options.beside]
         labs: list[Lab] = []
         for side in sides:
-            log = directory / f"{side}.log"
-            command = [sys.executable, __file__, "--answer", side, "--log", options.log]
-            command += ["--url", str(url), "--directory", str(directory)]
             path = options.beside if side == "beside" else CHECKOUT
-            pid = stack.enter_context(running(command, log, partial(_ready, log), side, path))
-            labs.append(stack.enter_context(Lab(url, side, pid)))
+            lab = answering(side, url, directory, options.log, path)
+            labs.append(stack.enter_context(lab))
         plain: list[float] = []
         ours: list[float] = []
         for _ in range(options.rounds):

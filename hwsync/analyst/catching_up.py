@@ -16,7 +16,7 @@ from typing import Final
 from hwsync.analyst.work import Task, Work
 from hwsync.grading import is_lab_failed
 from hwsync.operator.conversation import Conversation, Talk
-from hwsync.operator.history import Answers, Filters, reading
+from hwsync.operator.history import Answers, Filters, telling
 from hwsync.operator.switchboard import Switchboard
 from hwsync.protocol import limits
 from hwsync.protocol.errors import HwsyncError, NoCoordinator
@@ -105,7 +105,7 @@ class CatchingUp:
 
             filters = Filters(since=-self._back_s, last=MOST, outcome=RETURNED, analyser=name,
                               judged=False)  # fmt: skip
-            rows = reading(conversation, self._answers, filters, offer)
+            rows = telling(conversation, self._answers, filters, offer)
             yield from held_back(rows, lambda: self._work.has_room)
             if found:
                 log.info("%d that %s has not judged are in the history", found, name,

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
 
 from hwsync.cli.causes import Situation, busy
 from hwsync.cli.common import Settings
+from hwsync.cli.names import kept
 from hwsync.operator.batch import overhearing
 from hwsync.operator.client import QUIET_S, Client
-from hwsync.operator.conversation import EVERYBODY, Conversation
+from hwsync.operator.conversation import EVERYBODY, Conversation, Talk
 from hwsync.operator.history import Answers, Filters, reading
 from hwsync.protocol.errors import Code, HwsyncError, NotFound, Refused
 from hwsync.protocol.record import State
@@ -28,7 +30,6 @@ from hwsync.protocol.wire.received import Received
 ANSWER_S: Final = 5.0  # for a coordinator to say how it is
 BOARDS_S: Final = 2.0  # for it to say whom it hears
 CLOCK_S: Final = 0.5  # for it to say what time it is there
-ROUND_S: Final = 0.05  # between two looks whether all have answered
 FIND_S: Final = 2.0  # for boards to be asked for an id
 MOST_ASKED: Final = 1_000  # boards that are asked for one
 
@@ -165,54 +166,53 @@ def _its_clock(operator: Client) -> float | None:
 def find(settings: Settings, word: str) -> list[str]:
     """The boards that have a command of that id; none where it is a board's name, or nobody's id.
 
-    Raises ``HwsyncError``.
+    They are asked for their history: a query that is refused would stand in each board's log. Where
+    that may not be asked for, whoever does not have it refuses a query. Raises ``HwsyncError``.
     """
     answers = Answers(settings.url.username)
     with Client(settings.url, settings.topics, EVERYBODY, answers=answers) as operator:
-        having: set[str] = set()
-        boards: set[str] = set()
-
-        def hear(seconds: float) -> None:
-            for came in operator.hear(seconds):
-                if came.heartbeat is not None or came.status is not None:
-                    boards.add(came.user)
-                if came.command_fields is not None and came.command_fields["id"] == word:
-                    having.add(came.user)
-
-        hear(QUIET_S)
+        boards = {
+            came.user for came in kept(operator)
+            if came.heartbeat is not None or came.status is not None
+        }  # fmt: skip
         if word in boards:
             return []
-        if not having:
+        having, all_said = _having_had(operator, boards, answers, word)
+        if not having and not all_said:
             for user in sorted(boards)[:MOST_ASKED]:
                 operator.conversation(user).publish(TopicKind.QUERY, encode_id(word))
             limit = time.monotonic() + FIND_S
             while not having and time.monotonic() < limit:
                 with suppress(Refused):  # some boards we may not ask
-                    hear(QUIET_S)
-        if having:
-            having |= _having_had(operator, boards - having, answers, word)
+                    for came in operator.hear(QUIET_S):
+                        if came.command_fields is not None and came.command_fields["id"] == word:
+                            having.add(came.user)
         return sorted(having)
 
 
-def _having_had(operator: Client, boards: Iterable[str], answers: Answers, id: str) -> set[str]:
-    """Of these boards those that had a command of that id too: then it is a batch's.
-
-    They are asked for their history: a query that is refused would stand in each board's log.
-    """
+def _having_had(
+    operator: Client, boards: Iterable[str], answers: Answers, id: str
+) -> tuple[set[str], bool]:
+    """Of these boards those that had a command of that id; whether no other one can have it."""
     talks = {
         user: operator.switchboard.begin(
             reading(operator.conversation(user), answers, Filters(id=id, last=1))
         )
         for user in sorted(boards)[:MOST_ASKED]
     }
-    limit = time.monotonic() + FIND_S
-    while time.monotonic() < limit and not all(talk.done() for talk in talks.values()):
-        with suppress(Refused):
-            for _ in operator.hear(ROUND_S):
-                pass
-    found = set()
+    with suppress(Refused):
+        operator.wait(_until_all(talks.values(), time.monotonic() + FIND_S))
+    found, said = set(), 0
     for user, talk in talks.items():
-        if talk.done() and talk.exception() is None and talk.result():
-            found.add(user)
+        if talk.done() and talk.exception() is None:
+            said += 1
+            if talk.result():
+                found.add(user)
         talk.cancel()
-    return found
+    return found, bool(answers.everybody) and said == len(talks)
+
+
+def _until_all(talks: Iterable[Future[Any]], limit: float) -> Talk[None]:
+    """All of them have ended, or it is too late."""
+    while not all(talk.done() for talk in talks) and (left := limit - time.monotonic()) > 0.0:
+        yield left

@@ -13,24 +13,29 @@ import io
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hwsync.cli import say
 from hwsync.cli.common import Settings
-from hwsync.cli.names import known
+from hwsync.cli.names import known_to
+from hwsync.cli.spool import Spool
 from hwsync.grading import judge_of, verdict_of, word_of
 from hwsync.logs import escape
 from hwsync.operator.client import Client
-from hwsync.operator.history import Answers, Filters, read
+from hwsync.operator.conversation import EVERYBODY
+from hwsync.operator.history import Answers, Filters, tell_pages
+from hwsync.protocol import limits
 from hwsync.protocol.errors import NotFound
-from hwsync.protocol.groups import SIGN
 from hwsync.protocol.history import Wanted, chooser
 from hwsync.protocol.record import Reply, State
 from hwsync.protocol.wire.history import Page, Row
+
+if TYPE_CHECKING:
+    from hwsync.store.past import Past
 
 SLOW_ROWS: Final = 1_000  # rows, from which on it is said how far it is
 OPEN: Final = {
@@ -40,63 +45,94 @@ OPEN: Final = {
 """What stands for the outcome of what has not ended."""
 
 
+class Rows(Protocol):
+    """(board, row), the newest last; it can be gone through as often as one likes."""
+
+    def __iter__(self) -> Iterator[tuple[str, Row]]:
+        """Each of them, read when it is asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """Rows, each with its board, the newest last; ``own``: they are the asker's own only."""
 
-    rows: Sequence[tuple[str, Row]]
+    rows: Rows
     own: bool = False
 
 
 def over_mqtt(settings: Settings, users: Sequence[str], filters: Filters) -> Told:
     """Of these boards; of all that there are, where none is named. Raises ``HwsyncError``."""
-    users = users or [name for name in known(settings) if not name.startswith(SIGN)]
-    if not users:
-        raise NotFound("nobody has been seen yet", "hwsync status lists the boards")
     url, count = settings.url, 0
+    answers, spool = Answers(url.username), Spool(filters.last)
 
     def tell(page: Page) -> None:
         nonlocal count
+        spool.add(page["user"], page["rows"])
         count += len(page["rows"])
         if count >= SLOW_ROWS:
             say.progress(f"{count:,} rows … ")
 
-    answers = Answers(url.username)
-    with Client(url, settings.topics, users[0], named=users, answers=answers) as client:
-        found = read(client, users, answers, filters, tell)
+    with Client(url, settings.topics, EVERYBODY, named=users, answers=answers) as client:
+        if not users:
+            users, _ = known_to(client)
+        if not users:
+            raise NotFound("nobody has been seen yet", "hwsync status lists the boards")
+        tell_pages(client, users, answers, filters, tell)
     if count >= SLOW_ROWS:
         say.progress("")
-    return Told(_merged(found, filters.last), own=answers.everybody is False)
+    return Told(spool, own=answers.everybody is False)
 
 
 def of_database(path: Path, users: Sequence[str], filters: Filters) -> Told:
     """The same from a file. Raises ``DatabaseError``."""
-    from hwsync.store.past import Past  # who asks over MQTT does not wait for it
-
-    wall, found = time.time(), dict[str, list[Row]]()
-    with Past(path) as past:
-        for user in users or past.users():
-            wanted = Wanted(
-                user, Reply(""), None, since=filters.since, until=filters.until,
-                outcomes=frozenset(filters.outcome) or None, by=filters.by, meta=filters.meta,
-                name=filters.name, id=filters.id,
-            )  # fmt: skip
-            is_wanted = chooser(wanted, wall)
-            rows = found[user] = []
-            with closing(past.commands(wanted, wall)) as commands:
-                for _, row in commands:
-                    if row is not None and is_wanted(row):
-                        rows.append(row)
-                    if filters.last is not None and len(rows) >= filters.last:
-                        break
-    return Told(_merged(found, filters.last))
+    file = _OfFile(path, users, filters)
+    if filters.last is None:
+        return Told(file)
+    spool = Spool(filters.last)
+    for user, rows in file.newest(filters.last):
+        spool.add(user, rows)
+    return Told(spool)
 
 
-def _merged(found: Mapping[str, list[Row]], last: int | None) -> list[tuple[str, Row]]:
-    """Each board's in its own order; between boards by the clock."""
-    each = [[(user, row) for row in reversed(rows)] for user, rows in found.items()]
-    merged = list(heapq.merge(*each, key=lambda one: one[1]["issued"]))
-    return merged if last is None else merged[-last:]
+@dataclass(frozen=True, slots=True)
+class _OfFile:
+    """The rows of a database that are wanted, read when they are asked for."""
+
+    path: Path
+    users: Sequence[str]
+    filters: Filters
+
+    def __iter__(self) -> Iterator[tuple[str, Row]]:
+        with self._opened() as past:
+            each = [self._of(past, user, oldest_first=True) for user in self.users or past.users()]
+            yield from heapq.merge(*each, key=lambda one: one[1]["issued"])
+
+    def newest(self, last: int) -> Iterator[tuple[str, list[Row]]]:
+        """So many of each board, the newest first."""
+        with self._opened() as past:
+            for user in self.users or past.users():
+                told = islice(self._of(past, user), last)
+                while page := [row for _, row in islice(told, limits.HISTORY_ROWS)]:
+                    yield user, page
+
+    def _opened(self) -> Past:
+        from hwsync.store.past import Past  # who asks over MQTT does not wait for it
+
+        return Past(self.path)
+
+    def _of(
+        self, past: Past, user: str, *, oldest_first: bool = False
+    ) -> Iterator[tuple[str, Row]]:
+        filters, wall = self.filters, time.time()
+        wanted = Wanted(
+            user, Reply(""), None, since=filters.since, until=filters.until,
+            outcomes=frozenset(filters.outcome) or None, by=filters.by, meta=filters.meta,
+            name=filters.name, id=filters.id,
+        )  # fmt: skip
+        is_wanted = chooser(wanted, wall)
+        for _, row in past.commands(wanted, wall, oldest_first=oldest_first):
+            if is_wanted(row):
+                yield user, row
 
 
 # -- lines -----------------------------------------------------------------------------------------
@@ -149,16 +185,20 @@ def _cells(user: str, row: Row, now: float) -> tuple[str, ...]:
     return tuple(map(escape, cells))
 
 
-def table(rows: Iterable[tuple[str, Row]], now: float, width: int | None) -> list[str]:
+def table(rows: Rows, now: float, width: int | None) -> Iterator[str]:
     """One line a run; ``width``: of a terminal, which has a header and whole lines; None: a pipe.
 
-    A column that nobody has anything in is left out.
+    A column that nobody has anything in is left out. The rows are gone through twice.
     """
-    cells = [_cells(user, row, now) for user, row in rows]
-    lines = [HEADER, *cells] if width is not None else cells
-    used = [number for number in range(len(HEADER)) if any(one[number] for one in cells)]
+    longest = [0] * len(HEADER)
+    for user, row in rows:
+        for number, cell in enumerate(_cells(user, row, now)):
+            longest[number] = max(longest[number], len(cell))
+    used = [number for number, most in enumerate(longest) if most]
+    if width is not None:
+        longest = [max(most, len(name)) for most, name in zip(longest, HEADER, strict=True)]
     widths = {
-        number: min(max(len(one[number]) for one in lines), WIDEST[number])
+        number: min(longest[number], WIDEST[number])
         for number in used[:-1] if number < len(WIDEST)
     }  # fmt: skip
     if width is not None:
@@ -170,7 +210,9 @@ def table(rows: Iterable[tuple[str, Row]], now: float, width: int | None) -> lis
         name = HEADER.index("NAME")
         if name in widths:
             widths[name] = max(widths[name] - max(_too_wide(widths, width), 0), LEAST_NAME)
-    return [_line(one, used, widths, width) for one in lines]
+        yield _line(HEADER, used, widths, width)
+    for user, row in rows:
+        yield _line(_cells(user, row, now), used, widths, width)
 
 
 def _too_wide(widths: Mapping[int, int], width: int) -> int:

@@ -80,15 +80,20 @@ def history(
         return
     terminal = sys.stdout is not None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else None
-    if found.rows or not terminal:
-        for line in past.table(found.rows, time.time(), width):
-            say.line(line)
-    else:
+    lines = past.table(found.rows, time.time(), width)
+    header = next(lines, None) if terminal else None
+    count = 0
+    for line in lines:
+        if header is not None and not count:
+            say.line(header)
+        say.line(line)
+        count += 1
+    if terminal and not count:
         say.line("nothing was run, as far as that was asked for", err=True)
     if terminal and found.own:
         say.line(f"these are the runs that {settings.url.username} asked for; everybody's are "
                  "shown with the right to it (--history)", err=True)  # fmt: skip
-    if terminal and given["last"] is None and len(found.rows) == NEWEST and not filters.since:
+    if terminal and given["last"] is None and count == NEWEST and not filters.since:
         say.line(f"the newest {NEWEST}; --last N or --since 2d shows more", err=True)
 
 
@@ -136,12 +141,13 @@ def export(
     """
     found = told(settings, targets, read_filters(given, datetime.datetime.now()), db)
     of_json = form == "jsonl" or settings.as_json
-    lines = [] if of_json else [past.as_csv(past.COLUMNS)]
+    if not of_json:
+        past.say_exported(past.as_csv(past.COLUMNS), past.END)
     for user, row in found.rows:
-        values = past.exported(user, row).values()
-        lines.append(past.as_jsonl(user, row) if of_json else past.as_csv(values))
-    for line in lines:
-        past.say_exported(line, "\n" if of_json else past.END)
+        if of_json:
+            past.say_exported(past.as_jsonl(user, row), "\n")
+        else:
+            past.say_exported(past.as_csv(past.exported(user, row).values()), past.END)
     if found.own and settings.url.username:
         say.line(f"these are the runs that {settings.url.username} asked for", err=True)
 

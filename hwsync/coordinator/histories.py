@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -183,8 +182,8 @@ class Histories:
 
     def _look(self, past: Past, wanted: Wanted, wall: float) -> Found:
         until = self._clock.monotonic() + limits.HISTORY_S
-        with closing(past.commands(wanted, wall)) as commands:
-            return gather(commands, wanted, wall, lambda: self._clock.monotonic() > until)
+        commands = past.commands(wanted, wall)
+        return gather(commands, wanted, wall, lambda: self._clock.monotonic() > until)
 
     def close(self) -> None:
         """Nothing is read any more; waits for the page that is read now."""

@@ -99,23 +99,30 @@ class Answers:
         return f"{self._base}/{self._number}"
 
 
-def reading(
-    conversation: Conversation, answers: Answers, filters: Filters, on_page: OnPage = lambda _: None
-) -> Talk[list[Row]]:
-    """The commands of the conversation's board, the newest first; ``on_page`` is given each page.
+def reading(conversation: Conversation, answers: Answers, filters: Filters) -> Talk[list[Row]]:
+    """The commands of the conversation's board, the newest first. Raises like ``telling``."""
+    rows = list[Row]()
+    yield from telling(conversation, answers, filters, lambda page: rows.extend(page["rows"]))
+    return rows
+
+
+def telling(
+    conversation: Conversation, answers: Answers, filters: Filters, on_page: OnPage
+) -> Talk[None]:
+    """``on_page`` is given each page of the board's commands, the newest first; none is kept here.
 
     Raises ``Refused`` where the broker or the coordinator refuses it, ``NoCoordinator`` where
     nobody answers within ``ANSWER_S``.
     """
-    rows, after = list[Row](), None
+    have, after = 0, None
     while True:
         began = conversation.now
-        page = yield from _asking(conversation, answers, filters, len(rows), after)
+        page = yield from _asking(conversation, answers, filters, have, after)
         on_page(page)
-        rows += page["rows"]
+        have += len(page["rows"])
         after = page["after"]
-        if after is None or (filters.last is not None and len(rows) >= filters.last):
-            return rows
+        if after is None or (filters.last is not None and have >= filters.last):
+            return
         while (left := began + PACE_S - conversation.now) > 0.0:
             signal = yield left
             if signal is not None:
@@ -192,9 +199,8 @@ def _answer(
 
 
 def read(
-    client: Client, users: Iterable[str], answers: Answers, filters: Filters,
-    on_page: OnPage = lambda _: None,
-) -> dict[str, list[Row]]:  # fmt: skip
+    client: Client, users: Iterable[str], answers: Answers, filters: Filters
+) -> dict[str, list[Row]]:
     """The commands of several boards, by board; each the newest first.
 
     ``client`` was made with ``answers``. ``last`` counts for each board. Raises like ``reading``
@@ -204,19 +210,28 @@ def read(
         with Client(url, topics, "+", answers=answers) as client:
             rows = read(client, ["pi1", "pi2"], answers, Filters(since=-86_400.0))
     """
-    left, found = deque(dict.fromkeys(users)), dict[str, list[Row]]()
-    going: dict[str, Future[list[Row]]] = {}
+    users = list(dict.fromkeys(users))
+    found: dict[str, list[Row]] = {user: [] for user in users}
+    tell_pages(
+        client, users, answers, filters, lambda page: found[page["user"]].extend(page["rows"])
+    )
+    return found
+
+
+def tell_pages(
+    client: Client, users: Iterable[str], answers: Answers, filters: Filters, on_page: OnPage
+) -> None:
+    """The same, but ``on_page`` is given each page, of any board, and none is kept."""
+    left = deque(dict.fromkeys(users))
+    going: list[Future[None]] = []
     try:
         while left or going:
             # The first by itself: it learns whether everybody's may be asked for.
             most = 1 if answers.everybody is None else AT_ONCE
             while left and len(going) < most:
-                user = left.popleft()
-                talk = reading(client.conversation(user), answers, filters, on_page)
-                going[user] = client.switchboard.begin(talk)
-            user = next(iter(going))
-            found[user] = client.wait_for(going.pop(user))
+                talk = telling(client.conversation(left.popleft()), answers, filters, on_page)
+                going.append(client.switchboard.begin(talk))
+            client.wait_for(going.pop(0))
     finally:
-        for future in going.values():
+        for future in going:
             future.cancel()
-    return found

@@ -215,20 +215,18 @@ _TAIL: Final = 40  # bytes of a page behind its rows
 
 
 def gather(
-    rows: Iterable[tuple[int, Row | None]],
+    rows: Iterable[tuple[int, Row]],
     wanted: Wanted,
     wall: float,
     is_late: Callable[[], bool] = lambda: False,
 ) -> Found:
     """The rows of a page, of a board's commands with their cursors, the newest first.
 
-    A row that is None is one of somebody else, which was not read further.
-
     ``is_late``: whether it has taken too long already; one command is looked at in any case.
     """
     is_wanted, told, bytes, cursor = chooser(wanted, wall), list[tuple[int, str]](), 0, 0
     for looked, (cursor, row) in enumerate(rows, 1):
-        if row is not None and is_wanted(row):
+        if is_wanted(row):
             text = dumps(_as_told(row))
             bytes += size(text) + 1
             if bytes > limits.HISTORY_PAGE and told:

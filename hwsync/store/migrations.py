@@ -7,6 +7,7 @@ transaction, after a backup beside the database.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from sqlite3 import Connection, connect
@@ -16,10 +17,14 @@ from peewee import SqliteDatabase
 
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.jsons import dumps
+from hwsync.protocol.tags import tags_of
 from hwsync.store import chain, private, statements
 from hwsync.store.contents import EMPTY, SHORT, STAY, sha256_of
 from hwsync.store.models import TABLES
 
+log = logging.getLogger("hwsync.coordinator")
+
+BYTES_A_MINUTE: Final = 500_000_000  # copied and migrated
 APPLICATION_ID: Final = 0x68777379  # "hwsy": says whose file it is
 
 
@@ -144,6 +149,31 @@ def _eighth(connection: Connection) -> None:
         'PRIMARY KEY ("user", "id", "name", "version"))',
     ):
         connection.execute(statement)
+    _find_faster(connection)
+
+
+def _find_faster(connection: Connection) -> None:
+    """What a large database is asked for is found by an index."""
+    for statement in (
+        "CREATE INDEX commands_asked ON commands (user, asked_by)",
+        "DROP INDEX transition_user",
+        "CREATE INDEX transitions_command ON transitions (user, id)",
+        'CREATE TABLE tags ("user" TEXT NOT NULL, "tag" INTEGER NOT NULL, "place" INTEGER NOT NULL,'
+        ' PRIMARY KEY ("user", "tag", "place")) WITHOUT ROWID',
+    ):
+        connection.execute(statement)
+    metas = """
+        SELECT c.user, c.rowid, coalesce(CAST(t.data AS TEXT), c.meta) FROM commands c
+        LEFT JOIN contents t ON t.sha256 = json_extract(c.long, '$.meta')
+        WHERE c.meta != '{}' OR c.long != '{}'"""
+    connection.executemany(
+        "INSERT INTO tags (user, tag, place) VALUES (?, ?, ?)",
+        (
+            (user, tag, place)
+            for user, place, meta in connection.execute(metas)
+            for tag in tags_of(meta)
+        ),
+    )
 
 
 def _sha256(text: str) -> str:
@@ -179,6 +209,7 @@ def migrate(database: SqliteDatabase, path: Path) -> None:
     if version == SCHEMA:
         return
     if tables:
+        log.info("%s is brought from schema %d to %d, %s", path, version, SCHEMA, _patience(path))
         _back_up(connection, path.with_name(f"{path.name}.schema-{version}"))
     with database.atomic("IMMEDIATE"):
         if tables:
@@ -189,6 +220,12 @@ def migrate(database: SqliteDatabase, path: Path) -> None:
                 database.create_tables(TABLES)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _patience(path: Path) -> str:
+    """How long that may take, in words: it was measured, on a slow machine."""
+    minutes = path.stat().st_size / BYTES_A_MINUTE
+    return "which takes a moment" if minutes < 0.5 else f"which may take {minutes:.0f} min or more"
 
 
 def _back_up(connection: Connection, target: Path) -> None:

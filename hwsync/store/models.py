@@ -123,9 +123,23 @@ CommandRow.add_index(CommandRow.user, name="commands_owed", where=CommandRow.rep
 
 CommandRow.add_index(CommandRow.batch, name="commands_batch", where=CommandRow.batch != "")
 
-# The commands of a board in their order, and which of them were asked for when (``past``).
+# The commands of a board in their order, which of them were asked for when, and by whom (``past``).
 CommandRow.add_index(CommandRow.user, name="commands_user")
 CommandRow.add_index(CommandRow.user, CommandRow.issued, name="commands_issued")
+CommandRow.add_index(CommandRow.user, CommandRow.asked_by, name="commands_asked")
+
+
+class Tag(Model):
+    """What the metas of a board's commands say, by its number (``protocol.tags``)."""
+
+    user = TextField()
+    tag = IntegerField()
+    place = IntegerField()  # the rowid of the command, whose rows are never taken out
+
+    class Meta:
+        table_name = "tags"
+        primary_key = CompositeKey("user", "tag", "place")
+        without_rowid = True
 
 
 class RegradeRow(Model):
@@ -216,7 +230,7 @@ class Transition(Model):
     """The append-only log: every change of a record, with the message that caused it."""
 
     row = AutoField()
-    user = CharField(index=True)
+    user = CharField()
     epoch = IntegerField()
     seq = IntegerField()
     time = FloatField()
@@ -235,6 +249,9 @@ class Transition(Model):
     class Meta:
         table_name = "transitions"
 
+
+# A board's rows, and among them those of a command.
+Transition.add_index(Transition.user, Transition.id, name="transitions_command")
 
 HASHED: Final = (
     *("user", "epoch", "seq", "time", "command", "before", "state", "id", "late", "note"),
@@ -314,7 +331,7 @@ class LifeRow(Model):
 
 TABLES: Final = (
     *(Meta, HwStatus, CommandRow, Transition, RefusedMessage, RefusedCount, Packet, LifeRow),
-    *(BatchRow, BatchMember, Heard, Content, ContentUse, RegradeRow),
+    *(BatchRow, BatchMember, Heard, Content, ContentUse, RegradeRow, Tag),
 )
 
 

@@ -1,13 +1,15 @@
 """A board's commands, for who asks what was run there: the newest first, with a cursor each.
 
 The law: it has a connection of its own and only reads, so the coordinator waits for nothing here,
-and a full disk changes nothing. A row is read when it is looked at. Their order is that in which
-they were accepted; no clock can change it.
+and a full disk changes nothing. The numbers of the rows are found by an index, and a row is read
+when it is looked at: nothing is held between two of them. Their order is that in which they were
+accepted; no clock can change it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,15 +18,17 @@ from hwsync.protocol.analysis import verdict_of
 from hwsync.protocol.history import Wanted, line_of
 from hwsync.protocol.jsons import cut
 from hwsync.protocol.record import Regrade
+from hwsync.protocol.tags import tags_asked
 from hwsync.protocol.wire.history import Row, verdicts_json
 from hwsync.store import statements
 from hwsync.store.contents import files_from
 from hwsync.store.read_only import OpenFile
 from hwsync.store.rows import analysed_by_from, regrade_from, select
 
-BEGINNING: Final = 2_048  # characters of standard output, and of the end of stderr, for one line
+BEGINNINGS: Final = (2_048, 2_048)  # characters of standard output, and of the end of stderr
 NEWEST: Final = 2**63 - 1  # above any cursor
-AT_A_TIME: Final = 100  # rows
+AT_A_TIME: Final = 1_000  # numbers of rows
+COUNTED: Final = 10_000  # of those that an index has; more are as many
 MAX_INSTANT: Final = 1e300  # above any time of day
 
 
@@ -40,46 +44,70 @@ class Past(OpenFile):
             return [user for (user,) in self._connection.execute(statements.USERS)]
 
     def commands(
-        self, wanted: Wanted, wall: float
-    ) -> Generator[tuple[int, Row | None], None, None]:
-        """Those of the board that may be wanted, each with its cursor; close it when done.
+        self, wanted: Wanted, wall: float, *, oldest_first: bool = False
+    ) -> Iterator[tuple[int, Row]]:
+        """Those of the board that may be wanted, each with its cursor.
 
-        None stands for one of somebody else: most are, where many share a board.
-
-        ``wall``: now, in Unix seconds. Times and cursor are looked at, the rest is its caller's.
+        ``wall``: now, in Unix seconds. Times, cursor and whose they are is looked at, the rest is
+        its caller's. Each is read when it is asked for, so nothing is held meanwhile.
         """
-        with self._reading():
-            yield from self._commands(wanted, wall)
+        places = self._places(wanted, wall)
+        if oldest_first:
+            places = reversed(array("q", places))
+        for place in places:
+            with self._reading():
+                rows = list(select(self._connection, statements.PAST_AT, *BEGINNINGS, place))
+                told = [_row(row, self._regrades(wanted.user, row)) for row in rows]
+            for row in told:
+                yield place, row
 
-    def _commands(self, wanted: Wanted, wall: float) -> Iterator[tuple[int, Row | None]]:
-        execute = self._connection.execute
+    def _places(self, wanted: Wanted, wall: float) -> Iterator[int]:
+        """The numbers of their rows, the newest first."""
         before = NEWEST if wanted.after is None else wanted.after
-        values = (BEGINNING, BEGINNING, wanted.user)
+        with self._reading():
+            statement, values = self._way(wanted)
+            first, last = self._within(wanted, wall)
+        more = True
+        while more:
+            with self._reading():
+                bounds = (before, first, last, AT_A_TIME)
+                found = self._connection.execute(statement, (*values, *bounds)).fetchall()
+            more = len(found) == AT_A_TIME
+            for (place,) in found:
+                yield place
+                before = place
+
+    def _way(self, wanted: Wanted) -> tuple[str, tuple[object, ...]]:
+        """By which index they are found: the one that has the fewest of them."""
+        user = wanted.user
         if wanted.id is not None:
-            cursor = execute(statements.PAST_ONE, (*values, wanted.id, before))
-        else:
-            since, until = wanted.at(wall)
-            first, last = 0, NEWEST
-            if since is not None or until is not None:
-                times = (-MAX_INSTANT if since is None else since,
-                         MAX_INSTANT if until is None else until)  # fmt: skip
-                first, last = execute(statements.PAST_WITHIN, (wanted.user, *times)).fetchone()
-                if first is None:
-                    return
-            cursor = execute(statements.PAST, (*values, before, first, last))
-        names = [column[0] for column in cursor.description]
-        place, asker = names.index("place"), names.index("asked_by")
-        try:
-            while rows := cursor.fetchmany(AT_A_TIME):
-                for row in rows:
-                    if wanted.account is not None and row[asker] != wanted.account:
-                        yield row[place], None
-                        continue
-                    fields = dict(zip(names, row, strict=True))
-                    regrades = self._regrades(wanted.user, fields)
-                    yield fields["place"], _row(fields, regrades)
-        finally:
-            cursor.close()  # else the log of the database could not be shortened
+            return statements.PLACE_OF_ID, (user, wanted.id)
+        asker = wanted.by if wanted.account is None else wanted.account
+        ways: list[tuple[str, str, tuple[object, ...]]] = [
+            (statements.PLACES_OF_TAG, statements.COUNT_OF_TAG, (user, *tags_asked(key, value)))
+            for key, value in wanted.meta.items()
+        ]
+        if asker is not None:
+            ways.append((statements.PLACES_OF_ASKER, statements.COUNT_OF_ASKER, (user, asker)))
+        if not ways:
+            return statements.PLACES, (user,)
+        statement, _, values = min(ways, key=lambda way: self._count(way[1], way[2]))
+        return statement, values
+
+    def _count(self, statement: str, values: tuple[object, ...]) -> int:
+        (count,) = self._connection.execute(statement, (*values, COUNTED)).fetchone()
+        return int(count)
+
+    def _within(self, wanted: Wanted, wall: float) -> tuple[int, int]:
+        """Between which numbers they are, by when they were asked for."""
+        since, until = wanted.at(wall)
+        if since is None and until is None:
+            return 0, NEWEST
+        times = (-MAX_INSTANT if since is None else since,
+                 MAX_INSTANT if until is None else until)  # fmt: skip
+        statement = statements.PAST_WITHIN
+        first, last = self._connection.execute(statement, (wanted.user, *times)).fetchone()
+        return (1, 0) if first is None else (first, last)
 
     def _regrades(self, user: str, row: dict[str, Any]) -> list[Regrade]:
         """The newest regrades of a row's command; most have none."""

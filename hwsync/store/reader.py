@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from sqlite3 import Cursor
+from typing import Any
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import NotFound
@@ -38,14 +40,12 @@ class Reader(OpenFile):
         ``NotFound``: nothing is recorded of that user.
         """
         with self._reading():
-            log = list(self._read(statements.LOG_OF, user))
-            asked = self._asked(user)  # after the log, which may grow meanwhile
-            log = [row | asked.get(row["id"], _NOT_ASKED) for row in log]
+            rows = array("q", (row for (row,) in self._execute(statements.LOG_ROWS_OF, user)))
             refused = list(self._read(statements.REFUSED_OF, user))
-            total = self._connection.execute(statements.REFUSED_COUNT_OF, (user,)).fetchone()
-        if not log and not refused:
+            total = self._execute(statements.REFUSED_COUNT_OF, user).fetchone()
+        if not rows and not refused:
             raise NotFound(f"nothing is recorded of {user}", "hwsync status lists the boards")
-        yield from heapq.merge(log, refused, key=lambda row: row["time"])
+        yield from heapq.merge(self._log(rows), refused, key=lambda row: row["time"])
         if total and total[0] > limits.REFUSED_ROWS:
             yield {"user": user, "refused": total[0], "kept": limits.REFUSED_ROWS}
 
@@ -85,12 +85,19 @@ class Reader(OpenFile):
             raise NotFound(f"no board has a command {id}", "hwsync history BOARD lists them")
         return rows
 
-    def _asked(self, user: str) -> dict[str, dict[str, Any]]:
-        """Who asked for each command, by its id."""
-        rows = select(self._connection, statements.ASKED_OF, user)
-        return {row["id"]: _asked(asker_from(row), row["program_sha256"]) for row in rows}
+    def _log(self, rows: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """Each row when it is asked for: there may be very many, and whoever reads may be slow."""
+        for number in rows:
+            with self._reading():
+                found = list(self._read(statements.LOG_AT, number))
+            for row in found:
+                asker, program_sha256 = asker_from(row), row["program_sha256"]
+                yield row | _asked(asker, program_sha256)
 
-    def _read(self, statement: str, *values: str) -> Iterator[dict[str, Any]]:
+    def _execute(self, statement: str, *values: object) -> Cursor:
+        return self._connection.execute(statement, values)
+
+    def _read(self, statement: str, *values: object) -> Iterator[dict[str, Any]]:
         for row in select(self._connection, statement, *values):
             payload = row.pop("payload")
             for name in ("hash", "payload_sha256"):
@@ -98,12 +105,9 @@ class Reader(OpenFile):
             yield {**row, "payload": bytes(payload).decode(errors="replace")}
 
 
-def _asked(asker: Asker | None, program_sha256: str) -> dict[str, Any]:
+def _asked(asker: Asker | None, program_sha256: str | None) -> dict[str, Any]:
     return {
         "asked_by": asker and asker.name,
         "asked_known_by": asker and asker.known_by,
         "program_sha256": program_sha256 or None,
     }
-
-
-_NOT_ASKED: Final = _asked(None, "")  # a reset at rest is no command's

@@ -19,6 +19,7 @@ from hwsync.protocol.effects import LogEntry
 from hwsync.protocol.events import Message
 from hwsync.protocol.idle import keeps_payload
 from hwsync.protocol.record import Record, Verb
+from hwsync.protocol.tags import tags_of
 from hwsync.store import chain, statements
 from hwsync.store.api import Changes, RefusedRow
 from hwsync.store.contents import Added
@@ -69,6 +70,7 @@ def writes(changes: Changes, ticks: float, ends: Ends) -> tuple[list[Write], End
             statements.REGRADE,
             [regrade_values(*of, one) for of, some in changes.regrades.items() for one in some],
         ),
+        (statements.TAG, _tags(changes)),
         (statements.SAVE_RECORD, [record_values(one, ticks) for one in changes.records.values()]),
         (statements.APPEND, log),
         (statements.REFUSE, kept),
@@ -95,6 +97,13 @@ def _epoch(epoch: tuple[int, float] | None) -> list[Values]:
 
 def _members(batch: Batch) -> list[Values]:
     return [(batch.key, place, user, None) for place, user in enumerate(batch.members)]
+
+
+def _tags(changes: Changes) -> list[Values]:
+    """What the metas of new commands say; each of them has a row of the log that says so."""
+    new = ((one.user, entry.id) for one, entry, _ in changes.log if entry.verb is Verb.REQUEST)
+    found = ((of, changes.commands.get(of)) for of in new)
+    return [(tag, *of) for of, one in found if one for tag in tags_of(one.request.meta)]
 
 
 def _packet(mid: int, handled: Handled) -> Values:

@@ -58,7 +58,7 @@ COMMIT: Final = "COMMIT"
 ROLLBACK: Final = "ROLLBACK"
 
 SAVE_RECORD: Final = _save(HwStatus)
-SAVE_COMMAND: Final = _save(CommandRow, "number", "issued")
+SAVE_COMMAND: Final = _save(CommandRow, "number", "issued", "asked_by")
 APPEND: Final = _insert(Transition)
 REFUSE: Final = _insert(RefusedMessage)
 COUNT_REFUSED: Final = _save(RefusedCount)
@@ -75,6 +75,9 @@ USE_CONTENT: Final = f"""
     DO UPDATE SET stays = max(stays, excluded.stays)"""
 WITHDRAW: Final = "DELETE FROM regrades WHERE user = ? AND id = ?"
 REGRADE: Final = _insert(RegradeRow)
+TAG: Final = """
+    INSERT INTO tags (user, tag, place) SELECT user, ?, rowid FROM commands
+    WHERE user = ? AND id = ? ON CONFLICT DO NOTHING"""
 TURN_AWAY: Final = "UPDATE batch_members SET refused = ? WHERE batch = ? AND user = ?"
 SAVE_HEARD: Final = _save(Heard)
 WRITE_DOWN: Final = """
@@ -139,17 +142,20 @@ PRUNE_REFUSED: Final = """
 
 # -- history and show --------------------------------------------------------------------------
 
-LOG_OF: Final = "SELECT * FROM transitions WHERE user = ? ORDER BY row"
+# Only the numbers of the rows are put in order: a board may have very many.
+LOG_ROWS_OF: Final = "SELECT row FROM transitions WHERE user = ? ORDER BY row"
+LOG_AT: Final = """
+    SELECT t.*, c.asked_by, c.asked_known_by, c.program_sha256
+    FROM transitions t LEFT JOIN commands c ON c.user = t.user AND c.id = t.id WHERE t.row = ?"""
 REFUSED_OF: Final = "SELECT * FROM refused WHERE user = ? ORDER BY row"
 REFUSED_COUNT_OF: Final = "SELECT total FROM refused_counts WHERE user = ?"
 LOG_OF_COMMAND: Final = "SELECT * FROM transitions WHERE user = ? AND id = ? ORDER BY row"
 REFUSED_OF_COMMAND: Final = "SELECT * FROM refused WHERE user = ? AND id = ? ORDER BY row"
 RECORD_OF: Final = "SELECT * FROM hw_status WHERE user = ?"
+# CROSS JOIN: each board is asked for it, of whose commands there is an index by their ids.
 STARTS_OF: Final = """
-    SELECT user, outcome, reason, started, start_error, clock_bound FROM commands WHERE id = ?
-    ORDER BY user"""
-ASKED_OF: Final = """
-    SELECT id, asked_by, asked_known_by, program_sha256 FROM commands WHERE user = ?"""
+    SELECT c.user, c.outcome, c.reason, c.started, c.start_error, c.clock_bound
+    FROM hw_status s CROSS JOIN commands c ON c.user = s.user AND c.id = ? ORDER BY s.user"""
 
 USERS: Final = "SELECT user FROM hw_status ORDER BY user"
 # A board's commands as they came, which no clock can change; of both streams what has the line.
@@ -161,9 +167,25 @@ PAST_ROWS: Final = """
     coalesce(CAST(t.data AS TEXT), c.meta) AS meta, c.returned, coalesce(s.state, 0) AS state
     FROM commands c LEFT JOIN contents t ON t.sha256 = json_extract(c.long, '$.meta')
     LEFT JOIN hw_status s ON s.user = c.user AND s.id = c.id"""
-PAST: Final = f"""{PAST_ROWS}
-    WHERE c.user = ? AND c.rowid < ? AND c.rowid BETWEEN ? AND ? ORDER BY c.rowid DESC"""
-PAST_ONE: Final = f"{PAST_ROWS} WHERE c.user = ? AND c.id = ? AND c.rowid < ?"
+PAST_AT: Final = f"{PAST_ROWS} WHERE c.rowid = ?"
+# The numbers of a board's commands: of all, of one id, of those that an account has asked for, and
+# of those whose meta may say something.
+PLACES: Final = """
+    SELECT rowid FROM commands WHERE user = ?
+    AND rowid < ? AND rowid BETWEEN ? AND ? ORDER BY rowid DESC LIMIT ?"""
+PLACE_OF_ID: Final = """
+    SELECT rowid FROM commands WHERE user = ? AND id = ?
+    AND rowid < ? AND rowid BETWEEN ? AND ? LIMIT ?"""
+PLACES_OF_ASKER: Final = """
+    SELECT rowid FROM commands WHERE user = ? AND asked_by = ?
+    AND rowid < ? AND rowid BETWEEN ? AND ? ORDER BY rowid DESC LIMIT ?"""
+COUNT_OF_ASKER: Final = """
+    SELECT count(*) FROM (SELECT 1 FROM commands WHERE user = ? AND asked_by = ? LIMIT ?)"""
+PLACES_OF_TAG: Final = """
+    SELECT place FROM tags WHERE user = ? AND tag IN (?, ?, ?)
+    AND place < ? AND place BETWEEN ? AND ? ORDER BY place DESC LIMIT ?"""
+COUNT_OF_TAG: Final = """
+    SELECT count(*) FROM (SELECT 1 FROM tags WHERE user = ? AND tag IN (?, ?, ?) LIMIT ?)"""
 # Whoever's clock jumped: the first and the last of those that were asked for in that time.
 PAST_WITHIN: Final = """
     SELECT min(rowid), max(rowid) FROM commands

@@ -295,12 +295,6 @@ def test_ten_thousand_are_looked_at_for_one_page_and_then_there_is_a_cursor() ->
     assert pages(many, by="anna") == [[], []]
 
 
-def test_one_of_somebody_else_is_looked_at_and_not_told() -> None:
-    found = gather([(2, None), (1, row(1))], wanted(), NOW)
-    assert [cursor for cursor, _ in found.rows] == [1]
-    assert gather([(2, None), (1, None)], wanted(), NOW, lambda: True).after == 2
-
-
 def test_one_command_is_looked_at_however_late_it_is() -> None:
     found = gather(rows(3), wanted(), NOW, lambda: True)
     assert [cursor for cursor, _ in found.rows] == [3]
