@@ -15,11 +15,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from hwsync.protocol.jsons import dumps, is_number, loads, size
-from hwsync.protocol.limits import KIB, MAX_ANALYSIS
+from hwsync.protocol.limits import KIB, MAX_ANALYSIS, MAX_FAULT
 
 MAX_DEPTH: Final = 32  # lists and objects inside each other: a record has room for it in its own
 SHOWN: Final = 60  # characters of a value in a fault
-FAULT: Final = 300  # characters of a fault
 TOO_LARGE: Final = f"its answer is larger than {MAX_ANALYSIS // KIB} KiB"
 NOTHING: Final = "it returned nothing: a verdict is given back with return"
 
@@ -54,7 +53,7 @@ def read(text: str) -> Any:
     return value
 
 
-def one_line(text: str, most: int = FAULT) -> str:
+def one_line(text: str, most: int = MAX_FAULT) -> str:
     """As one line of at most so many characters, in which nothing moves a cursor."""
     line = " ".join(text[: 4 * most].split())
     shown = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)

@@ -11,9 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ import hwsync
 from hwsync.analysers import inside
 from hwsync.analysers.answer import TOO_LARGE, Fault, one_line, read
 from hwsync.analysers.folder import Analyser, Kind
+from hwsync.analysers.place import OwnPlace
 from hwsync.analysers.run import Run
 from hwsync.analysers.written import DEFAULTS, Limits
 from hwsync.protocol.errors import CannotRun
@@ -63,13 +62,15 @@ class Engine:
         with Engine(at_once=2) as engine:
             print(engine.judge(folder.scan()["check1"], Run(stdout="42\\n")).analysis)
 
-    ``place``: a folder for the analysers' working folders, which is emptied; None: a new one.
+    ``place``: the folder of the analysers' working folders, which are emptied; no other process may
+    use it. None: a new one.
     """
 
     def __init__(self, *, at_once: int = AT_ONCE, place: Path | None = None) -> None:
-        self._own_place = place is None
-        self._place = Path(tempfile.mkdtemp(prefix="hwsync-analysers-")) if place is None else place
-        self._places = [_Place(self._place / str(number)) for number in range(at_once)]
+        self._own_place = OwnPlace() if place is None else None
+        above = self._own_place.path if self._own_place is not None else place
+        assert above is not None
+        self._places = [_Place(above / str(number)) for number in range(at_once)]
         self._free = self._places[::-1]  # the last one is taken first: it is the warmest
         self._under_way: set[StopSwitch] = set()
         self._news = threading.Condition()  # of the two above, and of the next
@@ -123,8 +124,9 @@ class Engine:
             self._news.wait_for(lambda: not self._under_way)
         for one in self._places:
             one.close()
-        if self._own_place:
-            shutil.rmtree(self._place, ignore_errors=True)
+        if self._own_place is not None:
+            self._own_place.remove()
+            self._own_place = None
 
     @contextmanager
     def _place_and_switch(self) -> Iterator[tuple[_Place, StopSwitch]]:

@@ -30,12 +30,10 @@ from hwsync.analysers import builtins
 from hwsync.analysers.builtins import BUILTINS
 from hwsync.analysers.written import DEFAULTS, Limits, Written, Wrong, read
 from hwsync.protocol.errors import UsageError
+from hwsync.protocol.limits import ANALYSER_FORM, MAX_ANALYSERS, is_analyser
 
-NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-NAME_FORM: Final = "1 to 32 of a-z 0-9 _ -, beginning with a letter"
 RESERVED: Final = frozenset({"manual", "outcome"})
 SETTLE_S: Final = 1.0
-MAX_ANALYSERS: Final = 256
 MAX_FILE: Final = 4_000_000  # bytes of one file
 MAX_BYTES: Final = 16_000_000  # of all files of an analyser
 PASSED_OVER: Final = re.compile(
@@ -136,8 +134,10 @@ class Folder:
             if PASSED_OVER.fullmatch(name) or name in along or not self._is_meant(name):
                 continue
             stem = name.removesuffix(".py").removesuffix(".toml")
-            if not NAME.fullmatch(stem):
-                problems.append(f"{name[:80]!r} is no name of an analyser ({NAME_FORM}): rename it")
+            if not is_analyser(stem):
+                problems.append(
+                    f"{name[:80]!r} is no name of an analyser ({ANALYSER_FORM}): rename it"
+                )
             elif stem in RESERVED:
                 problems.append(f"{name}: {stem} is hwsync's own: rename it")
             elif len(found) >= MAX_ANALYSERS and stem not in found:
@@ -166,8 +166,7 @@ class Folder:
         if "." in name:
             return False
         return os.access(self.path / name, os.X_OK) or (
-            NAME.fullmatch(name) is not None
-            and (self._is_file(f"{name}.toml") or self._begins_as_script(name))
+            is_analyser(name) and (self._is_file(f"{name}.toml") or self._begins_as_script(name))
         )
 
     def _begins_as_script(self, name: str) -> bool:

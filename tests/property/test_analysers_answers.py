@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsync.analysers.answer import FAULT, Fault, read
+from hwsync.analysers.answer import Fault, read
 from hwsync.protocol.jsons import dumps, loads, size
-from hwsync.protocol.limits import MAX_ANALYSIS
+from hwsync.protocol.limits import MAX_ANALYSIS, MAX_FAULT
 
 texts = st.text(st.characters(exclude_categories=()), max_size=20)
 odd = st.none() | st.booleans() | st.floats() | st.integers() | texts
@@ -26,7 +26,7 @@ def said(text: str) -> Any:
         verdict = read(text)
     except Fault as fault:
         line = str(fault)
-        assert 0 < len(line) <= FAULT
+        assert 0 < len(line) <= MAX_FAULT
         assert line.isprintable()
         return fault
     assert size(dumps(verdict)) <= MAX_ANALYSIS

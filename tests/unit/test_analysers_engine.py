@@ -19,7 +19,9 @@ from hwsync.analysers import Analysis, Run
 from hwsync.analysers.answer import Fault, one_line, read
 from hwsync.analysers.engine import Engine, Judgement
 from hwsync.analysers.folder import Folder
+from hwsync.analysers.place import PREFIX
 from hwsync.protocol.errors import CannotRun
+from hwsync.protocol.limits import MAX_FAULT
 
 RUN = Run(id="c1", board="pi1", stdout='42\n{"passed": true, "score": 1}\n{"fault": "x"}\n')
 
@@ -406,6 +408,22 @@ def test_several_run_at_a_time_and_are_ended_together(
         engine.judge(analyser, RUN)
 
 
+def test_what_a_killed_process_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left, others = tmp_path / f"{PREFIX}left", tmp_path / "others"
+    (left / "0").mkdir(parents=True)
+    others.mkdir()
+    (tmp_path / f"{PREFIX}link").symlink_to(others)
+    with Engine(at_once=1) as one, Engine(at_once=1) as two:
+        one.start()
+        two.start()
+        assert not left.exists()
+        assert len(list(tmp_path.iterdir())) == 4
+    assert {file.name for file in tmp_path.iterdir()} == {"others", f"{PREFIX}link"}
+
+
 def test_one_that_has_not_settled_judges_nobody(engine: Engine, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.scan()
@@ -440,7 +458,7 @@ def test_a_fault_is_one_short_line() -> None:
     with pytest.raises(Fault) as caught:
         read('{"passed": "' + "x\\n" * 9000 + '"}')
     assert len(str(caught.value)) < 150
-    assert one_line("a" * 999) == "a" * 299 + "…"
+    assert one_line("a" * 999) == "a" * (MAX_FAULT - 1) + "…"
     assert one_line("\x9b2J\ta\x00") == "\\x9b2J a\\x00"
 
 
