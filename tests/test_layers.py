@@ -72,7 +72,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             *("protocol", "address", "paths", "broker", "store", "coordinator", "operator"),
             *("logs", "findings", "probe"),
             *("configfile", "connection", "lab", "systemd", "webprobe", "installing", "signing"),
-            *("groups", "grading", "analyst"),
+            *("groups", "grading", "analysers", "analyst"),
         }
     ),
     "testing": frozenset(

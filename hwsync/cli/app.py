@@ -36,6 +36,7 @@ PLACES: Final = {
     **dict.fromkeys(("history", "export", "show"), "records"),
     **dict.fromkeys(("wait", "logs"), "following"),
     "grades": "grades",
+    "regrade": "regrade",
     "sync": "sync",
     "why": "why",
     "modules": "modules",

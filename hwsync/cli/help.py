@@ -14,7 +14,7 @@ import click
 SECTIONS: Final = {
     "Run programs": ("run", "send", "get", "wait", "logs", "cancel", "analyse"),
     "See what is going on": ("status", "why", "modules", "doctor"),
-    "See what happened": ("history", "show", "grades", "export", "sync"),
+    "See what happened": ("history", "show", "grades", "regrade", "export", "sync"),
     "Put something right": ("reset", "forget"),
     "Make a lab": ("up", "init", "device", "operator", "group", "key"),
     "Keep it running": (
@@ -39,6 +39,7 @@ SUMMARIES: Final = {
     "history": "What was run, and what became of it: one line a run.",
     "show": "One run: how it ended, its output, its program.",
     "grades": "Who has passed: one line for each, out of the history.",
+    "regrade": "Judge stored results anew; no board is touched.",
     "export": "The history as CSV or JSON, for other programs.",
     "sync": "How far apart boards began that began together.",
     "reset": "Bring a board to rest, whatever it does.",
@@ -96,6 +97,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "hwsync grades --meta assignment=lab3 --until 23:59 --csv > lab3.csv",
         "hwsync grades @lab1 --by student --analyser check1",
     ),
+    "regrade": ("hwsync regrade --meta assignment=lab3 --analyser check2 --dir analysers/",),
     "export": ("hwsync export --since 2026-09-01 --meta course=1b > course.csv",),
     "sync": ("hwsync sync hello-1", "hwsync sync hello-1 --save starts.png"),
     "reset": ("hwsync reset pi1", "hwsync reset @lab1", "hwsync reset --all"),
@@ -185,6 +187,8 @@ JSON_LINES: Final = {
     "show": "all fields of a result, and `asked_by`; of several boards one for each, as `run`; "
     "with `--db` who asked, and its `history`",
     "grades": "a line of the table, with the columns of history.md, without `time`",
+    "regrade": "a run that was judged anew: `board`, `id`, `asker`, `old` and `new` (as in a row's "
+    "`verdicts`: protocol.md, section 10), `changed`, `published`",
     "export": "as `--jsonl`: the columns of history.md",
     "sync": "`id`, `spread`, and `starts`: one for each board",
     "forget": "`forgotten`, `online`",

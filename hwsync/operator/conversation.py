@@ -163,7 +163,7 @@ class Conversation:
         user, kind = self.topics.split(denied.topic)
         if self.user in (user, EVERYBODY) and kind in said:
             if kind is TopicKind.ANALYSIS:
-                raise _may_not_judge(user, f"the broker does not take it: {denied.reason}")
+                raise may_not_judge(user, f"the broker does not take it: {denied.reason}")
             raise Refused(
                 Code.NOT_ALLOWED,
                 f"the broker does not let us publish for {user} ({denied.reason})",
@@ -346,7 +346,7 @@ class Conversation:
             has_it = told["server_analysis"] or told.get("pruned") or not text
             if told["state"] != State.RETURNED and has_it:
                 return told
-        raise _may_not_judge(self.user, "the coordinator answers, and has had nothing of it")
+        raise may_not_judge(self.user, "the coordinator answers, and has had nothing of it")
 
     def querying(self, id: str, patience: float = ANSWER_S) -> Talk[Result]:
         """The whole of that command, as on ``result/<id>`` (docs/protocol.md, section 3).
@@ -407,7 +407,8 @@ def _may_be(told: object, asked: object, *, cut: bool) -> bool:
     return not told or told == asked
 
 
-def _may_not_judge(user: str, why: str) -> Refused:
+def may_not_judge(user: str, why: str) -> Refused:
+    """The refusal of who has not that right; ``why``: how that shows."""
     return Refused(
         Code.NOT_ALLOWED,
         f"you may not judge what {user} has run ({why})",
