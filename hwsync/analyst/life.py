@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from math import inf
@@ -82,18 +82,20 @@ class _InHand:
 class Life:
     """One analyst on one connection, until ``run`` returns.
 
-    ``connection`` was made with the topics of ``subscriptions``, and ``answers``.
+    ``connection`` was made with the topics of ``subscriptions``, and ``answers``. Whoever waits by
+    himself calls ``begin``, and ``turn`` with what has come, in the place of ``run``.
     """
 
     def __init__(
         self, setup: Setup, folder: Folder, engine: Judge, connection: Connection,
-        answers: Answers, process: Process,
+        answers: Answers, process: Process, monotonic: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._setup, self._topics = setup, setup.topics
         self._folder, self._engine, self._process = folder, engine, process
-        self._connection = connection
+        self._connection, self._monotonic = connection, monotonic
         self._pump = Pump(connection, process.waker)
-        self._board = Switchboard(connection.acknowledge, user_of=self._user_of)
+        self._board = Switchboard(connection.acknowledge, user_of=self._user_of,
+                                  monotonic=monotonic)  # fmt: skip
         self._standing = Standing()
         self._work = Work()
         self._catching_up = CatchingUp(self._board, self._conversation, answers, self._work,
@@ -111,30 +113,39 @@ class Life:
 
     def run(self) -> None:
         """Until a stop. Raises ``UsageError`` where there is no folder at the start."""
-        self._take_folder(self._folder.scan())
+        self.begin()
         self._connection.start()
-        self._board.begin(self._listening_to_the_coordinator(), ITSELF)
         orders, notifier = self._process.orders, self._process.notifier
-        look_at = time.monotonic() + LOOK_S
+        look_at, came = self._monotonic() + LOOK_S, list[Signal]()
         while not orders.stop:
-            now = time.monotonic()
+            now = self._monotonic()
             if now >= look_at or orders.reload:
                 look_at = now + LOOK_S
-                self._look(again=orders.reload)
+                self.look(again=orders.reload)
                 orders.reload = False
-            until = self._go_on(now)
-            waits = [look_at, now + self._board.patience]
-            waits += [] if until is None else [until]
-            waits += [] if (wait := notifier.wait()) is None else [now + wait]
-            came = self._pump.wait(max(min(waits) - time.monotonic(), 0.0))
-            for signal in came:
-                self._hear(signal)
-            if self._board.patience <= 0.0:
-                self._board.hear(None)
+            waits = [self.turn(came), look_at - now]
+            waits += [] if (wait := notifier.wait()) is None else [wait]
+            came = self._pump.wait(max(min(waits), 0.0))
             notifier.status(self._line, now=any(
                 isinstance(signal, Subscribed | Disconnected) for signal in came))  # fmt: skip
             notifier.beat()
         log.info("stopping; what is not judged yet is judged after the next start")
+
+    def begin(self) -> None:
+        """Once, before the connection begins. Raises ``UsageError`` where there is no folder."""
+        self._take_folder(self._folder.scan())
+        self._board.begin(self._listening_to_the_coordinator(), ITSELF)
+
+    def turn(self, came: Iterable[Signal]) -> float:
+        """Hear what has come, and do what can be done; seconds, until there is more to do."""
+        for signal in came:
+            self._hear(signal)
+        if self._board.patience <= 0.0:
+            self._board.hear(None)
+        now = self._monotonic()
+        until = self._go_on(now)
+        left = inf if until is None else until - now
+        return max(min(left, self._board.patience), 0.0)
 
     def end(self) -> None:
         """Say that nothing is offered any more, and leave."""
@@ -170,7 +181,7 @@ class Life:
         if kind is TopicKind.STATUS and limits.is_user(user):
             if (fields := read_received(kind, delivery.payload, user)) is not None:
                 self._know(user)
-                self._work.hear(user, fields)
+                self._work.hear(user, fields, self._analysers)
         elif kind is TopicKind.BOARDS:  # a broker may not give what it keeps to hw/+/status
             fields = read_received(kind, delivery.payload)
             for one in (fields or {}).get("boards", ()):
@@ -193,7 +204,8 @@ class Life:
 
     # The folder.
 
-    def _look(self, *, again: bool = False) -> None:
+    def look(self, *, again: bool = False) -> None:
+        """Take what the folder has now."""
         try:
             found = self._folder.scan()
         except HwsyncError as error:
@@ -297,12 +309,14 @@ class Life:
                 one.future.set_exception(CannotRun(f"{one.task.analyser} is not here any more"))
                 continue
             self._judging += 1
-            threading.Thread(
-                target=self._judge, args=(one, analyser, stored), name="analyser", daemon=True
-            ).start()
+            self._elsewhere(lambda one=one, analyser=analyser, stored=stored:  # type: ignore[misc]
+                            self._judge(one, analyser, stored))  # fmt: skip
+
+    def _elsewhere(self, judge: Callable[[], None]) -> None:
+        """An analyser may take long: it runs in a thread of its own."""
+        threading.Thread(target=judge, name="analyser", daemon=True).start()
 
     def _judge(self, one: _InHand, analyser: Analyser, stored: Stored) -> None:
-        """In a thread of its own."""
         came: Judgement | Exception
         try:
             came = judged(self._engine, analyser, stored)
@@ -350,7 +364,7 @@ class Life:
     def _drop(self, one: _InHand, *, again: bool = False) -> None:
         self._in_hand.remove(one)
         if again:
-            self._work.put_off(one.task.key, time.monotonic())
+            self._work.put_off(one.task.key, self._monotonic())
         else:
             self._work.done(one.task.key)
 
@@ -373,6 +387,7 @@ class Life:
             self._topics,
             user,
             self._connection.publish,
+            monotonic=self._monotonic,
             lab=lab(self._connection.url, self._topics, user),
             inquire=self._inquire,
             standing=self._standing,
@@ -380,7 +395,7 @@ class Life:
 
     def _inquire(self) -> None:
         """Have the coordinator say how it is; at QoS 0, and not too often."""
-        now = time.monotonic()
+        now = self._monotonic()
         if now - self._inquired >= INQUIRE_S:
             self._inquired = now
             self._connection.publish(self._topics.of(ITSELF, TopicKind.QUERY), b"", qos=0)

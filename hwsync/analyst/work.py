@@ -7,7 +7,7 @@ or in the history again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,7 +56,7 @@ class Work:
     """The tasks that wait. Moments are monotonic seconds.
 
     work = Work()
-    work.hear("pi1", status)
+    work.hear("pi1", status, offered)
     while (task := work.next(now, offered, busy)) is not None:
         ...
         work.done(task.key)
@@ -78,14 +78,14 @@ class Work:
         """Whether more of the past can be taken."""
         return len(self._past) < self._most
 
-    def hear(self, user: str, fields: Mapping[str, Any]) -> None:
-        """A status came."""
+    def hear(self, user: str, fields: Mapping[str, Any], offered: Container[str]) -> None:
+        """A status came. Of the past only what is ``offered`` takes a place of those."""
         task = task_of(user, fields)
         if task is not None and fields["state"] == State.RETURNED:
             self._holding[user] = task
             return
         self._holding.pop(user, None)
-        if task is not None:
+        if task is not None and task.analyser in offered:
             self.offer(task)
 
     def offer(self, task: Task) -> None:

@@ -47,10 +47,10 @@ def test_a_coordinator_of_before_asks_nothing() -> None:
 def test_who_waits_comes_before_the_past_and_each_is_given_once() -> None:
     work = Work()
     work.offer(Task("pi1", "old", "check1"))
-    work.hear("pi2", status("new"))
+    work.hear("pi2", status("new"), OFFERED)
     assert len(work) == 2
     assert work.next(0.0, OFFERED) == Task("pi2", "new", "check1")
-    work.hear("pi2", status("new"))  # said again
+    work.hear("pi2", status("new"), OFFERED)  # said again
     assert work.next(0.0, OFFERED, {"pi2"}) == Task("pi1", "old", "check1")
     work.offer(Task("pi1", "old", "check1"))
     assert work.next(0.0, OFFERED) is None
@@ -61,25 +61,25 @@ def test_who_waits_comes_before_the_past_and_each_is_given_once() -> None:
 
 def test_a_busy_board_and_an_analyser_that_is_not_there_are_passed_over() -> None:
     work = Work()
-    work.hear("pi1", status())
-    work.hear("pi2", status(analyser="check2"))
+    work.hear("pi1", status(), OFFERED)
+    work.hear("pi2", status(analyser="check2"), OFFERED)
     assert work.next(0.0, OFFERED, {"pi1"}) is None
     assert work.next(0.0, {"check2"}) == Task("pi2", "c1", "check2")
 
 
 def test_what_was_answered_otherwise_is_no_task_any_more() -> None:
     work = Work()
-    work.hear("pi1", status())
-    work.hear("pi1", status(state=0, server_analysis="by hand"))
+    work.hear("pi1", status(), OFFERED)
+    work.hear("pi1", status(state=0, server_analysis="by hand"), OFFERED)
     assert work.next(0.0, OFFERED) is None
-    work.hear("pi1", status())
-    work.hear("pi1", status("c2", 1, outcome=None))
+    work.hear("pi1", status(), OFFERED)
+    work.hear("pi1", status("c2", 1, outcome=None), OFFERED)
     assert work.next(0.0, OFFERED) is None
 
 
 def test_one_that_failed_is_tried_again_after_a_pause_that_grows() -> None:
     work = Work()
-    work.hear("pi1", status())
+    work.hear("pi1", status(), OFFERED)
     now = 0.0
     for pause in (AGAIN_FIRST_S, 2 * AGAIN_FIRST_S):
         task = work.next(now, OFFERED)
@@ -112,3 +112,11 @@ def test_so_many_of_the_past_wait_and_the_others_are_found_again() -> None:
     assert work.missed == {"pi2"}
     work.forget_those_of({"check2"})
     assert work.has_room
+
+
+def test_what_nobody_here_offers_takes_no_place_of_the_past() -> None:
+    work = Work(most=1)
+    work.hear("pi1", status(state=0, analyser="elsewhere"), OFFERED)
+    assert work.has_room
+    work.hear("pi1", status(state=0), OFFERED)
+    assert work.next(0.0, OFFERED) == Task("pi1", "c1", "check1")
