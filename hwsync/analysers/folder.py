@@ -2,8 +2,9 @@
 
 The law: an analyser is read whole, and what was read is what runs, whatever happens to its files
 meanwhile. A file that changes is another version, which is taken once it has stayed as it is for
-``settle_s``: half of a file, as an editor leaves it for a moment, judges nobody. What is meant as
-an analyser and is none is named; what is none is passed over.
+``settle_s``: half of a file, as an editor leaves it for a moment, judges nobody; and so does a
+change that makes it none: the version of before goes on. What is meant as an analyser and is none
+is named; what is none is passed over.
 
     check1.py                        def analyse(run)
     check2                           any executable file
@@ -79,6 +80,7 @@ class _Taken:
     analyser: Analyser
     next: _Look | None = None  # what they look like since
     since: float = 0.0
+    broken: str | None = None  # what is wrong with its files since; the version of before goes on
 
 
 class Folder:
@@ -119,7 +121,7 @@ class Folder:
         self._taken = {name: self._take(name, found[name]) for name in found}
         self._first = False
         analysers = {name: taken.analyser for name, taken in self._taken.items()}
-        problems = [f"{name}: {one.problem}" for name, one in analysers.items() if one.problem]
+        problems = [said for name, one in self._taken.items() if (said := _problem(name, one))]
         self.problems = (*problems, *others)
         return {"outcome": _OUTCOME, **analysers}
 
@@ -194,7 +196,10 @@ class Folder:
             return known
         if not self._first and self._settle_s > 0 and not self._has_settled(name, look):
             return self._taken.get(name) or _Taken((), _not_yet(name))
-        return self._read(name, mains)
+        taken = self._read(name, mains)
+        if taken.analyser.problem is None or known is None or known.analyser.problem is not None:
+            return taken
+        return _Taken(taken.look, known.analyser, broken=taken.analyser.problem)
 
     def _has_settled(self, name: str, look: _Look) -> bool:
         known = self._taken.get(name)
@@ -339,6 +344,12 @@ def _bound(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom | ast.Import):
             for one in node.names:
                 yield FUNCTION if one.name == "*" else one.asname or one.name
+
+
+def _problem(name: str, taken: _Taken) -> str | None:
+    if taken.broken is not None:
+        return f"{name}: {taken.broken}; until that is mended {taken.analyser.version} goes on"
+    return taken.analyser.problem and f"{name}: {taken.analyser.problem}"
 
 
 def _not_yet(name: str) -> Analyser:

@@ -250,6 +250,26 @@ def test_a_change_is_taken_once_it_has_settled(tmp_path: Path) -> None:
     assert folder.scan()["a"] is second  # not read again
 
 
+def test_a_change_that_makes_it_none_leaves_the_version_of_before(tmp_path: Path) -> None:
+    make(tmp_path, a__py=GOOD)
+    folder = Folder(tmp_path, settle_s=0)
+    first = folder.scan()["a"]
+    make(tmp_path, a__py="def analyse(run)\n")
+    for _ in range(2):
+        assert folder.scan()["a"] == first
+        assert folder.problems == (
+            "a: it cannot be read: SyntaxError: expected ':' (a.py, line 1); until that is mended "
+            f"{first.version} goes on",
+        )
+    assert Folder(tmp_path).scan()["a"].problem is not None  # a new look knows of none before
+    make(tmp_path, a__py=GOOD + "# mended\n")
+    second = folder.scan()["a"]
+    assert second.version != first.version
+    assert folder.problems == ()
+    (tmp_path / "a.py").unlink()
+    assert folder.scan().keys() == {"outcome"}
+
+
 def test_a_new_one_is_offered_once_it_has_settled(tmp_path: Path) -> None:
     clock = Clock()
     folder = Folder(tmp_path, clock=clock)
@@ -267,7 +287,8 @@ def test_a_toml_that_comes_later_is_seen_and_so_is_a_file_that_it_names(tmp_path
     folder = Folder(tmp_path, settle_s=0)
     before = folder.scan()["a"]
     make(tmp_path, a__toml='files = ["data.csv"]\n')
-    assert "cannot be read" in (folder.scan()["a"].problem or "")
+    assert folder.scan()["a"] == before
+    assert "data.csv cannot be read" in folder.problems[0]
     make(tmp_path, data__csv="1")
     found = folder.scan()["a"]
     assert (found.problem, dict(found.files)) == (None, {"data.csv": b"1"})
