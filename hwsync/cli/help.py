@@ -133,6 +133,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "service install": (
         "hwsync service install broker coordinator",
         "hwsync service install device pi1",
+        "hwsync service install analyst check",
     ),
     "service uninstall": ("hwsync service uninstall device pi1",),
     "service status": ("hwsync service status",),

@@ -25,7 +25,17 @@ from hwsync.cli.common import FOLDER, JSON, Settings, find_mosquitto
 from hwsync.installing import SERVICES, environment
 from hwsync.lab.folder import Folder
 from hwsync.protocol.errors import HwsyncError, NotFound, UsageError
-from hwsync.systemd import ACCOUNTS, CONFIGURATION, FOLDERS, UNITS, Machine, Part, Wanted, wanted
+from hwsync.systemd import (
+    ACCOUNTS,
+    CONFIGURATION,
+    FOLDERS,
+    NAMED,
+    UNITS,
+    Machine,
+    Part,
+    Wanted,
+    wanted,
+)
 from hwsync.systemd.written import Found, look, marked, remove, write
 
 ROOT: Final = Path("/")
@@ -79,14 +89,15 @@ class Target:
 def service() -> None:
     """Install, remove and show hwsync's systemd units on this machine.
 
-    UNIT is coordinator, broker, or device NAME; several may be given.
+    UNIT is coordinator, broker, device NAME, or analyst NAME; several may be given.
     """
 
 
 @service.command()
 @WORDS
 @click.option("--connection", metavar="FILE", help="The TOML file that systemd hands over at each "
-              "start (default /etc/hwsync/coordinator.toml, /etc/hwsync/device.toml).")  # fmt: skip
+              "start (default /etc/hwsync/coordinator.toml, /etc/hwsync/device.toml, "
+              "/etc/hwsync/analysts/NAME.toml).")  # fmt: skip
 @click.option(
     "--gpio", is_flag=True, help="Devices: let programs use GPIO, I2C, SPI, serial lines."
 )
@@ -174,12 +185,12 @@ def uninstall(units: tuple[str, ...], dry_run: bool, destdir: Path | None) -> No
         target.call("systemctl", "disable", "--now", one.unit)
         for below in there:
             _remove(target, below)
-        if one.shared and not _instances(target.path(UNITS)) - {one.unit}:
+        if one.shared and not _instances(target.path(UNITS), one.part) - {one.unit}:
             for below in one.shared:
                 if look(target.path(below)) is not Found.NOTHING:
                     _remove(target, below)
         target.call("systemctl", "daemon-reload")
-        say.line(f"kept: {one.state} and /etc/hwsync")
+        say.line(f"kept: {one.state} and /etc/hwsync" if one.state else "kept: /etc/hwsync")
 
 
 @service.command()
@@ -190,10 +201,10 @@ def status(settings: Settings) -> None:
     _require_systemd()
     units = [Wanted(part).unit for part in (Part.BROKER, Part.COORDINATOR)]
     listed = _call(["systemctl", "list-units", "--all", "--plain", "--no-legend",
-                    "hwsync-device@*.service"])  # fmt: skip
-    devices = {line.split()[0] for line in listed.splitlines() if line.strip()}
-    devices |= _instances(ROOT / UNITS)
-    shown = _call(["systemctl", "show", "-p", ",".join(SHOWN), *units, *sorted(devices)])
+                    *(f"hwsync-{part}@*.service" for part in NAMED)])  # fmt: skip
+    named = {line.split()[0] for line in listed.splitlines() if line.strip()}
+    named = named.union(*(_instances(ROOT / UNITS, part) for part in NAMED))
+    shown = _call(["systemctl", "show", "-p", ",".join(SHOWN), *units, *sorted(named)])
     found = [unit for block in shown.strip().split("\n\n") if (unit := _fields(block))]
     if not found:
         raise NotFound("no unit of hwsync is installed here", "hwsync service install --help")
@@ -310,10 +321,11 @@ def _remove(target: Target, below: PurePosixPath) -> bool:
     return True
 
 
-def _instances(folder: Path) -> set[str]:
-    """The devices whose drop-ins, or whose links for the boot, are there."""
-    found = {path.name.removesuffix(".d") for path in folder.glob("hwsync-device@?*.service.d")}
-    return found | {path.name for path in folder.glob("*.wants/hwsync-device@?*.service")}
+def _instances(folder: Path, part: Part) -> set[str]:
+    """The devices, or analysts, whose drop-ins, or whose links for the boot, are there."""
+    one = f"hwsync-{part}@?*.service"
+    found = {path.name.removesuffix(".d") for path in folder.glob(f"{one}.d")}
+    return found | {path.name for path in folder.glob(f"*.wants/{one}")}
 
 
 def _require_systemd() -> None:

@@ -23,13 +23,17 @@ ACCOUNTS: Final = PurePosixPath("etc/sysusers.d")
 FOLDERS: Final = PurePosixPath("etc/tmpfiles.d")
 CONFIGURATION: Final = PurePosixPath("etc/hwsync")
 BROKER_CONF: Final = CONFIGURATION / "broker.conf"
-TEMPLATE: Final = "hwsync-device@.service"
-OF_INSTANCE: Final = "hwsync.conf"  # beside which a device's other drop-ins lie; always there
+OF_INSTANCE: Final = "hwsync.conf"  # beside which an instance's other drop-ins lie; always there
 GROUPS: Final = ("gpio", "i2c", "spi", "video", "dialout")  # a Raspberry Pi's; for --gpio
 PLAIN: Final = re.compile(r"/[A-Za-z0-9/_.+@:~-]*")
 """What needs no quotes in a unit."""
 
 _FOLDER: Final = "# Where the configuration is.\nd /etc/hwsync 0755 root root -\n"
+_ANALYSERS: Final = (
+    "# The analysers: they may say what the right answer is.\n"
+    "d /etc/hwsync/analysers 0750 root hwsync-analyst -\n"
+)
+_NOTHING: Final = "# Nothing of its own.\n"
 
 
 class Part(StrEnum):
@@ -38,6 +42,11 @@ class Part(StrEnum):
     BROKER = "broker"
     COORDINATOR = "coordinator"
     DEVICE = "device"
+    ANALYST = "analyst"
+
+
+NAMED: Final = (Part.DEVICE, Part.ANALYST)  # a machine may have several: each has a name
+_ALL: Final = "coordinator, broker, device NAME, analyst NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,7 @@ class Wanted:
     """One service, as a person asks for it."""
 
     part: Part
-    name: str = ""  # of a device
+    name: str = ""  # of a device or analyst
     connection: str | None = None  # the file with broker and login, for systemd to hand over
     gpio: bool = False
     isolated: bool = True  # False: programs run without bubblewrap
@@ -65,12 +74,19 @@ class Wanted:
         return f"hwsync-{self.part}@{self.name}.service" if self.name else f"{self._stem}.service"
 
     @property
+    def file(self) -> str:
+        """Of the unit: an instance shares it with the others."""
+        return f"{self._stem}@.service" if self.part in NAMED else self.unit
+
+    @property
     def _stem(self) -> str:
         return f"hwsync-{self.part}"
 
     @property
     def state(self) -> str:
-        """Where it keeps what an uninstallation leaves."""
+        """Where it keeps what an uninstallation leaves; empty: it keeps nothing."""
+        if self.part is Part.ANALYST:
+            return ""
         if self.part is Part.COORDINATOR:
             return "/var/lib/hwsync"
         return f"/var/lib/{self._stem}{f'-{self.name}' if self.name else ''}"
@@ -83,16 +99,17 @@ class Wanted:
     @property
     def own(self) -> tuple[PurePosixPath, ...]:
         """Every file that can be this service's alone, below the machine's root."""
-        if self.part is Part.DEVICE:
-            added = [OF_INSTANCE, "gpio.conf", "isolation-none.conf"]
+        if self.part in NAMED:
+            added = [OF_INSTANCE]
+            added += ["gpio.conf", "isolation-none.conf"] if self.part is Part.DEVICE else []
             return tuple(self.drop_ins / name for name in added)
         added = ["connection.conf", "mosquitto.conf"]
         return (*(self.drop_ins / name for name in added), UNITS / self.unit, *self._snippets)
 
     @property
     def shared(self) -> tuple[PurePosixPath, ...]:
-        """Those that all devices of the machine have together."""
-        return (UNITS / TEMPLATE, *self._snippets) if self.part is Part.DEVICE else ()
+        """Those that all devices, or analysts, of the machine have together."""
+        return (UNITS / self.file, *self._snippets) if self.part in NAMED else ()
 
     @property
     def _snippets(self) -> tuple[PurePosixPath, ...]:
@@ -111,20 +128,25 @@ class Wanted:
                 f"--connection {self.connection}: not a path that a unit can name",
                 "an absolute one without blanks and signs",
             )
-        unit = TEMPLATE if self.part is Part.DEVICE else self.unit
-        found = {UNITS / unit: _packaged(unit).replace(BINARIES, str(machine.binaries))}
+        text = _packaged(self.file).replace(BINARIES, str(machine.binaries))
+        found = {UNITS / self.file: text}
         found[FOLDERS / f"{self._stem}.conf"] = _FOLDER
         if self.part is not Part.DEVICE:
             account = "hwsync" if self.part is Part.COORDINATOR else self._stem
-            line = f'u {account} - "hwsync {self.part}" {self.state}\n'
-            found[ACCOUNTS / f"{self._stem}.conf"] = f"# Whom {self.unit} runs as.\n{line}"
+            line = f'u {account} - "hwsync {self.part}" {self.state or "-"}\n'
+            found[ACCOUNTS / f"{self._stem}.conf"] = f"# Whom {self.file} runs as.\n{line}"
+            if self.part is Part.ANALYST:
+                found[FOLDERS / f"{self._stem}.conf"] += _ANALYSERS
+                lines = self._connection if self.connection else _NOTHING
+                found[self.drop_ins / OF_INSTANCE] = lines
+                return found
             if self.connection is not None:
                 found[self.drop_ins / "connection.conf"] = self._connection
             if self.part is Part.BROKER and machine.mosquitto:
                 text = _packaged("mosquitto.conf").replace("/usr/sbin/mosquitto", machine.mosquitto)
                 found[self.drop_ins / "mosquitto.conf"] = text
             return found
-        lines = self._connection if self.connection else "# Nothing of its own.\n"
+        lines = self._connection if self.connection else _NOTHING
         if self.gpio:
             found[self.drop_ins / "gpio.conf"] = _packaged("gpio.conf")
             there = [group for group in GROUPS if group in machine.groups]
@@ -148,25 +170,28 @@ class Wanted:
 
 
 def wanted(words: Sequence[str], **options: object) -> list[Wanted]:
-    """``coordinator``, ``broker``, ``device NAME``, in any number. Raises ``UsageError``."""
+    """``coordinator``, ``broker``, ``device NAME``, ``analyst NAME``, in any number.
+
+    Raises ``UsageError``.
+    """
     found: list[Wanted] = []
     rest = list(words)
     while rest:
         word = rest.pop(0)
         if word not in list(Part):
-            raise UsageError(
-                f"there is no unit {word!r}", "one of: coordinator, broker, device NAME"
-            )
+            raise UsageError(f"there is no unit {word!r}", f"one of: {_ALL}")
         name = ""
-        if word == Part.DEVICE:
+        if word in NAMED:
             if not rest:
-                raise UsageError("device: whose?", "device NAME, such as: device pi1")
+                such = "device pi1" if word == Part.DEVICE else "analyst check"
+                raise UsageError(f"{word}: whose?", f"{word} NAME, such as: {such}")
             name = rest.pop(0)
             if not is_user(name):
-                raise UsageError(f"{name!r} is no board's name ({USER_FORM})")
+                whose = "board" if word == Part.DEVICE else "analyst"
+                raise UsageError(f"{name!r} is no {whose}'s name ({USER_FORM})")
         found.append(Wanted(Part(word), name, **options))  # type: ignore[arg-type]
     if not found:
-        raise UsageError("which units?", "any of: coordinator, broker, device NAME")
+        raise UsageError("which units?", f"any of: {_ALL}")
     return found
 
 
