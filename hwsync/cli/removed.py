@@ -18,7 +18,7 @@ from hwsync.lab.folder import Folder, Visitor
 from hwsync.operator.client import Client
 from hwsync.protocol.errors import HwsyncError, NoBroker, Refused
 from hwsync.protocol.record import State
-from hwsync.protocol.topics import TopicKind, Topics
+from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.protocol.wire.asking import encode_reset
 
 TOLD_S: Final = 5.0  # for a broker to have read its files again
@@ -60,7 +60,7 @@ def take_presence_away(settings: Settings, folder: Folder, analyst: str, *, serv
     """What an analyst has said of himself: else he would be there for ever."""
 
     def visit(visitor: Visitor) -> str:
-        with _client(folder, analyst, visitor) as operator:
+        with _client(folder, ITSELF, visitor) as operator:
             operator.clear_analyst(analyst)
         return ""
 

@@ -17,14 +17,15 @@ import pytest
 
 from hwsync.device.config import STOP_S
 from hwsync.device.life import KILL_S, LEAVE_S
-from hwsync.systemd import BINARIES, GROUPS, UNITS, Machine, Part, Wanted
+from hwsync.systemd import BINARIES, FOLDERS, GROUPS, UNITS, Machine, Part, Wanted
 from tests.support.programs import require_program
 
 PACKAGED = Path(__file__).resolve().parents[2] / "hwsync" / "systemd"
 COORDINATOR = "hwsync-coordinator.service"
 BROKER = "hwsync-broker.service"
 DEVICE = "hwsync-device@.service"
-ALL = [COORDINATOR, BROKER, DEVICE]
+ANALYST = "hwsync-analyst@.service"
+ALL = [COORDINATOR, BROKER, DEVICE, ANALYST]
 NAME = "pi-1.x_2"
 SECONDS = 60  # for one systemd-analyze
 
@@ -35,6 +36,7 @@ VARIANTS = {
     "device": (Wanted(Part.DEVICE, NAME), 3.5),
     "device-gpio": (Wanted(Part.DEVICE, NAME, gpio=True, connection="/etc/hwsync/d.toml"), 3.7),
     "device-none": (Wanted(Part.DEVICE, NAME, isolated=False), 2.0),
+    "analyst": (Wanted(Part.ANALYST, NAME, connection="/etc/hwsync/a.toml"), 1.8),
 }
 
 Edit = tuple[str, str]
@@ -77,7 +79,7 @@ def installed(directory: Path, variant: str, edit: Edit | None = None) -> str:
     assert edited, f"{edit} changes nothing"
     unit = directory / wanted.unit
     if not unit.exists():
-        unit.symlink_to(directory / DEVICE)
+        unit.symlink_to(directory / wanted.file)
     return str(unit)
 
 
@@ -107,7 +109,7 @@ def test_systemd_has_nothing_to_say(tmp_path: Path, variant: str) -> None:
     [
         *(
             (variant, edit, said)
-            for variant in ("coordinator", "broker", "device")
+            for variant in ("coordinator", "broker", "device", "analyst")
             for edit, said in (
                 (("RestartSec=", "RestartSecs="), "RestartSecs"),
                 (("TimeoutStopSec=", "TimeoutStopSec=soon"), "soon"),
@@ -136,6 +138,7 @@ def test_a_unit_is_closed(tmp_path: Path, variant: str) -> None:
     ("variant", "edit"),
     [
         ("coordinator", ("PrivateUsers=yes", "")),
+        ("analyst", ("RestrictNamespaces=yes", "")),
         ("broker-mosquitto", ("WatchdogSec=0", "ProtectClock=no")),  # in a file beside the unit
         ("device", ("PrivateDevices=yes", "")),
         ("device-none", ("RestrictNamespaces=yes", "")),
@@ -160,7 +163,10 @@ def test_systemd_waits_for_ready_and_ends_a_loop_that_is_stuck(unit: str) -> Non
     assert not any(line.startswith("TimeoutStartSec=") for line in settings(unit))
 
 
-@pytest.mark.parametrize(("unit", "name"), [(COORDINATOR, "hwsync.toml"), (DEVICE, "device.toml")])
+@pytest.mark.parametrize(
+    ("unit", "name"),
+    [(COORDINATOR, "hwsync.toml"), (DEVICE, "device.toml"), (ANALYST, "hwsync.toml")],
+)
 def test_a_connection_file_that_is_missing_stops_no_start(unit: str, name: str) -> None:
     """LoadCredential alone fails; SetCredential of the same name stands in (systemd.exec(5))."""
     found = settings(unit)
@@ -194,6 +200,18 @@ def test_a_device_keeps_what_isolation_and_the_end_of_a_run_need() -> None:
         assert not [line for line in settings(drop_in) if line.startswith(broken[4:])]
 
 
+def test_an_analyst_has_what_its_runner_needs_and_the_file_of_its_account() -> None:
+    found = settings(ANALYST)
+    assert not [line for line in found if line.startswith(("ProtectProc", "MemoryDeny"))]
+    assert "OOMPolicy=continue" in found
+    start = f"ExecStart={BINARIES}/hwsync analyst --dir /etc/hwsync/analysers --name %i"
+    assert any(line.startswith(start) for line in found)
+    assert "LoadCredential=hwsync.toml:/etc/hwsync/analysts/%i.toml" in found
+    texts = Wanted(Part.ANALYST, "check").texts(Machine(Path("/opt/hwsync/bin")))
+    closed = "d /etc/hwsync/analysers 0750 root hwsync-analyst -"
+    assert closed in texts[FOLDERS / "hwsync-analyst.conf"]
+
+
 def test_the_coordinators_database_is_in_var_lib_hwsync() -> None:
     assert "StateDirectory=hwsync" in settings(COORDINATOR)
 
@@ -203,6 +221,7 @@ def test_the_coordinators_database_is_in_var_lib_hwsync() -> None:
     [
         (COORDINATOR, ["-c", "from hwsync.cli import main; main()", "coordinator"]),
         (BROKER, ["-c", "from hwsync.cli import main; main()", "broker"]),
+        (ANALYST, ["-c", "from hwsync.cli import main; main()", "analyst"]),
         (DEVICE, ["-c", "from hwsync.device.service import main; main()"]),
     ],
 )

@@ -214,6 +214,32 @@ def test_an_uninstallation_keeps_state_and_what_others_need(
         run("uninstall", "broker")
 
 
+def test_analysts_have_an_account_of_the_machine_and_a_closed_folder(
+    machine: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("install", "analyst", "check", "analyst", "check2", "--connection", "/etc/hwsync/me.toml")
+    there = files(machine / "root")
+    assert set(there) == {
+        "etc/systemd/system/hwsync-analyst@.service",
+        "etc/systemd/system/hwsync-analyst@check.service.d/hwsync.conf",
+        "etc/systemd/system/hwsync-analyst@check2.service.d/hwsync.conf",
+        "etc/sysusers.d/hwsync-analyst.conf",
+        "etc/tmpfiles.d/hwsync-analyst.conf",
+    }
+    account = 'u hwsync-analyst - "hwsync analyst" -'
+    assert account in there["etc/sysusers.d/hwsync-analyst.conf"]
+    drop_in = there["etc/systemd/system/hwsync-analyst@check.service.d/hwsync.conf"]
+    assert "LoadCredential=hwsync.toml:/etc/hwsync/me.toml\n" in drop_in
+    names = "hwsync-analyst@check.service hwsync-analyst@check2.service"
+    assert calls()[-1] == f"systemctl enable --now --no-block {names}"
+    capsys.readouterr()
+    run("uninstall", "analyst", "check")
+    assert "kept: /etc/hwsync\n" in capsys.readouterr().out
+    assert "etc/systemd/system/hwsync-analyst@.service" in files(machine / "root")
+    run("uninstall", "analyst", "check2")
+    assert files(machine / "root") == {}
+
+
 def test_a_dry_run_does_nothing_and_says_all(
     machine: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -299,6 +325,8 @@ def test_what_systemd_refuses_is_said(machine: Path) -> None:
         (["brokr"], "no unit 'brokr'"),
         (["device"], "whose"),
         (["device", "a/b"], "no board's name"),
+        (["analyst"], "whose"),
+        (["analyst", "a/b"], "no analyst's name"),
         (["device", "pi1", "pi2"], "no unit 'pi2'"),
     ],
 )
@@ -356,10 +384,12 @@ def test_the_status_has_a_line_for_each_unit(
     links = machine / "root" / UNITS / "multi-user.target.wants"
     links.mkdir(parents=True)
     (links / "hwsync-device@pi2.service").symlink_to("/nowhere")
+    (links / "hwsync-analyst@check.service").symlink_to("/nowhere")
     with pytest.raises(SystemExit) as ended:
         run("status")
     assert ended.value.code == 1
-    names = "hwsync-broker.service hwsync-coordinator.service hwsync-device@pi1.service"
+    names = "hwsync-broker.service hwsync-coordinator.service hwsync-analyst@check.service"
+    names += " hwsync-device@pi1.service"
     assert calls()[-1].endswith(f"{names} hwsync-device@pi2.service")
     first, second = capsys.readouterr().out.splitlines()
     assert first.split(maxsplit=1) == [
