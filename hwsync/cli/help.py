@@ -102,7 +102,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "sync": ("hwsync sync hello-1", "hwsync sync hello-1 --save starts.png"),
     "reset": ("hwsync reset pi1", "hwsync reset @lab1", "hwsync reset --all"),
     "forget": ("hwsync forget pj1",),
-    "up": ("hwsync up", "hwsync up --lan"),
+    "up": ("hwsync up", "hwsync up --analysers analysers/", "hwsync up --lan"),
     "init": ("hwsync init /etc/hwsync --host lab.local",),
     "device": (),
     "device add": ("hwsync device add pi1 pi2",),

@@ -20,7 +20,15 @@ import click
 
 from hwsync import connection
 from hwsync.address import BrokerUrl
-from hwsync.cli.common import FILE, Settings, common, default_database, echo_name, find_mosquitto
+from hwsync.cli.common import (
+    FILE,
+    FOLDER,
+    Settings,
+    common,
+    default_database,
+    echo_name,
+    find_mosquitto,
+)
 from hwsync.cli.say import line
 from hwsync.operator.client import Client
 from hwsync.probe import SLOW_S, Seen, inspect_broker, round_trip
@@ -31,6 +39,7 @@ from hwsync.protocol.record import Analyser
 PYTHON: Final = (sys.executable, "-P", "-m")  # -P: a select.py of the person's is not Python's
 START_S: Final = 15.0  # for a broker to accept connections
 STOP_S: Final = 10.0  # for a part to end by itself, before it is asked again, and then killed
+CONNECTED: Final = b" connected to "  # in a line of a part's log
 LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 
 
@@ -46,21 +55,26 @@ LOCAL: Final = ("127.0.0.1", "localhost", "::1")
     show_default=True,
 )
 @click.option("--groups", type=FILE, metavar="FILE", help="The lab's groups (see coordinator).")
+@click.option("--analysers", type=FOLDER, metavar="DIR", help="Judge results by those in DIR.")
 @click.option("--allow-root", is_flag=True, help="As root: run programs as root.")
 @click.option("--lan", is_flag=True, help="Let other machines in; says what that means.")
 @click.pass_obj
-def up(settings: Settings, users: tuple[str, ...], db: Path | None, analysis: str,
-       groups: Path | None, allow_root: bool, lan: bool) -> None:  # fmt: skip
+def up(
+    settings: Settings, users: tuple[str, ...], db: Path | None, analysis: str,
+    groups: Path | None, analysers: Path | None, allow_root: bool, lan: bool,
+) -> None:  # fmt: skip
     """Start broker, coordinator and a device on this machine; Ctrl-C ends them all.
 
     \b
     hwsync up --user pi1
     hwsync up --user pi1 --user pi2     two boards, to try things out
+    hwsync up --analysers analysers/    an analyst beside them, which judges results
     """
     users = tuple(dict.fromkeys(users)) or (socket.gethostname(),)
     for user in users:
         if not is_user(user):
             raise UsageError(f"{user!r} is no board's name", "name this device with --user")
+    names = _analysers(analysers) if analysers is not None else []
     ended: queue.SimpleQueue[str] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -88,11 +102,18 @@ def up(settings: Settings, users: tuple[str, ...], db: Path | None, analysis: st
             command += ["--state-dir", str(database.parent / f"device-{user}")]
             name = "device" if len(users) == 1 else f"device {user}"
             parts.append(_Part(name, command, ended, where))
+        if analysers is not None:
+            command = [*here, "hwsync.cli", "analyst", "--dir", str(analysers), *plain]
+            parts.append(_Part("analyst", command, ended, where))
         if lan:
             _tell_lan(url)
         # Before its first subscription the coordinator hears nothing: it is ready when it answers.
         with Client(url, topics, users[0]) as operator:
             operator.record(lambda: _all_live(parts))
+        if analysers is not None:
+            parts[-1].wait_until_connected()
+            _all_live(parts)
+            say(f"the analyst offers {', '.join(names)}")
         hint = f"; try:  hwsync run {','.join(users)} -c 'print(6*7)'" if may_run else ""
         if analysis == Analyser.MANUAL:
             say(
@@ -109,6 +130,20 @@ def up(settings: Settings, users: tuple[str, ...], db: Path | None, analysis: st
             signal.signal(number, signal.SIG_IGN)
         for part in reversed(parts):
             part.stop()
+
+
+def _analysers(folder: Path) -> list[str]:
+    """The names of those in the folder. Raises ``UsageError`` where there is none."""
+    from hwsync.analysers.folder import Folder
+
+    names = sorted(Folder(folder).scan().keys() - {Analyser.OUTCOME})
+    if not names:
+        raise UsageError(
+            f"there is no analyser in {folder}",
+            "put one there: check1.py with a function analyse(run), or check1.toml with a builtin "
+            "(docs/analysers.md)",
+        )
+    return names
 
 
 def _all_live(parts: list[_Part]) -> None:
@@ -132,6 +167,7 @@ class _Part:
                  variables: dict[str, str]) -> None:  # fmt: skip
         self.name = name
         self._ended = ended
+        self._connected = threading.Event()
         # A session of its own: Ctrl-C reaches this process alone, which ends the others in order.
         # Where this process is killed outright, the kernel ends them.
         setpriv = shutil.which("setpriv")
@@ -151,9 +187,17 @@ class _Part:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    def wait_until_connected(self) -> None:
+        """For ``START_S`` at most, or until it has ended."""
+        limit = time.monotonic() + START_S
+        while self.running and time.monotonic() < limit and not self._connected.wait(0.1):
+            pass
+
     def _show(self, stream: IO[bytes]) -> None:
         with suppress(OSError, ValueError):
             for line_of in stream:
+                if CONNECTED in line_of:
+                    self._connected.set()
                 said = line_of.decode(errors="replace").rstrip()
                 line(f"{self.name:12} {said}", err=True)  # mosquitto escapes nothing
         self._process.wait()

@@ -6,6 +6,7 @@ beside it. One machine goes through all that a lab goes through, since each take
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -82,6 +83,7 @@ def test_a_lab_from_its_first_day_to_another_master(machine: Booted) -> None:
     assert journal.count("0 to 1") == 1
     assert "signed with ed25519:" in journal
 
+    what_was_run_is_judged_by_a_service(machine)
     it_is_upgraded_and_comes_back_on_a_new_machine(machine)
 
     all_typed(machine, after)
@@ -110,6 +112,23 @@ def everything_belongs_to_whom_it_should(machine: Booted) -> None:
     readable = {path for mode, _, path in found if mode[2] != "0"}
     assert readable == {"lab.json", "broker.conf", "ca.crt"}
     assert {group for mode, group, _ in found if mode == "640"} == {"hwsync-broker"}
+
+
+def what_was_run_is_judged_by_a_service(machine: Booted) -> None:
+    """Under an account that reads the analysers, which nobody else does."""
+    unit = "hwsync-analyst@check"
+    said = all_typed(machine, lines("operations.md", "An analyst"))
+    assert f"{unit}.service" in said["hwsync service status"]
+    wait_until(lambda: status(machine, unit).startswith("connected"), 30.0,
+               lambda: machine.call("journalctl", "-b", "-o", "cat", "-u", unit, "-n", "40"))  # fmt: skip
+    run = "hwsync run pi1 --analyser check1 --json -c 'print(6*7)'"
+    judged = json.loads(machine.call("su", "-", "anna", "-c", run).splitlines()[-1])
+    assert json.loads(judged["server_analysis"]) == {"passed": True}
+    assert judged["analysed_by"]["name"] == "check1"
+    refused = machine.call("bash", "-c", "su - anna -c 'cat /etc/hwsync/analysers/check1.py'; true")
+    assert "Permission denied" in refused
+    machine.call("hwsync", "analyst", "remove", "check")
+    machine.call("hwsync", "service", "uninstall", "analyst", "check")
 
 
 def it_is_upgraded_and_comes_back_on_a_new_machine(machine: Booted) -> None:
