@@ -119,8 +119,11 @@ def what_was_run_is_judged_by_a_service(machine: Booted) -> None:
     unit = "hwsync-analyst@check"
     said = all_typed(machine, lines("operations.md", "An analyst"))
     assert f"{unit}.service" in said["hwsync service status"]
-    wait_until(lambda: status(machine, unit).startswith("connected"), 30.0,
-               lambda: machine.call("journalctl", "-b", "-o", "cat", "-u", unit, "-n", "40"))  # fmt: skip
+
+    def log() -> str:
+        return machine.call("journalctl", "-b", "-o", "cat", "-u", unit, "-n", "40")
+
+    wait_until(lambda: status(machine, unit).startswith("connected"), 30.0, log)
     run = "hwsync run pi1 --analyser check1 --json -c 'print(6*7)'"
     judged = json.loads(machine.call("su", "-", "anna", "-c", run).splitlines()[-1])
     assert json.loads(judged["server_analysis"]) == {"passed": True}

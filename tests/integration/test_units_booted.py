@@ -13,7 +13,8 @@ from tests.support.waiting import wait_until
 
 BROKER, COORDINATOR = "hwsync-broker.service", "hwsync-coordinator.service"
 DEVICE = "hwsync-device@pi1.service"
-UNITS = (BROKER, COORDINATOR, DEVICE)
+ANALYST = "hwsync-analyst@check.service"
+UNITS = (BROKER, COORDINATOR, DEVICE, ANALYST)
 
 PROGRAM = """
 import ctypes, mmap, multiprocessing, os, subprocess, tempfile
@@ -24,6 +25,22 @@ tempfile.TemporaryFile().close()
 open("file", "w").close()
 print(int(open("/proc/meminfo").readline().split()[1]) > 0, os.path.exists("/sys/class/net"))
 print(subprocess.run(["true"]).returncode, os.path.exists("/etc/hwsync"))
+"""
+
+
+ANALYSER = """
+import ctypes, os, subprocess, tempfile
+def analyse(run):
+    tempfile.TemporaryFile().close()
+    call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda x: x + 1)
+    there = [os.path.exists("/etc/hwsync/analysers"), os.path.exists("/home/anna")]
+    return [run.stdout, call(1), subprocess.run(["true"]).returncode, *there]
+"""
+JUDGED = """
+import json, sys
+from hwsync.protocol.wire.request import encode_request
+from paho.mqtt.publish import single
+single("hw/pi1/request", encode_request("print(6*7)", id="judged", analysis="check1"), qos=1)
 """
 
 
@@ -54,8 +71,13 @@ def all_active(machine: Booted) -> bool:
 
 @pytest.mark.slow
 def test_the_closed_units_do_their_work(booted: Booted) -> None:
-    for words in (["broker", "--no-mosquitto"], ["coordinator", "device", "pi1"]):
+    booted.write("/home/anna/own", "")
+    for words in (
+        ["broker", "--no-mosquitto"],
+        ["coordinator", "device", "pi1", "analyst", "check"],
+    ):
         booted.hwsync("service", "install", *words)
+    booted.write("/etc/hwsync/analysers/check1.py", ANALYSER)
     wait_until(lambda: all_active(booted), 20.0, lambda: said_by_units(booted))
     known = states(booted)
     assert known.keys() == set(UNITS)
@@ -65,6 +87,7 @@ def test_the_closed_units_do_their_work(booted: Booted) -> None:
 
     # Before the output a line may say that the device's heartbeat has not come yet.
     assert "2\nTrue True\n0 True\n" in booted.hwsync("run", "pi1", "-c", PROGRAM)
+    an_analyst_judges(booted)
     # A new configuration, root's alone, is handed over where the device ends by itself.
     booted.write("/etc/hwsync/device.toml", '[isolation]\nkind = "bwrap"\n', mode="0600")
     booted.call("systemctl", "reload", DEVICE)
@@ -91,6 +114,27 @@ def test_the_closed_units_do_their_work(booted: Booted) -> None:
         kept = ["ls", "/var/lib/hwsync-broker"]
         wait_until(lambda: booted.call(*kept) == "mosquitto.db\n", 10.0)
 
-    booted.hwsync("service", "uninstall", "coordinator", "device", "pi1", "broker")
+    words = ["coordinator", "device", "pi1", "analyst", "check", "broker"]
+    booted.hwsync("service", "uninstall", *words)
     assert "no unit of hwsync" in booted.hwsync("service", "status", check=False)
     booted.call("test", "-e", "/var/lib/hwsync/hwsync.db")
+
+
+def an_analyst_judges(machine: Booted) -> None:
+    """In its unit an analyser can do what it needs, and the folder is closed to others."""
+    mode = machine.call("stat", "-c", "%a %U %G", "/etc/hwsync/analysers")
+    assert mode == "750 root hwsync-analyst\n"
+    machine.call("systemctl", "reload", ANALYST)
+    wait_until(
+        lambda: "offers check1" in said_by_units(machine), 20.0, lambda: said_by_units(machine)
+    )
+    machine.call("/opt/hwsync/bin/python3", "-c", JUDGED)
+
+    def judged() -> bool:
+        said = json.loads(machine.hwsync("status", "pi1", "--json"))
+        return bool(said["id"] == "judged" and said["state"] == 0)
+
+    wait_until(judged, 20.0, lambda: said_by_units(machine))
+    said = json.loads(machine.hwsync("show", "judged", "--json"))
+    assert json.loads(said["server_analysis"]) == ["42\n", 2, 0, True, False]
+    assert said["analysed_by"]["fault"] is None
