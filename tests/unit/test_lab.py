@@ -312,6 +312,15 @@ def test_an_analyst_is_an_account_of_its_own(tmp_path: Path) -> None:
     assert "check" not in (folder.path / "broker/operators.passwords").read_text()
 
 
+def test_a_certificate_of_an_analyst_counts_with_the_operators_only() -> None:
+    lab = TWO.with_operator("alice", OperatorRights(None)).with_analyst("check")
+    lab = replace(lab, certificates={COORDINATOR: "0a", "pi1": "0b", "alice": "0c", "check": "0d"})
+    assert lab.refused("boards") == ("0c", "0d")
+    assert lab.refused("operators") == ("0a", "0b")
+    assert f"user {lab.identity('check')}\n" in acl(lab)
+    assert lab.identity("check") != "check"
+
+
 def test_nobody_but_the_coordinator_writes_on_a_topic_that_is_not_named() -> None:
     """The broker keeps one message on each topic: so there is an end to what one account fills."""
     lab = TWO.with_operator("a", OperatorRights(None, analyse=True)).with_operator(
