@@ -183,18 +183,23 @@ class Lab:
         self, *boards: str, since: When | None = None, until: When | None = None,
         last: int | None = None, outcome: str | Sequence[str] = (), by: str | None = None,
         name: str | None = None, meta: Mapping[str, Any] | None = None,
+        analyser: str | None = None, judged: bool | None = None,
     ) -> list[dict[str, Any]]:  # fmt: skip
         """What was run on these boards, or on all: a dict for each command, the oldest first.
 
             pandas.DataFrame(lab.history(since=timedelta(days=1), outcome=["error", "timeout"]))
 
         Its keys are ``board`` and those of docs/protocol.md, section 10. ``last``: so many of each
-        board; ``by``: who asked; ``name``: of the program's file; ``meta``: what was kept with it.
+        board; ``by``: who asked; ``name``: of the program's file; ``meta``: what was kept with it;
+        ``analyser``: that its request names; ``judged``: whether it has an analysis.
         What your account asked for, or everybody's where it has that right. Raises ``Refused``,
         ``NoCoordinator``, ``NoBroker``, ``Closed``.
         """
         self._check_open()
-        wanted = filters(since, until, outcome, meta or {}, last=last, by=by, name=name)
+        wanted = filters(
+            since, until, outcome, meta or {}, last=last, by=by, name=name, analyser=analyser,
+            judged=judged,
+        )  # fmt: skip
         names = tuple(map(check_board, boards))
         return history(self.url, self._line.topics, names, wanted)
 

@@ -16,6 +16,7 @@ import click
 from hwsync.cli.common import F
 from hwsync.cli.request import read_meta
 from hwsync.operator.history import Filters
+from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.wire.history import OUTCOMES
 
@@ -39,6 +40,10 @@ def filter_options(*without: str) -> Callable[[F], F]:
                              help="That --meta of run was given for; may be repeated."),
         "name": click.option("--name", metavar="NAME", help="Whose program is called so; * and ? "
                              "stand for any characters, and for one."),
+        "analyser": click.option("--analyser", metavar="NAME", help="Whose request names this "
+                                 "analyser."),
+        "judged": click.option("--judged/--not-judged", default=None, help="That have an analysis, "
+                               "if only a line; that have ended without one."),
     }  # fmt: skip
 
     def decorate(command: F) -> F:
@@ -52,6 +57,9 @@ def filter_options(*without: str) -> Callable[[F], F]:
 
 def read_filters(given: Mapping[str, Any], now: datetime.datetime) -> Filters:
     """What was typed; ``now``: this machine's time of day. Raises ``UsageError``."""
+    analyser = given.get("analyser")
+    if analyser is not None and not limits.is_analyser(analyser):
+        raise UsageError(f"--analyser: {analyser!r} is no analyser's name", limits.ANALYSER_FORM)
     meta = read_meta(given["meta"]) if given["meta"] else {}
     if not isinstance(meta, dict):
         raise UsageError("--meta is KEY=VALUE here, as often as you like")
@@ -63,6 +71,8 @@ def read_filters(given: Mapping[str, Any], now: datetime.datetime) -> Filters:
         by=given.get("by"),
         meta=meta,
         name=given["name"],
+        analyser=analyser,
+        judged=given.get("judged"),
     )
 
 

@@ -51,7 +51,7 @@ OF_ANALYSER: Final = "analyser: it failed itself: no attempt"
 @click.command()
 @common
 @BOARDS
-@filter_options("last", "by", "outcome")
+@filter_options("last", "by", "outcome", "analyser", "judged")
 @click.option("--asker", metavar="ACCOUNT", help="That this account asked for.")
 @click.option("--by", default=ASKER, metavar="WHAT", show_default=True,
               help="One line for each asker, board, student, or another key of --meta. What --meta "

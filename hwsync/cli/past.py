@@ -127,7 +127,7 @@ class _OfFile:
         wanted = Wanted(
             user, Reply(""), None, since=filters.since, until=filters.until,
             outcomes=frozenset(filters.outcome) or None, by=filters.by, meta=filters.meta,
-            name=filters.name, id=filters.id,
+            name=filters.name, id=filters.id, analyser=filters.analyser, judged=filters.judged,
         )  # fmt: skip
         is_wanted = chooser(wanted, wall)
         for _, row in past.commands(wanted, wall, oldest_first=oldest_first):

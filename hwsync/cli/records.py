@@ -64,7 +64,7 @@ def history(
     """
     if of_log:
         board = targets[0].board if len(targets) == 1 else None
-        if board is None or any(given.values()):
+        if board is None or any(value not in (None, ()) for value in given.values()):
             raise UsageError("--log is of one board, and of all of it", "hwsync history pi1 --log")
         with own_database(settings, db) as own, Reader(own.path) as reader:
             for change in reader.history(board):

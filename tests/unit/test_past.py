@@ -58,6 +58,7 @@ def test_a_time_of_day_is_this_machines(text: str, at: datetime.datetime) -> Non
         ({"since": "2 years"}, "such as 2d"),
         ({"outcome": "ok,fine"}, "'fine' is no outcome"),
         ({"meta": ("[1]",)}, "--meta is KEY=VALUE here"),
+        ({"analyser": "Check 1"}, "--analyser: 'Check 1' is no analyser's name"),
         ({"meta": ("a=1", "b")}, "--meta is KEY=VALUE"),
     ],
 )
@@ -173,6 +174,15 @@ def test_a_database_gives_the_same_rows(tmp_path: Path) -> None:
         last = past.of_database(lab.path, ("pi1",), Filters(last=1)).rows
         assert [row["id"] for _, row in last] == ["c2"]
         assert list(past.of_database(lab.path, (), Filters(outcome=("error",))).rows) == []
+        lab.hear("request", request("c3", analysis="check1"), user="pi1")
+        named = past.of_database(lab.path, (), read_filters(NONE | {"analyser": "check1"}, NOW))
+        assert [row["id"] for _, row in named.rows] == ["c3"]
+        lab.hear("collected", COLLECTED.replace(b"c1", b"c3"), user="pi1")
+        lab.hear("response", result("c3"), user="pi1")
+        for judged, ids in ((True, ["c1", "c1", "c2"]), (False, ["c3"]), (None, None)):
+            some = past.of_database(lab.path, (), read_filters(NONE | {"judged": judged}, NOW))
+            told_ids = [row["id"] for _, row in some.rows]
+            assert told_ids == (ids or ["c1", "c1", "c2", "c3"])
 
 
 def test_a_page_leaves_out_what_is_empty_and_says_times_in_words() -> None:
