@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Final
 
-from hwsync.cli import say
+from hwsync.cli import say, verdicts
 from hwsync.cli.ends import ended
 from hwsync.protocol.admission import CLAIM
 from hwsync.protocol.jsons import is_number, loads

@@ -49,8 +49,16 @@ TEXT_LINES: Final = 40  # of a long text on a terminal: one that is scrolled awa
 TEXT_LETTERS: Final = 4_000
 SHOWN: Final = (
     *("id", "command", "hw_command", "hw_response", "stderr", "outcome", "ran", "reason"),
-    *("exit_code", "duration", "server_analysis", "analysed_by", "no_analysis", "journal", "boot",
-      "queued"),
+    *(
+        "exit_code",
+        "duration",
+        "server_analysis",
+        "analysed_by",
+        "no_analysis",
+        "journal",
+        "boot",
+        "queued",
+    ),
 )
 
 

@@ -145,9 +145,7 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
     streams = Streams(asked.id, screen, screen.files, together=screen.together)
     view = _View(waiting, screen, streams)
     try:
-        with Client(
-            settings.url, settings.topics, user, live=True, analysts=offered
-        ) as operator:
+        with Client(settings.url, settings.topics, user, live=True, analysts=offered) as operator:
             if not waiting.wanted:
                 operator.standing.slow = say_slow
             try:

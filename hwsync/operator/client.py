@@ -50,8 +50,9 @@ class Client(Conversation):
 
     ``live``: the output of programs too; ``boards``: whom the coordinator hears, too; ``groups``:
     who is in each group, too; ``named``: these users' topics in the place of ``user``'s, which may
-    be groups (``@lab1``); ``analysts``: what analysts offer, too (``standing.offers``); ``guest``: not with an account that has a session of its own, such as the
-    coordinator's: this connection would end it; ``answers``: what is asked of the past, too.
+    be groups (``@lab1``); ``analysts``: what analysts offer, too (``standing.offers``); ``guest``:
+    not with an account that has a session of its own, such as the coordinator's: this connection
+    would end it; ``answers``: what is asked of the past, too.
 
     What is asked raises ``Refused`` where the answer is a refusal, ``NoCoordinator`` where none
     comes within ``ANSWER_S`` (``Degraded``: it is there, and cannot save), ``TooLarge`` for what

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final, TypeVar, cast
@@ -17,8 +18,10 @@ from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Degraded, NoCoordinator, Refused, TooLarge
 from hwsync.protocol.groups import SIGN
 from hwsync.protocol.jsons import is_count
+from hwsync.protocol.offers import Offers, heard_offer
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics
+from hwsync.protocol.wire.analyst import read_offer
 from hwsync.protocol.wire.asking import encode_analysis, encode_id
 from hwsync.protocol.wire.heartbeat import Heartbeat
 from hwsync.protocol.wire.received import Received, is_group, read_received
@@ -166,7 +169,7 @@ class Conversation:
         analyst = self.topics.analyst_of(signal.topic) or ""
         with suppress(Refused):  # nobody counts it
             offer = read_offer(signal.payload)
-            self.standing.offers = heard(self.standing.offers, analyst, offer)
+            self.standing.offers = heard_offer(self.standing.offers, analyst, offer)
 
     def hear_of_refusal(self, denied: Denied, said: Collection[TopicKind]) -> None:
         """Raises ``Refused`` where it is a message of one of these kinds, for this user."""
