@@ -94,7 +94,7 @@ class Analysts:
         analyst = self._topics.analyst_of(delivery.topic) or ""
         self._unheard.discard(analyst)
         try:
-            self._take(offers.heard_offer(self.offers, analyst, read_offer(delivery.payload)))
+            self._take(offers.heard(self.offers, analyst, read_offer(delivery.payload)))
         except Refused as refusal:
             self.refused += 1
             self._take({name: one for name, one in self.offers.items() if name != analyst})

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final, TypeVar, cast
 
-from hwsync.protocol import limits
+from hwsync.protocol import limits, offers
 from hwsync.protocol.errors import Code, Degraded, NoCoordinator, Refused, TooLarge
 from hwsync.protocol.groups import SIGN
 from hwsync.protocol.jsons import is_count
-from hwsync.protocol.offers import Offers, heard_offer
+from hwsync.protocol.offers import Offers
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.protocol.wire.analyst import read_offer
@@ -169,7 +169,7 @@ class Conversation:
         analyst = self.topics.analyst_of(signal.topic) or ""
         with suppress(Refused):  # nobody counts it
             offer = read_offer(signal.payload)
-            self.standing.offers = heard_offer(self.standing.offers, analyst, offer)
+            self.standing.offers = offers.heard(self.standing.offers, analyst, offer)
 
     def hear_of_refusal(self, denied: Denied, said: Collection[TopicKind]) -> None:
         """Raises ``Refused`` where it is a message of one of these kinds, for this user."""

@@ -21,7 +21,7 @@ Offers = Mapping[str, Offer]
 """By analyst: of those that are online."""
 
 
-def heard_offer(offers: Offers, analyst: str, offer: Offer) -> Offers:
+def heard(offers: Offers, analyst: str, offer: Offer) -> Offers:
     """The offers, once an analyst has said what it offers, or that it has gone.
 
     Raises ``Refused`` where that is no name of an analyst, or there are too many.
