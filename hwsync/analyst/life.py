@@ -2,7 +2,8 @@
 
 The law: one thread does everything, from the socket to the socket; only an analyser that runs has
 another one, which leaves its judgement and wakes the loop. So many commands are in hand at a time;
-what they have is all that is kept in memory.
+what they have is all that is kept in memory. While no coordinator is there nothing is asked or said
+that a broker would keep for it: it says itself when it is back.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final
@@ -44,7 +46,11 @@ log = logging.getLogger("hwsync.analyst")
 LOOK_S: Final = 0.5  # between two looks at the folder
 SPARE: Final = 8  # commands in hand beyond those that are judged: fetched, or not answered yet
 UNANSWERED: Final = 4  # tries of ``ANSWER_S`` each, with a coordinator that answers others
+HEARD_S: Final = 90.0  # since it said how it is: then the coordinator is not there,
+JUST_S: Final = 20.0  # or it is there, and has not answered something else
 INQUIRE_S: Final = 1.0  # at least, between two questions how the coordinator is
+ASK_S: Final = 10.0  # between two such questions, while it is not there
+LOOK_AGAIN_S: Final = 0.5  # between two looks whether it is
 LEAVE_S: Final = 5.0  # for what is under way at the end
 
 
@@ -106,7 +112,7 @@ class Life:
         self._judging = 0  # analysers that run
         self._finished: deque[tuple[_InHand, Judgement | Exception]] = deque()
         self._boards: dict[str, None] = {}  # that are known since this connect
-        self._inquired = -inf
+        self._inquired = self._heard_at = -inf  # asked the coordinator how it is; it said so
         self._judged = 0  # in this life
 
     # The loop.
@@ -166,9 +172,13 @@ class Life:
     # What comes.
 
     def _hear(self, signal: Signal) -> None:
+        if isinstance(signal, Disconnected):
+            self._heard_at = -inf
         if isinstance(signal, Subscribed):
             self._boards.clear()
+            self._work.try_again()
             self._say_offer()
+            self._inquire()
             self._process.notifier.ready()
         elif isinstance(signal, Delivery):
             self._look_at_message(signal)
@@ -182,6 +192,8 @@ class Life:
             if (fields := read_received(kind, delivery.payload, user)) is not None:
                 self._know(user)
                 self._work.hear(user, fields, self._analysers)
+        elif kind is TopicKind.HEALTH and not delivery.retain:
+            self._heard_at = time.monotonic()
         elif kind is TopicKind.BOARDS:  # a broker may not give what it keeps to hw/+/status
             fields = read_received(kind, delivery.payload)
             for one in (fields or {}).get("boards", ()):
@@ -200,7 +212,8 @@ class Life:
     def _listening_to_the_coordinator(self) -> Talk[None]:
         """``standing`` knows what it says of itself."""
         while True:
-            yield from self._conversation(ITSELF).hearing(inf, ())
+            with suppress(HwsyncError):
+                yield from self._conversation(ITSELF).hearing(inf, ())
 
     # The folder.
 
@@ -258,17 +271,29 @@ class Life:
             self._judgement_came(*self._finished.popleft())
         for one in [one for one in self._in_hand if one.future.done()]:
             self._advance(one)
+        self._judge_what_waits()
         self._catching_up.look_at(self._work.missed, self._analysers)
         self._work.missed.clear()
-        while len(self._in_hand) < self._setup.at_once + SPARE and self._connection.connection:
+        if not self._is_served(HEARD_S):
+            if not self._connection.connection:
+                return None
+            if now - self._inquired >= ASK_S:
+                self._inquire()
+            return now + ASK_S
+        while len(self._in_hand) < self._setup.at_once + SPARE:
             busy = {one.task.user for one in self._in_hand}
             if (task := self._work.next(now, self._analysers, busy)) is None:
                 break
             talk = reading_stored(self._conversation(task.user), task.id)
             self._in_hand.append(_InHand(task, self._board.begin(talk, task.user)))
-        self._judge_what_waits()
         moments = self._work.until(now), self._catching_up.go_on(now)
         return min((one for one in moments if one is not None), default=None)
+
+    def _is_served(self, within: float) -> bool:
+        """Whether a coordinator is there that can save: it said so not longer ago than that."""
+        standing = self._standing
+        heard = time.monotonic() - self._heard_at <= within
+        return heard and standing.answers and not standing.degraded
 
     def _advance(self, one: _InHand) -> None:
         """What was waited for has come: all that is stored, or the answer to what was said."""
@@ -338,13 +363,13 @@ class Life:
         one.future = self._board.begin(self._until_answered(one.task, came), one.task.user)
 
     def _until_answered(self, task: Task, judgement: Judgement) -> Talk[Judgement]:
-        """For ever where no coordinator is there: who comes back is told."""
+        """For ever where no coordinator is there: it is told when it has come back."""
         conversation, tries = self._conversation(task.user), 0
         while True:
             try:
                 return (yield from telling(conversation, task.id, judgement))
             except NoCoordinator:
-                tries += self._standing.answers and not self._standing.degraded
+                tries += self._is_served(JUST_S)
                 if tries >= UNANSWERED:
                     raise
                 if tries == 1:
@@ -352,6 +377,8 @@ class Life:
                         "the coordinator does not answer an analysis; may %s judge here? "
                         "hwsync analyst list", self._setup.name, extra=_extra(task),
                     )  # fmt: skip
+            while not self._is_served(HEARD_S):
+                yield LOOK_AGAIN_S
 
     def _refused(self, one: _InHand, error: Refused) -> None:
         """By the coordinator, or the broker: to say it again would bring nothing else."""

@@ -130,6 +130,10 @@ class Work:
             del self._put_off[next(iter(self._put_off))]
         self._put_off[key] = now + pause, min(2 * pause, AGAIN_MAX_S)
 
+    def try_again(self) -> None:
+        """There is a new connection: what was put off may come to something."""
+        self._put_off.clear()
+
     def _miss(self, user: str) -> None:
         if len(self.missed) < limits.MAX_USERS:
             self.missed.add(user)
