@@ -259,7 +259,8 @@ class Life:
     def _say_offer(self, offer: Offer | None = None) -> None:
         if offer is None:
             versions = {name: one.version for name, one in self._analysers.items()}
-            offer = Offer(online=True, analysers=versions, time=time.time())
+            broken = tuple(name for name, one in self._analysers.items() if one.problem)
+            offer = Offer(True, versions, time.time(), broken)
         topic = self._topics.analyst(self._setup.name)
         self._connection.publish(topic, encode_offer(offer), retain=True)
 

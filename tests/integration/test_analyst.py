@@ -63,6 +63,7 @@ class Desk:
         process = self.lab.start(
             [*command, "analyst", "--dir", str(self.analysers), "--broker", self.lab.url, *options],
             name=f"analyst-{self._number}",
+            variables={"TMPDIR": str(self.lab.folder)},  # one that is killed tidies nothing up
         )
         process.wait_for_log("connected to", START_PATIENCE)
         return process
@@ -170,6 +171,7 @@ def test_what_is_judged_and_what_is_said_of_it(desk: Desk) -> None:
         topic=PRESENCE.format("desk1"),
     ).json  # fmt: skip
     assert offer["analysers"]["slow"] == before["slow"]
+    assert offer["broken"] == ["broken"]
     desk.ask("pi11", "print 42", "c3")
     status = desk.judged("pi11", "c3")
     assert status["said"]["message"] == "seen anew"

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from hwsync.analyst.work import AGAIN_FIRST_S, Task, Work, task_of
+from hwsync.protocol.jsons import dumps
+from hwsync.protocol.wire.analyst import encode_offer, read_offer
 
 OFFERED = {"check1"}
 
@@ -120,3 +122,12 @@ def test_what_nobody_here_offers_takes_no_place_of_the_past() -> None:
     assert work.has_room
     work.hear("pi1", status(state=0), OFFERED)
     assert work.next(0.0, OFFERED) == Task("pi1", "c1", "check1")
+
+
+@pytest.mark.parametrize("said", [["check2"], "check2", [7], None, [], ["other"]], ids=str)
+def test_what_is_broken_is_for_people_and_spoils_nothing(said: object) -> None:
+    fields = {"online": True, "analysers": {"check1": "a", "check2": "b"}, "broken": said}
+    offer = read_offer(dumps(fields).encode())
+    assert offer.analysers == {"check1": "a", "check2": "b"}
+    assert offer.broken == (("check2",) if said == ["check2"] else ())
+    assert read_offer(encode_offer(offer)) == offer

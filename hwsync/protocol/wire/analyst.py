@@ -14,8 +14,8 @@ from hwsync.protocol import limits
 from hwsync.protocol.errors import Code
 from hwsync.protocol.jsons import dumps, is_number
 from hwsync.protocol.record import AnalysedBy, Analyser
-from hwsync.protocol.wire.forms import Flag, Number
-from hwsync.protocol.wire.schema import Default, Doubt, Form, Json, Schema, object_of
+from hwsync.protocol.wire.forms import TEXTS, Flag, Number
+from hwsync.protocol.wire.schema import Default, Doubt, Form, Json, Schema, loose, object_of
 
 OWN: Final = frozenset(Analyser)  # who analyses them is no analyst
 
@@ -49,6 +49,13 @@ class OfferFields(TypedDict):
     time: NotRequired[
         Annotated[Number | None, Default(None), "its clock, in Unix seconds; a will has none"]
     ]
+    broken: NotRequired[
+        Annotated[
+            object,
+            loose(TEXTS),
+            "those of them that are broken: each of their runs gets a fault at once",
+        ]
+    ]
 
 
 OFFER: Final = Schema.of("what the analyst says of itself", OfferFields)
@@ -61,6 +68,7 @@ class Offer:
     online: bool
     analysers: Mapping[str, str]
     time: float | None = None  # its clock, in Unix seconds
+    broken: tuple[str, ...] = ()  # those of them whose runs get a fault, for people
 
 
 GONE: Final = Offer(online=False, analysers={})
@@ -70,8 +78,8 @@ def encode_offer(offer: Offer) -> bytes:
     """What it says; that it has gone says no more than that, and is its will."""
     if not offer.online:
         return dumps({"online": False}).encode()
-    fields = {"online": True, "analysers": dict(offer.analysers), "time": offer.time}
-    return dumps(fields).encode()
+    fields: Json = {"online": True, "analysers": dict(offer.analysers), "time": offer.time}
+    return dumps({**fields, "broken": list(offer.broken)} if offer.broken else fields).encode()
 
 
 def read_offer(payload: bytes) -> Offer:
@@ -82,8 +90,13 @@ def read_offer(payload: bytes) -> Offer:
         raise OFFER.refuse(
             {}, Code.TOO_LARGE, f"{len(payload)} bytes", f"at most {limits.MAX_OFFER} bytes"
         )
-    fields = OFFER.read(object_of(payload, OFFER.what, 'such as {"online": true}'))
-    return Offer(fields["online"], fields["analysers"] if fields["online"] else {}, fields["time"])
+    obj = object_of(payload, OFFER.what, 'such as {"online": true}')
+    fields = OFFER.read(obj)
+    if not fields["online"]:
+        return Offer(online=False, analysers={}, time=fields["time"])
+    broken: Any = obj.get("broken")
+    named = tuple(one for one in fields["analysers"] if TEXTS.holds(broken) and one in broken)
+    return Offer(True, fields["analysers"], fields["time"], named)
 
 
 def _is_by(value: Any) -> bool:
