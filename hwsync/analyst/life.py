@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
@@ -24,7 +24,9 @@ from hwsync.analysers.engine import Judgement
 from hwsync.analysers.folder import Analyser, Folder
 from hwsync.analyst.catching_up import CatchingUp
 from hwsync.analyst.judging import Judge, Stored, faulty, is_judged, judged, reading_stored, telling
-from hwsync.analyst.work import NOT_OURS, Task, Work
+from hwsync.analyst.offering import Offering
+from hwsync.analyst.quiet import Quiet
+from hwsync.analyst.work import Task, Work
 from hwsync.notify import Notifier
 from hwsync.operator.conversation import Conversation, Standing, Talk
 from hwsync.operator.history import Answers
@@ -46,12 +48,13 @@ log = logging.getLogger("hwsync.analyst")
 LOOK_S: Final = 0.5  # between two looks at the folder
 SPARE: Final = 8  # commands in hand beyond those that are judged: fetched, or not answered yet
 UNANSWERED: Final = 4  # tries of ``ANSWER_S`` each, with a coordinator that answers others
-HEARD_S: Final = 90.0  # since it said how it is: then the coordinator is not there,
-JUST_S: Final = 20.0  # or it is there, and has not answered something else
 INQUIRE_S: Final = 1.0  # at least, between two questions how the coordinator is
-ASK_S: Final = 10.0  # between two such questions, while it is not there
-LOOK_AGAIN_S: Final = 0.5  # between two looks whether it is
+ASK_S: Final = 10.0  # between two such questions, while nothing else is said
+LOOK_AGAIN_S: Final = 0.5  # between two looks whether it is there again
 LEAVE_S: Final = 5.0  # for what is under way at the end
+
+SAID: Final = (TopicKind.STATUS, TopicKind.RESULT, TopicKind.ERROR, TopicKind.BOARDS)
+"""What a coordinator says that is there; its health says more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +83,9 @@ class _InHand:
 
     task: Task
     future: Future[Any]
+    began: float
     stored: Stored | None = None  # until it is judged
     judgement: Judgement | None = None
-    began: float = field(default_factory=time.monotonic)
 
 
 class Life:
@@ -97,7 +100,7 @@ class Life:
         answers: Answers, process: Process, monotonic: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._setup, self._topics = setup, setup.topics
-        self._folder, self._engine, self._process = folder, engine, process
+        self._offering, self._engine, self._process = Offering(folder), engine, process
         self._connection, self._monotonic = connection, monotonic
         self._pump = Pump(connection, process.waker)
         self._board = Switchboard(connection.acknowledge, user_of=self._user_of,
@@ -106,13 +109,12 @@ class Life:
         self._work = Work()
         self._catching_up = CatchingUp(self._board, self._conversation, answers, self._work,
                                        setup.back_s)  # fmt: skip
-        self._analysers: Mapping[str, Analyser] = {}
-        self._problems: tuple[str, ...] | None = None  # of the folder, as they were last said
         self._in_hand: list[_InHand] = []
         self._judging = 0  # analysers that run
         self._finished: deque[tuple[_InHand, Judgement | Exception]] = deque()
         self._boards: dict[str, None] = {}  # that are known since this connect
-        self._inquired = self._heard_at = -inf  # asked the coordinator how it is; it said so
+        self._inquired = -inf  # when the coordinator was asked how it is
+        self._quiet = Quiet(monotonic)
         self._judged = 0  # in this life
 
     # The loop.
@@ -139,7 +141,7 @@ class Life:
 
     def begin(self) -> None:
         """Once, before the connection begins. Raises ``UsageError`` where there is no folder."""
-        self._take_folder(self._folder.scan())
+        self._offering.begin()
         self._board.begin(self._listening_to_the_coordinator(), ITSELF)
 
     def turn(self, came: Iterable[Signal]) -> float:
@@ -172,11 +174,10 @@ class Life:
     # What comes.
 
     def _hear(self, signal: Signal) -> None:
-        if isinstance(signal, Disconnected):
-            self._heard_at = -inf
         if isinstance(signal, Subscribed):
             self._boards.clear()
             self._work.try_again()
+            self._quiet.speak()
             self._say_offer()
             self._inquire()
             self._process.notifier.ready()
@@ -188,12 +189,16 @@ class Life:
         user, kind = self._topics.split(delivery.topic)
         if not delivery.payload:
             return
+        if not delivery.retain and kind in SAID:
+            self._quiet.heard()
         if kind is TopicKind.STATUS and limits.is_user(user):
             if (fields := read_received(kind, delivery.payload, user)) is not None:
                 self._know(user)
                 self._work.hear(user, fields, self._analysers)
         elif kind is TopicKind.HEALTH and not delivery.retain:
-            self._heard_at = time.monotonic()
+            fields = read_received(kind, delivery.payload)
+            if fields is not None:
+                (self._quiet.heard if fields["condition"] == "ok" else self._quiet.hush)()
         elif kind is TopicKind.BOARDS:  # a broker may not give what it keeps to hw/+/status
             fields = read_received(kind, delivery.payload)
             for one in (fields or {}).get("boards", ()):
@@ -219,48 +224,18 @@ class Life:
 
     def look(self, *, again: bool = False) -> None:
         """Take what the folder has now."""
-        try:
-            found = self._folder.scan()
-        except HwsyncError as error:
-            if self._problems != (str(error),):
-                log.error("%s; what was offered stays", error)
-            self._problems = (str(error),)
-            return
-        if again:
-            log.info("reading %s anew", self._folder.path)
-        self._take_folder(found)
+        new = self._offering.look(again=again)
+        if new is not None:
+            self._work.forget_those_of(self._analysers)
+            self._catching_up.look_at(list(self._boards), new)
+            self._say_offer()
 
-    def _take_folder(self, found: Mapping[str, Analyser]) -> None:
-        """Offer what is there now; one that was seen a moment ago has no version yet."""
-        before = self._analysers
-        offered = {name: one for name, one in found.items() if one.version and name not in NOT_OURS}
-        if self._problems != self._folder.problems:
-            for problem in self._folder.problems:
-                if problem not in (self._problems or ()):
-                    log.warning("%s: %s", self._folder.path, problem)
-            self._problems = self._folder.problems
-        versions = {name: one.version for name, one in offered.items()}
-        if before and versions == {name: one.version for name, one in before.items()}:
-            return
-        self._analysers = offered
-        for name, version in versions.items():
-            if name not in before or before[name].version != version:
-                broken = ", which is broken: each run gets a fault" if offered[name].problem else ""
-                log.info("offers %s %s%s", name, version, broken)
-        for name in before.keys() - versions.keys():
-            log.info("does not offer %s any more", name)
-        if not offered:
-            log.warning("%s has no analyser yet; what is put there counts a moment later",
-                        self._folder.path)  # fmt: skip
-        self._work.forget_those_of(versions)
-        self._catching_up.look_at(list(self._boards), versions.keys() - before.keys())
-        self._say_offer()
+    @property
+    def _analysers(self) -> Mapping[str, Analyser]:
+        return self._offering.analysers
 
     def _say_offer(self, offer: Offer | None = None) -> None:
-        if offer is None:
-            versions = {name: one.version for name, one in self._analysers.items()}
-            broken = tuple(name for name, one in self._analysers.items() if one.problem)
-            offer = Offer(True, versions, time.time(), broken)
+        offer = self._offering.offer(time.time()) if offer is None else offer
         topic = self._topics.analyst(self._setup.name)
         self._connection.publish(topic, encode_offer(offer), retain=True)
 
@@ -275,26 +250,20 @@ class Life:
         self._judge_what_waits()
         self._catching_up.look_at(self._work.missed, self._analysers)
         self._work.missed.clear()
-        if not self._is_served(HEARD_S):
-            if not self._connection.connection:
-                return None
+        if not self._connection.connection:
+            return None
+        if not self._quiet.may_speak:
             if now - self._inquired >= ASK_S:
                 self._inquire()
-            return now + ASK_S
+            return min(now + ASK_S, self._quiet.until)
         while len(self._in_hand) < self._setup.at_once + SPARE:
             busy = {one.task.user for one in self._in_hand}
             if (task := self._work.next(now, self._analysers, busy)) is None:
                 break
             talk = reading_stored(self._conversation(task.user), task.id)
-            self._in_hand.append(_InHand(task, self._board.begin(talk, task.user)))
+            self._in_hand.append(_InHand(task, self._board.begin(talk, task.user), began=now))
         moments = self._work.until(now), self._catching_up.go_on(now)
         return min((one for one in moments if one is not None), default=None)
-
-    def _is_served(self, within: float) -> bool:
-        """Whether a coordinator is there that can save: it said so not longer ago than that."""
-        standing = self._standing
-        heard = time.monotonic() - self._heard_at <= within
-        return heard and standing.answers and not standing.degraded
 
     def _advance(self, one: _InHand) -> None:
         """What was waited for has come: all that is stored, or the answer to what was said."""
@@ -303,6 +272,8 @@ class Life:
         except Refused as error:
             self._refused(one, error)
         except HwsyncError as error:
+            if isinstance(error, NoCoordinator):
+                self._quiet.hush()
             log.warning("not judged now: %s", error, extra=_extra(one.task))
             self._drop(one, again=True)
         except Exception:
@@ -370,15 +341,18 @@ class Life:
             try:
                 return (yield from telling(conversation, task.id, judgement))
             except NoCoordinator:
-                tries += self._is_served(JUST_S)
+                is_there = self._quiet.is_there
+                tries += is_there
                 if tries >= UNANSWERED:
                     raise
+                if not is_there:
+                    self._quiet.hush()
                 if tries == 1:
                     log.warning(
                         "the coordinator does not answer an analysis; may %s judge here? "
                         "hwsync analyst list", self._setup.name, extra=_extra(task),
                     )  # fmt: skip
-            while not self._is_served(HEARD_S):
+            while not self._quiet.may_speak:
                 yield LOOK_AGAIN_S
 
     def _refused(self, one: _InHand, error: Refused) -> None:
@@ -398,7 +372,7 @@ class Life:
 
     def _log(self, one: _InHand, judgement: Judgement) -> None:
         """One line for each judgement."""
-        seconds = time.monotonic() - one.began
+        seconds = self._monotonic() - one.began
         by = f"{judgement.name} {judgement.version}"
         if judgement.fault is not None:
             printed = judgement.printed.strip().rpartition("\n")[2]

@@ -38,7 +38,7 @@ def serve(setup: Setup, path: Path, address: Callable[[], BrokerUrl] | None = No
     folder.scan()
     waker = Waker()
     answers = Answers(setup.url.username)
-    with listening(waker.wake) as orders, Engine(at_once=setup.at_once, place=_place()) as engine:
+    with listening(waker.wake) as orders, Engine(at_once=setup.at_once) as engine:
         engine.start()  # before there is any thread
         connection = Connection(
             setup.url,
@@ -73,15 +73,6 @@ def subscriptions(topics: Topics, answers: Answers) -> list[Subscription]:
     heard.append(answers.filter)
     return [*(Subscription(topic, as_published=False) for topic in heard),
             *of_lab(topics, boards=True)]  # fmt: skip
-
-
-def _place() -> Path | None:
-    """Where analysers work: in the unit's own folder, so that no crash leaves anything elsewhere.
-
-    None: in a new one of the machine's temporary folder.
-    """
-    state = os.environ.get("STATE_DIRECTORY")
-    return Path(state) / "work" if state else None
 
 
 def _present(address: Callable[[], BrokerUrl], first: BrokerUrl) -> Callable[[], BrokerUrl]:
