@@ -45,7 +45,7 @@ def does(*lines: str) -> str:
     return f"import os, sys, time\ndef analyse(run):\n{body}    return True\n"
 
 
-SHORT = "[limits]\ntime_s = 0.4\n"
+SHORT = "[limits]\ntime_s = 0.6\n"
 SMALL = "[limits]\nmemory_mb = 64\n"
 NO_JSON = "what it returned is no JSON: "
 KILLED = "it was killed: "
@@ -54,12 +54,12 @@ LARGE = "its answer is larger than 64 KiB"
 
 # The analyser, the TOML beside it, and its whole fault.
 BAD = {
-    "loops": (does("while True: pass"), SHORT, "it took longer than 0.4 s"),
-    "sleeps": (does("time.sleep(99)"), SHORT, "it took longer than 0.4 s"),
-    "stops itself": (does("os.kill(os.getpid(), 19)"), SHORT, "it took longer than 0.4 s"),
+    "loops": (does("while True: pass"), SHORT, "it took longer than 0.6 s"),
+    "sleeps": (does("time.sleep(99)"), SHORT, "it took longer than 0.6 s"),
+    "stops itself": (does("os.kill(os.getpid(), 19)"), SHORT, "it took longer than 0.6 s"),
     "ignores signals": (
         does("import signal", "signal.signal(2, lambda *_: None)", "while True: time.sleep(9)"),
-        *(SHORT, "it took longer than 0.4 s"),
+        *(SHORT, "it took longer than 0.6 s"),
     ),
     "takes 1 GB": (
         *(does("len(b'x' * 10**9)"), SMALL),
