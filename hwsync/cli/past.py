@@ -201,22 +201,24 @@ def table(rows: Rows, now: float, width: int | None) -> Iterator[str]:
         number: min(longest[number], WIDEST[number])
         for number in used[:-1] if number < len(WIDEST)
     }  # fmt: skip
-    if width is not None:
-        # Where the output has no room, these give way, and then the program's name.
+    if width is not None and used:
+        # Where the last one has no room, these give way, and then the program's name.
+        last = LEAST_OUTPUT if HEADER[used[-1]] == "OUTPUT" else longest[used[-1]]
+        room = width - last
         for number in map(HEADER.index, ("BY", "TIME", "EXIT", "VERDICT")):
-            if _too_wide(widths, width) > 0 and number in widths:
+            if _too_wide(widths, room) > 0 and number in widths:
                 used = [one for one in used if one != number]
                 del widths[number]
         name = HEADER.index("NAME")
         if name in widths:
-            widths[name] = max(widths[name] - max(_too_wide(widths, width), 0), LEAST_NAME)
+            widths[name] = max(widths[name] - max(_too_wide(widths, room), 0), LEAST_NAME)
         yield _line(HEADER, used, widths, width)
     for user, row in rows:
         yield _line(_cells(user, row, now), used, widths, width)
 
 
-def _too_wide(widths: Mapping[int, int], width: int) -> int:
-    return sum(widths.values()) + 2 * len(widths) + LEAST_OUTPUT - width
+def _too_wide(widths: Mapping[int, int], room: int) -> int:
+    return sum(widths.values()) + 2 * len(widths) - room
 
 
 def _line(

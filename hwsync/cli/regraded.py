@@ -105,7 +105,7 @@ def regraded(board: str, row: Fields, value: Any, by: Version, fault: str | None
     text = value if isinstance(value, str) else dumps(value)
     said = verdict_json(analysis.verdict_of(text, AnalysedBy(by.name, by.version, fault)))
     old = verdict_of(row)
-    counts = old if fault else verdict_of({**row, "verdicts": [*verdicts_of(row), said]})
+    counts = verdict_of({**row, "verdicts": [*verdicts_of(row), said]})
     changed = _worth(old) != _worth(counts)
     return Regraded(board, row["id"], str(asker_of(row)), old, said, changed)
 

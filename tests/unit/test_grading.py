@@ -135,6 +135,11 @@ def test_an_analyser_that_is_named_is_the_only_one_that_counts() -> None:
     assert (grade.attempt.id, grade.attempt.judge) == ("c4", "check2")
 
 
+def test_that_another_analyser_failed_says_nothing_of_the_one_that_is_named() -> None:
+    (grade,) = graded([row(FAULT)], analyser="check2")
+    assert (counts(grade), grade.verdict) == (WAITING, "waiting")
+
+
 @pytest.mark.parametrize(
     ("passed", "score", "least", "word"),
     [

@@ -117,6 +117,14 @@ def test_in_80_columns_there_is_room_for_some_output() -> None:
     assert "cli-4c1b2f8a90d3e7f1" in line
 
 
+def test_an_id_is_whole_where_nothing_was_written() -> None:
+    said = [verdict(passed=False, score=0.125)]
+    run = row(line="", id="cli-4c1b2f8a90d3e7f1", verdicts=said, issued=0.0)
+    _, line = past.table([("raspberry-12", run)], NOW.timestamp(), 80)
+    assert line.endswith("  cli-4c1b2f8a90d3e7f1")
+    assert len(line) <= 80
+
+
 def test_the_verdict_stands_in_the_line_and_in_the_columns() -> None:
     verdicts = [verdict(passed=False, score=0.2), verdict("check2", passed=True, score=0.905)]
     run = row(verdicts=verdicts)
