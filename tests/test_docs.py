@@ -25,7 +25,10 @@ from tests.support import ways
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 README = CHECKOUT / "README.md"
-TYPED = (README, *(CHECKOUT / "docs" / name for name in ("by-hand.md", "reliability.md")))
+TYPED = (
+    README,
+    *(CHECKOUT / "docs" / name for name in ("by-hand.md", "records.md", "reliability.md")),
+)
 DOCUMENTS = (
     *(CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((CHECKOUT / "docs").rglob("*.md")),
@@ -37,6 +40,7 @@ README_TESTS = "tests/acceptance/test_readme.py"
 TWO_BOARDS = f"{README_TESTS}::test_up_starts_a_broker_where_there_is_none"
 BY_HAND = f"{README_TESTS}::test_each_part_by_itself"
 SEVERAL = f"{README_TESTS}::test_several_boards"
+RECORDS = "tests/acceptance/test_records_cli.py::test_the_page_of_records"
 RUN_BY: dict[str, str] = {
     "scripts/test": ".ci/run",
     "scripts/broker": "tests/integration/test_broker_script.py",
@@ -56,6 +60,13 @@ RUN_BY: dict[str, str] = {
     "hwsync run pi1,pi2 blink.py --speed 2": SEVERAL,
     "hwsync run --all --get result.txt --out results measure.py": SEVERAL,
     "hwsync reset --all": SEVERAL,
+    "hwsync run pi1 --meta exp=heat --with data.csv heat.py": RECORDS,
+    "hwsync export --numbers --meta exp=heat > numbers.csv": RECORDS,
+    "hwsync replay cli-4c1b2f8a90d3e7f1 --on pi2 --with data.csv": RECORDS,
+    "hwsync receipt cli-4c1b2f8a90d3e7f1 -o run.json": RECORDS,
+    "hwsync verify run.json": RECORDS,
+    "hwsync modules pi1 --packages": RECORDS,
+    "mosquitto_sub -C 1 -t hw/@hwsync/health >> heads.jsonl": RECORDS,
     "hwsync coordinator": BY_HAND,
     "hwsync-device --user pi1": BY_HAND,
 }

@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "findings": frozenset(),
     "probe": frozenset({"address", "transport"}),
     "webprobe": frozenset({"address", "transport"}),
-    "runner": frozenset({"protocol"}),
+    "packages": frozenset(),
+    "runner": frozenset({"protocol", "packages"}),
     "broker": frozenset({"protocol", "notify"}),
     "logs": frozenset(),
     "numbers": frozenset(),
@@ -72,7 +73,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             *("protocol", "address", "paths", "broker", "store", "coordinator", "operator"),
             *("logs", "findings", "probe"),
             *("configfile", "connection", "lab", "systemd", "webprobe", "installing", "signing"),
-            *("groups", "grading", "analysers", "analyst"),
+            *("groups", "grading", "analysers", "analyst", "numbers", "packages"),
         }
     ),
     "testing": frozenset(

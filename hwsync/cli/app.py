@@ -37,6 +37,8 @@ PLACES: Final = {
     **dict.fromkeys(("wait", "logs"), "following"),
     "grades": "grades",
     "regrade": "regrade",
+    "replay": "replay",
+    **dict.fromkeys(("receipt", "verify"), "receipts"),
     "sync": "sync",
     "why": "why",
     "modules": "modules",

@@ -15,6 +15,7 @@ SECTIONS: Final = {
     "Run programs": ("run", "send", "get", "wait", "logs", "cancel", "analyse"),
     "See what is going on": ("status", "why", "modules", "doctor"),
     "See what happened": ("history", "show", "grades", "regrade", "export", "sync"),
+    "Prove it": ("replay", "receipt", "verify"),
     "Put something right": ("reset", "forget"),
     "Make a lab": ("up", "init", "device", "operator", "group", "key"),
     "Keep it running": (
@@ -41,6 +42,9 @@ SUMMARIES: Final = {
     "grades": "Who has passed: one line for each, out of the history.",
     "regrade": "Judge stored results anew; no board is touched.",
     "export": "The history as CSV or JSON, for other programs.",
+    "replay": "Run the program of an earlier run again.",
+    "receipt": "A file that proves one run.",
+    "verify": "Check such a file, without database or network.",
     "sync": "How far apart boards began that began together.",
     "reset": "Bring a board to rest, whatever it does.",
     "forget": "Forget a board whose name was a typing error.",
@@ -80,7 +84,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "analyse": ("hwsync analyse pi1 'well done'",),
     "status": ("hwsync status", "hwsync status pi1", "hwsync status @lab1 --watch"),
     "why": ("hwsync why pi1", "hwsync why cli-4c1b2f8a90d3e7f1", "hwsync why @lab1"),
-    "modules": ("hwsync modules pi1", "hwsync modules pi1 numpy gpiozero"),
+    "modules": (
+        "hwsync modules pi1",
+        "hwsync modules pi1 numpy gpiozero",
+        "hwsync modules pi1 --packages",
+    ),
     "doctor": ("hwsync doctor", "hwsync doctor pi1"),
     "history": (
         "hwsync history pi1",
@@ -98,7 +106,16 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "hwsync grades @lab1 --by student --analyser check1",
     ),
     "regrade": ("hwsync regrade --meta assignment=lab3 --analyser check2 --dir analysers/",),
-    "export": ("hwsync export --since 2026-09-01 --meta course=1b > course.csv",),
+    "export": (
+        "hwsync export --since 2026-09-01 --meta course=1b > course.csv",
+        "hwsync export --numbers --meta exp=heat > numbers.csv",
+    ),
+    "replay": (
+        "hwsync replay cli-4c1b2f8a90d3e7f1",
+        "hwsync replay cli-4c1b2f8a90d3e7f1 --on pi2",
+    ),
+    "receipt": ("hwsync receipt cli-4c1b2f8a90d3e7f1 -o run.json",),
+    "verify": ("hwsync verify run.json", "hwsync verify run.json --trust ed25519:KEY"),
     "sync": ("hwsync sync hello-1", "hwsync sync hello-1 --save starts.png"),
     "reset": ("hwsync reset pi1", "hwsync reset @lab1", "hwsync reset --all"),
     "forget": ("hwsync forget pj1",),
@@ -191,6 +208,9 @@ JSON_LINES: Final = {
     "regrade": "a run that was judged anew: `board`, `id`, `asker`, `old` and `new` (as in a row's "
     "`verdicts`: protocol.md, section 10), `changed`, `published`",
     "export": "as `--jsonl`: the columns of history.md",
+    "replay": "as `run`",
+    "receipt": "`receipt`, `run`, `rows`, `steps`, `head`, and `signed` where a key was there",
+    "verify": "`verified`, and `run`, `head`, `proved`, `not_proved`, or `message`: what is wrong",
     "sync": "`id`, `spread`, and `starts`: one for each board",
     "forget": "`forgotten`, `online`",
     "backup": "what was copied, and where to",

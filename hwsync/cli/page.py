@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from hwsync.cli import say, verdicts
+from hwsync.cli import say
 from hwsync.cli.past import outcome_of, took
 from hwsync.protocol.jsons import dumps, is_number
 from hwsync.protocol.limits import DEFAULT_NAME
 
 NAME_WIDTH: Final = 13
+HASH_SHOWN: Final = 12  # digits of a hash, for people
 RAN: Final = {
     "yes": "", "no": "it did not run", "maybe": "nobody can know whether it ran",
 }  # fmt: skip
@@ -73,11 +74,11 @@ def _about(fields: Mapping[str, Any], now: float, by: str) -> Iterator[tuple[str
     if (error := fields["start_error"]) is not None:
         bound = fields["clock_bound"] or 0.0
         yield "", f"{error * 1e3:+.3f} ms from its instant, give or take {bound * 1e3:.3f} ms"
+    yield "on", _ran_on(fields.get("ran_on"))
     yield "why", fields["reason"]
     yield "ran", RAN.get(fields["ran"] or "yes", "")
     yield from _given(fields)
-    yield "analysis", verdicts.first(fields)
-    yield "regrades", "\n".join(verdicts.regrades(fields))
+    yield "analysis", fields["server_analysis"].rstrip("\n")
     yield "meta", _meta(fields)
     yield "files", ", ".join(sorted(_names(fields.get("files"))))
     notes = ("late", "something of it came after its end"), ("orphan", "only its result is known")
@@ -104,6 +105,24 @@ def _meta(fields: Mapping[str, Any]) -> str:
 
 def _names(files: object) -> Iterator[str]:
     return iter(files if isinstance(files, dict | list) else ())
+
+
+def _ran_on(said: object) -> str:
+    """``Raspberry Pi 4, Debian 12, …``: the hash of the packages in few digits."""
+    if not isinstance(said, dict):
+        return ""
+    named = {
+        "python": "Python",
+        "packages": "packages",
+        "throttled": "throttled",
+        "hwsync": "hwsync",
+    }
+    parts = []
+    for key, value in said.items():
+        text = str(value)[:HASH_SHOWN] if key == "packages" else str(value)
+        if value or key != "throttled":
+            parts.append(f"{named[key]} {text}" if key in named else text)
+    return ", ".join(parts)
 
 
 def _short(text: str) -> str:

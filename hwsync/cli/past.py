@@ -243,6 +243,7 @@ COLUMNS: Final = (
     *("time", "board", "id", "number", "issued", "by", "known_by", "name", "outcome", "ran"),
     *("reason", "exit_code", "started", "duration", "files", "analysis", "meta", "line"),
     *("passed", "score", "judged_by"),
+    *("clock_bound", "ran_on"),
 )
 """Of ``export``, in their order (docs/history.md)."""
 END: Final = "\r\n"  # of a line of CSV; a cell that has one of these is quoted
@@ -270,7 +271,7 @@ def exported(user: str, row: Row) -> dict[str, Any]:
     if (verdict := verdict_of(row)) is not None:
         judge = judge_of(verdict)
         fields |= {"passed": verdict["passed"], "score": verdict["score"], "judged_by": judge}
-    return {name: fields[name] for name in COLUMNS}
+    return {name: fields.get(name) for name in COLUMNS}
 
 
 def as_jsonl(user: str, row: Row) -> str:
@@ -288,4 +289,6 @@ def as_csv(values: Iterable[object]) -> str:
 def _cell(value: object) -> object:
     if isinstance(value, list | tuple):
         value = ";".join(map(str, value))
+    if isinstance(value, dict):
+        value = json.dumps(value, separators=(",", ":"))
     return f"'{value}" if isinstance(value, str) and value[:1] in tuple(FORMULA) else value

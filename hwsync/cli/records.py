@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 import click
 
-from hwsync.cli import page, past, say, side_by_side
+from hwsync.cli import page, past, printed, say, side_by_side
 from hwsync.cli.common import FILE, Settings, board_name, common
 from hwsync.cli.completion import of_broker
 from hwsync.cli.elsewhere import own_database
@@ -129,18 +129,27 @@ def _boards(settings: Settings, targets: tuple[Target, ...], *, from_file: bool)
 @filter_options()
 @click.option("--csv", "form", flag_value="csv", default=True, help="A table.  [the default]")
 @click.option("--jsonl", "form", flag_value="jsonl", help="One JSON object a line.")
+@click.option("--numbers", is_flag=True,
+              help="The numbers that the programs have printed: one a line, with its run, board, "
+              "time and name.")  # fmt: skip
 @FROM_FILE
 @click.pass_obj
 def export(
-    settings: Settings, /, targets: tuple[Target, ...], form: str, db: Path | None, **given: Any
-) -> None:
+    settings: Settings, /, targets: tuple[Target, ...], form: str, numbers: bool, db: Path | None,
+    **given: Any,
+) -> None:  # fmt: skip
     """What was run on BOARD, on several, or on all, for a spreadsheet or a program.
 
-    BOARD may be a group, @lab1. The columns stand in docs/history.md. A text that a spreadsheet
+    BOARD may be a group, @lab1. The columns stand in docs/history.md, those of --numbers in
+    docs/records.md. A text that a spreadsheet
     would take for a formula has a ' before it.
     """
     found = told(settings, targets, read_filters(given, datetime.datetime.now()), db)
     of_json = form == "jsonl" or settings.as_json
+    if numbers:
+        printed.export(settings, db, found.rows, of_json=of_json)
+        _say_whose(settings, found)
+        return
     if not of_json:
         past.say_exported(past.as_csv(past.COLUMNS), past.END)
     for user, row in found.rows:
@@ -148,6 +157,10 @@ def export(
             past.say_exported(past.as_jsonl(user, row), "\n")
         else:
             past.say_exported(past.as_csv(past.exported(user, row).values()), past.END)
+    _say_whose(settings, found)
+
+
+def _say_whose(settings: Settings, found: past.Told) -> None:
     if found.own and settings.url.username:
         say.line(f"these are the runs that {settings.url.username} asked for", err=True)
 

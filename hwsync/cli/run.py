@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from hwsync.cli import say, verdicts
+from hwsync.cli import say
 from hwsync.cli.brought_back import Brought, bring
 from hwsync.cli.common import FOLDER, Settings, common, fail
 from hwsync.cli.hints import hints, of_limit
@@ -27,7 +27,6 @@ from hwsync.cli.targets import Target, check_words, one_or_all
 from hwsync.operator.client import Client
 from hwsync.operator.conversation import OnReceived
 from hwsync.operator.fetching import fetching
-from hwsync.operator.offering import awaiting, is_analysts
 from hwsync.operator.run import NOT_RUN, Run, RunRequest, claim, exit_code
 from hwsync.operator.streams import Streams, texts_of
 from hwsync.protocol.errors import (
@@ -60,15 +59,11 @@ def send(settings: Settings, /, target: Target, everybody: bool, **given: Any) -
     check_words(target, everybody, given["file"], given["code"])
     target = one_or_all(target, everybody)
     wanted = _wish(target, given)
-    analyser = given["analyser"] or Analyser.OUTCOME
-    offered = is_analysts(analyser)
-    asked = make_request(analyser, claim(settings.url), **given)
+    asked = make_request(Analyser.OUTCOME, claim(settings.url), **given)
     if (user := target.board) is None:
         perform(settings, target, asked, wanted, State.REST, send=True)
-    with Client(settings.url, settings.topics, user, analysts=offered) as operator:
+    with Client(settings.url, settings.topics, user) as operator:
         operator.standing.slow = say_slow
-        if offered:
-            operator.wait(awaiting(operator, analyser))
         if not given["wait_for_board"]:
             refuse_strangers(settings, operator, (user,))
         seen = Seen(user)
@@ -117,19 +112,15 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
     """
     if no_analysis and analysis is not None:
         raise UsageError("--analysis and --no-analysis contradict each other", "give one of them")
-    analyser = given["analyser"]
-    if analyser is not None and (no_analysis or analysis is not None):
-        hint = "leave --analyser out, or the other one"
-        raise UsageError("--analyser says who judges, and so does the other option", hint)
-    by_hand = no_analysis or analysis is not None or analyser == Analyser.MANUAL
-    analyser = Analyser.MANUAL if by_hand else analyser or Analyser.OUTCOME
-    offered = is_analysts(analyser)
+    by_hand = no_analysis or analysis is not None
     check_words(target, everybody, given["file"], given["code"])
     target = one_or_all(target, everybody)
     if target.board is None and (raw or analysis is not None):
         raise UsageError("--raw and --analysis are for one board", "leave them out")
     wanted = _wish(target, given)
-    asked = make_request(analyser, claim(settings.url), **given)
+    asked = make_request(
+        Analyser.MANUAL if by_hand else Analyser.OUTCOME, claim(settings.url), **given
+    )
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character
@@ -140,25 +131,41 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
             perform(settings, target, asked, wanted, last)
         except (NotFound, Refused, TooLarge) as error:
             fail(error, settings, NOT_RUN)
+    try:
+        end = one_board(
+            settings, user, asked, last, analysis=analysis, raw=raw, wanted=wanted,
+            wait_for_board=given["wait_for_board"],
+        )  # fmt: skip
+    except (NotFound, Refused, TooLarge) as error:
+        fail(error, settings, NOT_RUN)
+    sys.exit(exit_code(end))
+
+
+def one_board(
+    settings: Settings, user: str, asked: Asked, last: State, *, analysis: str | None = None,
+    raw: bool = False, wanted: Wish | None = None, wait_for_board: bool = False,
+) -> CommandFields:  # fmt: skip
+    """Run it, show what it writes, bring its files; its end, of which all is said.
+
+    ``last``: as in ``operator.run.Run``. Raises ``HwsyncError``.
+    """
     waiting = _Waiting(user)
     screen = Screen(raw=raw, silent=settings.as_json, begin=waiting.end)
     streams = Streams(asked.id, screen, screen.files, together=screen.together)
     view = _View(waiting, screen, streams)
     try:
-        with Client(settings.url, settings.topics, user, live=True, analysts=offered) as operator:
+        with Client(settings.url, settings.topics, user, live=True) as operator:
             if not waiting.wanted:
                 operator.standing.slow = say_slow
             try:
-                if offered:
-                    operator.wait(awaiting(operator, analyser))
                 seen, beat = Seen(user), None
-                if not given["wait_for_board"]:
+                if not wait_for_board:
                     beat = refuse_strangers(settings, operator, (user,))[user]
                 request = _with_start(settings, operator, asked.request, wanted, seen.hear)
                 try:
                     end = _run(
                         settings, operator, Run(operator, request, last), analysis, view,
-                        seen if given["wait_for_board"] else None,
+                        seen if wait_for_board else None,
                         offline=beat is not None and not beat["online"],
                     )  # fmt: skip
                 except Refused as refusal:
@@ -169,8 +176,6 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
     except OutputError as error:
         hint = f"this does not end the command {asked.id}; hwsync status {user} shows its end"
         raise OutputError(error.message, hint) from None
-    except (NotFound, Refused, TooLarge) as error:
-        fail(error, settings, NOT_RUN)
     if settings.as_json:
         say.json_line({**end, "saved": brought.saved} if asked.request.collect else end)
     else:
@@ -181,7 +186,7 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
             screen.remark(line)
         for line in brought.wrong:
             screen.tell(line)
-    sys.exit(exit_code(end))
+    return end
 
 
 def _bring(operator: Client, end: CommandFields, asked: Asked) -> Brought:
@@ -234,8 +239,6 @@ def _print_end(
         screen.remark(f"hwsync: {line}")
     if why:
         screen.remark(f"  {why}")
-    if is_analysts(asked.request.analysis):
-        screen.tell(f"hwsync: {verdicts.first(end) or 'no analysis'}")
     for hint in hints(end, asked):
         screen.remark(hint)
     if end["truncated"]:

@@ -23,11 +23,11 @@ from hwsync.cli.common import (
     default_database,
     seconds,
 )
+from hwsync.cli.signer import signer_of
 from hwsync.protocol import limits
-from hwsync.protocol.errors import AnotherCoordinator, UsageError
+from hwsync.protocol.errors import AnotherCoordinator
 from hwsync.protocol.groups import NO_GROUPS, Groups
 from hwsync.protocol.record import Analyser
-from hwsync.signing import SECRET, SigningKey
 from hwsync.store.backups import DEFAULT_EVERY_S, EVERY_S, KEPT
 from hwsync.store.retention import KEEP_DAYS, KEEP_MB
 
@@ -173,7 +173,7 @@ def coordinator(
 
     def access() -> Access:
         now = replace(settings, _given=None)
-        signer = _signer(now, signing_key)
+        signer = signer_of(now, signing_key)
         return Access(now.url, now.topics.root, signer, _groups(groups_file, found, again))
 
     by_systemd = "NOTIFY_SOCKET" in os.environ  # not any more after ``serve``
@@ -198,26 +198,6 @@ def _groups(option: Path | None, connection_file: Path | None, again: bool) -> G
         return NO_GROUPS
     folder = connection_file.parent if again else USUAL
     return groups.load(folder / groups.NAME, may_lack=True)
-
-
-def _signer(settings: Settings, option: Path | None) -> SigningKey | None:
-    """Of the option, else of the connection file: a path, or the key itself."""
-    if option is not None:
-        if str(option).startswith(SECRET):
-            raise UsageError(
-                "--signing-key names a file", "a key as argument is seen by everybody here"
-            )
-        return SigningKey.load(option)
-    given = str(settings.given.get("signing_key", ""))
-    if not given:
-        return None
-    # Not shown: it may be a key without its beginning.
-    if not given.startswith(SECRET) and not os.path.exists(given):
-        source = settings.given.sources["signing_key"]
-        raise UsageError(
-            f"{source}: signing_key is no key and no file", "hwsync key make FILE makes one"
-        )
-    return SigningKey.given(given, Path())
 
 
 @click.command()

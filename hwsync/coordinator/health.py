@@ -90,6 +90,7 @@ def health(
     failure: str = "",
     outbox: Outbox,
     schema: int,
+    head: tuple[int, str] = (0, ""),
     wall: float,
     monotonic: float,
     analysts: AnalystFigures = NO_ANALYSTS,
@@ -100,7 +101,7 @@ def health(
     """The fields of a health message, in their order; ``counts`` are the loop's.
 
     ``failure``: why the last save failed; empty: it worked. ``lab_us``: lab time, in ``lab_life``,
-    at the moment of ``wall``.
+    at the moment of ``wall``. ``head``: the last row of the log, and its hash.
     """
     states: Counter[State] = Counter()
     queued = 0
@@ -112,6 +113,7 @@ def health(
         "reason": failure[: limits.MAX_REASON],
         "version": __version__,
         "schema": schema,
+        "head": {"row": head[0], "hash": head[1]},
         "host": life.host,
         "database": life.database,
         "started": life.started,

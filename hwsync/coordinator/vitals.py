@@ -181,6 +181,7 @@ class Vitals:
             outbox=coordinator.publishing.outbox,
             analysts=coordinator.analysts.figures(coordinator.records.values()),
             schema=SCHEMA,
+            head=coordinator.store.head,
             clock=self._clocks.trouble,
             lab_us=coordinator.lab_time.us(),
             lab_life=coordinator.lab_time.life,

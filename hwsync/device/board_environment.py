@@ -19,6 +19,7 @@ from typing import Any, Final
 from hwsync import raw_clock
 from hwsync.device.agent import Agent
 from hwsync.device.presence import presence
+from hwsync.device.ran_on import RanOn
 from hwsync.device.timed_run import TimedRun, Told
 from hwsync.protocol.errors import HwsyncError
 from hwsync.runner import Group, Instant, Job, Piece, Runner, Settings, StopSwitch, end_group
@@ -92,6 +93,7 @@ class BoardEnvironment:
         self.connection: Connection | None = None
         self.agent: Agent | None = None
         self.runner: Final = Runner(settings, alone=True)
+        self._ran_on = RanOn(self.runner)
         self._calls = calls
         self._state = state
         self._stop = StopSwitch()
@@ -124,6 +126,9 @@ class BoardEnvironment:
 
     def presence(self) -> dict[str, Any]:
         return presence(self._state, self.runner.version)
+
+    def ran_on(self) -> dict[str, Any]:
+        return self._ran_on.now()
 
     def start_run(self, job: Job, id: str) -> None:
         self._stop = StopSwitch()

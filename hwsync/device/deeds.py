@@ -25,6 +25,7 @@ from hwsync.protocol.device.values import Action, Event, State
 from hwsync.protocol.errors import JournalError
 from hwsync.protocol.record import Outcome, Ran, RunReport
 from hwsync.protocol.wire.envelope import Envelope
+from hwsync.protocol.wire.ran_on import read_ran_on
 from hwsync.protocol.wire.response import fit
 from hwsync.runner import Group, Instant, Job, RunEnd
 
@@ -140,6 +141,7 @@ class Deeds:
                 order=end.order,
                 files=end.files,
                 not_kept=end.not_kept,
+                ran_on=read_ran_on(self._environment.ran_on()) if end.began else "",
             )
             report = fit(report, self._publisher.outbox.capacity.sure)
         assert self.hand is not None

@@ -44,6 +44,9 @@ class Environment(Publisher, Protocol):
     def presence(self) -> Mapping[str, Any]:
         """What the heartbeat says of the board."""
 
+    def ran_on(self) -> Mapping[str, Any]:
+        """What a run that has just ended ran on."""
+
     def wall(self) -> float: ...
 
     def monotonic(self) -> float: ...

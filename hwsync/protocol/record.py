@@ -185,6 +185,7 @@ class RunReport:
     order: Order | None = None  # in which response and stderr came; None: not known
     files: Files = ()  # that came back, sorted by their paths
     not_kept: NotKeptFiles = ()  # that did not
+    ran_on: str = ""  # compact JSON, an object; empty: nobody said
 
 
 @dataclass(frozen=True, slots=True)

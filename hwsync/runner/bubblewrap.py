@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from hwsync.protocol.errors import CannotRun
-from hwsync.runner.settings import Settings
+from hwsync.runner.settings import Isolation, Settings
 
 SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 CONFIGURATION: Final = (
@@ -63,6 +64,14 @@ def inside(settings: Settings, beside: Path | None) -> list[str]:
     for path in filter(None, (settings.directory, beside)):
         command += ["--bind", str(path), str(path)]
     return [*command, "--chdir", str(settings.directory), "--"]
+
+
+def visible(settings: Settings, paths: Iterable[str]) -> list[str]:
+    """Those of an interpreter's paths that a program sees, which is all of them without this."""
+    if settings.isolation is not Isolation.BWRAP:
+        return list(paths)
+    shown = [Path(one) for one in (*SYSTEM, *_of_interpreter(settings), *settings.readable)]
+    return [path for path in paths if any(Path(path).is_relative_to(one) for one in shown)]
 
 
 def _of_interpreter(settings: Settings) -> list[str]:

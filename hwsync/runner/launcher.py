@@ -122,6 +122,7 @@ class Launcher:
             assert stream is not None
             os.set_blocking(stream.fileno(), False)
         self.version = ""
+        self.paths: tuple[str, ...] = ()  # of its modules
         try:
             self._wait_until_warm(settings)
         except BaseException:
@@ -138,7 +139,8 @@ class Launcher:
             if time.monotonic() > deadline:
                 raise CannotRun(f"{settings.python} was not ready within {START_LIMIT_S:g} s")
         with contextlib.suppress(OSError):
-            self.version = self._socket.recv(64).decode("ascii", "replace").removeprefix("warm ")
+            version, *paths = os.fsdecode(self._socket.recv(1 << 16)).split("\0")
+            self.version, self.paths = version.removeprefix("warm "), tuple(paths)
         said += self._complaints(wait=not self.version)
         if not self.version:
             modules = f" with preload {', '.join(settings.preload)}" if settings.preload else ""

@@ -12,9 +12,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+from hwsync.packages import Installed
 from hwsync.protocol.errors import CannotRun
 from hwsync.protocol.files import PATH_FORM, is_path
 from hwsync.protocol.limits import NAME_FORM, is_name
+from hwsync.runner.bubblewrap import visible
 from hwsync.runner.job import Instant, Job, Piece, RunEnd, StopSwitch
 from hwsync.runner.launcher import Launcher
 from hwsync.runner.page import Page
@@ -50,6 +52,7 @@ class Runner:
         self._idle: Launcher | None = None
         self._lock = threading.Lock()
         self.version = ""  # of the interpreter that was last made ready
+        self._installed: Installed | None = None
         if alone:
             keep_orphans()
 
@@ -71,6 +74,11 @@ class Runner:
         """Why every program is refused, as far as is known; empty while there is no such reason."""
         self._workplace.look_again()
         return self._unusable or self._workplace.refusal
+
+    @property
+    def packages(self) -> str:
+        """The hash of those that Python programs can import; empty: not known."""
+        return "" if self._installed is None else self._installed.sha256
 
     def close(self) -> None:
         """End the server that is kept. No run may be under way."""
@@ -214,6 +222,9 @@ class Runner:
             self._unusable = error.message
             raise
         self._unusable = ""
+        if self._installed is None and not self._settings.interpreter:
+            paths = visible(self._settings, launcher.paths)
+            self._installed = Installed(paths, str(self._settings.directory))
         self.version = launcher.version
         return launcher
 

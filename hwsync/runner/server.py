@@ -9,10 +9,10 @@ so is everything here.
 The control socket carries ``run`` with the program's name, its arguments and the descriptors of
 standard input, output, error, program and status, and where there is an instant those of the page
 and of the marks (see ``release.py``); ``signal N`` for the program's foreground group; and ``end``;
-it answers ``warm`` once. The status pipe of a run carries lines: ``pid N``, ``ready``, ``run`` or
-``prepared``, ``failed TEXT``, ``exit STATUS SECONDS`` when the program has ended, with its wait
-status and processor time, and ``end WHY`` when nothing is left below it, with the limit that was
-exceeded, ``asked``, or ``-``.
+it answers ``warm`` once, with its version and its paths. The status pipe of a run carries lines:
+``pid N``, ``ready``, ``run`` or ``prepared``, ``failed TEXT``, ``exit STATUS SECONDS`` when the
+program has ended, with its wait status and processor time, and ``end WHY`` when nothing is left
+below it, with the limit that was exceeded, ``asked``, or ``-``.
 
 The program's own process sees nothing of this: no module that only the server needs is left.
 """
@@ -412,7 +412,8 @@ def serve(control_descriptor, given, become, release):  # type: ignore[no-untype
     gc.collect()
     seeds = list(reseeding())  # type: ignore[no-untyped-call]
     gc.freeze()
-    control.send(b"warm %d.%d.%d" % sys.version_info[:3])
+    paths = b"\0".join(os.fsencode(path) for path in sys.path)[:60000]
+    control.send(b"warm %d.%d.%d\0%b" % (*sys.version_info[:3], paths))
     try:
         while True:
             message, ancillary, _, _ = control.recvmsg(

@@ -116,6 +116,10 @@ class Storage(Commands, Protocol):
     def epoch(self, wall: float) -> tuple[int, float | None]:
         """The epoch, and the seconds of connection since it rose."""
 
+    @property
+    def head(self) -> tuple[int, str]:
+        """The last row of the log, and its hash in hexadecimal."""
+
     def last_change(self) -> float | None:
         """Unix seconds of the last change of a record."""
 

@@ -143,6 +143,7 @@ def _eighth(connection: Connection) -> None:
         "ALTER TABLE commands ADD COLUMN analysed_by TEXT",
         "ALTER TABLE commands ADD COLUMN regraded TEXT NOT NULL DEFAULT '[]'",
         "ALTER TABLE commands ADD COLUMN no_analysis TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE commands ADD COLUMN ran_on TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE hw_status ADD COLUMN unoffered REAL",
         'CREATE TABLE regrades ("user" TEXT NOT NULL, "id" TEXT NOT NULL, "name" TEXT NOT NULL, '
         '"version" TEXT NOT NULL, "fault" TEXT, "analysis" TEXT NOT NULL, "time" REAL NOT NULL, '

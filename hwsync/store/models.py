@@ -107,6 +107,7 @@ class CommandRow(Model):
     collect = TextField()  # JSON list of patterns
     returned = TextField()  # as ``files``, of those that came back
     not_kept = TextField()  # JSON list, as in a result
+    ran_on = TextField()  # JSON object; empty: nobody said
     long = TextField()  # JSON: the SHA-256 of texts above that are empty here, by column
     analysed_by = TextField(null=True)  # JSON; null: a person, or the coordinator's ``outcome``
     regraded = TextField()  # JSON list of [name, version] of its regrades, the oldest first
@@ -252,12 +253,6 @@ class Transition(Model):
 
 # A board's rows, and among them those of a command.
 Transition.add_index(Transition.user, Transition.id, name="transitions_command")
-
-HASHED: Final = (
-    *("user", "epoch", "seq", "time", "command", "before", "state", "id", "late", "note"),
-    *("topic", "payload_sha256"),
-)
-"""What a row's hash covers, in this order; the payload by its own, so that it may be dropped."""
 
 
 class RefusedMessage(Model):

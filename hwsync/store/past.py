@@ -15,11 +15,13 @@ from typing import Any, Final
 
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import verdict_of
+from hwsync.protocol.errors import NotFound
 from hwsync.protocol.history import Wanted, line_of
 from hwsync.protocol.jsons import cut
 from hwsync.protocol.record import Regrade
 from hwsync.protocol.tags import tags_asked
 from hwsync.protocol.wire.history import Row, verdicts_json
+from hwsync.protocol.wire.ran_on import ran_on_json
 from hwsync.store import statements
 from hwsync.store.contents import files_from
 from hwsync.store.read_only import OpenFile
@@ -42,6 +44,17 @@ class Past(OpenFile):
         """The boards that have a record, by name."""
         with self._reading():
             return [user for (user,) in self._connection.execute(statements.USERS)]
+
+    def printed(self, user: str, id: str) -> tuple[str, bool, float | None, float | None]:
+        """A command's standard output, whether it is cut, when it started and how wrong that is.
+
+        Raises ``DatabaseError``.
+        """
+        with self._reading():
+            row = self._connection.execute(statements.PRINTED, (user, id)).fetchone()
+        if row is None:
+            raise NotFound(f"{user} has no command {id}")
+        return row[0], bool(row[1]), row[2], row[3]
 
     def commands(
         self, wanted: Wanted, wall: float, *, oldest_first: bool = False
@@ -143,4 +156,6 @@ def _row(row: dict[str, Any], regrades: Sequence[Regrade]) -> Row:
         "analyser": row["analyser"],
         "no_analysis": row["no_analysis"] or None,
         "verdicts": verdicts_json(first, others),
+        "clock_bound": row["clock_bound"],
+        "ran_on": ran_on_json(row["ran_on"]),
     }

@@ -14,6 +14,7 @@ from hwsync.protocol.errors import NotFound
 from hwsync.protocol.record import Asker, Record
 from hwsync.protocol.wire.status import result_json
 from hwsync.store import statements
+from hwsync.store.contents import Contents
 from hwsync.store.read_only import OpenFile, look_for
 from hwsync.store.rows import asker_from, find_command, find_regrades, record_from, select
 
@@ -71,6 +72,18 @@ class Reader(OpenFile):
         shown |= _asked(command.asker, command.program_sha256)
         shown["history"] = rows
         return shown
+
+    def sent(self, user: str, id: str) -> dict[str, bytes]:
+        """The files that went along with a command, by path, as far as they are kept.
+
+        Raises ``DatabaseError``.
+        """
+        with self._reading():
+            command = find_command(self._connection, user, id)
+            contents = Contents(self._connection)
+            files = command.request.files if command else ()
+            found = {file.path: contents.bytes(file.sha256) for file in files}
+        return {path: data for path, data in found.items() if data is not None}
 
     def starts(self, id: str) -> list[dict[str, Any]]:
         """Each board's command of that id, by board: how it ended, and when it began.

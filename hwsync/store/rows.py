@@ -276,6 +276,7 @@ def command_values(command: Command) -> Values:
             "collect": _list(request.collect),
             "returned": names_and_hashes(report.files),
             "not_kept": _list(not_kept_json(report.not_kept)) if report.not_kept else "[]",
+            "ran_on": report.ran_on,
         },
     )
 
@@ -301,6 +302,7 @@ def command_from(row: Row, contents: Contents) -> Command:
             order=_order(row["output_order"]),
             files=files_from(row["returned"]),
             not_kept=read_not_kept(json.loads(row["not_kept"])),
+            ran_on=row["ran_on"],
         )
     request = replace(
         asked_from(row, contents),

@@ -12,18 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hwsync.protocol import limits
+from hwsync.protocol import chain, facts, limits
 from hwsync.protocol.batch import Batch
+from hwsync.protocol.chain import Tops
 from hwsync.protocol.core import Handled
 from hwsync.protocol.effects import LogEntry
 from hwsync.protocol.events import Message
 from hwsync.protocol.idle import keeps_payload
-from hwsync.protocol.record import Record, Verb
+from hwsync.protocol.record import Command, Record, Verb
 from hwsync.protocol.tags import tags_of
-from hwsync.store import chain, statements
+from hwsync.store import statements
 from hwsync.store.api import Changes, RefusedRow
 from hwsync.store.contents import Added
-from hwsync.store.models import HASHED, Packet, RefusedMessage, Transition
+from hwsync.store.models import Packet, RefusedMessage, Transition
 from hwsync.store.rows import (
     Values,
     batch_values,
@@ -44,9 +45,9 @@ _PACKET_ROW: Final = in_order(Packet)
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """What the store keeps of the file, to go on from: the last hash, and what was refused."""
+    """What the store keeps of the file, to go on from: how far the log is, and what was refused."""
 
-    head: bytes
+    tops: Tops  # of the log
     refused: dict[str, int]  # how many in all, by whose allowance it is
 
 
@@ -55,7 +56,7 @@ def writes(changes: Changes, ticks: float, ends: Ends) -> tuple[list[Write], End
 
     ``ticks``: seconds on the clock of the round's deadlines (``Moment.ticks``).
     """
-    head, log = _log(changes, ends.head)
+    tops, log = _log(changes, ends.tops)
     added = Added(changes.contents)
     for command in changes.commands.values():
         added.add(command)
@@ -86,7 +87,7 @@ def writes(changes: Changes, ticks: float, ends: Ends) -> tuple[list[Write], End
             [_packet(mid, one) for mid, one in packets if one],
         ),
     ]
-    return [(statement, rows) for statement, rows in found if rows], Ends(head, counts)
+    return [(statement, rows) for statement, rows in found if rows], Ends(tops, counts)
 
 
 def _epoch(epoch: tuple[int, float] | None) -> list[Values]:
@@ -112,18 +113,25 @@ def _packet(mid: int, handled: Handled) -> Values:
     )
 
 
-def _log(changes: Changes, head: bytes) -> tuple[bytes, list[Values]]:
-    """The last hash, and the rows of the log, each with its own."""
+def _log(changes: Changes, tops: Tops) -> tuple[Tops, list[Values]]:
+    """How far the log is then, and its rows, each with its hash."""
     rows: list[Values] = []
     for record, entry, message in changes.log:
-        row = _logged(record, entry, message)
-        head = row["hash"] = chain.link(head, [row[name] for name in HASHED])
+        command = changes.commands.get((record.user, entry.id))
+        row = _logged(record, entry, message, command)
+        tops = chain.followed(tops, chain.digest_of([row[name] for name in chain.HASHED]))
+        row["hash"] = tops[-1][1]
         rows.append(_LOG_ROW(row))
-    return head, rows
+    return tops, rows
 
 
-def _logged(record: Record, entry: LogEntry, message: Message | None) -> dict[str, Any]:
-    """What the log says of a change, by column, but for its hash."""
+def _logged(
+    record: Record, entry: LogEntry, message: Message | None, command: Command | None
+) -> dict[str, Any]:
+    """What the log says of a change, by column, but for its hash.
+
+    ``command``: the one that it is about, where it was saved with it.
+    """
     payload = message.payload if message else b""
     # A short one is kept: by such a row retention finds who was stopped before it began.
     kept = keeps_payload(entry, record.current, payload)
@@ -138,7 +146,7 @@ def _logged(record: Record, entry: LogEntry, message: Message | None) -> dict[st
         "state": int(entry.after),
         "id": entry.id,
         "late": int(entry.late),
-        "note": entry.note,
+        "note": entry.note if kept or command is None else facts.noted(entry, command),
         "topic": message.topic if message else "",
         "payload": payload if kept else b"",
         "payload_sha256": hashlib.sha256(payload).digest(),

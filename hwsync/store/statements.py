@@ -11,8 +11,8 @@ from typing import Final
 
 from peewee import Model
 
+from hwsync.protocol.chain import HASHED
 from hwsync.store.models import (
-    HASHED,
     BatchMember,
     BatchRow,
     CommandRow,
@@ -110,7 +110,7 @@ META: Final = "SELECT name, value FROM meta"
 NEWEST_LIFE: Final = """
     SELECT name, boot, wall_us, raw_us, asleep_us FROM lives ORDER BY row DESC LIMIT 1"""
 REFUSED_COUNTS: Final = "SELECT user, total FROM refused_counts"
-LAST_HASH: Final = "SELECT hash FROM transitions ORDER BY row DESC LIMIT 1"
+HASH_OF: Final = "SELECT hash FROM transitions WHERE row = ?"
 LAST_CHANGE: Final = "SELECT time FROM transitions ORDER BY row DESC LIMIT 1"
 
 # -- what need not be kept ---------------------------------------------------------------------
@@ -149,6 +149,7 @@ LOG_AT: Final = """
     FROM transitions t LEFT JOIN commands c ON c.user = t.user AND c.id = t.id WHERE t.row = ?"""
 REFUSED_OF: Final = "SELECT * FROM refused WHERE user = ? ORDER BY row"
 REFUSED_COUNT_OF: Final = "SELECT total FROM refused_counts WHERE user = ?"
+LOG_ROW: Final = "SELECT * FROM transitions WHERE row = ?"
 LOG_OF_COMMAND: Final = "SELECT * FROM transitions WHERE user = ? AND id = ? ORDER BY row"
 REFUSED_OF_COMMAND: Final = "SELECT * FROM refused WHERE user = ? AND id = ? ORDER BY row"
 RECORD_OF: Final = "SELECT * FROM hw_status WHERE user = ?"
@@ -157,12 +158,15 @@ STARTS_OF: Final = """
     SELECT c.user, c.outcome, c.reason, c.started, c.start_error, c.clock_bound
     FROM hw_status s CROSS JOIN commands c ON c.user = s.user AND c.id = ? ORDER BY s.user"""
 
+PRINTED: Final = """
+    SELECT response, truncated, started, clock_bound FROM commands WHERE user = ? AND id = ?"""
 USERS: Final = "SELECT user FROM hw_status ORDER BY user"
 # A board's commands as they came, which no clock can change; of both streams what has the line.
 PAST_ROWS: Final = """
     SELECT c.rowid AS place, c.id, c.number, c.issued, c.asked_by, c.asked_known_by, c.name,
     c.orphan, c.outcome, c.ran, c.reason, c.exit_code, c.started, c.duration, c.analysis,
     c.analyser, c.analysed_by, c.regraded, c.no_analysis,
+    c.clock_bound, c.ran_on,
     substr(c.response, 1, ?) AS response, substr(c.stderr, -?) AS stderr,
     coalesce(CAST(t.data AS TEXT), c.meta) AS meta, c.returned, coalesce(s.state, 0) AS state
     FROM commands c LEFT JOIN contents t ON t.sha256 = json_extract(c.long, '$.meta')

@@ -11,6 +11,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Final
 
+from hwsync.protocol import chain as hashes
 from hwsync.protocol import limits
 from hwsync.protocol.batch import Batch, stage
 from hwsync.protocol.core import Handled
@@ -65,7 +66,7 @@ class Store:
 
     def _look(self) -> Ends:
         connection = self.database.connection
-        return Ends(chain.head(connection), dict(connection.execute(statements.REFUSED_COUNTS)))
+        return Ends(chain.tops(connection), dict(connection.execute(statements.REFUSED_COUNTS)))
 
     @translated()
     def load(self, ticks: float) -> dict[str, Record]:
@@ -172,6 +173,12 @@ class Store:
         if doubted is None and restored is not None:
             doubted = max(wall - float(restored), 0.0)
         return int(meta.get("epoch", 0)), None if doubted is None else float(doubted)
+
+    @property
+    def head(self) -> tuple[int, str]:
+        """The number of the last row of the log as it was saved, and its hash in hexadecimal."""
+        row, hash = self._ends.tops[-1] if self._ends.tops else (0, hashes.START)
+        return row, hash.hex()
 
     @translated()
     def last_change(self) -> float | None:

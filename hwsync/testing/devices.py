@@ -153,6 +153,9 @@ class Device(Process):
     def refusal(self) -> str:
         return ""
 
+    def ran_on(self) -> dict[str, object]:
+        return {"board": "a simulated one", "python": "3.11.0"}
+
     def presence(self) -> dict[str, object]:
         """No board is there to be described."""
         return {}

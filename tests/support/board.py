@@ -134,6 +134,9 @@ class World:
     def refusal(self) -> str:
         return ""
 
+    def ran_on(self) -> dict[str, object]:
+        return {"board": "a test's"}
+
     def presence(self) -> dict[str, object]:
         return {"board": "a test's"}
 

@@ -41,6 +41,7 @@ def test_a_result_is_the_whole_account_and_is_in_the_journal(board: Board) -> No
             "reason": "", "response": "42\n", "stderr": "warned", "exit_code": 0, "duration": 0.5,
             "started": 1_700_000_000.0, "start_error": None, "clock_bound": None,
             "truncated": False, "sha256": {"stdout": "a1", "stderr": "b2"},
+                "ran_on": {"board": "a test's"},
         }
     ]  # fmt: skip
     assert board.agent.busy is None

@@ -102,6 +102,7 @@ def test_a_row_says_how_it_was(lab: Lab, asked: Asked) -> None:
         "meta": '{"course":"1b"}', "line": "hello", "analyser": "manual", "no_analysis": None,
         "verdicts": [{"name": None, "version": None, "fault": None, "passed": None, "score": None,
                       "message": "right", "time": None}],
+        "clock_bound": None, "ran_on": None,
     }  # fmt: skip
 
 

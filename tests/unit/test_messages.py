@@ -544,8 +544,9 @@ def test_what_stands_behind_the_older_fields() -> None:
         json.loads(encode_status(Record("pi1", current=command))),
         json.loads(encode_result(command, State.REST)),
     ):
-        behind = ["name", "order", "start_life", "files", "not_kept", "analysed_by", "no_analysis"]
-        assert [key for key in list(told)[-10:] if key in behind] == behind
+        behind = ["name", "order", "start_life", "files", "not_kept", "ran_on", "analysed_by",
+                  "no_analysis"]  # fmt: skip
+        assert [key for key in list(told)[-14:] if key in behind] == behind
         assert (told["name"], told["order"]) == ("blink.py", [["stderr", 1], ["stdout", 1]])
     for other, name in (
         (replace(command, request=Request("p"), report=None), limits.DEFAULT_NAME),

@@ -13,7 +13,7 @@ from hwsync.protocol.wire.received import Received, read_received
 from tests.support.fuzz_payloads import VALID
 
 # Than the other fields.
-LATER = {"name", "order", "start_life", "files", "not_kept", "analysed_by", "no_analysis"}
+LATER = {"name", "order", "start_life", "files", "not_kept", "ran_on", "analysed_by", "no_analysis"}
 HEARD = (
     TopicKind.STATUS,
     TopicKind.RESULT,
@@ -49,7 +49,8 @@ def test_each_field_is_needed_and_of_its_kind(kind: TopicKind) -> None:
             assert read_received(kind, json.dumps(fields | {name: shape}).encode()) is None, name
     needed = {
         TopicKind.STATUS: fields.keys() - LATER - {"analyser"},
-        TopicKind.RESULT: fields.keys() - LATER - {"sha256", "start_at", "start", "regrades"},
+        TopicKind.RESULT: fields.keys() - LATER
+        - {"sha256", "start_at", "start", "regrades", "collect", "sent", "digest"},
         TopicKind.ERROR: fields.keys() - {"state"}, TopicKind.OUTPUT: fields.keys() - {"at",
         "skipped"},
         TopicKind.HEARTBEAT: {"online", "journal", "boot"}, TopicKind.HEALTH: {"condition"},

@@ -17,7 +17,7 @@ from hwsync import connection
 from hwsync.address import BrokerUrl
 from hwsync.broker import conf
 from hwsync.broker.access import Acl, Passwords, hashed
-from hwsync.cli.services import _signer
+from hwsync.cli.signer import signer_of
 from hwsync.device import config as device
 from hwsync.lab.accounts import Accounts
 from hwsync.lab.folder import Folder
@@ -136,7 +136,7 @@ def test_a_signing_key_that_is_none(value: str, write: Write) -> None:
 
     def start() -> object:
         settings: Any = SimpleNamespace(given=connection.load(file, {}))
-        return _signer(settings, None)
+        return signer_of(settings, None)
 
     said(start)
     assert "no signing key" in said(lambda: SigningKey.load(write(value, "key")))

@@ -29,7 +29,8 @@ from hwsync.protocol.wire.forms import (
     is_text,
     text,
 )
-from hwsync.protocol.wire.schema import Default, Doubt, Form, Json, Schema, read_object
+from hwsync.protocol.wire.ran_on import RAN_ON
+from hwsync.protocol.wire.schema import Default, Doubt, Form, Json, Schema, loose, read_object
 
 OPEN: Final = "open"  # in the place of an outcome: it has none yet
 OUTCOMES: Final = frozenset((*Outcome, OPEN))
@@ -217,6 +218,8 @@ class Row(TypedDict):
             "the others, the oldest first; 16 at most",
         ]
     ]
+    clock_bound: NotRequired[Annotated[Number | None, "as in the status"]]
+    ran_on: NotRequired[Annotated[object | None, loose(RAN_ON), "as in the status"]]
 
 
 def _are_rows(value: Any) -> bool:

@@ -64,6 +64,14 @@ class Health(TypedDict):
     reason: NotRequired[Annotated[object, _TEXT, "as above; empty unless it is degraded"]]
     version: NotRequired[Annotated[object, _TEXT, "of hwsync"]]
     schema: NotRequired[Annotated[object, _COUNT, "of its database"]]
+    head: NotRequired[
+        Annotated[
+            object,
+            _OBJECT,
+            "how far its log is: the number of the last `row` and its `hash`. Whoever keeps one "
+            "can prove later that no row up to it was changed ([records.md](records.md#a-receipt))",
+        ]
+    ]
     host: NotRequired[Annotated[object, _TEXT, "the name of the coordinator's machine"]]
     database: NotRequired[Annotated[object, _TEXT, "where its database is there"]]
     started: NotRequired[Annotated[object, _NUMBER, "when it started, by its own clock"]]

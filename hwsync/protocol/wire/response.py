@@ -43,6 +43,7 @@ from hwsync.protocol.wire.forms import (
     bounded,
     one_of,
 )
+from hwsync.protocol.wire.ran_on import RAN_ON, ran_on_json, read_ran_on
 from hwsync.protocol.wire.schema import (
     Default,
     Doubt,
@@ -180,6 +181,17 @@ class ResponseFields(TypedDict):
             "does not add up to their bytes, or is above 4 KiB",
         ]
     ]
+    ran_on: NotRequired[
+        Annotated[
+            object,
+            loose(RAN_ON),
+            Default(None),
+            "what it ran on, each key optional: `board` (its model), `os`, `kernel`, `python`, "
+            "`packages` (their hash), `throttled` (a Raspberry Pi's bits at its end), `hwsync`, or "
+            "others; at most 16 keys and 1 KiB, texts, numbers, true or false; dropped where it "
+            "is none",
+        ]
+    ]
 
 
 COLLECTED: Final = Schema.of("collected", CollectedFields)
@@ -243,6 +255,7 @@ def _encoded(id: str, journal: str, boot: int, report: RunReport) -> bytes:
         **({} if report.order is None else {"order": report.order}),
         **({"files": returned_json(report.files)} if report.files else {}),
         **({"not_kept": not_kept_json(report.not_kept)} if report.not_kept else {}),
+        **({"ran_on": ran_on_json(report.ran_on)} if report.ran_on else {}),
     }
     return dumps(fields).encode()
 
@@ -293,6 +306,7 @@ def _bare(report: RunReport) -> RunReport:
         reason=cut(report.reason, limits.STATUS_FIRST // 24),
         files=(),
         not_kept=counted(_without_files(report, 0).not_kept),
+        ran_on="",
     )
 
 
@@ -347,6 +361,7 @@ def _result(obj: Json) -> Returned:
         order=_order(fields["order"], {"stdout": size(response), "stderr": size(stderr)}),
         files=bare(files),
         not_kept=not_kept,
+        ran_on=read_ran_on(fields["ran_on"]),
     )
     contents = contents_of(files)
     return Returned(report, fields["id"], fields["journal"], fields["boot"], contents)

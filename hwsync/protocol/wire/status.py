@@ -21,6 +21,7 @@ from hwsync.protocol.wire.files import (
     NO_CONTENTS,
     Contents,
     NotKeptList,
+    Patterns,
     ReturnedFiles,
     base64_size,
     not_kept_json,
@@ -44,6 +45,7 @@ from hwsync.protocol.wire.forms import (
     Texts,
     to_micros,
 )
+from hwsync.protocol.wire.ran_on import RAN_ON, ran_on_json
 from hwsync.protocol.wire.schema import Json, Schema, loose, read_object
 from hwsync.protocol.wire.start import start_json
 
@@ -161,6 +163,13 @@ class _Later(TypedDict):
             'those that did not, and why; the last may be `{"others"}`: how many more',
         ]
     ]
+    ran_on: NotRequired[
+        Annotated[
+            object | None,
+            loose(RAN_ON),
+            "what it ran on, as its device said it (section 5); null where it did not",
+        ]
+    ]
 
 
 class _Judged(TypedDict):
@@ -249,11 +258,29 @@ class _Instant(TypedDict):
     ]
 
 
+class _Sent(TypedDict):
+    """What else was asked for; a coordinator of before does not say it."""
+
+    collect: NotRequired[Annotated[Patterns | None, "as in the request"]]
+    sent: NotRequired[
+        Annotated[
+            ReturnedFiles | None, "the files that went with the program, by path; never with `data`"
+        ]
+    ]
+    digest: NotRequired[
+        Annotated[
+            Text | None,
+            "SHA-256 over what must be equal in a repeat (section 2): whoever has all of it can "
+            "tell; empty of an orphan",
+        ]
+    ]
+
+
 class Status(_Level, _Last, _Run, _Waiting, _Later, _Analyser, _Judged):
     """On ``status``: the record of a user."""
 
 
-class Result(_Asked, _Run, _Kept, _Later, _Instant, _Judged, _Regrades):
+class Result(_Asked, _Run, _Kept, _Later, _Instant, _Sent, _Judged, _Regrades):
     """On ``result/<id>``: the whole of one command."""
 
 
@@ -288,6 +315,9 @@ _WHOLE: Final[Json] = {  # they stand there whole, or like this
     "files": {},
     "not_kept": [],
     "regrades": [],
+    "ran_on": None,
+    "collect": None,
+    "sent": None,
 }
 
 
@@ -355,6 +385,9 @@ def result_json(
         **_behind(command),
         "start_at": _start_at(command),
         "start": None if command.request.start is None else start_json(command.request.start),
+        "collect": list(command.request.collect),
+        "sent": returned_json(tuple(one.bare for one in command.request.files)),
+        "digest": command.digest,
         **_judged(command),
         "regrades": _newest(regrades),
     }
@@ -415,6 +448,7 @@ def _behind(command: Command) -> _Later:
         "start_life": command.start_life or None,
         "files": returned_json(report.files),
         "not_kept": not_kept_json(report.not_kept),
+        "ran_on": ran_on_json(report.ran_on),
     }
 
 
