@@ -31,6 +31,7 @@ from hwsync.cli.common import (
     echo_name,
 )
 from hwsync.cli.elsewhere import the_coordinators
+from hwsync.cli.labs import folder_of, unsettled
 from hwsync.findings import Finding, Result
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.paths import state_directory
@@ -85,6 +86,7 @@ def _all(settings: Settings, db: Path | None, user: str | None) -> Iterator[Find
     yield checks.clock(time.time(), ahead)
     yield from _database(db, health)
     yield from _disk(db, user)
+    yield from _accounts()
     if reached and user is not None:
         yield from _user(url, topics, user, answers=ahead is not None)
     elif ahead is not None:
@@ -192,6 +194,14 @@ def _disk(db: Path | None, user: str | None) -> Iterator[Finding]:
         if device not in seen:
             seen.add(device)
             yield checks.disk(str(folder), state.f_bavail * state.f_frsize)
+
+
+def _accounts() -> Iterator[Finding]:
+    """Of the lab on this machine, where there is one that can be read."""
+    folder = folder_of(None)
+    with suppress(UsageError):
+        if (folder.path / "lab.json").exists() and (found := unsettled(folder.accounts)):
+            yield findings.warning("accounts", *found)
 
 
 @dataclass(slots=True)

@@ -27,8 +27,7 @@ UNBOUND: Final = (
 OF_BEFORE: Final = "judges, as in a lab of before"
 UNSETTLED: Final = (
     "this lab is of an earlier hwsync: {names} may judge what was run, also what they asked for "
-    "themselves, until that is settled. Not any more: {line}; a teacher may go on: the same with "
-    "--analyse"
+    "themselves, until that is settled"
 )
 
 
@@ -90,17 +89,24 @@ def report_change(
     return told
 
 
-def say_unsettled(accounts: Accounts) -> None:
+def unsettled(accounts: Accounts) -> tuple[str, str] | None:
     """Who judges in a lab of before because nobody has said that he may not; and how to end it."""
     if not (names := accounts.unsettled):
-        return
+        return None
     one = accounts.operators[names[0]]
     given = ALL if one.boards is None else ",".join(one.boards)
     options = [f"--boards {given}" if given or not one.groups else ""]
     options += [f"--groups {','.join(one.groups)}" if one.groups else ""]
     options += ["--history" if one.history else ""]
     line = " ".join(["hwsync operator change", names[0], *filter(None, options)])
-    say.line(UNSETTLED.format(names=", ".join(names), line=line), err=True)
+    cure = f"not any more: {line}; a teacher may go on: the same with --analyse"
+    return UNSETTLED.format(names=", ".join(names)), cure
+
+
+def say_unsettled(accounts: Accounts) -> None:
+    """The same, for people."""
+    if said := unsettled(accounts):
+        say.line("; ".join(said), err=True)
 
 
 def reload(settings: Settings, folder: Folder) -> bool:

@@ -15,7 +15,7 @@ import pytest
 
 from hwsync import connection
 from hwsync.broker.access import Passwords
-from hwsync.cli import labs
+from hwsync.cli import doctor, labs
 from hwsync.cli.common import Settings
 from hwsync.cli.labs import folder_of
 from hwsync.device import config as device
@@ -30,6 +30,7 @@ from hwsync.protocol.groups import NO_GROUPS, Groups
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.signing import SigningKey
 from hwsync.transport import paho_client
+from tests.support.lab import here
 
 EMPTY = Accounts(("lab.local",))
 TWO = EMPTY.with_board("pi1").with_board("pi2")
@@ -283,6 +284,31 @@ def test_in_a_lab_of_before_who_asks_a_board_judges_it_until_that_is_settled() -
     changed = again.with_operator("pupil", OperatorRights(("pi1",)))
     assert changed.unsettled == ()
     assert {name for name, _ in judges(changed, groups)} == {"teacher"}
+
+
+def test_who_judges_in_a_lab_of_before_is_said_with_the_line_that_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made(tmp_path)
+    monkeypatch.setenv(labs.VARIABLE, str(folder.path))
+    folder.add_board("pi1")
+    folder.add_operator("pupil", OperatorRights(("pi1",), history=True))
+    assert list(doctor._accounts()) == []
+    fields = folder.accounts.as_json()
+    del fields["operators"]["pupil"]["analyse"]
+    (folder.path / "lab.json").write_text(json.dumps(fields))
+    (found,) = doctor._accounts()
+    line = "hwsync operator change pupil --boards pi1 --history"
+    assert f"not any more: {line}; " in found.cure
+    listed = here("operator", "list", HWSYNC_LAB=str(folder.path))
+    assert listed.stdout == "pupil: pi1, everybody's history, judges, as in a lab of before\n"
+    assert line in listed.stderr
+    added = here("device", "add", "pi2", HWSYNC_LAB=str(folder.path))
+    assert line in added.stderr
+    done = here(*line.split()[1:], HWSYNC_LAB=str(folder.path))
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert list(doctor._accounts()) == []
+    assert ("pupil", "pi1") not in judges(folder.accounts)
 
 
 def test_an_analyst_is_an_account_of_its_own(tmp_path: Path) -> None:
