@@ -310,6 +310,8 @@ class Lab:
         if kind is TopicKind.ERROR:
             self._events.put(delivery.payload.decode())
             return
+        if user not in self._boards:
+            return  # one that the side's database has
         board, payload = self._boards[user], delivery.payload
         if not payload.startswith(
             b'{"id":"' + board.id if kind is TopicKind.STATUS else b'{"v":1,'

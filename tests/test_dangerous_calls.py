@@ -53,6 +53,7 @@ SQL_ALLOWED = {
     ("hwsync.store.statements", "table(model)"): "a model's own name",
     ("hwsync.store.statements", "', '.join(names)"): "a model's columns",
     ("hwsync.store.statements", "marks"): "question marks",
+    ("hwsync.store.original", "_quoted(table)"): "the original has a table for each of its users",
     ("hwsync.device.sealed", "where"): "constants of the journal; values are parameters",
     ("hwsync.device.sealed", "', '.join('?' * (len(COLUMNS) + 1))"): "question marks",
     ("hwsync.device.sealed", "', '.join((f'{name} = excluded.{name}' for name in COLUMNS))"):
@@ -60,10 +61,11 @@ SQL_ALLOWED = {
 }  # fmt: skip
 
 
-# Where SQL stands: the store's statements and its older schemas, and the device's journal.
+# Where SQL stands: the store's statements and its older schemas, the original's databases,
+# and the device's journal.
 SQL_OWNERS = frozenset(
     {
-        *("hwsync.store.statements", "hwsync.store.migrations"),
+        *("hwsync.store.statements", "hwsync.store.migrations", "hwsync.store.original"),
         *("hwsync.device.sealed", "hwsync.device.checking"),
     }
 )

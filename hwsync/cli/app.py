@@ -44,6 +44,7 @@ PLACES: Final = {
     "modules": "modules",
     "completion": "completing",
     **dict.fromkeys(("backup", "restore", "forget", "check-db"), "database"),
+    "import-original": "original",
     "doctor": "doctor",
     **dict.fromkeys(("init", "device", "operator"), "lab"),
     "group": "group",

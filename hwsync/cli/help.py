@@ -20,6 +20,7 @@ SECTIONS: Final = {
     "Make a lab": ("up", "init", "device", "operator", "group", "key"),
     "Keep it running": (
         *("service", "coordinator", "analyst", "broker", "backup", "restore", "check-db"),
+        "import-original",
     ),
     "This terminal": ("completion",),
 }
@@ -61,6 +62,7 @@ SUMMARIES: Final = {
     "backup": "Copy the database, also while it is used.",
     "restore": "Put a backup in the database's place.",
     "check-db": "Look for damage and foreign changes in the database.",
+    "import-original": "Take over what the original system has recorded.",
     "completion": "Have the shell complete commands, boards and ids.",
 }
 
@@ -164,6 +166,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "backup": ("hwsync backup lab.db",),
     "restore": ("hwsync restore lab.db",),
     "check-db": ("hwsync check-db",),
+    "import-original": ("hwsync import-original hw_status.db hw_status_archive.db --dry-run",),
     "completion": (),
     "completion install": ("hwsync completion install", "hwsync completion install fish"),
     "completion show": ("hwsync completion show zsh",),
@@ -216,6 +219,7 @@ JSON_LINES: Final = {
     "backup": "what was copied, and where to",
     "restore": "`restored`, `epoch`, `open`, `aside`",
     "check-db": "one for each finding: `found`",
+    "import-original": "one for each user there: `board`, `user`, and counts",
     "device, operator, analyst, group, key": "of a change `done`, `files`, `missing`, `gains`; of "
     "a list one line for each",
     "service": "one for each unit",

@@ -7,6 +7,7 @@ The law: what a round of messages changed is saved in one transaction or not at 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,10 @@ from hwsync.store.rows import (
 from hwsync.store.saving import Ends, writes
 
 DOUBT_SPARE_S: Final = 120.0  # beyond the day: so that its end, too, is written down
+
+
+class _NotKept(Exception):
+    """It was a rehearsal."""
 
 
 class Store:
@@ -221,6 +226,25 @@ class Store:
             for statement, rows in written:
                 connection.executemany(statement, rows)
         self._ends = ends
+        self.database.shorten()
+
+    @translated()
+    def save_all(self, rounds: Iterable[Changes], *, keep: bool = True) -> None:
+        """Save many rounds in one transaction; they are asked for one after the other.
+
+        ``keep`` False: nothing is saved, whatever could be. What ``rounds`` raises comes out of
+        here, and nothing is saved then. Raises ``StoreError``.
+        """
+        ends = self._ends
+        with suppress(_NotKept):
+            with self.database.transaction() as connection:
+                for changes in rounds:
+                    written, ends = writes(changes, 0.0, ends)
+                    for statement, rows in written:
+                        connection.executemany(statement, rows)
+                if not keep:
+                    raise _NotKept
+            self._ends = ends
         self.database.shorten()
 
     @translated()
