@@ -144,7 +144,7 @@ class Totals:
     """What many worlds came to."""
 
     def __init__(self) -> None:
-        self.worlds = self.steps = self.commands = 0
+        self.worlds = self.steps = self.commands = self.judged = 0
         self.seconds = 0.0
         self.faults: Counter[str] = Counter()
         self.ran: Counter[str] = Counter()
@@ -155,6 +155,7 @@ class Totals:
         self.steps += report.steps
         self.seconds += report.seconds
         self.commands += report.commands
+        self.judged += report.judged
         self.faults += report.faults
         self.ran += report.ran
         if report.violations:
@@ -207,6 +208,7 @@ def tell(totals: Totals, options: argparse.Namespace, seconds: float) -> None:
     print(f"steps: {totals.steps:,} in {seconds:.0f} s, {totals.steps / seconds:,.0f} a second")
     print(f"simulated time: {totals.seconds / 3_600:.1f} h")
     print(f"commands: {totals.commands:,}, ran {_counts(totals.ran)}")
+    print(f"judged by an analyser: {totals.judged:,}")
     print("faults that took effect:")
     for kind, count in sorted(totals.faults.items()):
         print(f"  {count:9,}  {kind}")
@@ -359,7 +361,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.json:
         print(json.dumps({
             "seed": options.seed, "worlds": totals.worlds, "steps": totals.steps,
-            "commands": totals.commands, "ran": totals.ran, "faults": totals.faults,
+            "commands": totals.commands, "ran": totals.ran, "judged": totals.judged,
+            "faults": totals.faults,
             "broken": [{"seed": one.seed, "violations": list(map(str, one.violations))}
                        for one in totals.broken],
             "seconds": time.monotonic() - began,

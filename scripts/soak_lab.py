@@ -29,6 +29,7 @@ from hwsync.store.checking import check as check_database
 from hwsync.testing.checker import FinalState
 from hwsync.testing.history import Seen, Violation
 from tests.support.brokers import SmallMosquittoBroker
+from tests.support.soak_analysts import analyses_figures, check_in_the_end
 from tests.support.soak_asking import Asking
 from tests.support.soak_faults import Storm
 from tests.support.soak_groups import Teacher
@@ -178,7 +179,8 @@ class Soak:
         """What is open, or may still be corrected, one a line."""
         final = read_database(self.lab.db, self.lab.users)
         waiting = [text for one in self.operators for text in one.waits(final.commands)]
-        return waiting or [str(one) for one in self.judge(final)]
+        late = check_in_the_end(final, time.time())
+        return waiting or [str(one) for one in (*late, *self.judge(final))]
 
     def wait(self, seconds: float) -> None:
         limit = time.monotonic() + seconds
@@ -261,7 +263,7 @@ class Soak:
         if self.rested:
             told = {(asker.user, id): outcome for asker in self.askers
                     for id, outcome in asker.ended.items()}  # fmt: skip
-            found = found + differing(told, final)
+            found = found + differing(told, final) + check_in_the_end(final, time.time())
         if self.lab.db.exists():
             found = found + [
                 Violation("saved", "", "", text) for text in check_database(self.lab.db)
@@ -270,7 +272,7 @@ class Soak:
             found = [one for one in found if one.promise not in UNTIL_REST]
         counts = self.storm.counts if self.storm else Counter[str]()
         acknowledged = sum(len(asker.acknowledged) for asker in self.askers)
-        kills = [at for part in self.lab.parts.values() if part.kind != "broker"
+        kills = [at for part in self.lab.parts.values() if part.kind in ("coordinator", "device")
                  for at in part.kills]  # fmt: skip
         return {
             "broker": self.options.broker,
@@ -282,6 +284,7 @@ class Soak:
             "typed by hand": self.person.typed if self.person else 0,
             **figures(final, acknowledged, found),
             **files_figures(final, self.programs),
+            **analyses_figures(final.commands),
             "batches that nobody took": self.teacher.given_up if self.teacher else 0,
             **starts_figures(final.commands, read_lives(self.lab.db), self.instants, kills),
             "seconds until rest": self.rest_s,

@@ -77,7 +77,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         }
     ),
     "testing": frozenset(
-        {"address", "protocol", "transport", "runner", "store", "coordinator", "device", "operator"}
+        {
+            *("address", "protocol", "transport", "runner", "store", "coordinator", "device"),
+            *("operator", "analyst", "analysers", "notify"),
+        }
     ),
     "api": frozenset(
         {

@@ -20,7 +20,7 @@ from hwsync.testing.sorted_history import Name, Sorted
 ANALYSIS: Final = "analysis"  # the promise
 UNOFFERED_S: Final = 60.0  # a name that nobody offers is waited for so long
 SLACK_S: Final = 2.0  # of what is heard, on its way to who has seen it
-LATE_S: Final = 12.0  # beyond it: settling, and a look now and then
+LATE_S: Final = 20.0  # beyond it: who was there before a connect may come back, and settling
 SHOWN: Final = 60  # characters of an analysis
 MANY: Final = 16  # regrades of a command; of more not all are told
 BACK_S: Final = 6 * 86_400.0  # what is older need not be found by an analyst that comes back

@@ -19,6 +19,8 @@ from hwsync.coordinator.intake import MAX_ROUND
 from hwsync.coordinator.loop import Coordinator
 from hwsync.coordinator.service import CLIENT_ID, subscriptions
 from hwsync.coordinator.startup_gate import StartupGate
+from hwsync.coordinator.vitals import Vitals
+from hwsync.notify import Notifier
 from hwsync.protocol.errors import Code, DatabaseError, Refused, StoreError
 from hwsync.protocol.groups import SIGN
 from hwsync.protocol.jsons import loads
@@ -32,10 +34,10 @@ from hwsync.store.pruning import Pruning
 from hwsync.store.store import Store
 from hwsync.testing.context import Context
 from hwsync.testing.history import LifeBegan, Offered, Said, SaidOfBatch, Served, TurnedAway
-from hwsync.testing.port import Port
+from hwsync.testing.port import ADDRESS, Port
 from hwsync.testing.processes import Process
 from hwsync.testing.questions import WatchedHistories
-from hwsync.transport import Delivery, Disconnected, Signal, Subscribed
+from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 
 TURN_S: Final = 0.5  # in which whoever can begin does
 
@@ -97,6 +99,8 @@ class WatchedStore(Store):
 class CoordinatorProcess(Process):
     """The real loop on a real database."""
 
+    url = ADDRESS
+
     points = (
         *("before a commit", "after a commit", "before a publish", "after a publish"),
         *("before an acknowledgement", "after an acknowledgement"),
@@ -123,6 +127,8 @@ class CoordinatorProcess(Process):
         self.answers: ClockAnswers | None = None
         self.histories: WatchedHistories | None = None
         self._readings = Random("histories")  # the worlds without stay as they are
+        self.says_health = False  # somebody waits until it says how it is
+        self.vitals: Vitals | None = None
 
     def needs_the_disk(self) -> None:
         """Raises ``StoreError`` while it is full."""
@@ -148,6 +154,8 @@ class CoordinatorProcess(Process):
     def _listen(self, signals: Iterable[Signal]) -> None:
         """The last that came of each board's presence."""
         for signal in signals:
+            if isinstance(signal, Connected):
+                self.context.see(Offered(self.context.now, ""))  # what the broker keeps follows
             if isinstance(signal, Delivery) and signal.payload:
                 user, kind = self.topics.split(signal.topic)
                 if kind is TopicKind.ANALYSTS:
@@ -213,6 +221,8 @@ class CoordinatorProcess(Process):
         self.histories = WatchedHistories(self, self.coordinator, self.path, self._readings)
         self._life = ""
         self.gate = StartupGate(self, self.topics, self, context.nonce())
+        if self.says_health:
+            self.vitals = Vitals(self.coordinator, self, self, Notifier({}))
         self.store.committed = {
             user: (record.epoch, record.seq) for user, record in self.coordinator.records.items()
         }
@@ -234,13 +244,18 @@ class CoordinatorProcess(Process):
         passed = self.gate.admit(asked)
         self._count(passed)
         self._listen(passed)
-        self.coordinator.step(passed)
+        if self.vitals is not None:
+            passed = self.vitals.take_questions(passed)
+        done = self.coordinator.step(passed)
+        if self.vitals is not None:
+            self.vitals.report(passed, len(self.inbox), done)
         self._look_at_turns(self.coordinator)
         lab = self.coordinator.lab_time
         if self._life != lab.life:
             self._life = lab.life
             self.context.see(LifeBegan(self.context.now, lab.life, lab.us()))
-        waits = (self.coordinator.wait(), self.gate.wait())
+        waits = [self.coordinator.wait(), self.gate.wait()]
+        waits += [self.vitals.wait()] if self.vitals is not None else []
         return min((wait for wait in waits if wait is not None), default=None)
 
     def prune(self, most: int) -> None:
@@ -265,7 +280,7 @@ class CoordinatorProcess(Process):
             self.histories.close()
         if self.store is not None:
             self.store.close()
-        self.store = self.coordinator = self.port = self.histories = None
+        self.store = self.coordinator = self.port = self.histories = self.vitals = None
 
     # -- the loop's publisher -----------------------------------------------------------------
 

@@ -74,6 +74,7 @@ WEIGHTS: Final = {
     "orphans": 0.5,
     "a batch and an older database": 0.1,
     "kill as a turn is due": 0.5,
+    "an analyst dies at a point": 3.0,
     "an analyst is away": 0.3,
     "all analysts are away": 0.2,
 }

@@ -177,7 +177,7 @@ class Judged:
 class Offered:
     """The coordinator heard which analysers an analyst offers; none: it has gone.
 
-    An empty ``analyst``: the coordinator begins a life, and knows of nobody.
+    An empty ``analyst``: the coordinator connects, and what it hears from now on counts.
     """
 
     at: float

@@ -77,6 +77,7 @@ class Report:
     trace: list[str] = field(repr=False)
     commands: int = 0
     ran: Counter[str] = field(default_factory=Counter)
+    judged: int = 0  # of them, by an analyser
 
 
 class World:
@@ -159,6 +160,7 @@ class World:
             own = rules.analysis if within <= ANALYSIS_WITHIN_S else Analyser.OUTCOME
             rules = self.coordinator.rules = replace(rules, analysis=own, analysis_within=within)
             self.analysts = self._some_analysts(grading)
+            self.coordinator.says_health = True
             self.meddlers = [
                 Meddler(context, "pupil", users, numbers, grading),
                 Regrader(context, self.analysts, grading),
@@ -228,6 +230,9 @@ class World:
             teacher.asking = False
         for meddler in self.meddlers:
             meddler.asking = False
+        places = [one.place for one in self.analysts]
+        if len(set(places)) < len(places):  # somebody sees why neither stays connected
+            self.analysts[-1].take_away()
         self.context.note("world", "is healed")
 
     def _run_until(self, limit: float) -> bool:
@@ -357,7 +362,7 @@ class World:
         for text in check_database(self.coordinator.path):
             context.violate("saved", "", "", text)
         if not context.violations:  # all is at rest then
-            offered = {name for one in self.analysts for name in one.offers}
+            offered = {name for one in self.analysts if one.alive for name in one.offers}
             for one in check_judged(final.commands, offered, self.coordinator.wall()):
                 context.violate(one.promise, one.user, one.id, one.text)
 
@@ -373,6 +378,7 @@ class World:
             self._shortened(),
             len(final.commands),
             Counter(str(end["ran"]) for end in final.commands.values()),
+            sum(end["analysed_by"] is not None for end in final.commands.values()),
         )
 
     def _shortened(self, most: int = 60) -> list[str]:

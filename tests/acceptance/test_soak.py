@@ -59,6 +59,7 @@ def test_kills_and_a_bad_network_break_no_promise(
     assert said["batches"] >= 2
     assert said["released"] >= 3  # the last ones
     assert said["files that were to come back"]["whole, ran yes"] >= 2
+    assert said["asked for an analyser"]["the analyser"] >= 2
     assert "None" not in said["ended"]
 
 

@@ -58,7 +58,8 @@ def test_a_hundred_thousand_steps_break_no_promise() -> None:
     kinds = said["faults"].keys()
     assert {"kill", "partition", "loss", "copy", "dup", "database restored"} <= kinds
     points = {kind for kind in kinds if kind.startswith(("kill: before ", "kill: after "))}
-    assert len(points) == 16, points
+    assert len(points) == 22, points
+    assert said["judged"] > 20
 
 
 def test_a_seed_is_one_world_in_every_process() -> None:
@@ -93,6 +94,17 @@ def test_what_was_named_for_tomorrow_is_taken_back_in_the_end(
     report = World(3, tmp_path, steps=300, faults=["none"], instants=True).run()
     assert report.violations == []
     assert report.seconds < 3_600.0
+
+
+def test_analysts_judge_and_what_they_say_is_looked_at(tmp_path: Path) -> None:
+    report = World(1, tmp_path, steps=1_500, faults=["none"], analysts=True).run()
+    assert report.violations == []
+    assert report.judged
+    (mutant,) = (one for one in MUTANTS if one.name == "an analysis says whose it is")
+    with changed(mutant.edits):
+        (tmp_path / "again").mkdir()
+        found = World(1, tmp_path / "again", steps=1_500, faults=["none"], analysts=True).run()
+    assert {one.promise for one in found.violations} == {"analysis"}
 
 
 def test_a_broken_promise_is_said_with_its_seed_and_how_to_see_it_again(

@@ -16,10 +16,14 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.support.proxy import PUBACK, PUBLISH, TO_BROKER, TO_CLIENT, Proxy
+from tests.support.soak_analysts import write_analyser
 from tests.support.soak_lab import Part, ProgramPart, SoakLab, heal
 from tests.support.soak_starts import Instants
 
-VICTIMS: Final = ("coordinator", "coordinator", "device", "device", "broker")
+VICTIMS: Final = (
+    *("coordinator", "coordinator", "device", "device", "analyst", "analyst"),
+    "broker",
+)
 KILL_SHARE: Final = 0.5  # of all faults
 AIMED_SHARE: Final = 0.6  # of the kills wait for a program's beginning: else few hit a run
 AIM_S: Final = 1.0  # how long they wait
@@ -35,7 +39,8 @@ CALM_S: Final = (3.0, 12.0)
 WRONG_CLOCK_SHARE: Final = 0.25  # of the kills of a coordinator or a device
 YEAR_S: Final = 365 * 86_400.0
 WRONG_S: Final = (-30 * YEAR_S, -3_600.0, 2 * 86_400.0, 10 * YEAR_S)  # without a clock chip, or so
-DOWN_S: Final = {"coordinator": 1.0, "device": 2.0, "broker": 1.0}  # at most
+DOWN_S: Final = {"coordinator": 1.0, "device": 2.0, "analyst": 4.0, "broker": 1.0}  # at most
+CHANGE_SHARE: Final = 0.5  # of the kills of an analyst: another version of the analyser is there
 PAUSE_S: Final = (0.2, 8.0)
 DELAY_S: Final = (0.01, 0.3)  # of each packet
 LASTS_S: Final = (0.3, 6.0)  # a delay, a hold, a partition
@@ -57,6 +62,7 @@ class Storm:
         self._busy: set[str] = set()  # proxies that have a fault
         self.counts: Counter[str] = Counter()
         self.kills = 0
+        self._number = 1  # of the analyser's version
         self._aimed = False  # whether one was before an instant
         self._give_up_at = 0.0  # and when that is no longer waited for
 
@@ -121,7 +127,7 @@ class Storm:
         dice = self._starts
         moment = dice.uniform(*BEFORE_S)
         wanted = dice.choice(VICTIMS_BEFORE)
-        up = [part for part in self._lab.parts.values() if part.up and part.kind != "broker"]
+        up = [part for part in self._lab.parts.values() if part.up and part.kind in VICTIMS_BEFORE]
         part = dice.choice([one for one in up if one.kind == wanted] or up or [None])
         if part is None or (self._aimed and dice.random() > BEFORE_SHARE):
             return False
@@ -136,6 +142,10 @@ class Storm:
         part.kill()
         self.kills += 1
         self.counts[f"kill -9 {part.kind}{' while stopped' if held else ''}"] += 1
+        if part.kind == "analyst" and self._clocks.random() < CHANGE_SHARE:
+            self._number += 1
+            write_analyser(self._lab.analysers, self._number)
+            self.counts["another version of the analyser"] += 1
         if isinstance(part, ProgramPart):
             part.wrong_clock = 0.0
             if self._clocks.random() < WRONG_CLOCK_SHARE:

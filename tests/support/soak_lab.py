@@ -2,7 +2,7 @@
 
 The law: a part is up, paused or down, and only this file moves it; when it did is kept, because a
 verdict depends on it. A part that ends by itself is never started again in silence: it is a fault
-of hwsync's. Coordinator and devices each reach the broker through a proxy of their own.
+of hwsync's. Coordinator, devices and analysts each reach the broker through a proxy of their own.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tests.support.brokers import (
 )
 from tests.support.processes import CHECKOUT, Process
 from tests.support.proxy import Proxy
+from tests.support.soak_analysts import ANALYSTS, write_analyser
 
 BROKERS: Final[dict[str, type[Broker]]] = {
     kind.name: kind
@@ -133,7 +134,7 @@ class BrokerPart(Part):
 
 
 class ProgramPart(Part):
-    """A coordinator or a device."""
+    """A coordinator, a device or an analyst."""
 
     def __init__(self, name: str, kind: str, command: Sequence[str], folder: Path) -> None:
         super().__init__(name, kind)
@@ -158,7 +159,7 @@ class ProgramPart(Part):
 
 
 class SoakLab:
-    """A broker, a coordinator and devices ``pi1`` to ``piN``; everything is in ``folder``.
+    """A broker, a coordinator, devices ``pi1`` to ``piN``, analysts; everything is in ``folder``.
 
     The devices are the group ``GROUP``.
     """
@@ -170,7 +171,8 @@ class SoakLab:
         self.witness = folder / "witness"
         self.broker = BROKERS[broker](folder / "broker")
         self.proxies = {
-            name: Proxy(self.broker, remember=False) for name in ("coordinator", *self.users)
+            name: Proxy(self.broker, remember=False)
+            for name in ("coordinator", *self.users, *ANALYSTS)
         }
         self.parts: dict[str, Part] = {"broker": BrokerPart(self.broker)}
         self.groups = folder / "groups.toml"
@@ -180,6 +182,10 @@ class SoakLab:
         for user in self.users:
             self._add(user, "device", "hwsync.device.service", "--user", user, *AS_ROOT,
                       "--state-dir", str(folder / f"device-{user}"))  # fmt: skip
+        self.analysers = folder / "analysers"
+        for name in ANALYSTS:
+            self._add(name, "analyst", "hwsync.cli", "analyst", "--dir", str(self.analysers),
+                      "--name", name, "--at-once", "1")  # fmt: skip
         self._stack = ExitStack()
 
     def _add(self, name: str, kind: str, module: str, *options: str) -> None:
@@ -190,6 +196,7 @@ class SoakLab:
     def start(self) -> None:
         """Everything, the broker first."""
         self.witness.touch()
+        write_analyser(self.analysers, 1)
         self.groups.write_text(f"{GROUP} = {dumps(self.users)}\n")
         for proxy in self.proxies.values():
             proxy.start()

@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from hwsync.protocol.jsons import dumps
+from hwsync.protocol.record import AnalysedBy
 from hwsync.protocol.topics import DEFAULT_ROOT, TopicKind
-from hwsync.protocol.wire.asking import encode_id
+from hwsync.protocol.wire.asking import encode_analysis, encode_id
 from hwsync.protocol.wire.request import encode_request
 from hwsync.testing.history import Answered, Asked, Json, Said, Seen
+from tests.support.soak_analysts import ANALYSER, PERSON, REGRADE_SHARE, SHARE
 from tests.support.soak_asking import Ask, Asking
 from tests.support.soak_programs import FILE_EACH, Programs
 from tests.support.soak_starts import Instants
@@ -50,12 +52,13 @@ class Asker(Asking):
         instants: Instants,
     ) -> None:  # fmt: skip
         self._quiet, self._instants = quiet, instants
+        self._grading = random.Random(f"analyses of {user} and {seed}")
         super().__init__(user, url, programs, seed)
 
     def ask_last(self) -> str:
         """One more request, which must end as ``ok``; its id."""
         id = f"{self.user}-last"
-        self._add(id, {**LAST_TIMES, "analysis": "outcome", "queue": True}, file=True)
+        self._add(id, {**LAST_TIMES, "analysis": ANALYSER, "queue": True}, file=True)
         return id
 
     def ask(self, now: float) -> None:
@@ -69,13 +72,22 @@ class Asker(Asking):
             }
             self._add(
                 f"{self.user}-{self.asked}",
-                {**keys, "analysis": "outcome", **({"queue": True} if queued else {})},
+                {**keys, "analysis": self._analyser(), **({"queue": True} if queued else {})},
                 change=self._change(),
                 file=self.asked % FILE_EACH == 0,
             )
         if self.acknowledged and self.dice.random() < EARLIER_SHARE:
             earlier = self.dice.choice(sorted(self.acknowledged))
             self.say(TopicKind.QUERY, encode_id(earlier), earlier)
+
+    def _analyser(self) -> str:
+        return ANALYSER if self._grading.random() < SHARE else "outcome"
+
+    def _regrade(self, at: float, id: str) -> None:
+        """Somebody has run an analyser once more; it is said once, and may be lost."""
+        by = AnalysedBy(ANALYSER, f"{PERSON}-{self._grading.randint(1, 3)}")
+        text = f"{id} once more, at {at:.3f}"
+        self.say(TopicKind.ANALYSIS, encode_analysis(text, id, by, regrade=True), id)
 
     def _change(self) -> TopicKind | None:
         drawn = self.dice.random()
@@ -121,6 +133,8 @@ class Asker(Asking):
         if fields["outcome"] is not None and fields["state"] == 0:
             self.ended[id] = fields["outcome"]
             del self.open[id]
+            if self._grading.random() < REGRADE_SHARE:
+                self._regrade(at, id)
             rests = self.dice.random() < REST_SHARE
             self.next = at + self.dice.uniform(*(REST_S if rests else NEXT_S))
 

@@ -22,10 +22,11 @@ from hwsync.store import statements
 from hwsync.store.contents import Contents
 from hwsync.store.read_only import open_to_read
 from hwsync.store.reader import Reader
-from hwsync.store.rows import command_from, select
+from hwsync.store.rows import command_from, find_regrades, select
 from hwsync.testing.checker import FinalState, check
 from hwsync.testing.history import Asked, Began, Copied, Ended, Json, Seen, Violation
 from hwsync.testing.programs import listed
+from tests.support.soak_analysts import judgements
 from tests.support.soak_programs import READ, Line, Programs
 
 BEFORE_S: Final = 1.0  # a program's beginning is written after its device has begun it
@@ -57,7 +58,9 @@ def read_database(path: Path, users: Iterable[str]) -> FinalState:
             user, id = row["user"], row["id"]
             own = user in present and present[user]["id"] == id
             state = State(present[user]["state"]) if own else State.REST
-            commands[user, id] = result_json(command_from(row, Contents(connection)), state)
+            command = command_from(row, Contents(connection))
+            regrades = find_regrades(connection, command)
+            commands[user, id] = result_json(command, state, regrades=regrades)
         batches = _batches(connection, commands)
     return FinalState(commands, logs, batches)
 
@@ -155,7 +158,7 @@ def judge(
         for one in history
         if isinstance(one, Asked) and one.id is None
     ]
-    found = check([*history, *twice], final, output)
+    found = check([*history, *twice, *judgements(final)], final, output)
     for user, rows in final.logs.items():
         epochs = sorted({row["epoch"] for row in rows})
         if len(epochs) > 1:

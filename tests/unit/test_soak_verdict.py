@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hwsync.analysers import Run
 from hwsync.protocol.files import Files
-from hwsync.protocol.record import Command, Outcome, Ran, Request, RunReport, State
+from hwsync.protocol.jsons import dumps, loads
+from hwsync.protocol.record import AnalysedBy, Command, Outcome, Ran, Request, RunReport, State
+from hwsync.protocol.wire.asking import encode_analysis
 from hwsync.protocol.wire.status import result_json
+from hwsync.testing.analysis_promises import what_was_judged
 from hwsync.testing.checker import FinalState
-from hwsync.testing.history import Answered, Asked, Ended, Seen
+from hwsync.testing.history import Answered, Asked, Ended, Said, Seen
+from tests.support.soak_analysts import ANALYSER, check_in_the_end, write_analyser
 from tests.support.soak_programs import READ, Programs, read_lines
 from tests.support.soak_verdict import differing, figures, judge, read_witness
 
@@ -190,3 +197,60 @@ def test_an_operator_is_told_what_is_recorded(story: Story) -> None:
     found = differing({(USER, "c1"): "lost", (USER, "c9"): "ok"}, final)
     assert [(one.promise, one.id) for one in found] == [("answers", "c1"), ("answers", "c9")]
     assert figures(final, 1, found)["other violations"] == 2
+
+
+# -- analyses -----------------------------------------------------------------------------------
+
+
+def analysed(version: str = "v1", run: str = "c1", *, given: bool = True) -> FinalState:
+    """A command that an analyser has judged, as the database and its log have it."""
+    program = "print(1)"
+    text = dumps({"passed": True, "data": what_was_judged(USER, run, program)})
+    command = Command(
+        *(USER, "c1", Request(program, analysis=ANALYSER)), issued=time.time(), journal="j1",
+        report=RunReport(Outcome.OK, Ran.YES),
+        analysis=text if given else None,
+        analysed_by=AnalysedBy(ANALYSER, version) if given else None,
+    )  # fmt: skip
+    row = {
+        "id": "c1", "command": "server_analysis_provide", "before": 3, "state": 0, "epoch": 0,
+        "seq": 1, "late": False, "topic": f"hw/{USER}/analysis", "time": 0.0,
+        "note": f"analysed by {ANALYSER} {version}",
+        "payload": encode_analysis(
+            loads(text), "c1", AnalysedBy(ANALYSER, "v1")).decode(),
+    }  # fmt: skip
+    return FinalState({(USER, "c1"): result_json(command, State.REST)}, {USER: [row]})
+
+
+def analyses_found(final: FinalState) -> set[str]:
+    found = [*judge([], final, lambda _: ""), *check_in_the_end(final, time.time())]
+    return {one.text for one in found if one.promise == "analysis"}
+
+
+def test_an_analysis_is_of_its_run_and_of_who_gave_it() -> None:
+    assert analyses_found(analysed()) == set()
+    assert analyses_found(analysed(run="c2")) == {f"has the analysis of {USER} c2"}
+    assert "was given by" in analyses_found(analysed(version="v2")).pop()
+
+
+def test_what_came_back_is_judged_in_the_end() -> None:
+    assert analyses_found(analysed(given=False)) == {f"ok, and {ANALYSER} has not judged it"}
+
+
+def test_nobody_is_given_up_who_is_offered() -> None:
+    final = analysed(given=False)
+    final.logs[USER][0]["command"] = "expire"  # type: ignore[index]
+    fields = dict(final.commands[USER, "c1"])
+    said = [Said(at, USER, "status", fields | {"state": state, "epoch": 0, "seq": 0, "boot": 1})
+            for at, state in ((1.0, 3), (80.0, 0))]  # fmt: skip
+    texts = [one.text for one in judge(said, final, lambda _: "") if one.promise == "analysis"]
+    assert any(text.startswith("given up at 80.000, check was offered") for text in texts)
+
+
+def test_what_the_soak_s_analyser_says_is_what_is_compared(tmp_path: Path) -> None:
+    write_analyser(tmp_path, 1)
+    space: dict[str, Any] = {}
+    exec((tmp_path / f"{ANALYSER}.py").read_text(), space)
+    said = space["analyse"](Run(stdout="x", outcome="ok", board=USER, id="c1", program="p"))
+    assert said["data"] == what_was_judged(USER, "c1", "p")
+    assert said["passed"]
