@@ -11,6 +11,7 @@ import io
 import os
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from hwsync.cli.common import Settings, fail
 from hwsync.cli.grades import said_below, shown
 from hwsync.cli.members import Members
 from hwsync.cli.operate import HEADS
+from hwsync.cli.regraded import HAD, LAB, Version, regraded, summary
+from hwsync.cli.regraded import shown as shown_anew
 from hwsync.protocol.errors import (
     BadUrl,
     Code,
@@ -126,3 +129,12 @@ def _tables() -> Iterator[str]:
         yield ""
         yield from shown(by, grades, NOW, WIDTH)
         yield from said_below(by, grades)
+    check2 = Version("check2", "3f9a0c1d22e8")
+    runs = [
+        regraded("pi1", CLASS[0], {"passed": True, "score": 1}, check2, None),
+        regraded("pi2", CLASS[2], {"passed": False, "score": 0}, check2, None),
+        regraded("pi2", CLASS[4], {"error": "it ran too long"}, check2, "it ran longer than 10 s"),
+    ]
+    yield ""
+    yield from shown_anew(runs)
+    yield from summary(runs, Counter({LAB: 1, HAD: 2}), check2, dry=False)
