@@ -11,8 +11,8 @@ from hwsync.cli import page, say
 from hwsync.cli.common import Settings, command_id, common
 from hwsync.cli.completion import of_broker
 from hwsync.cli.looking import find
-from hwsync.cli.records import board_and_id, only_board
 from hwsync.cli.screen import Screen
+from hwsync.cli.show import board_and_id, only_board
 from hwsync.cli.slow import say_slow
 from hwsync.operator.client import Client
 from hwsync.operator.run import NOT_RUN, Run, RunRequest, exit_code

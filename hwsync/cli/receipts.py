@@ -17,7 +17,7 @@ from hwsync.cli import say
 from hwsync.cli.common import DATABASE, FILE, JSON, Settings, common, read_bytes
 from hwsync.cli.completion import of_broker
 from hwsync.cli.elsewhere import own_database
-from hwsync.cli.records import MOST_WORDS, board_and_id
+from hwsync.cli.show import MOST_WORDS, board_and_id
 from hwsync.cli.signer import signer_of
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.protocol import receipt as receipts

@@ -17,10 +17,10 @@ import click
 from hwsync.cli import say
 from hwsync.cli.common import FILE, FOLDER, Settings, board_name, common, fail
 from hwsync.cli.completion import of_broker
-from hwsync.cli.records import board_and_id, only_board
 from hwsync.cli.request import Asked
 from hwsync.cli.run import one_board
 from hwsync.cli.sent_along import gather
+from hwsync.cli.show import board_and_id, only_board
 from hwsync.cli.slow import say_slow
 from hwsync.operator.client import Client
 from hwsync.operator.run import NOT_RUN, RunRequest, claim, exit_code, fresh_id
