@@ -84,9 +84,11 @@ def check_db(settings: Settings, db: Path | None) -> None:
     """
     found = 0
     with own_database(settings, db) as own:
-        for line in checking.check(own.path):
+        for line in checking.check(own.path, lambda name: say.progress(f"looking at {name} … ")):
+            say.progress("")
             found += 1
             say.either(settings.as_json, {"found": line}, line)
+    say.progress("")
     if found:
         sys.exit(1)
     if not settings.as_json:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,13 @@ from hwsync.store.read_only import opened
 from hwsync.store.rows import analysed_by_from, asked_from, regrade_from, start_from
 
 
-def check(path: Path) -> Iterator[str]:
+def check(path: Path, begins: Callable[[str], object] = lambda _: None) -> Iterator[str]:
     """What is wrong with a database, one line for people each; none: nothing was found.
 
     The file itself, the hashes over the log, each record beside the end of its log, programs and
     results beside their hashes, who asked beside what the log says (docs/decisions.md, 54). Of an
-    older schema what it has. Raises ``DatabaseError`` where it cannot even be opened.
+    older schema what it has. ``begins`` is told what is looked at next. Raises ``DatabaseError``
+    where it cannot even be opened.
     """
     with contextlib.closing(opened(path)) as connection:
         (version,) = connection.execute(statements.VERSION).fetchone()
@@ -46,6 +47,7 @@ def check(path: Path) -> Iterator[str]:
         if version == SCHEMA:
             looks["analyses"] = _analyses
         for name, look in looks.items():
+            begins(name)
             try:
                 yield from look(connection)
             except (sqlite3.Error, ValueError, TypeError) as error:

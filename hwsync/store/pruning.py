@@ -64,6 +64,7 @@ class Pruning:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._after = 0  # the row of the log up to which there was nothing more to drop
 
     @translated()
     def used(self) -> int:
@@ -111,14 +112,18 @@ class Pruning:
         """
         with self._database.transaction() as connection:
             last = self.last_rows().log if row is None else row
-            rows = connection.execute(statements.PRUNABLE, (last, ROWS_EACH * most)).fetchall()
-            batches = {(user, id): batch for user, id, batch in rows}
+            values = (self._after, last, ROWS_EACH * most)
+            rows = connection.execute(statements.PRUNABLE, values).fetchall()
+            batches = {(user, id): batch for user, id, batch, _ in rows}
             found = list(batches)[:most]
             touched = dict.fromkeys(batches[one] for one in found)
             connection.executemany(statements.PRUNE_COMMAND, found)
             _drop_contents(connection, found, touched)
             _shorten_regrades(connection, found)
             connection.executemany(statements.PRUNE_LOG, found)
+        # Where there was less, some may lie before it that were open when it came by.
+        ends = [row for user, id, _, row in rows if (user, id) == found[-1]]
+        self._after = ends[0] if len(found) == most else 0
         return len(found)
 
     @translated()

@@ -119,9 +119,9 @@ LAST_LOG_ROW: Final = "SELECT max(row) FROM transitions"
 LAST_REFUSED_ROW: Final = "SELECT max(row) FROM refused"
 # CROSS JOIN: from the log, whose order counts, to the commands, which have an index for it.
 PRUNABLE: Final = """
-    SELECT c.user, c.id, c.batch FROM transitions t CROSS JOIN commands c
+    SELECT c.user, c.id, c.batch, t.row FROM transitions t CROSS JOIN commands c
     ON c.user = t.user AND c.id = t.id
-    WHERE t.row <= ? AND t.pruned = 0
+    WHERE t.row > ? AND t.row <= ? AND t.pruned = 0
     AND c.pruned = 0 AND c.ran IS NOT NULL AND c.replies = '[]'
     AND NOT EXISTS (SELECT 1 FROM hw_status s WHERE s.user = c.user AND s.id = c.id)
     ORDER BY t.row LIMIT ?"""

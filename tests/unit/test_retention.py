@@ -263,6 +263,22 @@ def test_a_batch_is_looked_at_once_however_many_members_go(lab: Lab) -> None:
     assert len(looks) == 2
 
 
+def test_a_step_goes_on_where_the_last_one_ended_and_comes_by_again(lab: Lab) -> None:
+    lab.hear("request", request("c0"), user="pi2")  # the oldest, and open
+    for id in ("c1", "c2", "c3"):
+        cycle(lab, id)
+    done: list[str] = []
+    lab.store.database.connection.set_trace_callback(done.append)
+    pruning = Pruning(lab.store.database)
+    assert [pruning.prune(None, 1) for _ in range(3)] == [1, 1, 0]  # c3 is shown
+    lab.store.database.connection.set_trace_callback(None)
+    after = [int(one.partition("t.row > ")[2].split()[0]) for one in done if "t.row > " in one]
+    assert after == [0, 2, 6]  # c0 has one row, c1 and c2 four each
+    lab.hear("cancel", b'{"id":"c0"}', user="pi2")
+    lab.hear("request", request("c9"), user="pi2")
+    assert pruning.prune(None, 1) == 1
+
+
 def test_without_limits_nothing_is_dropped(lab: Lab) -> None:
     cycle(lab, "c1")
     cycle(lab, "c2")
