@@ -68,7 +68,7 @@ def up(
     \b
     hwsync up --user pi1
     hwsync up --user pi1 --user pi2     two boards, to try things out
-    hwsync up --analysers analysers/    an analyst beside them, which judges results
+    hwsync up --analysers analysers/    an analyst beside them, to judge results
     """
     users = tuple(dict.fromkeys(users)) or (socket.gethostname(),)
     for user in users:
