@@ -29,6 +29,7 @@ from hwsync.api.waiting import wait_for
 from hwsync.operator.batch import Batch, answering
 from hwsync.operator.conversation import Talk
 from hwsync.operator.line import Line
+from hwsync.operator.offering import is_analysts
 from hwsync.operator.run import RunRequest
 from hwsync.protocol.errors import Closed, HwsyncError
 from hwsync.protocol.groups import SIGN
@@ -109,6 +110,8 @@ class GroupRun(Future[Runs]):
         conversation = line.conversation(self._user)
         start = yield from beginning_in_lab_time(self._begins, conversation, line.inquire)
         self._request = replace(self._request, start=start)
+        if is_analysts(self._request.analysis):
+            yield from line.hearing_of_analysts(conversation, self._request.analysis)
         self._batch = batch = Batch(conversation, self.id)
         self.record = yield from batch.requesting(self._request)
         if self._is_cancelled:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from hwsync.operator.conversation import Conversation, Talk
+from hwsync.operator.offering import is_analysts
 from hwsync.operator.run import RunRequest, fresh_id
 from hwsync.operator.starting import asking_ahead
 from hwsync.protocol.errors import UsageError
@@ -30,6 +31,7 @@ from hwsync.protocol.limits import (
     is_name,
     is_user,
 )
+from hwsync.protocol.record import Analyser
 
 Program = str | Path
 """A program's text, or the file in which it stands."""
@@ -56,6 +58,7 @@ class Options(TypedDict, total=False):
     expires: float  # seconds until its board must have it; 300, 0: no limit
     grace: float  # seconds beyond the timeout, until it is lost; 30
     queue: bool  # wait behind what runs there, in place of being refused as busy
+    analyser: str  # who judges it: what an analyst offers; outcome: a line that says how it ended
     meta: Mapping[str, Any]  # JSON, kept with the command
     id: str  # the command's; the same id runs once
     at: Moment  # begin at this instant
@@ -109,9 +112,12 @@ def make_request(program: Program, options: Mapping[str, object], by: str) -> Ru
     args = given.get("args", ())
     if isinstance(args, str):
         raise UsageError(f"args is a text ({args!r})", 'a list of texts: args=["--speed", "2"]')
+    analyser = given.get("analyser", Analyser.OUTCOME)
+    is_analysts(analyser)
     request = RunRequest(
         program=text,
         id=id or fresh_id(ASKER),
+        analysis=analyser,
         timeout=given.get("timeout"),
         expires=given.get("expires"),
         grace=given.get("grace"),

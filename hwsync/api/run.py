@@ -23,11 +23,14 @@ from hwsync.numbers import columns
 from hwsync.operator.conversation import Conversation, Talk
 from hwsync.operator.fetching import fetching
 from hwsync.operator.line import Line
+from hwsync.operator.offering import is_analysts
 from hwsync.operator.run import Run as Command
 from hwsync.operator.run import RunRequest
 from hwsync.operator.streams import TEXTS, Streams
+from hwsync.protocol.analysis import Verdict, verdict_of
 from hwsync.protocol.errors import Closed, Code, HwsyncError, Refused, Unreachable
-from hwsync.protocol.record import State
+from hwsync.protocol.record import Analyser, State
+from hwsync.protocol.wire.analyst import analysed_by_of
 from hwsync.protocol.wire.received import Received
 from hwsync.protocol.wire.status import CommandFields
 
@@ -124,6 +127,22 @@ class Run(Future["Run"]):
         """When its first instruction was, in Unix seconds."""
         told: float | None = self._get("started")
         return told
+
+    @property
+    def analysis(self) -> str:
+        """What was said of it: a text, or compact JSON; empty while nothing was."""
+        return str(self._get("server_analysis") or "")
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What its analyser said: ``passed``, ``score``, ``message``, ``fault``; None: nothing.
+
+        Also of a person's analysis that is such an object (docs/protocol.md, section 7).
+        """
+        by = self._get("analysed_by")
+        if by is None and not self.analysis:
+            return None
+        return verdict_of(self.analysis, None if by is None else analysed_by_of(by))
 
     @property
     def files(self) -> Mapping[str, bytes]:
@@ -275,7 +294,11 @@ class Run(Future["Run"]):
             self._request = replace(self._request, start=start)
         if self.done():
             return None  # it was cancelled before anybody was asked
-        self._command = command = Command(conversation, self._request)
+        analyser = self._request.analysis
+        if is_analysts(analyser):
+            yield from self._line.hearing_of_analysts(conversation, analyser)
+        last = State.RETURNED if analyser == Analyser.MANUAL else State.REST
+        self._command = command = Command(conversation, self._request, last)
         self._record = told = yield from self._asking(command)
         end = yield from command.following(told, on_received=self._hear)
         end = (yield from command.completing(end)) if end["truncated"] else end

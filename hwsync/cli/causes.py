@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Final
 
-from hwsync.cli import say
+from hwsync.cli import say, verdicts
 from hwsync.cli.ends import ended
 from hwsync.protocol.admission import CLAIM
 from hwsync.protocol.jsons import is_number, loads
@@ -249,7 +249,9 @@ def _command(known: Situation) -> Cause:
     if told["outcome"] is not None:
         moved = str(record["command"]) if own else ""
         cause = _with_presence(known, ended(_named(known, told), told, left_out=moved))
-        return _unanalysed(known, told, cause) if own and record["state"] == 3 else cause
+        if own and record["state"] == State.RETURNED:
+            return _unanalysed(known, told, cause)
+        return _with_verdict(told, cause)
     if not own:
         return _waiting(known, told)
     if record["state"] == State.REQUESTED:
@@ -271,9 +273,21 @@ def _with_presence(known: Situation, end: tuple[str, str, tuple[str, ...]]) -> C
     return Cause(kind, happened, "", told["ran"], do)
 
 
+def _with_verdict(told: Json, cause: Cause) -> Cause:
+    """What an analyst said of it, or why nobody did; a person's words stand in the record."""
+    if told.get("analysed_by") is None and not told.get("no_analysis"):
+        return cause
+    said = verdicts.first(told)
+    said = f"It has no analysis: {told['no_analysis']}" if said.startswith("none: ") else said
+    return replace(cause, happened=f"{cause.happened} {said}{'' if said.endswith('.') else '.'}")
+
+
 def _unanalysed(known: Situation, told: Json, cause: Cause) -> Cause:
     analyser = told.get("analyser") or "manual"
     whose = "somebody's analysis" if analyser == "manual" else f"the analyser {analyser}"
+    record: Json = known.record or {}
+    if nobody := record.get("no_analysis"):
+        whose += f", and {nobody} now"
     line = f"hwsync analyse {known.user} TEXT --id {told['id']}"
     ends = _until(known, "")
     return replace(

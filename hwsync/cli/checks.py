@@ -18,6 +18,7 @@ from hwsync.findings import CLOCK_SET, Finding, error, ok, warning
 from hwsync.probe import SLOW_S, Seen
 from hwsync.protocol.jsons import is_count, is_number
 from hwsync.protocol.limits import MAX_MESSAGE
+from hwsync.protocol.offers import Offers
 from hwsync.protocol.presence import is_online, silence
 from hwsync.protocol.record import State
 from hwsync.protocol.wire.heartbeat import Heartbeat
@@ -26,6 +27,7 @@ from hwsync.protocol.wire.status import Status
 from hwsync.store.inspection import Inspection
 from hwsync.webprobe import Open, WebListener
 
+MOST_NAMES: Final = 20  # analysers of one analyst that are named
 CLOCKS_S: Final = 2.0  # two clocks may differ so much
 LOW: Final = 500 * 10**6  # bytes of free space that deserve a warning
 FULL: Final = 50 * 10**6  # bytes below which saving will fail soon
@@ -162,6 +164,20 @@ def health(fields: Health) -> Iterator[Finding]:
         f"{fields.get('users')} boards, {running} running, {fields.get('queued')} queued; on "
         f"{_place(fields)}",
     )
+
+
+def analysts(offers: Offers, health: Health) -> Iterator[Finding]:
+    """Each analyst with what it offers, and what boards wait for that none of them has."""
+    for name, offer in sorted(offers.items()):
+        some = sorted(offer.analysers)
+        more = f" and {len(some) - MOST_NAMES} more" if len(some) > MOST_NAMES else ""
+        what = ", ".join(some[:MOST_NAMES]) or "nothing"
+        yield ok("analyst", f"{name} is online and offers {what}{more}")
+    waited = health.get("unoffered")
+    for name, boards in sorted(waited.items() if isinstance(waited, dict) else ()):
+        wait = "1 board waits" if boards == 1 else f"{boards} boards wait"
+        found = f"{wait} for {name}, which no analyst that is online offers"
+        yield warning("analyst", found, "start it: hwsync analyst --dir FOLDER; a minute at most")
 
 
 def clock(now: float, ahead: float | None) -> Finding:

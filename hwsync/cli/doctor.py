@@ -152,7 +152,16 @@ def _coordinator(
     yield from checks.others(last, list(lives.values()))
     if ahead is not None and last is not None:
         yield from checks.health(last)
+        yield from _analysts(url, topics, last)
     return ahead, last
+
+
+def _analysts(url: BrokerUrl, topics: Topics, health: Health) -> Iterator[Finding]:
+    """Who is online and offers what; what is waited for and nobody offers."""
+    with suppress(Unreachable), Client(url, topics, ITSELF, analysts=True) as operator:
+        for _ in operator.hear(QUIET_S):
+            pass
+        yield from checks.analysts(operator.standing.offers, health)
 
 
 def _database(db: Path | None, health: Health | None) -> Iterator[Finding]:

@@ -49,7 +49,16 @@ TEXT_LINES: Final = 40  # of a long text on a terminal: one that is scrolled awa
 TEXT_LETTERS: Final = 4_000
 SHOWN: Final = (
     *("id", "command", "hw_command", "hw_response", "stderr", "outcome", "ran", "reason"),
-    *("exit_code", "duration", "server_analysis", "journal", "boot", "queued"),
+    *(
+        "exit_code",
+        "duration",
+        "server_analysis",
+        "analysed_by",
+        "no_analysis",
+        "journal",
+        "boot",
+        "queued",
+    ),
 )
 
 
@@ -230,7 +239,7 @@ def _whole(status: Status, *, brief: bool = False) -> list[str]:
     if brief:
         return [*lines, *(_readable(record, now) if record["id"] else ())]
     for name in SHOWN:
-        value: Any = record[name]
+        value: Any = record.get(name)
         if value not in (None, "") and (name, value) != ("queued", 0):
             text = value.rstrip("\n") if isinstance(value, str) else str(value)
             first, *rest = text.split("\n")

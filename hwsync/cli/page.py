@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from hwsync.cli import say
+from hwsync.cli import say, verdicts
 from hwsync.cli.past import outcome_of, took
 from hwsync.protocol.jsons import dumps, is_number
 from hwsync.protocol.limits import DEFAULT_NAME
@@ -78,7 +78,8 @@ def _about(fields: Mapping[str, Any], now: float, by: str) -> Iterator[tuple[str
     yield "why", fields["reason"]
     yield "ran", RAN.get(fields["ran"] or "yes", "")
     yield from _given(fields)
-    yield "analysis", fields["server_analysis"].rstrip("\n")
+    yield "analysis", verdicts.first(fields)
+    yield "regrades", "\n".join(verdicts.regrades(fields))
     yield "meta", _meta(fields)
     yield "files", ", ".join(sorted(_names(fields.get("files"))))
     notes = ("late", "something of it came after its end"), ("orphan", "only its result is known")

@@ -98,6 +98,9 @@ def program_options(command: F) -> F:
         click.option("--meta", multiple=True, metavar="KEY=VALUE|JSON",
                      help="Kept with the command, to find it by: --meta course=1b --meta team=3. "
                      "Or all of it as JSON."),
+        click.option("--analyser", metavar="NAME",
+                     help="Who judges the result: an analyser that an analyst offers, or manual: "
+                     "somebody does.  [default: outcome, a line that says how it ended]"),
         click.option("--parallel", type=click.IntRange(1), metavar="N",
                      help="Of a group, at most so many boards at the same time."),
         click.option("--abort", type=share, metavar="SHARE",

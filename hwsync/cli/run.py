@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from hwsync.cli import say
+from hwsync.cli import say, verdicts
 from hwsync.cli.brought_back import Brought, bring
 from hwsync.cli.common import FOLDER, Settings, common, fail
 from hwsync.cli.hints import hints, of_limit
@@ -27,6 +27,7 @@ from hwsync.cli.targets import Target, check_words, one_or_all
 from hwsync.operator.client import Client
 from hwsync.operator.conversation import OnReceived
 from hwsync.operator.fetching import fetching
+from hwsync.operator.offering import awaiting, is_analysts
 from hwsync.operator.run import NOT_RUN, Run, RunRequest, claim, exit_code
 from hwsync.operator.streams import Streams, texts_of
 from hwsync.protocol.errors import (
@@ -59,11 +60,15 @@ def send(settings: Settings, /, target: Target, everybody: bool, **given: Any) -
     check_words(target, everybody, given["file"], given["code"])
     target = one_or_all(target, everybody)
     wanted = _wish(target, given)
-    asked = make_request(Analyser.OUTCOME, claim(settings.url), **given)
+    analyser = given["analyser"] or Analyser.OUTCOME
+    offered = is_analysts(analyser)
+    asked = make_request(analyser, claim(settings.url), **given)
     if (user := target.board) is None:
         perform(settings, target, asked, wanted, State.REST, send=True)
-    with Client(settings.url, settings.topics, user) as operator:
+    with Client(settings.url, settings.topics, user, analysts=offered) as operator:
         operator.standing.slow = say_slow
+        if offered:
+            operator.wait(awaiting(operator, analyser))
         if not given["wait_for_board"]:
             refuse_strangers(settings, operator, (user,))
         seen = Seen(user)
@@ -112,15 +117,18 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
     """
     if no_analysis and analysis is not None:
         raise UsageError("--analysis and --no-analysis contradict each other", "give one of them")
-    by_hand = no_analysis or analysis is not None
+    analyser = given["analyser"]
+    if analyser is not None and (no_analysis or analysis is not None):
+        hint = "leave --analyser out, or the other one"
+        raise UsageError("--analyser says who judges, and so does the other option", hint)
+    by_hand = no_analysis or analysis is not None or analyser == Analyser.MANUAL
+    analyser = Analyser.MANUAL if by_hand else analyser or Analyser.OUTCOME
     check_words(target, everybody, given["file"], given["code"])
     target = one_or_all(target, everybody)
     if target.board is None and (raw or analysis is not None):
         raise UsageError("--raw and --analysis are for one board", "leave them out")
     wanted = _wish(target, given)
-    asked = make_request(
-        Analyser.MANUAL if by_hand else Analyser.OUTCOME, claim(settings.url), **given
-    )
+    asked = make_request(analyser, claim(settings.url), **given)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character
@@ -149,15 +157,19 @@ def one_board(
 
     ``last``: as in ``operator.run.Run``. Raises ``HwsyncError``.
     """
+    analyser = asked.request.analysis
+    offered = is_analysts(analyser)
     waiting = _Waiting(user)
     screen = Screen(raw=raw, silent=settings.as_json, begin=waiting.end)
     streams = Streams(asked.id, screen, screen.files, together=screen.together)
     view = _View(waiting, screen, streams)
     try:
-        with Client(settings.url, settings.topics, user, live=True) as operator:
+        with Client(settings.url, settings.topics, user, live=True, analysts=offered) as operator:
             if not waiting.wanted:
                 operator.standing.slow = say_slow
             try:
+                if offered:
+                    operator.wait(awaiting(operator, analyser))
                 seen, beat = Seen(user), None
                 if not wait_for_board:
                     beat = refuse_strangers(settings, operator, (user,))[user]
@@ -239,6 +251,8 @@ def _print_end(
         screen.remark(f"hwsync: {line}")
     if why:
         screen.remark(f"  {why}")
+    if is_analysts(asked.request.analysis):
+        screen.tell(f"hwsync: {verdicts.first(end) or 'no analysis'}")
     for hint in hints(end, asked):
         screen.remark(hint)
     if end["truncated"]:

@@ -29,6 +29,7 @@ from hwsync.operator.batch import Batch, overhearing
 from hwsync.operator.client import Client
 from hwsync.operator.conversation import EVERYBODY, Conversation, Talk
 from hwsync.operator.fetching import fetching
+from hwsync.operator.offering import awaiting, is_analysts
 from hwsync.operator.run import NOT_RUN, TICK_S, Run
 from hwsync.operator.streams import TEXTS, Streams
 from hwsync.protocol.errors import NoCoordinator, OutputError, Refused, TooLarge, Unreachable
@@ -77,7 +78,10 @@ class Many:
             if not 0 < len(users) <= BY_NAME or self._target.group == ALL:
                 self._heard = {EVERYBODY}
             users = (self._target.user, *sorted(self._heard))
-        return Client(self._settings.url, self._settings.topics, EVERYBODY, named=users, live=True)
+        return Client(
+            self._settings.url, self._settings.topics, EVERYBODY, named=users, live=True,
+            analysts=is_analysts(self._asked.request.analysis),
+        )  # fmt: skip
 
     def start(self, keys: dict[str, Any], at: float | None) -> None:
         """At one instant, as the request's key ``start`` says; ``at``: in so many seconds."""
@@ -424,6 +428,8 @@ def perform(settings: Settings, target: Target, asked: Asked, wanted: Wish | Non
     many = Many(settings, target, asked, last)
     with many.client() as operator:
         operator.standing.slow = many.say_slow
+        if is_analysts(asked.request.analysis):
+            operator.wait(awaiting(operator, asked.request.analysis))
         if asked.seen_only and target.boards:
             refuse_strangers(settings, operator, target.boards)
         if wanted is not None:

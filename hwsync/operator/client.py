@@ -50,8 +50,9 @@ class Client(Conversation):
 
     ``live``: the output of programs too; ``boards``: whom the coordinator hears, too; ``groups``:
     who is in each group, too; ``named``: these users' topics in the place of ``user``'s, which may
-    be groups (``@lab1``); ``guest``: not with an account that has a session of its own, such as the
-    coordinator's: this connection would end it; ``answers``: what is asked of the past, too.
+    be groups (``@lab1``); ``analysts``: what analysts offer, too (``standing.offers``); ``guest``:
+    not with an account that has a session of its own, such as the coordinator's: this connection
+    would end it; ``answers``: what is asked of the past, too.
 
     What is asked raises ``Refused`` where the answer is a refusal, ``NoCoordinator`` where none
     comes within ``ANSWER_S`` (``Degraded``: it is there, and cannot save), ``TooLarge`` for what
@@ -69,11 +70,13 @@ class Client(Conversation):
         boards: bool = False,
         groups: bool = False,
         named: Sequence[str] = (),
+        analysts: bool = False,
         guest: bool = True,
         answers: Answers | None = None,
     ) -> None:
         self.url = url
-        filters = of_users(topics, named or (user,), live=live)
+        filters = [Subscription(topics.analyst("+"), as_published=False)] if analysts else []
+        filters += of_users(topics, named or (user,), live=live)
         filters += of_lab(topics, boards=boards, groups=groups)
         filters += [] if answers is None else [Subscription(answers.filter, as_published=False)]
         client = f"hwsync-cli-{secrets.token_hex(6)}"

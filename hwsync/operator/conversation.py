@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final, TypeVar, cast
 
-from hwsync.protocol import limits
+from hwsync.protocol import limits, offers
 from hwsync.protocol.errors import Code, Degraded, NoCoordinator, Refused, TooLarge
 from hwsync.protocol.groups import SIGN
 from hwsync.protocol.jsons import is_count
+from hwsync.protocol.offers import Offers
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics
+from hwsync.protocol.wire.analyst import read_offer
 from hwsync.protocol.wire.asking import encode_analysis, encode_id
 from hwsync.protocol.wire.heartbeat import Heartbeat
 from hwsync.protocol.wire.received import Received, is_group, read_received
@@ -61,6 +64,7 @@ class Standing:
     answers: bool = False  # the coordinator: it said how it is
     degraded: str = ""  # what it said of its disk
     max_message: int = limits.MAX_MESSAGE  # bytes, by its word
+    offers: Offers = field(default_factory=dict)  # of analysts, where those are heard
     slow: Callable[[], None] = _say_nothing  # called once, where no answer came within ``SLOW_S``
 
 
@@ -152,11 +156,20 @@ class Conversation:
                     continue  # another conversation's, on the same connection
                 if kind is None or (kind is TopicKind.BOARDS and signal.retain):
                     continue  # a list that the broker kept says nothing of now
+                if kind is TopicKind.ANALYSTS:
+                    self._note_offer(signal)
+                    return Received(user, kind, {}, signal.retain)
                 fields = read_received(kind, signal.payload, user) if signal.payload else {}
                 if fields is not None:
                     heard = Received(user, kind, fields, signal.retain)
                     self._note(heard, now=not signal.retain)
                     return heard
+
+    def _note_offer(self, signal: Delivery) -> None:
+        analyst = self.topics.analyst_of(signal.topic) or ""
+        with suppress(Refused):  # nobody counts it
+            offer = read_offer(signal.payload)
+            self.standing.offers = offers.heard(self.standing.offers, analyst, offer)
 
     def hear_of_refusal(self, denied: Denied, said: Collection[TopicKind]) -> None:
         """Raises ``Refused`` where it is a message of one of these kinds, for this user."""

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from hwsync.address import BrokerUrl
 from hwsync.operator.conversation import ANSWER_S, Conversation, Standing, T, Talk
+from hwsync.operator.offering import awaiting
 from hwsync.operator.reaching import CONNECT_S, LEAVE_S, lab, no_broker, of_lab, of_users
 from hwsync.operator.switchboard import Switchboard
 from hwsync.protocol.errors import Closed, HwsyncError, NoBroker
@@ -33,6 +34,7 @@ from hwsync.transport import (
     Pump,
     Signal,
     Subscribed,
+    Subscription,
     Waker,
 )
 
@@ -73,6 +75,7 @@ class Line:
         self._leaves = False
         self._opened: Future[None] = Future()
         self._asked: set[str] = set()  # users that were subscribed to
+        self._hears_analysts = False
         self._heard: set[str] = set()  # and since this connect answered
         self._inquired = -inf
         self._process = os.getpid()
@@ -166,6 +169,13 @@ class Line:
             if left <= 0.0:
                 raise NoBroker(f"{self.url} has been away for {ANSWER_S:g} s", "is it running?")
             yield left
+
+    def hearing_of_analysts(self, conversation: Conversation, analyser: str) -> Talk[None]:
+        """Until one that is online offers it. Raises ``NotFound`` where none does."""
+        if not self._hears_analysts:
+            self._hears_analysts = True
+            self._connection.subscribe([Subscription(self.topics.analyst("+"))])
+        yield from awaiting(conversation, analyser)
 
     def bringing(self, conversation: Conversation, kind: TopicKind, payload: bytes) -> Talk[None]:
         """Until the broker has this, perhaps twice. Raises ``NoBroker`` after ``ANSWER_S``."""

@@ -25,8 +25,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from hwsync.protocol import limits
 from hwsync.protocol.jsons import dumps
-from hwsync.protocol.record import RAN_BY_OUTCOME, Outcome, Ran
-from hwsync.protocol.wire.asking import FORGET, encode_id
+from hwsync.protocol.record import RAN_BY_OUTCOME, AnalysedBy, Outcome, Ran
+from hwsync.protocol.wire.asking import FORGET, encode_analysis, encode_id
 from hwsync.protocol.wire.request import encode_request
 from hwsync.protocol.wire.response import encode_collected
 from tests.support.coordinator import NONCE
@@ -48,9 +48,11 @@ OUTCOMES = [
 JOURNALS = ["j1", "j2"]
 KEYS: list[dict[str, object]] = [
     *({}, {"analysis": "outcome"}, {"expires": 0, "timeout": 1.5, "grace": 1}, {"expires": 2}),
+    *({"analysis": "check1"}, {"analysis": "check2", "timeout": 1.5, "grace": 1}),
     *({"name": "x.py"}, {"expires": 0, "within": 2.5}, {"within": 10.0, "name": "program.py"}),
 ]
 """``within``: seconds until its ``expires_at``."""
+BY = [("check1", "1"), ("check1", "2"), ("check2", "1")]  # who analyses, and in which version
 ONLY_HAND, CURRENT, UNKNOWN = 0, 1, 9  # which command is meant; in between: earlier ones
 WHICH = [ONLY_HAND, CURRENT, CURRENT, CURRENT, 2, 3, 4, 5, 6, 7, 8, UNKNOWN]
 AT_ONCE = [True, True, True, False]
@@ -126,6 +128,37 @@ class Protocol(RuleBasedStateMachine):
     )
     def analysis(self, which: int, text: str, at_once: bool) -> None:
         self.send(at_once, analysed(self.which(which), text))
+
+    @rule(
+        drawn=st.tuples(
+            st.sampled_from(WHICH), st.sampled_from("uv"), st.sampled_from(BY), st.booleans()
+        ),
+        at_once=st.sampled_from(AT_ONCE),
+    )
+    def analysers_say(self, drawn: tuple[int, str, tuple[str, str], bool], at_once: bool) -> None:
+        which, text, by, regrade = drawn
+        id = self.which(which)
+        self.send(at_once, analysed(id, text, by, regrade=regrade and id is not None))
+
+    @rule(by=st.sampled_from(BY), regrade=st.booleans(), text=st.sampled_from("uv"))
+    def analysers_say_it_of_all(self, by: tuple[str, str], regrade: bool, text: str) -> None:
+        """Of each earlier command and of the present one, in one round."""
+        for id in list(self.lab.model.commands)[-12:]:
+            self.lab.send(analysed(id, text, by, regrade=regrade), False)
+        Protocol.steps += 1
+        self.lab.deliver()
+
+    @rule(said=st.lists(st.tuples(st.sampled_from(BY[:2]), st.booleans()), min_size=1, max_size=4))
+    def the_analysis_that_is_waited_for(self, said: list[tuple[tuple[str, str], bool]]) -> None:
+        """In state 3, perhaps behind regrades."""
+        id = self.lab.model.id
+        for by, regrade in said if self.lab.model.state == 3 else ():
+            self.send(True, analysed(id, "u", by, regrade=regrade))
+
+    @rule(analyst=st.sampled_from("xy"), names=st.sets(st.sampled_from(["check1", "check2"])))
+    def an_analyst_comes_or_goes(self, analyst: str, names: set[str]) -> None:
+        Protocol.steps += 1
+        self.lab.offer(analyst, frozenset(names))
 
     @rule(which=st.sampled_from(WHICH), at_once=st.sampled_from(AT_ONCE))
     def cancel(self, which: int, at_once: bool) -> None:
@@ -285,9 +318,12 @@ def returned(id: str | None, journal: str, outcome: Outcome, ran: Ran) -> Said:
     return Said("response", dumps(fields).encode(), id, journal, args)
 
 
-def analysed(id: str | None, text: str) -> Said:
-    payload = dumps({"analysis": text, "id": id}) if id else text
-    return Said("analysis", payload.encode(), id, None, {"text": text})
+def analysed(
+    id: str | None, text: str, by: tuple[str, str] | None = None, *, regrade: bool = False
+) -> Said:
+    whose = AnalysedBy(*by) if by else None
+    payload = encode_analysis(text, id, whose, regrade) if id or by else text.encode()
+    return Said("analysis", payload, id, None, {"text": text, "by": by, "regrade": regrade})
 
 
 @pytest.fixture(autouse=True)

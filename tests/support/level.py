@@ -20,6 +20,8 @@ TABLE = {
     "next": {0: 1},
 }
 SETTLED = 4
+ALONE_S = 60.0  # in state 3, where no analyst offers the analyser
+REGRADES = 64
 ROW, A_SECOND, ANSWER, WAIT = 1024, 256, 4096, 900.0  # section 4, "What leads to nothing"
 
 
@@ -62,6 +64,8 @@ class Level:
     id: str = ""
     cancelling: bool = False
     due: float | None = None  # in ticks
+    unoffered: float | None = None  # in ticks, the end of state 3 where nobody offers its analyser
+    offers: dict[str, frozenset[str]] = field(default_factory=dict)  # by analyst
     taken: float | None = None  # in ticks, when the present command came from the queue
     saved: float = 0.0  # in ticks, the last change
     wall: float = 0.0  # of the last change
@@ -106,7 +110,13 @@ class Level:
             "queued": len(self.queue),
             "name": file_of(own),
             "order": None,
+            "analyser": own.get("analyser"),
+            "analysed_by": said_by(own.get("by")),
+            "no_analysis": self.why() if self.unoffered is not None else own.get("no_analysis"),
         }
+
+    def why(self) -> str:
+        return f"no analyst offers {self.command()['analyser']}"
 
     def tell_status(self) -> None:
         kept = self.seq > 0 and not self.forgotten
@@ -121,6 +131,8 @@ class Level:
             **{key: one[key] for key in ("number", "outcome", "ran", "late", "orphan", "journal")},
             "server_analysis": one["analysis"] or "",
             "name": file_of(one),
+            "analysed_by": said_by(one["by"]),
+            "no_analysis": one["no_analysis"],
         }
         self.told.append(Told("result", fields, needed, whole=copy.deepcopy(one)))
 
@@ -159,7 +171,9 @@ class Level:
 
     def move(self, verb: str, due: float | None = None) -> None:
         before, self.state = self.state, TABLE[verb][self.state]
-        self.due = due
+        self.due, self.unoffered = due, None
+        if self.state == 3 and verb != "restore" and not self.is_offered():
+            self.unoffered = self.now[0] + ALONE_S
         self.deadline = self.ends()
         self.cancelling = self.cancelling and self.state == 2
         self.verb = "hw_command_request" if verb == "next" else verb
@@ -175,9 +189,23 @@ class Level:
         else:
             self.tell_due()
 
+    def is_offered(self) -> bool:
+        """Whether nobody need offer the command's analyser, or somebody does."""
+        analyser = self.command()["analyser"]
+        offered = frozenset[str]().union(*self.offers.values())
+        return analyser in ("manual", "outcome") or analyser in offered
+
+    def look_at_offers(self) -> bool:
+        """Whether its time without anybody begins, or is over."""
+        if self.state != 3 or self.is_offered() is (self.unoffered is None):
+            return False
+        self.unoffered = None if self.is_offered() else self.now[0] + ALONE_S
+        return True
+
     def ends(self) -> float | None:
         """The time of day at which the state ends, seen from now."""
-        ends = [] if self.due is None else [self.now[1] + self.due - self.now[0]]
+        dues = [one for one in (self.due, self.unoffered) if one is not None]
+        ends: list[float | None] = [self.now[1] + one - self.now[0] for one in dues]
         ends += [self.command()["expires_at"]] if self.state == 1 else []
         return min((at for at in ends if at is not None), default=None)
 
@@ -248,6 +276,10 @@ class Level:
         self.settled = [*self.settled, (id, journal)][-SETTLED:]
 
 
+def said_by(by: tuple[str, str] | None) -> dict[str, str | None] | None:
+    return None if by is None else {"name": by[0], "version": by[1], "fault": None}
+
+
 def file_of(one: dict[str, Any]) -> str:
     """What its program is run as; nobody knows of an orphan, and nothing runs before the first."""
     return (one["name"] or "program.py") if one and not one["orphan"] else ""
@@ -262,4 +294,5 @@ def new_command(args: dict[str, Any], number: int) -> dict[str, Any]:
         "number": number, "journal": None, "boot": None, "outcome": None, "ran": None,
         "response": "", "analysis": None, "answered_by": None, "heard": set(), "accepted": set(),
         "late_collected": None, "late": False, "orphan": False,
+        "by": None, "regrades": {}, "no_analysis": None,
     }  # fmt: skip

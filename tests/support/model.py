@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.level import LINE, ROW, TABLE, Level, Said, Told, file_of, new_command
+from tests.support.level import LINE, REGRADES, ROW, TABLE, Level, Said, Told, file_of, new_command
 
 HAND = ""  # who answered, where a person did
 AMBIGUOUS_S = 2.0
@@ -217,23 +217,44 @@ class Model(Level):
             self.refuse(said, "not_current")
 
     def _analysis(self, said: Said) -> None:
-        text = said.args["text"]
+        text, by = said.args["text"], said.args.get("by")
         one = self.commands.get(said.id or "")
-        if one is not None and said.id not in self.queue and one["analysis"] is not None:
-            if one["analysis"] == text:
-                self.answer(said.id)
-            else:
-                self.refuse(said, "wrong_state")
-            return
-        late = one is not None and said.id not in self.queue
-        if late and (said.id != self.id or self.state == 0):
-            assert one is not None
-            one.update(analysis=text, late=True)
+        known = one is not None and said.id not in self.queue
+        if known and self._is_copy(one or {}, said):
+            self.answer(said.id)
+        elif said.args.get("regrade"):
+            self._regrade(said, one)
+        elif known and one is not None and one["analysis"] is not None:
+            self.refuse(said, "wrong_state")
+        elif known and one is not None and (said.id != self.id or self.state == 0):
+            one.update(analysis=text, by=by, late=True, no_analysis=None)
             self.late("server_analysis_provide", said.id or "", first=True)
             self.answer(said.id)
         elif self._event(said):
-            self.command()["analysis"] = text
+            self.command().update(analysis=text, by=by, no_analysis=None)
             self.move("server_analysis_provide")
+
+    def _is_copy(self, one: dict[str, Any], said: Said) -> bool:
+        """By name and version, of an analyst's; a regrade is none of the first analysis."""
+        by, first = said.args.get("by"), one["analysis"]
+        if by is None:
+            return first is not None and bool(first == said.args["text"])
+        kept = by in one["regrades"] and (said.args["regrade"] or first is not None)
+        return by == one["by"] or kept
+
+    def _regrade(self, said: Said, one: dict[str, Any] | None) -> None:
+        if one is None:
+            self.refuse(said, "not_current")
+        elif said.id in self.queue or one["outcome"] is None:
+            self.refuse(said, "wrong_state")
+        elif len(one["regrades"]) >= REGRADES:
+            self.refuse(said, "not_allowed")
+        else:
+            one["regrades"][said.args["by"]] = said.args["text"]
+            one["late"] = True
+            self.dirty.add(said.id or "")
+            self.change("server_analysis_provide", self.state, said.id or "", True)
+            self.answer(said.id)
 
     def _response(self, said: Said) -> None:
         report = {key: said.args[key] for key in ("outcome", "ran", "response")}
@@ -306,7 +327,9 @@ class Model(Level):
             one["late"] = True
             self._kept(said, None, first)
         elif truer or holds or (ran == "maybe" and one["ran"] == "no"):
-            one.update(report, answered_by=said.journal, late=True)
+            one.update(report, answered_by=said.journal, late=True, regrades={})
+            if one["by"] is not None:  # it was said of what was only assumed
+                one.update(analysis=None, by=None)
             self._kept(said, None, first=True)
         else:
             self._kept(said, "not_current", first)
@@ -336,11 +359,15 @@ class Model(Level):
 
     def expire(self, settled: bool) -> None:
         """The present state ends where its deadline has passed, or its time of day has come."""
-        passed = settled and self.due is not None and self.due <= self.now[0]
+        alone = self.unoffered is not None and self.unoffered <= self.now[0]
+        passed = settled and (alone or (self.due is not None and self.due <= self.now[0]))
         if not passed and not (self.state == 1 and self.over(self.id)):
             return
         if self.state == 1:
             self.end("expired", "no")
+        if self.state == 3:
+            why = self.why() if alone else f"none came within {self.within:g} s"
+            self.command()["no_analysis"] = why
         if self.state == 2:
             self.end("lost", "maybe")
         self.move("expire", self._analysis_due() if self.state == 2 else None)
@@ -348,13 +375,15 @@ class Model(Level):
 
     def write_down(self) -> None:
         """What is left of the deadline is saved; it is no change."""
-        if self.due is not None:
+        if self.due is not None or self.unoffered is not None:
             self.saved = self.now[0]
 
     def read_again(self, ticks: float) -> None:
         """Deadlines count on from what was left when that was last written down."""
         if self.due is not None:
             self.due += ticks - self.saved
+        if self.unoffered is not None:
+            self.unoffered += ticks - self.saved
         if self.taken is not None:
             self.taken += ticks - self.saved
         self.saved = ticks

@@ -17,6 +17,7 @@ from hwsync.coordinator.loop import SAVE_AGAIN_S
 from hwsync.protocol import limits
 from hwsync.protocol.errors import StoreError
 from hwsync.protocol.rules import Allowance, Rules
+from hwsync.protocol.wire.analyst import Offer, encode_offer
 from hwsync.store.api import Changes
 from hwsync.transport import Connected, Delivery, Signal, Subscribed
 from tests.support.compared import agrees, as_stored, is_line, same, shown
@@ -25,12 +26,13 @@ from tests.support.level import LINE, TABLE, Said, Told
 from tests.support.model import Model
 
 SETTLE_S = 2.0
-WITHIN_S = 30.0  # for the analysis
+WITHIN_S = 90.0  # for the analysis
 PACKETS = 8  # packet identifiers, of which those in use are not taken; more where all are in use
 QUEUED = 6  # messages that wait at the broker at most
 DEGRADED_S = 60.0
 EVERYTHING = 25  # steps between two full comparisons
 USER = "pi1"
+OFFERED = 60_000  # the packet identifier of what analysts say
 FULL = StoreError("database or disk is full")
 COLUMNS = ("seq, command, before, state, id, late", "error, id")
 
@@ -148,7 +150,8 @@ class Modelled:
 
     def until_deadline(self) -> float | None:
         """Seconds, where there is a deadline."""
-        ends = [] if self.model.due is None else [self.model.due - self._ticks()]
+        dues = (self.model.due, self.model.unoffered)
+        ends = [due - self._ticks() for due in dues if due is not None]
         if self.model.state == 1 and self.model.command()["expires_at"] is not None:
             ends.append(self.model.command()["expires_at"] - self.lab.clock.wall())
         return max(min(ends), 0.0) if ends else None
@@ -156,6 +159,22 @@ class Modelled:
     def pass_time(self, seconds: float) -> None:
         self.lab.clock.now += seconds
         self._step([])
+
+    def offer(self, analyst: str, names: frozenset[str]) -> None:
+        """An analyst comes with these analysers; with none it goes."""
+        if not self.connected:
+            return
+        self.model.offers.pop(analyst, None)
+        if names:
+            self.model.offers[analyst] = names
+
+        def look(known: Model) -> None:
+            known.offers = dict(self.model.offers)
+            if known.look_at_offers():
+                known.tell_status()
+
+        self._tell(look)
+        self._step([], offered(analyst, names))
 
     def break_connection(self) -> None:
         self.lab.wire.connected = False
@@ -175,8 +194,15 @@ class Modelled:
         # Each second one that waits, the last one too, was sent before, and lost on its way.
         new = [replace(one, dup=at % 2 == 0) for at, one in enumerate(self._queue[::-1])][::-1]
         messages, self._queue = [*again, *new], []
-        self._tell(lambda known: known.tell_due())
-        self._step(messages, Connected(kept, 5), Subscribed())
+
+        def look(known: Model) -> None:
+            known.offers = dict(self.model.offers)
+            known.look_at_offers()
+            known.tell_due()
+
+        self._tell(look)
+        kept_offers = [offered(*one) for one in self.model.offers.items()]
+        self._step(messages, Connected(kept, 5), Subscribed(), *kept_offers)
 
     def start_again(self, kept: bool) -> None:
         """Another process on the same database."""
@@ -317,7 +343,7 @@ class Modelled:
         if not self.connected:
             assert deeds == []
             return
-        marks = [deed.mid for deed in deeds if isinstance(deed, Acknowledged)]
+        marks = [one.mid for one in deeds if isinstance(one, Acknowledged) and one.mid != OFFERED]
         same(sorted(marks), sorted(acknowledged), "acknowledged")
         self._unacknowledged = [one for one in self._unacknowledged if one.mid not in marks]
         expected = deque(told)
@@ -378,6 +404,7 @@ class Modelled:
         same(list(stored.settled), model.settled, "settled")
         same(stored.forgotten, model.forgotten, "forgotten")
         same((stored.deadline_ticks, stored.taken_at), (model.due, model.taken), "due, taken")
+        same(stored.unoffered_ticks, model.unoffered, "unoffered")
         same(stored.deadline_wall, model.deadline, "deadline")
         same(stored.time, model.wall, "time")
         same((stored.idle, stored.idle_at), (model.idle, model.idle_at), "idle")
@@ -409,6 +436,9 @@ class Modelled:
             "late_collected": stored.late_collected,
             "late": stored.late,
             "orphan": stored.orphan,
+            "by": stored.analysed_by and stored.analysed_by.key,
+            "regrades": {one.by.key: one.analysis for one in self.lab.store.regrades(stored)},
+            "no_analysis": stored.no_analysis or None,
         }
         same(found, one, id)
 
@@ -442,6 +472,11 @@ def _say_once(told: list[Told], since: int) -> None:
             kept.append(one)
         last = one.fields if one.kind == "status" else last
     told[since:] = kept
+
+
+def offered(analyst: str, names: frozenset[str]) -> Delivery:
+    offer = encode_offer(Offer(bool(names), dict.fromkeys(sorted(names), "1"), 0.0))
+    return Delivery(f"hw/@hwsync/analysts/{analyst}", offer, 1, True, False, OFFERED, 1)
 
 
 def delivery(said: Said) -> Delivery:
