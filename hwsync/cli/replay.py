@@ -18,7 +18,7 @@ from hwsync.cli import say
 from hwsync.cli.common import FILE, FOLDER, Settings, board_name, common, fail
 from hwsync.cli.completion import of_broker
 from hwsync.cli.request import Asked
-from hwsync.cli.run import one_board
+from hwsync.cli.run import one_board, pass_all
 from hwsync.cli.sent_along import gather
 from hwsync.cli.show import board_and_id, only_board
 from hwsync.cli.slow import say_slow
@@ -70,6 +70,7 @@ def replay(
     asked = Asked(again(told, files, by=claim(settings.url), queue=queue), told.get("name"),
                   out=out or Path())  # fmt: skip
     last = State.RETURNED if told["analyser"] == Analyser.MANUAL else State.REST
+    pass_all()
     if not settings.as_json:
         say.remark(f"hwsync: {asked.id} runs {told.get('name')} again, as {id} of {board} did")
     try:

@@ -129,9 +129,7 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
         raise UsageError("--raw and --analysis are for one board", "leave them out")
     wanted = _wish(target, given)
     asked = make_request(analyser, claim(settings.url), **given)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character
+    pass_all()
     # With an analyser it has ended at rest: then the next command is not refused as busy.
     last = State.RETURNED if by_hand else State.REST
     if (user := target.board) is None:
@@ -147,6 +145,13 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
     except (NotFound, Refused, TooLarge) as error:
         fail(error, settings, NOT_RUN)
     sys.exit(exit_code(end))
+
+
+def pass_all() -> None:
+    """Whatever a program writes can be shown: also on a terminal that lacks a character."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def one_board(
