@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hwsync.testing.world import World
 
 AWAY_S: Final = (20.0, 130.0)  # less and more than the minute for which a name is waited for
+STAY_S: Final = 15.0  # and it is there at least so long before
 OF_ANALYSTS: Final = (
     *("an analyst dies", "an analyst dies at a point", "an analyst is away"),
     "all analysts are away",
@@ -55,7 +56,7 @@ class AnalystFaults(NetworkFaults):
             self._take_away(analyst, seconds)
 
     def _take_away(self, analyst: Analyst, seconds: float) -> None:
-        if analyst.alive:
+        if analyst.alive and self.context.now - analyst.began_at > STAY_S:
             self.context.fault("an analyst is away", analyst.name, seconds)
             analyst.kill(restart=False)
             self._later(seconds, seconds, analyst.start)

@@ -9,16 +9,28 @@ from typing import Final
 
 from hwsync.analyst import judging, life
 from hwsync.analyst.catching_up import CatchingUp
-from hwsync.coordinator.analysts import Analysts
 from hwsync.protocol import moves, named, offers
+from hwsync.testing.analysts import Analyst
+from hwsync.testing.meddlers import Meddler
+from hwsync.testing.operators import Operator
+from hwsync.testing.persons import Person
 from hwsync.testing.switched_off import Edit, Mutant
 
 AWAY: Final = ("an analyst is away", "all analysts are away")
-CUT: Final = (*AWAY, "connection reset", "partition")
 
 
-def _mutant(name: str, *edits: Edit, faults: tuple[str, ...] = ()) -> Mutant:
-    return Mutant(name, edits, faults=faults, analysts=True)
+SLOW: Final = (
+    Edit(Analyst, "takes_a_while", "if busy", "if self.context.now < 150.0"),
+    Edit(Person, "_acts", "if not self.asking:", "if True:"),
+    Edit(Meddler, "_acts", "if not self.asking:", "if True:"),
+    Edit(Operator, "_analyses", 'if record["state"] == 3:', "if False:"),
+)
+
+
+def _mutant(name: str, *edits: Edit, faults: tuple[str, ...] = (), slow: bool = False) -> Mutant:
+    """``slow``: where nobody else judges, and analysers take a minute and a half, nearly always."""
+    covered_by = "somebody judges within a minute" if slow else ""
+    return Mutant(name, edits, covered_by, SLOW if slow else (), faults=faults, analysts=True)
 
 
 ANALYST_MUTANTS: Final = (
@@ -73,22 +85,20 @@ ANALYST_MUTANTS: Final = (
         Edit(offers, "looked_at", "until = None if is_offered else ticks",
              "until = record.unoffered_ticks if is_offered else ticks"),
         faults=AWAY,
+        slow=True,
     ),
     _mutant(
         "a name that nobody offers any more is not waited for",
         Edit(offers, "looked_at", "until = None if is_offered else ticks + limits.UNOFFERED_S",
              "until = None"),
         faults=AWAY,
+        slow=True,
     ),
     _mutant(
         "whoever has gone offers nothing",
         Edit(offers, "heard", "return others", "return offers"),
         faults=AWAY,
-    ),
-    _mutant(
-        "who was there before a connect, and is not heard on it, offers nothing",
-        Edit(Analysts, "look", "if name not in self._unheard", ""),
-        faults=(*CUT, "broker restart"),
+        slow=True,
     ),
     _mutant(
         "an analyst asks for what it has missed",
@@ -102,5 +112,7 @@ ANALYST_MUTANTS: Final = (
     _mutant(
         "an analysis that is too large is said as a fault",
         Edit(judging, "telling", "!= Code.TOO_LARGE", "!= 'nothing'"),
+        faults=("none",),
+        slow=True,
     ),
 )  # fmt: skip

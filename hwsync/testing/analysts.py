@@ -128,6 +128,7 @@ class Analyst(Process):
         self.folder = FalseFolder(offers)
         self._life: WatchedLife | None = None
         self._numbers = 0
+        self.began_at = 0.0  # its present life
 
     @property
     def offers(self) -> list[str]:
@@ -147,6 +148,7 @@ class Analyst(Process):
         self.kill(restart=False)
 
     def begin(self) -> None:
+        self.began_at = self.context.now
         random.seed(self._dice.random())  # of which the real code draws its pauses
         answers, context = Answers(None), self.context
         self.port = Port(
@@ -228,7 +230,8 @@ class Analyst(Process):
         fault = None
         if drawn < FAULT_SHARE:
             fault, value = "it has failed", {"error": message}
-        elif drawn < FAULT_SHARE + LARGE_SHARE:
+        # What a broker drops in silence is said in vain (docs/reliability.md).
+        elif drawn < FAULT_SHARE + LARGE_SHARE and self.context.habits.largest is None:
             value["message"] = message + "!" * limits.MAX_ANALYSIS
         self.point("after an analyst judges")
         return Judgement(analyser.name, analyser.version, value, fault)
