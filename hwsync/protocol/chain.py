@@ -69,7 +69,13 @@ def covered(tops: Tops) -> tuple[int, bytes, bytes]:
 
 def followed(tops: Tops, digest: bytes) -> Tops:
     """The tops with one more row."""
-    return moved(tops, link(*covered(tops), digest))
+    if not tops:
+        return ((1, link(1, START, START, digest)),)
+    last, previous = tops[-1]
+    at = last & (last + 1)
+    kept = tops if at == last else tuple(one for one in tops if one[0] <= at)
+    further = kept[-1][1] if at else START
+    return (*kept, (last + 1, link(last + 1, previous, further, digest)))
 
 
 def moved(tops: Tops, hash: bytes) -> Tops:
