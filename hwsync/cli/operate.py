@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from hwsync.cli import bounds, grouped, page, say
+from hwsync.cli import bounds, grouped, page, say, verdicts
 from hwsync.cli.causes import what
 from hwsync.cli.columns import Redrawn, table
 from hwsync.cli.common import Settings, board_name, command_id, common, read_text
@@ -240,6 +240,8 @@ def _whole(status: Status, *, brief: bool = False) -> list[str]:
         return [*lines, *(_readable(record, now) if record["id"] else ())]
     for name in SHOWN:
         value: Any = record.get(name)
+        if name == "analysed_by":
+            value = verdicts.who(record)
         if value not in (None, "") and (name, value) != ("queued", 0):
             text = value.rstrip("\n") if isinstance(value, str) else str(value)
             first, *rest = text.split("\n")

@@ -24,6 +24,15 @@ def words(verdict: Verdict) -> str:
     return f"{who}: {PASSED[verdict.passed]}{score}{f': {message}' if message else ''}"
 
 
+def who(fields: Mapping[str, Any]) -> str:
+    """Whose the analysis is, and whether the analyser failed; empty: no analyst's."""
+    by = fields.get("analysed_by")
+    if by is None or not ANALYSED_BY.holds(by):
+        return ""
+    fault = f", which failed itself: {by['fault']}" if by["fault"] else ""
+    return f"{by['name']} {by['version']}{fault}"
+
+
 def first(fields: Mapping[str, Any]) -> str:
     """What a status or a result says of its first analysis; empty: nothing."""
     analysis, by = str(fields.get("server_analysis") or ""), fields.get("analysed_by")
