@@ -57,7 +57,7 @@ class Analysts:
         if isinstance(signal, Connected):
             self._unheard, self._forget_at = set(self.offers), None
         elif isinstance(signal, Subscribed):
-            self._forget_at = self._clock.monotonic() + HEAR_S
+            self._forget_at = self._clock.monotonic() + HEAR_S if self._unheard else None
         elif isinstance(signal, Delivery):
             _, kind = self._topics.split(signal.topic)
             if kind is TopicKind.ANALYSTS:
