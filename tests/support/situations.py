@@ -6,6 +6,7 @@ from typing import Any
 
 from hwsync.cli.causes import Situation
 from hwsync.protocol.record import (
+    AnalysedBy,
     Command,
     Outcome,
     Ran,
@@ -15,6 +16,7 @@ from hwsync.protocol.record import (
     Start,
     State,
     Verb,
+    replace,
 )
 from hwsync.protocol.wire.status import result_json, status_json
 
@@ -74,6 +76,8 @@ AT = Command("pi1", "c1", Request("1", start=Start(at_us=int(NOW + 35) * 10**6))
              boot=1, start_at_us=int(NOW + 35) * 10**6, start_life="l1")  # fmt: skip
 QUEUED = Command("pi1", "c2", Request("2", name="plot.py", meta='{"by":"anna"}'))
 
+JUDGED_BY = replace(ended(Outcome.OK, Ran.YES), request=replace(BLINK, analysis="check1"))
+
 ASKED = {
     "sent": (known(State.REQUESTED, C1), ["teacher's blink.py (c1) was sent 3 s ago", "online"]),
     "offline": (
@@ -119,6 +123,10 @@ ASKED = {
         known(State.RETURNED, ended(Outcome.OK, Ran.YES)),
         ["ended well after 0.25 s", "waits for somebody's analysis", "takes nothing else until"],
     ),
+    "returned, and nobody offers its analyser": (
+        known(State.RETURNED, JUDGED_BY, unoffered_ticks=40.0),
+        ["waits for the analyser check1, and no analyst offers check1 now", "Else it ends in 40 s"],
+    ),
     "queued": (
         known(State.COLLECTED, TAKEN, asked=QUEUED, place=2, queue=("c9", "c2")),
         [
@@ -159,6 +167,20 @@ ASKED = {
 
 ENDED = [
     (ended(Outcome.OK, Ran.YES, code=0), "ended well after 0.25 s", ""),
+    (
+        replace(
+            JUDGED_BY,
+            analysis='{"passed":false,"score":0,"message":"no 42"}',
+            analysed_by=AnalysedBy("check1", "3f0c"),
+        ),
+        "check1 3f0c: not passed, score 0: no 42.",
+        "",
+    ),
+    (
+        replace(JUDGED_BY, no_analysis="no analyst offers check1"),
+        "It has no analysis: no analyst offers check1.",
+        "",
+    ),
     (
         ended(Outcome.ERROR, Ran.YES, "exit code 3", code=3),
         "exit code 3 after 0.25 s.",

@@ -33,7 +33,7 @@ def test_what_is_open(name: str) -> None:
     assert cause.kind in KINDS
     told(cause, *words)
     assert cause.do
-    assert cause.ran == ("yes" if name == "returned" else None)
+    assert cause.ran == ("yes" if name.startswith("returned") else None)
 
 
 def told(cause: Cause, *words: str) -> None:
