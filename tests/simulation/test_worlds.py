@@ -58,8 +58,10 @@ def test_a_hundred_thousand_steps_break_no_promise() -> None:
     kinds = said["faults"].keys()
     assert {"kill", "partition", "loss", "copy", "dup", "database restored"} <= kinds
     points = {kind for kind in kinds if kind.startswith(("kill: before ", "kill: after "))}
-    assert len(points) == 22, points
-    assert said["judged"] > 20
+    of_analysts = {kind for kind in points if "an analyst" in kind}
+    assert len(points - of_analysts) == 16, points
+    assert len(of_analysts) >= 3, points  # which are in some of the worlds
+    assert said["judged"] > 5
 
 
 def test_a_seed_is_one_world_in_every_process() -> None:
