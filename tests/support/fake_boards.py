@@ -4,9 +4,9 @@
     boards.start(); ...; boards.stop()
 
 A program is one line: ``print X``, ``fail X``, ``slow`` (until it is cancelled), ``deaf`` (it is
-collected, and never answered), ``over`` (its time limit), ``file PATH X`` (a file comes back).
-Whatever is said is said again until the coordinator has it, as devices do; ``ran`` counts how often
-each command was run.
+collected, and never answered), ``over`` (its time limit), ``reject`` (the board cannot run it),
+``die`` (it lost its power meanwhile), ``file PATH X`` (a file comes back). Whatever is said is said
+again until the coordinator has it, as devices do; ``ran`` counts how often each command was run.
 """
 
 from __future__ import annotations
@@ -97,6 +97,10 @@ class FakeBoards:
             report = RunReport(Outcome.ERROR, Ran.YES, "", "", f"{text}\n", exit_code=1)
         elif word == "over":
             report = RunReport(Outcome.TIMEOUT, Ran.YES, "timeout", "so far\n", exit_code=None)
+        elif word == "reject":
+            report = RunReport(Outcome.REJECTED, Ran.NO, "no room on its disk")
+        elif word == "die":
+            report = RunReport(Outcome.INTERRUPTED, Ran.MAYBE, "the board was started anew")
         elif word == "slow" and cancelling:
             report = RunReport(Outcome.CANCELLED, Ran.YES, "cancelled", "")
         elif word == "file":
