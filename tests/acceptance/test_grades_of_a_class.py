@@ -115,7 +115,7 @@ def hand_in(lab: Lab) -> None:
 
         def at_rest() -> bool:
             ended = {}
-            for message in statuses.messages:
+            for message in statuses.messages():
                 fields = json.loads(message.payload or b"{}")
                 if fields.get("state") == 0 and not fields["queued"]:
                     ended[fields["user"]] = fields["id"]
