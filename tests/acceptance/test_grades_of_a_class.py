@@ -11,7 +11,6 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -20,7 +19,6 @@ from hwsync.protocol.jsons import dumps
 from tests.support.fake_boards import FakeBoards
 from tests.support.lab import HWSYNC, Lab, here, standing
 from tests.support.mqtt import Watcher
-from tests.support.threaded import Transport
 from tests.support.waiting import START_PATIENCE, wait_until
 
 PUPILS: Final = tuple(f"s{number:02}" for number in range(1, 31))
