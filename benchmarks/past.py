@@ -1,6 +1,6 @@
 """Writes a database of a lab that has run for years, as its coordinator would have written it.
 
-The law: every row goes through what the coordinator saves with (``hwsync.store.saving``), so the
+The law: every row goes through what the coordinator saves with (``hwsync.store.store``), so the
 file is of the present schema, its chain holds, and ``hwsync check-db`` finds nothing. Only the disk
 is not waited for. The same arguments give the same runs.
 
@@ -40,7 +40,6 @@ from hwsync.protocol.record import (
     Verb,
 )
 from hwsync.store.api import Changes, RefusedRow
-from hwsync.store.saving import Ends, writes
 from hwsync.store.store import Store
 
 ASSIGNMENTS: Final = 200
@@ -76,9 +75,7 @@ def fill(path: Path, commands: int, boards: int = 30, seed: int = 1) -> None:
     """Write a database at ``path``, where none may be yet."""
     dice = random.Random(seed)
     store = Store(path)
-    database = store.database
-    database.connection.execute("PRAGMA synchronous = off")
-    ends = Ends(bytes(32), {})
+    store.database.connection.execute("PRAGMA synchronous = off")
     records = {board(number): Record(board(number), epoch=1) for number in range(boards)}
     try:
         changes = Changes(epoch=(1, BEGIN))
@@ -86,10 +83,7 @@ def fill(path: Path, commands: int, boards: int = 30, seed: int = 1) -> None:
             _one(changes, records, number, boards, dice)
             if (number + 1) % EACH == 0 or number + 1 == commands:
                 changes.records = dict(records)
-                written, ends = writes(changes, 0.0, ends)
-                with database.transaction() as connection:
-                    for statement, rows in written:
-                        connection.executemany(statement, rows)
+                store.save(changes, 0.0)
                 changes = Changes()
     finally:
         store.close()
