@@ -1,4 +1,4 @@
-"""The commands of README, by-hand.md and tutorial.md, as they stand there.
+"""The commands of README, by-hand.md, and the pages to type along, as they stand there.
 
 tests/test_docs.py says which test runs which line of the first two. They speak of port 1883, which
 may be taken here: mosquitto's clients read another one from their own configuration files, hwsync
@@ -7,6 +7,7 @@ from HWSYNC_BROKER.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -129,25 +130,40 @@ def test_several_boards(
     assert terminal.type("hwsync reset --all") == "@all: stopped 0\n"
 
 
+class Page:
+    """A page of docs whose lines are typed, from its ``hwsync up`` on; that is typed first."""
+
+    def __init__(self, name: str, start: Callable[..., Process], folder: Path) -> None:
+        self.text = (CHECKOUT / f"docs/{name}").read_text(encoding="utf-8")
+        self.folder, self.terminal = folder, Terminal(start, folder, free_port())
+        self.lines = re.findall(r"^\$ (.*)$", self.text, re.MULTILINE)
+        for name, text in re.findall(
+            r"(?:Save this as|save this in it as|A pupil's program,) `(.*?)`.*?```python\n(.*?)```",
+            self.text, re.DOTALL,
+        ):  # fmt: skip
+            where = folder / "analysers" if "def analyse" in text else folder
+            where.mkdir(exist_ok=True)
+            (where / name).write_text(text)
+
+    def begin(self, up: str) -> None:
+        """Whoever types the next line has seen both boards."""
+        self.terminal.begin(up + AS_ROOT, "up").wait_for_log(r"\bready; try:", 30)
+        for board in ("pi1", "pi2"):
+            self.terminal.type(f"hwsync run --wait-for-board {board} -c pass")
+
+    def type(self, line: str) -> Process:
+        """A line, which may write into a file."""
+        process = self.terminal.begin(line, "typed")
+        process.wait(60)
+        return process
+
+
 def test_the_tutorial(start: Callable[..., Process], tmp_path: Path) -> None:
     """Line by line, but for the installation; the files are those that it has one save."""
-    page = (CHECKOUT / "docs/tutorial.md").read_text(encoding="utf-8")
-    for name, text in re.findall(r"Save this as `(.*?)`.*?```python\n(.*?)```", page, re.DOTALL):
-        (tmp_path / name).write_text(text)
-    said: dict[str, Process] = {}
-    terminal = Terminal(start, tmp_path, free_port())
-    begin = next(n for n, line in enumerate(page.splitlines()) if line.startswith("$ hwsync up"))
-    for line in page.splitlines()[begin:]:
-        command = line.removeprefix("$ ")
-        if command == line or command.startswith(". "):
-            continue
-        if command.startswith("hwsync up"):
-            terminal.begin(command + AS_ROOT, "up").wait_for_log(r"\bready; try:", 30)
-            for board in ("pi1", "pi2"):
-                terminal.type(f"hwsync run --wait-for-board {board} -c pass")
-            continue
-        said[command] = terminal.begin(command, "typed")
-        said[command].wait(60)
+    page = Page("tutorial.md", start, tmp_path)
+    begin = next(n for n, line in enumerate(page.lines) if line.startswith("hwsync up"))
+    page.begin(page.lines[begin])
+    said = {line: page.type(line) for line in page.lines[begin + 1 :] if not line.startswith(". ")}
     ends = {command: process.wait() for command, process in said.items()}
     failing = {command: code for command, code in ends.items() if code}
     assert failing == {
@@ -162,6 +178,55 @@ def test_the_tutorial(start: Callable[..., Process], tmp_path: Path) -> None:
     assert "ZeroDivisionError" in said["hwsync run pi1 -c 'print(1/0)'"].stderr
     assert "exit code 1" in " ".join(out["hwsync why pi1"].split())
     assert out["python both.py"].split() == ["pi1", "42", "pi2", "42"]
+
+
+def test_a_first_assignment(start: Callable[..., Process], tmp_path: Path) -> None:
+    """docs/teaching.md: the teacher and two pupils, and the analyser that is changed."""
+    page = Page("teaching.md", start, tmp_path)
+    up, *lines = page.lines
+    page.begin(up)
+    said = list[tuple[str, Process]]()
+    for line in lines:
+        if line.startswith("hwsync regrade") and not any("regrade" in one for one, _ in said):
+            lab3 = tmp_path / "analysers/lab3.py"
+            lab3.write_text(lab3.read_text().replace("> 0.1", "> 0.5"))
+        said.append((line, page.type(line)))
+        assert said[-1][1].wait() == 0, said[-1][1].account()
+    verdicts = [one.stderr.partition(": ")[2] for line, one in said if "mean" in line]
+    assert [text.partition(": ")[2].rstrip() for text in verdicts] == [
+        "passed, score 1: well done",
+        "not passed, score 0.5: mean=12 is too far from 21",
+        "not passed, score 0.5: mean=21.2 is too far from 21",
+    ]
+    table, _, dry, _, after = (one.stdout for line, one in said if "assignment=lab3 --" in line
+                               and " run " not in line)  # fmt: skip
+    columns = [line.split() for line in table.splitlines()]
+    assert [(line[0], "passed" in line) for line in columns] == [("s07", True), ("s12", False)]
+    assert [line.endswith("changed") for line in dry.splitlines()] == [False, False, True]
+    assert ["passed" in line.split() for line in after.splitlines()] == [True, True]
+    assert "s12" in (tmp_path / "lab3.csv").read_text()
+    assert "nice" in page.type("hwsync status pi1").stdout
+
+
+def test_an_experiment(start: Callable[..., Process], tmp_path: Path) -> None:
+    """docs/experiments.md, with the id of a run in the place of the page's."""
+    page = Page("experiments.md", start, tmp_path)
+    page.begin("hwsync up --user pi1 --user pi2")
+    (loop,) = [one for one in re.findall(r"```python\n(.*?)```", page.text, re.DOTALL)
+               if "hwsync.connect" in one]  # fmt: skip
+    (tmp_path / "loop.py").write_text(loop)
+    assert page.type("python loop.py").stdout.split() == ["pi1", "ok", "pi2", "ok"] * 2
+    said = dict[str, Process]()
+    for line in page.lines:
+        newest = page.type("hwsync history pi1 --meta exp=heat --last 1 --json").stdout
+        id = json.loads(newest)["id"]
+        said[line] = page.type(line.replace("cli-4c1b2f8a90d3e7f1", id))
+        assert said[line].wait() == 0, said[line].account()
+    numbers = (tmp_path / "numbers.csv").read_text()
+    assert numbers.count(",temp,") == 4 * 5 + 2 * 5 + 2 * 20
+    assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + 4 + 2 + 2
+    assert "==" in (tmp_path / "packages.txt").read_text()
+    assert said["hwsync verify run.json"].stdout
 
 
 @pytest.mark.slow
