@@ -7,6 +7,7 @@ person (HWSYNC_DEBUG=1 asks for one).
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import logging
 import os
@@ -68,6 +69,9 @@ class Commands(click.Group):
             return None
         module = import_module(f"hwsync.cli.{PLACES[name]}")
         wanted = OTHER_NAMES.get(name, name)
+        if not gc.isenabled():  # until here, by ``main``
+            gc.freeze()
+            gc.enable()
         commands: tuple[click.Command, ...] = module.COMMANDS
         return finish(next(one for one in commands if one.name == wanted), wanted)
 

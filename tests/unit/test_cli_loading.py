@@ -36,3 +36,16 @@ def test_who_asks_for_a_status_does_not_wait_for_the_database_and_the_labs() -> 
         [sys.executable, "-c", loads], cwd=CHECKOUT, capture_output=True, text=True, check=True
     ).stdout
     assert said.strip() == "[]"
+
+
+def test_garbage_is_collected_again_once_a_command_is_loaded() -> None:
+    loads = (
+        "import contextlib, gc, sys; from hwsync.cli import main\n"
+        "sys.argv = ['hwsync', 'status', '--help']\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr): main()\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 0)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", loads], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    ).stdout
+    assert said.strip() == "True True"
