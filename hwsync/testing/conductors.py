@@ -92,7 +92,8 @@ class Conductor(Operator):
         if dice.random() < 0.5:
             return
         until = start["at"] - self.context.lab_s() if "at" in start else start["lead"]
-        yield from self._sleep(until - dice.choice(LAST_S) * dice.random())
+        # Where lab time was set back it is tomorrow, and nobody waits for that.
+        yield from self._sleep(min(until, FAR_S) - dice.choice(LAST_S) * dice.random())
         user = dice.choice(users)
         self.context.see(Asked(self.context.now, self.name, user, "cancel", id))
         try:

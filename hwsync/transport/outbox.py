@@ -5,7 +5,7 @@ after something was sent, nothing that may be the reason is sent beside other me
 small and no courtesy (a reply, ``result/<id>``, an error) goes first, then one at a time. What the
 broker hung up on by itself twice is made smaller, or, where it is a courtesy that cannot be, given
 up. What is no courtesy is never given up: a board that merely loses its network twice loses nothing
-(docs/protocol.md, section 3).
+(docs/protocol.md, section 3). Courtesies of one owner go in their order, whatever waits.
 """
 
 from __future__ import annotations
@@ -193,11 +193,8 @@ class Outbox:
             return 0
         if not message.courtesy or self._open or not self._careful:
             payload = message.make(self.limit)
-            if self._may_go(message, len(payload)):
-                self._held.pop(message.key, None)
-                if message.courtesy:
-                    self._last.append(message)
-                return len(payload) if self._publish(message, payload) else 0
+            if self._may_go(message, len(payload)) and not self._is_behind(message):
+                return len(payload) if self._go(message, payload) else 0
         if message.courtesy and self._alone is not None and self._alone[0].key == message.key:
             return 0  # it is under way
         if message.courtesy and message.key not in self._held and self._is_full(message.owner):
@@ -214,6 +211,21 @@ class Outbox:
             return True
         sure = max(self._proven, 0 if message.courtesy else self._small)
         return not message.foreign and size <= sure
+
+    def _is_behind(self, message: Message) -> bool:
+        """Whether an older courtesy of its owner waits, or goes by itself: that is said first."""
+        alone = () if self._alone is None else (self._alone[0],)
+        return message.courtesy and any(
+            one.courtesy and one.owner == message.owner and one.key != message.key
+            for one in (*alone, *self._held.values())
+        )
+
+    def _go(self, message: Message, payload: bytes) -> bool:
+        """Send it beside others."""
+        self._held.pop(message.key, None)
+        if message.courtesy:
+            self._last.append(message)
+        return self._publish(message, payload)
 
     def _is_full(self, owner: str) -> bool:
         held = [one for one in self._held.values() if one.courtesy]
@@ -233,8 +245,10 @@ class Outbox:
                 return
             # The broker took it: it is not to blame, and nothing of its size is.
             self._strikes.pop(_blamed(self._alone[0]), None)
-            self._proven = max(self._proven, self._alone[1])
-            self._alone = None
+            size, self._alone = self._alone[1], None
+            if size > self._proven:
+                self._proven = size
+                self._release()
         if not self._held:
             calm = self._monotonic() - self._connected_at >= CALM_S
             self._careful = not (calm and self._publisher.all_acknowledged)
@@ -245,6 +259,18 @@ class Outbox:
         if self._publish(message, payload):
             self._alone, self._alone_at = (message, len(payload)), self._monotonic()
         del self._held[message.key]
+
+    def _release(self) -> None:
+        """Larger ones have turned out to be harmless: what waits goes, as far as it may."""
+        behind: set[str] = set()  # owners of whom a courtesy still waits
+        for message in list(self._held.values()):
+            if message.courtesy and message.owner in behind:
+                continue
+            payload = message.make(self.limit)
+            if self._may_go(message, len(payload)):
+                self._go(message, payload)
+            elif message.courtesy:
+                behind.add(message.owner)
 
     def wait(self) -> float | None:
         """Seconds until ``flush`` has something to do by itself."""
@@ -272,11 +298,12 @@ class Outbox:
             if signal.hung_up and at_once and under_way:
                 self._strike(message, size)
             elif message.courtesy:
-                self._held[message.key] = message
+                self._held = {message.key: message} | self._held
         elif signal.hung_up:
             self._careful = True
             lost = {one.topic for one in signal.unanswered}
-            self._held |= {one.key: one for one in self._last if one.topic in lost}
+            # What was sent is older than what waits: it goes first.
+            self._held = {one.key: one for one in self._last if one.topic in lost} | self._held
         self._last.clear()
 
     def _strike(self, message: Message, size: int) -> None:

@@ -351,6 +351,87 @@ def test_a_stream_of_other_messages_keeps_nothing_waiting() -> None:
     assert not owner.broker.all_acknowledged
 
 
+def told(broker: Broker) -> list[str]:
+    """The topics of all that was sent, in their order."""
+    return [topic for topic, _ in (*broker.taken, *broker.under_way_now)]
+
+
+def answer(number: int, size: int, owner: str = "pi1", topic: str = "") -> Message:
+    topic = topic or f"{owner} {number}"
+    key = f"{topic} {number}"
+    return Message(topic, lambda _: b"x" * size, key, courtesy=True, owner=owner)
+
+
+def careful(proven: int) -> Owner:
+    """Cut off once; something of so many bytes has gone through by itself since."""
+    owner = Owner(lambda topic, _: topic != "deep")
+    owner.courtesy("deep", 10, foreign=True)
+    owner.cut()
+    owner.level = {"grant": proven}
+    owner.connect()
+    owner.outbox.flush()
+    assert owner.broker.answer() is None
+    owner.outbox.flush()  # the deep one is under way
+    assert told(owner.broker) == ["grant", "deep"]
+    owner.broker.taken, owner.broker.under_way_now = [], [("deep", 10)]
+    return owner
+
+
+def test_a_smaller_answer_does_not_overtake_an_older_one_of_the_same_board() -> None:
+    owner = careful(proven=20_000)
+    owner.outbox.send(answer(1, 50_000, topic="hw/pi1/result/c1"))  # as it was a moment ago
+    owner.outbox.send(answer(2, 500, topic="hw/pi1/result/c1"))  # as it is now
+    owner.outbox.send(answer(3, 500, owner="pi2"))
+    owner.outbox.send(message("status", 500))
+    assert told(owner.broker) == ["deep", "pi2 3", "status"], "nobody else waits for that"
+    owner.cut()
+    owner.level = {}
+    owner.connect()
+    owner.run()
+    sizes = [size for topic, size in owner.broker.taken if topic == "hw/pi1/result/c1"]
+    assert sizes == [50_000, 500], "what is said last is what is true"
+
+
+def test_answers_behind_one_that_goes_by_itself_wait_for_it_and_go_all_at_once() -> None:
+    owner = careful(proven=20_000)
+    owner.broker.under_way_now = []  # the deep one is taken this time
+    owner.outbox.send(answer(0, 50_000))
+    owner.outbox.flush()
+    assert told(owner.broker) == ["pi1 0"]
+    for number in range(1, 4):
+        owner.outbox.send(answer(number, 500))
+    owner.outbox.send(answer(4, 60_000))
+    owner.outbox.send(answer(5, 500))
+    assert told(owner.broker) == ["pi1 0"], "it may be lost, and said again"
+    owner.broker.answer()
+    owner.outbox.flush()
+    assert told(owner.broker) == [f"pi1 {n}" for n in range(5)], "the larger one by itself"
+    owner.broker.answer()
+    owner.outbox.flush()
+    assert told(owner.broker) == [f"pi1 {n}" for n in range(6)]
+
+
+@pytest.mark.parametrize(("hung_up", "sizes"), [(False, (50_000, 500)), (True, (500, 50_000))])
+def test_what_was_sent_and_lost_is_said_again_before_what_waits(
+    *, hung_up: bool, sizes: tuple[int, int]
+) -> None:
+    owner = careful(proven=20_000)
+    owner.broker.under_way_now = []
+    owner.outbox.flush()
+    owner.outbox.send(answer(1, sizes[0]))
+    if not hung_up:
+        owner.outbox.flush()  # the first goes by itself
+    owner.outbox.send(answer(2, sizes[1]))
+    assert told(owner.broker) == ["pi1 1"]
+    lost = tuple(Sent(*one) for one in owner.broker.under_way_now)
+    owner.broker.under_way_now = []
+    owner.outbox.note_connection(Disconnected("it ended", True, hung_up=hung_up, unanswered=lost))
+    owner.level = {}
+    owner.connect()
+    owner.run()
+    assert told(owner.broker) == ["pi1 1", "pi1 2"]
+
+
 def test_what_waits_has_a_limit() -> None:
     owner = Owner(lambda topic, _: topic != "deep")
     owner.courtesy("deep", 10, foreign=True)
