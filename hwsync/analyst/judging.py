@@ -1,8 +1,9 @@
 """One run: all that is stored of it, an analyser's judgement, and the coordinator's answer to it.
 
-The law: what was not the program's doing is said as a fault, and so are an analysis that is too
-large and a file that is gone: a fault never counts against a program. A judgement is said until
-something is its answer; whoever says it twice has said it once (docs/protocol.md, section 7).
+The law: a run that failed for the lab's reasons is judged as neither; an analysis that is too large
+and a file that is gone are faults of the analyser. None of these counts against a program. A
+judgement is said until something is its answer; whoever says it twice has said it once
+(docs/protocol.md, section 7).
 
     with Client(url, topics, "pi1") as client:
         stored = client.wait(reading_stored(client, "c1"))
@@ -81,28 +82,33 @@ def is_judged(fields: Fields) -> bool:
     return fields.get("analysed_by") is not None or bool(fields["server_analysis"])
 
 
-def why_not(stored: Stored) -> str | None:
-    """Why no analyser can say what this run is worth, in one line; None: it can."""
-    result = stored.result
-    if is_lab_failed(result):
-        reason = f": {result['reason']}" if result["reason"] else ""
-        return f"there is no result to judge, the run was {result['outcome']}{reason}"
-    if result["pruned"]:
-        return "its output was dropped with the years (--keep-days), and cannot be judged any more"
-    if stored.gone:
-        more = f" and {len(stored.gone) - 1} more" if len(stored.gone) > 1 else ""
-        return f"its file {stored.gone[0]}{more} came back, and is not kept any more"
-    return None
-
-
 def judged(engine: Judge, analyser: Analyser, stored: Stored) -> Judgement:
     """What that analyser says of it; blocks as long as the analyser runs.
 
-    Where there is nothing to judge it is not run, and its judgement is a fault. Raises
+    Where there is nothing to judge it is not run: of a run that failed for the lab's reasons its
+    judgement says neither, and of one that is not whole any more it is a fault. Raises
     ``CannotRun`` where this machine can run nothing now: that says nothing of the run.
     """
-    why = why_not(stored)
-    return engine.judge(analyser, stored.run) if why is None else faulty(analyser, why)
+    result = stored.result
+    if is_lab_failed(result):
+        return neither(analyser, result)
+    if result["pruned"]:
+        return faulty(
+            analyser, "its output was dropped with the years (--keep-days), and cannot be judged"
+        )
+    if stored.gone:
+        more = f" and {len(stored.gone) - 1} more" if len(stored.gone) > 1 else ""
+        return faulty(
+            analyser, f"its file {stored.gone[0]}{more} came back, and is not kept any more"
+        )
+    return engine.judge(analyser, stored.run)
+
+
+def neither(analyser: Analyser, result: Fields) -> Judgement:
+    """The judgement of a run that says nothing of its program: it is nobody's fault."""
+    reason = f": {result['reason']}" if result["reason"] else ""
+    message = f"there is no result to judge, the run was {result['outcome']}{reason}"
+    return Judgement(analyser.name, analyser.version, {"passed": None, "message": message})
 
 
 def faulty(analyser: Analyser | Judgement, fault: str) -> Judgement:

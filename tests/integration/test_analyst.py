@@ -180,7 +180,6 @@ def test_what_is_judged_and_what_is_said_of_it(desk: Desk) -> None:
     status = desk.judged("pi11", "c4")
     assert "broken.py, line 1" in status["analysed_by"]["fault"]
     assert status["said"] == {"error": status["analysed_by"]["fault"]}
-    # What no program did is a fault, too, and no analyser has run.
     analyst.send_signal(signal.SIGHUP)
     analyst.wait_for_log(r"reading .* anew")
     (desk.analysers / "broken.py").unlink()

@@ -11,7 +11,7 @@ import pytest
 from hwsync.analysers import Run
 from hwsync.analysers.engine import Judgement
 from hwsync.analysers.folder import Analyser
-from hwsync.analyst.judging import Stored, judged, reading_stored, telling, why_not
+from hwsync.analyst.judging import Stored, judged, reading_stored, telling
 from hwsync.protocol.errors import Code, NoCoordinator, Refused
 from hwsync.protocol.files import File
 from hwsync.protocol.limits import MAX_MESSAGE
@@ -77,15 +77,30 @@ def test_a_file_that_nobody_has_any_more_is_gone() -> None:
     ("changes", "why"),
     [
         ({"outcome": "lost", "ran": "maybe", "reason": "no answer within 40 s"},
-         "there is no result to judge, the run was lost: no answer within 40 s"),
+         "the run was lost: no answer within 40 s"),
         ({"outcome": "rejected", "ran": "no"}, "the run was rejected"),
         ({"outcome": "interrupted", "ran": "maybe"}, "the run was interrupted"),
         ({"outcome": "cancelled", "ran": "no"}, "the run was cancelled"),
+    ],
+)  # fmt: skip
+def test_what_is_the_labs_doing_is_nobodys_fault_and_nothing_is_run(
+    changes: dict[str, Any], why: str
+) -> None:
+    engine = Answering()
+    judgement = judged(engine, CHECK, stored(**changes))
+    message = f"there is no result to judge, {why}"
+    assert (judgement.analysis, judgement.fault) == ({"passed": None, "message": message}, None)
+    assert engine.runs == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
         ({"pruned": True}, "dropped with the years"),
         ({"gone": ("a.csv", "b.csv")}, "its file a.csv and 1 more came back"),
     ],
-)  # fmt: skip
-def test_what_is_no_programs_doing_is_a_fault_and_nothing_is_run(
+)
+def test_what_is_not_whole_any_more_is_a_fault_and_nothing_is_run(
     changes: dict[str, Any], why: str
 ) -> None:
     engine = Answering()
@@ -167,7 +182,3 @@ def test_one_that_the_coordinator_finds_too_large_is_a_fault() -> None:
     found = line.drive(telling(line.conversation, "c1", PASSED), refused, analysed())
     assert found.fault == "its analysis is too large: no"
     assert len(line.messages[0][1]) < MAX_MESSAGE
-
-
-def test_why_not_of_a_run_that_can_be_judged() -> None:
-    assert why_not(stored()) is None
