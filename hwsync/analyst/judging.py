@@ -147,11 +147,16 @@ def _telling(
     by = AnalysedBy(judgement.name, judgement.version, judgement.fault)
     payload = encode_analysis(judgement.analysis, id, by, regrade=regrade)
     results = 0
+    refusal: Received | None = None
+    is_repeated = False
 
     def answer(came: Received) -> bool:
-        nonlocal results
+        nonlocal results, refusal
         fields = came.command_fields
         if came.fields.get("id") != id:
+            return False
+        if came.error is not None and regrade and came.error["error"] == Code.WRONG_STATE:
+            refusal = came  # or of somebody else's analysis that was under way: a repeat shows it
             return False
         if came.kind is TopicKind.ERROR:
             return True
@@ -161,13 +166,19 @@ def _telling(
             return False
         # One that was under way when it was said does not have it; the next one stood behind it.
         results += 1
-        return results >= ANSWERS or _has(came.result, judgement)
+        is_last = results >= ANSWERS and (refusal is None or is_repeated)
+        return is_last or _has(came.result, judgement)
 
-    return (
-        yield from conversation.asking(
-            TopicKind.ANALYSIS, payload, answer, then_query=id, patience=patience
-        )
+    def repeat() -> None:
+        nonlocal refusal, is_repeated
+        refusal, is_repeated = None, True
+
+    answered = yield from conversation.asking(
+        TopicKind.ANALYSIS, payload, answer, then_query=id, waiting=repeat, patience=patience
     )
+    if refusal is None or (answered.result is not None and _has(answered.result, judgement)):
+        return answered
+    return refusal
 
 
 def _has(result: Fields, judgement: Judgement) -> bool:

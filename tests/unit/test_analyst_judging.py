@@ -163,6 +163,18 @@ def test_a_regrade_is_answered_by_a_result_that_has_it() -> None:
                       ended(analysed_by=BY)) is PASSED  # fmt: skip
 
 
+def test_a_regrade_is_not_refused_by_what_somebody_else_is_told_of_the_same_run() -> None:
+    line = Line()
+    others = error(Code.WRONG_STATE, "analysis")
+    talk = telling(line.conversation, "c1", PASSED, regrade=True)
+    told = ended(regrades=[{**BY, "analysis": "{}", "time": 1.0}])
+    assert line.drive(talk, others, ended(), ended(), others, None, told) is PASSED
+    assert line.sent.count("analysis") == 2
+    talk = telling(line.conversation, "c1", PASSED, regrade=True)
+    with pytest.raises(Refused, match="no"):
+        line.drive(talk, others, ended(), ended(), None, others, ended())
+
+
 def test_one_that_is_too_large_is_a_fault() -> None:
     line = Line()
     large = Judgement("check1", "0123456789ab", {"data": "x" * 9_000})
