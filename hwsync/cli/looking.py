@@ -200,8 +200,10 @@ def _having_had(
         )
         for user in sorted(boards)[:MOST_ASKED]
     }
-    with suppress(Refused):
-        operator.wait(_until_all(talks.values(), time.monotonic() + FIND_S))
+    limit = time.monotonic() + FIND_S
+    while time.monotonic() < limit and not all(talk.done() for talk in talks.values()):
+        with suppress(Refused):  # of one board: the others may still answer
+            operator.wait(_until_all(talks.values(), limit))
     found, said = set(), 0
     for user, talk in talks.items():
         if talk.done() and talk.exception() is None:

@@ -176,7 +176,8 @@ def _answer(
     conversation.hear_of_connection(signal)
     if isinstance(signal, Denied):
         everybodys = (conversation.user, TopicKind.HISTORY_ALL)
-        if answers.everybody is None and conversation.topics.split(signal.topic) == everybodys:
+        own_too = TopicKind.HISTORY in asked.values()
+        if own_too and conversation.topics.split(signal.topic) == everybodys:
             answers.everybody = False
         else:
             conversation.hear_of_refusal(signal, tuple(asked.values()))

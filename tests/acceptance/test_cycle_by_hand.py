@@ -20,6 +20,7 @@ FIELDS = [
     "login", "command", "time", "deadline", "hw_command", "hw_response", "server_analysis",
     "outcome", "ran", "reason", "exit_code", "stderr", "duration", "started", "start_error",
     "clock_bound", "truncated", "queued", "name", "order", "start_life", "files", "not_kept",
+    "ran_on", "analyser", "analysed_by", "no_analysis",
 ]  # fmt: skip
 
 

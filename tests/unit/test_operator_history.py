@@ -89,6 +89,12 @@ def test_a_broker_of_mqtt_5_says_that_he_may_not() -> None:
     asked.page(own["reply"], "a1")
     assert asked.rows == ["a1"]
     asked = Asked()
+    _, (_, own) = asked.sent()
+    asked.answers.everybody = False  # as another board's question has learned meanwhile
+    asked.hear(Denied("hw/pi1/history/all", "Not authorized"))
+    asked.page(own["reply"], "a1")
+    assert asked.rows == ["a1"]
+    asked = Asked()
     with pytest.raises(Refused, match="does not let us publish for pi1"):
         asked.hear(Denied("hw/pi1/history", "Not authorized"))
 
