@@ -176,7 +176,7 @@ def _telling(
     answered = yield from conversation.asking(
         TopicKind.ANALYSIS, payload, answer, then_query=id, waiting=repeat, patience=patience
     )
-    if refusal is None or (answered.result is not None and _has(answered.result, judgement)):
+    if refusal is None or answered.result is None or _has(answered.result, judgement):
         return answered
     return refusal
 

@@ -173,6 +173,9 @@ def test_a_regrade_is_not_refused_by_what_somebody_else_is_told_of_the_same_run(
     talk = telling(line.conversation, "c1", PASSED, regrade=True)
     with pytest.raises(Refused, match="no"):
         line.drive(talk, others, ended(), ended(), None, others, ended())
+    talk = telling(line.conversation, "c1", PASSED, regrade=True)
+    found = line.drive(talk, others, error(Code.TOO_LARGE, "analysis"), told)
+    assert found.fault == "its analysis is too large: no", "that is ours"
 
 
 def test_one_that_is_too_large_is_a_fault() -> None:
