@@ -119,7 +119,7 @@ HISTORY_LOOKED: Final = 10_000  # commands that are looked at for one page
 HISTORY_S: Final = 1.0  # and for how long; a page with nothing in it has a cursor, too
 HISTORY_LINE: Final = 200  # characters of a row's line of output
 HISTORY_TEXT: Final = KIB  # bytes of a row's analysis, and of its meta
-HISTORY_VERDICTS: Final = 16  # of a row, the newest ones
+HISTORY_VERDICTS: Final = 16  # of a row
 HISTORY_MESSAGE: Final = 200  # characters of a verdict's message
 META_TAGS: Final = 32  # values of a meta that commands are found by fast; more: a bit slower
 

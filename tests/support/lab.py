@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hwsync import logs
-from hwsync.cli import app
+from hwsync.cli import app, say
 from tests.support.brokers import Broker, MosquittoBroker
 from tests.support.mqtt import publish
 from tests.support.processes import Process
@@ -114,6 +114,7 @@ def here(*words: str, **variables: str) -> Said:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", ["hwsync", *words])
         patched.setattr(logs, "setup", lambda *_, **__: None)
+        patched.setattr(say, "quiet", False)
         for name in [name for name in os.environ if name.startswith("HWSYNC_")]:
             patched.delenv(name)
         for name, value in variables.items():

@@ -10,10 +10,17 @@ from typing import Final
 
 import pytest
 
+from hwsync.cli import say
 from tests.support.coordinator import Lab
 
 MEMORY: Final = Path("/dev/shm")
 """Files that no power cut has to survive: a database there waits for no disk."""
+
+
+@pytest.fixture(autouse=True)
+def _not_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--quiet`` is for a whole process, and a test that gives it is not the last one there."""
+    monkeypatch.setattr(say, "quiet", False)
 
 
 @pytest.fixture

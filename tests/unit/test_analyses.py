@@ -16,6 +16,7 @@ from hwsync.protocol.analysis import Verdict, cut_message, verdict_of
 from hwsync.protocol.record import AnalysedBy, Outcome, Ran, RunReport, State
 from hwsync.protocol.wire.analyst import Offer, encode_offer
 from hwsync.protocol.wire.asking import encode_analysis
+from hwsync.protocol.wire.history import verdicts_json
 from hwsync.protocol.wire.response import encode_collected, encode_response
 from hwsync.store.checking import check
 from hwsync.store.pruning import Pruning
@@ -298,3 +299,18 @@ def test_what_is_assumed_is_not_told_by_a_person_of_another_lab(lab: Lab) -> Non
     report = RunReport(Outcome.INTERRUPTED, Ran.MAYBE)
     lab.hear("response", encode_response("c1", "j1", 1, report))
     assert told(lab)[0] is None
+
+
+def test_what_counts_of_a_run_has_its_place_in_a_row_whatever_else_was_said() -> None:
+    first = verdict_of("{}", AnalysedBy("check1", "0", "it raised"))
+    good = verdict_of('{"passed": true}', AnalysedBy("check1", "good"), 1.0)
+    other = verdict_of('{"score": 0.5}', AnalysedBy("check2", "1"), 2.0)
+    broken = [
+        verdict_of("{}", AnalysedBy("check1", str(number), "it raised"), 3.0 + number)
+        for number in range(40)
+    ]
+    told = verdicts_json(first, [good, other, *broken])
+    assert len(told) == limits.HISTORY_VERDICTS
+    versions = [one["version"] for one in told]
+    assert versions == ["0", "good", "1", *(str(number) for number in range(27, 40))]
+    assert [one["version"] for one in verdicts_json(None, [good])] == ["good"]

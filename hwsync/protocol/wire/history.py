@@ -181,10 +181,19 @@ def verdict_json(verdict: Verdict) -> VerdictFields:
 
 
 def verdicts_json(first: Verdict | None, others: Sequence[Verdict]) -> list[VerdictFields]:
-    """The verdicts of a row: the first one, and the newest of the others."""
+    """The verdicts of a row: the first one, and the others as far as there is room.
+
+    The newest of each analyser that says something goes before all else: whatever is left out, what
+    counts of a run stays the same.
+    """
     room = limits.HISTORY_VERDICTS - (first is not None)
-    some = [*([first] if first else []), *others[-room:]]
-    return [verdict_json(one) for one in some]
+    counts: dict[str | None, int] = {}
+    for place, one in enumerate(others):
+        if one.fault is None and (one.passed, one.score) != (None, None):
+            counts[one.name] = place
+    order = sorted(range(len(others)), key=lambda place: (place in counts.values(), place))
+    some = [others[place] for place in sorted(order[-room:])]
+    return [verdict_json(one) for one in [*([first] if first else []), *some]]
 
 
 class Row(TypedDict):
@@ -214,8 +223,8 @@ class Row(TypedDict):
     verdicts: NotRequired[
         Annotated[
             Annotated[list[VerdictFields], _VERDICTS] | None,
-            "what its analyses say (section 7): the first one, if there is one, then the newest of "
-            "the others, the oldest first; 16 at most",
+            "what its analyses say (section 7): the first one, if there is one, then the others, "
+            "the oldest first; 16 at most, and what each analyser said last before all else",
         ]
     ]
     clock_bound: NotRequired[Annotated[Number | None, "as in the status"]]
