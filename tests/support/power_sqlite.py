@@ -45,9 +45,10 @@ def content(execute: Callable[[str], Any]) -> Content:
     found: Content = {"schema": list(execute("SELECT type, name, sql FROM sqlite_master"))}
     for name in ("user_version", "application_id"):
         found[name] = list(execute(f"PRAGMA {name}"))
-    for kind, name, _ in found["schema"]:
+    for kind, name, sql in found["schema"]:
         if kind == "table" and not name.startswith("sqlite_"):
-            found[name] = list(execute(f'SELECT * FROM "{name}" ORDER BY rowid'))
+            order = "" if sql.endswith("WITHOUT ROWID") else " ORDER BY rowid"  # else its key's
+            found[name] = list(execute(f'SELECT * FROM "{name}"{order}'))
     return found
 
 
