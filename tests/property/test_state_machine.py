@@ -37,7 +37,7 @@ STEPS = int(os.environ.get("HWSYNC_STEPS", "20000"))
 STEPS_EACH = 100  # in one life of a database
 LITTLE = 20_480  # bytes of what leads to nothing, in each third part: used up now and then
 PARTS = 3  # tests with an equal share of the steps, so that several cores may share them
-SPARE = 1.25  # some lives end early, and some rules find nothing to do
+SPARE = 1.35  # some lives end early, and some rules find nothing to do
 MEMORY = Path("/dev/shm")  # nothing here is about the disk
 
 OUTCOMES = [

@@ -150,8 +150,9 @@ def test_two_questions_a_second_a_board_and_the_third_is_refused(lab: Lab, asked
     assert [one.json["error"] for one in said] == ["busy", "busy"]
     assert "more than 2 questions a second about pi1" in said[0].json["message"]
     assert "second" in said[0].json["hint"]
-    wait_until(lambda: asked.histories.has_found)
-    asked.histories.say()
+    while len(lab.wire.deeds) < len(said) + 2:  # the first two may be answered one by one
+        wait_until(lambda: asked.histories.has_found)
+        asked.histories.say()
     assert asked.page()["rows"] == []  # a second later
 
 
