@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from hwsync.protocol.jsons import dumps, is_number, loads, size
+from hwsync.protocol.analysis import misfit
+from hwsync.protocol.jsons import dumps, loads, size
 from hwsync.protocol.limits import KIB, MAX_ANALYSIS, MAX_FAULT
 
 MAX_DEPTH: Final = 32  # lists and objects inside each other: a record has room for it in its own
@@ -61,13 +62,9 @@ def one_line(text: str, most: int = MAX_FAULT) -> str:
 
 
 def _check_verdict(said: dict[str, Any]) -> None:
-    passed, score, message = (said.get(key) for key in ("passed", "score", "message"))
-    if passed is not None and not isinstance(passed, bool):
-        raise Fault(f"its passed is {_shown(passed)}: it can be true, false or null")
-    if score is not None and not (is_number(score) and 0 <= score <= 1):
-        raise Fault(f"its score is {_shown(score)}: it can be a number from 0 to 1, or null")
-    if message is not None and not isinstance(message, str):
-        raise Fault(f"its message is {_shown(message)}: it can be a text, or null")
+    if (wrong := misfit(said)) is not None:
+        key, allowed = wrong
+        raise Fault(f"its {key} is {_shown(said[key])}: it can be {allowed}")
 
 
 def _shown(value: Any) -> str:

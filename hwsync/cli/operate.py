@@ -275,7 +275,7 @@ def _readable(record: Mapping[str, Any], now: float) -> Iterator[str]:
 @click.pass_obj
 def analyse(settings: Settings, user: str, text: str, id: str | None) -> None:
     """Give TEXT (- reads it from standard input) as the analysis of BOARD's result."""
-    words = read_text("-") if text == "-" else text
+    words = verdicts.checked(read_text("-") if text == "-" else text)
     with Client(settings.url, settings.topics, user) as operator:
         operator.standing.slow = say_slow
         id = id or _current(settings, operator, user)

@@ -60,7 +60,7 @@ def send(settings: Settings, /, target: Target, everybody: bool, **given: Any) -
     check_words(target, everybody, given["file"], given["code"])
     target = one_or_all(target, everybody)
     wanted = _wish(target, given)
-    analyser = given["analyser"] or Analyser.OUTCOME
+    analyser = Analyser.OUTCOME if given["analyser"] is None else given["analyser"]
     offered = is_analysts(analyser)
     asked = make_request(analyser, claim(settings.url), **given)
     if (user := target.board) is None:
@@ -121,8 +121,11 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
     if analyser is not None and (no_analysis or analysis is not None):
         hint = "leave --analyser out, or the other one"
         raise UsageError("--analyser says who judges, and so does the other option", hint)
+    analysis = None if analysis is None else verdicts.checked(analysis)
     by_hand = no_analysis or analysis is not None or analyser == Analyser.MANUAL
-    analyser = Analyser.MANUAL if by_hand else analyser or Analyser.OUTCOME
+    if by_hand or analyser is None:
+        analyser = Analyser.MANUAL if by_hand else Analyser.OUTCOME
+    is_analysts(analyser)  # that it is a name
     check_words(target, everybody, given["file"], given["code"])
     target = one_or_all(target, everybody)
     if target.board is None and (raw or analysis is not None):

@@ -1,6 +1,7 @@
 """What is said of a run's analysis, in words: by whom, passed or not, score and message.
 
 The law: what is no analyst's is shown as it is. A fault of an analyser is said as the analyser's.
+The first analysis stays: a verdict with a slip in it is refused before it is sent.
 """
 
 from __future__ import annotations
@@ -8,10 +9,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from hwsync.protocol.analysis import Verdict, cut_message, verdict_of
+from hwsync.protocol.analysis import Verdict, cut_message, misfit, verdict_of
+from hwsync.protocol.errors import UsageError
+from hwsync.protocol.jsons import begins_object, cut, dumps, loads
 from hwsync.protocol.wire.analyst import ANALYSED_BY, analysed_by_of
 
 PASSED: Final = {True: "passed", False: "not passed", None: "judged"}
+
+
+EXAMPLE: Final = 'such as {"passed": true, "score": 0.8, "message": "nice"}; or words alone'
+SHOWN: Final = 60  # characters of a value
+
+
+def checked(text: str) -> str:
+    """An analysis that somebody has typed. Raises ``UsageError``: it begins a verdict, and is none.
+
+    Words alone, and JSON that is no object, are an analysis too.
+    """
+    if not begins_object(text):
+        return text
+    try:
+        said = loads(text)
+    except ValueError as error:
+        raise UsageError(f"the analysis is no JSON: {error}", EXAMPLE) from None
+    if (wrong := misfit(said)) is not None:
+        key, allowed = wrong
+        value = cut(dumps(said[key]), SHOWN)
+        raise UsageError(f"{key} of the analysis is {value}: it can be {allowed}", EXAMPLE)
+    return text
 
 
 def words(verdict: Verdict) -> str:

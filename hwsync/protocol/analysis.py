@@ -7,6 +7,7 @@ is understood, and nobody else is guessed at.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -61,8 +62,23 @@ def _said(analysis: str) -> tuple[bool | None, float | None, str]:
 
 
 def _score_of(value: object) -> float | None:
-    is_one = isinstance(value, int | float) and is_number(value) and 0 <= value <= 1
-    return float(cast(float, value)) if is_one else None
+    return float(cast(float, value)) if _is_score(value) else None
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, int | float) and is_number(value) and 0 <= value <= 1
+
+
+def misfit(said: Mapping[str, object]) -> tuple[str, str] | None:
+    """The first of the convention's keys whose value is not allowed, and what it can be."""
+    passed, score, message = (said.get(key) for key in ("passed", "score", "message"))
+    if passed is not None and not isinstance(passed, bool):
+        return "passed", "true, false or null"
+    if score is not None and not _is_score(score):
+        return "score", "a number from 0 to 1, or null"
+    if message is not None and not isinstance(message, str):
+        return "message", "a text, or null"
+    return None
 
 
 def noted(by: AnalysedBy, analysis: str, *, regrade: bool = False) -> str:

@@ -12,6 +12,7 @@ from hwsync.operator.offering import awaiting, is_analysts
 from hwsync.protocol.errors import NotFound, UsageError
 from hwsync.protocol.wire.analyst import Offer, encode_offer
 from hwsync.transport import Delivery
+from tests.support.lab import here
 from tests.support.operator_line import Line
 
 
@@ -79,3 +80,42 @@ def test_doctor_says_who_is_there_and_what_is_waited_for() -> None:
     assert one.found == "grader is online and offers check1"
     assert two.found.endswith("a19 and 10 more")
     assert waits.found == "2 boards wait for check9, which no analyst that is online offers"
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ('{"passed": 3}', "passed of the analysis is 3: it can be true, false or null"),
+        ('{"passed": "true"}', 'passed of the analysis is "true": it can be'),
+        (' {"score": 80}', "score of the analysis is 80: it can be a number from 0 to 1, or null"),
+        ('{"score": true}', "score of the analysis is true: it can be"),
+        ('{"message": ["x"]}', "message of the analysis is .*: it can be a text, or null"),
+        ('{"passed": true', "the analysis is no JSON: "),
+        ("{passed: true}", "the analysis is no JSON: "),
+    ],
+)
+def test_a_verdict_with_a_slip_in_it_is_refused_before_it_is_sent(text: str, wrong: str) -> None:
+    with pytest.raises(UsageError, match=wrong):
+        verdicts.checked(text)
+    for words in (["analyse", "pi1", text], ["run", "pi1", "-c", "1", "--analysis", text]):
+        told = here(*words, HWSYNC_BROKER="mqtt://127.0.0.1:1")
+        assert told.exit_code == 2
+        assert "of the analysis is" in told.stderr or "the analysis is no JSON" in told.stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["well done", "", "3", "[1]", "{}", '{"mark": 80}',
+             '{"passed": null, "score": 0.8, "message": "nice"}'],
+)  # fmt: skip
+def test_any_other_analysis_may_be_typed(text: str) -> None:
+    assert verdicts.checked(text) == text
+
+
+@pytest.mark.parametrize("name", ["", "Check1", "l\u00e4b"])
+def test_what_is_no_name_is_no_default(name: str) -> None:
+    for command in ("run", "send"):
+        told = here(
+            command, "pi1", "-c", "1", "--analyser", name, HWSYNC_BROKER="mqtt://127.0.0.1:1"
+        )
+        assert told.exit_code == 2
+        assert "is no name of an analyser" in told.stderr
