@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -77,10 +78,12 @@ def take_over(
     ``wall``: now, in Unix seconds; ``dry_run``: nothing is kept of it. Raises ``DatabaseError``: a
     coordinator uses the database, a file is none, a board there has something open.
     """
-    with original(status, archive) as source:
-        with contextlib.closing(Store(path)) as store:
-            importing = _Importing(store, source, wall, progress)
-            store.save_all(importing.rounds(), keep=not dry_run)
+    with original(status, archive) as source, contextlib.ExitStack() as stack:
+        if dry_run and not path.exists():  # which is not made for it
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
+        store = stack.enter_context(contextlib.closing(Store(path)))
+        importing = _Importing(store, source, wall, progress)
+        store.save_all(importing.rounds(), keep=not dry_run)
         return list(importing.taken.values()), source.others
 
 

@@ -18,6 +18,8 @@ from typing import Final
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import DatabaseError
+from hwsync.store.migrations import APPLICATION_ID
+from hwsync.store.statements import OWNER
 
 COLUMNS: Final = ("user", "state", "hw_command", "hw_response", "server_analysis", "time")
 STATUS: Final = "hw_status"
@@ -60,6 +62,10 @@ class User:
     odd: int = 0  # whose state is none
     _last: Snapshot | None = None
     _cycle: Cycle | None = field(default=None)
+
+    def has_last(self, row: Snapshot) -> bool:
+        """Whether this is its last one: the record, as the archive has it already."""
+        return self._last == row
 
     def hear(self, row: Snapshot) -> Iterator[Cycle]:
         """The next one; what has ended by it."""
@@ -133,8 +139,9 @@ class Original:
                     yield user, cycle
         for row in _rows(self.status, STATUS):
             user = users.setdefault(row.user, User(row.user))
-            for cycle in user.hear(row):
-                yield user, cycle
+            if not user.has_last(row):
+                for cycle in user.hear(row):
+                    yield user, cycle
         for user in users.values():
             for cycle in user.end():
                 yield user, cycle
@@ -149,6 +156,11 @@ def original(status: Path, archive: Path) -> Generator[Original]:
                 raise DatabaseError(
                     f"{status} has no table hw_status with the columns {', '.join(COLUMNS)}",
                     "the original's hw_status.db comes first, then its archive",
+                )
+            if one.execute(OWNER).fetchone() == (APPLICATION_ID,):
+                raise DatabaseError(
+                    f"{status} is a database of hwsync's own",
+                    "name the original's hw_status.db, then its archive",
                 )
         with _reading(archive):
             names = [name for name in _tables(other) if not name.startswith("sqlite_")]

@@ -98,7 +98,7 @@ def is_whole(path: Path) -> bool:
 def test_a_cycle_is_a_command_with_its_four_rows(path: Path, theirs: Theirs) -> None:
     theirs.add("pi1", *CYCLE)
     taken = imported(path, theirs)["pi1"]
-    assert (taken.board, taken.commands, taken.ignored) == ("pi1", 1, 1)  # the record is the last
+    assert (taken.board, taken.commands, taken.ignored) == ("pi1", 1, 0)
     assert commands(path, "program", "outcome", "ran", "response", "analysis", "issued") == [
         ("print(42)", "ok", "yes", "42\n", "right", 1_500_000_000.25)
     ]
@@ -138,7 +138,7 @@ def test_what_the_original_does_not_say_may_have_run(
 def test_requests_that_were_ignored_are_none(path: Path, theirs: Theirs) -> None:
     theirs.add("pi1", (1, "p"), (1, "other"), (2, ""), (2, ""), (3, "x"), (3, ""), (0, "y"))
     taken = imported(path, theirs)["pi1"]
-    assert (taken.commands, taken.ignored) == (1, 4)
+    assert (taken.commands, taken.ignored) == (1, 3)
     assert commands(path, "program", "response") == [("p", "x")]
 
 
@@ -197,8 +197,19 @@ def test_beside_what_was_run_here(path: Path, theirs: Theirs) -> None:
 def test_a_rehearsal_keeps_nothing(path: Path, theirs: Theirs) -> None:
     theirs.add("pi1", *CYCLE)
     assert imported(path, theirs, dry_run=True)["pi1"].commands == 1
+    assert not path.exists()
+    Store(path).close()
+    assert imported(path, theirs, dry_run=True)["pi1"].commands == 1
     assert commands(path, "id") == []
     assert imported(path, theirs)["pi1"].commands == 1
+
+
+def test_a_database_of_hwsyncs_own_is_not_the_originals(path: Path, theirs: Theirs) -> None:
+    theirs.add("pi1", *CYCLE)
+    imported(path, theirs)
+    with pytest.raises(DatabaseError, match="is a database of hwsync's own"):
+        take_over(path, path, theirs.archive, WALL)
+    assert len(commands(path, "id")) == 1
 
 
 def test_values_that_nobody_expects(path: Path, theirs: Theirs) -> None:
