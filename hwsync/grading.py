@@ -233,6 +233,12 @@ class Grades:
     ) -> None:  # fmt: skip
         self.by, self.analyser, self.last, self.least = by, analyser, last, least
         self._lines: dict[tuple[Who, str], Line] = {}
+        self.judges = set[str]()  # who has judged or failed, of whatever counts
+
+    @property
+    def unheard(self) -> bool:
+        """Whether its analyser has said nothing of any run, such as one whose name is misspelt."""
+        return self.analyser is not None and self.analyser not in self.judges
 
     def add(self, board: str, row: Fields) -> None:
         """One run, as the history tells it."""
@@ -243,6 +249,7 @@ class Grades:
         line.askers.add(asker)
         if student := text_of(meta.get(STUDENT)):
             line.students.add(student)
+        self.judges |= {judge_of(one) for one in verdicts_of(row) if one["fault"] or judges(one)}
         verdict = verdict_of(row, self.analyser)
         if row["outcome"] is None:
             line.waiting += 1

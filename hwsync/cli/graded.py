@@ -49,6 +49,12 @@ def remarks(by: str, grades: Iterable[Grade]) -> list[str]:
     return said + _judges([grade.attempt for grade in grades if grade.attempt is not None])
 
 
+def judged_by(judges: Iterable[str]) -> str:
+    """Whose verdicts there are, where those that are asked for are not."""
+    names = sorted(judges)
+    return f"there are verdicts of {_named(names)}" if names else "nobody has"
+
+
 def _alike(names: Iterable[str]) -> list[str]:
     """Names that may be one person's."""
     found: dict[str, list[str]] = {}

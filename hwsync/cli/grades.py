@@ -20,7 +20,7 @@ from hwsync.cli.columns import GAP
 from hwsync.cli.columns import table as table_of
 from hwsync.cli.common import Settings, common
 from hwsync.cli.filters import filter_options, read_filters
-from hwsync.cli.graded import MARK, remarks, summary
+from hwsync.cli.graded import MARK, judged_by, remarks, summary
 from hwsync.cli.records import BOARDS, FROM_FILE, told
 from hwsync.cli.targets import Target
 from hwsync.grading import (
@@ -35,6 +35,8 @@ from hwsync.grading import (
     exported,
 )
 from hwsync.logs import escape
+from hwsync.protocol import limits
+from hwsync.protocol.errors import UsageError
 
 HEADS: Final = (
     *("ASKED BY", "ASSIGNMENT", "VERDICT", "SCORE", "ATTEMPTS", "OTHERS", "WHEN", "RUN"),
@@ -87,6 +89,10 @@ def grades(settings: Settings, /, targets: tuple[Target, ...], asker: str | None
     A person's verdict counts before an analyser's, and of these the newest.
     """
     filters = read_filters({**given, "by": asker}, datetime.datetime.now())
+    if analyser is not None and not limits.is_analyser(analyser):
+        raise UsageError(f"--analyser: {analyser!r} is no analyser's name", limits.ANALYSER_FORM)
+    if not by:
+        raise UsageError("--by is empty", "asker, board, student, or another key of --meta")
     found = told(settings, targets, filters, db)
     table = Grades(by, analyser=analyser, last=which == "last", least=least)
     for board, row in found.rows:
@@ -107,6 +113,8 @@ def grades(settings: Settings, /, targets: tuple[Target, ...], asker: str | None
         say.line("nothing was run, as far as that was asked for", err=True)
     for remark in said_below(by, lines):
         say.remark(remark)
+    if lines and table.unheard:
+        say.remark(f"{analyser} has judged none of these; {judged_by(table.judges)}")
     if found.own:
         say.remark(f"these are the runs that {settings.url.username} asked for; everybody's are "
                    "shown with the right to it (--history)")  # fmt: skip

@@ -163,6 +163,13 @@ def test_a_database_gives_the_grades_of_its_class(tmp_path: Path) -> None:
         assert (row["who"], row["passed"], row["score"], row["attempts"], row["version"]) == (
             "anna", "True", "", "2", "v1",
         )  # fmt: skip
+        assert "has judged none" not in one.stderr
+        misspelt = said("--analyser", "chekc1", "--asker", "anna").stderr.splitlines()
+        assert (
+            misspelt[-1] == "chekc1 has judged none of these; there are verdicts of check1, check2"
+        )
+        nobody = said("--analyser", "check1", "--asker", "carl").stderr.splitlines()
+        assert nobody[-1] == "check1 has judged none of these; nobody has"
         boards = said("--by", "board", "--pass", "0.95", "pi1", "--json").stdout.splitlines()
         assert [(row["who"], row["verdict"]) for row in map(json.loads, boards)] == [
             ("pi1", "failed")
@@ -179,6 +186,8 @@ def test_a_database_gives_the_grades_of_its_class(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["--pass", "2"], "'--pass': 2.0 is not in the range 0<=x<=1"),
+        (["--analyser", "Check1"], "--analyser: 'Check1' is no analyser's name"),
+        (["--by", ""], "--by is empty"),
         (["--since", "tomorrow"], "'tomorrow' is no time"),
         (["@lab1", "--db", "x.db"], "a file does not say who is in @lab1"),
     ],
