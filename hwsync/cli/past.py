@@ -23,7 +23,7 @@ from hwsync.cli import say
 from hwsync.cli.common import Settings
 from hwsync.cli.names import known_to
 from hwsync.cli.spool import Spool
-from hwsync.grading import judge_of, verdict_of, word_of
+from hwsync.grading import has_failed, judge_of, verdict_of, word_of
 from hwsync.logs import escape
 from hwsync.operator.client import Client
 from hwsync.operator.conversation import EVERYBODY
@@ -167,10 +167,10 @@ def outcome_of(row: Mapping[str, Any]) -> str:
 
 
 def verdict_in_short(row: Row) -> str:
-    """Such as ``passed 0.9``; empty where nobody has judged it."""
+    """Such as ``passed 0.9``; ``fault``: its analyser failed; empty where nobody has judged it."""
     verdict = verdict_of(row)
     if verdict is None:
-        return ""
+        return "fault" if has_failed(row) else ""
     score = verdict["score"]
     return word_of(verdict["passed"]) + ("" if score is None else f" {score:.3g}")
 

@@ -133,7 +133,11 @@ def test_the_verdict_stands_in_the_line_and_in_the_columns() -> None:
     assert line.split()[-4:] == ["passed", "0.905", "c1", "42"]
     fields = past.exported("pi1", run)
     assert (fields["passed"], fields["score"], fields["judged_by"]) == (True, 0.905, "check2")
-    nobody = past.exported("pi1", row(verdicts=[verdict(fault="it crashed", passed=True)]))
+    failed = row(verdicts=[verdict(fault="it crashed", passed=True)])
+    assert past.verdict_in_short(failed) == "fault"
+    assert past.verdict_in_short(row(verdicts=[*failed["verdicts"], *verdicts])) == "passed 0.905"
+    assert past.verdict_in_short(row()) == ""
+    nobody = past.exported("pi1", failed)
     assert [nobody[name] for name in ("passed", "score", "judged_by")] == [None] * 3
 
 
