@@ -198,6 +198,12 @@ def test_a_first_assignment(start: Callable[..., Process], tmp_path: Path) -> No
         "not passed, score 0.5: mean=12 is too far from 21",
         "not passed, score 0.5: mean=21.2 is too far from 21",
     ]
+    judged = (
+        verdicts[0].split(":")[0],
+        next(one.stderr for line, one in said if "--dry-run" in line),
+    )
+    versions = [re.findall(r"\blab3 ([0-9a-f]{12})\b", text)[0] for text in judged]
+    assert versions == list(dict.fromkeys(re.findall(r"\b[0-9a-f]{12}\b", page.text)))
     table, _, dry, _, after = (one.stdout for line, one in said if "assignment=lab3 --" in line
                                and " run " not in line)  # fmt: skip
     columns = [line.split() for line in table.splitlines()[1:]]
