@@ -11,7 +11,7 @@ import click
 
 from hwsync.cli import say
 from hwsync.cli.common import JSON, Settings
-from hwsync.cli.lab import NAME, remove_account, rotate_account
+from hwsync.cli.lab import ACCOUNT, remove_account, rotate_account
 from hwsync.cli.labs import LAB, report_change
 from hwsync.cli.removed import take_presence_away
 from hwsync.lab.folder import Folder
@@ -20,7 +20,7 @@ from hwsync.lab.folder import Folder
 @click.command("add")
 @JSON
 @LAB
-@NAME
+@ACCOUNT
 @click.pass_obj
 def add_analyst(settings: Settings, name: str, folder: Folder) -> None:
     """Let an analyst in: an account that judges what any board has run, and the file for it."""
@@ -30,7 +30,7 @@ def add_analyst(settings: Settings, name: str, folder: Folder) -> None:
 @click.command("remove")
 @JSON
 @LAB
-@NAME
+@ACCOUNT
 @click.pass_obj
 def remove_analyst(settings: Settings, name: str, folder: Folder) -> None:
     """Let an analyst in no more; its connection ends. What it has said of runs stays."""
@@ -41,7 +41,7 @@ def remove_analyst(settings: Settings, name: str, folder: Folder) -> None:
 @click.command("rotate")
 @JSON
 @LAB
-@NAME
+@ACCOUNT
 @click.pass_obj
 def rotate_analyst(settings: Settings, name: str, folder: Folder) -> None:
     """Give an analyst a new password, and a new file; the old one is worth nothing."""

@@ -51,6 +51,13 @@ def board_name(text: str) -> str:
     return text
 
 
+def account_name(text: str) -> str:
+    """The same for a person's or an analyst's account."""
+    if not is_user(text):
+        raise click.BadParameter(f"{text!r} is no account's name: {USER_FORM}")
+    return text
+
+
 def seconds(
     limit: tuple[float, float], *, zero: bool = False, unit: str = "seconds"
 ) -> Callable[[str], float]:

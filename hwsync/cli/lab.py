@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from hwsync.cli import say
-from hwsync.cli.common import FILE, FOLDER, JSON, Settings, board_name
+from hwsync.cli.common import FILE, FOLDER, JSON, Settings, account_name, board_name
 from hwsync.cli.completion import of_lab
 from hwsync.cli.labs import LAB, OF_BEFORE, reload, report_change, say_unsettled
 from hwsync.cli.removed import take_away
@@ -34,6 +34,7 @@ from hwsync.protocol.topics import DEFAULT_ROOT, Topics
 
 PORT: Final = click.IntRange(1, 65_535)
 NAME = click.argument("name", type=board_name)
+ACCOUNT = click.argument("name", type=account_name)  # of a person or an analyst
 
 
 # -- init ------------------------------------------------------------------------------------------
@@ -268,7 +269,7 @@ def _listed(words: str | None, sign: str = "") -> tuple[str, ...]:
 @operator.command("add")
 @JSON
 @LAB
-@NAME
+@ACCOUNT
 @BOARDS
 @GROUPS
 @READ_ONLY
@@ -287,7 +288,7 @@ def add_operator(
 @operator.command("change")
 @JSON
 @LAB
-@NAME
+@ACCOUNT
 @BOARDS
 @GROUPS
 @READ_ONLY
@@ -306,7 +307,7 @@ def change_operator(
 @operator.command("remove")
 @JSON
 @LAB
-@NAME
+@ACCOUNT
 @click.pass_obj
 def remove_operator(settings: Settings, name: str, folder: Folder) -> None:
     """Let a person in no more; his connections end."""
@@ -316,7 +317,7 @@ def remove_operator(settings: Settings, name: str, folder: Folder) -> None:
 @operator.command("rotate")
 @JSON
 @LAB
-@NAME
+@ACCOUNT
 @click.pass_obj
 def rotate_operator(settings: Settings, name: str, folder: Folder) -> None:
     """Give a person a new password, and a new file; the old one is worth nothing."""

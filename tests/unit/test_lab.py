@@ -762,3 +762,12 @@ def test_what_somebody_added_and_hwsync_is_to_write_changes_nothing(tmp_path: Pa
     with pytest.raises(UsageError, match=r"pi1\.toml: what was added at its end is no TOML"):
         folder.trust(SigningKey.make().public)
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "whose"), [("device", "board"), ("operator", "account"), ("analyst", "account")]
+)
+def test_a_name_that_is_none_is_called_what_it_would_be(kind: str, whose: str) -> None:
+    told = here(kind, "add", "Zo\u00eb")
+    assert told.exit_code == 2
+    assert f"'Zo\u00eb' is no {whose}'s name" in told.stderr
