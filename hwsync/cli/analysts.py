@@ -5,13 +5,10 @@ Like those of boards: one file for each, and a password is never printed and nev
 
 from __future__ import annotations
 
-import os
-
 import click
 
-from hwsync.cli import say
 from hwsync.cli.common import JSON, Settings
-from hwsync.cli.lab import ACCOUNT, remove_account, rotate_account
+from hwsync.cli.lab import ACCOUNT, list_accounts, remove_account, rotate_account
 from hwsync.cli.labs import LAB, report_change
 from hwsync.cli.removed import take_presence_away
 from hwsync.lab.folder import Folder
@@ -54,11 +51,7 @@ def rotate_analyst(settings: Settings, name: str, folder: Folder) -> None:
 @click.pass_obj
 def list_analysts(settings: Settings, folder: Folder) -> None:
     """The analysts that may come in."""
-    accounts = folder.accounts
-    for name in accounts.analysts:
-        file = folder.file_of(name, accounts)
-        here = str(file) if os.path.exists(file) else None
-        say.either(settings.as_json, {"name": name, "file": here}, name)
+    list_accounts(settings, folder, folder.accounts.analysts)
 
 
 ACCOUNTS = (add_analyst, list_analysts, remove_analyst, rotate_analyst)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -205,11 +206,7 @@ def rotate_device(settings: Settings, name: str, folder: Folder) -> None:
 @click.pass_obj
 def list_devices(settings: Settings, folder: Folder) -> None:
     """The boards that may come in."""
-    accounts = folder.accounts
-    for name in accounts.boards:
-        file = folder.file_of(name, accounts)
-        here = str(file) if os.path.exists(file) else None
-        say.either(settings.as_json, {"name": name, "file": here}, name)
+    list_accounts(settings, folder, folder.accounts.boards)
 
 
 # -- operator --------------------------------------------------------------------------------------
@@ -350,6 +347,15 @@ def remove_account(settings: Settings, folder: Folder, name: str, kind: str) -> 
     """``kind``: of the lab's list; whether a broker knows. Raises ``UsageError``."""
     _is_of(folder, name, kind)
     return report_change(settings, folder, folder.remove(name), f"{name} may come in no more")
+
+
+def list_accounts(settings: Settings, folder: Folder, names: Iterable[str]) -> None:
+    """These accounts, each with its file where that is still here."""
+    accounts = folder.accounts
+    for name in names:
+        file = folder.file_of(name, accounts)
+        here = str(file) if os.path.exists(file) else None
+        say.either(settings.as_json, {"name": name, "file": here}, name)
 
 
 def rotate_account(settings: Settings, folder: Folder, name: str, kind: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,16 +27,11 @@ WRONG = {"passed": False, "score": 0.5, "message": "no"}
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "hwsync.db"
-
-
-@pytest.fixture
-def lab(path: Path) -> Iterator[Lab]:
-    with Lab(path) as lab:
-        offered = encode_offer(Offer(True, {"check1": "1"}, 0.0))
-        lab.hear("analysts/grader", offered, user="@hwsync")
-        yield lab
+def lab(lab: Lab) -> Lab:
+    """There is an analyst who offers ``check1``."""
+    offered = encode_offer(Offer(True, {"check1": "1"}, 0.0))
+    lab.hear("analysts/grader", offered, user="@hwsync")
+    return lab
 
 
 def judge(
