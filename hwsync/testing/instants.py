@@ -113,10 +113,15 @@ def _late_us(seen: _Starts, at: float, start_at: float, life: str) -> int | None
 
 
 def _one_instant(seen: _Starts) -> Iterator[Found]:
-    """A command has one instant, and so have all members of a batch: as many as are needed."""
+    """A command has one instant, and so have all members of a batch: as many as are needed.
+
+    They are counted when everybody else was seen to have ended without one: who watches may see
+    the instant of one member, and go before that of the next.
+    """
     if seen.put_back:
         return
     starting: dict[tuple[str, tuple[str, ...]], set[str]] = defaultdict(set)
+    open_yet: dict[tuple[str, tuple[str, ...]], set[str]] = defaultdict(set)
     batches: dict[tuple[str, tuple[str, ...]], set[tuple[float, str]]] = defaultdict(set)
     for (user, id), asked in seen.asked.items():
         told = {
@@ -130,14 +135,23 @@ def _one_instant(seen: _Starts) -> Iterator[Found]:
             if one.batch and "at" not in (one.start or {}):
                 batches[id, one.batch] |= told
                 starting[id, one.batch] |= {user} if told else set()
+                open_yet[id, one.batch] |= (
+                    {user} if not told and _is_open(seen, user, id) else set()
+                )
     for (id, users), found in batches.items():
         if len(found) > 1:
             yield "start", users[0], id, f"a batch with more than one instant: {sorted(found)}"
         asked = [one for user in users for one in seen.asked.get((user, id), [])]
         need = max((one.start or {}).get("need", 1) for one in asked)
-        if 0 < len(starting[id, users]) < need:
+        if 0 < len(starting[id, users]) < need and not open_yet[id, users]:
             text = f"{sorted(starting[id, users])} have an instant, and {need} must be ready"
             yield "start", users[0], id, text
+
+
+def _is_open(seen: _Starts, user: str, id: str) -> bool:
+    """Whether the newest that was seen of it is that it is open; so it is too when nothing was."""
+    said = seen.said[user, id]
+    return not said or said[-1].fields["state"] in (State.REQUESTED, State.COLLECTED)
 
 
 def _waits_no_longer(seen: _Starts) -> Iterator[Found]:
