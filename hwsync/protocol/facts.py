@@ -13,6 +13,7 @@ from typing import Final
 
 from hwsync.protocol import limits
 from hwsync.protocol.effects import LogEntry
+from hwsync.protocol.files import NOTED as FILES
 from hwsync.protocol.jsons import dumps, loads
 from hwsync.protocol.record import Command, Request, RunReport, Verb
 from hwsync.protocol.wire.files import not_kept_json
@@ -78,7 +79,7 @@ def noted(entry: LogEntry, command: Command) -> str:
     else:
         return entry.note
     # What the log says of files stands first, who asked last: others look for them there.
-    parts = entry.note.split("; ", 1) if entry.note.startswith("files ") else ["", entry.note]
+    parts = entry.note.split("; ", 1) if entry.note.startswith(FILES) else ["", entry.note]
     return "; ".join(filter(None, (parts[0], f"{NOTED}{sha256}", *parts[1:])))
 
 
@@ -88,11 +89,14 @@ def _hash_of_asked(request: Request) -> str:
 
 
 def noted_hash(note: str) -> str:
-    """The hash that such a note has; empty: none."""
-    for part in note.split("; ")[:2]:
-        if part.startswith(NOTED):
-            return part.removeprefix(NOTED)
-    return ""
+    """The hash that such a note has; empty: none.
+
+    It stands first, or behind what the log says of files: what follows has the sender's own words,
+    who may have called himself ``x; facts …``.
+    """
+    first, _, rest = note.partition("; ")
+    found = rest.partition("; ")[0] if first.startswith(FILES) else first
+    return found.removeprefix(NOTED) if found.startswith(NOTED) else ""
 
 
 def _of_whole(text: str, report: RunReport) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from hwsync.protocol import chain, receipt
+from hwsync.protocol import chain, facts, receipt
 from hwsync.protocol.errors import DatabaseError, NotFound
+from hwsync.protocol.record import Request
 from hwsync.store.receipts import Receipts
 from tests.support.coordinator import Lab, change, request, result
 
@@ -186,6 +187,22 @@ def test_a_long_program_and_a_result_with_files_are_proved_by_their_hashes(
         other["run"][key] = value
         with pytest.raises(receipt.Wrong):
             receipt.verified(other)
+
+
+def test_who_asks_cannot_call_himself_the_hash_of_something_else(lab: Lab, path: Path) -> None:
+    forged = facts.asked(Request("print('never ran')"))
+    name = f"anna; {facts.NOTED}{facts.hash_of(forged)}"
+    lab.hear("request", request("c1", "print(6*7)", meta={"by": name}))
+    lab.hear("collected", json.dumps({"id": "c1", "journal": "j1", "boot": 1}).encode())
+    lab.hear("response", result("c1"))
+    lab.stop()
+    with Receipts(path) as receipts:
+        made = receipts.make("pi1", "c1", receipts.last())
+    assert name in made["rows"][0]["note"]
+    made["rows"][0]["payload"] = None
+    made["run"].update(forged)
+    with pytest.raises(receipt.Wrong, match="no hash of it"):
+        receipt.verified(made)
 
 
 def test_a_receipt_leads_to_any_later_row_and_to_no_earlier_one(lab: Lab, path: Path) -> None:
