@@ -41,6 +41,12 @@ from hwsync.protocol.record import (
 BY_HAND = ""  # who answered, where a person did
 RENAME_ONE = "give one of them another name"
 
+# Begin the notes of results that changed no report; ``protocol.receipt`` reads them.
+REFUSED = "refused: "
+AGREES = "agrees: it did not run"
+SETTLED_AGAIN = "settled again"
+OF_NO_RESULT = (REFUSED, AGREES, SETTLED_AGAIN)
+
 Named = Collected | Returned | Analysed | CancelAsked | ResetAsked
 
 
@@ -107,7 +113,7 @@ def decide_copy(
 ) -> Decision:
     """A copy: no change and no error, but a result that fell out of ``settled`` is put back."""
     if isinstance(event, Returned) and (known.id, event.journal) not in record.settled:
-        return _kept(record, event, None, moment, "settled again")
+        return _kept(record, event, None, moment, SETTLED_AGAIN)
     return Decision(record, effects=answers)
 
 
@@ -226,7 +232,7 @@ def settle_refused(
     """A result that could not be read, of which id and journal could: settled with its error."""
     after = replace(record, settled=_pair(record, id, journal))
     entry = LogEntry(
-        Verb.RESPONSE, record.state, record.state, id, True, f"refused: {refusal.code}"
+        Verb.RESPONSE, record.state, record.state, id, True, f"{REFUSED}{refusal.code}"
     )
     return _changed(record, after, None, moment, entry, refusal)
 
@@ -242,7 +248,7 @@ def _late_result(record: Record, event: Returned, known: Command, moment: Moment
     noted = replace(known, journals_answered=_answered_too(known, event.journal), late=True)
     if said is Ran.NO and report.ran is Ran.NO:
         # The record's own outcome (expired, cancelled) says more than the device's refusal.
-        return _kept(record, event, noted, moment, "agrees: it did not run")
+        return _kept(record, event, noted, moment, AGREES)
     if said is Ran.YES or held or (said is Ran.MAYBE and report.ran is Ran.NO):
         corrected = known.without_false_no(event.report)
         changed = replace(noted, report=corrected, answered_by=event.journal)
@@ -341,7 +347,7 @@ def _refused_result(
     changed = known and replace(known, journals_answered=_answered_too(known, event.journal))
     after, other = _put(record, changed)
     after = replace(after, settled=_pair(record, event.id, event.journal))
-    note = f"refused: {refusal.code}, from {event.journal}: {event.report.outcome}"
+    note = f"{REFUSED}{refusal.code}, from {event.journal}: {event.report.outcome}"
     entry = LogEntry(event.verb, record.state, record.state, event.id, True, note)
     return _changed(record, after, other, moment, entry, refusal)
 

@@ -22,6 +22,7 @@ from hwsync.protocol.errors import Refused
 from hwsync.protocol.events import Analysed, Requested
 from hwsync.protocol.files import only_asked_for
 from hwsync.protocol.jsons import dumps, is_count, is_number, loads
+from hwsync.protocol.named import OF_NO_RESULT
 from hwsync.protocol.record import NO_REPORT, WHO_ASKED, Analyser, Request, RunReport, Verb, replace
 from hwsync.protocol.wire.asking import read_analysis
 from hwsync.protocol.wire.request import read_request
@@ -77,23 +78,26 @@ def told_by(rows: Sequence[Mapping[str, Any]], kept: Json | None = None) -> Json
         "asked_known_by": known_by if asked else None,
         **_asked(first, kept),
     }
-    answers = [
-        (row, _ended(row, kept, run["collect"])) for row in rows if row["command"] == Verb.RESPONSE
-    ]
-    if not answers:
-        raise Wrong("no device has answered it, so there is nothing to be proved of its run")
-    wanted = {key: kept.get(key) for key in answers[-1][1][0]} if kept is not None else None
-    said = [one for _, one in answers if wanted in (None, one[0])]
-    if not said:
-        raise Wrong("none of its rows says of its end what stands under run")
-    ended, report = said[-1]
-    ends = [row["row"] for row, one in answers if one is said[-1]]
+    answer = _answer(rows)
+    ended, report = _ended(answer, kept, run["collect"])
     analyses = [
-        _analysis(row, report if row["row"] > ends[-1] else None)
+        _analysis(row, report if row["row"] > answer["row"] else None)
         for row in rows
         if row["command"] == Verb.ANALYSIS
     ]
     return {**run, **ended, "analyses": analyses}
+
+
+def _answer(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The row whose result counts: the last one that was neither refused nor said again."""
+    found = [row for row in rows if row["command"] == Verb.RESPONSE and not _moved_nothing(row)]
+    if not found:
+        raise Wrong("no device has answered it, so there is nothing to be proved of its run")
+    return found[-1]
+
+
+def _moved_nothing(row: Mapping[str, Any]) -> bool:
+    return any(part.startswith(OF_NO_RESULT) for part in row["note"].split("; "))
 
 
 def _asked(row: Mapping[str, Any], kept: Json | None) -> Json:
@@ -352,7 +356,7 @@ def _signature(given: Any, *, there: bool) -> tuple[str, str]:
 def _sentences(run: Json, rows: Sequence[Json]) -> list[str]:
     """What follows from the rows, one sentence each."""
     first = next(row["row"] for row in rows if row["command"] == Verb.REQUEST)
-    answer = [row["row"] for row in rows if row["command"] == Verb.RESPONSE][-1]
+    answer = _answer(rows)["row"]
     said = [
         f"row {first}: {run['user']} was asked to run {run['id']}: {run['name']}, "
         f"SHA-256 {run['program_sha256']}",

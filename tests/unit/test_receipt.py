@@ -18,6 +18,13 @@ from hwsync.store.receipts import Receipts
 from tests.support.coordinator import Lab, change, request, result
 
 LONG = "print(1)  # " + "x" * 2_000
+FILES = {
+    "a.csv": {
+        "size": 2,
+        "data": "MQo=",
+        "sha256": "4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865",
+    }
+}
 RAN_ON = {"board": "Raspberry Pi 4", "python": "3.11.2", "packages": "ab" * 32, "throttled": 0}
 
 
@@ -165,15 +172,8 @@ def test_nonsense_is_refused_with_a_sentence(made: dict[str, Any], value: Any) -
 def test_a_long_program_and_a_result_with_files_are_proved_by_their_hashes(
     lab: Lab, path: Path
 ) -> None:
-    files = {
-        "a.csv": {
-            "size": 2,
-            "data": "MQo=",
-            "sha256": "4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865",
-        }
-    }
-    cycle(lab, "c1", LONG, ("*",), files=files, stderr="w" * 1_500)
-    cycle(lab, "c2", files=files)
+    cycle(lab, "c1", LONG, ("*",), files=FILES, stderr="w" * 1_500)
+    cycle(lab, "c2", files=FILES)
     lab.stop()
     with Receipts(path) as receipts:
         receipt.verified(receipts.make("pi1", "c2", receipts.last()))
@@ -203,6 +203,47 @@ def test_who_asks_cannot_call_himself_the_hash_of_something_else(lab: Lab, path:
     made["run"].update(forged)
     with pytest.raises(receipt.Wrong, match="no hash of it"):
         receipt.verified(made)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        result("c1", journal="j2", outcome="error", exit_code=3, response="another\n"),
+        result("c1", journal="j2", outcome="error", exit_code=3, response="y" * 2_000),
+        b'{"id": "c1", "journal": "j2", "boot": 1, "outcome": "nonsense"}',
+    ],
+)
+def test_what_another_device_says_is_proved_of_nobody(lab: Lab, path: Path, other: bytes) -> None:
+    """It is in the log, and was refused."""
+    cycle(lab, "c1")
+    lab.hear("response", other)
+    lab.stop()
+    with Receipts(path) as receipts:
+        made = receipts.make("pi1", "c1", receipts.last())
+    rows = {row["row"]: row for row in made["rows"]}
+    assert "refused: " in rows[5]["note"]
+    said = receipt.verified(made).proved
+    assert "row 3: its device answered: ok, ran yes, exit code 0" in said
+    assert not [line for line in said if line.startswith("row 5: ")]
+    if rows[5]["payload"] is not None:
+        made["run"] |= {"outcome": "error", "exit_code": 3}
+        with pytest.raises(receipt.Wrong, match="'outcome' is not what the rows"):
+            receipt.verified(made)
+
+
+def test_a_result_that_was_corrected_is_proved_as_it_is_known_now(lab: Lab, path: Path) -> None:
+    lab.hear("request", request("c1", analysis="manual", collect=["*"]))
+    lab.hear("collected", json.dumps({"id": "c1", "journal": "j1", "boot": 1}).encode())
+    half = {"outcome": "interrupted", "ran": "maybe", "stderr": "z" * 2_000, "files": FILES}
+    lab.hear("response", result("c1", **half))
+    lab.hear("analysis", b"good")
+    lab.hear("response", result("c1", journal="j2", response="42\n"))
+    lab.stop()
+    with Receipts(path) as receipts:
+        made = receipts.make("pi1", "c1", receipts.last())
+    told = receipt.verified(made)
+    assert (told.run["outcome"], told.run["hw_response"]) == ("ok", "42\n")
+    assert "row 5: its device answered: ok, ran yes, exit code 0" in told.proved
 
 
 def test_a_receipt_leads_to_any_later_row_and_to_no_earlier_one(lab: Lab, path: Path) -> None:
