@@ -77,12 +77,15 @@ def seconds(
     return convert
 
 
-def read_bytes(name: str) -> bytes:
-    """A file's bytes, ``-``: standard input's. Raises ``UsageError``."""
+def read_bytes(name: str, most: int = -1) -> bytes:
+    """A file's bytes, ``-``: standard input's; no more than ``most``. Raises ``UsageError``."""
     if name == "-" and sys.stdin is None:
         raise UsageError("standard input is closed")
     try:
-        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        if name == "-":
+            return sys.stdin.buffer.read(most)
+        with open(name, "rb") as file:
+            return file.read(most)
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror}") from None
 

@@ -139,7 +139,7 @@ def verify(settings: Settings, file: Path, head: str | None, trust: tuple[str, .
     for key in trust:
         public_key(key)
     try:
-        made = receipts.read(read_bytes(str(file)))
+        made = receipts.read(read_bytes(str(file), receipts.MAX_FILE + 1))
         told = receipts.verified(made)
         lines = [*told.proved, _about_head(told, head), *_about_signature(told, made, trust)]
     except receipts.Wrong as wrong:

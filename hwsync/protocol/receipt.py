@@ -11,6 +11,8 @@ Of other runs' rows a receipt has digests alone (docs/decisions.md, 352).
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,7 +23,8 @@ from hwsync.protocol.analysis import outcome_line
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.events import Analysed, Requested
 from hwsync.protocol.files import only_asked_for
-from hwsync.protocol.jsons import dumps, is_count, is_number, loads
+from hwsync.protocol.jsons import BOM, dumps, is_count, is_number, loads
+from hwsync.protocol.limits import KIB
 from hwsync.protocol.named import OF_NO_RESULT
 from hwsync.protocol.record import NO_REPORT, WHO_ASKED, Analyser, Request, RunReport, Verb, replace
 from hwsync.protocol.wire.asking import read_analysis
@@ -30,6 +33,7 @@ from hwsync.protocol.wire.response import read_response
 from hwsync.protocol.wire.schema import Json
 
 VERSION: Final = 1
+MAX_FILE: Final = 64 * 1024 * KIB  # a run with all that it may have takes less
 MAX_STEPS: Final = 10_000  # hashes between a run's rows and the head; hundreds are many
 SHOWN: Final = 200  # characters of an analysis in a sentence
 _KEYS: Final = frozenset({"receipt", "run", "rows", "steps", "head"})
@@ -37,6 +41,7 @@ _SIGNED: Final = "signed"
 _ROW: Final = frozenset({"row", *chain.HASHED, "payload", "previous", "further"})
 _TEXTS: Final = ("user", "command", "id", "note", "topic")
 _COUNTS: Final = ("epoch", "seq", "before", "state", "late")
+_HASH: Final = re.compile("[0-9a-f]{64}")
 _ASKED: Final = tuple(facts.asked(Request("")))
 _ENDED: Final = tuple(facts.ended(NO_REPORT, None))
 
@@ -201,17 +206,35 @@ def signed(receipt: Json, key: str, signature: str) -> Json:
 
 def read(data: bytes) -> Json:
     """The receipt of a file. Raises ``Wrong``."""
+    if len(data) > MAX_FILE:
+        raise Wrong(f"this is no receipt: it has more than {MAX_FILE // KIB // 1024} MiB")
     try:
-        obj = loads(data.decode())
+        text = data.decode()
+        obj = loads(text)
+        json.loads(text.removeprefix(BOM), object_pairs_hook=_each_once)
+    except _Twice as error:
+        raise Wrong(f"{str(error)[:40]!r} stands twice in one of its objects") from None
     except ValueError as error:
         raise Wrong(f"this is no receipt: it is no JSON, or was cut off ({error})") from None
     if not isinstance(obj, dict) or "receipt" not in obj:
         raise Wrong("this is no receipt: hwsync receipt ID makes one")
-    if obj["receipt"] != VERSION or isinstance(obj["receipt"], bool):
+    if not is_count(obj["receipt"]) or obj["receipt"] != VERSION:
         raise Wrong(f"this receipt is of a later form than this hwsync knows ({VERSION})")
     if set(obj) - {_SIGNED} != _KEYS:
         raise Wrong("this receipt has other parts than one has: it was changed, or cut off")
     return obj
+
+
+class _Twice(Exception):
+    """A key that an object has twice: one program would read one value, and another the other."""
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> None:
+    seen = set[str]()
+    for key, _ in pairs:
+        if key in seen:
+            raise _Twice(key)
+        seen.add(key)
 
 
 def verified(receipt: Mapping[str, Any]) -> Verified:
@@ -265,11 +288,8 @@ def _bytes(text: str, name: str) -> bytes:
 
 
 def _hash(text: Any, where: str) -> bytes:
-    if isinstance(text, str) and len(text) == 64 and text == text.lower():
-        try:
-            return bytes.fromhex(text)
-        except ValueError:
-            pass
+    if isinstance(text, str) and _HASH.fullmatch(text):
+        return bytes.fromhex(text)
     raise Wrong(f"{where}: one of its hashes is none (64 hexadecimal digits)")
 
 

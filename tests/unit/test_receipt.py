@@ -205,6 +205,32 @@ def test_who_asks_cannot_call_himself_the_hash_of_something_else(lab: Lab, path:
         receipt.verified(made)
 
 
+def test_a_file_that_two_programs_read_in_two_ways_is_refused(made: dict[str, Any]) -> None:
+    """Of a key that stands twice some take the first value, and others the last."""
+    whole = json.dumps(made)
+    for key in ("run", "hw_command", "payload", "row"):
+        other = whole.replace(f'"{key}": ', f'"{key}": "forged", "{key}": ', 1)
+        with pytest.raises(receipt.Wrong, match=f"'{key}' stands twice"):
+            receipt.read(other.encode())
+    assert receipt.read(whole.replace('"receipt": 1,', '"receipt": 1 ,').encode()) == made
+    for form in ("1.0", "1e0", "true", "-1"):
+        with pytest.raises(receipt.Wrong, match="later form"):
+            receipt.read(whole.replace('"receipt": 1,', f'"receipt": {form},').encode())
+
+
+def test_a_file_that_is_too_large_is_no_receipt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipt, "MAX_FILE", 2**20)
+    with pytest.raises(receipt.Wrong, match="more than 1 MiB"):
+        receipt.read(b" " * (2**20 + 1))
+
+
+def test_a_hash_has_64_digits(made: dict[str, Any]) -> None:
+    for text in (" " * 64, made["head"]["hash"][:-2] + "  ", "\u0661" * 64):
+        made["rows"][0]["further"] = text
+        with pytest.raises(receipt.Wrong, match="64 hexadecimal digits"):
+            receipt.verified(made)
+
+
 @pytest.mark.parametrize(
     "other",
     [
