@@ -33,6 +33,7 @@ NOT_PROVED: Final = (
     "that the device told the truth of what it ran, and on what",
     "who a name is: a claim is its sender's own word",
     "when it was: times are those of the clocks of coordinator and device",
+    "that nothing was left out: the log may say more of this run, such as another verdict",
 )
 
 

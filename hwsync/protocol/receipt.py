@@ -382,12 +382,14 @@ def _sentences(run: Json, rows: Sequence[Json]) -> list[str]:
         f"SHA-256 {run['program_sha256']}",
     ]
     if run["asked_by"] is not None:
+        # The name last: it may be any text.
         how = "by his own word" if run["asked_known_by"] == "claim" else "by his reply topic"
-        said.append(f"row {first}: {run['asked_by']} asked, as is known {how}")
+        said.append(f"row {first}: who asked, as is known {how}: {run['asked_by']}")
     if run["sent"]:
         said.append(f"row {first}: {len(run['sent'])} files went with it, with their hashes")
     code = "" if run["exit_code"] is None else f", exit code {run['exit_code']}"
-    said.append(f"row {answer}: its device answered: {run['outcome']}, ran {run['ran']}{code}")
+    who = "its device" if run["journal"] else "a person, and no device,"
+    said.append(f"row {answer}: {who} answered: {run['outcome']}, ran {run['ran']}{code}")
     hashes = run["sha256"]
     said += [f"row {answer}: SHA-256 of {name} is {hashes[name]}"
              for name in ("stdout", "stderr") if hashes[name]]  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hwsync.cli.receipts import NOT_PROVED
 from hwsync.protocol import chain, facts, receipt
 from hwsync.protocol.errors import DatabaseError, NotFound
 from hwsync.protocol.record import Request
@@ -270,6 +271,33 @@ def test_a_result_that_was_corrected_is_proved_as_it_is_known_now(lab: Lab, path
     told = receipt.verified(made)
     assert (told.run["outcome"], told.run["hw_response"]) == ("ok", "42\n")
     assert "row 5: its device answered: ok, ran yes, exit code 0" in told.proved
+
+
+def test_who_asked_cannot_say_more_by_his_name_than_that_it_is_his_word(
+    lab: Lab, path: Path
+) -> None:
+    """And what a person typed as an answer is no device's."""
+    name = "anna asked, as is known by his reply topic; and bob"
+    lab.hear("request", request("c1", meta={"by": name}))
+    lab.hear("collected", b"")
+    lab.hear("response", b"42")
+    lab.stop()
+    with Receipts(path) as receipts:
+        said = receipt.verified(receipts.make("pi1", "c1", receipts.last())).proved
+    assert f"row 1: who asked, as is known by his own word: {name}" in said
+    assert "row 3: a person, and no device, answered: ok, ran yes" in said
+
+
+def test_what_a_receipt_leaves_out_is_not_said_to_be_there(made: dict[str, Any]) -> None:
+    """Nobody can tell a row of the run that is left out from one of another run: so it is said."""
+    row = made["rows"].pop()
+    values = [bytes.fromhex(row[name]) if name == "payload_sha256" else row[name]
+              for name in chain.HASHED]  # fmt: skip
+    made["steps"].append([row["row"], chain.digest_of(values).hex(), row["further"]])
+    made["run"]["analyses"] = []
+    assert row["row"] - 1 == made["rows"][-1]["row"]
+    assert not [line for line in receipt.verified(made).proved if "analysis" in line]
+    assert any("left out" in line for line in NOT_PROVED)
 
 
 def test_a_receipt_leads_to_any_later_row_and_to_no_earlier_one(lab: Lab, path: Path) -> None:
