@@ -8,14 +8,14 @@ judgement is said until something is its answer; whoever says it twice has said 
     with Client(url, topics, "pi1") as client:
         stored = client.wait(reading_stored(client, "c1"))
         judgement = judged(engine, analyser, stored)
-        client.wait(telling(client, "c1", judgement, regrade=True))
+        client.wait(telling(client, stored.end, judgement, regrade=True))
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from hwsync.analysers import Run
 from hwsync.analysers.engine import Judgement
@@ -44,6 +44,14 @@ class Judge(Protocol):
         """Run it; blocks."""
 
 
+class End(NamedTuple):
+    """How a command has ended, as it was judged: a late result may correct it meanwhile."""
+
+    id: str
+    outcome: str | None
+    ran: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A command as ``result/<id>`` tells it, with the bytes of its files.
@@ -54,6 +62,11 @@ class Stored:
     result: Result
     files: Mapping[str, bytes]
     gone: tuple[str, ...] = ()
+
+    @property
+    def end(self) -> End:
+        """What a judgement of it is of."""
+        return End(self.result["id"], self.result["outcome"], self.result["ran"])
 
     @property
     def run(self) -> Run:
@@ -117,7 +130,7 @@ def faulty(analyser: Analyser | Judgement, fault: str) -> Judgement:
 
 
 def telling(
-    conversation: Conversation, id: str, judgement: Judgement, *, regrade: bool = False,
+    conversation: Conversation, end: End, judgement: Judgement, *, regrade: bool = False,
     patience: float = ANSWER_S,
 ) -> Talk[Judgement]:  # fmt: skip
     """Say a judgement until it is answered; what was said: one that is too large is a fault.
@@ -125,10 +138,11 @@ def telling(
     ``regrade``: beside the first analysis, of a command that has ended. Whoever else was first, or
     has said the same, makes it a copy. Raises ``Refused`` where the coordinator refuses it
     (``wrong_state``: the command has a first analysis, and this one would be another; or it has
-    not ended), ``NoCoordinator`` where nobody answers within ``patience``.
+    not ended; ``not_current``: it has another ``end`` by now), ``NoCoordinator`` where nobody
+    answers within ``patience``.
     """
     try:
-        answered = yield from _telling(conversation, id, judgement, regrade, patience)
+        answered = yield from _telling(conversation, end, judgement, regrade, patience)
         if answered.error is None or answered.error["error"] != Code.TOO_LARGE:
             raise_refused(answered)
             return judgement
@@ -136,16 +150,17 @@ def telling(
     except TooLarge as error:
         why = error.message
     small = faulty(judgement, f"its analysis is too large: {why}")
-    answered = yield from _telling(conversation, id, small, regrade, patience)
+    answered = yield from _telling(conversation, end, small, regrade, patience)
     raise_refused(answered)
     return small
 
 
 def _telling(
-    conversation: Conversation, id: str, judgement: Judgement, regrade: bool, patience: float
+    conversation: Conversation, end: End, judgement: Judgement, regrade: bool, patience: float
 ) -> Talk[Received]:
+    id, outcome, ran = end
     by = AnalysedBy(judgement.name, judgement.version, judgement.fault)
-    payload = encode_analysis(judgement.analysis, id, by, regrade=regrade)
+    payload = encode_analysis(judgement.analysis, id, by, regrade, outcome=outcome, ran=ran)
     results = 0
     refusal: Received | None = None
     is_repeated = False

@@ -23,7 +23,16 @@ from hwsync.address import BrokerUrl
 from hwsync.analysers.engine import Judgement
 from hwsync.analysers.folder import Analyser, Folder
 from hwsync.analyst.catching_up import CatchingUp
-from hwsync.analyst.judging import Judge, Stored, faulty, is_judged, judged, reading_stored, telling
+from hwsync.analyst.judging import (
+    End,
+    Judge,
+    Stored,
+    faulty,
+    is_judged,
+    judged,
+    reading_stored,
+    telling,
+)
 from hwsync.analyst.offering import Offering
 from hwsync.analyst.quiet import Quiet
 from hwsync.analyst.work import Task, Work
@@ -35,7 +44,7 @@ from hwsync.operator.switchboard import Switchboard
 from hwsync.orders import Orders
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import verdict_of
-from hwsync.protocol.errors import CannotRun, HwsyncError, NoCoordinator, Refused
+from hwsync.protocol.errors import CannotRun, Code, HwsyncError, NoCoordinator, Refused
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import AnalysedBy
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics
@@ -85,6 +94,7 @@ class _InHand:
     future: Future[Any]
     began: float
     stored: Stored | None = None  # until it is judged
+    end: End | None = None  # that was found, and is judged
     judgement: Judgement | None = None
 
 
@@ -286,7 +296,7 @@ class Life:
                 self._judged += 1
                 self._drop(one)
             elif self._is_wanted(one.task, came):
-                one.stored, one.future = came, Future()
+                one.stored, one.end, one.future = came, came.end, Future()
             else:
                 self._drop(one)
 
@@ -332,14 +342,16 @@ class Life:
             return
         one.judgement = came
         self._log(one, came)
-        one.future = self._board.begin(self._until_answered(one.task, came), one.task.user)
+        assert one.end is not None
+        talk = self._until_answered(one.task, one.end, came)
+        one.future = self._board.begin(talk, one.task.user)
 
-    def _until_answered(self, task: Task, judgement: Judgement) -> Talk[Judgement]:
+    def _until_answered(self, task: Task, end: End, judgement: Judgement) -> Talk[Judgement]:
         """For ever where no coordinator is there: it is told when it has come back."""
         conversation, tries = self._conversation(task.user), 0
         while True:
             try:
-                return (yield from telling(conversation, task.id, judgement))
+                return (yield from telling(conversation, end, judgement))
             except NoCoordinator:
                 is_there = self._quiet.is_there
                 tries += is_there
@@ -357,6 +369,11 @@ class Life:
 
     def _refused(self, one: _InHand, error: Refused) -> None:
         """By the coordinator, or the broker: to say it again would bring nothing else."""
+        if one.judgement is not None and error.code is Code.NOT_CURRENT:
+            log.info("judged anew: %s", error, extra=_extra(one.task))
+            self._in_hand.remove(one)
+            self._work.take_again(one.task.key)
+            return
         if one.judgement is not None:
             log.info("not taken: %s", error, extra=_extra(one.task))
         else:

@@ -116,6 +116,10 @@ class Work:
         self._put_off.pop(key, None)
         self._drop(key)
 
+    def take_again(self, key: Key) -> None:
+        """What was found of it is not true any more: it waits as before it was taken."""
+        self._in_hand.discard(key)
+
     def put_off(self, key: Key, now: float) -> None:
         """It came to nothing now. What holds up no board is left to the history."""
         self._in_hand.discard(key)

@@ -23,12 +23,13 @@ import click
 
 from hwsync.analysers.engine import AT_ONCE, Engine, Judgement
 from hwsync.analysers.folder import RESERVED, Analyser, Folder
-from hwsync.analyst.judging import reading_stored, telling
+from hwsync.analyst.judging import End, reading_stored, telling
 from hwsync.cli import say
 from hwsync.cli.common import FOLDER, Settings, common
 from hwsync.cli.filters import filter_options, read_filters
 from hwsync.cli.records import BOARDS, told
 from hwsync.cli.regraded import (
+    CORRECTED,
     Regraded,
     Version,
     exported,
@@ -51,6 +52,7 @@ STOPPED: Final = 130
 
 Fields = Mapping[str, Any]
 Runs = Sequence[tuple[str, Fields]]
+_UnderWay = tuple[str, Fields, End, Future[Judgement]]  # a board's run, and its judgement
 
 
 @click.command()
@@ -126,7 +128,7 @@ class _Work:
             else:
                 left.append((board, row))
         boards = list(dict.fromkeys(board for board, _ in left))
-        total, under_way = len(left), deque[tuple[str, Fields, Future[Judgement]]]()
+        total, under_way = len(left), deque[_UnderWay]()
         if not left:
             return
         with (
@@ -151,23 +153,31 @@ class _Work:
 
     def _begin(
         self, client: Client, board: str, row: Fields, judge: Any,
-        under_way: deque[tuple[str, Fields, Future[Judgement]]],
+        under_way: deque[_UnderWay],
     ) -> None:  # fmt: skip
         stored = client.wait(reading_stored(client.conversation(board), row["id"]))
         why = why_not_stored(stored.result, stored.gone, self._by)
         if why is not None:
             self.passed_over[why] += 1
         else:
-            under_way.append((board, row, judge(stored.run)))
+            under_way.append((board, row, stored.end, judge(stored.run)))
 
-    def _finish(self, client: Client, board: str, row: Fields, judged: Future[Judgement]) -> None:
+    def _finish(
+        self, client: Client, board: str, row: Fields, end: End, judged: Future[Judgement]
+    ) -> None:
         while not concurrent.futures.wait([judged], SERVE_S).done:
             for _ in client.hear(0.0):
                 pass
         judgement = judged.result()
         if judgement.fault is None and not self._dry:
             conversation = client.conversation(board)
-            judgement = client.wait(telling(conversation, row["id"], judgement, regrade=True))
+            try:
+                judgement = client.wait(telling(conversation, end, judgement, regrade=True))
+            except Refused as error:
+                if error.code is not Code.NOT_CURRENT:
+                    raise
+                self.passed_over[CORRECTED] += 1
+                return
             if board not in self._told:
                 self._check_it_came(client, board, row["id"])
                 self._told.add(board)

@@ -33,6 +33,7 @@ HAD: Final = "had it already"
 FAILED: Final = "had it already, and the analyser failed then: change it, and it is a new version"
 CUT: Final = "output was cut, so that not all of it can be judged"
 DROPPED: Final = "output was dropped (--keep-days)"
+CORRECTED: Final = "result came late, while it was judged: the same command again judges it"
 GONE: Final = "files are not kept any more"
 HEADS: Final = ("BOARD", "RUN", "ASKER", "OLD", "NEW", "")
 CHANGED: Final = "changed"

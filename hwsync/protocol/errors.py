@@ -37,7 +37,7 @@ class Code(StrEnum):
 
     BUSY = "busy"  # a request while another is in states 1 to 3
     WRONG_STATE = "wrong_state"  # any other hole of the table
-    NOT_CURRENT = "not_current"  # an id this user never had, or another device's command
+    NOT_CURRENT = "not_current"  # an id this user never had, another device's command, another end
     AMBIGUOUS = "ambiguous"  # without an id, just after the next command was taken from the queue
     QUEUE_FULL = "queue_full"
     ID_REUSED = "id_reused"  # a known id with another program, stdin, args or name

@@ -78,13 +78,16 @@ class Returned:
 class Analysed:
     """An analysis came: a person's, an analyst's (``by``), or the coordinator's own.
 
-    ``regrade``: a further one, of a command that has ended.
+    ``regrade``: a further one, of a command that has ended. ``outcome`` and ``ran``: the end that
+    it judges; None: whichever the command has.
     """
 
     text: str
     id: str | None = None
     by: AnalysedBy | None = None
     regrade: bool = False
+    outcome: str | None = None
+    ran: str | None = None
     verb: ClassVar[Verb] = Verb.ANALYSIS
 
 

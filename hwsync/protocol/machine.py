@@ -153,9 +153,25 @@ def _named(
         return named.decide_for_queued(record, event, known, moment, published)
     if named.is_duplicate(event, known):
         return named.decide_copy(record, event, known, moment, published)
+    if isinstance(event, Analysed):
+        _is_of_its_end(event, known)
     if known.id != record.id:
         return named.decide_for_earlier(record, event, known, moment, published)
     return _by_table(record, event, moment, rules)
+
+
+def _is_of_its_end(event: Analysed, known: Command) -> None:
+    """Raises ``Refused`` where an analysis judges an end that was corrected since."""
+    report = known.report
+    if report is None:
+        return
+    judged = (event.outcome or report.outcome, event.ran or report.ran)
+    if judged != (report.outcome, report.ran):
+        raise Refused(
+            Code.NOT_CURRENT,
+            f"{known.id} has another end than was judged: it is {report.outcome}, ran {report.ran}",
+            "look at its result again, and judge that",
+        )
 
 
 def _by_table(record: Record, event: Event, moment: Moment, rules: Rules) -> Decision:

@@ -94,7 +94,7 @@ class WatchedLife(real.Life):
             if stored.result["outcome"] is None or stored.result["state"] != State.REST:
                 return
             judgement = judged(process, analyser, stored)
-            yield from telling(conversation, id, judgement, regrade=True)
+            yield from telling(conversation, stored.end, judgement, regrade=True)
         except HwsyncError as error:
             process.context.note(process.name, f"does not regrade {id}", error)
             if isinstance(error, Refused) and error.code is Code.WRONG_STATE:

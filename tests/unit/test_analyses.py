@@ -208,6 +208,36 @@ def test_a_late_result_takes_what_analysers_said_of_the_assumed_end_with_it(
     assert list(check(path)) == []
 
 
+def test_an_analysis_of_an_end_that_is_another_by_now_is_refused(lab: Lab, path: Path) -> None:
+    """Also the repetition of one that was taken, and withdrawn since."""
+    by = AnalysedBy("check1", "1")
+    of_lost = encode_analysis(WRONG, "c1", by, outcome="lost", ran="maybe")
+    again = encode_analysis(WRONG, "c1", by, True, outcome="lost", ran="maybe")
+    lost(lab)
+    assert said(lab.hear("analysis", of_lost)) == "0"
+    lab.hear("response", result("c1"))
+    for payload in (of_lost, again, encode_analysis(WRONG, "c1", by, ran="no")):
+        deeds = lab.hear("analysis", payload)
+        assert said(deeds) == "not_current"
+        (error,) = (one.json for one in deeds if isinstance(one, Sent) and one.kind == "error")
+        assert error["message"].endswith("it is ok, ran yes")
+    assert told(lab) == (None, [])
+    of_ok = encode_analysis(RIGHT, "c1", by, outcome="ok", ran="yes")
+    assert said(lab.hear("analysis", of_ok)) == "0"
+    assert told(lab)[0]["name"] == "check1"
+    assert said(lab.hear("analysis", of_lost)) == "0", "a copy is no error"
+    assert list(check(path)) == []
+
+
+def test_an_analysis_of_another_end_does_not_move_the_record(lab: Lab) -> None:
+    lost(lab)
+    lab.hear("response", result("c1"))
+    by = AnalysedBy("check1", "1")
+    of_lost = encode_analysis(WRONG, "c1", by, outcome="lost", ran="maybe")
+    assert said(lab.hear("analysis", of_lost)) == "not_current"
+    assert lab.record.state is State.RETURNED
+
+
 def test_what_a_person_said_of_an_assumed_end_stays(lab: Lab) -> None:
     lost(lab)
     lab.hear("analysis", b"the cable was loose")

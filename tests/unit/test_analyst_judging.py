@@ -11,7 +11,7 @@ import pytest
 from hwsync.analysers import Run
 from hwsync.analysers.engine import Judgement
 from hwsync.analysers.folder import Analyser
-from hwsync.analyst.judging import Stored, judged, reading_stored, telling
+from hwsync.analyst.judging import End, Stored, judged, reading_stored, telling
 from hwsync.protocol.errors import Code, NoCoordinator, Refused
 from hwsync.protocol.files import File
 from hwsync.protocol.limits import MAX_MESSAGE
@@ -19,6 +19,7 @@ from hwsync.transport import Connected, Delivery
 from tests.support.operator_line import Line, error, result, said, status
 
 CHECK = Analyser("check1", "0123456789ab")
+END = End("c1", "ok", "yes")
 BY = {"name": "check1", "version": "0123456789ab", "fault": None}
 PASSED = Judgement("check1", "0123456789ab", {"passed": True})
 FILE = File.of("a.csv", b"1,2")
@@ -121,16 +122,16 @@ def test_what_the_program_did_is_judged(outcome: str) -> None:
 
 def test_it_is_said_until_something_is_its_answer() -> None:
     line = Line()
-    talk = telling(line.conversation, "c1", PASSED)
+    talk = telling(line.conversation, END, PASSED)
     said_by_hand = analysed(by=None, text="well done")
     for answer in (analysed(), said_by_hand, ended(analysed_by=BY)):
         assert line.drive(talk, analysed(state=3, by=None, text=""), None, answer) is PASSED
         assert set(line.sent) == {"analysis", "query"}
         assert json.loads(line.messages[0][1]) == {
-            "id": "c1", "analysis": {"passed": True}, "analyser": BY,
+            "id": "c1", "analysis": {"passed": True}, "analyser": BY, "outcome": "ok", "ran": "yes",
         }  # fmt: skip
         line.messages.clear()
-        talk = telling(line.conversation, "c1", PASSED)
+        talk = telling(line.conversation, END, PASSED)
 
 
 def test_a_status_that_ends_without_analysis_is_no_answer() -> None:
@@ -138,12 +139,12 @@ def test_a_status_that_ends_without_analysis_is_no_answer() -> None:
     line = Line()
     at_rest = analysed(by=None, text="")
     with pytest.raises(NoCoordinator):
-        line.drive(telling(line.conversation, "c1", PASSED), at_rest, ended(), at_rest)
+        line.drive(telling(line.conversation, END, PASSED), at_rest, ended(), at_rest)
 
 
 def test_a_refusal_is_raised_and_one_of_another_message_is_not() -> None:
     line = Line()
-    talk = telling(line.conversation, "c1", PASSED)
+    talk = telling(line.conversation, END, PASSED)
     others = error(Code.WRONG_STATE, "analysis", "c2"), error(Code.WRONG_STATE, "cancel")
     with pytest.raises(Refused, match="no"):
         line.drive(talk, *others, error(Code.WRONG_STATE, "analysis"))
@@ -152,28 +153,28 @@ def test_a_refusal_is_raised_and_one_of_another_message_is_not() -> None:
 def test_a_regrade_is_answered_by_a_result_that_has_it() -> None:
     line = Line()
     told = [{**BY, "version": one, "analysis": "{}", "time": 1.0} for one in ("a", PASSED.version)]
-    talk = telling(line.conversation, "c1", PASSED, regrade=True)
+    talk = telling(line.conversation, END, PASSED, regrade=True)
     assert line.drive(talk, analysed(), ended(), ended(regrades=told)) is PASSED
     assert json.loads(line.messages[0][1])["regrade"] is True
     # One that the result has no room for: the second one stood behind what was said.
-    talk = telling(line.conversation, "c1", PASSED, regrade=True)
+    talk = telling(line.conversation, END, PASSED, regrade=True)
     assert line.drive(talk, ended(), ended()) is PASSED
     # That analyser's was the first.
-    assert line.drive(telling(line.conversation, "c1", PASSED, regrade=True),
+    assert line.drive(telling(line.conversation, END, PASSED, regrade=True),
                       ended(analysed_by=BY)) is PASSED  # fmt: skip
 
 
 def test_a_regrade_is_not_refused_by_what_somebody_else_is_told_of_the_same_run() -> None:
     line = Line()
     others = error(Code.WRONG_STATE, "analysis")
-    talk = telling(line.conversation, "c1", PASSED, regrade=True)
+    talk = telling(line.conversation, END, PASSED, regrade=True)
     told = ended(regrades=[{**BY, "analysis": "{}", "time": 1.0}])
     assert line.drive(talk, others, ended(), ended(), others, None, told) is PASSED
     assert line.sent.count("analysis") == 2
-    talk = telling(line.conversation, "c1", PASSED, regrade=True)
+    talk = telling(line.conversation, END, PASSED, regrade=True)
     with pytest.raises(Refused, match="no"):
         line.drive(talk, others, ended(), ended(), None, others, ended())
-    talk = telling(line.conversation, "c1", PASSED, regrade=True)
+    talk = telling(line.conversation, END, PASSED, regrade=True)
     found = line.drive(talk, others, error(Code.TOO_LARGE, "analysis"), told)
     assert found.fault == "its analysis is too large: no", "that is ours"
 
@@ -182,7 +183,7 @@ def test_one_that_is_too_large_is_a_fault() -> None:
     line = Line()
     large = Judgement("check1", "0123456789ab", {"data": "x" * 9_000})
     line.conversation.hear_of_connection(Connected(False, 5, None, 4_096))
-    found = line.drive(telling(line.conversation, "c1", large), analysed())
+    found = line.drive(telling(line.conversation, END, large), analysed())
     assert found.fault is not None
     assert found.fault.startswith("its analysis is too large: ")
     (_, payload), *_ = line.messages
@@ -194,6 +195,6 @@ def test_one_that_is_too_large_is_a_fault() -> None:
 def test_one_that_the_coordinator_finds_too_large_is_a_fault() -> None:
     line = Line()
     refused = error(Code.TOO_LARGE, "analysis")
-    found = line.drive(telling(line.conversation, "c1", PASSED), refused, analysed())
+    found = line.drive(telling(line.conversation, END, PASSED), refused, analysed())
     assert found.fault == "its analysis is too large: no"
     assert len(line.messages[0][1]) < MAX_MESSAGE

@@ -389,6 +389,10 @@ def test_analyses() -> None:
     by = AnalysedBy("check1", "3f0c", "it died " + "x" * 492)
     told = {"analysis": None, "id": "c1", "analyser": said, "regrade": True}
     assert event("analysis", told) == Analysed("null", "c1", by, regrade=True)
+    of = {"outcome": "lost", "ran": "maybe"}
+    assert event("analysis", told | of) == Analysed("null", "c1", by, True, "lost", "maybe")
+    for bad in ({"outcome": "broken"}, {"ran": True}, {"id": None, "regrade": False}):
+        assert code("analysis", told | of | bad)[0] is Code.BAD_PAYLOAD, bad
     wrong: dict[str, Any] = {
         "name": "manual", "version": "", "fault": "", "more": 1, "analyser": None
     }  # fmt: skip

@@ -16,7 +16,7 @@ from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import AnalysedBy, Analyser
 from hwsync.protocol.wire.analyst import analysed_by_json, analysed_by_of
 from hwsync.protocol.wire.files import Paths
-from hwsync.protocol.wire.forms import ANYTHING, Flag, Id, bounded, is_text
+from hwsync.protocol.wire.forms import ANYTHING, Flag, Id, OutcomeWord, RanWord, bounded, is_text
 from hwsync.protocol.wire.schema import (
     CLEARS,
     Default,
@@ -102,6 +102,15 @@ class AnalysisFields(TypedDict):
             "a further one of a command that has ended; needs `id` and `analyser`",
         ]
     ]
+    outcome: NotRequired[
+        Annotated[
+            OutcomeWord | None,
+            Default(None),
+            "of the end that it judges; where the command has another one by now, the analysis is "
+            "refused (section 7). Needs `id`",
+        ]
+    ]
+    ran: NotRequired[Annotated[RanWord | None, Default(None), "likewise"]]
 
 
 CANCEL: Final = Schema.of("the cancel", Named, closed=True)
@@ -134,17 +143,23 @@ FORGET: Final = dumps({"forget": True}).encode()
 
 
 def encode_analysis(
-    value: object, id: str | None, analyser: AnalysedBy | None = None, regrade: bool = False
-) -> bytes:
+    value: object, id: str | None, analyser: AnalysedBy | None = None, regrade: bool = False,
+    *, outcome: str | None = None, ran: str | None = None,
+) -> bytes:  # fmt: skip
     """An analysis, any JSON, for that command or for the current one.
 
-    ``analyser``: whose it is, None: a person's; ``regrade``: a further one of what has ended.
+    ``analyser``: whose it is, None: a person's; ``regrade``: a further one of what has ended;
+    ``outcome`` and ``ran``: the end that was judged.
     """
     fields: Json = {"analysis": value}
     if id is not None:
         fields["id"] = id
     if analyser is not None:
         fields["analyser"] = analysed_by_json(analyser)
+    if outcome is not None:
+        fields["outcome"] = outcome
+    if ran is not None:
+        fields["ran"] = ran
     return dumps({**fields, "regrade": True} if regrade else fields).encode()
 
 
@@ -198,12 +213,17 @@ def read_analysis(payload: bytes) -> Analysed | Ignored:
         raise ANALYSIS.refuse(
             obj, Code.BAD_PAYLOAD, "'regrade' needs 'id' and 'analyser'", "whose, and by whom"
         )
+    if fields["id"] is None and (fields["outcome"], fields["ran"]) != (None, None):
+        raise ANALYSIS.refuse(
+            obj, Code.BAD_PAYLOAD, "'outcome' and 'ran' need 'id'", "whose end was judged"
+        )
     try:
         stored = value if isinstance(value, str) else dumps(value)
         text = bounded(stored, limits.MAX_ANALYSIS, "the analysis")
         return Analysed(
-            text, fields["id"], None if by is None else analysed_by_of(by), fields["regrade"]
-        )
+            text, fields["id"], None if by is None else analysed_by_of(by), fields["regrade"],
+            fields["outcome"], fields["ran"],
+        )  # fmt: skip
     except ValueError as error:
         raise ANALYSIS.refuse(obj, Code.BAD_PAYLOAD, str(error)) from None
     except Refused as error:
