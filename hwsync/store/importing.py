@@ -36,6 +36,7 @@ from hwsync.protocol.record import (
 )
 from hwsync.store.api import Changes
 from hwsync.store.original import Cycle, Original, User, original, seconds_of
+from hwsync.store.read_only import OpenFile
 from hwsync.store.store import Store
 
 AT_A_TIME: Final = 500  # commands that are in memory
@@ -61,7 +62,7 @@ class Taken:
     unclear: int = 0  # whose analysis may be that of the one before
     ignored: int = 0  # requests that had changed nothing
     odd: int = 0  # rows whose state is none
-    seen: Counter[tuple[str, str]] = field(default_factory=Counter)
+    seen: Counter[bytes] = field(default_factory=Counter)  # of time and program a hash: it is short
 
 
 def take_over(
@@ -76,10 +77,13 @@ def take_over(
     """Import both databases into the one at ``path``; what was taken over, and other tables.
 
     ``wall``: now, in Unix seconds; ``dry_run``: nothing is kept of it. Raises ``DatabaseError``: a
-    coordinator uses the database, a file is none, a board there has something open.
+    coordinator uses the database, a file is none, a board there has something open; the database is
+    of an earlier hwsync, which ``dry_run`` would have to change.
     """
     with original(status, archive) as source, contextlib.ExitStack() as stack:
-        if dry_run and not path.exists():  # which is not made for it
+        if dry_run and path.exists():
+            OpenFile(path.resolve(), for_long=True).close()  # of this schema, or nothing
+        elif dry_run:  # it is not made for that
             path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
         store = stack.enter_context(contextlib.closing(Store(path)))
         importing = _Importing(store, source, wall, progress)
@@ -162,9 +166,9 @@ class _Importing:
         return record
 
     def _command(self, taken: Taken, cycle: Cycle) -> Command:
-        key = (cycle.time, cycle.program)
+        key = hashlib.sha256(dumps([cycle.time, cycle.program]).encode()).digest()
         taken.seen[key] += 1
-        id = id_of(taken.user, *key, taken.seen[key])
+        id = id_of(taken.user, cycle.time, cycle.program, taken.seen[key])
         meta = dumps({META: taken.user[:LONGEST_NAME]})
         request = Request(cycle.program, id=id, analysis="manual", meta=meta)
         report = report_of(cycle)

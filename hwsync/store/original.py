@@ -24,6 +24,14 @@ from hwsync.store.statements import OWNER
 COLUMNS: Final = ("user", "state", "hw_command", "hw_response", "server_analysis", "time")
 STATUS: Final = "hw_status"
 STATES: Final = range(5)  # 4, "analysis returned", is of its first versions
+PATIENCE_S: Final = 5.0  # with another program that writes there
+TWO: Final = "name the original's hw_status.db, then its archive"
+WHAT_IT_IS: Final = "the original's databases are SQLite's; is it damaged, or another file?"
+CURES: Final = {  # by SQLite's primary error
+    sqlite3.SQLITE_BUSY: "another program writes there: stop the original's server first",
+    sqlite3.SQLITE_READONLY: "the original's server was killed while it wrote there: start it once "
+    "more and stop it, or name copies, made with the file …-journal beside each",
+}
 REST, REQUESTED, COLLECTED, RETURNED, ANALYSED = STATES
 
 
@@ -150,6 +158,8 @@ class Original:
 @contextmanager
 def original(status: Path, archive: Path) -> Generator[Original]:
     """Both databases, opened to be read. Raises ``DatabaseError``: one is none of its kind."""
+    if status.exists() and archive.exists() and status.samefile(archive):
+        raise DatabaseError(f"{status} is named twice", TWO)
     with closing(_opened(status)) as one, closing(_opened(archive)) as other:
         with _reading(status):
             if STATUS not in _tables(one) or not _is_theirs(one, STATUS):
@@ -157,12 +167,9 @@ def original(status: Path, archive: Path) -> Generator[Original]:
                     f"{status} has no table hw_status with the columns {', '.join(COLUMNS)}",
                     "the original's hw_status.db comes first, then its archive",
                 )
-            if one.execute(OWNER).fetchone() == (APPLICATION_ID,):
-                raise DatabaseError(
-                    f"{status} is a database of hwsync's own",
-                    "name the original's hw_status.db, then its archive",
-                )
+            _not_ours(one, status)
         with _reading(archive):
+            _not_ours(other, archive)
             names = [name for name in _tables(other) if not name.startswith("sqlite_")]
             theirs = tuple(name for name in names if _is_theirs(other, name))
             if names and not theirs:
@@ -173,6 +180,11 @@ def original(status: Path, archive: Path) -> Generator[Original]:
         others = tuple(name for name in names if name not in theirs)
         with _reading(archive):
             yield Original(one, other, theirs, others)
+
+
+def _not_ours(connection: sqlite3.Connection, path: Path) -> None:
+    if connection.execute(OWNER).fetchone() == (APPLICATION_ID,):
+        raise DatabaseError(f"{path} is a database of hwsync's own", TWO)
 
 
 def seconds_of(text: str) -> float | None:
@@ -193,7 +205,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise DatabaseError(f"there is no file {path}", "name the original's two databases")
     with _reading(path):
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", PATIENCE_S, uri=True)
         connection.text_factory = lambda data: data.decode(errors="replace")
         try:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -208,10 +220,8 @@ def _reading(path: Path) -> Generator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise DatabaseError(
-            f"{path} is no database that can be read: {error}",
-            "the original's databases are SQLite's; is it damaged, or another file?",
-        ) from None
+        hint = CURES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, WHAT_IT_IS)
+        raise DatabaseError(f"{path} cannot be read: {error}", hint) from None
 
 
 def _tables(connection: sqlite3.Connection) -> list[str]:

@@ -15,6 +15,7 @@ from hwsync.cli.common import Settings
 from hwsync.protocol.errors import DatabaseError
 from hwsync.protocol.limits import is_user
 from hwsync.protocol.record import State
+from hwsync.store import original
 from hwsync.store.checking import check
 from hwsync.store.importing import Taken, board_of, take_over
 from hwsync.store.original import seconds_of
@@ -23,6 +24,7 @@ from hwsync.store.store import Store
 from tests.support.coordinator import Lab, request
 
 FORM = "(user text, state int, hw_command text, hw_response text, server_analysis text, time text)"
+SCHEMA_7 = Path(__file__).parent.parent / "fixtures/schema-7.sql"
 WALL = 1_800_000_000.0
 ODD = ["M\u00fcller's Pi", 'a "b"', "x; DROP TABLE hw_status; --", "", " ", "pi/1", "\u6811\u8393"]
 Row = tuple[Any, ...]
@@ -204,11 +206,26 @@ def test_a_rehearsal_keeps_nothing(path: Path, theirs: Theirs) -> None:
     assert imported(path, theirs)["pi1"].commands == 1
 
 
+def test_a_rehearsal_brings_no_older_database_up_to_date(path: Path, theirs: Theirs) -> None:
+    theirs.add("pi1", *CYCLE)
+    with closing(sqlite3.connect(path)) as older:
+        older.executescript(SCHEMA_7.read_text())
+    before = path.read_bytes()
+    with pytest.raises(DatabaseError, match="schema 7, expected 8"):
+        imported(path, theirs, dry_run=True)
+    assert path.read_bytes() == before
+    assert [one.name for one in path.parent.glob(f"{path.name}?*")] == []
+
+
 def test_a_database_of_hwsyncs_own_is_not_the_originals(path: Path, theirs: Theirs) -> None:
     theirs.add("pi1", *CYCLE)
     imported(path, theirs)
     with pytest.raises(DatabaseError, match="is a database of hwsync's own"):
         take_over(path, path, theirs.archive, WALL)
+    with pytest.raises(DatabaseError, match="is a database of hwsync's own"):
+        take_over(path, theirs.status, path, WALL)
+    with pytest.raises(DatabaseError, match="named twice"):  # else all of it would count as known
+        take_over(path, theirs.status, theirs.status, WALL)
     assert len(commands(path, "id")) == 1
 
 
@@ -264,12 +281,35 @@ def test_files_that_are_none_are_named(path: Path, theirs: Theirs, tmp_path: Pat
     text.write_text("this is no database, as long as it may be" * 50)
     for words, found in (
         ((tmp_path / "no.db", theirs.archive), "there is no file"),
-        ((text, theirs.archive), "is no database"),
+        ((text, theirs.archive), "is not a database"),
         ((theirs.archive, theirs.status), "has no table hw_status"),
     ):
         with pytest.raises(DatabaseError, match=found):
             hwsync(*words, "--db", path)
     assert not path.exists()
+
+
+def test_what_cannot_be_read_now_says_what_to_do(
+    path: Path, theirs: Theirs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs.add("pi1", *CYCLE)
+    monkeypatch.setattr(original, "PATIENCE_S", 0.0)
+    with closing(sqlite3.connect(theirs.archive, isolation_level=None)) as writing:
+        writing.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DatabaseError, match="locked") as found:
+            imported(path, theirs)
+        assert "stop the original's server" in found.value.hint
+        writing.execute("PRAGMA cache_size = 1")
+        writing.executemany(
+            "INSERT INTO pi1 VALUES ('pi1', 1, ?, '', '', '9')", [("y" * 5_000,)] * 50
+        )
+        journal = Path(f"{theirs.archive}-journal").read_bytes()
+        half = theirs.archive.read_bytes()
+    theirs.archive.write_bytes(half)  # as a kill leaves them
+    Path(f"{theirs.archive}-journal").write_bytes(journal)
+    with pytest.raises(DatabaseError, match="readonly") as found:
+        imported(path, theirs)
+    assert "was killed while it wrote" in found.value.hint
 
 
 def test_a_long_archive_is_streamed(path: Path, theirs: Theirs) -> None:
