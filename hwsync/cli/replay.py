@@ -74,7 +74,7 @@ def replay(
     if not settings.as_json:
         say.remark(f"hwsync: {asked.id} runs {told.get('name')} again, as {id} of {board} did")
     try:
-        end = one_board(settings, user or board, asked, last, raw=raw)
+        end = one_board(settings, user or board, asked, last, raw=raw, wait_for_board=None)
     except (NotFound, Refused, TooLarge) as error:
         fail(error, settings, NOT_RUN)
     for line in differences(told.get("ran_on"), end.get("ran_on")):

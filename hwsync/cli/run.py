@@ -159,11 +159,12 @@ def pass_all() -> None:
 
 def one_board(
     settings: Settings, user: str, asked: Asked, last: State, *, analysis: str | None = None,
-    raw: bool = False, wanted: Wish | None = None, wait_for_board: bool = False,
+    raw: bool = False, wanted: Wish | None = None, wait_for_board: bool | None = False,
 ) -> CommandFields:  # fmt: skip
     """Run it, show what it writes, bring its files; its end, of which all is said.
 
-    ``last``: as in ``operator.run.Run``. Raises ``HwsyncError``.
+    ``last``: as in ``operator.run.Run``; ``wait_for_board`` None: the command has no such option.
+    Raises ``HwsyncError``.
     """
     analyser = asked.request.analysis
     offered = is_analysts(analyser)
@@ -180,7 +181,8 @@ def one_board(
                     operator.wait(awaiting(operator, analyser))
                 seen, beat = Seen(user), None
                 if not wait_for_board:
-                    beat = refuse_strangers(settings, operator, (user,))[user]
+                    may_wait = wait_for_board is not None
+                    beat = refuse_strangers(settings, operator, (user,), may_wait=may_wait)[user]
                 request = _with_start(settings, operator, asked.request, wanted, seen.hear)
                 try:
                     end = _run(

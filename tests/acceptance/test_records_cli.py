@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hwsync.operator.run import NOT_RUN
 from hwsync.packages import hash_of
 from hwsync.signing import SigningKey
 from tests.support.lab import Lab, Said, here, standing
@@ -133,6 +134,9 @@ def test_a_run_is_exported_run_again_and_proved(lab: Lab, tmp_path: Path) -> Non
     assert json.loads(again["meta"])["replay_of"] == "a1"
     assert json.loads(again["meta"])["exp"] == "cool"
     assert "lists them" in said(lab, "replay", "nobody", code=1).stderr
+    never = said(lab, "replay", "a1", "--on", "pi99", "--with", f"{data}=data.csv", code=NOT_RUN)
+    assert "pi99 has never been seen" in never.stderr
+    assert "--wait-for-board" not in never.stderr  # replay has none
 
     # A receipt, and what it proves.
     file = folder / "run.json"
