@@ -22,7 +22,7 @@ from hwsync.cli.request import Asked, ProgramCommand, make_request, program_opti
 from hwsync.cli.run_many import perform
 from hwsync.cli.screen import Screen
 from hwsync.cli.seen import Seen, refuse_strangers
-from hwsync.cli.slow import say_slow
+from hwsync.cli.slow import AwaitedVerdict, say_slow
 from hwsync.cli.targets import Target, check_words, one_or_all
 from hwsync.operator.client import Client
 from hwsync.operator.conversation import OnReceived
@@ -110,7 +110,8 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
 
     Exit code 124 when its time was over, 128 + signal when it was killed, 125 when hwsync could not
     run it, 130 when it was cancelled, 74 when its output cannot be written here. The first Ctrl-C
-    cancels it, which gives it some seconds to end by itself; the second leaves.
+    cancels it, which gives it some seconds to end by itself; the second leaves. Where it has ended
+    and a verdict is waited for (--analyser), the first one leaves.
 
     Into a file or a pipe its output goes as it is. On a terminal colours and carriage returns
     (progress bars) pass, and other control characters are shown as escapes, unless --raw.
@@ -171,7 +172,8 @@ def one_board(
     waiting = _Waiting(user)
     screen = Screen(raw=raw, silent=settings.as_json, begin=waiting.end)
     streams = Streams(asked.id, screen, screen.files, together=screen.together)
-    view = _View(waiting, screen, streams)
+    verdict = AwaitedVerdict(screen.remark) if offered else None
+    view = _View(waiting, screen, streams, verdict)
     try:
         with Client(settings.url, settings.topics, user, live=True, analysts=offered) as operator:
             if not waiting.wanted:
@@ -261,7 +263,7 @@ def _print_end(
         screen.remark(f"hwsync: {line}")
     if why:
         screen.remark(f"  {why}")
-    if is_analysts(asked.request.analysis):
+    if is_analysts(asked.request.analysis) and end["state"] == State.REST:
         screen.tell(f"hwsync: {verdicts.first(end) or 'no analysis'}")
     for hint in hints(end, asked):
         screen.remark(hint)
@@ -295,12 +297,21 @@ class _View:
     waiting: _Waiting
     screen: Screen
     streams: Streams
+    verdict: AwaitedVerdict | None
 
     def hear(self, heard: Received) -> None:
         """What came of the command."""
         self.streams.hear(heard.kind, heard.fields)
         if heard.command_fields is not None:
             self.waiting.place = heard.result["queued"] if heard.result else 0
+            if self.verdict is not None:
+                self.verdict.hear(heard.command_fields)
+
+    def tick(self) -> None:
+        """Time passes."""
+        self.waiting.tick()
+        if self.verdict is not None:
+            self.verdict.tick()
 
 
 def _run(
@@ -327,14 +338,23 @@ def _run(
             if known is not None and (said := absent(known)):
                 said = f"hwsync: {said}; the program waits for it (Ctrl-C takes it back)"
                 view.screen.remark(said)
-        end = operator.wait(run.following(on_received=view.hear, waiting=view.waiting.tick))
+        end = operator.wait(run.following(on_received=view.hear, waiting=view.tick))
     except KeyboardInterrupt:
         view.screen.begin_line()  # behind ^C
-        view.screen.tell(
-            f"hwsync: cancelling {run.id}: it may end by itself, which can take some seconds; "
-            "Ctrl-C again leaves"
-        )
-        end = operator.wait(run.cancelling(on_received=view.hear, waiting=view.waiting.tick))
+        returned = view.verdict.returned if view.verdict is not None else None
+        if returned is not None:
+            end = returned
+        else:
+            view.screen.tell(
+                f"hwsync: cancelling {run.id}: it may end by itself, which can take some seconds; "
+                "Ctrl-C again leaves"
+            )
+            last = None if view.verdict is None else State.RETURNED
+            talk = run.cancelling(on_received=view.hear, waiting=view.waiting.tick, last=last)
+            end = operator.wait(talk)
+        if view.verdict is not None and end["state"] == State.RETURNED:
+            later = f"hwsync show {run.id} has it later"
+            view.screen.tell(f"hwsync: the verdict is not waited for: {later}")
     view.waiting.end()
     if analysis is not None and end["state"] == State.RETURNED:
         try:

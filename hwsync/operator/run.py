@@ -198,9 +198,14 @@ class Run:
         *,
         on_received: OnReceived = lambda _: None,
         waiting: Callable[[], None] = lambda: None,
+        last: State | None = None,
     ) -> Talk[CommandFields]:
-        """Have it cancelled, and follow it to its end: like ``following``."""
+        """Have it cancelled, and follow it to its end: like ``following``.
+
+        ``last``: from now on, in the place of the one that was given.
+        """
         self._ask = TopicKind.CANCEL
+        self._last = self._last if last is None else last
         return self._following(None, on_received, waiting)
 
     @property

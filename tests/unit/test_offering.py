@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hwsync.cli import verdicts
+from hwsync.cli import slow, verdicts
 from hwsync.cli.checks import analysts
 from hwsync.operator.offering import awaiting, is_analysts
 from hwsync.protocol.errors import NotFound, UsageError
@@ -119,3 +119,34 @@ def test_what_is_no_name_is_no_default(name: str) -> None:
         )
         assert told.exit_code == 2
         assert "is no name of an analyser" in told.stderr
+
+
+def test_a_verdict_that_takes_long_is_said_to_be_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told, now = list[str](), 0.0
+    waits: Any = slow.AwaitedVerdict(told.append, lambda: now)
+    status = {"state": 2, "outcome": None, "analyser": "check1", "no_analysis": None}
+    ended = status | {"state": 3, "outcome": "ok"}
+
+    def at(seconds: float, fields: dict[str, Any]) -> list[str]:
+        nonlocal now
+        now = seconds
+        waits.hear(fields)
+        waits.tick()
+        said = list(told)
+        told.clear()
+        return said
+
+    monkeypatch.setattr(slow, "somebody_waits", lambda: True)
+    for seconds, fields in ((5.0, status), (10.0, ended), (11.9, ended)):
+        assert at(seconds, fields) == []
+    said = "hwsync: the program has ended: ok; waiting for the verdict of check1 (Ctrl-C leaves)"
+    assert (at(12.0, ended), at(30.0, ended)) == ([said], [])
+    (gone,) = at(31.0, ended | {"no_analysis": "no analyst offers check1"})
+    assert "no analyst offers check1 now; that is waited for 60 s at most" in gone
+    assert waits.returned["outcome"] == "ok"
+    assert at(32.0, ended | {"state": 0}) == []
+    assert waits.returned is None
+    monkeypatch.setattr(slow, "somebody_waits", lambda: False)
+    assert (at(40.0, ended), at(50.0, ended)) == ([], [])
