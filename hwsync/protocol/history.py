@@ -171,10 +171,13 @@ def _is_judged(row: Row, judged: bool) -> bool:
 
 
 def has_meta(text: str, asked: Mapping[str, Any]) -> bool:
-    """Whether a ``meta`` (compact JSON) has each of these values."""
+    """Whether a ``meta`` (compact JSON) has each of these values; one that is damaged has none."""
     if not asked:
         return True
-    meta = loads(text) if text else None
+    try:
+        meta = loads(text) if text else None
+    except ValueError:
+        return False
     return isinstance(meta, dict) and all(
         key in meta and _is_like(meta[key], value) for key, value in asked.items()
     )

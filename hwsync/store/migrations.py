@@ -157,24 +157,33 @@ def _find_faster(connection: Connection) -> None:
     """What a large database is asked for is found by an index."""
     for statement in (
         "CREATE INDEX commands_asked ON commands (user, asked_by)",
-        "DROP INDEX transition_user",
+        "DROP INDEX IF EXISTS transition_user",
         "CREATE INDEX transitions_command ON transitions (user, id)",
         'CREATE TABLE tags ("user" TEXT NOT NULL, "tag" INTEGER NOT NULL, "place" INTEGER NOT NULL,'
         ' PRIMARY KEY ("user", "tag", "place")) WITHOUT ROWID',
     ):
         connection.execute(statement)
     metas = """
-        SELECT c.user, c.rowid, coalesce(CAST(t.data AS TEXT), c.meta) FROM commands c
-        LEFT JOIN contents t ON t.sha256 = json_extract(c.long, '$.meta')
+        SELECT c.user, c.rowid, CAST(coalesce(t.data, c.meta) AS BLOB) FROM commands c
+        LEFT JOIN contents t ON t.sha256 =
+            CASE WHEN json_valid(c.long) THEN json_extract(c.long, '$.meta') END
         WHERE c.meta != '{}' OR c.long != '{}'"""
     connection.executemany(
         "INSERT INTO tags (user, tag, place) VALUES (?, ?, ?)",
         (
             (user, tag, place)
             for user, place, meta in connection.execute(metas)
-            for tag in tags_of(meta)
+            for tag in _tags_of(meta)
         ),
     )
+
+
+def _tags_of(meta: bytes) -> tuple[int, ...]:
+    """None of one that is damaged: for a single old row no coordinator is kept from its start."""
+    try:
+        return tags_of(meta.decode())
+    except ValueError:
+        return ()
 
 
 def _sha256(text: str) -> str:

@@ -221,6 +221,11 @@ def test_a_text_stands_for_its_json_and_nothing_else_does(
     assert has_meta(dumps(meta), asked) is has
 
 
+@pytest.mark.parametrize("text", ["no JSON", '{"a": NaN}', '{"a": "\\ud800"}', "[" * 200])
+def test_a_damaged_meta_says_nothing(text: str) -> None:
+    assert not has_meta(text, {"a": "1"})
+
+
 @pytest.mark.parametrize(
     ("stdout", "stderr", "line"),
     [

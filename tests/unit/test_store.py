@@ -153,6 +153,33 @@ def test_an_older_database_is_brought_up_to_date_after_a_backup(path: Path, fixt
         assert connection.execute("SELECT count(*) FROM commands").fetchone() == (2,)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE commands SET meta = 'no JSON' WHERE id = 'c1'",
+        "UPDATE commands SET meta = x'ff00' WHERE id = 'c1'",
+        """UPDATE commands SET meta = '{"a": NaN}' WHERE id = 'c1'""",
+        r"""UPDATE commands SET meta = '{"a": "\ud800"}' WHERE id = 'c1'""",
+        "UPDATE commands SET long = 'no JSON' WHERE id = 'c1'",
+        """UPDATE commands SET long = '{"meta": "ab"}' WHERE id = 'c1';
+        INSERT INTO contents VALUES ('ab', x'fffe')""",
+        "DROP INDEX transition_user",
+    ],
+)
+def test_one_damaged_row_of_before_keeps_no_coordinator_from_its_start(
+    path: Path, damage: str
+) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(FIXTURES[6].read_text())
+        connection.executescript(damage)
+        meta = '{"assignment":"lab3"}'
+        connection.execute("UPDATE commands SET meta = ? WHERE id = 'c2'", (meta,))
+        connection.commit()
+    with Lab(path) as lab:
+        assert lab.record.id == "c2"
+        assert lab.rows("tags", "place") == [(2,)]
+
+
 def test_a_migration_that_fails_leaves_the_old_database(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
