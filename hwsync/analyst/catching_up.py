@@ -16,7 +16,8 @@ from typing import Final
 from hwsync.analyst.work import Task, Work
 from hwsync.grading import is_lab_failed
 from hwsync.operator.conversation import Conversation, Talk
-from hwsync.operator.history import Answers, Filters, telling
+from hwsync.operator.filters import Filters
+from hwsync.operator.history import Answers, telling
 from hwsync.operator.switchboard import Switchboard
 from hwsync.protocol import limits
 from hwsync.protocol.errors import HwsyncError, NoCoordinator

@@ -10,7 +10,8 @@ from hwsync.address import BrokerUrl
 from hwsync.api.board import boards_of
 from hwsync.operator.client import Client
 from hwsync.operator.conversation import EVERYBODY
-from hwsync.operator.history import Answers, Filters, read
+from hwsync.operator.filters import Filters
+from hwsync.operator.history import Answers, read
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.topics import Topics
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 import click
 
 from hwsync.cli.common import F
-from hwsync.cli.request import read_meta
-from hwsync.operator.history import Filters
+from hwsync.cli.metas import read_meta
+from hwsync.operator.filters import Filters
 from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.wire.history import OUTCOMES

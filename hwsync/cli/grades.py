@@ -21,7 +21,7 @@ from hwsync.cli.columns import table as table_of
 from hwsync.cli.common import Settings, common
 from hwsync.cli.filters import filter_options, read_filters
 from hwsync.cli.graded import MARK, judged_by, remarks, summary
-from hwsync.cli.records import BOARDS, FROM_FILE, told
+from hwsync.cli.records import BOARDS, FROM_FILE, told_in_any_order
 from hwsync.cli.targets import Target
 from hwsync.grading import (
     ASKER,
@@ -93,10 +93,8 @@ def grades(settings: Settings, /, targets: tuple[Target, ...], asker: str | None
         raise UsageError(f"--analyser: {analyser!r} is no analyser's name", limits.ANALYSER_FORM)
     if not by:
         raise UsageError("--by is empty", "asker, board, student, or another key of --meta")
-    found = told(settings, targets, filters, db)
     table = Grades(by, analyser=analyser, last=which == "last", least=least)
-    for board, row in found.rows:
-        table.add(board, row)
+    own = told_in_any_order(settings, targets, filters, db, table.add)
     lines = table.lines()
     if settings.as_json:
         for grade in lines:
@@ -115,7 +113,7 @@ def grades(settings: Settings, /, targets: tuple[Target, ...], asker: str | None
         say.remark(remark)
     if lines and table.unheard:
         say.remark(f"{analyser} has judged none of these; {judged_by(table.judges)}")
-    if found.own:
+    if own:
         say.remark(f"these are the runs that {settings.url.username} asked for; everybody's are "
                    "shown with the right to it (--history)")  # fmt: skip
 

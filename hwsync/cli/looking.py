@@ -18,7 +18,8 @@ from hwsync.cli.names import kept
 from hwsync.operator.batch import overhearing
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.operator.conversation import EVERYBODY, Conversation, Talk
-from hwsync.operator.history import Answers, Filters, reading
+from hwsync.operator.filters import Filters
+from hwsync.operator.history import Answers, reading
 from hwsync.protocol.errors import Code, HwsyncError, NotFound, Refused
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import TopicKind

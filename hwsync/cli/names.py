@@ -8,6 +8,8 @@ from typing import Final
 
 from hwsync.cli.common import Settings
 from hwsync.operator.client import QUIET_S, Client
+from hwsync.operator.conversation import Talk
+from hwsync.protocol.errors import NotFound
 from hwsync.protocol.groups import ALL, SIGN
 from hwsync.protocol.wire.received import Received
 
@@ -21,12 +23,45 @@ def kept(client: Client) -> Iterator[Received]:
     It comes before the coordinator's answer to a question that was asked behind it: who hears that
     answer has no need to wait for ``QUIET_S`` in silence.
     """
+    yield from _until_answered(client)
+    yield from client.hear(AFTER_S)
+
+
+def _until_answered(client: Client) -> Iterator[Received]:
+    """As far as the coordinator's answer, which is no part of it, or ``QUIET_S``."""
     client.ask_coordinator()
-    limit = time.monotonic() + QUIET_S
-    while (came := client.wait(client.hearing(limit))) is not None:
+    for came in client.hear(QUIET_S):
         if came.health is not None and not came.kept:
-            limit = min(limit, time.monotonic() + AFTER_S)
+            return
         yield came
+
+
+def boards_as_heard(client: Client) -> Iterator[str]:
+    """Boards that there are: those that the broker keeps at once, and others a moment later.
+
+    Whatever goes on at the client goes on meanwhile. Raises ``NotFound``: there is none.
+    """
+    boards = set[str]()
+    for came in _until_answered(client):
+        boards |= _board_of(came)
+    late = client.switchboard.begin(_late(client))
+    yield from sorted(boards)
+    more = client.wait_for(late) - boards
+    if not boards and not more:
+        raise NotFound("nobody has been seen yet", "hwsync status lists the boards")
+    yield from sorted(more)
+
+
+def _late(client: Client) -> Talk[set[str]]:
+    boards, limit = set[str](), time.monotonic() + AFTER_S
+    while (came := (yield from client.hearing(limit, ()))) is not None:
+        boards |= _board_of(came)
+    return boards
+
+
+def _board_of(came: Received) -> set[str]:
+    """The board whose own topic this is."""
+    return {came.user} if came.heartbeat is not None or came.status is not None else set()
 
 
 def known_to(client: Client) -> tuple[list[str], list[str]]:
@@ -36,8 +71,7 @@ def known_to(client: Client) -> tuple[list[str], list[str]]:
     for heard in kept(client):
         if heard.members is not None:
             groups.add(heard.user)
-        elif heard.heartbeat is not None or heard.status is not None:
-            boards.add(heard.user)
+        boards |= _board_of(heard)
     return sorted(boards), sorted(groups)
 
 

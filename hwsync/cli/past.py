@@ -1,139 +1,28 @@
-"""What was run: the rows of ``history`` and ``export``, and where they come from.
-
-The law: it is asked for over MQTT, by whatever account the operator has; the database is read only
-where ``--db`` names it, and gives the same rows.
-"""
+"""What was run, for people and for spreadsheets: the lines of ``history`` and ``export``."""
 
 from __future__ import annotations
 
 import csv
 import datetime
-import heapq
 import io
 import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final
 
 from hwsync.cli import say
-from hwsync.cli.common import Settings
-from hwsync.cli.names import known_to
-from hwsync.cli.spool import Spool
+from hwsync.cli.sources import Rows
 from hwsync.grading import has_failed, judge_of, verdict_of, word_of
 from hwsync.logs import escape
-from hwsync.operator.client import Client
-from hwsync.operator.conversation import EVERYBODY
-from hwsync.operator.history import Answers, Filters, tell_pages
-from hwsync.protocol import limits
-from hwsync.protocol.errors import NotFound
-from hwsync.protocol.history import Wanted, chooser
-from hwsync.protocol.record import Reply, State
-from hwsync.protocol.wire.history import Page, Row
+from hwsync.protocol.record import State
+from hwsync.protocol.wire.history import Row
 
-if TYPE_CHECKING:
-    from hwsync.store.past import Past
-
-SLOW_ROWS: Final = 1_000  # rows, from which on it is said how far it is
 OPEN: Final = {
     State.REST: "queued", State.REQUESTED: "waiting", State.COLLECTED: "running",
     State.RETURNED: "returned",
 }  # fmt: skip
 """What stands for the outcome of what has not ended."""
-
-
-class Rows(Protocol):
-    """(board, row), the newest last; it can be gone through as often as one likes."""
-
-    def __iter__(self) -> Iterator[tuple[str, Row]]:
-        """Each of them, read when it is asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """Rows, each with its board, the newest last; ``own``: they are the asker's own only."""
-
-    rows: Rows
-    own: bool = False
-
-
-def over_mqtt(settings: Settings, users: Sequence[str], filters: Filters) -> Told:
-    """Of these boards; of all that there are, where none is named. Raises ``HwsyncError``."""
-    url, count = settings.url, 0
-    answers, spool = Answers(url.username), Spool(filters.last)
-
-    def tell(page: Page) -> None:
-        nonlocal count
-        spool.add(page["user"], page["rows"])
-        count += len(page["rows"])
-        if count >= SLOW_ROWS:
-            say.progress(f"{count:,} rows … ")
-
-    with Client(url, settings.topics, EVERYBODY, named=users, answers=answers) as client:
-        if not users:
-            users, _ = known_to(client)
-        if not users:
-            raise NotFound("nobody has been seen yet", "hwsync status lists the boards")
-        tell_pages(client, users, answers, filters, tell)
-    if count >= SLOW_ROWS:
-        say.progress("")
-    return Told(spool, own=answers.everybody is False)
-
-
-def of_database(path: Path, users: Sequence[str], filters: Filters) -> Told:
-    """The same from a file. Raises ``DatabaseError``."""
-    file = _OfFile(path, users, filters)
-    if filters.last is None:
-        return Told(file)
-    spool = Spool(filters.last)
-    for user, rows in file.newest(filters.last):
-        spool.add(user, rows)
-    return Told(spool)
-
-
-@dataclass(frozen=True, slots=True)
-class _OfFile:
-    """The rows of a database that are wanted, read when they are asked for."""
-
-    path: Path
-    users: Sequence[str]
-    filters: Filters
-
-    def __iter__(self) -> Iterator[tuple[str, Row]]:
-        with self._opened() as past:
-            each = [self._of(past, user, oldest_first=True) for user in self.users or past.users()]
-            yield from heapq.merge(*each, key=lambda one: one[1]["issued"])
-
-    def newest(self, last: int) -> Iterator[tuple[str, list[Row]]]:
-        """So many of each board, the newest first."""
-        with self._opened() as past:
-            for user in self.users or past.users():
-                told = islice(self._of(past, user), last)
-                while page := [row for _, row in islice(told, limits.HISTORY_ROWS)]:
-                    yield user, page
-
-    def _opened(self) -> Past:
-        from hwsync.store.past import Past  # who asks over MQTT does not wait for it
-
-        return Past(self.path)
-
-    def _of(
-        self, past: Past, user: str, *, oldest_first: bool = False
-    ) -> Iterator[tuple[str, Row]]:
-        filters, wall = self.filters, time.time()
-        wanted = Wanted(
-            user, Reply(""), None, since=filters.since, until=filters.until,
-            outcomes=frozenset(filters.outcome) or None, by=filters.by, meta=filters.meta,
-            name=filters.name, id=filters.id, analyser=filters.analyser, judged=filters.judged,
-        )  # fmt: skip
-        is_wanted = chooser(wanted, wall)
-        for _, row in past.commands(wanted, wall, oldest_first=oldest_first):
-            if is_wanted(row):
-                yield user, row
-
 
 # -- lines -----------------------------------------------------------------------------------------
 

@@ -6,22 +6,22 @@ import datetime
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from hwsync.cli import page, past, printed, say
+from hwsync.cli import page, past, say, sources
 from hwsync.cli.common import FILE, Settings, common
 from hwsync.cli.completion import of_broker
 from hwsync.cli.filters import filter_options, read_filters
-from hwsync.cli.names import members
 from hwsync.cli.targets import Target, target
-from hwsync.operator.history import Filters
+from hwsync.operator.filters import Filters
 from hwsync.protocol.errors import NotFound, UsageError
 from hwsync.protocol.groups import ALL
+from hwsync.protocol.wire.history import Row
 
 NEWEST: Final = 30  # runs that ``history`` shows where nothing says how many
 
@@ -91,12 +91,33 @@ def history(
 
 def told(
     settings: Settings, targets: tuple[Target, ...], filters: Filters, db: Path | None
-) -> past.Told:
+) -> sources.Told:
     """What the history has of these. Raises ``HwsyncError``."""
     boards = _boards(settings, targets, from_file=db is not None)
     if db is not None:
-        return past.of_database(db, boards, filters)
-    return past.over_mqtt(settings, boards, filters)
+        return sources.of_database(db, boards, filters)
+    return sources.over_mqtt(settings, boards, filters)
+
+
+def told_in_any_order(
+    settings: Settings,
+    targets: tuple[Target, ...],
+    filters: Filters,
+    db: Path | None,
+    each: Callable[[str, Row], object],
+) -> bool:
+    """The same, each as it comes; whether they are the asker's own only. Raises ``HwsyncError``."""
+    boards = _boards(settings, targets, from_file=db is not None)
+
+    def on_rows(user: str, rows: Iterable[Row]) -> None:
+        for row in rows:
+            each(user, row)
+
+    if db is None:
+        return sources.as_they_come(settings, boards, filters, on_rows)
+    for user, row in sources.of_database(db, boards, filters).rows:
+        each(user, row)
+    return False
 
 
 def _boards(settings: Settings, targets: tuple[Target, ...], *, from_file: bool) -> list[str]:
@@ -108,11 +129,21 @@ def _boards(settings: Settings, targets: tuple[Target, ...], *, from_file: bool)
             return []
         if one.group and from_file:
             raise UsageError(f"a file does not say who is in {one}", "name its boards: pi1,pi2")
-        if one.group and not (names := members(settings, one.user)):
-            raise NotFound(f"nobody has heard of a board of {one}", "hwsync group list shows the "
-                           "groups, on the lab's own machine")  # fmt: skip
+        if one.group:
+            names = _members(settings, one)
         found |= dict.fromkeys(names or ())
     return list(found)
+
+
+def _members(settings: Settings, group: Target) -> Iterable[str]:
+    """Who is in it now. Raises ``HwsyncError``."""
+    from hwsync.cli.names import members
+
+    found = members(settings, group.user)
+    if not found:
+        raise NotFound(f"nobody has heard of a board of {group}", "hwsync group list shows the "
+                       "groups, on the lab's own machine")  # fmt: skip
+    return found
 
 
 @click.command()
@@ -139,6 +170,8 @@ def export(
     found = told(settings, targets, read_filters(given, datetime.datetime.now()), db)
     of_json = form == "jsonl" or settings.as_json
     if numbers:
+        from hwsync.cli import printed
+
         printed.export(settings, db, found.rows, of_json=of_json)
         _say_whose(settings, found)
         return
@@ -152,7 +185,7 @@ def export(
     _say_whose(settings, found)
 
 
-def _say_whose(settings: Settings, found: past.Told) -> None:
+def _say_whose(settings: Settings, found: sources.Told) -> None:
     if found.own and settings.url.username:
         say.line(f"these are the runs that {settings.url.username} asked for", err=True)
 

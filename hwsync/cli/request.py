@@ -17,14 +17,14 @@ import click
 
 from hwsync.cli.common import F, command_id, read_bytes, read_text, seconds
 from hwsync.cli.completion import of_broker, of_files
+from hwsync.cli.metas import read_meta
 from hwsync.cli.sent_along import gather, patterns
 from hwsync.cli.targets import EVERYBODY, everybody_option, target
 from hwsync.operator.run import RunRequest, fresh_id
 from hwsync.protocol import limits
 from hwsync.protocol.errors import UsageError
-from hwsync.protocol.jsons import dumps, loads, size
+from hwsync.protocol.jsons import size
 
-PAIR: Final = re.compile(r"([A-Za-z0-9_.-]+)=(.*)\Z", re.DOTALL)  # of --meta
 CODING: Final = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")  # PEP 263
 UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")  # how Windows marks it
 
@@ -208,23 +208,6 @@ def make_request(analysis: str, by: str, **given: Any) -> Asked:
     )
     seen_only = not given.get("wait_for_board")
     return Asked(request, file, seen_only, given.get("out") or Path())
-
-
-def read_meta(texts: Sequence[str]) -> Any:
-    """What ``--meta`` says: texts by key, or all of it as JSON. Raises ``UsageError``."""
-    if len(texts) == 1 and not PAIR.match(texts[0]):
-        try:
-            meta = loads(texts[0])
-            size(dumps(meta))
-        except ValueError as error:
-            raise UsageError(
-                f"--meta is no JSON: {error}", "such as --meta course=1b, or JSON"
-            ) from None
-        return meta
-    pairs = [PAIR.match(text) for text in texts]
-    if None in pairs:
-        raise UsageError("--meta is KEY=VALUE, as often as you like, or JSON once")
-    return {pair[1]: pair[2] for pair in pairs if pair}
 
 
 def _called(file: str | None) -> str:

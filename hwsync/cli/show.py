@@ -22,7 +22,8 @@ from hwsync.cli.side_by_side import Seen
 from hwsync.cli.slow import say_slow
 from hwsync.cli.targets import group_or_id, target
 from hwsync.operator.client import Client
-from hwsync.operator.history import Answers, Filters, reading
+from hwsync.operator.filters import Filters
+from hwsync.operator.history import Answers, reading
 from hwsync.operator.streams import Streams
 from hwsync.protocol.errors import HwsyncError, NotFound, UsageError
 from hwsync.protocol.groups import SIGN

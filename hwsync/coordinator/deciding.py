@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hwsync.coordinator.boards import Boards
-from hwsync.protocol import core, limits, replies
+from hwsync.protocol import core, limits, reply_topics
 from hwsync.protocol.batch import Batch
 from hwsync.protocol.core import Handled, Memory
 from hwsync.protocol.draft import Draft
@@ -417,7 +417,7 @@ class RoundDecision:
     def _reply(self, user: str, message: Message, error: bytes) -> None:
         """An error goes to the response topic of a request, too."""
         _, kind = self.baseline.topics.split(message.topic)
-        reply = replies.of_refused(message.reply, kind, self.baseline.topics.root)
+        reply = reply_topics.of_refused(message.reply, kind, self.baseline.topics.root)
         if reply is not None:
             self.effects.append((user, ReplyError(reply, error)))
 

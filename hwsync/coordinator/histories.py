@@ -9,6 +9,7 @@ nothing (docs/protocol.md, section 10).
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -38,6 +39,7 @@ from hwsync.transport import Delivery, Signal
 
 log = logging.getLogger("hwsync.coordinator")
 
+TURN_S: Final = 0.0005  # that the loop waits for this thread to let it go on; Python's own is 5 ms
 END_S: Final = 2 * limits.HISTORY_S  # for the page that is read when the coordinator ends
 _Question = tuple[Message, Wanted]
 _Answer = tuple[_Question, Found | Refused, float]
@@ -107,6 +109,7 @@ class Histories:
     def _have_read(self) -> None:
         """One more question is there to be read; another thread does so."""
         if self._thread is None:
+            sys.setswitchinterval(TURN_S)
             self._thread = threading.Thread(target=self._read, name="history", daemon=True)
             self._thread.start()
 

@@ -39,7 +39,7 @@ from hwsync.protocol.record import (
     is_over,
     replace,
 )
-from hwsync.protocol.replies import check
+from hwsync.protocol.reply_topics import check
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.envelope import (
     encode_envelope,

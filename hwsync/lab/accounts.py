@@ -16,7 +16,7 @@ from hwsync.protocol.errors import UsageError
 from hwsync.protocol.groups import ALL as EVERYBODY
 from hwsync.protocol.groups import NO_GROUPS, SIGN, Groups
 from hwsync.protocol.limits import USER_FORM, is_user
-from hwsync.protocol.replies import REPLIES
+from hwsync.protocol.reply_topics import REPLIES
 from hwsync.protocol.topics import DEFAULT_ROOT, ITSELF, TopicKind, Topics
 
 COORDINATOR: Final = "coordinator"

@@ -12,13 +12,14 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 from hwsync.operator.conversation import ANSWER_S, Conversation, Talk
+from hwsync.operator.filters import Filters
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, NoCoordinator, Refused
-from hwsync.protocol.replies import REPLIES
+from hwsync.protocol.reply_topics import REPLIES
 from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.error import ERROR
 from hwsync.protocol.wire.history import Page, Row, encode_question, read_page
@@ -33,44 +34,6 @@ AT_ONCE: Final = 16  # boards that are asked at the same time
 _CODES: Final = {str(code): code for code in Code}
 
 OnPage = Callable[[Page], object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    """Which commands are wanted; what is None or empty chooses all (docs/protocol.md, section 10).
-
-    ``since`` and ``until``: Unix seconds, below 0: before now, by the coordinator's clock.
-    ``last``: so many of each board, the newest.
-    """
-
-    since: float | None = None
-    until: float | None = None
-    last: int | None = None
-    outcome: tuple[str, ...] = ()
-    by: str | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    name: str | None = None
-    id: str | None = None
-    analyser: str | None = None
-    judged: bool | None = None
-
-    def question(self, have: int, after: int | None, reply: str) -> dict[str, Any]:
-        """The fields of the next question; ``have``: rows that came before."""
-        left = limits.HISTORY_ROWS if self.last is None else self.last - have
-        return {
-            "since": self.since,
-            "until": self.until,
-            "last": min(left, limits.HISTORY_ROWS),
-            "outcome": list(self.outcome) or None,
-            "by": self.by,
-            "meta": dict(self.meta) or None,
-            "name": self.name,
-            "id": self.id,
-            "analyser": self.analyser,
-            "judged": self.judged,
-            "after": after,
-            "reply": reply,
-        }
 
 
 class Answers:
@@ -222,17 +185,21 @@ def read(
 def tell_pages(
     client: Client, users: Iterable[str], answers: Answers, filters: Filters, on_page: OnPage
 ) -> None:
-    """The same, but ``on_page`` is given each page, of any board, and none is kept."""
-    left = deque(dict.fromkeys(users))
-    going: list[Future[None]] = []
+    """The same, but ``on_page`` is given each page, of any board, and none is kept.
+
+    ``users``: each once; who is to come is asked for while others answer.
+    """
+    left, going = iter(users), deque[Future[None]]()
     try:
-        while left or going:
+        while True:
             # The first by itself: it learns whether everybody's may be asked for.
             most = 1 if answers.everybody is None else AT_ONCE
-            while left and len(going) < most:
-                talk = telling(client.conversation(left.popleft()), answers, filters, on_page)
+            for user in islice(left, most - len(going)):
+                talk = telling(client.conversation(user), answers, filters, on_page)
                 going.append(client.switchboard.begin(talk))
-            client.wait_for(going.pop(0))
+            if not going:
+                return
+            client.wait_for(going.popleft())
     finally:
         for future in going:
             future.cancel()

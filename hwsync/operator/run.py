@@ -23,7 +23,7 @@ from hwsync.protocol.errors import Code, NoCoordinator
 from hwsync.protocol.files import File
 from hwsync.protocol.jsons import cut, dumps
 from hwsync.protocol.record import Analyser, State
-from hwsync.protocol.replies import REPLIES
+from hwsync.protocol.reply_topics import REPLIES
 from hwsync.protocol.topics import TopicKind
 from hwsync.protocol.wire.asking import encode_id
 from hwsync.protocol.wire.files import NO_CONTENTS, files_json

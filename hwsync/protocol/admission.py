@@ -28,7 +28,7 @@ from hwsync.protocol.record import (
     Request,
     replace,
 )
-from hwsync.protocol.replies import account_of
+from hwsync.protocol.reply_topics import account_of
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.wire.heartbeat import FILES, START
 from hwsync.protocol.wire.start import start_json

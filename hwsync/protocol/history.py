@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from hwsync.protocol import limits, replies
+from hwsync.protocol import limits, reply_topics
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Message
 from hwsync.protocol.groups import SIGN, matches
@@ -90,13 +90,13 @@ def read_question(message: Message, topics: Topics) -> Wanted:
     if reply is None:
         raise Refused(Code.BAD_PAYLOAD, "the question says nowhere to answer", EXAMPLE)
     own = kind is TopicKind.HISTORY
-    check = replies.check_named if own or message.reply is None else replies.check
+    check = reply_topics.check_named if own or message.reply is None else reply_topics.check
     check(reply, topics.root, None)
     outcomes = fields["outcome"]
     return Wanted(
         user,
         reply,
-        replies.account_of(reply) if own else None,
+        reply_topics.account_of(reply) if own else None,
         since=fields["since"],
         until=fields["until"],
         last=fields["last"],
@@ -122,7 +122,7 @@ def reply_of_refused(message: Message, topics: Topics) -> Reply | None:
         if not isinstance(said, str):
             return None
         reply = Reply(said)
-    check = replies.check_named if message.reply is None else replies.check
+    check = reply_topics.check_named if message.reply is None else reply_topics.check
     try:
         check(reply, topics.root, None)
     except Refused:
@@ -134,6 +134,8 @@ def chooser(wanted: Wanted, wall: float) -> Callable[[Row], bool]:
     """Whether a command is told of, of rows of that board; ``wall``: now, in Unix seconds."""
     since, until = wanted.at(wall)
     named = None if wanted.name is None else matches([wanted.name]).fullmatch
+    pairs = (("id", wanted.id), ("by", wanted.by), ("analyser", wanted.analyser))
+    same = [(key, value) for key, value in pairs if value is not None]
 
     def is_wanted(row: Row) -> bool:
         if wanted.account is not None and (
@@ -146,21 +148,15 @@ def chooser(wanted: Wanted, wall: float) -> Callable[[Row], bool]:
             return False
         if wanted.outcomes is not None and (row["outcome"] or OPEN) not in wanted.outcomes:
             return False
-        if not _is_of(row, wanted):
+        if any(row.get(key) != value for key, value in same):
+            return False
+        if wanted.judged is not None and not _is_judged(row, wanted.judged):
             return False
         if named is not None and named(row["name"]) is None:
             return False
         return has_meta(row["meta"], wanted.meta)
 
     return is_wanted
-
-
-def _is_of(row: Row, wanted: Wanted) -> bool:
-    """Whether its id, who asked, and who analyses it or did so, are those that are wanted."""
-    pairs = ((wanted.id, "id"), (wanted.by, "by"), (wanted.analyser, "analyser"))
-    if any(value is not None and row.get(key) != value for value, key in pairs):
-        return False
-    return wanted.judged is None or _is_judged(row, wanted.judged)
 
 
 def _is_judged(row: Row, judged: bool) -> bool:
@@ -185,6 +181,8 @@ def has_meta(text: str, asked: Mapping[str, Any]) -> bool:
 
 def _is_like(value: Any, asked: Any) -> bool:
     """Equal, as JSON is: true is not 1. A text stands for its JSON, too."""
+    if isinstance(value, str) and value == asked:
+        return True  # as most are
     return dumps(value) == dumps(asked) or (isinstance(asked, str) and dumps(value) == asked)
 
 
@@ -214,6 +212,8 @@ class Found:
         return f'{head}{",".join(told)}],"after":{dumps(after)}}}'.encode()
 
 
+_INK: Final = re.compile(r"\S")  # what is not blank
+_END: Final = re.compile(r"[\r\n]")  # of a line
 _TAIL: Final = 40  # bytes of a page behind its rows
 
 
@@ -250,9 +250,8 @@ def line_of(stdout: str, stderr: str) -> str:
 
     ``stdout``: at least its beginning, ``stderr``: at least its end.
     """
-    lines = (*_lines(stdout), *reversed(list(_lines(stderr))))
-    return next(iter(lines), "")[: limits.HISTORY_LINE]
-
-
-def _lines(text: str) -> Iterable[str]:
-    return (line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip())
+    ink = _INK.search(stdout)
+    text, at = (stdout, ink.start()) if ink else (stderr, len(stderr.rstrip()))
+    begin = max(text.rfind(end, 0, at) for end in "\r\n") + 1
+    ended = _END.search(text, at)
+    return text[begin : ended.start() if ended else None].rstrip()[: limits.HISTORY_LINE]

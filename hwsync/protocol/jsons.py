@@ -32,6 +32,7 @@ def _no_constant(text: str) -> float:
 
 
 _MARK: Final = "\udcff"  # half a surrogate pair: no text that came can have it, and none may go
+_NESTING: Final = (dict, list)  # the decoder makes nothing else that has something in it
 _TOO_DEEP: Final = f"nested too deeply, more than {MAX_DEPTH} levels"
 _DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -57,14 +58,15 @@ def begins_object(text: str) -> bool:
 
 def _is_too_deep(value: Any) -> bool:
     """Level by level: what is read here can be written, shown and walked everywhere else."""
-    level, depth = [value], 0
-    while level := [one for one in level if isinstance(one, dict | list)]:
-        depth += 1
-        if depth > MAX_DEPTH:
-            return True
-        inside = [one.values() if isinstance(one, dict) else one for one in level]
-        level = [below for some in inside for below in some]
-    return False
+    level = [value] if value.__class__ in _NESTING else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            below
+            for one in level
+            for below in (one.values() if one.__class__ is dict else one)
+            if below.__class__ in _NESTING
+        ]
+    return bool(level)
 
 
 class Micros(float):

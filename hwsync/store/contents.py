@@ -26,6 +26,7 @@ Row = Mapping[str, Any] | sqlite3.Row
 
 SHORT: Final = limits.LOG_PAYLOAD  # characters of a text that stands in its command's row
 NONE: Final = "{}"  # of ``CommandRow.long``: all texts are short
+NO_FILES: Final = "[]"  # as most have
 STAY: Final = frozenset({"meta", "files"})  # when the others are dropped with the years
 EMPTY: Final = {"program": "", "stdin": "", "args": "[]", "meta": "{}", "files": "[]"}
 
@@ -43,6 +44,8 @@ def sha256_of(text: str) -> str:
 
 def files_from(text: str) -> Files:
     """The same, read."""
+    if text == NO_FILES:
+        return ()
     return tuple(File(path, size, sha256) for path, size, sha256 in json.loads(text))
 
 

@@ -1,15 +1,16 @@
 """A board's commands, for who asks what was run there: the newest first, with a cursor each.
 
 The law: it has a connection of its own and only reads, so the coordinator waits for nothing here,
-and a full disk changes nothing. The numbers of the rows are found by an index, and a row is read
-when it is looked at: nothing is held between two of them. Their order is that in which they were
-accepted; no clock can change it.
+and a full disk changes nothing. The numbers of the rows are found by an index, and some rows are
+read when the first of them is looked at: no lock is held between two. Their order is that in which
+they were accepted; no clock can change it.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,17 +63,20 @@ class Past(OpenFile):
         """Those of the board that may be wanted, each with its cursor.
 
         ``wall``: now, in Unix seconds. Times, cursor and whose they are is looked at, the rest is
-        its caller's. Each is read when it is asked for, so nothing is held meanwhile.
+        its caller's. Some are read when the first of them is asked for; nothing is held meanwhile.
         """
         places = self._places(wanted, wall)
         if oldest_first:
             places = reversed(array("q", places))
-        for place in places:
+        most = min(wanted.last, statements.PAST_AT_ONCE)
+        while some := tuple(islice(places, most)):
+            marks = some + some[-1:] * (statements.PAST_AT_ONCE - len(some))
             with self._reading():
-                rows = list(select(self._connection, statements.PAST_AT, *BEGINNINGS, place))
-                told = [_row(row, self._regrades(wanted.user, row)) for row in rows]
-            for row in told:
-                yield place, row
+                rows = select(self._connection, statements.PAST_AT, *BEGINNINGS, *marks)
+                found = {row["place"]: (row, self._regrades(wanted.user, row)) for row in rows}
+            for place in some:
+                if place in found:
+                    yield place, _row(*found[place])
 
     def _places(self, wanted: Wanted, wall: float) -> Iterator[int]:
         """The numbers of their rows, the newest first."""

@@ -171,7 +171,8 @@ PAST_ROWS: Final = """
     coalesce(CAST(t.data AS TEXT), c.meta) AS meta, c.returned, coalesce(s.state, 0) AS state
     FROM commands c LEFT JOIN contents t ON t.sha256 = json_extract(c.long, '$.meta')
     LEFT JOIN hw_status s ON s.user = c.user AND s.id = c.id"""
-PAST_AT: Final = f"{PAST_ROWS} WHERE c.rowid = ?"
+PAST_AT_ONCE: Final = 20  # so many at a time, in any order
+PAST_AT: Final = f"{PAST_ROWS} WHERE c.rowid IN ({', '.join('?' * PAST_AT_ONCE)})"
 # The numbers of a board's commands: of all, of one id, of those that an account has asked for, and
 # of those whose meta may say something.
 PLACES: Final = """

@@ -15,11 +15,12 @@ import pytest
 from hwsync.address import BrokerUrl
 from hwsync.cli.app import cli
 from hwsync.cli.common import Settings
-from hwsync.cli.request import make_request, read_meta
+from hwsync.cli.metas import read_meta
+from hwsync.cli.request import make_request
 from hwsync.lab import accounts
 from hwsync.operator.conversation import Standing
 from hwsync.operator.run import RunRequest, claim
-from hwsync.protocol import admission, limits, replies
+from hwsync.protocol import admission, limits, reply_topics
 from hwsync.protocol.errors import Code, Refused, UsageError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import Asker, KnownBy, Reply, Request
@@ -101,7 +102,7 @@ def test_else_the_claim_counts_where_it_is_one(meta: object, name: str | None) -
 
 def test_the_topic_is_the_one_that_a_labs_accounts_read() -> None:
     lab = accounts.Accounts(("h",), operators={"bob": accounts.OperatorRights(None)})
-    assert f"topic read {replies.REPLIES}/bob/#" in accounts.acl(lab).splitlines()
+    assert f"topic read {reply_topics.REPLIES}/bob/#" in accounts.acl(lab).splitlines()
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,8 @@ def test_a_damaged_meta_says_nothing(text: str) -> None:
         ("a\rb", "", "a"),
         ("", "Traceback\n  x\nValueError: 1\n\n", "ValueError: 1"),
         ("", "", ""),
+        (" \n", "1\r\n  2 \r \n", "  2"),
+        ("\t\x1c", " \n", ""),
         ("x" * 300, "", "x" * limits.HISTORY_LINE),
     ],
 )

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from hwsync.operator.history import Answers, Filters, reading
+from hwsync.operator.filters import Filters
+from hwsync.operator.history import Answers, reading
 from hwsync.protocol.errors import Code, NoCoordinator, Refused
 from hwsync.protocol.jsons import dumps, loads
 from hwsync.transport import Delivery, Denied, Signal

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from hwsync.cli import page, past
+from hwsync.cli import page, past, sources
 from hwsync.cli.filters import moment, read_filters
-from hwsync.operator.history import Filters
+from hwsync.operator.filters import Filters
 from hwsync.protocol.errors import UsageError
 from hwsync.protocol.wire.history import Row
 from tests.support.coordinator import COLLECTED, Lab, request, result
@@ -178,21 +178,21 @@ def test_a_database_gives_the_same_rows(tmp_path: Path) -> None:
             lab.hear("collected", COLLECTED.replace(b"c1", id.encode()), user=user)
             lab.hear("response", result(id, response="42\n"), user=user)
             lab.hear("analysis", b"right", user=user)
-        told = list(past.of_database(lab.path, (), Filters(by="anna")).rows)
+        told = list(sources.of_database(lab.path, (), Filters(by="anna")).rows)
         assert [(user, row["id"]) for user, row in told] == [
             ("pi1", "c1"), ("pi2", "c1"), ("pi1", "c2"),
         ]  # fmt: skip
         assert told[0][1]["line"] == "42"
-        last = past.of_database(lab.path, ("pi1",), Filters(last=1)).rows
+        last = sources.of_database(lab.path, ("pi1",), Filters(last=1)).rows
         assert [row["id"] for _, row in last] == ["c2"]
-        assert list(past.of_database(lab.path, (), Filters(outcome=("error",))).rows) == []
+        assert list(sources.of_database(lab.path, (), Filters(outcome=("error",))).rows) == []
         lab.hear("request", request("c3", analysis="check1"), user="pi1")
-        named = past.of_database(lab.path, (), read_filters(NONE | {"analyser": "check1"}, NOW))
+        named = sources.of_database(lab.path, (), read_filters(NONE | {"analyser": "check1"}, NOW))
         assert [row["id"] for _, row in named.rows] == ["c3"]
         lab.hear("collected", COLLECTED.replace(b"c1", b"c3"), user="pi1")
         lab.hear("response", result("c3"), user="pi1")
         for judged, ids in ((True, ["c1", "c1", "c2"]), (False, ["c3"]), (None, None)):
-            some = past.of_database(lab.path, (), read_filters(NONE | {"judged": judged}, NOW))
+            some = sources.of_database(lab.path, (), read_filters(NONE | {"judged": judged}, NOW))
             told_ids = [row["id"] for _, row in some.rows]
             assert told_ids == (ids or ["c1", "c1", "c2", "c3"])
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, TypedDict, get_type_hints
 
 import pytest
 
 from hwsync.coordinator.health import Life, Tally, health
-from hwsync.protocol import limits
+from hwsync.protocol import limits, wire
 from hwsync.protocol.effects import PublishError
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import Collected, HeartbeatReceived
@@ -160,8 +162,21 @@ def test_a_field_without_a_form_or_a_meaning_is_no_table() -> None:
     class Formless(TypedDict):
         id: str
 
+    schema = Schema.of("it", Formless)
     with pytest.raises(TypeError, match="'id' needs one form"):
-        Schema.of("it", Formless)
+        schema.read({"id": "c1"})
+
+
+def test_every_table_has_forms_and_meanings() -> None:
+    names = [one.name for one in iter_modules(wire.__path__, f"{wire.__name__}.")]
+    tables = [
+        one
+        for name in names
+        for one in vars(import_module(name)).values()
+        if isinstance(one, Schema)
+    ]
+    assert len(tables) >= 20
+    assert all(table.fields for table in tables)
 
 
 def test_the_types_of_a_table_are_those_of_its_forms() -> None:

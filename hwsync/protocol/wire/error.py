@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Annotated, Final, NotRequired, TypedDict
 
-from hwsync.protocol.effects import PublishError
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.wire.forms import STATE, Text
 from hwsync.protocol.wire.schema import Schema, loose
+
+if TYPE_CHECKING:
+    from hwsync.protocol.effects import PublishError
 
 
 class Error(TypedDict):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, NotRequired, TypedDict
 
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import Verdict, cut_message
-from hwsync.protocol.errors import Code
+from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.jsons import dumps, is_count, size
 from hwsync.protocol.record import Outcome
 from hwsync.protocol.wire.forms import (
@@ -264,4 +264,7 @@ def encode_question(fields: Json) -> bytes:
 def read_page(payload: bytes) -> Page | None:
     """The page of an answer; None where it is none."""
     fields = read_object(payload)
-    return PAGE.read(fields) if fields is not None and PAGE.holds(fields) else None
+    try:
+        return None if fields is None else PAGE.read(fields)
+    except Refused:
+        return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from hwsync.protocol import limits, replies
+from hwsync.protocol import limits, reply_topics
 from hwsync.protocol.errors import Code, Refused
 from hwsync.protocol.events import (
     Event,
@@ -63,9 +63,9 @@ def read(message: Message, topics: Topics) -> _Read:
     if isinstance(event, Requested):
         check_of_group(event) if of_group else check_of_board(event)
         if event.reply is not None:
-            replies.check_named(event.reply, topics.root, event.id)
+            reply_topics.check_named(event.reply, topics.root, event.id)
         if message.reply:
-            replies.check(message.reply, topics.root, event.id)
+            reply_topics.check(message.reply, topics.root, event.id)
             event = replace(event, reply=message.reply)
     if isinstance(event, Queried) and event.files and of_group:
         raise Refused(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -107,28 +108,46 @@ class Schema(Generic[T]):
     elsewhere it is a later version's and passed over.
     """
 
-    def __init__(self, what: str, fields: tuple[Field, ...], *, closed: bool = False) -> None:
+    def __init__(
+        self, what: str, make: Callable[[], tuple[Field, ...]], *, closed: bool = False
+    ) -> None:
         self.what = what
-        self.fields = fields
         self.closed = closed
-        self.by_key = {field.key: field for field in fields}
-        self._plan = tuple(
-            (one.key, None if one.form.loose else one.form.holds, one.null, one.default)
-            for one in fields
-        )
+        self._make = make
 
     @classmethod
     def of(cls, what: str, table: type[T], *, closed: bool = False) -> Schema[T]:
-        """The schema of a ``TypedDict``. Raises ``TypeError`` where a field says no form."""
-        hints = get_type_hints(table, include_extras=True)
-        fields = tuple(_field(key, hint) for key, hint in hints.items())
-        return cls(what, fields, closed=closed)
+        """The schema of a ``TypedDict``, which is looked into when it is first used.
+
+        Then it raises ``TypeError`` where a field says no form.
+        """
+        return cls(what, lambda: _fields(table), closed=closed)
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """The rows of the table."""
+        return self._make()
+
+    @cached_property
+    def by_key(self) -> dict[str, Field]:
+        """Each of them by its name."""
+        return {field.key: field for field in self.fields}
+
+    @cached_property
+    def _plan(self) -> tuple[tuple[str, Callable[[Any], bool] | None, bool, object], ...]:
+        return tuple(
+            (one.key, None if one.form.loose else one.form.holds, one.null, one.default)
+            for one in self.fields
+        )
 
     def part(self, *keys: str) -> Schema[T]:
         """Only these fields of it, none of them loose; what else stands there is passed over."""
-        some = [self.by_key[key] for key in keys]
-        strict = [replace(one, form=replace(one.form, loose=False)) for one in some]
-        return Schema(self.what, tuple(strict))
+
+        def strict() -> tuple[Field, ...]:
+            some = [self.by_key[key] for key in keys]
+            return tuple(replace(one, form=replace(one.form, loose=False)) for one in some)
+
+        return Schema(self.what, strict)
 
     def read(self, obj: Mapping[str, Any]) -> T:
         """The fields of a message, with their defaults. Raises ``Refused`` by the first wrong one.
@@ -176,6 +195,11 @@ class Schema(Generic[T]):
         names = ", ".join(repr(key[:40]) for key in unknown[:5])
         hint = "the keys are " + ", ".join(sorted(self.by_key))
         return self.refuse(obj, Code.UNKNOWN_FIELD, f"unknown key {names}", hint)
+
+
+def _fields(table: type) -> tuple[Field, ...]:
+    hints = get_type_hints(table, include_extras=True)
+    return tuple(_field(key, hint) for key, hint in hints.items())
 
 
 def _field(key: str, hint: Any) -> Field:
