@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hwsync.cli import records, side_by_side
+from hwsync.cli import names, records, side_by_side
 from hwsync.cli.common import Settings
 from hwsync.cli.members import Members
 from hwsync.cli.targets import target
@@ -62,7 +62,7 @@ def test_a_batch_that_nobody_has_taken_is_a_page_too(capsys: pytest.CaptureFixtu
 
 def test_a_group_means_who_is_in_it_now(monkeypatch: pytest.MonkeyPatch) -> None:
     there = {"@lab1": {"pi2": True, "pi1": None}, "@idle": {}}
-    monkeypatch.setattr(records, "members", lambda _, user: there.get(user))
+    monkeypatch.setattr(names, "members", lambda _, user: there.get(user))
 
     def meant(*words: str, from_file: bool = False) -> list[str]:
         return records._boards(Settings(), tuple(map(target, words)), from_file=from_file)
