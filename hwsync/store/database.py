@@ -8,6 +8,7 @@ file cannot be used at all (``usable``).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import os
@@ -28,6 +29,11 @@ PRAGMAS: Final = {
     "synchronous": "full",  # a power cut loses nothing that was acknowledged (decisions.md, 17)
     "busy_timeout": statements.BUSY,
 }
+FULL: Final = "disk is full"  # says SQLite
+ANOTHER: Final = "name another file with --db, or restore a backup"
+MAKE_ROOM: Final = (
+    "make room on its disk; nothing was changed. Of an older database a copy is made first"
+)
 MAX_WAL: Final = 5_242_880  # bytes; SQLite itself copies it into the database at 4 MB
 
 _FAILURES: Final = (sqlite3.Error, PeeweeException, OSError)
@@ -48,9 +54,9 @@ def usable(path: Path) -> Iterator[None]:
     try:
         yield
     except _FAILURES as error:
+        full = FULL in str(error) or getattr(error, "errno", None) == errno.ENOSPC
         raise DatabaseError(
-            f"cannot use the database {path}: {error}",
-            "name another file with --db, or restore a backup",
+            f"cannot use the database {path}: {error}", MAKE_ROOM if full else ANOTHER
         ) from None
 
 

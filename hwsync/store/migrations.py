@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from sqlite3 import Connection, connect
 from typing import Final
@@ -239,7 +240,13 @@ def _patience(path: Path) -> str:
 
 
 def _back_up(connection: Connection, target: Path) -> None:
+    """Where it fails nothing is left of it: half a copy would keep a full disk full."""
     private.make(target)
-    with connect(target) as copy:
-        connection.backup(copy)
-    copy.close()
+    with closing(connect(target)) as copy:
+        try:
+            connection.backup(copy)
+        except BaseException:
+            copy.close()
+            for left in (target, target.with_name(f"{target.name}-journal")):
+                left.unlink(missing_ok=True)
+            raise

@@ -180,6 +180,28 @@ def test_one_damaged_row_of_before_keeps_no_coordinator_from_its_start(
         assert lab.rows("tags", "place") == [(2,)]
 
 
+def test_a_full_disk_is_not_left_full_by_half_a_copy(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(FIXTURES[6].read_text())
+
+    def connect(target: Path) -> sqlite3.Connection:
+        """For a copy that may have no more than 10 pages."""
+        copy = small(target)
+        copy.execute("PRAGMA max_page_count = 10")
+        return copy
+
+    small = sqlite3.connect
+    monkeypatch.setattr("hwsync.store.migrations.connect", connect)
+    with pytest.raises(DatabaseError, match="disk is full") as found:
+        Store(path)
+    assert "make room" in found.value.hint
+    assert {one.name for one in path.parent.iterdir()} <= {path.name, f"{path.name}.lock"}
+    monkeypatch.undo()
+    Store(path).close()
+
+
 def test_a_migration_that_fails_leaves_the_old_database(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
