@@ -23,6 +23,7 @@ from hwsync.address import BrokerUrl
 from hwsync.analysers.engine import Judgement
 from hwsync.analysers.folder import Analyser, Folder
 from hwsync.analyst.catching_up import CatchingUp
+from hwsync.analyst.entitled import Entitled
 from hwsync.analyst.judging import (
     End,
     Judge,
@@ -50,7 +51,16 @@ from hwsync.protocol.record import AnalysedBy
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.protocol.wire.analyst import Offer, encode_offer
 from hwsync.protocol.wire.received import read_received
-from hwsync.transport import Connection, Delivery, Disconnected, Pump, Signal, Subscribed, Waker
+from hwsync.transport import (
+    Connection,
+    Delivery,
+    Disconnected,
+    Pump,
+    Signal,
+    Subscribed,
+    Subscription,
+    Waker,
+)
 
 log = logging.getLogger("hwsync.analyst")
 
@@ -130,9 +140,15 @@ class Life:
     # The loop.
 
     def run(self) -> None:
-        """Until a stop. Raises ``UsageError`` where there is no folder at the start."""
+        """Until a stop.
+
+        Raises ``UsageError`` where there is no folder at the start, ``Refused`` where this account
+        is no analyst's.
+        """
         self.begin()
         self._connection.start()
+        own = self._topics.analyst(self._setup.name)
+        entitled = Entitled(own, self._setup.name, self._monotonic)
         orders, notifier = self._process.orders, self._process.notifier
         look_at, came = self._monotonic() + LOOK_S, list[Signal]()
         while not orders.stop:
@@ -141,9 +157,12 @@ class Life:
                 look_at = now + LOOK_S
                 self.look(again=orders.reload)
                 orders.reload = False
-            waits = [self.turn(came), look_at - now]
+            waits = [self.turn(came), look_at - now, entitled.patience]
+            if any(isinstance(signal, Subscribed) for signal in came):  # what it offers is said
+                self._connection.subscribe([Subscription(own, as_published=False)])
             waits += [] if (wait := notifier.wait()) is None else [wait]
             came = self._pump.wait(max(min(waits), 0.0))
+            entitled.hear(came)
             notifier.status(self._line, now=any(
                 isinstance(signal, Subscribed | Disconnected) for signal in came))  # fmt: skip
             notifier.beat()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,13 @@ def analyse(run):
     return Analysis(passed=right, score=1.0 if right else 0.0, message=f"by {run.meta['student']}")
 """
 SLOW: Final = "import time\n\ndef analyse(run):\n    time.sleep(0.5)\n    return True\n"
+IMPATIENT: Final = """
+from hwsync.analyst import entitled
+from hwsync.cli import app
+
+entitled.GIVEN_BACK_S = 1.0
+app.start()
+"""
 CHOSEN: Final = ("--meta", "assignment=lab3")
 
 
@@ -75,6 +83,13 @@ class Evening:
                                                 program)])  # fmt: skip
         assert done.wait(60) == 0, done.account()
 
+    def analyst(self, who: str, analysers: Path) -> Process:
+        """That account's, which is not waited for as long as a slow machine needs."""
+        own = "analysts" if who in self.lab.folder.accounts.analysts else "operators"
+        file = self.lab.path / f"lab/{own}/{who}.toml"
+        words = ["analyst", "--config", str(file), "--dir", str(analysers)]
+        return self.start([sys.executable, "-c", IMPATIENT, *words], name=f"analyst-{who}")
+
     def steps(self) -> int:
         """Changes of a record, and regrades."""
         with closing(sqlite3.connect(self.folder / "h.db")) as database:
@@ -84,7 +99,9 @@ class Evening:
 
 @contextmanager
 def evening(kind: str, start: Callable[..., Process], folder: Path) -> Iterator[Evening]:
-    with account_lab(kind, ("pi1", "pi2"), OPERATORS) as lab:
+    with account_lab(kind, ("pi1", "pi2"), OPERATORS, start=False) as lab:
+        lab.folder.add_analyst("check")
+        lab.start()
         clean = ["--clean-session"] if kind == "amqtt" else []
         coordinator = start(
             [*HWSYNC, "coordinator", "--config", str(lab.path / "lab/coordinator.toml"), "--settle",
@@ -102,6 +119,7 @@ def test_who_may_not_judge_is_told_so_and_nothing_is_changed(
     """MQTT 3.1.1, which amqtt speaks, does not say that a right is missing."""
     words = ["regrade", *CHOSEN, "--analyser", "strict", "--dir", str(analysers)]
     with evening(kind, start, tmp_path) as lab:
+        analysts = {who: lab.analyst(who, analysers) for who in ("check", "judge", "reader")}
         lab.run("anna", "pi1", "a1", "print(42)", "s07")
         before = lab.steps()
         refused = lab.said("reader", *words, code=1)
@@ -110,6 +128,12 @@ def test_who_may_not_judge_is_told_so_and_nothing_is_changed(
         assert lab.steps() == before
         assert "1 changed" in lab.said("teacher", *words).stderr
         assert lab.steps() == before + 1
+        for who in ("judge", "reader"):  # he has an operator's account
+            assert analysts[who].wait(30) == 1, analysts[who].account()
+            assert f"hwsync: {who} may not be an analyst here (" in analysts[who].stderr
+            assert "hwsync analyst add NAME" in analysts[who].stderr
+        analysts["check"].terminate()
+        assert analysts["check"].wait(30) == 0, analysts["check"].account()
 
 
 def table(said: Said) -> list[list[str]]:
