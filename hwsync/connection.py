@@ -40,6 +40,7 @@ VARIABLES: Final = {
     "key": "HWSYNC_KEY",
 }
 OPTIONS: Final = {"ca": "--ca", "certificate": "--cert", "key": "--key"}
+ANALYST: Final = "analyst"
 TWO_LINES: Final = "two lines: user, password"
 
 URL: Final = "URL"
@@ -69,6 +70,11 @@ SIGNING_KEY: Final = Key(
     secret=True, beside=True, inline=SECRET,
 )  # fmt: skip
 
+ROLE: Final = Key(
+    "role", "`analyst`", lambda value: value == ANALYST, "none",
+    "whose account it is: an analyst's asks for no runs, and is told so at once",
+)  # fmt: skip
+
 
 def load(file: Path | None, options: Mapping[str, Any], source: str = COMMAND_LINE) -> Given:
     """What is given for a connection, of an operator's or the coordinator's (docs/operations.md).
@@ -77,7 +83,7 @@ def load(file: Path | None, options: Mapping[str, Any], source: str = COMMAND_LI
     and the machine's. ``options``: of the command line by key; ``source``: or of whom, where
     nobody else can see them (``PROGRAM``). Raises ``UsageError`` as ``configfile.gather`` does.
     """
-    keys = (*KEYS, SIGNING_KEY)
+    keys = (*KEYS, SIGNING_KEY, ROLE)
     return Given(*gather(used(file), keys, VARIABLES, options, DOCUMENT, source))
 
 
@@ -139,6 +145,14 @@ def broker(given: Given) -> BrokerUrl:
             f"use {ENCRYPTED[url.scheme]}://, or --allow-plaintext where you trust the network",
         )
     return url
+
+
+def analyst_of(given: Given) -> str | None:
+    """The account, where the file that has it says that it is an analyst's; else None."""
+    if given.get(ROLE.name) != ANALYST or given.get("credentials") is not None:
+        return None
+    own = given.sources.get("account")
+    return given.get("account") if own == given.sources[ROLE.name] else None
 
 
 def variables(url: BrokerUrl, root: str) -> dict[str, str]:

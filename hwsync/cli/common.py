@@ -19,7 +19,7 @@ from hwsync.address import BrokerUrl
 from hwsync.cli import say
 from hwsync.configfile import Given
 from hwsync.paths import state_directory
-from hwsync.protocol.errors import HwsyncError, OutputError, Refused, UsageError
+from hwsync.protocol.errors import Code, HwsyncError, OutputError, Refused, UsageError
 from hwsync.protocol.limits import ID_FORM, USER_FORM, is_id, is_user
 from hwsync.protocol.topics import DEFAULT_ROOT, Topics
 
@@ -154,6 +154,20 @@ class Settings:
     def url(self) -> BrokerUrl:
         """The broker. Raises ``BadUrl``, ``UsageError``."""
         return connection.broker(self.given)
+
+
+def may_ask(settings: Settings) -> None:
+    """Raises ``Refused`` for an analyst's account: MQTT 3.1.1 does not say that a right is missing.
+
+    Such an account's own file says so.
+    """
+    account = connection.analyst_of(settings.given)
+    if account is not None:
+        raise Refused(
+            Code.NOT_ALLOWED,
+            f"{account} is an analyst's account, which judges what was run, and asks for nothing",
+            "--config names another file; on the lab's machine hwsync operator add NAME makes one",
+        )
 
 
 def find_mosquitto() -> str | None:

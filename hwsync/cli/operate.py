@@ -13,7 +13,7 @@ import click
 from hwsync.cli import bounds, grouped, page, say, verdicts
 from hwsync.cli.causes import what
 from hwsync.cli.columns import Redrawn, table
-from hwsync.cli.common import Settings, board_name, command_id, common, read_text
+from hwsync.cli.common import Settings, board_name, command_id, common, may_ask, read_text
 from hwsync.cli.completion import of_broker, of_ids
 from hwsync.cli.seen import never_seen
 from hwsync.cli.slow import say_slow
@@ -302,6 +302,7 @@ def cancel(settings: Settings, target: Target | None, id: str | None, named: str
 
     BOARD may be a group, @lab1: then its batch ID, or the newest one; or several boards, pi1,pi2.
     """
+    may_ask(settings)
     if id and named and id != named:
         raise UsageError(f"two ids: {id} and {named}", "name one")
     meant = one_or_all(target, everybody)
@@ -334,6 +335,7 @@ def reset(settings: Settings, target: Target | None, id: str | None, queue: bool
     Of a group, @lab1, it stops all: each of its boards is brought to rest, and whatever waits there
     is cancelled. A board at rest is no error then.
     """
+    may_ask(settings)
     meant = one_or_all(target, everybody)
     if meant.group:
         if id:

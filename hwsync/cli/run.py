@@ -13,7 +13,7 @@ import click
 
 from hwsync.cli import say, verdicts
 from hwsync.cli.brought_back import Brought, bring
-from hwsync.cli.common import FOLDER, Settings, common, fail
+from hwsync.cli.common import FOLDER, Settings, common, fail, may_ask
 from hwsync.cli.hints import hints, of_limit
 from hwsync.cli.instants import Wish, in_lab_time, wish
 from hwsync.cli.looking import absent, busy_with, glance
@@ -63,6 +63,7 @@ def send(settings: Settings, /, target: Target, everybody: bool, **given: Any) -
     analyser = Analyser.OUTCOME if given["analyser"] is None else given["analyser"]
     offered = is_analysts(analyser)
     asked = make_request(analyser, claim(settings.url), **given)
+    may_ask(settings)
     if (user := target.board) is None:
         perform(settings, target, asked, wanted, State.REST, send=True)
     with Client(settings.url, settings.topics, user, analysts=offered) as operator:
@@ -138,6 +139,7 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
     last = State.RETURNED if by_hand else State.REST
     if (user := target.board) is None:
         try:
+            may_ask(settings)
             perform(settings, target, asked, wanted, last)
         except (NotFound, Refused, TooLarge) as error:
             fail(error, settings, NOT_RUN)
@@ -167,6 +169,7 @@ def one_board(
     ``last``: as in ``operator.run.Run``; ``wait_for_board`` None: the command has no such option.
     Raises ``HwsyncError``.
     """
+    may_ask(settings)
     analyser = asked.request.analysis
     offered = is_analysts(analyser)
     waiting = _Waiting(user)

@@ -125,6 +125,7 @@ def connection(
         lines.append(f"user = {_text(account)}")
     lines.append(f"account = {_text(account)}")
     lines += [f"password = {_text(password)}"] if password else []
+    lines += ['role = "analyst"'] if account in accounts.analysts else []
     if board and accounts.trust:
         lines.append(f"trust = [{', '.join(map(_text, accounts.trust))}]")
     if signing_key:

@@ -11,10 +11,19 @@ import pytest
 
 from hwsync import connection
 from hwsync.address import BrokerUrl
-from hwsync.connection import KEYS, SIGNING_KEY, VARIABLES, broker, load, variables
+from hwsync.connection import (
+    KEYS,
+    ROLE,
+    SIGNING_KEY,
+    VARIABLES,
+    broker,
+    load,
+    variables,
+)
 from hwsync.device import config as device
 from hwsync.protocol.errors import BadUrl, UsageError
 from tests.support.certificates import Authority
+from tests.support.lab import here
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/operations.md"
 LAB = "broker = 'mqtts://lab'\n"
@@ -270,7 +279,36 @@ def test_a_bad_address_is_said_without_its_password(monkeypatch: pytest.MonkeyPa
 def test_the_document_lists_every_key() -> None:
     rows = [
         f"| `{key.name}` | {key.kind} | {key.default} | {key.meaning} |"
-        for key in (*KEYS, SIGNING_KEY)
+        for key in (*KEYS, SIGNING_KEY, ROLE)
     ]
     _, _, table = DOCUMENT.read_text().partition("| key | kind | default | meaning |\n")
     assert table.partition("\n\n")[0].splitlines()[1:] == rows
+
+
+JUDGE = LAB + LOGIN + "role = 'analyst'\n"
+
+
+def test_an_analysts_file_says_so(write: Write, tmp_path: Path) -> None:
+    file = write(JUDGE)
+    assert connection.analyst_of(load(file, {})) == "alice"
+    assert connection.analyst_of(load(write(LAB + LOGIN, "own.toml"), {})) is None
+    # Another login than the file's is another account.
+    other = {"credentials": write("bob\nsecret\n", "two-lines")}
+    assert connection.analyst_of(load(file, other)) is None
+    wrong = write(LAB + "role = 'pupil'\n", "wrong.toml")
+    with pytest.raises(UsageError, match="role"):
+        load(wrong, {})
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(("run", "pi1", "-c", "1"), 125), (("run", "pi1,pi2", "-c", "1"), 125),
+     (("send", "pi1", "-c", "1"), 1), (("cancel", "pi1"), 1), (("reset", "@lab1", "-y"), 1)],
+)  # fmt: skip
+def test_who_asks_with_an_analysts_file_is_told_so_at_once(
+    write: Write, words: tuple[str, ...], code: int
+) -> None:
+    said = here(*words, "--config", str(write(JUDGE)))
+    assert (said.exit_code, said.stdout) == (code, "")
+    assert "hwsync: alice is an analyst's account" in said.stderr
+    assert "hwsync operator add NAME" in said.stderr

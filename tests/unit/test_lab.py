@@ -327,6 +327,7 @@ def test_an_analyst_is_an_account_of_its_own(tmp_path: Path) -> None:
     file = folder.path / "analysts/check.toml"
     assert file.stat().st_mode & 0o777 == 0o600
     assert own(folder, "check")["broker"].endswith(f":{folder.accounts.operators_port}")
+    assert own(folder, "check")["role"] == "analyst"
     assert "check:" in (folder.path / "broker/operators.passwords").read_text()
     before = own(folder, "check")["password"]
     folder.rotate("check")
