@@ -23,7 +23,7 @@ from hwsync.protocol.analysis import outcome_line
 from hwsync.protocol.errors import Refused
 from hwsync.protocol.events import Analysed, Requested
 from hwsync.protocol.files import only_asked_for
-from hwsync.protocol.jsons import BOM, dumps, is_count, is_number, loads
+from hwsync.protocol.jsons import BOM, dumps, is_count, is_number, loads, size
 from hwsync.protocol.limits import KIB
 from hwsync.protocol.named import OF_NO_RESULT
 from hwsync.protocol.record import NO_REPORT, WHO_ASKED, Analyser, Request, RunReport, Verb, replace
@@ -212,6 +212,7 @@ def read(data: bytes) -> Json:
         text = data.decode()
         obj = loads(text)
         json.loads(text.removeprefix(BOM), object_pairs_hook=_each_once)
+        size(dumps(obj))  # half a character has no hash
     except _Twice as error:
         raise Wrong(f"{str(error)[:40]!r} stands twice in one of its objects") from None
     except ValueError as error:

@@ -225,6 +225,17 @@ def test_a_file_that_is_too_large_is_no_receipt(monkeypatch: pytest.MonkeyPatch)
         receipt.read(b" " * (2**20 + 1))
 
 
+def test_half_a_character_is_refused_like_anything_else(made: dict[str, Any]) -> None:
+    for at in (("run", "stderr"), ("rows", 0, "note"), ("rows", 1, "topic"), ("signed",)):
+        other = copy.deepcopy(made)
+        inner: Any = other
+        for key in at[:-1]:
+            inner = inner[key]
+        inner[at[-1]] = "\ud800"
+        with pytest.raises(receipt.Wrong, match="half a surrogate pair"):
+            receipt.read(json.dumps(other).encode())
+
+
 def test_a_hash_has_64_digits(made: dict[str, Any]) -> None:
     for text in (" " * 64, made["head"]["hash"][:-2] + "  ", "\u0661" * 64):
         made["rows"][0]["further"] = text
