@@ -65,7 +65,8 @@ class Situation:
 
     ``record``: its status. ``command``: the result of the command that is asked about, ``current``:
     that of the record's own. ``boards`` and ``health``: None where no coordinator answers;
-    ``said``: what the broker keeps of its health. ``names``: boards that there are.
+    ``said``: what the broker keeps of its health. ``names``: boards that there are. ``may_judge``:
+    whether who asks has that right; None: nobody says so.
     """
 
     user: str
@@ -78,6 +79,7 @@ class Situation:
     health: Health | None = None
     said: Health | None = None
     names: tuple[str, ...] = ()
+    may_judge: bool | None = True
 
     @property
     def online(self) -> bool | None:
@@ -295,7 +297,7 @@ def _unanalysed(known: Situation, told: Json, cause: Cause) -> Cause:
         kind="returned",
         waits_for=f"Its result waits for {whose}, and {known.user} takes nothing else until then. "
         f"{ends}".strip(),
-        do=(line, *cause.do),
+        do=(verdicts.for_one(line, known.may_judge), *cause.do),
     )
 
 

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
 
+from hwsync.cli import verdicts
 from hwsync.cli.causes import Situation, busy
 from hwsync.cli.common import Settings
 from hwsync.cli.names import kept
@@ -32,6 +33,7 @@ ANSWER_S: Final = 5.0  # for a coordinator to say how it is
 BOARDS_S: Final = 2.0  # for it to say whom it hears
 CLOCK_S: Final = 0.5  # for it to say what time it is there
 FIND_S: Final = 2.0  # for boards to be asked for an id
+MQTT_5: Final = 5
 MOST_ASKED: Final = 1_000  # boards that are asked for one
 
 Json = Mapping[str, Any]
@@ -70,6 +72,7 @@ def look(operator: Client, user: str, id: str | None = None) -> Situation:
     record: Json | None = None
     command: Json | None = None
     current: Json | None = None
+    judges: bool | None = True
     try:
         there = operator.answers(ANSWER_S)
         if there:
@@ -78,6 +81,8 @@ def look(operator: Client, user: str, id: str | None = None) -> Situation:
             if id and id != record["id"]:
                 command = operator.wait(conversation.querying(id))
             limit = time.monotonic() + BOARDS_S
+            if record["state"] == State.RETURNED:
+                judges = may_judge(operator, user)
             while (heard.boards is None or heard.health is None) and time.monotonic() < limit:
                 operator.ask_coordinator()
                 for _ in operator.hear(QUIET_S):
@@ -96,7 +101,7 @@ def look(operator: Client, user: str, id: str | None = None) -> Situation:
     return Situation(
         user=user, now=now, record=record, command=command, current=current, beat=heard.beat,
         boards=heard.boards, health=heard.health if there else None, said=heard.said,
-        names=tuple(heard.boards["boards"]) if heard.boards else (),
+        names=tuple(heard.boards["boards"]) if heard.boards else (), may_judge=judges,
     )  # fmt: skip
 
 
@@ -145,13 +150,28 @@ def busy_with(refusal: Refused, operator: Client, user: str, words: str) -> Refu
     now = _its_clock(operator)
     known = Situation(user=user, now=now or 0.0, record=record, current=told)
     ends = f"hwsync cancel {user}"
-    if record["state"] == State.RETURNED:
-        ends = f"hwsync analyse {user} TEXT"
     hint = f"hwsync run --queue {user} {words} waits behind it; {ends} ends it"
+    if record["state"] == State.RETURNED:
+        todo = verdicts.for_one(f"hwsync analyse {user} TEXT", may_judge(operator, user))
+        hint = f"hwsync run --queue {user} {words} waits behind it; to end it: {todo}"
     return Refused(
         refusal.code, busy(known, progress=now is not None) or refusal.message, hint,
         id=refusal.id, journal=refusal.journal, published_error=refusal.published_error,
     )  # fmt: skip
+
+
+def may_judge(operator: Client, user: str) -> bool | None:
+    """Whether this account may judge there; None: MQTT 3.1.1 does not say it.
+
+    An empty analysis is none, and the broker says whether it takes it.
+    """
+    if operator.url.username is None and not operator.url.tls.certificate:
+        return True  # nobody has an account
+    try:
+        operator.bring(user, TopicKind.ANALYSIS)
+    except Refused:
+        return False
+    return True if operator.standing.protocol == MQTT_5 else None
 
 
 def _its_clock(operator: Client) -> float | None:

@@ -39,6 +39,15 @@ def checked(text: str) -> str:
     return text
 
 
+def for_one(line: str, may_judge: bool | None) -> str:
+    """What is to be done for an analysis: ``line``, by who may type it; None: nobody says so."""
+    if may_judge:
+        return line
+    if may_judge is None:
+        return f"who may judge, such as a teacher, types {line}"
+    return "who may judge does so: an analyst, or an operator with that right, such as a teacher"
+
+
 def words(verdict: Verdict) -> str:
     """``check1 3f0c9a1be2d4: passed, score 0.5: 42 is right``."""
     who = f"{verdict.name} {verdict.version}"

@@ -61,6 +61,7 @@ class Standing:
     """How broker and coordinator stand, by what came on one connection: all its talks know it."""
 
     capacity: Capacity = field(default_factory=Capacity)  # the broker's
+    protocol: int = 0  # the version of MQTT; 5 says where a right is missing
     answers: bool = False  # the coordinator: it said how it is
     degraded: str = ""  # what it said of its disk
     max_message: int = limits.MAX_MESSAGE  # bytes, by its word
@@ -209,6 +210,7 @@ class Conversation:
         """
         if isinstance(signal, Connected):
             self.standing.capacity.connected(signal.max_packet)
+            self.standing.protocol = signal.protocol
         if isinstance(signal, Disconnected) and signal.hung_up:
             size = max((one.size for one in signal.unanswered if self._is_ours(one)), default=0)
             if signal is not self._last_end:  # each talk of this conversation hears of it

@@ -179,7 +179,7 @@ def test_run_analyses_by_hand_where_asked(lab: Lab) -> None:
     busy = ended(lab.cli("run", "pi1", "-c", "print(3)"), 125)
     assert "is busy with " in busy.stderr
     assert "program, which waits for its analysis" in busy.stderr
-    assert "--queue pi1 -c CODE waits behind it; hwsync analyse pi1 TEXT ends it" in busy.stderr
+    assert "--queue pi1 -c CODE waits behind it; to end it: hwsync analyse pi1 TEXT" in busy.stderr
     rows = ended(lab.cli("history", "pi1", "--log", "--db", str(lab.db)), 0).stdout
     assert (rows.count("refused busy"), rows.count("refused")) == (1, 1)
     ended(lab.cli("analyse", "pi1", "at last"), 0)

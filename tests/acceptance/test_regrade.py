@@ -128,6 +128,11 @@ def test_who_may_not_judge_is_told_so_and_nothing_is_changed(
         assert lab.steps() == before
         assert "1 changed" in lab.said("teacher", *words).stderr
         assert lab.steps() == before + 1
+        lab.said("anna", "run", "pi1", "--no-analysis", "-c", "print(1)")
+        for who, does in (("anna", "who may judge"), ("teacher", "hwsync analyse pi1 TEXT")):
+            said = lab.said(who, "why", "pi1").stdout.splitlines()
+            assert (f"  {does}" if kind == "mosquitto" else "  who may judge, such as a teacher, "
+                    "types hwsync analyse pi1 TEXT") in "\n".join(said)  # fmt: skip
         for who in ("judge", "reader"):  # he has an operator's account
             assert analysts[who].wait(30) == 1, analysts[who].account()
             assert f"hwsync: {who} may not be an analyst here (" in analysts[who].stderr

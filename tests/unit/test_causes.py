@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hwsync.cli.causes import KINDS, Cause, Situation, busy, explain
@@ -34,6 +36,18 @@ def test_what_is_open(name: str) -> None:
     told(cause, *words)
     assert cause.do
     assert cause.ran == ("yes" if name.startswith("returned") else None)
+
+
+@pytest.mark.parametrize(
+    ("may_judge", "do"),
+    [(True, "hwsync analyse pi1 TEXT --id c1"),
+     (None, "who may judge, such as a teacher, types hwsync analyse pi1 TEXT --id c1"),
+     (False, "who may judge does so: an analyst, or an operator with that right, such as a "
+             "teacher")],
+)  # fmt: skip
+def test_who_may_not_judge_is_told_who_may(may_judge: bool | None, do: str) -> None:
+    seen, _ = ASKED["returned"]
+    assert explain(replace(seen, may_judge=may_judge)).do == (do,)
 
 
 def told(cause: Cause, *words: str) -> None:

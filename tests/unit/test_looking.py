@@ -12,13 +12,15 @@ from hwsync.cli import doctor, looking
 from hwsync.cli.looking import absent, busy_with
 from hwsync.findings import Result
 from hwsync.protocol.errors import Code, Refused, Unreachable
-from hwsync.protocol.record import Record, State
-from hwsync.protocol.topics import Topics
+from hwsync.protocol.record import Outcome, Ran, Record, State
+from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.status import result_json, status_json
-from tests.support.situations import BEAT, GONE, NOBODY, NOW, TAKEN, WILL, known
+from tests.support.situations import BEAT, GONE, NOBODY, NOW, TAKEN, WILL, ended, known
 
 DENIED = Refused(Code.NOT_ALLOWED, "the broker does not let us publish for pi1")
 KEPT = status_json(Record("pi1", State.COLLECTED, seq=2, time=NOW, current=TAKEN))
+
+RETURNED = ended(Outcome.OK, Ran.YES)
 
 
 class Operator:
@@ -89,6 +91,38 @@ def test_a_refusal_for_being_busy_says_with_what() -> None:
     assert busy_with(refusal, unknown, "pi1", "plot.py") is refusal
     other = Refused(Code.QUEUE_FULL, "full")
     assert busy_with(other, unknown, "pi1", "plot.py") is other
+
+
+class Judging(Operator):
+    """With an account; ``bring``: what the broker says to an empty analysis."""
+
+    def __init__(self, account: str | None, protocol: int, denied: Refused | None) -> None:
+        told = result_json(RETURNED, State.RETURNED)
+        record = Record("pi1", State.RETURNED, seq=3, time=NOW, current=RETURNED)
+        super().__init__(status_json(record), told)
+        self.url = BrokerUrl("mqtt", "broker.lab", 1883).with_credentials(account, "x")
+        self.standing, self._denied = SimpleNamespace(protocol=protocol), denied
+
+    def bring(self, user: str, kind: TopicKind) -> None:
+        assert (user, kind) == ("pi1", TopicKind.ANALYSIS)
+        if self._denied is not None:
+            raise self._denied
+
+
+@pytest.mark.parametrize(
+    ("account", "protocol", "denied", "end"),
+    [(None, 4, None, "to end it: hwsync analyse pi1 TEXT"),
+     ("anna", 5, None, "to end it: hwsync analyse pi1 TEXT"),
+     ("anna", 5, DENIED, "with that right, such as a teacher"),
+     ("anna", 4, None, "who may judge, such as a teacher, types hwsync analyse pi1 TEXT")],
+)  # fmt: skip
+def test_who_may_not_judge_is_not_told_to(
+    account: str | None, protocol: int, denied: Refused | None, end: str
+) -> None:
+    operator: Any = Judging(account, protocol, denied)
+    said = busy_with(Refused(Code.BUSY, "pi1 is in state 3", "wait"), operator, "pi1", "plot.py")
+    assert said.hint.startswith("hwsync run --queue pi1 plot.py waits behind it; ")
+    assert said.hint.endswith(end)
 
 
 def test_why_nobody_answers() -> None:
