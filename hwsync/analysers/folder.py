@@ -253,16 +253,14 @@ class _Reading:
     def _analyser(self, name: str, mains: list[str]) -> Analyser:
         beside = f"{name}.toml"
         written = Written()
+        programs = [one for one in mains if one != beside]
         if beside in mains:
             try:
-                written = read(self._read(beside))
+                written = read(self._read(beside), next(iter(programs), ""))
             except Wrong as wrong:
                 raise Wrong(f"{beside}: {wrong}") from None
-        programs = [one for one in mains if one != beside]
         if len(programs) > 1:
             raise Wrong(f"there are {' and '.join(programs)}: keep one of them")
-        if programs and written.builtin:
-            raise Wrong(f"{beside} names a builtin, and there is {programs[0]}: keep one of them")
         if not programs and not written.builtin:
             raise Wrong(
                 f"there is neither {name}.py nor an executable {name}, and {beside} names no "

@@ -63,8 +63,11 @@ _LIMITS: Final[Mapping[str, tuple[float, float]]] = {
 }
 
 
-def read(data: bytes) -> Written:
-    """Raises ``Wrong``, whose text does not name the file."""
+def read(data: bytes, program: str = "") -> Written:
+    """``program``: the file beside it that is the analyser; empty: there is none.
+
+    Raises ``Wrong``, whose text does not name the TOML.
+    """
     try:
         tree = tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -74,6 +77,11 @@ def read(data: bytes) -> Written:
     for key in tree:
         _known(key, KEYS, "")
     builtin = tree.get("builtin")
+    if builtin is not None and program:
+        raise Wrong(
+            f"it has builtin = {_shown(builtin)}, and there is {program}, too: which one judges? "
+            "Take the key out, or the file away"
+        )
     if builtin is not None and not (isinstance(builtin, str) and builtin in BUILTINS):
         raise Wrong(f"builtin = {builtin!r} is none of hwsync's: {_nearest(builtin, BUILTINS)}")
     arguments = _table(tree, "arguments")

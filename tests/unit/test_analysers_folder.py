@@ -85,8 +85,9 @@ PROBLEMS = {
         "a: there are a and a.py: keep one of them",
     ),
     "a builtin beside a file": (
-        {"a__py": GOOD, "a__toml": 'builtin = "outcome"'},
-        "a: a.toml names a builtin, and there is a.py: keep one of them",
+        {"a__py": GOOD, "a__toml": 'builtin = "equals"'},  # whose arguments are missing as well
+        "a: a.toml: it has builtin = 'equals', and there is a.py, too: which one judges? Take the "
+        "key out, or the file away",
     ),
     "a TOML alone": (
         {"a__toml": ""},
