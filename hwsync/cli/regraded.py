@@ -31,7 +31,6 @@ OPEN: Final = "not ended"
 LAB: Final = "failed for the lab's reasons, or never ran"
 HAD: Final = "had it already"
 FAILED: Final = "had it already, and the analyser failed then: change it, and it is a new version"
-CUT: Final = "output was cut, so that not all of it can be judged"
 DROPPED: Final = "output was dropped (--keep-days)"
 CORRECTED: Final = "result came late, while it was judged: the same command again judges it"
 GONE: Final = "files are not kept any more"
@@ -72,8 +71,6 @@ def why_not_stored(result: Fields, gone: Iterable[str], by: Version) -> str | No
         return had or LAB
     if result["pruned"]:
         return DROPPED
-    if result["truncated"]:
-        return CUT
     return GONE if any(gone) else None
 
 

@@ -56,6 +56,16 @@ def test_equals_with_and_without_case() -> None:
     assert of("equals", "STRASSE", expected="Straße", case=False)[0] is True
 
 
+def test_whose_output_was_cut_is_judged_and_told_so() -> None:
+    files = {"out.txt": b"42"}
+    arguments = {"expected": "42"}
+    passed, _, said = judge("equals", Run(stdout="42", truncated=True, arguments=arguments))
+    assert passed is True
+    assert said.startswith("It is what was expected.\nIts output is longer than what is kept")
+    run = Run(truncated=True, files=files, arguments=arguments | {"of": "out.txt"})
+    assert judge("equals", run)[2] == "It is what was expected."
+
+
 def test_what_is_looked_at() -> None:
     arguments = {"expected": "1", "of": "out.txt"}
     run = Run(files={"out.txt": b"1\n"}, arguments=arguments)

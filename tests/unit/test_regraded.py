@@ -9,7 +9,6 @@ import pytest
 
 from hwsync.cli import regraded as module
 from hwsync.cli.regraded import (
-    CUT,
     DROPPED,
     FAILED,
     GONE,
@@ -72,7 +71,7 @@ def test_what_failed_for_the_labs_reasons_is_passed_over(outcome: Outcome) -> No
         ({"outcome": None}, (), OPEN),
         ({"outcome": "lost", "ran": "maybe", "pruned": True}, (), LAB),
         ({"pruned": True, "truncated": True}, (), DROPPED),
-        ({"truncated": True}, ("a.txt",), CUT),
+        ({"truncated": True}, (), None),  # the analyser is told, as hwsync analyst tells it
         ({}, ("a.txt",), GONE),
         ({"analysed_by": OF_OURS}, (), HAD),
         ({"analysed_by": {**OF_OURS, "fault": "x"}}, (), FAILED),
@@ -126,12 +125,12 @@ def test_a_fault_changes_nothing_and_is_counted() -> None:
     assert (one.fault, one.is_changed) == ("it\x1b[2J crashed", False)
     assert shown([one])[1].endswith("- (it\\x1b[2J crashed)")
     good = regraded("pi1", row(WRONG), {"passed": True}, BY, None)
-    passed_over = Counter({HAD: 2, CUT: 1})
+    passed_over = Counter({HAD: 2, GONE: 1})
     assert summary([one, good], passed_over, BY, dry=False) == [
         "1 judged by check2 v2: 1 changed",
         "1 not judged: the analyser failed, and nothing was said of them",
+        f"1 passed over: {GONE}",
         f"2 passed over: {HAD}",
-        f"1 passed over: {CUT}",
     ]
     assert summary([good], Counter(), BY, dry=True) == [
         "1 would be judged by check2 v2: 1 changed", "nothing was published (--dry-run)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,6 +87,12 @@ def not_ended(run: Run) -> Analysis | None:
     return Analysis(False, score=0.0, message=f"The program did not end well: {how}.")
 
 
+CUT: Final = (
+    "Its output is longer than what is kept: only its beginning and its end were looked at."
+)
+STREAMS: Final = ("stdout", "stderr")
+
+
 class Missing(Exception):
     """The file that is looked at did not come back; the text is for the pupil."""
 
@@ -114,7 +120,10 @@ def judged(judge: Callable[[Run, str], Analysis]) -> Callable[[Run], Analysis]:
             text = looked_at(run)
         except Missing as missing:
             return Analysis(False, score=0.0, message=str(missing))
-        return judge(run, text)
+        analysis = judge(run, text)
+        if run.truncated and run.arguments.get("of", "stdout") in STREAMS:
+            return replace(analysis, message=f"{analysis.message}\n{CUT}")
+        return analysis
 
     return analyse
 
