@@ -11,17 +11,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hwsync.protocol import limits, reply_topics
 from hwsync.protocol.errors import Code, Refused
-from hwsync.protocol.events import Message
 from hwsync.protocol.groups import SIGN, matches
 from hwsync.protocol.jsons import dumps, loads, size
 from hwsync.protocol.record import KnownBy, Reply
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.history import OPEN, QUESTION, Row
 from hwsync.protocol.wire.schema import object_of, read_object
+
+if TYPE_CHECKING:
+    from hwsync.protocol.events import Message
 
 KINDS: Final = (TopicKind.HISTORY, TopicKind.HISTORY_ALL)
 EXAMPLE: Final = 'such as {"last": 10, "reply": "replies/NAME/1"}, NAME being your account'

@@ -7,11 +7,10 @@ and 3).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Final, NotRequired, TypedDict
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
-from hwsync.protocol.events import Analysed, CancelAsked, Ignored, Queried, ResetAsked
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import AnalysedBy, Analyser
 from hwsync.protocol.wire.analyst import analysed_by_json, analysed_by_of
@@ -28,6 +27,9 @@ from hwsync.protocol.wire.schema import (
     object_of,
     text_of,
 )
+
+if TYPE_CHECKING:
+    from hwsync.protocol import events
 
 
 def _is_analyser(value: Any) -> bool:
@@ -163,25 +165,31 @@ def encode_analysis(
     return dumps({**fields, "regrade": True} if regrade else fields).encode()
 
 
-def read_cancel(payload: bytes) -> CancelAsked:
+def read_cancel(payload: bytes) -> events.CancelAsked:
     """Which command is to be stopped. Raises ``Refused``."""
+    from hwsync.protocol import events
+
     if not payload:
-        return CancelAsked()
-    return CancelAsked(CANCEL.read(object_of(payload, CANCEL.what, _EXAMPLE))["id"])
+        return events.CancelAsked()
+    return events.CancelAsked(CANCEL.read(object_of(payload, CANCEL.what, _EXAMPLE))["id"])
 
 
-def read_query(payload: bytes) -> Queried:
+def read_query(payload: bytes) -> events.Queried:
     """What the record is asked for. Raises ``Refused``."""
+    from hwsync.protocol import events
+
     if not payload:
-        return Queried()
+        return events.Queried()
     fields = QUERY.read(object_of(payload, QUERY.what, _EXAMPLE))
-    return Queried(fields["id"], tuple(dict.fromkeys(fields["files"] or ())))
+    return events.Queried(fields["id"], tuple(dict.fromkeys(fields["files"] or ())))
 
 
-def read_reset(payload: bytes) -> ResetAsked:
+def read_reset(payload: bytes) -> events.ResetAsked:
     """What is to come to rest, and be forgotten. Raises ``Refused``."""
+    from hwsync.protocol import events
+
     if not payload:
-        return ResetAsked()
+        return events.ResetAsked()
     obj = object_of(payload, RESET.what, 'send it empty, {"id": "…"} or {"queue": true}')
     if obj.get("forget") is True and ("id" in obj or obj.get("queue")):
         raise RESET.refuse(
@@ -193,20 +201,22 @@ def read_reset(payload: bytes) -> ResetAsked:
     fields = RESET.read(obj)
     if not (fields["queue"] or fields["forget"] or "id" in obj):
         raise RESET.wrong(obj, "id")
-    return ResetAsked(fields["id"], fields["queue"], fields["forget"])
+    return events.ResetAsked(fields["id"], fields["queue"], fields["forget"])
 
 
-def read_analysis(payload: bytes) -> Analysed | Ignored:
+def read_analysis(payload: bytes) -> events.Analysed | events.Ignored:
     """What is said of a result. Raises ``Refused``."""
+    from hwsync.protocol import events
+
     if not payload:
-        return Ignored(CLEARS)
+        return events.Ignored(CLEARS)
     text = text_of(payload)
     try:
         obj = object_in(text)
     except ValueError:
         obj = None
     if obj is None or "analysis" not in obj:
-        return Analysed(bounded(text, limits.MAX_ANALYSIS, "the analysis"))
+        return events.Analysed(bounded(text, limits.MAX_ANALYSIS, "the analysis"))
     fields = ANALYSIS.read(obj)
     value, by = fields["analysis"], fields["analyser"]
     if fields["regrade"] and (by is None or fields["id"] is None):
@@ -220,7 +230,7 @@ def read_analysis(payload: bytes) -> Analysed | Ignored:
     try:
         stored = value if isinstance(value, str) else dumps(value)
         text = bounded(stored, limits.MAX_ANALYSIS, "the analysis")
-        return Analysed(
+        return events.Analysed(
             text, fields["id"], None if by is None else analysed_by_of(by), fields["regrade"],
             fields["outcome"], fields["ran"],
         )  # fmt: skip

@@ -6,9 +6,8 @@ heartbeat.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Final, NotRequired, TypedDict
 
-from hwsync.protocol.events import HeartbeatReceived, Ignored
 from hwsync.protocol.jsons import dumps
 from hwsync.protocol.wire.forms import (
     COUNT,
@@ -24,6 +23,9 @@ from hwsync.protocol.wire.forms import (
     Number,
 )
 from hwsync.protocol.wire.schema import Schema, loose, object_of
+
+if TYPE_CHECKING:
+    from hwsync.protocol import events
 
 
 class Heartbeat(TypedDict):
@@ -90,15 +92,17 @@ def encode_heartbeat(*, online: bool, journal: str, boot: int, **more: object) -
     return dumps({"online": online, "journal": journal, "boot": boot, **more}).encode()
 
 
-def read_heartbeat(payload: bytes) -> HeartbeatReceived | Ignored:
+def read_heartbeat(payload: bytes) -> events.HeartbeatReceived | events.Ignored:
     """Which device is there, or has gone. Raises ``Refused`` where its first fields are none."""
+    from hwsync.protocol import events
+
     if not payload:
-        return Ignored("a cleared heartbeat")
+        return events.Ignored("a cleared heartbeat")
     obj = object_of(payload, HEARTBEAT.what, 'a device sends {"online", "journal", "boot", …}')
     fields = _NEEDED.read(obj)
     seen: Any = fields["seen"]
     can: Any = obj.get("can")
-    return HeartbeatReceived(
+    return events.HeartbeatReceived(
         fields["online"],
         fields["journal"],
         fields["boot"],

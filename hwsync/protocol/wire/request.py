@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Final, NotRequired, TypedDict
 
 from hwsync.protocol import limits
 from hwsync.protocol.batch import NO_OPTIONS, Options
 from hwsync.protocol.errors import Code, Refused
-from hwsync.protocol.events import Ignored, Requested
 from hwsync.protocol.jsons import dumps, is_count, is_number, loads, size
 from hwsync.protocol.record import Analyser, Reply, Request, Start
 from hwsync.protocol.wire.files import Patterns, SentFiles, bare, contents_of, read_files
@@ -41,6 +40,9 @@ from hwsync.protocol.wire.schema import (
     text_of,
 )
 from hwsync.protocol.wire.start import START_OBJECT, read_start
+
+if TYPE_CHECKING:
+    from hwsync.protocol import events
 
 
 def _no_args(key: str, value: Any) -> Doubt:
@@ -259,10 +261,12 @@ def encode_request(program: str, **keys: object) -> bytes:
     return dumps({"program": program, **keys}).encode()
 
 
-def read_request(payload: bytes) -> Requested | Ignored:
+def read_request(payload: bytes) -> events.Requested | events.Ignored:
     """What is asked for. Raises ``Refused``."""
+    from hwsync.protocol import events
+
     if not payload:
-        return Ignored(CLEARS)
+        return events.Ignored(CLEARS)
     text = text_of(payload)
     obj: Json | None = None
     try:
@@ -277,22 +281,26 @@ def read_request(payload: bytes) -> Requested | Ignored:
             ) from None
     if obj is not None and "program" in obj:
         return _structured(obj)
-    return Requested(Request(bounded(text, limits.MAX_PROGRAM, "the program")))
+    return events.Requested(Request(bounded(text, limits.MAX_PROGRAM, "the program")))
 
 
-def read_command(payload: bytes) -> Requested | Ignored:
+def read_command(payload: bytes) -> events.Requested | events.Ignored:
     """The same on ``command``, where our own envelopes come back. Raises ``Refused``."""
+    from hwsync.protocol import events
+
     if payload.removeprefix(BOM_UTF8)[:1] == b"{":
         try:
             obj = loads(payload.decode())
         except ValueError:
             obj = None
         if isinstance(obj, dict) and "v" in obj:
-            return Ignored("an envelope is for the device")
+            return events.Ignored("an envelope is for the device")
     return read_request(payload)
 
 
-def _structured(obj: dict[str, Any]) -> Requested:
+def _structured(obj: dict[str, Any]) -> events.Requested:
+    from hwsync.protocol import events
+
     fields = REQUEST.read(obj)
     ident, queue = fields["id"], fields["queue"]
     for key, there in (("queue", queue), ("batch", fields["batch"] is not None)):
@@ -349,10 +357,10 @@ def _structured(obj: dict[str, Any]) -> Requested:
     listed = None if boards is None else tuple(boards)
     reply = None if fields["reply"] is None else Reply(fields["reply"])
     contents = contents_of(files)
-    return Requested(request, reply, listed=listed, options=options, contents=contents)
+    return events.Requested(request, reply, listed=listed, options=options, contents=contents)
 
 
-def check_of_group(event: Requested) -> None:
+def check_of_group(event: events.Requested) -> None:
     """Raises ``Refused`` where a request for a group has what only one for a board may have."""
     if event.listed is not None:
         raise Refused(
@@ -363,7 +371,7 @@ def check_of_group(event: Requested) -> None:
         )
 
 
-def check_of_board(event: Requested) -> None:
+def check_of_board(event: events.Requested) -> None:
     """Raises ``Refused`` where a request for a board has what only one for a group may have."""
     if event.options != NO_OPTIONS:
         raise Refused(

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
 from hwsync.protocol.errors import Code, Refused
-from hwsync.protocol.events import Collected, Returned
 from hwsync.protocol.files import NO_ROOM, NotKept, counted, listed
 from hwsync.protocol.jsons import MAX_INT, cut, dumps, is_count, micros, size
 from hwsync.protocol.output import Order, keep_again, keep_ends
@@ -55,6 +54,9 @@ from hwsync.protocol.wire.schema import (
     object_of,
     text_of,
 )
+
+if TYPE_CHECKING:
+    from hwsync.protocol import events
 
 _DEVICE_OUTCOMES: Final = frozenset(Outcome) - {Outcome.EXPIRED, Outcome.LOST}
 _LONGEST_ID: Final = "i" * 64  # also of a journal
@@ -310,17 +312,21 @@ def _bare(report: RunReport) -> RunReport:
     )
 
 
-def read_collected(payload: bytes) -> Collected:
+def read_collected(payload: bytes) -> events.Collected:
     """Who has a command. Raises ``Refused``."""
+    from hwsync.protocol import events
+
     if not payload:
-        return Collected()
+        return events.Collected()
     example = 'by hand send it empty; a device sends {"id", "journal", "boot"}'
     fields = COLLECTED.read(object_of(payload, COLLECTED.what, example))
-    return Collected(fields["id"], fields["journal"], fields["boot"])
+    return events.Collected(fields["id"], fields["journal"], fields["boot"])
 
 
-def read_response(payload: bytes) -> Returned:
+def read_response(payload: bytes) -> events.Returned:
     """How a run ended; plain text is an answer by hand. Raises ``Refused``."""
+    from hwsync.protocol import events
+
     text = text_of(payload)
     try:
         obj = object_in(text)
@@ -333,10 +339,12 @@ def read_response(payload: bytes) -> Returned:
     if obj is not None and "outcome" in obj:
         return _result(obj)
     answer = bounded(text, limits.MAX_RESPONSE, "the response")
-    return Returned(RunReport(Outcome.OK, Ran.YES, response=answer))
+    return events.Returned(RunReport(Outcome.OK, Ran.YES, response=answer))
 
 
-def _result(obj: Json) -> Returned:
+def _result(obj: Json) -> events.Returned:
+    from hwsync.protocol import events
+
     fields = RESPONSE.read(obj)
     outcome = Outcome(fields["outcome"])
     response, response_cut = keep_ends(fields["response"], limits.MAX_RESPONSE)
@@ -364,7 +372,7 @@ def _result(obj: Json) -> Returned:
         ran_on=read_ran_on(fields["ran_on"]),
     )
     contents = contents_of(files)
-    return Returned(report, fields["id"], fields["journal"], fields["boot"], contents)
+    return events.Returned(report, fields["id"], fields["journal"], fields["boot"], contents)
 
 
 def _ran(obj: Json, outcome: Outcome) -> Ran:

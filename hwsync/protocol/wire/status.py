@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, NotRequired, TypedDict, cast
 
 from hwsync.protocol import limits
 from hwsync.protocol.analysis import nobody_offers
-from hwsync.protocol.events import Ignored, StatusReceived
 from hwsync.protocol.jsons import Micros, cut, dumps, fitted, micros, size
 from hwsync.protocol.output import keep_again
 from hwsync.protocol.record import NO_COMMAND, NO_REPORT, Command, Record, Regrade, State
@@ -48,6 +47,9 @@ from hwsync.protocol.wire.forms import (
 from hwsync.protocol.wire.ran_on import RAN_ON, ran_on_json
 from hwsync.protocol.wire.schema import Json, Schema, loose, read_object
 from hwsync.protocol.wire.start import start_json
+
+if TYPE_CHECKING:
+    from hwsync.protocol import events
 
 
 class _Level(TypedDict):
@@ -551,9 +553,11 @@ def read_status(payload: bytes) -> StatusHead | None:
     )
 
 
-def read_order(payload: bytes) -> StatusReceived | Ignored:
+def read_order(payload: bytes) -> events.StatusReceived | events.Ignored:
     """How new a status is. It is the coordinator's own word: what else stands there is nobody's."""
+    from hwsync.protocol import events
+
     obj = read_object(payload)
     if obj is None or not _ORDER.holds(obj):
-        return Ignored("no status")
-    return StatusReceived((obj["epoch"], obj["seq"]))
+        return events.Ignored("no status")
+    return events.StatusReceived((obj["epoch"], obj["seq"]))
