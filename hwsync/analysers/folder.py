@@ -102,6 +102,7 @@ class Folder:
         self._settle_s = settle_s
         self._clock = clock
         self._taken: dict[str, _Taken] = {}
+        self._named: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {}  # by TOML, as it looks
         self._first = True
 
     def scan(self) -> dict[str, Analyser]:
@@ -150,15 +151,23 @@ class Folder:
 
     def _along(self, names: Iterable[str]) -> set[str]:
         """Files that some analyser needs, as their TOMLs say: these are none themselves."""
-        found = set[str]()
+        before, self._named = self._named, {}
         for name in names:
             if name.endswith(".toml") and not PASSED_OVER.fullmatch(name) and self._is_file(name):
-                try:
-                    data = (self.path / name).read_bytes()
-                    found |= set(read(data).files)
-                except (OSError, Wrong):
-                    pass  # said where it is read for its analyser
-        return found
+                look = self._stat(name)
+                known = before.get(name)
+                same = known is not None and known[0] == look
+                self._named[name] = known if known and same else (look, self._named_in(name))
+        return {path for _, paths in self._named.values() for path in paths}
+
+    def _named_in(self, name: str) -> tuple[str, ...]:
+        """What is wrong with it is said where it is read for its analyser."""
+        try:
+            with open(self.path / name, "rb") as file:
+                data = file.read(MAX_FILE + 1)
+            return read(data).files if len(data) <= MAX_FILE else ()
+        except (OSError, Wrong):
+            return ()
 
     def _is_meant(self, name: str) -> bool:
         if not self._is_file(name):

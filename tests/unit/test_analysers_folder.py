@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from hwsync.analysers import folder as folder_of
 from hwsync.analysers.folder import Folder, Kind
-from hwsync.analysers.written import Limits, Wrong, read
+from hwsync.analysers.written import Limits, Written, Wrong, read
 from hwsync.protocol.errors import UsageError
 
 GOOD = "def analyse(run):\n    return True\n"
@@ -304,6 +305,30 @@ def test_a_file_that_another_needs_is_no_analyser(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     assert folder.scan().keys() == {"outcome", "a"}
     assert folder.problems == ()
+
+
+def test_a_look_at_what_has_not_changed_reads_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked at twice a second, for ever; a large one took half a minute each time."""
+    make(tmp_path, a__py=GOOD, a__toml='files = ["b.py"]', b__py="x = 1", c__toml="x" * 2_000)
+    monkeypatch.setattr(folder_of, "MAX_FILE", 1_000)
+    parsed: list[bytes] = []
+
+    def reading(data: bytes, *more: str) -> Written:
+        parsed.append(data)
+        return read(data, *more)
+
+    monkeypatch.setattr(folder_of, "read", reading)
+    folder = Folder(tmp_path, settle_s=0)
+    assert folder.scan().keys() == {"outcome", "a", "c"}
+    assert folder.problems == ("c: c.toml: c.toml is larger than 1,000 bytes",)
+    assert set(parsed) == {b'files = ["b.py"]'}
+    parsed.clear()
+    assert folder.scan().keys() == {"outcome", "a", "c"}
+    assert parsed == []
+    (tmp_path / "a.toml").write_text("")
+    assert "b" in folder.scan()
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
