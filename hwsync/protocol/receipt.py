@@ -106,6 +106,8 @@ def _moved_nothing(row: Mapping[str, Any]) -> bool:
 
 
 def _asked(row: Mapping[str, Any], kept: Json | None) -> Json:
+    if not row["topic"]:
+        raise Wrong(f"row {row['row']} has no message: it was imported, and nobody asked here")
     if row["payload"] is None:
         return _by_hash(row, kept, _ASKED, "what was asked for")
     try:

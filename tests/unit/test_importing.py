@@ -20,6 +20,7 @@ from hwsync.store.checking import check
 from hwsync.store.importing import Taken, board_of, take_over
 from hwsync.store.original import seconds_of
 from hwsync.store.reader import Reader
+from hwsync.store.receipts import Receipts
 from hwsync.store.store import Store
 from tests.support.coordinator import Lab, request
 
@@ -164,6 +165,14 @@ def test_odd_names_get_safe_ones_and_are_found_by_what_they_were(
     assert all(one.commands == 1 for one in taken.values())
     assert is_whole(path)
     assert board_of("x" * 65) != board_of("x" * 66)
+
+
+def test_what_was_imported_has_no_receipt(path: Path, theirs: Theirs) -> None:
+    theirs.add("pi1", *CYCLE)
+    imported(path, theirs)
+    ((id,),) = commands(path, "id")
+    with Receipts(path) as receipts, pytest.raises(DatabaseError, match="it was imported"):
+        receipts.make("pi1", id, receipts.last())
 
 
 def test_twice_brings_no_doubles_and_only_what_is_new(path: Path, theirs: Theirs) -> None:
