@@ -253,10 +253,12 @@ class Conversation:
         limit, slow = began + patience, began + SLOW_S
         pause = limits.REPEAT_FIRST_S
         said = (kind,) if then_query is None else (kind, TopicKind.QUERY)
+        is_repeated = False
         while (now := self.now) < limit:
             self.publish(kind, payload)
-            if now > began:
+            if is_repeated:
                 self._inquire()  # the first time is too early: it is a moment away
+            is_repeated = True
             until, news = min(now + pause, limit), self._news
             to_query = then_query
             while True:

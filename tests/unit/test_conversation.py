@@ -24,7 +24,7 @@ def line() -> Line:
     return Line()
 
 
-def ask(line: Line, *signals: Signal) -> Json:
+def ask(line: Line, *signals: Signal | None) -> Json:
     talk = line.conversation.telling(TopicKind.REQUEST, encode_request("mine", id="c1"), "c1")
     return line.drive(talk, *signals)
 
@@ -166,3 +166,22 @@ def test_who_waits_longer_than_a_moment_is_told_once(line: Line) -> None:
     with pytest.raises(NoCoordinator):
         ask(line)
     assert len(told) == 1, "on one connection it is said once"
+
+
+def test_the_coordinator_is_asked_how_it_is_from_the_second_try_on() -> None:
+    """Also where the clock goes on while the first one is sent, as real ones do."""
+    asked: list[float] = []
+    line = Line()
+
+    def clock() -> float:
+        line.now += 1e-4
+        return line.now
+
+    line.conversation = Conversation(
+        Topics(), "pi1", lambda topic, payload: line.messages.append((topic, payload)),
+        monotonic=clock, inquire=lambda: asked.append(line.now),
+    )  # fmt: skip
+    ask(line, status("mine"), result("mine"))
+    assert asked == []
+    ask(line, None, None, status("mine"), result("mine"))
+    assert (line.sent.count("request"), len(asked)) == (3, 1)
