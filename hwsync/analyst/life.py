@@ -36,6 +36,7 @@ from hwsync.analyst.judging import (
 )
 from hwsync.analyst.offering import Offering
 from hwsync.analyst.quiet import Quiet
+from hwsync.analyst.words import line_of
 from hwsync.analyst.work import Task, Work
 from hwsync.notify import Notifier
 from hwsync.operator.conversation import Conversation, Standing, Talk
@@ -44,10 +45,7 @@ from hwsync.operator.reaching import lab
 from hwsync.operator.switchboard import Switchboard
 from hwsync.orders import Orders
 from hwsync.protocol import limits
-from hwsync.protocol.analysis import verdict_of
 from hwsync.protocol.errors import CannotRun, Code, HwsyncError, NoCoordinator, Refused
-from hwsync.protocol.jsons import dumps
-from hwsync.protocol.record import AnalysedBy
 from hwsync.protocol.topics import ITSELF, TopicKind, Topics
 from hwsync.protocol.wire.analyst import Offer, encode_offer
 from hwsync.protocol.wire.received import read_received
@@ -408,15 +406,8 @@ class Life:
 
     def _log(self, one: _InHand, judgement: Judgement) -> None:
         """One line for each judgement."""
-        seconds = self._monotonic() - one.began
-        by = f"{judgement.name} {judgement.version}"
-        if judgement.fault is not None:
-            printed = judgement.printed.strip().rpartition("\n")[2]
-            more = f"; it printed last: {printed}" if printed else ""
-            log.warning("%s failed itself in %.2f s: %s%s", by, seconds, judgement.fault, more,
-                        extra=_extra(one.task))  # fmt: skip
-            return
-        log.info("%s in %.2f s: %s", by, seconds, _said(judgement), extra=_extra(one.task))
+        level, line = line_of(judgement, self._monotonic() - one.began)
+        log.log(level, "%s", line, extra=_extra(one.task))
 
     # The connection.
 
@@ -441,11 +432,3 @@ class Life:
 
 def _extra(task: Task) -> dict[str, str]:
     return {"user": task.user, "id": task.id}
-
-
-def _said(judgement: Judgement) -> str:
-    """What the analysis says by the convention."""
-    by = AnalysedBy(judgement.name, judgement.version)
-    verdict = verdict_of(dumps(judgement.analysis), by)
-    word = {True: "passed", False: "not passed", None: "judged"}[verdict.passed]
-    return word if verdict.score is None else f"{word}, score {verdict.score:g}"

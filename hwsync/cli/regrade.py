@@ -24,6 +24,7 @@ import click
 from hwsync.analysers.engine import AT_ONCE, Engine, Judgement
 from hwsync.analysers.folder import RESERVED, Analyser, Folder
 from hwsync.analyst.judging import End, reading_stored, telling
+from hwsync.analyst.words import printed_lines
 from hwsync.cli import say
 from hwsync.cli.common import FOLDER, Settings, common
 from hwsync.cli.filters import filter_options, read_filters
@@ -33,6 +34,7 @@ from hwsync.cli.regraded import (
     Regraded,
     Version,
     exported,
+    heard,
     regraded,
     shown,
     summary,
@@ -49,6 +51,7 @@ from hwsync.protocol.topics import TopicKind
 SLOW_S: Final = 2.0  # then it is said how far it is
 SERVE_S: Final = 1.0  # the connection is looked after so often, while an analyser runs
 STOPPED: Final = 130
+PRINTED: Final = 10  # lines that the analyser printed of a run, the last ones
 
 Fields = Mapping[str, Any]
 Runs = Sequence[tuple[str, Fields]]
@@ -62,7 +65,11 @@ _UnderWay = tuple[str, Fields, End, Future[Judgement]]  # a board's run, and its
 @click.option("--analyser", "wanted", required=True, metavar="NAME", help="Which one judges them.")
 @click.option("--dir", "folder", type=FOLDER, required=True, metavar="DIR",
               help="The folder of analysers, as of hwsync analyst.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Show what would change; nothing is published.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show what would change, and what the analyser prints; nothing is published.",
+)
 @click.pass_obj
 def regrade(settings: Settings, /, targets: tuple[Target, ...], wanted: str, folder: Path,
             dry_run: bool, **given: Any) -> None:  # fmt: skip
@@ -181,7 +188,9 @@ class _Work:
             if board not in self._told:
                 self._check_it_came(client, board, row["id"])
                 self._told.add(board)
-        self.runs.append(regraded(board, row, judgement.analysis, self._by, judgement.fault))
+        printed = printed_lines(judgement, PRINTED)
+        one = regraded(board, row, judgement.analysis, self._by, judgement.fault, printed)
+        self.runs.append(one)
 
     def _check_it_came(self, client: Client, board: str, id: str) -> None:
         """MQTT 3.1.1 does not say where a right is missing. Raises ``Refused``."""
@@ -226,6 +235,9 @@ def _say(settings: Settings, work: _Work, by: Version, *, dry: bool) -> None:
             say.json_line({**exported(one), "published": one.fault is None and not dry})
     for line in () if settings.as_json else shown(work.runs):
         say.line(line)
+    if not settings.as_json:
+        for line in heard(one for one in work.runs if dry or one.fault is not None):
+            say.remark(line)
     for line in summary(work.runs, work.passed_over, by, dry=dry):
         say.remark(line)
     if work.stopped is not None:

@@ -36,6 +36,7 @@ CORRECTED: Final = "result came late, while it was judged: the same command agai
 GONE: Final = "files are not kept any more"
 HEADS: Final = ("BOARD", "RUN", "ASKER", "OLD", "NEW", "")
 CHANGED: Final = "changed"
+MOST_HEARD: Final = 10  # runs of which it is shown what the analyser printed
 
 Fields = Mapping[str, Any]
 
@@ -82,7 +83,10 @@ def _had(told: Iterable[Fields], by: Version) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Regraded:
-    """One run, judged anew. ``old``: the verdict that counted; None: there was none."""
+    """One run, judged anew. ``old``: the verdict that counted; None: there was none.
+
+    ``printed`` is for whoever has written the analyser, and is published nowhere.
+    """
 
     board: str
     id: str
@@ -90,6 +94,7 @@ class Regraded:
     old: Fields | None
     new: Fields
     is_changed: bool
+    printed: tuple[str, ...] = ()  # the last lines that the analyser printed
 
     @property
     def fault(self) -> str | None:
@@ -98,14 +103,17 @@ class Regraded:
         return fault
 
 
-def regraded(board: str, row: Fields, value: Any, by: Version, fault: str | None) -> Regraded:
+def regraded(
+    board: str, row: Fields, value: Any, by: Version, fault: str | None,
+    printed: Iterable[str] = (),
+) -> Regraded:  # fmt: skip
     """What an analysis of it, which is any JSON, makes of a run."""
     text = value if isinstance(value, str) else dumps(value)
     said = verdict_json(analysis.verdict_of(text, AnalysedBy(by.name, by.version, fault)))
     old = verdict_of(row)
     counts = verdict_of({**row, "verdicts": [*verdicts_of(row), said]})
     changed = _worth(old) != _worth(counts)
-    return Regraded(board, row["id"], str(asker_of(row)), old, said, changed)
+    return Regraded(board, row["id"], str(asker_of(row)), old, said, changed, tuple(printed))
 
 
 def _worth(verdict: Fields | None) -> tuple[bool | None, float | None] | None:
@@ -128,7 +136,8 @@ def told(verdict: Fields | None) -> str:
 def exported(one: Regraded) -> dict[str, Any]:
     """One of them, for programs."""
     fields = {"board": one.board, "id": one.id, "asker": one.asker}
-    return fields | {"old": one.old, "new": one.new, "changed": one.is_changed}
+    judged = {"old": one.old, "new": one.new, "changed": one.is_changed}
+    return {**fields, **judged, "printed": list(one.printed)}
 
 
 def shown(runs: Iterable[Regraded]) -> list[str]:
@@ -141,6 +150,17 @@ def shown(runs: Iterable[Regraded]) -> list[str]:
         for one in runs
     ]
     return table(HEADS, rows) if rows else []
+
+
+def heard(runs: Iterable[Regraded]) -> list[str]:
+    """What the analyser printed of each; of the first ones, where there are many."""
+    some = [one for one in runs if one.printed]
+    lines = []
+    for one in some[:MOST_HEARD]:
+        lines += [f"printed of {one.board} {one.id}:", *(f"  | {line}" for line in one.printed)]
+    if left := len(some) - MOST_HEARD:
+        lines += [f"and of {left} more: name one, such as --last 1"] if left > 0 else []
+    return lines
 
 
 def summary(

@@ -40,6 +40,11 @@ def analyse(run):
     return Analysis(passed=right, score=1.0 if right else 0.0, message=f"by {run.meta['student']}")
 """
 SLOW: Final = "import time\n\ndef analyse(run):\n    time.sleep(0.5)\n    return True\n"
+BROKEN: Final = """\
+def analyse(run):
+    print("\\x1b[2Jgot", run.stdout)
+    return 1 / 0
+"""
 IMPATIENT: Final = """
 from hwsync.analyst import entitled
 from hwsync.cli import app
@@ -57,7 +62,7 @@ def analysers(tmp_path: Path) -> Path:
     (folder / "strict.py").write_text(STRICT)
     (folder / "fair.py").write_text(FAIR)
     (folder / "slow.py").write_text(SLOW)
-    (folder / "broken.py").write_text("def analyse(run):\n    return 1 / 0\n")
+    (folder / "broken.py").write_text(BROKEN)
     return folder
 
 
@@ -201,6 +206,7 @@ def judged_anew(lab: Evening, analysers: Path) -> None:
     assert again.stdout == ""
     assert "3 passed over: had it already" in again.stderr
     broken = regrade("broken", code=1)
+    assert "printed of pi1 b1:\n  | \\x1b[2Jgot 41\n" in broken.stderr
     assert "3 not judged: the analyser failed, and nothing was said of them" in broken.stderr
     assert broken.stdout.count("ZeroDivisionError") == 3
     assert lab.steps() == before + 6

@@ -17,6 +17,7 @@ from hwsync.cli.regraded import (
     OPEN,
     Version,
     exported,
+    heard,
     regraded,
     shown,
     summary,
@@ -138,8 +139,18 @@ def test_a_fault_changes_nothing_and_is_counted() -> None:
     assert shown([]) == []
 
 
+def test_what_the_analyser_printed_is_shown_of_the_first_runs() -> None:
+    silent = regraded("pi1", row(), {"passed": True}, BY, None)
+    one = regraded("pi1", row(), {"passed": True}, BY, None, ["got 41", "wanted 42"])
+    assert heard([silent, one]) == ["printed of pi1 c1:", "  | got 41", "  | wanted 42"]
+    many = heard([one] * (module.MOST_HEARD + 2))
+    assert len(many) == 3 * module.MOST_HEARD + 1
+    assert many[-1] == "and of 2 more: name one, such as --last 1"
+
+
 def test_one_for_programs() -> None:
-    one = exported(regraded("pi1", row(RIGHT), {"passed": False}, BY, None))
+    one = exported(regraded("pi1", row(RIGHT), {"passed": False}, BY, None, ["got 41"]))
+    assert one["printed"] == ["got 41"]
     assert (one["board"], one["id"], one["asker"], one["changed"]) == ("pi1", "c1", "anna", True)
     assert (one["old"]["name"], one["new"]["name"], one["new"]["version"]) == (
         "check1", "check2", "v2",
