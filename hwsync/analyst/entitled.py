@@ -40,7 +40,7 @@ class Entitled:
             elif isinstance(signal, Subscribed) and self._until == inf and not self._is_known:
                 self._until = self._monotonic() + GIVEN_BACK_S
             elif isinstance(signal, Delivery) and signal.topic == self._topic:
-                self._is_known |= _is_online(signal.payload)
+                self._is_known |= is_online(signal.payload)
         if not self._is_known and self._monotonic() >= self._until:
             raise self._may_not("the broker does not give back what it offers")
 
@@ -58,7 +58,8 @@ class Entitled:
         )
 
 
-def _is_online(payload: bytes) -> bool:
+def is_online(payload: bytes) -> bool:
+    """Whether an analyst says there that it is online; an empty message says that it is not."""
     try:
         return read_offer(payload).online
     except Refused:

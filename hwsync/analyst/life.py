@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from hwsync.address import BrokerUrl
 from hwsync.analysers.engine import Judgement
 from hwsync.analysers.folder import Analyser, Folder
 from hwsync.analyst.catching_up import CatchingUp
-from hwsync.analyst.entitled import Entitled
+from hwsync.analyst.entitled import Entitled, is_online
 from hwsync.analyst.judging import (
     End,
     Judge,
@@ -68,6 +68,7 @@ UNANSWERED: Final = 4  # tries of ``ANSWER_S`` each, with a coordinator that ans
 INQUIRE_S: Final = 1.0  # at least, between two questions how the coordinator is
 ASK_S: Final = 10.0  # between two such questions, while nothing else is said
 LOOK_AGAIN_S: Final = 0.5  # between two looks whether it is there again
+SAY_S: Final = 1.0  # until it says again that it is there, where somebody says that it is not
 LEAVE_S: Final = 5.0  # for what is under way at the end
 
 SAID: Final = (TopicKind.STATUS, TopicKind.RESULT, TopicKind.ERROR, TopicKind.BOARDS)
@@ -134,6 +135,7 @@ class Life:
         self._inquired = -inf  # when the coordinator was asked how it is
         self._quiet = Quiet(monotonic)
         self._judged = 0  # in this life
+        self._repeats, self._say_again_at = False, inf  # whoever waits by himself says it once
 
     # The loop.
 
@@ -149,13 +151,15 @@ class Life:
         entitled = Entitled(own, self._setup.name, self._monotonic)
         orders, notifier = self._process.orders, self._process.notifier
         look_at, came = self._monotonic() + LOOK_S, list[Signal]()
+        self.repeat()
         while not orders.stop:
             now = self._monotonic()
+            self.say_again(now)
             if now >= look_at or orders.reload:
                 look_at = now + LOOK_S
                 self.look(again=orders.reload)
                 orders.reload = False
-            waits = [self.turn(came), look_at - now, entitled.patience]
+            waits = [self.turn(came), look_at - now, entitled.patience, self._say_again_at - now]
             if any(isinstance(signal, Subscribed) for signal in came):  # what it offers is said
                 self._connection.subscribe([Subscription(own, as_published=False)])
             waits += [] if (wait := notifier.wait()) is None else [wait]
@@ -214,6 +218,10 @@ class Life:
 
     def _look_at_message(self, delivery: Delivery) -> None:
         user, kind = self._topics.split(delivery.topic)
+        if kind is TopicKind.ANALYSTS:  # its own; somebody else may have been too quick
+            if not is_online(delivery.payload):
+                self._say_again_at = min(self._say_again_at, self._monotonic() + SAY_S)
+            return
         if not delivery.payload:
             return
         if not delivery.retain and kind in SAID:
@@ -262,9 +270,21 @@ class Life:
         return self._offering.analysers
 
     def _say_offer(self, offer: Offer | None = None) -> None:
-        offer = self._offering.offer(time.time()) if offer is None else offer
+        if offer is None:
+            offer = replace(self._offering.offer(time.time()), repeats=self._repeats)
         topic = self._topics.analyst(self._setup.name)
         self._connection.publish(topic, encode_offer(offer), retain=True)
+
+    def repeat(self) -> None:
+        """From now on ``say_again`` is called."""
+        self._repeats, self._say_again_at = True, self._monotonic() + limits.HEARTBEAT_S
+
+    def say_again(self, now: float) -> None:
+        """What is offered, now and then: who dies with the broker leaves no word that it has."""
+        if now >= self._say_again_at:
+            self._say_again_at = now + limits.HEARTBEAT_S
+            if self._connection.connection:
+                self._say_offer()
 
     # The tasks.
 

@@ -15,11 +15,12 @@ from typing import Final
 from hwsync.coordinator.schedule import Clock
 from hwsync.protocol import offers
 from hwsync.protocol.errors import Refused
+from hwsync.protocol.limits import OFFLINE_AFTER_S
 from hwsync.protocol.offers import Offers
 from hwsync.protocol.record import Record
 from hwsync.protocol.topics import TopicKind, Topics
 from hwsync.protocol.wire.analyst import read_offer
-from hwsync.transport import Connected, Delivery, Signal, Subscribed
+from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
 
 log = logging.getLogger("hwsync.coordinator")
 
@@ -50,14 +51,20 @@ class Analysts:
         self.refused = 0
         self._unheard: set[str] = set()  # of the connection before, not yet heard on this one
         self._forget_at: float | None = None  # monotonic
+        self._gone_at: dict[str, float] = {}  # of those who repeat: where nothing is heard
+        self._hears = False
         self._say_at = clock.monotonic()
 
     def note(self, signal: Signal) -> bool:
         """Take note of it; whether it was an analyst's word, which is nobody else's."""
         if isinstance(signal, Connected):
             self._unheard, self._forget_at = set(self.offers), None
+        elif isinstance(signal, Disconnected):
+            self._hears = False
         elif isinstance(signal, Subscribed):
-            self._forget_at = self._clock.monotonic() + HEAR_S if self._unheard else None
+            self._hears, now = True, self._clock.monotonic()
+            self._forget_at = now + HEAR_S if self._unheard else None
+            self._gone_at = dict.fromkeys(self._gone_at, now + OFFLINE_AFTER_S)
         elif isinstance(signal, Delivery):
             _, kind = self._topics.split(signal.topic)
             if kind is TopicKind.ANALYSTS:
@@ -65,20 +72,30 @@ class Analysts:
                 return True
         return False
 
-    def look(self) -> None:
-        """Forget who is not there any more: the broker has said all that it keeps."""
+    def look(self) -> tuple[str, ...]:
+        """Forget who is not there any more: the broker has said all that it keeps.
+
+        Who was silent for too long is returned: what the broker keeps of it is not true.
+        """
+        now = self._clock.monotonic()
+        silent = tuple(name for name, at in self._gone_at.items() if self._hears and now >= at)
+        for name in silent:
+            log.warning("the analyst %s was silent for %g s", name, OFFLINE_AFTER_S)
+        if silent:
+            self._take({name: one for name, one in self.offers.items() if name not in silent})
         if self._forget_at is not None and self._clock.monotonic() >= self._forget_at:
             self._forget_at = None
             self._take(
                 {name: one for name, one in self.offers.items() if name not in self._unheard}
             )
             self._unheard.clear()
+        return silent
 
     def wait(self) -> float | None:
         """Seconds until ``look`` has something to do."""
-        if self._forget_at is None:
-            return None
-        return max(self._forget_at - self._clock.monotonic(), 0.0)
+        moments = [] if self._forget_at is None else [self._forget_at]
+        moments += self._gone_at.values() if self._hears else ()
+        return max(min(moments) - self._clock.monotonic(), 0.0) if moments else None
 
     def figures(self, records: Iterable[Record]) -> AnalystFigures:
         """What the health says; ``records``: all."""
@@ -94,7 +111,11 @@ class Analysts:
         analyst = self._topics.analyst_of(delivery.topic) or ""
         self._unheard.discard(analyst)
         try:
-            self._take(offers.heard(self.offers, analyst, read_offer(delivery.payload)))
+            offer = read_offer(delivery.payload)
+            self._take(offers.heard(self.offers, analyst, offer))
+            self._gone_at.pop(analyst, None)
+            if offer.online and offer.repeats:
+                self._gone_at[analyst] = self._clock.monotonic() + OFFLINE_AFTER_S
         except Refused as refusal:
             self.refused += 1
             self._take({name: one for name, one in self.offers.items() if name != analyst})
@@ -108,3 +129,4 @@ class Analysts:
         for name in self.offers.keys() - found.keys():
             log.info("the analyst %s is gone", name)
         self.offers, self.offered = found, offers.names_of(found)
+        self._gone_at = {name: at for name, at in self._gone_at.items() if name in found}

@@ -43,6 +43,7 @@ from hwsync.protocol.offers import looked_at
 from hwsync.protocol.record import MICRO, Command, Moment, Record, latest_start_s, replace
 from hwsync.protocol.rules import Rules
 from hwsync.protocol.topics import TopicKind, Topics
+from hwsync.protocol.wire.analyst import GONE, encode_offer
 from hwsync.protocol.wire.messages import is_query, named_id
 from hwsync.store.api import Storage
 from hwsync.transport import Connected, Delivery, Disconnected, Signal, Subscribed
@@ -319,7 +320,8 @@ class Coordinator:
 
         At a connect, which says all statuses, of all of them.
         """
-        self.analysts.look()
+        for name in self.analysts.look():
+            self._publisher.publish(self.topics.analyst(name), encode_offer(GONE), retain=True)
         look = subscribed or self._look_at_waiting or self.analysts.offered != self.rules.offered
         if not look or not self._ticking.runs:
             return

@@ -17,6 +17,7 @@ from hwsync.notify import Notifier
 from hwsync.operator.history import Answers
 from hwsync.protocol.record import State
 from hwsync.protocol.topics import Topics
+from hwsync.protocol.wire.analyst import GONE, Offer, encode_offer
 from hwsync.protocol.wire.response import encode_collected
 from hwsync.testing.port import ADDRESS
 from hwsync.transport import Delivery, Signal, Subscribed
@@ -115,3 +116,34 @@ def test_a_verdict_of_an_end_that_was_corrected_meanwhile_is_given_anew(
     assert lab.record.state is State.REST
     assert lab.record.current is not None
     assert lab.record.current.analysis == '{"passed":true}'
+
+
+def offers(analyst: Beside) -> list[bool]:
+    """Whether it was said that it is there and says so again, each time since the last look."""
+    said = [json.loads(payload) for topic, payload in analyst.said if "/analysts/" in topic]
+    analyst.said.clear()
+    assert all(one["online"] for one in said)
+    return [one.get("repeats", False) for one in said]
+
+
+def test_what_is_offered_is_said_again_and_again(lab: Lab, analyst: Beside) -> None:
+    analyst.repeat()
+    for wait, expected in ((29.5, []), (0.5, [True]), (29.5, []), (0.5, [True])):
+        lab.clock.now += wait
+        analyst.say_again(lab.clock.monotonic())
+        assert offers(analyst) == expected
+
+
+def test_who_is_said_to_have_gone_says_at_once_that_he_has_not(lab: Lab, analyst: Beside) -> None:
+    """A coordinator that was held up for long takes everybody for silent."""
+    analyst.repeat()
+    topic = "hw/@hwsync/analysts/analyst"
+    for payload in (encode_offer(GONE), b""):
+        analyst.hear(Delivery(topic, payload, 1, True, False, 1, 1))
+        lab.clock.now += 1.0
+        analyst.say_again(lab.clock.monotonic())
+        assert offers(analyst) == [True]
+    analyst.hear(Delivery(topic, encode_offer(Offer(True, {})), 1, True, False, 1, 1))
+    lab.clock.now += 1.0
+    analyst.say_again(lab.clock.monotonic())
+    assert offers(analyst) == []

@@ -95,6 +95,49 @@ def test_an_analyst_that_comes_takes_the_60_s_away_and_one_that_goes_begins_them
     assert lab.record.state is State.REST
 
 
+def repeated(lab: Lab, *names: str, analyst: str = "grader") -> list[Deed]:
+    payload = encode_offer(Offer(True, dict.fromkeys(names, "3f0c"), 0.0, repeats=True))
+    return lab.hear(f"analysts/{analyst}", payload, user="@hwsync", retain=True)
+
+
+def gone(deeds: list[Deed]) -> list[str]:
+    """Of which analysts the broker keeps no longer that they are there."""
+    said = [one for one in deeds if isinstance(one, Sent) and "/analysts/" in one.topic]
+    assert all((json.loads(one.payload), one.retain) == ({"online": False}, True) for one in said)
+    return [one.topic.rpartition("/")[2] for one in said]
+
+
+def test_one_that_repeats_what_it_offers_and_falls_silent_has_gone(lab: Lab) -> None:
+    """It died together with the broker, which keeps for ever that it is there."""
+    offer(lab, "check2", analyst="by-hand")
+    lab.device(3, analysis="check1")
+    repeated(lab, "check1")
+    for _ in range(5):
+        assert gone(lab.later(limits.HEARTBEAT_S)) == []
+        repeated(lab, "check1")
+    assert gone(lab.later(limits.OFFLINE_AFTER_S - 0.5)) == []
+    wait = lab.coordinator.wait()
+    assert wait is not None
+    assert wait <= 0.5
+    deeds = lab.later(0.5)
+    assert gone(deeds) == ["grader"]
+    assert status(deeds)["no_analysis"] == NOBODY
+    assert set(lab.coordinator.analysts.offers) == {"by-hand"}  # says it once, as a person does
+    assert gone(lab.later(limits.OFFLINE_AFTER_S)) == []
+    repeated(lab, "check1")
+    assert "check1" in lab.coordinator.analysts.offered
+
+
+def test_nobody_is_silent_while_the_coordinator_is_not_connected(lab: Lab) -> None:
+    repeated(lab, "check1")
+    lab.disconnect()
+    assert gone(lab.later(2 * limits.OFFLINE_AFTER_S)) == []
+    lab.connect()
+    repeated(lab, "check1")  # as the broker keeps it
+    assert gone(lab.later(limits.OFFLINE_AFTER_S - 1.0)) == []
+    assert gone(lab.later(1.0)) == ["grader"]
+
+
 def test_the_60_s_count_on_after_a_restart(lab: Lab) -> None:
     lab.device(3, analysis="check1")
     lab.later(40.0)

@@ -49,6 +49,13 @@ class OfferFields(TypedDict):
     time: NotRequired[
         Annotated[Number | None, Default(None), "its clock, in Unix seconds; a will has none"]
     ]
+    repeats: NotRequired[
+        Annotated[
+            Flag,
+            Default(False),
+            "it says this again every 30 s; where it is silent for 90 s it has gone",
+        ]
+    ]
     broken: NotRequired[
         Annotated[
             object,
@@ -69,6 +76,7 @@ class Offer:
     analysers: Mapping[str, str]
     time: float | None = None  # its clock, in Unix seconds
     broken: tuple[str, ...] = ()  # those of them whose runs get a fault, for people
+    repeats: bool = False  # every ``limits.HEARTBEAT_S``
 
 
 GONE: Final = Offer(online=False, analysers={})
@@ -79,6 +87,7 @@ def encode_offer(offer: Offer) -> bytes:
     if not offer.online:
         return dumps({"online": False}).encode()
     fields: Json = {"online": True, "analysers": dict(offer.analysers), "time": offer.time}
+    fields |= {"repeats": True} if offer.repeats else {}
     return dumps({**fields, "broken": list(offer.broken)} if offer.broken else fields).encode()
 
 
@@ -96,7 +105,7 @@ def read_offer(payload: bytes) -> Offer:
         return Offer(online=False, analysers={}, time=fields["time"])
     broken: Any = obj.get("broken")
     named = tuple(one for one in fields["analysers"] if TEXTS.holds(broken) and one in broken)
-    return Offer(True, fields["analysers"], fields["time"], named)
+    return Offer(True, fields["analysers"], fields["time"], named, fields["repeats"])
 
 
 def _is_by(value: Any) -> bool:
