@@ -104,7 +104,8 @@ def run(settings: Settings, /, target: Target, everybody: bool, analysis: str | 
 
     BOARD may be several, pi1,pi2, or a group, @lab1: then a terminal has a line for each board, a
     file or a pipe each line of output with its board's name before it, and the exit code is 0 where
-    all have ended ok, 125 where none could run it, else 1.
+    all have ended ok, 125 where none could run it, else 1. With --analyser the verdicts are waited
+    for, and said behind that.
 
     Options stand before FILE; everything behind it is the program's, as with python3 and ssh.
     The FILE - is standard input. -c CODE needs no FILE: options may follow it, and -- ends them.

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from hwsync.cli import say
-from hwsync.cli.brought_back import Brought, bring, not_asked_for
+from hwsync.cli.brought_each import bring_each
 from hwsync.cli.common import Settings, own_words
 from hwsync.cli.instants import Wish, in_lab_time
 from hwsync.cli.looking import busy_with
@@ -22,13 +21,14 @@ from hwsync.cli.members import Members, some
 from hwsync.cli.names import members as members_of
 from hwsync.cli.request import Asked
 from hwsync.cli.rows import Lines, Rows
+from hwsync.cli.run_verdicts import Verdicts
+from hwsync.cli.run_verdicts import lines as verdict_lines
 from hwsync.cli.seen import Seen, refuse_strangers
 from hwsync.cli.slow import SLOW, somebody_waits
 from hwsync.cli.targets import Target
 from hwsync.operator.batch import Batch, overhearing
 from hwsync.operator.client import Client
 from hwsync.operator.conversation import EVERYBODY, Conversation, Talk
-from hwsync.operator.fetching import fetching
 from hwsync.operator.offering import awaiting, is_analysts
 from hwsync.operator.run import NOT_RUN, TICK_S, Run
 from hwsync.operator.streams import TEXTS, Streams
@@ -40,7 +40,6 @@ from hwsync.protocol.wire.received import Received
 from hwsync.protocol.wire.status import CommandFields
 
 BY_NAME: Final = 100  # boards of a group that are heard by their names; more: everybody is heard
-FETCHED_AT_ONCE: Final = 8  # boards whose files are in memory at the same time
 UNDER_WAY_S: Final = 1.0  # for what boards have said, behind the end of their batch
 AT_A_TIME: Final = 50  # boards that are asked for it; each answer is looked at for each of them
 UNKNOWN: Final = "not all of its output could be had"
@@ -51,6 +50,7 @@ class Many:
 
     def __init__(self, settings: Settings, target: Target, asked: Asked, last: State) -> None:
         self._settings, self._target, self._asked, self._last = settings, target, asked, last
+        self.is_judged = is_analysts(asked.request.analysis)
         self._online: dict[str, bool | None] = {}
         users = target.boards
         if target.group:
@@ -69,6 +69,7 @@ class Many:
         self._whole: set[str] = set()  # who has said all that is kept of its command
         self._saved: dict[str, dict[str, str]] = {}  # where the files are, by board and path
         self._said: set[str] = set()  # with --json
+        self._is_left = False  # Ctrl-C came
 
     def client(self) -> Client:
         """A connection that hears the group and its boards, or the boards."""
@@ -80,7 +81,7 @@ class Many:
             users = (self._target.user, *sorted(self._heard))
         return Client(
             self._settings.url, self._settings.topics, EVERYBODY, named=users, live=True,
-            analysts=is_analysts(self._asked.request.analysis),
+            analysts=self.is_judged,
         )  # fmt: skip
 
     def start(self, keys: dict[str, Any], at: float | None) -> None:
@@ -124,37 +125,10 @@ class Many:
         finally:
             self._overheard.cancel()
             self._rows.leave()
-        self._bring(operator)
-        self._finish()
-
-    def _bring(self, operator: Client) -> None:
-        """The files that came back, each board's in a folder of its name."""
         ended = {user: one.fields for user, one in self.members.by_user.items() if one.fields}
-        if not self._asked.request.collect:
-            for line in not_asked_for(ended.values()) if not self._settings.as_json else ():
-                say.remark(line)
-            return
-        talks: dict[str, Future[dict[str, bytes]]] = {}
-        left = deque(ended)
-        while left or talks:
-            while left and len(talks) < FETCHED_AT_ONCE:
-                talk = fetching(operator.conversation(left[0]), self._asked.id, ended[left[0]])
-                talks[left.popleft()] = operator.switchboard.begin(talk)
-            user = next(iter(talks))
-            try:
-                found = operator.wait_for(talks.pop(user))
-            except (Refused, Unreachable) as error:
-                brought = Brought(wrong=[f"hwsync: they cannot be had now: {error.message}"])
-            else:
-                folder = self._asked.out / user
-                brought = bring(ended[user], self._asked.request.collect, found, folder)
-            self._saved[user] = brought.saved
-            if self._settings.as_json:
-                continue
-            for line in brought.remarks:
-                say.remark(line.replace("hwsync: ", f"{user}: ", 1))
-            for line in brought.wrong:
-                say.line(line.replace("hwsync: ", f"{user}: ", 1), err=True)
+        as_json = self._settings.as_json
+        self._saved = bring_each(operator, ended, self._asked, as_json=as_json)
+        self._finish()
 
     def _begin_to_overhear(self, operator: Client) -> None:
         if self._target.group:
@@ -186,7 +160,9 @@ class Many:
             if self._overheard.cancelled():  # Ctrl-C came while it heard something
                 self._begin_to_overhear(operator)
             end = operator.wait(batch.cancelling(**options))
+            self._is_left = True
         self.members.hear_batch(end, time.monotonic())
+        self._await_verdicts(operator)
         self._complete(operator)
 
     def _run_each(self, operator: Client) -> None:
@@ -202,13 +178,26 @@ class Many:
             ends = {run: operator.switchboard.begin(self._ending(run)) for run in left}
             for run, end in ends.items():
                 self._take(run.user, operator, end)
+            self._is_left = True
+        self._await_verdicts(operator)
+
+    def _await_verdicts(self, operator: Client) -> None:
+        """The programs have ended; their verdicts come behind that."""
+        if self.is_judged:
+            analyser = self._asked.request.analysis
+            verdicts = Verdicts(self.members, analyser, self._rows, self._overhear)
+            if self._is_left:
+                verdicts.leave()
+            else:
+                verdicts.await_all(operator)
 
     def _ask_each(
         self, operator: Client, futures: dict[str, Future[CommandFields]], *, follow: bool
     ) -> dict[str, Future[CommandFields]]:
         """Ask each board; the others go on while one is waited for. ``futures`` are added to."""
         for user in self._target.boards:
-            run = Run(operator.conversation(user), self._asked.request, self._last)
+            last = State.RETURNED if self.is_judged else self._last
+            run = Run(operator.conversation(user), self._asked.request, last)
             self._runs[user] = run
             talk = self._following(run) if follow else self._requesting(run)
             futures[user] = operator.switchboard.begin(talk)
@@ -377,6 +366,8 @@ class Many:
         for line in self.members.summary(str(self._target)):
             if not (well and say.quiet):
                 say.line(line, err=True)
+        for line in verdict_lines(self.members) if self.is_judged else ():
+            say.line(line, err=True)
 
     def _say_what_was_not_shown(self) -> None:
         """No output is missing without a word; the same ones together."""
@@ -428,7 +419,7 @@ def perform(settings: Settings, target: Target, asked: Asked, wanted: Wish | Non
     many = Many(settings, target, asked, last)
     with many.client() as operator:
         operator.standing.slow = many.say_slow
-        if is_analysts(asked.request.analysis):
+        if many.is_judged:
             operator.wait(awaiting(operator, asked.request.analysis))
         if asked.seen_only and target.boards:
             refuse_strangers(settings, operator, target.boards)

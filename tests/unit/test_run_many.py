@@ -8,14 +8,18 @@ from typing import Any, cast
 
 import pytest
 
-from hwsync.cli import run_many
+from hwsync.cli import run_many, run_verdicts
 from hwsync.cli.common import Settings
+from hwsync.cli.members import Members
 from hwsync.cli.request import Asked
+from hwsync.cli.rows import Rows
 from hwsync.cli.run_many import Many
+from hwsync.cli.run_verdicts import Verdicts
 from hwsync.cli.targets import Target
 from hwsync.operator.client import Client
 from hwsync.operator.run import RunRequest
 from hwsync.protocol.errors import Code, Refused
+from hwsync.protocol.jsons import dumps
 from hwsync.protocol.record import State
 
 
@@ -124,3 +128,43 @@ def test_whoever_may_ask_nobody_does_not_ask_everybody(
     many._finish()
     assert len(operator.asked) == run_many.AT_A_TIME
     assert "and 88 more: not all of its output could be had" in capsys.readouterr().err
+
+
+def judged(user: str, message: str | None, state: int = 0, outcome: str = "ok") -> dict[str, Any]:
+    by = {"name": "check1", "version": "1", "fault": None}
+    said = "" if message is None else dumps({"passed": True, "message": message})
+    return {"id": "b1", "state": state, "outcome": outcome, "ran": "yes", "user": user,
+            "server_analysis": said, "analysed_by": None if message is None else by}  # fmt: skip
+
+
+def test_verdicts_that_are_alike_stand_together_and_there_is_an_end_of_them() -> None:
+    members = Members("b1", ["pi1", "pi2", "pi3", "pi4", "pi5"])
+    members.of("pi5").refused = "busy"
+    ends = judged("pi1", "yes"), judged("pi2", None), judged("pi3", "yes"), judged("pi4", None, 3)
+    for end in ends:
+        members.hear_fields(end["user"], cast(Any, end), 0.0)
+    assert run_verdicts.lines(members) == [
+        "  pi1, pi3: check1 1: passed: yes", "  pi2: no analysis",
+    ]  # fmt: skip
+    users = [f"pi{number}" for number in range(run_verdicts.MOST_SAID + 2)]
+    many = Members("b1", users)
+    for user in users:
+        many.hear_fields(user, cast(Any, judged(user, user)), 0.0)
+    lines = run_verdicts.lines(many)
+    assert len(lines) == run_verdicts.MOST_SAID + 1
+    assert lines[-1] == "  … and 2 others: hwsync show b1"
+
+
+def test_verdicts_that_take_long_are_said_to_be_waited_for_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_verdicts, "somebody_waits", lambda: True)
+    members, now = Members("b1", ["pi1", "pi2"]), [0.0]
+    for user in members.by_user:
+        members.hear_fields(user, cast(Any, judged(user, None, 3)), 0.0)
+    waits = Verdicts(members, "check1", Rows(members, wanted=False), lambda _: None, lambda: now[0])
+    for moment in (1.9, 2.0, 9.0):
+        now[0] = moment
+        waits._tick()
+    said = "hwsync: the programs have ended; waiting for 2 verdicts of check1 (Ctrl-C leaves)\n"
+    assert capsys.readouterr().err == said
