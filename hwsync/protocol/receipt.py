@@ -405,5 +405,6 @@ def _sentences(run: Json, rows: Sequence[Json]) -> list[str]:
         text = one["analysis"]
         by = f" by {one['analyser']}" if one["analyser"] else ""
         about = "is known by its hash alone" if text is None else f"is {text[:SHOWN]}"
-        said.append(f"row {one['row']}: its analysis{by} {about}")
+        which = "its analysis" if one["row"] > answer else "before that answer an analysis"
+        said.append(f"row {one['row']}: {which}{by} {about}")
     return said

@@ -282,6 +282,7 @@ def test_a_result_that_was_corrected_is_proved_as_it_is_known_now(lab: Lab, path
     told = receipt.verified(made)
     assert (told.run["outcome"], told.run["hw_response"]) == ("ok", "42\n")
     assert "row 5: its device answered: ok, ran yes, exit code 0" in told.proved
+    assert "row 4: before that answer an analysis is good" in told.proved  # of another one
 
 
 def test_who_asked_cannot_say_more_by_his_name_than_that_it_is_his_word(
