@@ -31,6 +31,7 @@ from hwsync.protocol.analysis import Verdict, verdict_of
 from hwsync.protocol.errors import Closed, Code, HwsyncError, Refused, Unreachable
 from hwsync.protocol.record import Analyser, State
 from hwsync.protocol.wire.analyst import analysed_by_of
+from hwsync.protocol.wire.ran_on import is_ran_on
 from hwsync.protocol.wire.received import Received
 from hwsync.protocol.wire.status import CommandFields
 
@@ -127,6 +128,15 @@ class Run(Future["Run"]):
         """When its first instruction was, in Unix seconds."""
         told: float | None = self._get("started")
         return told
+
+    @property
+    def ran_on(self) -> Mapping[str, str | float | bool]:
+        """What it ran on, once it has ended: ``board``, ``os``, ``python``, ``packages``, …
+
+        Empty where its board did not say it (docs/records.md).
+        """
+        told: Any = self._get("ran_on")
+        return told if is_ran_on(told) else {}
 
     @property
     def analysis(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from concurrent.futures import Future, as_completed
 from pathlib import Path
@@ -29,6 +30,8 @@ def day(lab: hwsync.Lab, folder: Path, first: str, second: str, group: str) -> l
     assert run.exit_code == 0
     assert run.duration is not None
     assert run.started is not None
+    python: str | float | bool = run.ran_on["python"]
+    assert python == platform.python_version()
 
     def note(ended: Future[hwsync.Run]) -> None:
         said.append(ended.result().outcome or "")

@@ -44,3 +44,11 @@ def test_how_it_ended_is_said_in_a_few_words() -> None:
     assert notebook.ending(Shown(outcome="timeout", reason="10 s")) == "timeout, 10 s"
     many = Shown(hw_response="".join(f"{number}\n" for number in range(30)))
     assert "[20 lines before]\n20\n" in notebook.of_runs([many])
+
+
+def test_what_it_ran_on_is_a_mapping_whoever_said_it() -> None:
+    said = {"board": "Raspberry Pi 4", "throttled": 0}
+    assert Shown(ran_on=said).ran_on == said
+    for nothing in (None, [1], "x", {"board": {"a": 1}}):
+        assert Shown(ran_on=nothing).ran_on == {}
+    assert Shown().ran_on == {}
