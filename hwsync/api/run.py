@@ -30,10 +30,10 @@ from hwsync.operator.streams import TEXTS, Streams
 from hwsync.protocol.analysis import Verdict, verdict_of
 from hwsync.protocol.errors import Closed, Code, HwsyncError, Refused, Unreachable
 from hwsync.protocol.record import Analyser, State
-from hwsync.protocol.wire.analyst import analysed_by_of
+from hwsync.protocol.wire.analyst import OWN, analysed_by_of
 from hwsync.protocol.wire.ran_on import is_ran_on
 from hwsync.protocol.wire.received import Received
-from hwsync.protocol.wire.status import CommandFields
+from hwsync.protocol.wire.status import CommandFields, Result
 
 log = logging.getLogger("hwsync.api")
 
@@ -398,8 +398,16 @@ class MemberRun(Run):
         command = Command(conversation, self._request)
         try:
             end = yield from command.querying(MEMBER_S)
+            if _is_unjudged(end):  # its batch has ended already
+                yield from command.following(on_received=self._hear)
+                end = yield from command.querying(MEMBER_S)
         except (Refused, Unreachable):
             return cast(CommandFields, self._record)
         self._record = end  # also where its files cannot be had, which is an error of its own
         yield from self._fetching(conversation, end)
         return end
+
+
+def _is_unjudged(end: Result) -> bool:
+    """Whether its program has ended, and an analyst's verdict is still to come."""
+    return end["state"] == State.RETURNED and end["analyser"] not in OWN

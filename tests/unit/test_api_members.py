@@ -47,3 +47,45 @@ def test_files_that_cannot_be_had_are_no_silence(monkeypatch: pytest.MonkeyPatch
     run.begin()
     assert isinstance(run.exception(0), Refused)
     assert (run.outcome, run.stdout) == ("ok", "42")
+
+
+class Judged:
+    """A command of whose board the verdict is still to come."""
+
+    ends = (
+        {**END, "state": 3, "analyser": "check1", "files": {}, "truncated": False},
+        {**END, "truncated": False, "analyser": "check1", "files": {},
+         "server_analysis": '{"passed":true}',
+         "analysed_by": {"name": "check1", "version": "1", "fault": None}},
+    )  # fmt: skip
+
+    def __init__(self, *_: object) -> None:
+        self.said: list[str] = []
+        self.left = list(self.ends)
+
+    def querying(self, *_: object) -> Generator[float, None, dict[str, Any]]:
+        self.said.append("query")
+        yield from ()
+        return self.left.pop(0)
+
+    def following(self, **_: object) -> Generator[float]:
+        self.said.append("follow")
+        yield 0.0
+
+
+@pytest.mark.parametrize(
+    ("analyser", "said"), [("check1", ["query", "follow", "query"]), ("manual", ["query"])]
+)
+def test_the_verdict_of_an_analyst_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, analyser: str, said: list[str]
+) -> None:
+    command = Judged()
+    command.left[0] = {**command.left[0], "analyser": analyser}
+    monkeypatch.setattr(api_run, "Command", lambda *_: command)
+    monkeypatch.setattr(api_run, "fetching", lambda *_: iter(()))
+    run = MemberRun(cast(Line, OneBoard()), Callbacks(), "pi1", "b1", {**TOLD, "state": 3})
+    run.begin()
+    assert run.result(0) is run
+    assert command.said == said
+    verdict = run.verdict
+    assert (verdict is not None and verdict.passed is True) == (analyser == "check1")
