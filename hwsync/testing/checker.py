@@ -62,7 +62,7 @@ def check(
     seen = Sorted(history)
     rules = [
         *(_kept, _once, _performed_once, _granted, _moved_grants, _in_time, _named),
-        *(_table, _one_word, _ended_once, _truth, _asked_for, _heard_of, _bounded),
+        *(_table, _one_word, _ended_once, _truth, _refused, _asked_for, _heard_of, _bounded),
     ]
     found = [violation for rule in rules for violation in rule(seen, final)]
     found += [Violation(*one) for one in check_starts(history, calm=final.calm)]
@@ -219,6 +219,28 @@ def _truth(seen: Sorted, final: FinalState) -> Iterator[Violation]:
         by_hand = end["journal"] is None and not end["orphan"]
         if end["ran"] == "yes" and not begun_by and not by_hand:
             yield Violation("truth", user, id, f"{end['outcome']}, ran yes; it never began")
+
+
+def _refused(seen: Sorted, _: FinalState) -> Iterator[Violation]:
+    """6. ``rejected`` is said of what its device refused: of nothing that it began by that grant.
+
+    Also where a restore makes a ``maybe`` of its ``no``, and whatever is said later.
+    """
+    granted: dict[tuple[str, str, int, str], float] = {}
+    for said in seen.said:
+        fields = said.fields
+        if said.kind != "status":
+            continue
+        key = (said.user, fields["id"], fields["epoch"], str(fields["journal"]))
+        if fields["state"] == State.COLLECTED:
+            granted.setdefault(key, said.at)
+        if fields["outcome"] != "rejected" or key not in granted:
+            continue
+        granted_at = granted.pop(key)
+        for began in seen.began[said.user, fields["id"]]:
+            if began.journal == key[3] and began.at >= granted_at:
+                text = f"rejected at {said.at:.3f}, its device began it {began.at:.3f}"
+                yield Violation("truth", said.user, fields["id"], text)
 
 
 def _asked_for(seen: Sorted, final: FinalState) -> Iterator[Violation]:

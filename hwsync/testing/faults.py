@@ -53,6 +53,7 @@ FAULTS: Final = {
     "another life of lab time": "_boot_meanwhile",
     "late statuses": "_overtake_statuses",
     "a batch and an older database": "_put_back_in_a_lesson",
+    "a kill and an older database": "_lose_disk",
     "kill as a turn is due": "_kill_at_a_turn",
     "away for a moment": "_hang_up_meanwhile",
     "an analyst dies": "_kill_an_analyst",
@@ -73,6 +74,7 @@ WEIGHTS: Final = {
     "cloned journal": 0.3,
     "orphans": 0.5,
     "a batch and an older database": 0.1,
+    "a kill and an older database": 0.2,
     "kill as a turn is due": 0.5,
     "an analyst dies at a point": 3.0,
     "an analyst is away": 0.3,
@@ -86,8 +88,9 @@ OF_STARTS: Final = (
     "away for a moment",
 )
 LESSON: Final = "a batch and an older database"
+DISK: Final = "a kill and an older database"
 TURN: Final = "kill as a turn is due"
-BY_THEMSELVES: Final = (ORPHANS, LESSON, TURN, *OF_STARTS, *OF_ANALYSTS)
+BY_THEMSELVES: Final = (ORPHANS, LESSON, DISK, TURN, *OF_STARTS, *OF_ANALYSTS)
 """The worlds without are what they were."""
 EVERY_S: Final = (0.3, 2.5)  # between two faults, by seed
 DAY_S: Final = 86_400.0
@@ -112,6 +115,7 @@ class Faults(AnalystFaults):
         # With dice of their own.
         chosen += [ORPHANS] if Random(f"orphans {world.seed}").random() < 0.3 else []
         chosen += [LESSON] if Random(f"{LESSON} {world.seed}").random() < 0.3 else []
+        chosen += [DISK] if Random(f"{DISK} {world.seed}").random() < 0.3 else []
         chosen += [TURN] if world.groups and Random(f"{TURN} {world.seed}").random() < 0.5 else []
         own = Random(f"starts {world.seed}")
         chosen += [name for name in OF_STARTS if world.instants and own.random() < 0.5]
@@ -360,6 +364,17 @@ class Faults(AnalystFaults):
 
     def _put_back(self) -> None:
         self._copies.put_back()
+
+    def _lose_disk(self) -> None:
+        """The coordinator's disk dies when all was said, and the backup does not know the message.
+
+        The broker sends that again to whoever comes back.
+        """
+        coordinator = self.world.coordinator
+        if coordinator.alive and coordinator.armed is None:
+            self._copies.copy()
+            coordinator.armed = "before an acknowledgement"
+            coordinator.once_killed = lambda: self._copies.put_back("restored")
 
     def _put_back_in_a_lesson(self) -> None:
         """A batch that a backup has, or has not, is cancelled, or asked again after a restore."""

@@ -204,7 +204,8 @@ MUTANTS: Final = (
         "a command opened again has another boot",
         (Edit(device_moves, "_write_received",
               "decision.write(Action(values.NEXT_BOOT))", "pass"),),
-        faults=("older database", "delay", "kill at a point", "reordering"),
+        faults=("a kill and an older database",),
+        broker="mosquitto",  # it sends the request again
     ),
     Mutant(
         "what was started is interrupted by a restart",

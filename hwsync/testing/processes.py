@@ -34,6 +34,7 @@ class Process:
         self.life = 0
         self.inbox: deque[Any] = deque()
         self.armed: str | None = None  # the point at which it is killed next
+        self.once_killed: Callable[[], None] | None = None  # there: what follows at once
         self.named = "a boot"  # of its machine
         self.jump = 0.0  # seconds by which its wall clock is wrong
         self.disk_full = False
@@ -106,7 +107,7 @@ class Process:
             return
         self.context.note(self.name, "is killed")
         self.alive = False
-        self.armed = None
+        self.armed = self.once_killed = None
         if self._turn is not None:
             self._turn.cancel()
         self.inbox.clear()
@@ -168,7 +169,10 @@ class Process:
         try:
             action()
         except Killed:
+            follows = self.once_killed
             self.kill()
+            if follows is not None:
+                follows()
         except Exception as error:
             where = "".join(traceback.format_tb(error.__traceback__)[-3:])
             text = f"{self.name} failed: {type(error).__name__}: {error}\n{where}"

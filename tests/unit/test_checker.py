@@ -169,6 +169,27 @@ def test_a_no_that_is_said_of_what_began() -> None:
     assert found(between) == []
 
 
+@pytest.mark.parametrize(
+    ("granted", "begun", "broken"),
+    [
+        (status(2.0), began(), True),
+        (status(2.0), began(6.0), True),  # it was under way
+        (status(2.0, journal="j2"), began(), False),  # another device refused it
+        (status(2.0, epoch=-1), began(), False),  # and this one before a restore
+        (status(4.0), began(), False),
+    ],
+)
+def test_a_refusal_that_is_said_of_what_its_device_began(
+    granted: Said, begun: Began, broken: bool
+) -> None:
+    journal = granted.fields["journal"]
+    refused = status(5.0, 3, 3, outcome="rejected", ran="maybe", journal=journal)
+    history = [*GOOD[:2], status(2.0, epoch=-2), granted, begun, refused]
+    texts = [text for _, text in found(history)]
+    expected = f"rejected at 5.000, its device began it {begun.at:.3f}"
+    assert (expected in texts) is broken
+
+
 def test_a_no_that_is_said_of_a_batch_alone() -> None:
     def of_batch(**part: Any) -> SaidOfBatch:
         member = {"outcome": "cancelled", "ran": "no", "refused": None} | part
