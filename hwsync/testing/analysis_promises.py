@@ -230,7 +230,7 @@ CORRECTED: Final = "corrected from "  # begins the note of a late result
 
 
 def _of_its_own(seen: Sorted, commands: Mapping[Name, Json]) -> Found:
-    """An analyser's analysis is of the very run: it says itself what it has judged."""
+    """An analyser's analysis is of the very run, and of its end: it says itself what it judged."""
     for (user, id), end in commands.items():
         if end.get("pruned"):
             continue
@@ -239,13 +239,21 @@ def _of_its_own(seen: Sorted, commands: Mapping[Name, Json]) -> Found:
         texts = [end.get("server_analysis", "")] if _by(end) else []
         texts += [str(each["analysis"]) for each in end.get("regrades") or []]
         for text in texts:
-            data = (read_object(text.encode()) or {}).get("data")
+            told = read_object(text.encode()) or {}
+            data = told.get("data")
+            if _has_run(end) and "error" not in told and told.get("passed", True) is None:
+                yield user, id, f"ended {end['outcome']}, and was judged as what the lab had lost"
             if not isinstance(data, dict) or "run" not in data:
                 continue
             if data["run"] != [user, id]:
                 yield user, id, f"has the analysis of {' '.join(map(str, data['run']))}"
             elif data["program"] not in programs and programs and not end["orphan"]:
                 yield user, id, f"what was judged was the program {data['program']}"
+
+
+def _has_run(end: Json) -> bool:
+    """Whether there is something to be said of it."""
+    return end["ran"] == Ran.YES and end["outcome"] in RETURNED
 
 
 def check_judged(
@@ -259,7 +267,7 @@ def check_judged(
         Violation(ANALYSIS, user, id, f"{end['outcome']}, and {end['analyser']} has not judged it")
         for (user, id), end in commands.items()
         if end["analyser"] in offered
-        and (end["outcome"], end["ran"]) in [(one, Ran.YES) for one in RETURNED]
+        and _has_run(end)
         and not (end["server_analysis"] or end["orphan"] or end["pruned"])
         and abs(wall - end["issued"]) < BACK_S
     ]

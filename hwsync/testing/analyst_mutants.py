@@ -9,7 +9,7 @@ from typing import Final
 
 from hwsync.analyst import judging, life
 from hwsync.analyst.catching_up import CatchingUp
-from hwsync.protocol import moves, named, offers
+from hwsync.protocol import machine, moves, named, offers
 from hwsync.testing.analysts import Analyst
 from hwsync.testing.meddlers import Meddler
 from hwsync.testing.operators import Operator
@@ -66,6 +66,12 @@ ANALYST_MUTANTS: Final = (
     _mutant(
         "what was said of an end that was only assumed is withdrawn",
         Edit(named, "_without_verdicts", "if not keys:", "if True:"),
+    ),
+    _mutant(
+        "an analysis of another end than the command has is refused",
+        Edit(machine, "_is_of_its_end", "if judged != (report.outcome, report.ran):", "if False:"),
+        faults=("partition", "delay", "connection reset"),
+        slow=True,
     ),
     _mutant(
         "an analysis says whose it is",

@@ -92,6 +92,17 @@ def test_what_was_given_for_another_command_is_not_taken() -> None:
     assert found(given, end=final(server_analysis=wrong)) == [text]
 
 
+def test_what_ended_by_itself_was_not_judged_as_lost() -> None:
+    neither = dumps({"passed": None, "message": "lost: no answer within 40 s"})
+    given = Judged(5.0, "ada", "pi1", "c1", neither, ("check", "v1"))
+    text = "ended ok, and was judged as what the lab had lost"
+    assert found(given, end=final(server_analysis=neither)) == [text]
+    assert found(given, end=final(server_analysis=neither, outcome="lost", ran="maybe")) == []
+    fault = dumps({"error": "it has failed"})
+    given = Judged(5.0, "ada", "pi1", "c1", fault, ("check", "v1"))
+    assert found(given, end=final(server_analysis=fault)) == []
+
+
 def test_the_line_of_outcome_is_the_coordinator_s() -> None:
     line = {"server_analysis": "ok: exit 0", "analysed_by": None}
     assert found(end=final(analyser="outcome", **line)) == []
