@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,7 @@ SQL_OWNERS = frozenset(
 )
 
 
+@cache
 def modules() -> dict[str, Path]:
     return {
         ".".join(path.relative_to(CHECKOUT).with_suffix("").parts): path

@@ -2,16 +2,15 @@
 
 A command of theirs stands in a fenced block tagged ``console`` (lines with ``$ `` are commands, the
 rest is what they print) or ``sh`` (every line is a command). Each one has an entry in ``RUN_BY``
-below, which names the test that runs it, or in ``RUN_HERE``, which this file runs itself. A command
-without an entry fails; so does an entry without its command or its test.
+below, which names the test that runs it. A command without an entry fails; so does an entry without
+its command or its test.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +40,7 @@ TWO_BOARDS = f"{README_TESTS}::test_up_starts_a_broker_where_there_is_none"
 BY_HAND = f"{README_TESTS}::test_each_part_by_itself"
 SEVERAL = f"{README_TESTS}::test_several_boards"
 RECORDS = "tests/acceptance/test_records_cli.py::test_the_page_of_records"
+SIMULATED = "tests/simulation/test_worlds.py::test_as_it_is_typed"
 RUN_BY: dict[str, str] = {
     "scripts/test": ".ci/run",
     "scripts/broker": "tests/integration/test_broker_script.py",
@@ -69,10 +69,8 @@ RUN_BY: dict[str, str] = {
     "mosquitto_sub -C 1 -t hw/@hwsync/health >> heads.jsonl": RECORDS,
     "hwsync coordinator": BY_HAND,
     "hwsync-device --user pi1": BY_HAND,
+    "scripts/simulate --steps 20000 --seed 1": SIMULATED,
 }
-
-# A command that needs no broker and ends by itself -> its exit code. Run in the checkout.
-RUN_HERE: dict[str, int] = {"scripts/simulate --steps 20000 --seed 1": 0}
 
 # Each difference of a program from `python3 -`, as the list in docs/device.md has it: the words it
 # begins with -> the test that finds it to be one (of CONFORMANCE, where it names no file). What is
@@ -114,7 +112,6 @@ TERMS_OF_HELP = frozenset(
 COMMAND_TAGS = frozenset({"console", "sh"})
 # Blocks that hold no commands. Another tag, or none, is refused: a command could hide there.
 OTHER_TAGS = frozenset({"text", "python", "json", "ini", "conf", "mermaid", "toml", "yaml"})
-SECONDS = 60  # for one command of RUN_HERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +246,9 @@ def broken_links(document: Path) -> list[str]:
 
 
 def test_every_command_that_is_to_be_typed_is_run() -> None:
-    known = RUN_BY.keys() | RUN_HERE.keys()
     for page in TYPED:
         found = list(commands(page.read_text(encoding="utf-8")))
-        unknown = [f"{page.name}:{line}: {one}" for line, one in found if one not in known]
+        unknown = [f"{page.name}:{line}: {one}" for line, one in found if one not in RUN_BY]
         assert not unknown, "in no table of tests/test_docs.py:\n" + "\n".join(unknown)
         assert found, f"{page.name} has no command at all"
 
@@ -278,8 +274,7 @@ def test_nobody_is_told_to_install_hwsync_by_its_name() -> None:
 
 def test_every_entry_is_in_a_page() -> None:
     found = {command for page in TYPED for _, command in commands(page.read_text(encoding="utf-8"))}
-    assert not (RUN_BY.keys() | RUN_HERE.keys()) - found, "no longer in any of TYPED"
-    assert not RUN_BY.keys() & RUN_HERE.keys(), "in both tables"
+    assert not RUN_BY.keys() - found, "no longer in any of TYPED"
 
 
 def test_who_runs_a_command_exists() -> None:
@@ -348,23 +343,6 @@ def test_the_help_calls_a_board_a_board() -> None:
     for page in pages_of_help(cli):
         words = re.sub(r"--user \S+", "", page).replace("two lines: user, password", "")
         assert not re.search(r"\busers?\b", " ".join(words.split()), re.IGNORECASE), page
-
-
-def test_commands_that_need_nothing_end_as_the_table_says(
-    environment_of: Callable[..., dict[str, str]],
-) -> None:
-    for command, exit_code in RUN_HERE.items():
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=CHECKOUT,
-            env=environment_of(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        assert done.returncode == exit_code, f"{command}\n{done.stdout}{done.stderr}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(CHECKOUT)))

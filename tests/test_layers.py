@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,7 @@ IMPURE = frozenset(
 )
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module of hwsync by its dotted name."""
     found = {}

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,21 @@ def test_a_hundred_thousand_steps_break_no_promise() -> None:
     assert len(points - of_analysts) == 16, points
     assert len(of_analysts) >= 3, points  # which are in some of the worlds
     assert said["judged"] > 5
+
+
+def test_as_it_is_typed(environment_of: Callable[..., dict[str, str]]) -> None:
+    """In docs/reliability.md."""
+    done = subprocess.run(
+        ["scripts/simulate", "--steps", "20000", "--seed", "1"],
+        cwd=CHECKOUT,
+        env=environment_of(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "violations: 0" in done.stdout
 
 
 def test_a_seed_is_one_world_in_every_process() -> None:

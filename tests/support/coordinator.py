@@ -12,7 +12,9 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Self
 
 from hwsync.coordinator.loop import Coordinator
@@ -176,6 +178,15 @@ class Loaded(random.Random):
         return self.shown
 
 
+@cache
+def empty() -> bytes:
+    """A database before anything happened. To make one takes longer than what most tests do."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "hwsync.db")
+        Store(path).close()
+        return path.read_bytes()
+
+
 class Lab:
     """One user's lab (pi1, unless a message says otherwise), connected to a new session.
 
@@ -203,6 +214,9 @@ class Lab:
     def start(self) -> None:
         """Open the database and begin from what it says; not connected yet."""
         rules, hold_deadlines_s, dice = self._options
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_bytes(empty())
         self.store = Store(self.path)
         self.coordinator = Coordinator(
             self.store,
