@@ -31,14 +31,12 @@ from tests.support.certificates import Authority
 from tests.support.mqtt import HasPort, Watcher
 from tests.support.processes import Process, environment, starting
 from tests.support.proxy import Proxy
+from tests.support.sharing import COMPUTING, WAITING, shared
 from tests.support.tiny_broker import TinyBroker
 
 # A developer's shell or CI may set these, a board does not, and what they hide is what users see.
 for variable in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(variable, None)
-
-COMPUTING = ("property", "simulation")
-WAITING = ("acceptance", "integration", "security")
 
 # No deadline for one example: the machine's load is not what a property is about.
 hypothesis.settings.register_profile("hwsync", deadline=None, print_blob=True)
@@ -60,6 +58,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         begin, end = (len(waiting) * n // len(computing) for n in (number, number + 1))
         spread += [item, *waiting[begin:end]]
     items[:] = (spread or waiting) + others
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadgroup``, who runs what is said by ``tests.support.sharing``."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Sharing(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return shared(nodeid)
+
+    config.option.loadscopereorder = False  # their order is that of the items
+    return Sharing(config, log)
 
 
 def _folder(item: pytest.Item) -> str:

@@ -35,9 +35,6 @@ new = ["x*"]
 idle = ["pi1"]
 """
 
-# One lab for all: its processes take four times as long to start as a test takes with them.
-pytestmark = pytest.mark.xdist_group("groups")
-
 
 class Shared:
     """A broker, and a lab on it whose processes outlive a test; one that was killed comes again."""

@@ -26,9 +26,6 @@ BUILD_S = 200.0  # for two environments and some downloads, on a busy machine
 LISTS = ("master.txt", "board.txt", "board-sign.txt")
 PAGES = ("secure.md", "device.md", "operations.md")
 
-# Else, one behind the other in their order, they keep all workers waiting for one folder.
-on_one_worker = pytest.mark.xdist_group("wheels")
-
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -50,7 +47,6 @@ def make(stick: Path) -> None:
     assert os.listdir(stick.parent) == ["hwsync-wheels"]
 
 
-@on_one_worker
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
@@ -70,7 +66,6 @@ def test_a_machine_without_internet_installs_as_the_readme_says(
     subprocess.run([tmp_path / "opt/bin/python", "-c", f"import {needs}"], check=True)
 
 
-@on_one_worker
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_wheel_that_was_exchanged_is_refused(wheels: Path, tmp_path: Path) -> None:
@@ -102,7 +97,6 @@ def installed(wheels: Path, folder: Path, listed: str) -> subprocess.CompletedPr
     )  # fmt: skip
 
 
-@on_one_worker
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_it_has_what_other_kinds_of_machine_need(wheels: Path) -> None:

@@ -25,7 +25,7 @@ import pytest
 from tests.support.programs import require_program
 
 # Fork bombs and busy loops: one at a time, also for the sake of the tests beside them.
-pytestmark = [pytest.mark.starving, pytest.mark.xdist_group("hostile")]
+pytestmark = pytest.mark.starving
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ACCOUNT = 61_000 + os.getpid() % 1_000  # a number that nobody has

@@ -28,7 +28,7 @@ from hwsync.runner.cgroup import Cgroup, own_cgroup
 from tests.support.waiting import wait_until
 
 # As tests/integration/test_hostile.py.
-pytestmark = [pytest.mark.starving, pytest.mark.xdist_group("hostile")]
+pytestmark = pytest.mark.starving
 
 WHERE = "print(open('/proc/self/cgroup').read())"
 ESCAPED = (

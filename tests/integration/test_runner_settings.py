@@ -39,7 +39,6 @@ SYSTEM_PYTHON = "/usr/bin/python3"  # root's own may lie where others cannot rea
 # The kernel counts an account's processes, and a limit leaves room for those that the account has
 # already: no other test has programs of this account, as many have of nobody's.
 COUNTED = "games"
-alone = pytest.mark.xdist_group("hostile")
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has accounts to give")
 
 
@@ -204,7 +203,6 @@ def test_limits_hold_for_another_account(name: str, start: Start, open_folder: P
     assert list((open_folder / "work").iterdir()) == []
 
 
-@alone
 @only_root
 @pytest.mark.parametrize("start", Start)
 def test_the_kernel_counts_another_accounts_processes(

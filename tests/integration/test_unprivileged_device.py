@@ -19,7 +19,7 @@ from tests.support.unprivileged import HostileLab, unprivileged
 from tests.support.waiting import wait_until
 
 # As tests/integration/test_hostile.py.
-pytestmark = [pytest.mark.starving, pytest.mark.xdist_group("hostile")]
+pytestmark = pytest.mark.starving
 
 CONFIGURATION = """
 [limits]
