@@ -9,6 +9,7 @@ more there are.
 from __future__ import annotations
 
 from functools import cache
+from pathlib import PurePosixPath
 from typing import Final
 
 GROUPS: Final = {
@@ -35,4 +36,4 @@ def shared(nodeid: str) -> str:
         if nodeid.startswith(begins):
             return group
     file = nodeid.partition("::")[0]
-    return nodeid if file.split("/")[1] in COMPUTING + WAITING else file
+    return nodeid if PurePosixPath(file).parent.name in COMPUTING + WAITING else file
