@@ -84,6 +84,7 @@ def _report(fields: Json) -> tuple[object, object]:
 def _stays(seen: Sorted, commands: Mapping[Name, Json]) -> Found:
     """Once a command has its analysis, that is it."""
     first: dict[Name, Said] = {}
+    newest: dict[Name, tuple[int, int]] = {}
     last = _end(seen)
     for one in (*seen.said, *_in_the_end(seen, commands)):
         name = (one.user, one.fields["id"])
@@ -91,6 +92,11 @@ def _stays(seen: Sorted, commands: Mapping[Name, Json]) -> Found:
             continue
         if one.kind == "result" and one.at < last and not one.fields.get("server_analysis"):
             continue  # an answer may have waited long, and be of before
+        if one.kind == "status":
+            order = (one.fields["epoch"], one.fields["seq"])
+            if order < newest.get(name, order):
+                continue  # a broker that was killed hands out what it had saved before
+            newest[name] = order
         before = first.get(name)
         first[name] = one
         if before is None or not (said := before.fields.get("server_analysis")):

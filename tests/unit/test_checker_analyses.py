@@ -115,6 +115,9 @@ def test_a_first_analysis_stays() -> None:
     assert found(GIVEN, before, PutBack(6.0, 2.0), said(7.0)) == []
     gone = found(GIVEN, said(5.5, server_analysis=WORD, analysed_by=BY), said(6.0))
     assert "is none at 6.000" in gone[0]
+    has = said(5.5, seq=5, server_analysis=WORD, analysed_by=BY)
+    assert found(GIVEN, has, said(6.0, seq=4)) == []  # of before, by a broker that was killed
+    assert "is none at 6.000" in found(GIVEN, has, said(6.0, seq=6))[0]
 
 
 def test_a_late_result_withdraws_what_analysers_said_of_its_assumption() -> None:
