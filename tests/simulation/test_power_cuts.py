@@ -149,7 +149,7 @@ def record(folder: Path, synchronous: str | None = None) -> Recording:
         patch.object(Store, "write_down", written_down),
         mounted(disk, synchronous=synchronous) as recording.commits,
     ):
-        lab = Lab(path)
+        lab = Lab(path, copied=False)
         lab.wire.before = lambda deed: recording.said.append((disk.count, deed))
         for step in range(len(SCRIPT)):
             recording.began.append(disk.count)
@@ -241,7 +241,7 @@ def go_on(path: Path, recording: Recording, cut: int, before: bool) -> dict[str,
         deed.mid for deed in recording.said_by(cut, before) if isinstance(deed, Acknowledged)
     }
     begun = [at < cut or (at == cut and not before) for at in recording.began].count(True)
-    with Lab(path, known=True) as lab:
+    with Lab(path, known=True, copied=False) as lab:
         lab.clock.now = recording.clock[max(begun - 1, 0)]
         again = [
             one

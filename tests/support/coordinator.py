@@ -190,7 +190,8 @@ def empty() -> bytes:
 class Lab:
     """One user's lab (pi1, unless a message says otherwise), connected to a new session.
 
-    Or, with ``known``, not connected yet, to the session that the broker kept.
+    Or, with ``known``, not connected yet, to the session that the broker kept. ``copied``: where
+    there is no database an empty one is copied; else the store makes it, as in a real lab.
     """
 
     def __init__(
@@ -201,8 +202,9 @@ class Lab:
         rules: Rules | None = None,
         dice: float = 0.0,
         known: bool = False,
+        copied: bool = True,
     ) -> None:
-        self.path = path
+        self.path, self._is_copied = path, copied
         self.clock, self.wire = Clock(), Wire()
         self._options = (rules or Rules(), hold_deadlines_s, dice)
         self._mid = 0
@@ -214,7 +216,7 @@ class Lab:
     def start(self) -> None:
         """Open the database and begin from what it says; not connected yet."""
         rules, hold_deadlines_s, dice = self._options
-        if not self.path.exists():
+        if self._is_copied and not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_bytes(empty())
         self.store = Store(self.path)
