@@ -7,7 +7,7 @@ do.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
@@ -15,7 +15,7 @@ from typing import Any, Final
 from hwsync.cli import verdicts
 from hwsync.cli.causes import Situation, busy
 from hwsync.cli.common import Settings
-from hwsync.cli.names import kept
+from hwsync.cli.names import known_to
 from hwsync.operator.batch import overhearing
 from hwsync.operator.client import QUIET_S, Client
 from hwsync.operator.conversation import EVERYBODY, Conversation, Talk
@@ -192,15 +192,12 @@ def find(settings: Settings, word: str) -> list[str]:
     """
     answers = Answers(settings.url.username)
     with Client(settings.url, settings.topics, EVERYBODY, answers=answers) as operator:
-        boards = {
-            came.user for came in kept(operator)
-            if came.heartbeat is not None or came.status is not None
-        }  # fmt: skip
+        boards, _ = known_to(operator)
         if word in boards:
             return []
         having, all_said = _having_had(operator, boards, answers, word)
         if not having and not all_said:
-            for user in sorted(boards)[:MOST_ASKED]:
+            for user in boards[:MOST_ASKED]:
                 operator.conversation(user).publish(TopicKind.QUERY, encode_id(word))
             limit = time.monotonic() + FIND_S
             while not having and time.monotonic() < limit:
@@ -212,14 +209,14 @@ def find(settings: Settings, word: str) -> list[str]:
 
 
 def _having_had(
-    operator: Client, boards: Iterable[str], answers: Answers, id: str
+    operator: Client, boards: Sequence[str], answers: Answers, id: str
 ) -> tuple[set[str], bool]:
     """Of these boards those that had a command of that id; whether no other one can have it."""
     talks = {
         user: operator.switchboard.begin(
             reading(operator.conversation(user), answers, Filters(id=id, last=1))
         )
-        for user in sorted(boards)[:MOST_ASKED]
+        for user in boards[:MOST_ASKED]
     }
     limit = time.monotonic() + FIND_S
     while time.monotonic() < limit and not all(talk.done() for talk in talks.values()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from hwsync.cli.common import Settings
@@ -17,18 +18,12 @@ LISTEN_S: Final = 2.0  # at most
 AFTER_S: Final = 0.05  # behind the coordinator's answer: not every broker keeps the order
 
 
-def kept(client: Client) -> Iterator[Received]:
-    """What the broker keeps, which comes at once. Raises ``HwsyncError``.
-
-    It comes before the coordinator's answer to a question that was asked behind it: who hears that
-    answer has no need to wait for ``QUIET_S`` in silence.
-    """
-    yield from _until_answered(client)
-    yield from client.hear(AFTER_S)
-
-
 def _until_answered(client: Client) -> Iterator[Received]:
-    """As far as the coordinator's answer, which is no part of it, or ``QUIET_S``."""
+    """What the broker keeps, as far as the coordinator's answer, or for ``QUIET_S``.
+
+    It comes at once, and before the answer to a question that was asked behind it: who hears that
+    answer has no need to wait in silence. Raises ``HwsyncError``.
+    """
     client.ask_coordinator()
     for came in client.hear(QUIET_S):
         if came.health is not None and not came.kept:
@@ -68,7 +63,7 @@ def known_to(client: Client) -> tuple[list[str], list[str]]:
     """Names of boards, and of groups, on a connection that hears everybody."""
     boards: set[str] = set()
     groups = {f"{SIGN}{ALL}"}
-    for heard in kept(client):
+    for heard in chain(_until_answered(client), client.hear(AFTER_S)):
         if heard.members is not None:
             groups.add(heard.user)
         boards |= _board_of(heard)

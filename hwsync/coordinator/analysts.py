@@ -81,14 +81,13 @@ class Analysts:
         silent = tuple(name for name, at in self._gone_at.items() if self._hears and now >= at)
         for name in silent:
             log.warning("the analyst %s was silent for %g s", name, OFFLINE_AFTER_S)
-        if silent:
-            self._take({name: one for name, one in self.offers.items() if name not in silent})
-        if self._forget_at is not None and self._clock.monotonic() >= self._forget_at:
+        gone = set(silent)
+        if self._forget_at is not None and now >= self._forget_at:
+            gone |= self._unheard
             self._forget_at = None
-            self._take(
-                {name: one for name, one in self.offers.items() if name not in self._unheard}
-            )
             self._unheard.clear()
+        if gone:
+            self._take({name: one for name, one in self.offers.items() if name not in gone})
         return silent
 
     def wait(self) -> float | None:
